@@ -1,0 +1,170 @@
+"""Chat in the terminal.
+
+Knows: lines, Ctrl-C and what a terminal must not be sent. Does not know: how replies are made or kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import secrets
+import signal
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from typing import TextIO
+
+from bot.conversation import Conversations
+from bot.errors import MynaError, NotFound
+from bot.live import Ended, Started, Text
+from storage.values import Accepted, Conversation, Incoming, Sender, text_part
+
+CHANNEL = "console"
+PERSON = "console"
+HELP = "/new starts a new conversation, /history shows this one, /help shows this, /quit or Ctrl-D leaves. Ctrl-C stops a reply."
+# Colours, cursor moves and titles are for us to use, not for a model or for whoever wrote to it.
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[@-_]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def printable(text: str) -> str:
+    """Text without control sequences."""
+    return _ESCAPES.sub("", text)
+
+
+class Console:
+    """One person at one terminal."""
+
+    def __init__(self, conversations: Conversations, workspace_id: str, *, source: TextIO, out: TextIO) -> None:
+        self._conversations = conversations
+        self._workspace_id = workspace_id
+        self._source = source
+        self._out = out
+        self._key = ""
+        self._replying: Accepted | None = None
+
+    async def run(self) -> None:
+        """Read lines and answer them until the end of input or /quit."""
+        await self._resume()
+        with self._interrupts():
+            async for line in self._lines():
+                if line in ("/quit", "/exit"):
+                    return
+                try:
+                    await self._handle(line)
+                except MynaError as error:
+                    self._say(f"{error.message}\n")
+
+    async def _resume(self) -> None:
+        """Go on with the last conversation, so that a restart forgets nothing."""
+        earlier = await self._conversations.list_of(self._workspace_id, CHANNEL, PERSON)
+        self._key = earlier[0].external_id if earlier else _new_key()
+        self._say(f"{HELP}\n")
+        if earlier:
+            self._say(f"Going on with: {printable(earlier[0].title)}\n")
+            if seq := await self._conversations.pending_seq(self._workspace_id, earlier[0].id):
+                await self._print_reply(Accepted(earlier[0].id, seq, duplicate=True))
+
+    async def _handle(self, line: str) -> None:
+        if line == "/new":
+            self._key = _new_key()
+            self._say("A new conversation.\n")
+        elif line == "/history":
+            await self._print_history()
+        elif line.startswith("/"):
+            self._say(f"{'' if line == '/help' else 'There is no such command. '}{HELP}\n")
+        elif text := printable(line).strip():
+            await self._print_reply(await self._conversations.accept(self._workspace_id, self._incoming(text)))
+
+    def _incoming(self, text: str) -> Incoming:
+        message_id = secrets.token_hex(8)
+        dedupe_key = f"{CHANNEL}:{self._key}:{message_id}"
+        return Incoming(CHANNEL, self._key, Sender(PERSON), dedupe_key, (text_part(text),), external_id=message_id)
+
+    async def _print_reply(self, accepted: Accepted) -> None:
+        self._replying = accepted
+        try:
+            async for event in self._conversations.follow(self._workspace_id, accepted.conversation_id, accepted.seq):
+                if isinstance(event, Text):
+                    self._say(printable(event.text))
+                elif isinstance(event, Started):
+                    self._say("\r")
+                elif isinstance(event, Ended):
+                    self._say(" [stopped]\n" if event.state == "stopped" else "\n")
+        finally:
+            self._replying = None
+
+    async def _print_history(self) -> None:
+        try:
+            known: Conversation = await self._conversations.find(self._workspace_id, CHANNEL, self._key)
+        except NotFound:
+            self._say("Nothing has been said yet.\n")
+            return
+        for message in await self._conversations.history(self._workspace_id, known.id):
+            who = "you" if message.author == "person" else "bot"
+            self._say(f"{who}: {printable(message.text)}{' [stopped]' if message.reply_state == 'stopped' else ''}\n")
+
+    async def _lines(self) -> AsyncIterator[str]:
+        while True:
+            self._say("> ")
+            line = await _read_line(self._source)
+            if line is None:
+                self._say("\n")
+                return
+            yield line.strip()
+
+    @contextlib.contextmanager
+    def _interrupts(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        stops: set[asyncio.Task[None]] = set()
+
+        def interrupt() -> None:
+            task = loop.create_task(self._interrupt())
+            stops.add(task)
+            task.add_done_callback(stops.discard)
+
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+        try:
+            yield
+        finally:
+            loop.remove_signal_handler(signal.SIGINT)
+
+    async def _interrupt(self) -> None:
+        if self._replying is None:
+            self._say("\n(Ctrl-D or /quit leaves)\n> ")
+        else:
+            await self._conversations.stop(self._workspace_id, self._replying.conversation_id, None)
+
+    def _say(self, text: str) -> None:
+        self._out.write(text)
+        self._out.flush()
+
+
+def _new_key() -> str:
+    return secrets.token_hex(8)
+
+
+async def _read_line(source: TextIO) -> str | None:
+    """A line, or None at the end. The reading thread is a daemon: it can't be woken, and must not keep the program alive."""
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[str | None] = loop.create_future()
+
+    def deliver(line: str | None) -> None:
+        if not result.done():
+            result.set_result(line)
+
+    def read() -> None:
+        line = source.readline()
+        with contextlib.suppress(RuntimeError):  # the loop may have ended meanwhile
+            loop.call_soon_threadsafe(deliver, line or None)
+
+    threading.Thread(target=read, daemon=True, name="console-input").start()
+    return await result
+
+
+async def chat(conversations: Conversations, workspace_id: str) -> None:
+    """Chat on this terminal."""
+    await Console(conversations, workspace_id, source=sys.stdin, out=sys.stdout).run()

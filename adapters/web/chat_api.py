@@ -1,0 +1,180 @@
+"""The web chat's HTTP handlers: translate a request, call `bot.conversation`, translate what comes back.
+
+Knows: the routes under /api. Does not know: SQL or the model. A visitor's chats live in their own name space, so that
+another's chat id simply does not exist for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from adapters.web.markdown import render_markdown
+from adapters.web.parsing import SubmitRequest, parse_chat, parse_id, read_json
+from adapters.web.ui_stream import HEADERS, UiStream
+from adapters.web.visitors import Visitors
+from bot.conversation import Conversations
+from bot.errors import Conflict, InvalidInput
+from bot.live import LiveEvent
+from bot.metrics import Metrics
+from storage.values import Accepted, Conversation, Incoming, Message, Sender, text_part
+
+CHANNEL = "web"
+SLOW_READER_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPage:
+    """What the page is told about this installation."""
+
+    title: str
+    greeting: str
+    max_message_chars: int
+
+
+class ChatApi:
+    """Handlers of one workspace's web chat."""
+
+    def __init__(
+        self, conversations: Conversations, visitors: Visitors, page: ChatPage, metrics: Metrics, workspace_id: str
+    ) -> None:
+        self._conversations = conversations
+        self._visitors = visitors
+        self._page = page
+        self._metrics = metrics
+        self._workspace_id = workspace_id
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/api/config", self.config),
+            web.post("/api/visitor", self.visitor),
+            web.get("/api/chats", self.chats),
+            web.post("/api/chat", self.chat),
+            web.get("/api/chat/{id}", self.history),
+            web.get("/api/chat/{id}/stream", self.stream),
+            web.post("/api/chat/{id}/stop", self.stop),
+        ]
+
+    async def config(self, _: web.Request) -> web.Response:
+        page = self._page
+        return web.json_response(
+            {"title": page.title, "greeting": page.greeting, "maxMessageChars": page.max_message_chars}
+        )
+
+    async def visitor(self, request: web.Request) -> web.Response:
+        await read_json(request)
+        visitor, token = self._visitors.welcome(request)
+        response = web.json_response({"visitor": visitor, "token": token}, headers={"Cache-Control": "no-store"})
+        self._visitors.set_cookie(response, visitor)
+        return response
+
+    async def chats(self, request: web.Request) -> web.Response:
+        visitor = self._visitors.identify(request)
+        found = await self._conversations.list_of(self._workspace_id, CHANNEL, visitor)
+        return web.json_response({"chats": [_chat_summary(one) for one in found]})
+
+    async def history(self, request: web.Request) -> web.Response:
+        known = await self._own_conversation(request)
+        messages = await self._conversations.history(self._workspace_id, known.id)
+        running = await self._conversations.pending_seq(self._workspace_id, known.id) is not None
+        shown = await asyncio.to_thread(lambda: [_to_ui(one) for one in messages])
+        return web.json_response({**_chat_summary(known), "running": running, "messages": shown})
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        visitor = self._visitors.identify(request)
+        wanted = parse_chat(await read_json(request), self._page.max_message_chars)
+        if isinstance(wanted, SubmitRequest):
+            accepted = await self._conversations.accept(self._workspace_id, _incoming(visitor, wanted))
+        else:
+            accepted = await self._regenerate(visitor, wanted.chat_id, wanted.reply_id)
+        return await self._stream(request, accepted.conversation_id, accepted.seq)
+
+    async def _regenerate(self, visitor: str, chat_id: str, reply_id: str | None) -> Accepted:
+        known = await self._conversations.find(self._workspace_id, CHANNEL, _key(visitor, chat_id))
+        if reply_id is None:
+            replies = await self._conversations.history(self._workspace_id, known.id)
+            if not replies or replies[-1].author != "bot":
+                raise Conflict("There is no reply to be given again.")
+            reply_id = replies[-1].id
+        dedupe_key = f"{CHANNEL}:{known.external_id}:again:{reply_id}"
+        return await self._conversations.regenerate(self._workspace_id, known, reply_id, dedupe_key)
+
+    async def stream(self, request: web.Request) -> web.StreamResponse:
+        known = await self._own_conversation(request)
+        seq = await self._conversations.pending_seq(self._workspace_id, known.id)
+        if seq is None:
+            return web.Response(status=204)
+        return await self._stream(request, known.id, seq)
+
+    async def stop(self, request: web.Request) -> web.Response:
+        known = await self._own_conversation(request)
+        stream_id = (await read_json(request)).get("streamId")
+        if stream_id is not None and not isinstance(stream_id, str):
+            raise InvalidInput("`streamId` must be a string or null.", field="streamId")
+        stopped = await self._conversations.stop(self._workspace_id, known.id, stream_id)
+        return web.json_response({"stopped": stopped})
+
+    async def _own_conversation(self, request: web.Request) -> Conversation:
+        visitor = self._visitors.identify(request)
+        chat_id = parse_id(request.match_info["id"], "id")
+        return await self._conversations.find(self._workspace_id, CHANNEL, _key(visitor, chat_id))
+
+    async def _stream(self, request: web.Request, conversation_id: str, seq: int) -> web.StreamResponse:
+        """Send the reply to message `seq` as it comes. A reader who leaves or is too slow stops nothing but this."""
+        response = web.StreamResponse(headers=HEADERS | request.get("cors", {}))
+        encoder = UiStream(html=request.query.get("html") == "1")
+        events = self._conversations.follow(self._workspace_id, conversation_id, seq)
+        with self._metrics.streams.track_inprogress(), contextlib.suppress(ConnectionResetError, TimeoutError):
+            await response.prepare(request)
+            await self._send(response, encoder, events)
+            await response.write_eof()
+        return response
+
+    async def _send(self, response: web.StreamResponse, encoder: UiStream, events: Any) -> None:
+        stream: AsyncGenerator[LiveEvent, None] = events
+        async with contextlib.aclosing(stream):
+            async for event in stream:
+                if data := encoder.encode(event):
+                    async with asyncio.timeout(SLOW_READER_SECONDS):
+                        await response.write(data)
+                if encoder.finished:
+                    return
+        await response.write(encoder.broken_off("restarting"))
+
+
+def _key(visitor: str, chat_id: str) -> str:
+    return f"{visitor}/{chat_id}"
+
+
+def _incoming(visitor: str, wanted: SubmitRequest) -> Incoming:
+    key = _key(visitor, wanted.chat_id)
+    return Incoming(
+        channel=CHANNEL,
+        conversation_key=key,
+        sender=Sender(visitor),
+        dedupe_key=f"{CHANNEL}:{key}:{wanted.message_id}",
+        parts=(text_part(wanted.text),),
+        external_id=wanted.message_id,
+        replaces=wanted.replaces,
+    )
+
+
+def _chat_summary(one: Conversation) -> dict[str, Any]:
+    return {"id": one.external_id.partition("/")[2], "title": one.title, "updatedAt": one.updated_at}
+
+
+def _to_ui(message: Message) -> dict[str, Any]:
+    """A message in the AI SDK's UI form, with its rendered text beside it."""
+    by_person = message.author == "person"
+    return {
+        "id": message.external_id if by_person and message.external_id else message.id,
+        "role": "user" if by_person else "assistant",
+        "parts": list(message.parts),
+        "html": None if by_person else render_markdown(message.text),
+        "metadata": {"state": message.reply_state, "createdAt": message.created_at},
+    }

@@ -1,0 +1,114 @@
+"""A request's body to values, with a clear error for each thing that can be wrong.
+
+Knows: the shape of the chat requests (those of the AI SDK) and what text is acceptable. Does not know: who sent it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from bot.errors import InvalidInput, TooLarge
+
+MAX_BODY_BYTES = 2 * 1024 * 1024
+_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}", re.ASCII)
+# Control characters do nothing in a chat but can steer terminals and break databases; line ends and tabs stay.
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitRequest:
+    """A new message, or with `replaces` an edited one."""
+
+    chat_id: str
+    message_id: str
+    text: str
+    replaces: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RegenerateRequest:
+    """Answer again, in place of the reply `reply_id` (None: the last one)."""
+
+    chat_id: str
+    reply_id: str | None
+
+
+async def read_json(request: web.Request) -> dict[str, Any]:
+    """The body as a JSON object. Raises `InvalidInput`, or `TooLarge` over 2 MB."""
+    if request.content_type != "application/json":
+        raise InvalidInput("Send JSON, with the header `Content-Type: application/json`.", field="content-type")
+    try:
+        body = await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise TooLarge(f"The request is over {MAX_BODY_BYTES} bytes.", limit=MAX_BODY_BYTES) from None
+    try:
+        value = json.loads(body.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise InvalidInput("The body is not valid UTF-8.") from None
+    except (ValueError, RecursionError):
+        raise InvalidInput("The body is not valid JSON.") from None
+    if not isinstance(value, dict):
+        raise InvalidInput("The body must be a JSON object.")
+    return value
+
+
+def parse_chat(body: dict[str, Any], max_chars: int) -> SubmitRequest | RegenerateRequest:
+    """The AI SDK's chat request. Only the newest user message is taken; the rest of `messages` is our own memory's."""
+    chat_id = parse_id(body.get("id"), "id")
+    trigger = body.get("trigger", "submit-message")
+    target = body.get("messageId")
+    target = None if target is None else parse_id(target, "messageId")
+    if trigger == "regenerate-message":
+        return RegenerateRequest(chat_id, target)
+    if trigger != "submit-message":
+        raise InvalidInput("`trigger` must be submit-message or regenerate-message.", field="trigger")
+    message = _last_message(body.get("messages"))
+    message_id = parse_id(message.get("id"), "messages[-1].id")
+    return SubmitRequest(chat_id, message_id, _text_of(message, max_chars), target)
+
+
+def parse_id(value: Any, field: str) -> str:
+    """An id made by a client: up to 128 letters, digits and `_.:-`."""
+    if not isinstance(value, str) or not _ID.fullmatch(value):
+        raise InvalidInput(f"`{field}` must be 1 to 128 letters, digits, or the signs _ . : -", field=field)
+    return value
+
+
+def _last_message(messages: Any) -> dict[str, Any]:
+    if not isinstance(messages, list) or not messages or not isinstance(messages[-1], dict):
+        raise InvalidInput("`messages` must be a list whose last entry is the new message.", field="messages")
+    message: dict[str, Any] = messages[-1]
+    if message.get("role") != "user":
+        raise InvalidInput("The last message must have the role `user`.", field="messages[-1].role")
+    return message
+
+
+def _text_of(message: dict[str, Any], max_chars: int) -> str:
+    parts = message.get("parts")
+    if not isinstance(parts, list) or not parts or len(parts) > 100:
+        raise InvalidInput("`parts` must be a list of 1 to 100 parts.", field="messages[-1].parts")
+    texts = []
+    for part in parts:
+        if not isinstance(part, dict) or part.get("type") != "text":
+            raise InvalidInput("Only parts of type `text` can be read so far.", field="messages[-1].parts")
+        if not isinstance(part.get("text"), str):
+            raise InvalidInput("A text part needs a string `text`.", field="messages[-1].parts")
+        texts.append(part["text"])
+    text = clean_text("\n\n".join(texts))
+    if not text:
+        raise InvalidInput("The message is empty.", field="messages[-1].parts")
+    if len(text) > max_chars:
+        raise TooLarge(f"The message has {len(text):,} characters; at most {max_chars:,} can be sent.", limit=max_chars)
+    return text
+
+
+def clean_text(text: str) -> str:
+    """Text as it is stored: one kind of line end, no control characters, no half surrogates, no space around it."""
+    text = _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+    return _SURROGATE.sub("\ufffd", text).strip()

@@ -1,0 +1,270 @@
+import { copyText, h, icon, iconButton, logo, parseSanitised, setLabel } from './dom.js';
+
+const COPIED_MS = 1600;
+const BOTTOM_SLACK_PX = 48;
+
+/**
+ * @typedef {object} Options
+ * @property {(key: string, values?: object) => string} t
+ * @property {string} lang
+ * @property {() => string} name  what the assistant is called
+ * @property {() => void} onRetry
+ * @property {() => void} onEdit
+ * @property {() => void} onCopied
+ */
+
+/** The scrolling list of messages. */
+export class Transcript {
+  #options;
+  #views = new Map();
+  #list = h('div', { class: 'list' });
+  #typing;
+  #empty;
+  #jump;
+  #pinned = true;
+
+  /** @param {Options} options */
+  constructor(options) {
+    this.#options = options;
+    const { t } = options;
+    this.#typing = typingRow();
+    this.#empty = h('div', { class: 'empty' }, logo(), h('p', { class: 'greeting', dir: 'auto' }));
+    this.log = h('div', { class: 'log', role: 'log', tabindex: '0', 'aria-label': t('conversation') },
+      this.#empty, this.#list, this.#typing);
+    this.#jump = iconButton('down', t('jump'), () => this.scrollToEnd(true), 'jump');
+    this.#jump.hidden = true;
+    this.element = h('div', { class: 'transcript' }, this.log, this.#jump);
+    this.#followScroll();
+  }
+
+  set greeting(text) {
+    this.#empty.lastChild.textContent = text;
+  }
+
+  /**
+   * Draws what changed.
+   * @param {import('./conversation.js').Conversation} chat
+   */
+  render(chat) {
+    const rows = chat.messages.filter((message) => !isBlank(message));
+    this.#keepOnly(rows);
+    rows.forEach((message, index) => this.#draw(message, index, chat));
+    this.#empty.hidden = rows.length > 0 || (chat.saved && !chat.loaded);
+    this.#typing.hidden = !chat.busy || rows.at(-1)?.role === 'assistant';
+    this.#stay();
+  }
+
+  /** The text of a message as a person sees it. */
+  plainText(message) {
+    return this.#views.get(message.key)?.plainText ?? message.text;
+  }
+
+  /** Goes to the newest message and stays there. */
+  scrollToEnd(smooth = false) {
+    this.#pinned = true;
+    const calm = matchMedia('(prefers-reduced-motion: reduce)').matches;
+    this.log.scrollTo({ top: this.log.scrollHeight, behavior: smooth && !calm ? 'smooth' : 'instant' });
+    this.#showJump();
+  }
+
+  #keepOnly(rows) {
+    const keys = new Set(rows.map((message) => message.key));
+    for (const [key, view] of this.#views) {
+      if (keys.has(key)) continue;
+      view.element.remove();
+      this.#views.delete(key);
+    }
+  }
+
+  #draw(message, index, chat) {
+    let view = this.#views.get(message.key);
+    if (!view) {
+      view = new MessageView(message, this.#options);
+      this.#views.set(message.key, view);
+    }
+    const place = this.#list.children[index];
+    if (place !== view.element) this.#list.insertBefore(view.element, place ?? null);
+    view.update(message, {
+      canRetry: !chat.busy && message === chat.lastReply,
+      canEdit: !chat.busy && message === chat.lastOwn,
+    });
+  }
+
+  #followScroll() {
+    this.log.addEventListener('scroll', () => {
+      const { scrollTop, scrollHeight, clientHeight } = this.log;
+      this.#pinned = scrollHeight - scrollTop - clientHeight < BOTTOM_SLACK_PX;
+      this.#showJump();
+    }, { passive: true });
+    const observer = new ResizeObserver(() => this.#stay());
+    observer.observe(this.log);
+    observer.observe(this.#list);
+  }
+
+  #stay() {
+    if (this.#pinned) this.log.scrollTop = this.log.scrollHeight;
+    this.#showJump();
+  }
+
+  #showJump() {
+    if (this.#pinned && this.#jump.matches(':focus')) this.log.focus({ preventScroll: true });
+    this.#jump.hidden = this.#pinned;
+  }
+}
+
+function isBlank(message) {
+  return message.role === 'assistant' && !message.text && !message.html && (message.live || !message.state);
+}
+
+function typingRow() {
+  const dots = h('span', { class: 'dots' }, h('i'), h('i'), h('i'));
+  const row = h('div', { class: 'row assistant typing', 'aria-hidden': 'true' }, avatar(), h('div', { class: 'bubble' }, dots));
+  row.hidden = true;
+  return row;
+}
+
+function avatar() {
+  return h('span', { class: 'avatar', 'aria-hidden': 'true' }, logo());
+}
+
+/** One message. */
+class MessageView {
+  #options;
+  #rendered = h('div', { class: 'rendered' });
+  #tail = document.createTextNode('');
+  #tailBox = h('p', { class: 'tail', dir: 'auto' }, this.#tail);
+  #bubble = h('div', { class: 'bubble', dir: 'auto', lang: '' }, this.#rendered, this.#tailBox);
+  #note = h('div', { class: 'note' });
+  #time = h('time', { class: 'time' });
+  #blocks = [];
+  #message;
+  #shown = [];
+
+  constructor(message, options) {
+    this.#options = options;
+    const own = message.role === 'user';
+    const { t } = options;
+    this.retry = iconButton('retry', t('retry'), () => options.onRetry());
+    this.edit = iconButton('edit', t('edit'), () => options.onEdit());
+    this.copy = iconButton('copy', t('copy'), () => this.#copy(this.copy, this.#message.text, 'copy'));
+    this.actions = h('div', { class: 'actions' }, ...(own ? [this.#time, this.edit] : [this.copy, this.retry, this.#time]));
+    // Live text in a log would be read out word by word: the status line speaks once instead.
+    this.element = h('article', {
+      class: `row ${message.role}`,
+      'aria-live': 'off',
+      'aria-label': own ? t('youSay') : t('says', { name: options.name() }),
+    }, ...(own ? [] : [avatar()]), h('div', { class: 'main' }, this.#bubble, this.#note, this.actions));
+  }
+
+  get plainText() {
+    return this.#bubble.innerText.trim();
+  }
+
+  /** @param {import('./conversation.js').Message} message */
+  update(message, { canRetry, canEdit }) {
+    this.#message = message;
+    this.retry.hidden = !canRetry || message.state === 'failed'; // its note offers the same
+    this.edit.hidden = !canEdit;
+    const { html, tail, text, state, live, pending, problem } = message;
+    const shown = [html, tail, text, state, live, pending, problem, canRetry];
+    if (shown.every((value, index) => value === this.#shown[index])) return;
+    this.#shown = shown;
+    this.#drawText(message);
+    this.#drawState(message, canRetry);
+    this.#drawTime(message);
+  }
+
+  #drawText(message) {
+    const plain = message.role === 'user' || message.html === null || !this.#drawHtml(message.html);
+    if (plain) this.#drawHtml('');
+    const text = plain ? message.text : message.tail;
+    if (this.#tail.data !== text) this.#tail.data = text;
+    this.#tailBox.hidden = !text;
+    this.#bubble.hidden = !message.text && !message.html;
+  }
+
+  // Blocks that did not change stay, so that a selection in them survives the stream.
+  #drawHtml(html) {
+    const fragment = html === '' ? document.createDocumentFragment() : parseSanitised(html);
+    if (!fragment) return false;
+    const nodes = [...fragment.childNodes].filter((node) => node.nodeType === 1 || node.data?.trim());
+    const blocks = nodes.map((node) => node.outerHTML ?? node.data);
+    let same = 0;
+    while (same < blocks.length && blocks[same] === this.#blocks[same]) same += 1;
+    while (this.#rendered.childNodes.length > same) this.#rendered.lastChild.remove();
+    const fresh = document.createDocumentFragment();
+    fresh.append(...nodes.slice(same));
+    this.#decorate(fresh);
+    this.#rendered.append(fresh);
+    this.#blocks = blocks;
+    return true;
+  }
+
+  #decorate(fragment) {
+    for (const link of fragment.querySelectorAll('a[href]')) {
+      link.target = '_blank';
+      link.rel = 'nofollow noopener noreferrer';
+    }
+    for (const pre of fragment.querySelectorAll('pre')) this.#decorateCode(pre);
+    for (const table of fragment.querySelectorAll('table')) wrap(table, h('div', { class: 'scroll', tabindex: '0' }));
+  }
+
+  #decorateCode(pre) {
+    const { t } = this.#options;
+    const code = pre.textContent;
+    const button = iconButton('copy', t('copyCode'), () => this.#copy(button, code, 'copyCode'));
+    pre.tabIndex = 0;
+    pre.dir = 'ltr';
+    wrap(pre, h('div', { class: 'code', role: 'group', 'aria-label': t('code') })).append(button);
+  }
+
+  #drawState(message, canRetry) {
+    const { element } = this;
+    element.toggleAttribute('data-live', message.live);
+    element.toggleAttribute('data-pending', message.pending);
+    element.toggleAttribute('data-last', canRetry);
+    element.dataset.state = message.state ?? '';
+    if (message.role === 'assistant') element.setAttribute('aria-busy', String(message.live));
+    this.copy.hidden = message.live || !message.text;
+    this.actions.hidden = message.live || message.pending;
+    this.#note.replaceChildren(...this.#noteParts(message, canRetry));
+    this.#note.hidden = !this.#note.firstChild;
+  }
+
+  #noteParts(message, canRetry) {
+    const { t, onRetry } = this.#options;
+    if (message.role === 'user') return [];
+    if (message.state === 'stopped') return [icon('stop'), h('span', {}, t('stopped'))];
+    if (message.state === 'refused') return [icon('alert'), h('span', {}, t('refused'))];
+    if (message.state !== 'failed') return [];
+    const again = canRetry ? [h('button', { type: 'button', class: 'link', onclick: () => onRetry() }, t('tryAgain'))] : [];
+    return [icon('alert'), h('span', {}, message.problem || t('failed')), ...again];
+  }
+
+  #drawTime({ createdAt }) {
+    const date = new Date(createdAt);
+    const sameDay = date.toDateString() === new Date().toDateString();
+    const clock = { hour: '2-digit', minute: '2-digit' };
+    const style = sameDay ? clock : { month: 'short', day: 'numeric', ...clock };
+    this.#time.dateTime = date.toISOString();
+    this.#time.textContent = new Intl.DateTimeFormat(this.#options.lang, style).format(date);
+  }
+
+  async #copy(button, text, label) {
+    const { t, onCopied } = this.#options;
+    await copyText(text);
+    onCopied();
+    button.replaceChildren(icon('done'));
+    setLabel(button, t('copied'));
+    setTimeout(() => {
+      button.replaceChildren(icon('copy'));
+      setLabel(button, t(label));
+    }, COPIED_MS);
+  }
+}
+
+function wrap(node, box) {
+  node.replaceWith(box);
+  box.append(node);
+  return box;
+}

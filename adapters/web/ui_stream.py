@@ -1,0 +1,101 @@
+"""Live replies as server-sent events in the AI SDK's UI message stream, version 1 (the protocol of npm `ai` 5 to 7).
+
+Knows: the order and fields of the stream's parts. Does not know: HTTP or where replies come from.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from adapters.web.markdown import render_markdown, settled_length
+from bot.live import Ended, LiveEvent, Started, Text
+from storage.values import ReplyState
+
+HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-cache, no-transform",
+    "X-Accel-Buffering": "no",
+    "x-vercel-ai-ui-message-stream": "v1",
+}
+DONE = b"data: [DONE]\n\n"
+PING = b": ping\n\n"
+_FINISH_REASONS: dict[ReplyState, str] = {"answered": "stop", "stopped": "other", "refused": "other", "failed": "error"}
+
+
+def sse(part: dict[str, Any]) -> bytes:
+    """One part as a server-sent event."""
+    return b"data: " + json.dumps(part, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+
+
+class UiStream:
+    """Encodes one reader's stream. With `html`, rendered blocks are sent along, as our own component wants them."""
+
+    def __init__(self, *, html: bool = False) -> None:
+        self._html = html
+        self._reply_id: str | None = None
+        self._text = ""
+        self._text_open = False
+        self._rendered = 0
+        self.finished = False
+
+    def encode(self, event: LiveEvent) -> bytes:
+        """The bytes for one event; empty if it changes nothing for the reader."""
+        if isinstance(event, Started):
+            return self._started(event.reply_id)
+        if isinstance(event, Text):
+            return self._more(event.text)
+        if isinstance(event, Ended):
+            return self._ended(event)
+        return PING
+
+    def broken_off(self, reason: str) -> bytes:
+        """End a stream whose reply goes on elsewhere; the reader resumes."""
+        self.finished = True
+        return self._close_text() + sse({"type": "abort", "reason": reason}) + DONE
+
+    def _started(self, reply_id: str) -> bytes:
+        if self._text and not self._html:
+            return self.broken_off("restarted")  # these clients can't take text back
+        again = self._reply_id is not None
+        if again and self._reply_id == reply_id and not self._text:
+            return b""
+        closing = self._close_text() if again else b""
+        self._reply_id, self._text, self._rendered = reply_id, "", 0
+        return closing + sse({"type": "start", "messageId": reply_id}) + (b"" if again else sse({"type": "start-step"}))
+
+    def _more(self, text: str) -> bytes:
+        opening = b"" if self._text_open else sse({"type": "text-start", "id": "text"})
+        self._text_open = True
+        self._text += text
+        return opening + sse({"type": "text-delta", "id": "text", "delta": text}) + self._render_settled()
+
+    def _render_settled(self) -> bytes:
+        if not self._html:
+            return b""
+        settled = settled_length(self._text)
+        if settled <= self._rendered:
+            return b""
+        self._rendered = settled
+        return self._rendering(settled)
+
+    def _rendering(self, length: int) -> bytes:
+        data = {"html": render_markdown(self._text[:length]), "tail": self._text[length:]}
+        return sse({"type": "data-html", "transient": True, "data": data})
+
+    def _ended(self, event: Ended) -> bytes:
+        self.finished = True
+        rendering = self._rendering(len(self._text)) if self._html else b""
+        metadata = {"state": event.state}
+        body = rendering + self._close_text() + sse({"type": "finish-step"})
+        if event.state == "stopped":
+            body += sse({"type": "message-metadata", "messageMetadata": metadata})
+            return body + sse({"type": "abort", "reason": "stopped"}) + DONE
+        reason = event.reason or _FINISH_REASONS[event.state]
+        return body + sse({"type": "finish", "finishReason": reason, "messageMetadata": metadata}) + DONE
+
+    def _close_text(self) -> bytes:
+        if not self._text_open:
+            return b""
+        self._text_open = False
+        return sse({"type": "text-end", "id": "text"})

@@ -1,0 +1,102 @@
+"""Who is asking: visitors known by a signed cookie or token, and pages that may ask.
+
+Knows: signatures, origins, headers. Does not know: conversations. A visitor is a random id; nothing personal is in it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+from aiohttp import web
+from itsdangerous import BadSignature, URLSafeTimedSerializer
+
+from bot.errors import NotAllowed, NotAuthenticated
+
+COOKIE = "myna_visitor"
+COOKIE_SECONDS = 365 * 86_400
+TOKEN_SECONDS = 30 * 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Origins:
+    """Which sites may use the chat: its own pages, and those an admin listed."""
+
+    allowed: tuple[str, ...]
+    public_url: str = ""
+
+    def own(self, request: web.Request) -> set[str]:
+        """The origins that this server's own pages have."""
+        public = {"/".join(self.public_url.split("/")[:3])} if self.public_url else set()
+        return {f"{request.scheme}://{request.host}"} | public
+
+    def check(self, request: web.Request) -> None:
+        """Raise `NotAllowed` for a request that a foreign page made. Origins are compared whole, never by their end."""
+        origin = request.headers.get("Origin")
+        if origin is not None and origin not in self.own(request) and origin not in self.allowed:
+            raise NotAllowed
+        if origin is None and request.headers.get("Sec-Fetch-Site") == "cross-site" and request.method != "GET":
+            raise NotAllowed
+
+    def cors_headers(self, request: web.Request) -> dict[str, str]:
+        """What lets a listed site's script read the answer."""
+        origin = request.headers.get("Origin")
+        if origin is None or origin not in self.allowed:
+            return {"Vary": "Origin"}
+        return {
+            "Vary": "Origin",
+            "Access-Control-Allow-Origin": origin,
+            "Access-Control-Expose-Headers": "X-Request-Id",
+        }
+
+
+class Visitors:
+    """Issues and checks visitors' credentials."""
+
+    def __init__(self, secret: str, *, secure_cookie: bool) -> None:
+        self._cookies = URLSafeTimedSerializer(secret, salt="myna.visitor.cookie")
+        self._tokens = URLSafeTimedSerializer(secret, salt="myna.visitor.token")
+        self._secure = secure_cookie
+
+    def identify(self, request: web.Request) -> str:
+        """The visitor's id. Raises `NotAuthenticated` without a valid credential.
+
+        A request that changes something needs an Origin or a token: a cookie alone could be sent by a foreign page.
+        """
+        header = request.headers.get("Authorization", "")
+        if header[:7].lower() == "bearer ":
+            return self._from_token(header[7:].strip(), request.headers.get("Origin"))
+        if request.method not in ("GET", "HEAD") and "Origin" not in request.headers:
+            raise NotAuthenticated("Send the token from POST /api/visitor as `Authorization: Bearer TOKEN`.")
+        return self._from_cookie(request.cookies.get(COOKIE, ""))
+
+    def _from_cookie(self, value: str) -> str:
+        try:
+            visitor = self._cookies.loads(value, max_age=COOKIE_SECONDS)
+        except BadSignature:
+            raise NotAuthenticated from None
+        return str(visitor)
+
+    def _from_token(self, value: str, origin: str | None) -> str:
+        try:
+            claims = self._tokens.loads(value, max_age=TOKEN_SECONDS)
+            visitor, bound_to = str(claims["visitor"]), str(claims["origin"])
+        except (BadSignature, KeyError, TypeError):
+            raise NotAuthenticated from None
+        if origin is not None and bound_to and origin != bound_to:
+            raise NotAuthenticated("This token belongs to another site.")
+        return visitor
+
+    def welcome(self, request: web.Request) -> tuple[str, str]:
+        """`(visitor, new token)`: the visitor who asks if they are known, else a new one."""
+        try:
+            visitor = self.identify(request)
+        except NotAuthenticated:
+            visitor = secrets.token_urlsafe(18)
+        return visitor, self._tokens.dumps({"visitor": visitor, "origin": request.headers.get("Origin", "")})
+
+    def set_cookie(self, response: web.StreamResponse, visitor: str) -> None:
+        response.set_cookie(
+            COOKIE, self._cookies.dumps(visitor), max_age=COOKIE_SECONDS, path="/", httponly=True, samesite="Lax",
+            secure=self._secure,
+        )  # fmt: skip

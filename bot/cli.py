@@ -1,0 +1,228 @@
+"""The `myna` command.
+
+Knows: names of commands and their options, exit codes (0 done, 1 failed, 2 wrong use). Does not know: how anything is done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import datetime
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from bot.errors import MynaError, SettingsError
+from bot.settings import Settings, describe_settings, load_settings
+
+Command = Callable[[Settings, argparse.Namespace], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        settings = load_settings(os.environ)
+        _set_up_logging(settings.log_level)
+        command: Command = arguments.command
+        return command(settings, arguments)
+    except SettingsError as error:
+        _say(error.message)
+        return 2
+    except MynaError as error:
+        _say(f"myna: {error.message}")
+        return 1
+    except BaseExceptionGroup as group:
+        _say(f"myna: {_first_error(group)}")
+        return 1
+    except (KeyboardInterrupt, BrokenPipeError):
+        return 130
+
+
+def _first_error(group: BaseExceptionGroup[BaseException]) -> str:
+    """What to tell the person; the rest goes to the log."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            return _first_error(error)
+        if isinstance(error, MynaError):
+            return error.message
+    logging.getLogger("myna").critical("a background task failed", exc_info=group)
+    return f"a background task failed: {group.exceptions[0]!r}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="myna", description="A self-hosted chat agent that learns from its own conversations.",
+        epilog="Settings come from the environment and myna.toml; `myna settings` lists them.",
+    )  # fmt: skip
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add(commands, "serve", "serve the web chat", _serve)
+    _add(commands, "chat", "chat in this terminal", _chat)
+    _add(commands, "migrate", "bring the database up to date", _migrate, reports=True)
+    model = commands.add_parser("model", help="fetch or list models").add_subparsers(required=True, metavar="ACTION")
+    pull = _add(model, "pull", "fetch a model, or make the starter model", _model_pull, reports=True)
+    pull.add_argument("name", nargs="?", help="default: MYNA_MODEL")
+    _add(model, "list", "list the models in MYNA_DATA", _model_list, reports=True)
+    export = _add(commands, "export", "print all conversations as JSON lines", _export, reports=True)
+    export.add_argument("--out", type=Path, metavar="FILE", help="write to a file instead")
+    export.add_argument(
+        "--since", type=_moment, default=0, metavar="DATE", help="only those used since, like 2026-11-22"
+    )
+    export.add_argument("--channel", help="only those of one channel: web, console, ...")
+    _add(commands, "settings", "list all settings and their values", _settings, reports=True)
+    return parser
+
+
+def _add(commands: Any, name: str, help: str, command: Command, *, reports: bool = False) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
+    parser.set_defaults(command=command)
+    if reports:
+        parser.add_argument("--json", action="store_true", help="print one JSON value for programs")
+    return parser
+
+
+def _moment(text: str) -> int:
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a date like 2026-11-22 or 2026-11-22T10:30") from None
+    return round(moment.astimezone(datetime.UTC).timestamp() * 1000)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _print(value: object) -> None:
+    print(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), flush=True)  # noqa: T201
+
+
+def _set_up_logging(level: str) -> None:
+    logging.basicConfig(
+        stream=sys.stderr, level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def _serve(settings: Settings, _: argparse.Namespace) -> int:
+    from bot import app
+
+    with app.exclusive_use(settings):
+        app.migrate_database(settings, _say)
+        asyncio.run(app.serve(settings, app.make_generator(settings, _say), _say))
+    _say("Stopped.")
+    return 0
+
+
+def _chat(settings: Settings, _: argparse.Namespace) -> int:
+    from adapters import console
+    from bot import app
+
+    async def run() -> None:
+        generator = app.make_generator(settings, _say)
+        async with app.running_agent(settings, generator) as agent:
+            _say("Loading the model ...")
+            await generator.start()
+            await console.chat(agent.conversations, agent.workspace_id)
+
+    with app.exclusive_use(settings):
+        app.migrate_database(settings, _say)
+        asyncio.run(run())
+    return 0
+
+
+def _migrate(settings: Settings, arguments: argparse.Namespace) -> int:
+    from bot import app
+
+    with app.exclusive_use(settings):
+        done = app.migrate_database(settings, _say)
+    backup = str(done.backup) if done.backup else None
+    if arguments.json:
+        _print({"before": done.before, "after": done.after, "backup": backup})
+    elif done.before == done.after:
+        _print(f"The database is up to date ({done.after}).")
+    return 0
+
+
+def _model_pull(settings: Settings, arguments: argparse.Namespace) -> int:
+    from bot.engine.model_store import resolve_model
+
+    path = resolve_model(arguments.name or settings.model, settings.data, _say)
+    _print({"path": str(path)} if arguments.json else str(path))
+    return 0
+
+
+def _model_list(settings: Settings, arguments: argparse.Namespace) -> int:
+    from bot.engine.model_store import list_models
+
+    found = list_models(settings.data)
+    if arguments.json:
+        _print([{"name": one.name, "path": str(one.path), "bytes": one.size_bytes, "source": one.source} for one in found])
+    elif not found:
+        _print("No model yet. `myna model pull` fetches the starter model.")
+    for one in () if arguments.json else found:
+        _print(f"{one.name}  {one.size_bytes / 1e6:,.0f} MB  {one.path}  ({one.source})")
+    return 0
+
+
+def _export(settings: Settings, arguments: argparse.Namespace) -> int:
+    if arguments.out is None:
+        count = asyncio.run(_write_export(settings, arguments, sys.stdout))
+    else:
+        try:
+            with arguments.out.open("w", encoding="utf-8") as file:
+                count = asyncio.run(_write_export(settings, arguments, file))
+        except OSError as error:
+            raise MynaError(f"{arguments.out} can't be written: {error.strerror}") from error
+    if arguments.json and arguments.out is not None:
+        _print({"conversations": count, "file": str(arguments.out)})
+    else:
+        _say(f"{count} conversation{'' if count == 1 else 's'} exported.")
+    return 0
+
+
+async def _write_export(settings: Settings, arguments: argparse.Namespace, file: TextIO) -> int:
+    from bot.export import export_rows
+    from storage.database import Database, StorageUnavailable
+    from storage.schema import DEFAULT_WORKSPACE
+
+    count = 0
+    try:
+        database = Database(settings.resolved_database_url, read_only=True)
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(database.close)
+            rows = export_rows(database, DEFAULT_WORKSPACE, since_ms=arguments.since, channel=arguments.channel)
+            async for row in rows:
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                count += 1
+    except StorageUnavailable as error:
+        raise MynaError(f"The database can't be read: {error}") from error
+    return count
+
+
+def _settings(settings: Settings, arguments: argparse.Namespace) -> int:
+    shown = []
+    for one in describe_settings():
+        value = getattr(settings, one.field)
+        shown.append(
+            {"name": one.name, "value": "(set)" if one.secret and value else _plain(value), "type": one.type,
+             "default": one.default, "help": one.help}
+        )  # fmt: skip
+    if arguments.json:
+        _print(shown)
+    for row in () if arguments.json else shown:
+        _print(f"{row['name']} = {row['value']!s}\n    {row['help']}")
+    return 0
+
+
+def _plain(value: object) -> object:
+    return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,427 @@
+"""The path of a message: accept -> claim -> reply -> complete, readable on one screen.
+
+Knows: when a message counts as accepted, who answers it, how a turn can end. Does not know: channels' protocols, how text is
+made, SQL. No transaction is open while the model works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+
+from bot import notices
+from bot.errors import (
+    Conflict,
+    NotFound,
+    ShuttingDown,
+    TooLarge,
+    Unavailable,
+)
+from bot.generator import Finish, Generator, Piece, Prompt, Sampling
+from bot.live import Ended, Live, LiveEvent, LiveTurn, Started, Text, Waiting
+from bot.metrics import Metrics
+from bot.prompt import PromptBudget, build_prompt
+from storage import conversations, inbox
+from storage.database import Database, StorageUnavailable, new_id
+from storage.values import Accepted, Conversation, Incoming, Lease, Message, Reply
+
+log = logging.getLogger("myna.conversation")
+
+MAX_MESSAGES_AT_ONCE = 20
+HEAD_ONLY_AFTER_ATTEMPTS = 2
+MAX_ATTEMPTS = 5
+POLL_SECONDS = 0.5
+SIGN_OF_LIFE_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyPolicy:
+    """How replies are made; the same for every channel."""
+
+    system_prompt: str
+    sampling: Sampling
+    context_tokens: int
+    lease_seconds: float = 15.0
+    max_replies: int = 256
+    pushed_channels: frozenset[str] = frozenset()
+
+
+class Conversations:
+    """Accepts messages and answers them, any number of conversations at once, one reply at a time in each."""
+
+    def __init__(
+        self,
+        database: Database,
+        generator: Generator,
+        policy: ReplyPolicy,
+        metrics: Metrics,
+        *,
+        worker: str | None = None,
+    ) -> None:
+        self._database = database
+        self._generator = generator
+        self._policy = policy
+        self._metrics = metrics
+        self._worker = worker or new_id()
+        self._live = Live()
+        self._turns: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._unclaimed: set[tuple[str, int]] = set()
+        self._work_waits = asyncio.Event()
+        self._accepting = True
+        self._closed = False
+
+    # 1. Accept: when this returns, the message is stored and will end exactly once.
+
+    async def accept(self, workspace_id: str, incoming: Incoming) -> Accepted:
+        """Store a message. Raises `Unavailable` when it can't be, `Conflict` for an edit of what is not there."""
+        with self._taking(f"the message of {incoming.channel}"):
+            accepted = await self._database.write(inbox.accept, workspace_id, incoming)
+        self._note_accepted(accepted, incoming.channel, edited=incoming.replaces is not None)
+        return accepted
+
+    async def regenerate(self, workspace_id: str, known: Conversation, reply_id: str, dedupe_key: str) -> Accepted:
+        """Ask for another answer in place of the last reply. Raises `Conflict` if something newer was said."""
+        with self._taking("the retry"):
+            accepted = await self._database.write(inbox.accept_regenerate, workspace_id, known, reply_id, dedupe_key)
+        self._note_accepted(accepted, known.channel, edited=False)
+        return accepted
+
+    @contextlib.contextmanager
+    def _taking(self, what: str) -> Iterator[None]:
+        if not self._accepting:
+            raise ShuttingDown
+        try:
+            yield
+        except inbox.NoSuchMessage as error:
+            raise Conflict(f"{str(error).capitalize()}. Reload the conversation.") from error
+        except StorageUnavailable as error:
+            log.error("%s could not be stored: %s", what, error)
+            raise Unavailable from error
+
+    def _note_accepted(self, accepted: Accepted, channel: str, *, edited: bool) -> None:
+        if accepted.duplicate:
+            self._metrics.duplicates.labels(channel).inc()
+            return
+        self._metrics.accepted.labels(channel).inc()
+        if turn := self._live.get(accepted.conversation_id):
+            turn.interrupt("lost" if edited else "more")
+        self._work_waits.set()
+
+    # 2. Claim: one worker at a time for each conversation.
+
+    async def work(self) -> None:
+        """Claim and answer until cancelled. Run it as one task; it keeps and watches its turns itself."""
+        while True:
+            self._work_waits.clear()
+            free = self._policy.max_replies - len(self._turns)
+            if free > 0 and self._accepting and self._generator.ready:
+                await self._claim(free)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(POLL_SECONDS):
+                    await self._work_waits.wait()
+
+    async def _claim(self, most: int) -> None:
+        lease_ms = round(self._policy.lease_seconds * 1000)
+        try:
+            leases = await self._database.write(inbox.claim, None, self._worker, most, lease_ms)
+        except StorageUnavailable as error:
+            log.error("no work can be claimed, trying again: %s", error)
+            return
+        for lease in leases:
+            key = (lease.conversation_id, lease.epoch)
+            self._turns[key] = asyncio.create_task(self._turn(lease), name=f"turn-{lease.reply_id}")
+            self._turns[key].add_done_callback(lambda task, key=key: self._turn_ended(key, task))  # type: ignore[misc]
+
+    def _turn_ended(self, key: tuple[str, int], task: asyncio.Task[None]) -> None:
+        del self._turns[key]
+        self._work_waits.set()
+        if not task.cancelled() and (error := task.exception()):
+            log.critical("a turn broke its own error handling", exc_info=error)
+
+    async def keep_leases(self) -> None:
+        """Prolong our leases and learn what happened to them elsewhere, until cancelled. Run it as one task."""
+        while True:
+            await asyncio.sleep(self._policy.lease_seconds / 3)
+            try:
+                held = await self._database.write(
+                    inbox.heartbeat, None, self._worker, round(self._policy.lease_seconds * 1000)
+                )
+            except StorageUnavailable as error:
+                log.error("leases could not be prolonged, trying again: %s", error)
+                continue
+            self._compare_leases({(lease.conversation_id, lease.epoch): lease for lease in held})
+            await self._release_orphans({(lease.conversation_id, lease.epoch): lease for lease in held})
+
+    def _compare_leases(self, held: dict[tuple[str, int], Lease]) -> None:
+        for conversation_id, epoch in list(self._turns):
+            turn, lease = self._live.get(conversation_id), held.get((conversation_id, epoch))
+            if turn is None:
+                continue
+            if lease is None:
+                turn.interrupt("lost")
+            elif lease.stop_seq >= turn.last_seq:
+                turn.interrupt("stop")
+            elif lease.enq_seq > turn.last_seq:
+                turn.interrupt("more")
+
+    async def _release_orphans(self, held: dict[tuple[str, int], Lease]) -> None:
+        """A claim whose answer got lost left a lease that nobody works on; seen twice in a row, it goes back."""
+        orphans = {key for key in held if key not in self._turns}
+        for key in orphans & self._unclaimed:
+            await self._give_back(held[key], 0.0, "orphan", count_attempt=False)
+        self._unclaimed = orphans
+
+    # 3. Reply: the turn holds its lease and no transaction.
+
+    async def _turn(self, lease: Lease) -> None:
+        last_seq, takes_more = self._last_to_answer(lease, lease.enq_seq)
+        turn = LiveTurn(lease.reply_id, lease.conversation_id, last_seq, takes_more)
+        self._live.open(turn)
+        self._metrics.running.inc()
+        started = time.monotonic()
+        try:
+            answer = await self._make_reply(lease, turn, started)
+            await self._complete(lease, answer)
+            turn.end(Ended(answer.state, answer.finish_reason))
+            self._count(lease, answer)
+        except inbox.Fenced:
+            log.info("turn %s was taken over or set aside", lease.reply_id)
+        except asyncio.CancelledError:
+            await asyncio.shield(self._give_back(lease, 0.0, "shutdown", count_attempt=False))
+            raise
+        except (Unavailable, StorageUnavailable) as error:
+            log.warning("turn %s waits: %s", lease.reply_id, error)
+            await self._give_back(lease, getattr(error, "retry_after", 1.0), "unavailable", count_attempt=False)
+        except Exception:
+            log.exception("turn %s failed at attempt %d", lease.reply_id, lease.attempts)
+            await self._give_back(lease, 0.25 * 2**lease.attempts, "failed", count_attempt=True)
+        finally:
+            self._metrics.running.dec()
+            self._live.close(turn)
+
+    def _last_to_answer(self, lease: Lease, enq_seq: int) -> tuple[int, bool]:
+        """All that is pending is answered as one, up to a limit; after failures only the first, to isolate the culprit.
+
+        Returns the last seq, and whether a message that comes now may still join.
+        """
+        most = 1 if lease.attempts > HEAD_ONLY_AFTER_ATTEMPTS else MAX_MESSAGES_AT_ONCE
+        last_seq = min(enq_seq, lease.done_seq + most)
+        return last_seq, last_seq < lease.done_seq + most
+
+    async def _make_reply(self, lease: Lease, turn: LiveTurn, started: float) -> Reply:
+        while True:
+            messages = await self._database.read(
+                conversations.context, lease.workspace_id, lease.conversation_id, turn.last_seq
+            )
+            history, asked = _split_at_last_reply(messages)
+            if lease.stop_seq >= turn.last_seq or not asked:
+                return self._reply(turn, "stopped")
+            if lease.attempts > MAX_ATTEMPTS:
+                return self._reply(
+                    turn, "failed", notices.failed(asked[-1].text), error=f"{MAX_ATTEMPTS} attempts failed"
+                )
+            try:
+                prompt = await self._prompt(lease, turn, history, asked)
+            except TooLarge as error:
+                text = notices.too_long(asked[-1].text, error.limit or 0)
+                return self._reply(turn, "refused", text, error=error.message)
+            reply = await self._generate(turn, prompt, started)
+            if reply is not None:
+                return reply
+            _, enq_seq = await self._database.read(inbox.progress, lease.workspace_id, lease.conversation_id)
+            last_seq, takes_more = self._last_to_answer(lease, enq_seq)
+            self._live.restart(turn, last_seq, takes_more=takes_more)
+
+    async def _prompt(self, lease: Lease, turn: LiveTurn, history: list[Message], asked: list[Message]) -> Prompt:
+        """The prompt for all that is asked, or for as many of the first messages as fit; the rest comes next turn."""
+        window = min(self._policy.context_tokens, self._generator.context_tokens)
+        budget = PromptBudget(window, self._policy.sampling.max_tokens)
+        while True:
+            try:
+                return await build_prompt(self._policy.system_prompt, history, asked, budget, self._generator.encode)
+            except TooLarge:
+                asked = asked[: len(asked) // 2]
+                if not asked or asked[-1].seq <= lease.done_seq:
+                    raise
+            turn.last_seq, turn.takes_more = asked[-1].seq, False
+
+    async def _generate(self, turn: LiveTurn, prompt: Prompt, started: float) -> Reply | None:
+        """Stream the reply into the live turn. None if the person wrote more before its first piece."""
+        if turn.interruption is None:
+            turn.pump = asyncio.create_task(self._pump(turn, prompt, started), name=f"pump-{turn.reply_id}")
+            try:
+                return await turn.pump
+            except asyncio.CancelledError:
+                if turn.interruption is None:
+                    raise
+        if turn.interruption == "lost":
+            raise inbox.Fenced
+        if turn.interruption == "stop":
+            return self._reply(turn, "stopped", turn.text, prompt=prompt, started=started)
+        return None
+
+    async def _pump(self, turn: LiveTurn, prompt: Prompt, started: float) -> Reply:
+        first_piece: float | None = None
+        finish: Finish | None = None
+        async with contextlib.aclosing(self._generator.stream(prompt, self._policy.sampling)) as stream:
+            async for event in stream:
+                if isinstance(event, Piece):
+                    first_piece = first_piece or time.monotonic()
+                    turn.add(event.text)
+                else:
+                    finish = event
+        return self._reply(
+            turn, "answered", turn.text, prompt=prompt, finish=finish, started=started, first=first_piece
+        )
+
+    def _reply(
+        self, turn: LiveTurn, state: str, text: str = "", *, prompt: Prompt | None = None, finish: Finish | None = None,
+        started: float | None = None, first: float | None = None, error: str | None = None,
+    ) -> Reply:  # fmt: skip
+        def since(moment: float | None) -> int | None:
+            return None if started is None or moment is None else round((moment - started) * 1000)
+
+        return Reply(
+            state=state,  # type: ignore[arg-type]
+            text=text,
+            last_seq=turn.last_seq,
+            model=self._generator.model,
+            prompt_sha256=prompt.sha256 if prompt else None,
+            prompt_tokens=finish.prompt_tokens if finish else prompt.num_tokens if prompt else None,
+            completion_tokens=finish.completion_tokens if finish else None,
+            finish_reason=finish.reason if finish else None,
+            first_piece_ms=since(first),
+            total_ms=since(time.monotonic()),
+            error=error,
+        )
+
+    # 4. Complete: one transaction, fenced by the lease.
+
+    async def _complete(self, lease: Lease, answer: Reply) -> None:
+        """Store the reply, however long the database is away; the fence keeps a late one out."""
+        pushed_to = lease.channel if lease.channel in self._policy.pushed_channels else None
+        delay = 0.1
+        while True:
+            try:
+                await self._database.write(inbox.complete, lease.workspace_id, lease, answer, pushed_to)
+                return
+            except StorageUnavailable as error:
+                log.error("reply %s can't be stored yet: %s", lease.reply_id, error)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, 5.0)
+
+    async def _give_back(self, lease: Lease, delay: float, reason: str, *, count_attempt: bool) -> None:
+        self._metrics.retries.labels(reason).inc()
+        with contextlib.suppress(StorageUnavailable):  # then the lease runs out by itself
+            await self._database.write(
+                inbox.release, lease.workspace_id, lease, round(delay * 1000), count_attempt=count_attempt
+            )
+
+    def _count(self, lease: Lease, answer: Reply) -> None:
+        self._metrics.replies.labels(lease.channel, answer.state).inc()
+        if answer.first_piece_ms is not None:
+            self._metrics.first_piece.observe(answer.first_piece_ms / 1000)
+        if answer.total_ms is not None:
+            self._metrics.reply_seconds.observe(answer.total_ms / 1000)
+        self._metrics.tokens.labels("prompt").inc(answer.prompt_tokens or 0)
+        self._metrics.tokens.labels("completion").inc(answer.completion_tokens or 0)
+
+    # Watching, stopping, reading.
+
+    async def follow(self, workspace_id: str, conversation_id: str, seq: int) -> AsyncIterator[LiveEvent]:
+        """The reply that covers message `seq`, from its start: live if it runs here, else as soon as it is stored.
+
+        Ends without `Ended` only when this process shuts down first.
+        """
+        quiet = 0.0
+        while not self._closed:
+            turn = self._live.get(conversation_id)
+            if turn is not None and turn.last_seq >= seq and turn.ended != "abandoned":
+                async for event in turn.read(SIGN_OF_LIFE_SECONDS):
+                    yield event
+                    if isinstance(event, Ended):
+                        return
+                continue
+            if reply := await self._stored_reply(workspace_id, conversation_id, seq):
+                yield Started(reply.id)
+                yield Text(reply.text)
+                yield Ended(reply.reply_state or "answered")
+                return
+            await self._live.arrival(conversation_id, POLL_SECONDS)
+            quiet += POLL_SECONDS
+            if quiet >= SIGN_OF_LIFE_SECONDS:
+                quiet = 0.0
+                yield Waiting()
+
+    async def _stored_reply(self, workspace_id: str, conversation_id: str, seq: int) -> Message | None:
+        try:
+            return await self._database.read(conversations.reply_to, workspace_id, conversation_id, seq)
+        except StorageUnavailable:
+            return None
+
+    async def stop(self, workspace_id: str, conversation_id: str, reply_id: str | None) -> bool:
+        """End what is pending as stopped. With a reply's id, only if that reply is the one being made."""
+        epoch = None
+        if reply_id is not None:
+            owner, _, number = reply_id.rpartition("-")
+            if owner != conversation_id or not number.isdecimal():
+                return False
+            epoch = int(number)
+        stopped = await self._database.write(inbox.stop, workspace_id, conversation_id, epoch)
+        turn = self._live.get(conversation_id)
+        if stopped and turn is not None and reply_id in (None, turn.reply_id):
+            turn.interrupt("stop")
+        return stopped
+
+    async def find(self, workspace_id: str, channel: str, key: str) -> Conversation:
+        """The conversation a channel knows by `key`. Raises `NotFound`."""
+        found = await self._database.read(conversations.find_conversation, workspace_id, channel, key)
+        if found is None:
+            raise NotFound
+        return found
+
+    async def list_of(self, workspace_id: str, channel: str, sender_key: str) -> list[Conversation]:
+        """A person's conversations, the most recently used first."""
+        return await self._database.read(conversations.list_conversations, workspace_id, channel, sender_key)
+
+    async def history(self, workspace_id: str, conversation_id: str) -> list[Message]:
+        """What was said, oldest first."""
+        return await self._database.read(conversations.newest_messages, workspace_id, conversation_id)
+
+    async def pending_seq(self, workspace_id: str, conversation_id: str) -> int | None:
+        """The newest message that has no reply yet, if there is one."""
+        done, enqueued = await self._database.read(inbox.progress, workspace_id, conversation_id)
+        return enqueued if enqueued > done else None
+
+    async def forget(self, workspace_id: str, conversation_id: str) -> None:
+        """Show the model nothing from before now."""
+        await self._database.write(conversations.forget_context, workspace_id, conversation_id)
+
+    # Shutdown.
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Take nothing more, let running turns finish for a while, then hand the rest back unfinished."""
+        self._accepting = False
+        if self._turns:
+            await asyncio.wait(set(self._turns.values()), timeout=grace_seconds)
+        for task in (left := set(self._turns.values())):
+            task.cancel()
+        if left:
+            await asyncio.wait(left)
+        self._closed = True
+
+    @property
+    def accepting(self) -> bool:
+        return self._accepting
+
+
+def _split_at_last_reply(messages: list[Message]) -> tuple[list[Message], list[Message]]:
+    """What came before, and the messages that nothing was said to yet."""
+    answered = len(messages)
+    while answered and messages[answered - 1].author == "person":
+        answered -= 1
+    return messages[:answered], messages[answered:]

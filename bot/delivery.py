@@ -1,0 +1,125 @@
+"""Posting stored replies to channels that must be called, such as Slack: in order, retried, never twice when it can be known.
+
+Knows: the outbox and what each answer of a channel means for it. Does not know: how a channel is called; an adapter gives a
+`Poster`. A post whose outcome is unknown is looked for at the channel before anything is posted again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import Protocol
+
+from storage import outbox
+from storage.database import Database, StorageUnavailable, new_id
+from storage.outbox import SendLease
+from storage.values import Outgoing
+
+log = logging.getLogger("myna.delivery")
+
+LEASE_MS = 60_000
+POST_TIMEOUT_SECONDS = 30.0
+MAX_ATTEMPTS = 8
+POLL_SECONDS = 0.5
+MOST_AT_ONCE = 32
+
+
+class NotNow(Exception):
+    """The channel refused for a while and has posted nothing."""
+
+    def __init__(self, retry_after: float = 1.0) -> None:
+        super().__init__(f"again in {retry_after} s")
+        self.retry_after = retry_after
+
+
+class Never(Exception):
+    """The channel will not take this post, now or later; nothing was posted."""
+
+
+class Unknown(Exception):
+    """The request left and no answer came: it may have been posted."""
+
+
+class Poster(Protocol):
+    """One channel's way of posting."""
+
+    async def post(self, outgoing: Outgoing) -> str:
+        """Post and return the channel's id of it. Raises `NotNow`, `Never` or `Unknown`."""
+        ...
+
+    async def find(self, outgoing: Outgoing) -> str | None:
+        """The channel's id of an earlier post of the same reply, None if it is surely not there. Raises `Unknown`."""
+        ...
+
+
+class Delivery:
+    """Sends what is in the outbox, any number of conversations at once, one post at a time in each."""
+
+    def __init__(self, database: Database, posters: dict[str, Poster], *, worker: str | None = None) -> None:
+        self._database = database
+        self._posters = posters
+        self._worker = worker or new_id()
+        self._sending: set[asyncio.Task[None]] = set()
+
+    async def work(self) -> None:
+        """Send until cancelled. Run it as one task."""
+        while True:
+            with contextlib.suppress(StorageUnavailable):
+                for lease in await self._database.write(outbox.claim, None, self._worker, MOST_AT_ONCE, LEASE_MS):
+                    task = asyncio.create_task(self._send_all(lease), name=f"send-{lease.conversation_id}")
+                    self._sending.add(task)
+                    task.add_done_callback(self._sending.discard)
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def drain(self) -> None:
+        """Wait for posts that have begun: between posting and recording nothing may be cut off."""
+        if self._sending:
+            await asyncio.wait(set(self._sending), timeout=POST_TIMEOUT_SECONDS)
+
+    async def _send_all(self, lease: SendLease) -> None:
+        delay = 0.0
+        try:
+            while outgoing := await self._database.write(outbox.intend, lease.workspace_id, lease, LEASE_MS):
+                delay = await self._send(outgoing)
+                if delay:
+                    break
+        except StorageUnavailable as error:
+            log.error("delivery to %s pauses: %s", lease.conversation_id, error)
+            return  # the lease runs out; what was being sent is then looked for before it is posted again
+        with contextlib.suppress(StorageUnavailable):
+            await self._database.write(outbox.release, lease.workspace_id, lease, round(delay * 1000))
+
+    async def _send(self, outgoing: Outgoing) -> float:
+        """Post once and record how it ended. Returns the seconds to wait before the next try, 0 if it is done with."""
+        try:
+            provider_id = await self._post_once(outgoing)
+        except NotNow as error:
+            if outgoing.attempts < MAX_ATTEMPTS:
+                await self._record(outgoing, "pending", error=str(error))
+                return max(error.retry_after, 0.001)
+            await self._record(outgoing, "failed", error=f"refused {outgoing.attempts} times")
+        except Never as error:
+            await self._record(outgoing, "failed", error=str(error))
+        except Exception as error:  # Unknown, a time-out, or a fault of the adapter: it may have been posted
+            log.exception("it is not known whether %s was posted", outgoing.id)
+            await self._record(outgoing, "ambiguous", error=str(error) or "no answer in time")
+        else:
+            await self._record(outgoing, "sent", provider_id=provider_id)
+        return 0.0
+
+    async def _post_once(self, outgoing: Outgoing) -> str:
+        poster = self._posters.get(outgoing.channel)
+        if poster is None:
+            raise Never(f"no adapter posts to {outgoing.channel}")
+        async with asyncio.timeout(POST_TIMEOUT_SECONDS):
+            if outgoing.state == "sending" and (found := await poster.find(outgoing)):
+                return found
+            return await poster.post(outgoing)
+
+    async def _record(
+        self, outgoing: Outgoing, state: str, *, provider_id: str | None = None, error: str | None = None
+    ) -> None:
+        await self._database.write(
+            outbox.record, outgoing.workspace_id, outgoing, state, provider_id=provider_id, error=error
+        )

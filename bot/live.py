@@ -1,0 +1,175 @@
+"""Replies while they are being made, for whoever is watching in this process.
+
+Knows: the pieces so far and how a turn ended. Does not know: SQL, channels, the model. Pieces are not durable: after a
+restart the stored reply is all there is. A reader that is slow just reads later; it holds nobody up and keeps no queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from storage.values import ReplyState
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A turn began, or began anew: what was streamed before is void."""
+
+    reply_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """More of the reply."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The reply is stored. `reason` is the generator's finish reason, if it got that far."""
+
+    state: ReplyState
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Nothing new for a while; the connection may want a sign of life."""
+
+
+LiveEvent = Started | Text | Ended | Waiting
+
+
+Interruption = Literal["more", "stop", "lost"]
+_FORCE: dict[Interruption | None, int] = {None: 0, "more": 1, "stop": 2, "lost": 3}
+
+
+@dataclass(eq=False)
+class LiveTurn:
+    """One running reply. The worker writes, any number of readers read from the beginning."""
+
+    reply_id: str
+    conversation_id: str
+    last_seq: int
+    takes_more: bool = True
+    pieces: list[str] = field(default_factory=list)
+    ended: Ended | Literal["abandoned"] | None = None
+    interruption: Interruption | None = None
+    restarts: int = 0
+    pump: asyncio.Task[object] | None = None
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+    def add(self, text: str) -> None:
+        self.pieces.append(text)
+        self._wake()
+
+    def interrupt(self, why: Interruption) -> None:
+        """Break off the generation: the person wrote more, wants it to stop, or the lease is lost.
+
+        More words only count before the first piece; afterwards the reply is finished first.
+        """
+        if (why == "more" and (self.pieces or not self.takes_more)) or _FORCE[why] <= _FORCE[self.interruption]:
+            return
+        self.interruption = why
+        if self.pump is not None:
+            self.pump.cancel()
+
+    def restart(self, last_seq: int, *, takes_more: bool) -> None:
+        """Begin again, answering the messages up to `last_seq`."""
+        self.pieces, self.interruption, self.restarts = [], None, self.restarts + 1
+        self.last_seq, self.takes_more = last_seq, takes_more
+        self._wake()
+
+    def end(self, how: Ended | Literal["abandoned"]) -> None:
+        self.ended = how
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def read(self, patience: float) -> AsyncIterator[LiveEvent]:
+        """Everything from the start on, until the turn has ended; `Waiting` after each `patience` seconds of silence."""
+        position, restarts = 0, -1
+        while True:
+            changed = self._changed
+            if restarts != self.restarts:
+                position, restarts = 0, self.restarts
+                yield Started(self.reply_id)
+            if position < len(self.pieces):
+                text = "".join(self.pieces[position:])
+                position = len(self.pieces)
+                yield Text(text)
+            elif self.ended is not None and restarts == self.restarts:
+                if isinstance(self.ended, Ended):
+                    yield self.ended
+                return
+            elif changed is self._changed and not await _wait(changed, patience):
+                yield Waiting()
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+class Live:
+    """The running turns of this process, by conversation."""
+
+    def __init__(self) -> None:
+        self._turns: dict[str, LiveTurn] = {}
+        self._arrivals: dict[str, set[asyncio.Event]] = {}
+
+    def __len__(self) -> int:
+        return len(self._turns)
+
+    def get(self, conversation_id: str) -> LiveTurn | None:
+        return self._turns.get(conversation_id)
+
+    def turns(self) -> list[LiveTurn]:
+        return list(self._turns.values())
+
+    def open(self, turn: LiveTurn) -> None:
+        """Make a turn visible, and wake those who wait for its conversation."""
+        self._turns[turn.conversation_id] = turn
+        self._announce(turn)
+
+    def restart(self, turn: LiveTurn, last_seq: int, *, takes_more: bool) -> None:
+        """Begin a turn again for more messages, and wake those who wait for them."""
+        turn.restart(last_seq, takes_more=takes_more)
+        self._announce(turn)
+
+    def close(self, turn: LiveTurn) -> None:
+        """Take a turn away, unless a newer one has taken its place."""
+        if self._turns.get(turn.conversation_id) is turn:
+            del self._turns[turn.conversation_id]
+        if turn.ended is None:
+            turn.end("abandoned")
+
+    def _announce(self, turn: LiveTurn) -> None:
+        for waiter in self._arrivals.get(turn.conversation_id, ()):
+            waiter.set()
+
+    async def arrival(self, conversation_id: str, seconds: float) -> None:
+        """Wait until a turn opens or begins again in a conversation, or for `seconds`."""
+        waiter = asyncio.Event()
+        waiters = self._arrivals.setdefault(conversation_id, set())
+        waiters.add(waiter)
+        try:
+            await _wait(waiter, seconds)
+        finally:
+            waiters.discard(waiter)
+            if not waiters and self._arrivals.get(conversation_id) is waiters:
+                del self._arrivals[conversation_id]

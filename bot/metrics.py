@@ -1,0 +1,40 @@
+"""What Myna counts, in Prometheus' terms, in a registry of its own.
+
+Knows: the metrics' names and meaning. Does not know: who scrapes them.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+
+
+class Metrics:
+    """One installation's counters."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        registry = self.registry
+        self.accepted = Counter("myna_messages_accepted", "Messages stored", ["channel"], registry=registry)
+        self.duplicates = Counter(
+            "myna_messages_duplicate", "Second deliveries that changed nothing", ["channel"], registry=registry
+        )
+        self.refused = Counter("myna_requests_refused", "Requests answered with an error", ["code"], registry=registry)
+        self.replies = Counter("myna_replies", "Replies stored", ["channel", "state"], registry=registry)
+        self.retries = Counter(
+            "myna_reply_retries", "Turns given back to be tried again", ["reason"], registry=registry
+        )
+        self.first_piece = Histogram(
+            "myna_first_piece_seconds", "From claim to the first piece", buckets=_SECONDS, registry=registry
+        )
+        self.reply_seconds = Histogram(
+            "myna_reply_seconds", "From claim to the stored reply", buckets=_SECONDS, registry=registry
+        )
+        self.tokens = Counter("myna_tokens", "Tokens read and written by the model", ["kind"], registry=registry)
+        self.running = Gauge("myna_replies_running", "Replies being made now", registry=registry)
+        self.streams = Gauge("myna_streams_open", "Clients that read a stream now", registry=registry)
+
+    def render(self) -> bytes:
+        """The text exposition format."""
+        return generate_latest(self.registry)

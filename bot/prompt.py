@@ -1,0 +1,89 @@
+"""History to prompt: which turns the model sees. The one place where that is decided, for serving and for training.
+
+Knows: the order of roles and the token budget. Does not know: any model's template (the generator applies it) or SQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from bot.errors import TooLarge
+from bot.generator import ChatMessage, Prompt, Role
+from storage.values import Message
+
+Encode = Callable[[Sequence[ChatMessage]], Awaitable[Prompt]]
+
+# A reply that only told the person about a failure teaches the model to fail.
+UNSEEN_STATES = {"failed", "refused"}
+
+
+@dataclass(frozen=True, slots=True)
+class PromptBudget:
+    """How many tokens the prompt may have, so that a reply of `reply_tokens` still fits the model's window."""
+
+    context_tokens: int
+    reply_tokens: int
+
+    @property
+    def prompt_tokens(self) -> int:
+        # A long reply may not starve the prompt: at least half of the window belongs to what was said.
+        return max(self.context_tokens - self.reply_tokens, self.context_tokens // 2)
+
+
+async def build_prompt(
+    system: str, history: Sequence[Message], asked: Sequence[Message], budget: PromptBudget, encode: Encode
+) -> Prompt:
+    """The system prompt, as many whole newest turns of `history` as fit, and `asked` in full.
+
+    A turn is a person's message and all up to their next one; half a turn is never shown, and no message is ever cut.
+    Raises `TooLarge` with the limit in tokens when the system prompt and `asked` alone do not fit.
+    """
+    newest = to_chat(asked)
+    turns = split_turns(to_chat([one for one in history if one.reply_state not in UNSEEN_STATES]))
+    limit = budget.prompt_tokens
+
+    async def with_last(count: int) -> Prompt:
+        kept = [message for turn in turns[len(turns) - count :] for message in turn]
+        return await encode([ChatMessage("system", system), *merge_same_role([*kept, *newest])])
+
+    best = await with_last(0)
+    if best.num_tokens > limit:
+        raise TooLarge(limit=limit)
+    fits, too_many = 0, len(turns) + 1
+    count = len(turns)  # most conversations are short, so try the whole history first
+    while fits < count < too_many:
+        prompt = await with_last(count)
+        if prompt.num_tokens <= limit:
+            fits, best = count, prompt
+        else:
+            too_many = count
+        count = (fits + too_many) // 2
+    return best
+
+
+def to_chat(messages: Sequence[Message]) -> list[ChatMessage]:
+    """Stored messages in the roles that chat templates know; a human agent speaks for the house, like the bot."""
+    roles: dict[str, Role] = {"person": "user", "bot": "assistant", "agent": "assistant"}
+    return [ChatMessage(roles[one.author], one.text) for one in messages if one.text.strip()]
+
+
+def split_turns(messages: Sequence[ChatMessage]) -> list[list[ChatMessage]]:
+    """Cut before each user message that follows something else."""
+    turns: list[list[ChatMessage]] = []
+    for message in messages:
+        if not turns or (message.role == "user" and turns[-1][-1].role != "user"):
+            turns.append([])
+        turns[-1].append(message)
+    return turns
+
+
+def merge_same_role(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
+    """Several messages in a row from one side become one, since many templates insist that roles alternate."""
+    merged: list[ChatMessage] = []
+    for message in messages:
+        if merged and merged[-1].role == message.role:
+            merged[-1] = ChatMessage(message.role, f"{merged[-1].content}\n\n{message.content}")
+        else:
+            merged.append(message)
+    return merged

@@ -1,0 +1,214 @@
+"""All settings: one typed table, read once from the environment and `myna.toml`.
+
+Knows: names, types, defaults and what each setting is for. Does not know: who uses them. Every bad value and every unknown
+name is reported together, with what to write instead.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import tomllib
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from bot.errors import SettingsError
+
+PREFIX = "MYNA_"
+
+
+def _setting(default: Any, help: str, *, check: Callable[[Any], str | None] | None = None, secret: bool = False) -> Any:
+    return field(default=default, metadata={"help": help, "check": check, "secret": secret})
+
+
+def _between(low: float, high: float) -> Callable[[Any], str | None]:
+    return lambda value: None if low <= value <= high else f"must be between {low:g} and {high:g}"
+
+
+def _known_database(value: str) -> str | None:
+    known = value == "" or value.startswith(("sqlite:///", "postgresql://", "postgresql+psycopg://", "postgres://"))
+    return None if known else "must begin with sqlite:/// or postgresql://"
+
+
+def _url(value: str) -> str | None:
+    return None if value == "" or value.startswith(("http://", "https://")) else "must begin with http:// or https://"
+
+
+def _origins(value: tuple[str, ...]) -> str | None:
+    bad = [one for one in value if not one.startswith(("http://", "https://")) or one.count("/") != 2]
+    return f"{', '.join(bad)}: an origin is scheme, host and port, like https://shop.example" if bad else None
+
+
+def default_data_dir() -> Path:
+    """`$XDG_DATA_HOME/myna`, or `~/.local/share/myna`."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "myna"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an installation can choose. Names in the environment are these in capitals, after `MYNA_`."""
+
+    host: str = _setting("127.0.0.1", "Address to listen on; 0.0.0.0 for all")
+    port: int = _setting(8080, "Port to listen on; 0 picks a free one", check=_between(0, 65535))
+    public_url: str = _setting(
+        "", "Address people use when a proxy stands in front, like https://chat.example", check=_url
+    )
+    data: Path = _setting(None, "Folder for database, models and versions (default: ~/.local/share/myna)")
+    database_url: str = _setting(
+        "", "sqlite:////path/to/file.db or postgresql://user:password@host/name (default: SQLite in MYNA_DATA)",
+        check=_known_database, secret=True,
+    )  # fmt: skip
+    secret: str = _setting("", "Key that signs visitors' cookies (default: made once, kept in MYNA_DATA)", secret=True)
+    title: str = _setting("Myna", "Name of the bot in the chat page")
+    greeting: str = _setting("", "First words in an empty chat (default: a friendly line in the visitor's language)")
+    system_prompt: str = _setting(
+        "You are a helpful customer service assistant. Answer briefly, kindly and truthfully. "
+        "If you do not know something, say so.",
+        "What the model is told before every conversation",
+    )
+    generator: Literal["local", "remote"] = _setting("local", "Where replies are made: in this process, or on a server")
+    model: str = _setting(
+        "smollm2-135m-instruct", "Name of the starter model, a local folder, or a Hugging Face id like org/name"
+    )
+    device: Literal["auto", "cpu", "cuda"] = _setting(
+        "auto", "Where the local model runs; auto takes a GPU if there is one"
+    )
+    threads: int = _setting(0, "CPU threads of the local model; 0 takes one for each core", check=_between(0, 1024))
+    remote_url: str = _setting("", "Base URL of an OpenAI-compatible server, like http://127.0.0.1:8000/v1")
+    remote_key: str = _setting("", "API key for that server", secret=True)
+    context_tokens: int = _setting(
+        2048,
+        "Most tokens that prompt and reply have together; less if the model can take less",
+        check=_between(64, 2**20),
+    )
+    max_reply_tokens: int = _setting(512, "Longest reply, in tokens", check=_between(1, 2**17))
+    temperature: float = _setting(0.2, "0 always takes the likeliest word; higher is more varied", check=_between(0, 5))
+    top_p: float = _setting(0.9, "Choose among the likeliest words that make up this share", check=_between(0.001, 1))
+    repetition_penalty: float = _setting(1.1, "Over 1 discourages repeating", check=_between(0.1, 5))
+    max_message_chars: int = _setting(
+        16_000, "Longest message a person may send, in characters", check=_between(1, 10**6)
+    )
+    max_waiting: int = _setting(
+        64, "Replies that may wait for the model before others are told to wait", check=_between(1, 10**5)
+    )
+    max_replies: int = _setting(256, "Conversations that are answered at the same time", check=_between(1, 10**5))
+    lease_seconds: float = _setting(15.0, "After this long without a sign of life another process takes a conversation over",
+                                    check=_between(1, 3600))  # fmt: skip
+    grace_seconds: float = _setting(20.0, "How long running replies may go on after SIGTERM", check=_between(0, 3600))
+    allowed_origins: tuple[str, ...] = _setting(
+        (), "Sites that may embed the chat widget, separated by commas: https://shop.example", check=_origins
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "How much is logged")
+
+    @property
+    def resolved_database_url(self) -> str:
+        url = self.database_url or f"sqlite:///{self.data / 'myna.db'}"
+        return url.replace("postgres://", "postgresql://", 1) if url.startswith("postgres://") else url
+
+
+def load_settings(environ: Mapping[str, str], config_file: Path | None = None) -> Settings:
+    """Read `myna.toml` (the one given by MYNA_CONFIG, or in the working folder), then the environment over it.
+
+    Raises `SettingsError` that lists everything wrong at once.
+    """
+    problems: list[str] = []
+    raw = _read_toml(config_file or Path(environ.get("MYNA_CONFIG", "myna.toml")), problems)
+    raw |= {name: (value, name) for name, value in environ.items() if name.startswith(PREFIX)}
+    raw.pop("MYNA_CONFIG", None)
+    values: dict[str, Any] = {"data": default_data_dir()}
+    hints, fields = get_type_hints(Settings), {one.name: one for one in dataclasses.fields(Settings)}
+    for key, (value, source) in raw.items():
+        name = key.removeprefix(PREFIX).lower()
+        if name not in fields:
+            problems.append(_unknown(source, name, fields))
+            continue
+        try:
+            values[name] = _convert(value, hints[name])
+        except (ValueError, TypeError) as error:
+            problems.append(f"{source}: {error}")
+            continue
+        check = fields[name].metadata["check"]
+        if check is not None and (complaint := check(values[name])):
+            problems.append(f"{source}: {complaint}")
+    if problems:
+        raise SettingsError("The settings are not valid:\n" + "\n".join(f"  {one}" for one in problems))
+    return Settings(**values)
+
+
+def _read_toml(path: Path, problems: list[str]) -> dict[str, tuple[Any, str]]:
+    if not path.is_file():
+        return {}
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        problems.append(f"{path}: {error}")
+        return {}
+    return {PREFIX + key.upper(): (value, f"{path}: {key}") for key, value in table.items()}
+
+
+def _unknown(source: str, name: str, fields: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(name, fields, n=1)
+    hint = f"did you mean {PREFIX}{close[0].upper()}?" if close else "see `myna settings` for those there are"
+    return f"{source}: there is no such setting; {hint}"
+
+
+def _convert(value: Any, wanted: Any) -> Any:
+    if get_origin(wanted) is Literal:
+        if value not in get_args(wanted):
+            raise ValueError(f"must be one of {', '.join(get_args(wanted))}")
+        return value
+    if get_origin(wanted) is tuple:
+        parts = value.split(",") if isinstance(value, str) else value
+        return tuple(str(part).strip().rstrip("/") for part in parts if str(part).strip())
+    if wanted is Path:
+        return Path(str(value)).expanduser().absolute()
+    if wanted in (int, float):
+        return _convert_number(value, wanted)
+    if not isinstance(value, str):
+        raise TypeError("must be text in quotes")
+    return value
+
+
+def _convert_number(value: Any, wanted: type[int] | type[float]) -> int | float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError("must be a number")
+    try:
+        return wanted(value)
+    except ValueError:
+        raise ValueError(f"{value!r} is not a {'whole ' if wanted is int else ''}number") from None
+
+
+@dataclass(frozen=True, slots=True)
+class SettingRow:
+    """One setting, as the README and `myna settings` list it."""
+
+    field: str
+    name: str
+    type: str
+    default: str
+    help: str
+    secret: bool
+
+
+def describe_settings() -> list[SettingRow]:
+    """All settings in the order of the table."""
+    hints = get_type_hints(Settings)
+    rows = []
+    for one in dataclasses.fields(Settings):
+        default = "" if one.default in (None, "", ()) else str(one.default)
+        about = one.metadata
+        kind = _type_name(hints[one.name])
+        rows.append(SettingRow(one.name, PREFIX + one.name.upper(), kind, default, about["help"], about["secret"]))
+    return rows
+
+
+def _type_name(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return " / ".join(get_args(hint))
+    if get_origin(hint) in (tuple, types.GenericAlias):
+        return "list"
+    return {int: "number", float: "number", str: "text", Path: "folder"}[hint]

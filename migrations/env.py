@@ -1,0 +1,39 @@
+"""Alembic's entry point. `storage.migrate` calls it with an open connection; the `alembic` command with a database URL.
+
+Knows: which metadata to compare with. Does not know: when migrations run.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import context
+
+from storage.database import sqlite_engine
+from storage.schema import metadata
+
+
+def _migrate(connection: sa.Connection) -> None:
+    context.configure(
+        connection=connection,
+        target_metadata=metadata,
+        transactional_ddl=True,
+        render_as_batch=connection.dialect.name == "sqlite",
+        compare_type=True,
+        compare_server_default=True,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def _connect() -> sa.Engine:
+    url = sa.make_url(context.get_x_argument(as_dictionary=True).get("url", ""))
+    return sqlite_engine(url) if url.get_backend_name() == "sqlite" else sa.create_engine(url)
+
+
+given = context.config.attributes.get("connection")
+if given is not None:
+    _migrate(given)
+else:
+    with _connect().connect() as opened:
+        _migrate(opened)
+        opened.commit()

@@ -1,0 +1,215 @@
+"""Conversations, the people in them, and what was said.
+
+Knows: how memory is looked up and listed. Does not know: leases and order of work (`storage.inbox`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam
+
+from storage.database import Transaction, new_id, now_ms, scoped
+from storage.schema import conversation, conversation_work, identity, message, person, reply
+from storage.values import Conversation, Incoming, Message, Sender, text_of
+
+MAX_TITLE_CHARS = 80
+
+_PLACE = scoped(
+    sa.select(conversation.c.id, identity.c.person_id)
+    .join(identity, identity.c.channel == conversation.c.channel)
+    .where(
+        conversation.c.channel == bindparam("channel"),
+        conversation.c.external_id == bindparam("conversation_key"),
+        identity.c.external_id == bindparam("sender_key"),
+    )
+)
+_FIND_PERSON = scoped(
+    sa.select(identity.c.person_id).where(
+        identity.c.channel == bindparam("channel"), identity.c.external_id == bindparam("external")
+    )
+)
+_INSERT_PERSON = scoped(sa.insert(person).values(created_at=now_ms()))
+_INSERT_IDENTITY = scoped(sa.insert(identity).values(created_at=now_ms()))
+_INSERT_CONVERSATION = scoped(sa.insert(conversation).values(created_at=now_ms()))
+
+
+def place(tx: Transaction, incoming: Incoming) -> tuple[str, str]:
+    """`(conversation id, person id)` of a message, both made if they are new."""
+    known = tx.execute(
+        _PLACE, channel=incoming.channel, conversation_key=incoming.conversation_key,
+        sender_key=incoming.sender.external_id,
+    ).first()  # fmt: skip
+    if known is not None:
+        return known.id, known.person_id
+    person_id = _find_or_create_person(tx, incoming.channel, incoming.sender)
+    return _find_or_create_conversation(tx, incoming, person_id), person_id
+
+
+def _find_or_create_person(tx: Transaction, channel: str, sender: Sender) -> str:
+    known: str | None = tx.execute(_FIND_PERSON, channel=channel, external=sender.external_id).scalar()
+    if known is not None:
+        return known
+    person_id = new_id()
+    tx.execute(_INSERT_PERSON, id=person_id, display_name=sender.display_name, locale=sender.locale)
+    tx.execute(_INSERT_IDENTITY, id=new_id(), person_id=person_id, channel=channel, external_id=sender.external_id)
+    return person_id
+
+
+def _find_or_create_conversation(tx: Transaction, incoming: Incoming, person_id: str) -> str:
+    if known := find_conversation(tx, incoming.channel, incoming.conversation_key):
+        return known.id
+    conversation_id = new_id()
+    tx.execute(
+        _INSERT_CONVERSATION, id=conversation_id, channel=incoming.channel, external_id=incoming.conversation_key,
+        person_id=person_id, title=_shorten(text_of(incoming.parts)),
+    )  # fmt: skip
+    return conversation_id
+
+
+def _shorten(text: str) -> str:
+    words = " ".join(text.split())
+    return words if len(words) <= MAX_TITLE_CHARS else words[: MAX_TITLE_CHARS - 1].rstrip() + "…"
+
+
+_conversations = (
+    sa.select(
+        conversation.c.id, conversation.c.channel, conversation.c.external_id, conversation.c.title,
+        conversation_work.c.updated_at,
+    )
+    .join(conversation_work, conversation_work.c.conversation_id == conversation.c.id)
+)  # fmt: skip
+_FIND_CONVERSATION = scoped(
+    _conversations.where(
+        conversation.c.channel == bindparam("channel"), conversation.c.external_id == bindparam("external")
+    )
+)
+_LIST_CONVERSATIONS = scoped(
+    _conversations.join(identity, identity.c.person_id == conversation.c.person_id)
+    .where(
+        identity.c.channel == bindparam("channel"),
+        identity.c.external_id == bindparam("external"),
+        conversation.c.channel == bindparam("channel"),
+    )
+    .order_by(conversation_work.c.updated_at.desc(), conversation.c.id.desc())
+    .limit(bindparam("most", type_=sa.Integer))
+)
+
+
+def find_conversation(tx: Transaction, channel: str, key: str) -> Conversation | None:
+    """The conversation that a channel knows by `key`."""
+    row = tx.execute(_FIND_CONVERSATION, channel=channel, external=key).first()
+    return Conversation(**row._mapping) if row else None
+
+
+def list_conversations(tx: Transaction, channel: str, sender_key: str, most: int = 100) -> list[Conversation]:
+    """A person's conversations on a channel, the most recently used first."""
+    rows = tx.execute(_LIST_CONVERSATIONS, channel=channel, external=sender_key, most=most)
+    return [Conversation(**row._mapping) for row in rows]
+
+
+_message_columns = (
+    message.c.id, message.c.seq, message.c.author, message.c.parts, message.c.created_at, message.c.external_id,
+    reply.c.state.label("reply_state"),
+)  # fmt: skip
+_messages = (
+    sa.select(*_message_columns)
+    .where(message.c.conversation_id == bindparam("conversation"), message.c.superseded_at.is_(None))
+)  # fmt: skip
+
+
+def _with_reply(clause: sa.Select[Any], in_conversation: sa.ColumnElement[bool] | None = None) -> sa.Select[Any]:
+    on = sa.and_(reply.c.message_id == message.c.id, reply.c.workspace_id == message.c.workspace_id)
+    source = message if in_conversation is None else message.join(conversation, in_conversation)
+    return clause.select_from(source.outerjoin(reply, on))
+
+
+_NEWEST_MESSAGES = scoped(
+    _with_reply(_messages)
+    .order_by(message.c.seq.desc(), message.c.rank.desc())
+    .limit(bindparam("most", type_=sa.Integer))
+)
+_CONTEXT = scoped(
+    _with_reply(_messages, conversation.c.id == message.c.conversation_id)
+    .where(message.c.seq <= bindparam("last_seq"), message.c.seq >= conversation.c.context_from_seq)
+    .order_by(message.c.seq.desc(), message.c.rank.desc())
+    .limit(bindparam("most", type_=sa.Integer))
+)
+
+
+def newest_messages(tx: Transaction, conversation_id: str, most: int = 200) -> list[Message]:
+    """The last `most` messages, oldest first."""
+    rows = tx.execute(_NEWEST_MESSAGES, conversation=conversation_id, most=most).all()
+    return [_to_message(row) for row in reversed(rows)]
+
+
+def context(tx: Transaction, conversation_id: str, last_seq: int, most: int = 200) -> list[Message]:
+    """What the model may see when it answers message `last_seq`: the last `most` messages since "/new", oldest first."""
+    rows = tx.execute(_CONTEXT, conversation=conversation_id, last_seq=last_seq, most=most).all()
+    return [_to_message(row) for row in reversed(rows)]
+
+
+def _to_message(row: Any) -> Message:
+    return Message(**{**row._mapping, "parts": tuple(row.parts)})
+
+
+_REPLY_TO = scoped(
+    _with_reply(_messages)
+    .where(message.c.rank == 1, message.c.seq >= bindparam("seq"))
+    .order_by(message.c.seq)
+    .limit(1)
+)
+
+
+def reply_to(tx: Transaction, conversation_id: str, seq: int) -> Message | None:
+    """The reply that covers message `seq`, if it has been given."""
+    row = tx.execute(_REPLY_TO, conversation=conversation_id, seq=seq).first()
+    return _to_message(row) if row else None
+
+
+_FORGET = scoped(
+    sa.update(conversation)
+    .where(conversation.c.id == bindparam("conversation"))
+    .values(context_from_seq=bindparam("from_seq"))
+)
+_LAST_SEQ = scoped(
+    sa.select(conversation_work.c.enq_seq).where(conversation_work.c.conversation_id == bindparam("conversation"))
+)
+
+
+def forget_context(tx: Transaction, conversation_id: str) -> None:
+    """Keep what was said, but show the model nothing from before now."""
+    last_seq = tx.execute(_LAST_SEQ, conversation=conversation_id).scalar() or 0
+    tx.execute(_FORGET, conversation=conversation_id, from_seq=last_seq + 1)
+
+
+_EXPORT_PAGE = scoped(
+    _conversations.where(
+        conversation.c.id > bindparam("after"),
+        conversation_work.c.updated_at >= bindparam("since"),
+        sa.or_(conversation.c.channel == bindparam("channel"), bindparam("any_channel", type_=sa.Boolean)),
+    )
+    .order_by(conversation.c.id)
+    .limit(bindparam("most", type_=sa.Integer))
+)
+
+
+def export_page(
+    tx: Transaction, after: str, since: int, channel: str | None, most: int = 100
+) -> list[tuple[Conversation, Sequence[Message]]]:
+    """The next `most` conversations after an id, each with all that is shown of it."""
+    rows = tx.execute(
+        _EXPORT_PAGE, after=after, since=since, channel=channel or "", any_channel=channel is None, most=most
+    ).all()
+    found = [Conversation(**row._mapping) for row in rows]
+    return [(one, list(_all_messages(tx, one.id))) for one in found]
+
+
+_ALL_MESSAGES = scoped(_with_reply(_messages).order_by(message.c.seq, message.c.rank))
+
+
+def _all_messages(tx: Transaction, conversation_id: str) -> Iterator[Message]:
+    for row in tx.execute(_ALL_MESSAGES, conversation=conversation_id):
+        yield _to_message(row)

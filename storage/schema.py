@@ -1,0 +1,231 @@
+"""Every table, as SQLAlchemy Core. The migrations build the same schema; a test compares the two on both databases.
+
+Knows: columns, keys and indexes. Does not know: who reads or writes them; each aggregate has its module beside this one.
+All times are milliseconds since 1970 (UTC), taken from the database's clock; all ids are UUIDv7 in hex unless said otherwise.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+
+naming = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+metadata = sa.MetaData(naming_convention=naming)
+
+Json = sa.JSON().with_variant(JSONB(), "postgresql")
+
+
+def _workspace() -> sa.Column[str]:
+    return sa.Column("workspace_id", sa.Text, sa.ForeignKey("workspace.id", ondelete="CASCADE"), nullable=False)
+
+
+def _conversation(*, primary_key: bool = False, index: bool | None = None) -> sa.Column[str]:
+    parent = sa.ForeignKey("conversation.id", ondelete="CASCADE")
+    return sa.Column("conversation_id", sa.Text, parent, nullable=False, primary_key=primary_key, index=index)
+
+
+def _time(name: str, *, nullable: bool = False) -> sa.Column[int]:
+    return sa.Column(name, sa.BigInteger, nullable=nullable)
+
+
+workspace = sa.Table(
+    "workspace",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    _time("created_at"),
+)
+
+person = sa.Table(
+    "person",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    _workspace(),
+    sa.Column("display_name", sa.Text),
+    sa.Column("locale", sa.Text),
+    _time("created_at"),
+)
+
+# Who a person is on one channel: a visitor's id on the web, a user's id in a Slack team.
+identity = sa.Table(
+    "identity",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    _workspace(),
+    sa.Column("person_id", sa.Text, sa.ForeignKey("person.id", ondelete="CASCADE"), nullable=False, index=True),
+    sa.Column("channel", sa.Text, nullable=False),
+    sa.Column("external_id", sa.Text, nullable=False),
+    _time("created_at"),
+    sa.UniqueConstraint("workspace_id", "channel", "external_id"),
+)
+
+conversation = sa.Table(
+    "conversation",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    _workspace(),
+    sa.Column("channel", sa.Text, nullable=False),
+    sa.Column("external_id", sa.Text, nullable=False),
+    # The person whose conversation it is; null where many write, as in a Slack thread.
+    sa.Column("person_id", sa.Text, sa.ForeignKey("person.id", ondelete="SET NULL"), index=True),
+    sa.Column("title", sa.Text, nullable=False),
+    # Messages before this number are kept but no longer shown to the model ("/new").
+    sa.Column("context_from_seq", sa.BigInteger, nullable=False, server_default="0"),
+    _time("created_at"),
+    sa.UniqueConstraint("workspace_id", "channel", "external_id"),
+)
+
+# What was accepted, in order: a message, or a request to answer again. `seq` has no gap within a conversation.
+inbox = sa.Table(
+    "inbox",
+    metadata,
+    _conversation(primary_key=True),
+    sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
+    _workspace(),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("dedupe_key", sa.Text, nullable=False),
+    sa.Column("event_id", sa.Text),
+    _time("received_at"),
+    sa.UniqueConstraint("workspace_id", "dedupe_key"),
+    sa.CheckConstraint("kind IN ('message', 'regenerate')", name="ck_inbox_kind"),
+)
+
+# One thing said. A reply carries the seq of the last message it answers, so `seq, rank` is the order of the conversation.
+message = sa.Table(
+    "message",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    _workspace(),
+    _conversation(),
+    sa.Column("seq", sa.BigInteger, nullable=False),
+    sa.Column("rank", sa.SmallInteger, nullable=False),
+    sa.Column("author", sa.Text, nullable=False),
+    sa.Column("person_id", sa.Text, sa.ForeignKey("person.id", ondelete="SET NULL")),
+    # The channel's own id of the message: a web client's message id, a Slack timestamp.
+    sa.Column("external_id", sa.Text),
+    sa.Column("parts", Json, nullable=False),
+    # Set when an edit or a retry put something else in its place; kept, but out of the model's sight.
+    _time("superseded_at", nullable=True),
+    _time("created_at"),
+    sa.UniqueConstraint("conversation_id", "seq", "rank"),
+    sa.CheckConstraint("author IN ('person', 'bot', 'agent')", name="ck_message_author"),
+)
+
+# How the bot's message came to be.
+reply = sa.Table(
+    "reply",
+    metadata,
+    sa.Column("message_id", sa.Text, sa.ForeignKey("message.id", ondelete="CASCADE"), primary_key=True),
+    _workspace(),
+    _conversation(),
+    sa.Column("first_seq", sa.BigInteger, nullable=False),
+    sa.Column("last_seq", sa.BigInteger, nullable=False),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("version", sa.Text),
+    sa.Column("prompt_sha256", sa.Text),
+    sa.Column("prompt_tokens", sa.Integer),
+    sa.Column("completion_tokens", sa.Integer),
+    sa.Column("finish_reason", sa.Text),
+    sa.Column("waited_ms", sa.Integer),
+    sa.Column("first_piece_ms", sa.Integer),
+    sa.Column("total_ms", sa.Integer),
+    sa.Column("error", sa.Text),
+    _time("created_at"),
+    sa.UniqueConstraint("conversation_id", "last_seq"),
+    sa.CheckConstraint("state IN ('answered', 'stopped', 'refused', 'failed')", name="ck_reply_state"),
+)
+
+# What is left to do in a conversation, and who does it. Pending is `enq_seq > done_seq`: there is no flag to lose.
+conversation_work = sa.Table(
+    "conversation_work",
+    metadata,
+    _conversation(primary_key=True),
+    _workspace(),
+    sa.Column("channel", sa.Text, nullable=False),
+    _time("updated_at"),
+    sa.Column("enq_seq", sa.BigInteger, nullable=False),
+    sa.Column("done_seq", sa.BigInteger, nullable=False, server_default="0"),
+    _time("available_at"),
+    _time("retry_at"),
+    _time("burst_deadline", nullable=True),
+    sa.Column("owner", sa.Text),
+    _time("lease_until", nullable=True),
+    sa.Column("epoch", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    # Everything up to this seq is to end as stopped by the person.
+    sa.Column("stop_seq", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Index(
+        "ix_conversation_work_pending",
+        "available_at",
+        sqlite_where=sa.text("enq_seq > done_seq"),
+        postgresql_where=sa.text("enq_seq > done_seq"),
+    ),
+    sa.Index(
+        "ix_conversation_work_owner",
+        "owner",
+        sqlite_where=sa.text("owner IS NOT NULL"),
+        postgresql_where=sa.text("owner IS NOT NULL"),
+    ),
+)
+
+# Replies to be posted to channels that must be called (Slack). Web and console read the message itself.
+outbox = sa.Table(
+    "outbox",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    _workspace(),
+    _conversation(),
+    sa.Column("reply_id", sa.Text, sa.ForeignKey("message.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("last_seq", sa.BigInteger, nullable=False),
+    sa.Column("part", sa.Integer, nullable=False),
+    sa.Column("channel", sa.Text, nullable=False),
+    sa.Column("body", Json, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("epoch", sa.BigInteger),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("provider_id", sa.Text),
+    sa.Column("error", sa.Text),
+    _time("created_at"),
+    sa.UniqueConstraint("conversation_id", "last_seq", "part"),
+    sa.CheckConstraint("state IN ('pending', 'sending', 'sent', 'ambiguous', 'failed')", name="ck_outbox_state"),
+    sa.Index(
+        "ix_outbox_open",
+        "conversation_id",
+        sqlite_where=sa.text("state IN ('pending', 'sending')"),
+        postgresql_where=sa.text("state IN ('pending', 'sending')"),
+    ),
+)
+
+# Who posts to a conversation's channel, so that parts leave in order.
+conversation_send = sa.Table(
+    "conversation_send",
+    metadata,
+    _conversation(primary_key=True),
+    _workspace(),
+    sa.Column("owner", sa.Text),
+    _time("lease_until", nullable=True),
+    sa.Column("epoch", sa.BigInteger, nullable=False, server_default="0"),
+    _time("retry_at"),
+)
+
+# What could not be answered after several tries, for an operator to look at.
+dead_letter = sa.Table(
+    "dead_letter",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    _workspace(),
+    _conversation(index=True),
+    sa.Column("first_seq", sa.BigInteger, nullable=False),
+    sa.Column("last_seq", sa.BigInteger, nullable=False),
+    sa.Column("error", sa.Text, nullable=False),
+    _time("created_at"),
+)
+
+DEFAULT_WORKSPACE = "default"

@@ -1,0 +1,146 @@
+"""What storage takes and gives: frozen values, apart from the rows they are kept in.
+
+Knows: shapes. Does not know: SQL, channels' protocols, the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Author = Literal["person", "bot", "agent"]
+ReplyState = Literal["answered", "stopped", "refused", "failed"]
+Part = Mapping[str, Any]
+
+
+def text_part(text: str) -> Part:
+    """The one kind of part there is so far; files, images and tool calls will be others."""
+    return {"type": "text", "text": text}
+
+
+def text_of(parts: tuple[Part, ...]) -> str:
+    """All text of a message, its parts joined by blank lines."""
+    return "\n\n".join(part["text"] for part in parts if part["type"] == "text")
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """A person as one channel knows them."""
+
+    external_id: str
+    display_name: str | None = None
+    locale: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """One message from a channel, ready to be accepted.
+
+    `dedupe_key` is the same for every delivery of the same message; a second one changes nothing. `replaces` names an
+    earlier message of the conversation by its external id: that one and all after it are set aside.
+    `burst_wait_ms` lets a channel wait a little for more messages before the reply starts.
+    """
+
+    channel: str
+    conversation_key: str
+    sender: Sender
+    dedupe_key: str
+    parts: tuple[Part, ...]
+    external_id: str | None = None
+    event_id: str | None = None
+    replaces: str | None = None
+    burst_wait_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """Where a message stands: its conversation, its number there, and whether it had been accepted before."""
+
+    conversation_id: str
+    seq: int
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to answer one conversation. `epoch` fences it: whoever holds an older one can change nothing."""
+
+    conversation_id: str
+    workspace_id: str
+    channel: str
+    owner: str
+    epoch: int
+    attempts: int
+    done_seq: int
+    enq_seq: int
+    stop_seq: int
+
+    @property
+    def reply_id(self) -> str:
+        """The id that the reply will have, and that its stream already has."""
+        return f"{self.conversation_id}-{self.epoch}"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One thing said."""
+
+    id: str
+    seq: int
+    author: Author
+    parts: tuple[Part, ...]
+    created_at: int
+    external_id: str | None = None
+    reply_state: ReplyState | None = None
+
+    @property
+    def text(self) -> str:
+        return text_of(self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """One thread on one channel."""
+
+    id: str
+    channel: str
+    external_id: str
+    title: str
+    updated_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the bot answered to the messages up to `last_seq`, and how it came about. Times are milliseconds."""
+
+    state: ReplyState
+    text: str
+    last_seq: int
+    model: str
+    version: str | None = None
+    prompt_sha256: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    finish_reason: str | None = None
+    waited_ms: int | None = None
+    first_piece_ms: int | None = None
+    total_ms: int | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One post to a channel that must be called. `attempts` counts this one."""
+
+    id: str
+    workspace_id: str
+    conversation_id: str
+    conversation_key: str
+    channel: str
+    reply_id: str
+    part: int
+    body: Mapping[str, Any]
+    state: Literal["pending", "sending"]
+    attempts: int
+    epoch: int

@@ -1,0 +1,559 @@
+"""The chat page and the widget in a real Chromium, against a real server with the starter model.
+
+Waits are for conditions, never for times: the model decides how long a reply takes.
+"""
+
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Route, expect
+
+pytestmark = [pytest.mark.browser, pytest.mark.model, pytest.mark.asyncio(loop_scope="session")]
+
+AXE = Path(__file__).parent.parent / "node_modules" / "axe-core" / "axe.min.js"
+REPLY_MS = 90_000
+LONG = "Write a very long story about a bird that learns to talk to people."
+WORDS = re.compile(r"\S+\s+\S+")
+DESKTOP = {"width": 1280, "height": 800}
+PHONE = {"width": 390, "height": 844}
+
+
+# --- help ---
+
+
+@asynccontextmanager
+async def visitor(browser: Browser, **options: Any) -> AsyncIterator[BrowserContext]:
+    """A person with a browser of their own."""
+    context = await browser.new_context(**{"viewport": DESKTOP, "locale": "en-GB", **options})
+    context.set_default_timeout(30_000)
+    try:
+        yield context
+    finally:
+        await context.close()
+
+
+async def open_page(context: BrowserContext, url: str) -> Page:
+    page = await context.new_page()
+    await page.goto(url)
+    await expect(box(page)).to_be_visible()
+    return page
+
+
+def box(page: Page) -> Locator:
+    return page.get_by_role("textbox")
+
+
+def own(page: Page) -> Locator:
+    return page.locator("myna-chat article.user")
+
+
+def replies(page: Page) -> Locator:
+    return page.locator("myna-chat article.assistant")
+
+
+def button(page: Page, name: str) -> Locator:
+    return page.get_by_role("button", name=name, exact=True)
+
+
+async def send(page: Page, text: str) -> None:
+    await box(page).fill(text)
+    await box(page).press("Enter")
+    await expect(own(page).last).to_contain_text(text)
+
+
+async def answered(page: Page, count: int) -> None:
+    """Waits until nothing is running and there are that many finished replies."""
+    await expect(page.locator("myna-chat article.assistant[aria-busy=false]")).to_have_count(count, timeout=REPLY_MS)
+    await expect(button(page, "Stop the reply")).to_be_hidden(timeout=REPLY_MS)
+
+
+async def ask(page: Page, text: str, count: int = 1) -> str:
+    await send(page, text)
+    await answered(page, count)
+    return await replies(page).last.locator(".bubble").inner_text()
+
+
+async def live_text(page: Page) -> str:
+    """The first words of a reply that is still being written."""
+    live = page.locator("myna-chat article.assistant[aria-busy=true] .bubble")
+    await expect(live).to_have_text(WORDS, timeout=REPLY_MS)
+    return await live.inner_text()
+
+
+def complaints(page: Page) -> list[str]:
+    """What the browser says about the content security policy and about errors in scripts."""
+    found: list[str] = []
+
+    def on_console(message: ConsoleMessage) -> None:
+        if "Content Security Policy" in message.text or "TrustedHTML" in message.text:
+            found.append(message.text)
+
+    page.on("console", on_console)
+    page.on("pageerror", lambda error: found.append(str(error)))
+    return found
+
+
+async def fits(page: Page) -> bool:
+    return await page.evaluate(
+        """() => {
+          const log = document.querySelector('myna-chat').shadowRoot.querySelector('.log');
+          return document.documentElement.scrollWidth <= innerWidth && log.scrollWidth <= log.clientWidth;
+        }"""
+    )
+
+
+async def serious_findings(page: Page) -> list[str]:
+    await page.evaluate(AXE.read_text(encoding="utf-8"))
+    result = await page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    return [
+        f"{finding['id']}: {node['target']} {node['failureSummary']}"
+        for finding in result["violations"]
+        if finding["impact"] in {"serious", "critical"}
+        for node in finding["nodes"]
+    ]
+
+
+# --- asking ---
+
+
+async def test_a_reply_streams_in(browser: Browser, live_server: Any) -> None:
+    async with visitor(browser) as context:
+        page = await context.new_page()
+        found = complaints(page)
+        await page.goto(live_server.url)
+        await send(page, LONG)
+        bubble = page.locator("myna-chat article.assistant").last
+        await live_text(page)
+        await expect(bubble).to_have_attribute("aria-live", "off")
+        await answered(page, 1)
+        await expect(bubble).to_have_attribute("data-state", "answered")
+        await expect(box(page)).to_be_focused()
+        await expect(box(page)).to_have_value("")
+        assert found == []
+
+
+async def test_stop_keeps_what_was_written(browser: Browser, live_server: Any) -> None:
+    async with visitor(browser) as context:
+        page = await open_page(context, live_server.url)
+        await send(page, LONG)
+        partial = await live_text(page)
+        await button(page, "Stop the reply").click()
+        await answered(page, 1)
+        await expect(replies(page)).to_have_attribute("data-state", "stopped")
+        await expect(replies(page).locator(".bubble")).to_contain_text(partial[:10])
+        await expect(replies(page).locator(".note")).to_have_text("Stopped")
+        await page.reload()
+        await expect(replies(page)).to_have_attribute("data-state", "stopped")
+
+
+async def test_a_reload_in_the_middle_goes_on(browser: Browser, live_server: Any) -> None:
+    async with visitor(browser) as context:
+        page = await open_page(context, live_server.url)
+        await send(page, LONG)
+        partial = await live_text(page)
+        await page.reload()
+        await answered(page, 1)
+        await expect(own(page)).to_have_count(1)
+        await expect(replies(page)).to_have_attribute("data-state", "answered")
+        assert (await replies(page).locator(".bubble").inner_text()).startswith(partial[:10])
+
+
+async def test_writing_more_while_it_answers(browser: Browser, live_server: Any) -> None:
+    async with visitor(browser) as context:
+        page = await open_page(context, live_server.url)
+        await send(page, LONG)
+        await live_text(page)
+        await send(page, "And please give the bird a name.")
+        await expect(button(page, "Stop the reply")).to_be_hidden(timeout=REPLY_MS)
+        await expect(own(page)).to_have_count(2)
+        await expect(replies(page).last).to_have_attribute("data-state", "answered")
+        shown = await page.locator("myna-chat article .bubble").all_inner_texts()
+        await page.reload()
+        await expect(page.locator("myna-chat article .bubble")).to_have_text(shown)
+
+
+async def test_two_tabs_show_the_same(browser: Browser, live_server: Any) -> None:
+    async with visitor(browser) as context:
+        first = await open_page(context, live_server.url)
+        await ask(first, "Hello, who are you?")
+        second = await open_page(context, first.url)
+        await answered(second, 1)
+        text = await ask(first, "What can you do for me?", 2)
+        await answered(second, 2)
+        await expect(own(second)).to_have_count(2)
+        await expect(replies(second).last.locator(".bubble")).to_have_text(text, use_inner_text=True)
+
+
+# --- changing what was said ---
+
+
+async def test_editing_the_last_message(browser: Browser, live_server: Any) -> None:
+    async with visitor(browser) as context:
+        page = await open_page(context, live_server.url)
+        await ask(page, "My name is Anna.")
+        await ask(page, "What is the capitol of France?", 2)
+        await box(page).press("ArrowUp")
+        await expect(box(page)).to_have_value("What is the capitol of France?")
+        await ask(page, "What is the capital of Italy?", 2)
+        await expect(own(page)).to_have_count(2)
+        await page.reload()
+        await answered(page, 2)
+        await expect(own(page).locator(".bubble")).to_have_text(["My name is Anna.", "What is the capital of Italy?"])
+
+
+async def test_escape_gives_the_draft_back(browser: Browser, live_server: Any) -> None:
+    async with visitor(browser) as context:
+        page = await open_page(context, live_server.url)
+        await ask(page, "Hello!")
+        await box(page).fill("half a thought")
+        await own(page).hover()
+        await button(page, "Edit message").click()
+        await expect(box(page)).to_have_value("Hello!")
+        await box(page).press("Escape")
+        await expect(box(page)).to_have_value("half a thought")
+
+
+async def test_answering_again(browser: Browser, live_server: Any) -> None:
+    async with visitor(browser) as context:
+        page = await open_page(context, live_server.url)
+        await ask(page, "Tell me a joke.")
+        await button(page, "Answer again").click()
+        await answered(page, 1)
+        await expect(own(page)).to_have_count(1)
+        await page.reload()
+        await answered(page, 1)
+        await expect(own(page)).to_have_count(1)
+
+
+async def test_a_refused_message_stays_in_the_box(browser: Browser, live_server: Any) -> None:
+    sent: list[str] = []
+
+    async def refuse_once(route: Route) -> None:
+        sent.append(json.loads(route.request.post_data or "{}")["messages"][0]["id"])
+        if len(sent) > 1:
+            await route.continue_()
+            return
+        error = {"error": {"code": "busy", "message": "busy", "requestId": "r1"}}
+        await route.fulfill(status=503, json=error, headers={"retry-after": "2"})
+
+    async with visitor(browser) as context:
+        page = await open_page(context, live_server.url)
+        await page.route("**/api/chat?html=1", refuse_once)
+        await box(page).fill("Is anybody there?")
+        await box(page).press("Enter")
+        await expect(page.get_by_role("alert")).to_contain_text("not sent")
+        await expect(box(page)).to_have_value("Is anybody there?")
+        await expect(own(page)).to_have_count(0)
+        await button(page, "Try again").click()
+        await answered(page, 1)
+        await expect(page.get_by_role("alert")).to_be_empty()
+        assert len(sent) == 2
+        assert sent[0] == sent[1]
+
+
+# --- chats ---
+
+
+async def test_new_chat_and_past_chats(browser: Browser, live_server: Any) -> None:
+    async with visitor(browser) as context:
+        page = await open_page(context, live_server.url)
+        await ask(page, "First things first.")
+        await button(page, "New chat").click()
+        await expect(own(page)).to_have_count(0)
+        await expect(box(page)).to_be_focused()
+        await ask(page, "Second thoughts.")
+        chats = page.get_by_role("navigation", name="Your chats").get_by_role("link")
+        await expect(chats).to_have_count(2)
+        await expect(chats.first).to_have_attribute("aria-current", "page")
+        await chats.last.click()
+        await expect(own(page).locator(".bubble")).to_have_text(["First things first."])
+        await expect(chats.last).to_have_attribute("aria-current", "page")
+        await page.go_back()
+        await expect(own(page).locator(".bubble")).to_have_text(["Second thoughts."])
+
+
+async def test_nobody_else_sees_a_chat(browser: Browser, live_server: Any) -> None:
+    async with visitor(browser) as context, visitor(browser) as other_context:
+        page = await open_page(context, live_server.url)
+        await ask(page, "This is between you and me.")
+        other = await open_page(other_context, page.url)
+        await expect(other.get_by_role("alert")).to_contain_text("not available")
+        await expect(own(other)).to_have_count(0)
+
+
+async def test_a_chat_survives_the_death_of_the_server(browser: Browser, live_server: Any) -> None:
+    async with visitor(browser) as context:
+        page = await open_page(context, live_server.url)
+        text = await ask(page, "Please remember the number seven.")
+        await live_server.kill()
+        await live_server.restart()
+        await page.reload()
+        await expect(replies(page).locator(".bubble")).to_have_text(text, use_inner_text=True)
+        await ask(page, "Which number was it?", 2)
+
+
+async def test_a_death_in_the_middle_of_a_reply(browser: Browser, live_server: Any) -> None:
+    async with visitor(browser) as context:
+        page = await open_page(context, live_server.url)
+        await send(page, LONG)
+        await live_text(page)
+        await live_server.kill()
+        await expect(page.get_by_role("alert")).to_contain_text("connection was lost")
+        await live_server.restart()
+        # The page finds its way back without help.
+        await expect(button(page, "Stop the reply")).to_be_hidden(timeout=REPLY_MS)
+        await expect(page.get_by_role("alert")).to_be_empty()
+        await expect(own(page)).to_have_count(1)
+        await button(page, "New chat").click()
+        await ask(page, "Are you well again?")
+
+
+# --- people and devices ---
+
+
+@pytest.mark.parametrize("width", [320, 390])
+async def test_a_phone_never_scrolls_sideways(browser: Browser, live_server: Any, width: int) -> None:
+    options = {"viewport": {**PHONE, "width": width}, "is_mobile": True, "has_touch": True}
+    async with visitor(browser, **options) as context:
+        page = await open_page(context, live_server.url)
+        assert await fits(page)
+        await ask(page, "Please repeat this word: " + "abcdefghij" * 12)
+        assert await fits(page)
+        for target in await page.get_by_role("button").all():
+            size = await target.bounding_box()
+            assert size is None or min(size["width"], size["height"]) >= 40, await target.get_attribute("aria-label")
+        await button(page, "Show chats").tap()
+        await expect(page.get_by_role("navigation", name="Your chats").get_by_role("link")).to_have_count(1)
+        await button(page, "Hide chats").tap()
+        await expect(button(page, "Show chats")).to_be_focused()
+
+
+async def test_chinese(browser: Browser, live_server: Any) -> None:
+    async with visitor(browser, locale="zh-CN") as context:
+        page = await open_page(context, live_server.url)
+        await expect(page.locator("html")).to_have_attribute("lang", "zh-Hans")
+        await expect(page.get_by_label("你的消息")).to_be_focused()
+        # Enter that ends a composition does not send.
+        await box(page).fill("你好")
+        await box(page).dispatch_event("keydown", {"key": "Enter", "isComposing": True})
+        await expect(own(page)).to_have_count(0)
+        await box(page).press("Enter")
+        await expect(page.locator("myna-chat article.assistant[aria-busy=false]")).to_have_count(1, timeout=REPLY_MS)
+        names = await page.get_by_role("button").evaluate_all(
+            "nodes => nodes.map((node) => node.getAttribute('aria-label') ?? node.textContent)"
+        )
+        assert {"新对话", "复制回复", "重新回答"} <= set(names)
+        assert not [name for name in names if name.isascii()]
+
+
+FOCUS = """() => {
+  let node = document.activeElement;
+  while (node?.shadowRoot?.activeElement) node = node.shadowRoot.activeElement;
+  const ring = getComputedStyle(node).outlineStyle !== 'none' || node.tagName === 'TEXTAREA';
+  return {name: node.getAttribute('aria-label') ?? node.textContent, ring};
+}"""
+
+
+async def test_the_keyboard_is_enough(browser: Browser, live_server: Any) -> None:
+    async with visitor(browser) as context:
+        page = await open_page(context, live_server.url)
+        await page.keyboard.type("Hello")
+        await page.keyboard.press("Shift+Enter")
+        await page.keyboard.type("there")
+        await expect(box(page)).to_have_value("Hello\nthere")
+        await page.keyboard.press("Enter")
+        await answered(page, 1)
+        seen = []
+        for _ in range(24):
+            await page.keyboard.press("Shift+Tab")
+            focus = await page.evaluate(FOCUS)
+            seen.append(focus["name"])
+            assert focus["ring"], focus["name"]
+            if "Hide chats" in seen:
+                break
+        assert {"Conversation", "Copy reply", "Answer again", "Edit message", "New chat", "Hide chats"} <= set(seen)
+        await page.keyboard.press("Enter")
+        await expect(button(page, "Show chats")).to_be_focused()
+
+
+async def test_one_announcement_per_reply(browser: Browser, live_server: Any) -> None:
+    async with visitor(browser) as context:
+        page = await open_page(context, live_server.url)
+        await page.evaluate(
+            """() => {
+              window.spoken = [];
+              const root = document.querySelector('myna-chat').shadowRoot;
+              const line = root.querySelector('[role=status]');
+              const hear = () => { if (line.textContent) window.spoken.push(line.textContent); };
+              new MutationObserver(hear).observe(line, {childList: true, characterData: true, subtree: true});
+            }"""
+        )
+        for count in (1, 2):
+            text = await ask(page, f"Hello for the time number {count}.", count)
+            spoken = await page.evaluate("window.spoken")
+            assert len(spoken) == count
+            assert " ".join(text.split()) in " ".join(spoken[-1].split())
+        await expect(page.get_by_role("status")).to_have_count(1)
+        await expect(page.get_by_role("log")).to_have_count(1)
+
+
+async def test_markup_in_a_message_is_text(browser: Browser, live_server: Any) -> None:
+    attack = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script> [a](javascript:window.hacked=1)'
+    async with visitor(browser) as context:
+        page = await open_page(context, live_server.url)
+        await ask(page, attack)
+        for _ in range(2):
+            await expect(own(page).locator(".bubble")).to_have_text(attack)
+            assert await page.locator("myna-chat article :is(img, script, a[href^=javascript])").count() == 0
+            assert await page.evaluate("window.hacked") is None
+            await page.reload()
+            await answered(page, 1)
+
+
+async def test_a_message_that_is_too_long(browser: Browser, live_server: Any) -> None:
+    async with visitor(browser) as context:
+        page = await open_page(context, live_server.url)
+        limit = (await (await context.request.get(f"{live_server.url}/api/config")).json())["maxMessageChars"]
+        await box(page).fill("a" * (limit - 3))
+        await expect(page.get_by_text("3 characters left")).to_be_visible()
+        await box(page).fill("a" * (limit + 2))
+        await expect(page.get_by_text("2 characters too many")).to_be_visible()
+        await expect(button(page, "Send message")).to_be_disabled()
+        await box(page).press("Enter")
+        await expect(own(page)).to_have_count(0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"color_scheme": "light"}, id="light"),
+        pytest.param({"color_scheme": "dark"}, id="dark"),
+        pytest.param({"viewport": PHONE, "is_mobile": True, "has_touch": True}, id="phone"),
+    ],
+)
+async def test_axe_finds_nothing_serious(browser: Browser, live_server: Any, options: dict[str, Any]) -> None:
+    # Only the check itself needs the policy out of its way.
+    async with visitor(browser, bypass_csp=True, reduced_motion="reduce", **options) as context:
+        page = await open_page(context, live_server.url)
+        assert await serious_findings(page) == []
+        await ask(page, "Show me a list and some Python code, please.")
+        assert await serious_findings(page) == []
+        if "is_mobile" in options:
+            await button(page, "Show chats").tap()
+            await expect(button(page, "Hide chats")).to_be_visible()
+            assert await serious_findings(page) == []
+
+
+# --- the widget ---
+
+
+@asynccontextmanager
+async def foreign_page(live_server: Any) -> AsyncIterator[str]:
+    """Somebody else's site with a strict policy, and a style sheet that would spoil a careless widget."""
+    host = live_server.url
+
+    async def page(_: web.Request) -> web.Response:
+        policy = f"default-src 'none'; script-src {host}; connect-src {host}; style-src 'self'"
+        html = (
+            '<!doctype html><html lang="en"><head><title>Corner shop</title>'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            '<link rel="stylesheet" href="/shop.css"></head><body><main><h1>Corner shop</h1></main>'
+            f'<script async src="{host}/widget.js" data-title="Shop help" data-color="#7a1f4b"></script></body></html>'
+        )
+        return web.Response(text=html, content_type="text/html", headers={"content-security-policy": policy})
+
+    async def style(_: web.Request) -> web.Response:
+        css = "body { background: #fff; color: #000 } button { color: lime !important } div { float: right }"
+        return web.Response(text=css, content_type="text/css")
+
+    app = web.Application()
+    app.add_routes([web.get("/", page), web.get("/shop.css", style)])
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", live_server.foreign_port).start()
+        yield f"http://127.0.0.1:{live_server.foreign_port}/"
+    finally:
+        await runner.cleanup()
+
+
+async def test_the_widget_on_a_foreign_page(browser: Browser, live_server: Any) -> None:
+    async with foreign_page(live_server) as url, visitor(browser) as context:
+        page = await context.new_page()
+        found = complaints(page)
+        await page.goto(url)
+        await button(page, "Open chat").click()
+        await expect(page.get_by_role("dialog", name="Shop help")).to_be_visible()
+        await expect(box(page)).to_be_focused()
+        await ask(page, "Hello from the shop!")
+        await page.keyboard.press("Escape")
+        await expect(page.get_by_role("dialog")).to_be_hidden()
+        await expect(button(page, "Open chat")).to_be_focused()
+        await page.reload()
+        await button(page, "Open chat").click()
+        await expect(own(page).locator(".bubble")).to_have_text(["Hello from the shop!"])
+        assert found == []
+
+
+async def test_the_widget_has_an_interface_for_the_host_page(browser: Browser, live_server: Any) -> None:
+    async with foreign_page(live_server) as url, visitor(browser, bypass_csp=True) as context:
+        page = await context.new_page()
+        await page.goto(url)
+        await page.wait_for_function("window.Myna")
+        await page.evaluate(
+            """() => {
+              window.heard = [];
+              for (const name of ['open', 'close', 'message', 'reply', 'reset']) {
+                window.Myna.on(name, () => window.heard.push(name));
+              }
+              return window.Myna.open();
+            }"""
+        )
+        await ask(page, "Hello!")
+        await page.evaluate("window.Myna.close()")
+        await page.evaluate("window.Myna.reset()")
+        await page.evaluate("window.Myna.toggle()")
+        await expect(box(page)).to_be_visible()
+        await expect(own(page)).to_have_count(0)
+        assert await page.evaluate("window.heard") == ["open", "message", "reply", "close", "reset", "open"]
+
+
+async def test_the_widget_fills_a_phone(browser: Browser, live_server: Any) -> None:
+    options = {"viewport": PHONE, "is_mobile": True, "has_touch": True}
+    async with foreign_page(live_server) as url, visitor(browser, **options) as context:
+        page = await context.new_page()
+        await page.goto(url)
+        await button(page, "Open chat").tap()
+        panel = page.get_by_role("dialog", name="Shop help")
+        await expect(box(page)).to_be_focused()
+        await expect(panel).to_have_css("height", f"{PHONE['height']}px")
+        await expect(panel).to_have_css("width", f"{PHONE['width']}px")
+        await button(page, "Close chat").tap()
+        await expect(panel).to_be_hidden()
+
+
+async def test_the_widget_works_without_storage(browser: Browser, live_server: Any) -> None:
+    async with foreign_page(live_server) as url, visitor(browser) as context:
+        await context.add_init_script(
+            "Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('no', 'SecurityError'); }});"
+        )
+        page = await context.new_page()
+        await page.goto(url)
+        await button(page, "Open chat").click()
+        await ask(page, "Do you know me?")
+
+
+async def test_axe_finds_nothing_serious_in_the_panel(browser: Browser, live_server: Any) -> None:
+    options = {"bypass_csp": True, "reduced_motion": "reduce"}
+    async with foreign_page(live_server) as url, visitor(browser, **options) as context:
+        page = await context.new_page()
+        await page.goto(url)
+        await button(page, "Open chat").click()
+        await ask(page, "Hello!")
+        assert await serious_findings(page) == []

@@ -17,7 +17,7 @@ from typing import TextIO
 
 from bot.conversation import Conversations
 from bot.errors import MynaError, NotFound
-from bot.live import Ended, Started, Text
+from bot.live import Ended, LiveEvent, Started, Text
 from storage.values import Accepted, Conversation, Incoming, Sender, text_part
 
 CHANNEL = "console"
@@ -84,7 +84,7 @@ class Console:
     async def _print_reply(self, accepted: Accepted) -> None:
         self._replying = accepted
         try:
-            async for event in self._conversations.follow(self._workspace_id, accepted.conversation_id, accepted.seq):
+            async for event in self._events(accepted):
                 if isinstance(event, Text):
                     self._say(printable(event.text))
                 elif isinstance(event, Started):
@@ -93,6 +93,11 @@ class Console:
                     self._say(" [stopped]\n" if event.state == "stopped" else "\n")
         finally:
             self._replying = None
+
+    async def _events(self, accepted: Accepted) -> AsyncIterator[LiveEvent]:
+        async for batch in self._conversations.follow(self._workspace_id, accepted.conversation_id, accepted.seq):
+            for event in batch:
+                yield event
 
     async def _print_history(self) -> None:
         try:

@@ -162,7 +162,9 @@ def _model_list(settings: Settings, arguments: argparse.Namespace) -> int:
 
     found = list_models(settings.data)
     if arguments.json:
-        _print([{"name": one.name, "path": str(one.path), "bytes": one.size_bytes, "source": one.source} for one in found])
+        _print(
+            [{"name": one.name, "path": str(one.path), "bytes": one.size_bytes, "source": one.source} for one in found]
+        )
     elif not found:
         _print("No model yet. `myna model pull` fetches the starter model.")
     for one in () if arguments.json else found:

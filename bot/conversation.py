@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 
 from bot import notices
@@ -22,7 +22,7 @@ from bot.errors import (
     Unavailable,
 )
 from bot.generator import Finish, Generator, Piece, Prompt, Sampling
-from bot.live import Ended, Live, LiveEvent, LiveTurn, Started, Text, Waiting
+from bot.live import Batch, Ended, Live, LiveTurn, Started, Text, Waiting, wait_for
 from bot.metrics import Metrics
 from bot.prompt import PromptBudget, build_prompt
 from storage import conversations, inbox
@@ -120,9 +120,7 @@ class Conversations:
             free = self._policy.max_replies - len(self._turns)
             if free > 0 and self._accepting and self._generator.ready:
                 await self._claim(free)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(POLL_SECONDS):
-                    await self._work_waits.wait()
+            await wait_for(self._work_waits, POLL_SECONDS)
 
     async def _claim(self, most: int) -> None:
         lease_ms = round(self._policy.lease_seconds * 1000)
@@ -332,30 +330,28 @@ class Conversations:
 
     # Watching, stopping, reading.
 
-    async def follow(self, workspace_id: str, conversation_id: str, seq: int) -> AsyncIterator[LiveEvent]:
+    async def follow(self, workspace_id: str, conversation_id: str, seq: int) -> AsyncGenerator[Batch, None]:
         """The reply that covers message `seq`, from its start: live if it runs here, else as soon as it is stored.
 
         Ends without `Ended` only when this process shuts down first.
         """
-        quiet = 0.0
-        while not self._closed:
-            turn = self._live.get(conversation_id)
-            if turn is not None and turn.last_seq >= seq and turn.ended != "abandoned":
-                async for event in turn.read(SIGN_OF_LIFE_SECONDS):
-                    yield event
-                    if isinstance(event, Ended):
+        with self._live.watch(conversation_id) as arrived:
+            last_sign = time.monotonic()
+            while not self._closed:
+                arrived.clear()
+                turn = self._live.get(conversation_id)
+                if turn is not None and turn.last_seq >= seq:
+                    async for batch in turn.read(SIGN_OF_LIFE_SECONDS):
+                        yield batch
+                    if isinstance(turn.ended, Ended):
                         return
-                continue
-            if reply := await self._stored_reply(workspace_id, conversation_id, seq):
-                yield Started(reply.id)
-                yield Text(reply.text)
-                yield Ended(reply.reply_state or "answered")
-                return
-            await self._live.arrival(conversation_id, POLL_SECONDS)
-            quiet += POLL_SECONDS
-            if quiet >= SIGN_OF_LIFE_SECONDS:
-                quiet = 0.0
-                yield Waiting()
+                if reply := await self._stored_reply(workspace_id, conversation_id, seq):
+                    yield Started(reply.id), Text(reply.text), Ended(reply.reply_state or "answered")
+                    return
+                await wait_for(arrived, POLL_SECONDS)
+                if time.monotonic() - last_sign >= SIGN_OF_LIFE_SECONDS:
+                    last_sign = time.monotonic()
+                    yield (Waiting(),)
 
     async def _stored_reply(self, workspace_id: str, conversation_id: str, seq: int) -> Message | None:
         try:

@@ -7,7 +7,8 @@ restart the stored reply is all there is. A reader that is slow just reads later
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -42,6 +43,7 @@ class Waiting:
 
 
 LiveEvent = Started | Text | Ended | Waiting
+Batch = tuple[LiveEvent, ...]
 
 
 Interruption = Literal["more", "stop", "lost"]
@@ -96,27 +98,33 @@ class LiveTurn:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def read(self, patience: float) -> AsyncIterator[LiveEvent]:
-        """Everything from the start on, until the turn has ended; `Waiting` after each `patience` seconds of silence."""
+    async def read(self, patience: float) -> AsyncIterator[Batch]:
+        """All from the start on, until the turn has ended. `Waiting` after each `patience` seconds of silence.
+
+        What has come meanwhile is given together, so that a reader that falls behind catches up in one step.
+        """
         position, restarts = 0, -1
         while True:
             changed = self._changed
+            batch: list[LiveEvent] = []
             if restarts != self.restarts:
                 position, restarts = 0, self.restarts
-                yield Started(self.reply_id)
+                batch.append(Started(self.reply_id))
             if position < len(self.pieces):
-                text = "".join(self.pieces[position:])
+                batch.append(Text("".join(self.pieces[position:])))
                 position = len(self.pieces)
-                yield Text(text)
-            elif self.ended is not None and restarts == self.restarts:
-                if isinstance(self.ended, Ended):
-                    yield self.ended
+            if isinstance(self.ended, Ended):
+                batch.append(self.ended)
+            if batch:
+                yield tuple(batch)
+            if self.ended is not None:
                 return
-            elif changed is self._changed and not await _wait(changed, patience):
-                yield Waiting()
+            if changed is self._changed and not await wait_for(changed, patience):
+                yield (Waiting(),)
 
 
-async def _wait(event: asyncio.Event, seconds: float) -> bool:
+async def wait_for(event: asyncio.Event, seconds: float) -> bool:
+    """True once the event is set, False after `seconds`."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()
@@ -162,13 +170,14 @@ class Live:
         for waiter in self._arrivals.get(turn.conversation_id, ()):
             waiter.set()
 
-    async def arrival(self, conversation_id: str, seconds: float) -> None:
-        """Wait until a turn opens or begins again in a conversation, or for `seconds`."""
+    @contextlib.contextmanager
+    def watch(self, conversation_id: str) -> Iterator[asyncio.Event]:
+        """An event that is set when a turn opens or begins again in a conversation, from now on."""
         waiter = asyncio.Event()
         waiters = self._arrivals.setdefault(conversation_id, set())
         waiters.add(waiter)
         try:
-            await _wait(waiter, seconds)
+            yield waiter
         finally:
             waiters.discard(waiter)
             if not waiters and self._arrivals.get(conversation_id) is waiters:

@@ -3,15 +3,16 @@
 Knows: SQLite and PostgreSQL, how a unit of work runs on each, and that a statement must say whose rows it touches.
 Does not know: any table's meaning.
 
-A unit of work is a plain function `unit(tx, ...) -> value`. On PostgreSQL it runs on SQLAlchemy's async engine. On SQLite
-it runs in one writer thread, or in a reader thread: through aiosqlite each statement takes several thread hops (measured:
-0.7 ms a statement, against 0.04 ms here), and one thread lets units that wait together share a single fsync.
-A unit may run again after a failure, so it must change nothing but the database.
+A unit of work is a plain function `unit(tx, ...) -> value` that runs in a thread, on SQLAlchemy's ordinary engine. The
+asynchronous one was measured and left: 0.7 ms a statement on SQLite (each takes several hops to a thread and back) against
+0.04 ms here, and a third of the replies a second on PostgreSQL. One writer thread also lets units that wait together share
+a single fsync. A unit may run again after a failure, so it must change nothing but the database.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import queue
 import secrets
@@ -21,12 +22,11 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.functions import FunctionElement
@@ -159,32 +159,45 @@ class Transaction:
 Unit = Callable[Concatenate[Transaction, P], T]
 
 
-class Backend(Protocol):
-    """Runs units of work on one kind of database."""
-
-    async def write(self, unit: Callable[[sa.Connection], T]) -> T: ...
-    async def read(self, unit: Callable[[sa.Connection], T]) -> T: ...
-    async def close(self) -> None: ...
-
-
 class Database:
-    """The agent's memory. `write` and `read` run one unit of work each, in one transaction each."""
+    """The agent's memory. `write` and `read` run one unit of work each, in one transaction each, off the event loop."""
 
     def __init__(self, url: str, *, read_only: bool = False) -> None:
         self.url = sa.make_url(url)
         self.many_processes = self.url.get_backend_name() == "postgresql"
-        self._backend: Backend = _Postgresql(self.url) if self.many_processes else _Sqlite(self.url, read_only)
+        make = postgresql_engine if self.many_processes else sqlite_engine
+        if not self.many_processes and read_only and not Path(self.url.database or "").exists():
+            raise StorageUnavailable(f"there is no database at {self.url.database} yet")
+        self._reading_engine = make(self.url, read_only=True)
+        self._readers = ThreadPoolExecutor(4 if self.many_processes else 2, thread_name_prefix="database-reader")
+        self._writer = None if read_only else _Writer(make(self.url), alone=not self.many_processes)
 
     async def write(self, unit: Unit[P, T], workspace_id: str | None, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `unit(tx, *args)` and commit. It finishes even if the caller is cancelled while it waits."""
-        return await self._backend.write(_bind(unit, workspace_id, *args, **kwargs))
+        """Run `unit(tx, *args)` and commit. It is carried out even if the caller is cancelled while it waits."""
+        if self._writer is None:
+            raise RuntimeError("this database was opened for reading")
+        return await self._writer.submit(_bind(unit, workspace_id, *args, **kwargs))
 
     async def read(self, unit: Unit[P, T], workspace_id: str | None, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `unit(tx, *args)` in a read-only transaction."""
-        return await self._backend.read(_bind(unit, workspace_id, *args, **kwargs))
+        """Run `unit(tx, *args)` on a connection that can't write."""
+        bound = _bind(unit, workspace_id, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, bound)
+
+    def _read(self, unit: Callable[[sa.Connection], T], *, again: bool = True) -> T:
+        try:
+            with self._reading_engine.begin() as connection:
+                return unit(connection)
+        except exc.DBAPIError as error:
+            if again and error.connection_invalidated:
+                return self._read(unit, again=False)
+            raise _translate(error) from error
 
     async def close(self) -> None:
-        await self._backend.close()
+        """Finish what was submitted. Doing it twice is the same as once."""
+        if self._writer is not None:
+            await asyncio.to_thread(self._writer.close)
+        await asyncio.to_thread(self._readers.shutdown)
+        self._reading_engine.dispose()
 
 
 def _bind(
@@ -200,97 +213,54 @@ def _translate(error: exc.DBAPIError) -> Exception:
     return error
 
 
-class _Postgresql:
-    def __init__(self, url: sa.URL) -> None:
-        options = (
-            f"-c lock_timeout={LOCK_TIMEOUT_MS} -c idle_in_transaction_session_timeout=5000"
-            " -c statement_timeout=30000 -c default_transaction_isolation=read\\ committed"
-        )
-        connect_args = {"options": options, "connect_timeout": 5, "tcp_user_timeout": 10_000}
-        self._engine = create_async_engine(
-            url.set(drivername="postgresql+psycopg"), pool_size=10, max_overflow=10, connect_args=connect_args
-        )
-        self._running: set[asyncio.Task[Any]] = set()
-
-    async def write(self, unit: Callable[[sa.Connection], T]) -> T:
-        task = asyncio.create_task(self._run(unit), name="storage-write")
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        return await asyncio.shield(task)
-
-    async def read(self, unit: Callable[[sa.Connection], T]) -> T:
-        return await self._run(unit)
-
-    async def _run(self, unit: Callable[[sa.Connection], T], tries: int = 3) -> T:
-        for left in reversed(range(tries)):
-            try:
-                async with self._engine.begin() as connection:
-                    value: T = await connection.run_sync(unit)
-                return value
-            except Rollback as rollback:
-                return cast("T", rollback.value)
-            except exc.DBAPIError as error:
-                if left and _is_passing(error):
-                    continue
-                raise _translate(error) from error
-            except (OSError, exc.TimeoutError) as error:
-                raise StorageUnavailable(str(error)) from error
-        raise AssertionError("unreachable")
-
-    async def close(self) -> None:
-        if self._running:
-            await asyncio.wait(set(self._running), timeout=5)
-        await self._engine.dispose()
-
-
-def _is_passing(error: exc.DBAPIError) -> bool:
+def _is_passing(error: BaseException) -> bool:
     """A connection that the server closed while it lay idle, a deadlock, or a race between two inserts."""
+    if not isinstance(error, exc.DBAPIError):
+        return False
     return error.connection_invalidated or getattr(error.orig, "sqlstate", None) in {"40001", "40P01", "23505"}
 
 
 @dataclass(slots=True)
-class _Job(Generic[T]):
-    unit: Callable[[sa.Connection], T]
-    future: asyncio.Future[T]
-    value: T | None = None
+class _Job:
+    unit: Callable[[sa.Connection], Any]
+    future: asyncio.Future[Any]
+    value: Any = None
     error: BaseException | None = None
 
 
-class _Sqlite:
-    """One writer thread with the only connection that writes and checkpoints; two readers that can do neither."""
+class _Writer:
+    """One thread that commits all units that wait together in one transaction.
 
-    def __init__(self, url: sa.URL, read_only: bool) -> None:
-        if url.database in (None, "", ":memory:"):
-            raise ValueError("SQLite needs a file: sqlite:////path/to/myna.db")
-        if read_only and not Path(str(url.database)).exists():
-            raise StorageUnavailable(f"there is no database at {url.database} yet")
-        self._writer_engine = sqlite_engine(url)
-        self._reader_engine = sqlite_engine(url, query_only=True)
-        self._readers = ThreadPoolExecutor(2, thread_name_prefix="sqlite-reader")
-        self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._write_loop, name="sqlite-writer", daemon=True)
-        self._closed = read_only
-        if not read_only:
-            self._thread.start()
+    If one of them fails, none has happened, and each runs again alone: on SQLite (`alone`) in this thread, which has the
+    only connection that writes and checkpoints; on PostgreSQL beside it, so that a lock held elsewhere delays one unit only.
+    """
 
-    async def write(self, unit: Callable[[sa.Connection], T]) -> T:
+    def __init__(self, engine: sa.Engine, *, alone: bool) -> None:
+        self._engine = engine
+        self._singles = None if alone else ThreadPoolExecutor(4, thread_name_prefix="database-single")
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="database-writer", daemon=True)
+        self._thread.start()
+
+    async def submit(self, unit: Callable[[sa.Connection], T]) -> T:
         if self._closed:
             raise StorageUnavailable("the database is closed")
         job = _Job(unit, asyncio.get_running_loop().create_future())
         self._jobs.put(job)
-        return await job.future
+        value: T = await job.future
+        return value
 
-    async def read(self, unit: Callable[[sa.Connection], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, unit)
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._jobs.put(None)
+        self._thread.join()
+        if self._singles is not None:
+            self._singles.shutdown()
+        self._engine.dispose()
 
-    def _read(self, unit: Callable[[sa.Connection], T]) -> T:
-        try:
-            with self._reader_engine.begin() as connection:
-                return unit(connection)
-        except exc.DBAPIError as error:
-            raise _translate(error) from error
-
-    def _write_loop(self) -> None:
+    def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             batch = [job]
             while len(batch) < MAX_UNITS_PER_COMMIT and not self._jobs.empty():
@@ -299,52 +269,46 @@ class _Sqlite:
                     self._jobs.put(None)
                     break
                 batch.append(following)
-            self._run_batch(batch)
+            self._commit(batch)
 
-    def _run_batch(self, batch: list[_Job[Any]]) -> None:
-        """Commit all units together; if one fails, none has happened, and each runs again alone."""
+    def _commit(self, batch: list[_Job]) -> None:
         try:
-            with self._writer_engine.begin() as connection:
+            with self._engine.begin() as connection:
                 for job in batch:
                     job.value = job.unit(connection)
-        except BaseException as error:
-            if len(batch) == 1:
-                self._record_failure(batch[0], error)
-            else:
-                for job in batch:
-                    self._run_batch([job])
-                return
-        _resolve(batch)
-
-    def _record_failure(self, job: _Job[Any], error: BaseException) -> None:
-        if isinstance(error, Rollback):
-            job.value = error.value
+        except BaseException:
+            for job in batch:
+                if self._singles is None:
+                    self._commit_single(job)
+                else:
+                    self._singles.submit(self._commit_single, job)
         else:
+            _resolve(batch)
+
+    def _commit_single(self, job: _Job, tries: int = 3) -> None:
+        try:
+            with self._engine.begin() as connection:
+                job.value = job.unit(connection)
+        except Rollback as rollback:
+            job.value = rollback.value
+        except BaseException as error:
+            if tries > 1 and _is_passing(error):
+                return self._commit_single(job, tries - 1)
             job.error = _translate(error) if isinstance(error, exc.DBAPIError) else error
-
-    async def close(self) -> None:
-        self._closed = True
-        if self._thread.is_alive():
-            self._jobs.put(None)
-            await asyncio.to_thread(self._thread.join)
-        await asyncio.to_thread(self._readers.shutdown)
-        self._reader_engine.dispose()
-        self._writer_engine.dispose()
+        return _resolve([job])
 
 
-def _resolve(batch: list[_Job[Any]]) -> None:
+def _resolve(batch: list[_Job]) -> None:
     """Hand the results to the callers' loops, with one wake-up a loop."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[_Job[Any]]] = {}
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Job]] = {}
     for job in batch:
         by_loop.setdefault(job.future.get_loop(), []).append(job)
     for loop, jobs in by_loop.items():
-        try:
+        with contextlib.suppress(RuntimeError):  # that loop has ended, and nobody waits there any more
             loop.call_soon_threadsafe(_set_results, jobs)
-        except RuntimeError:
-            continue  # that loop has ended, and nobody waits there any more
 
 
-def _set_results(jobs: list[_Job[Any]]) -> None:
+def _set_results(jobs: list[_Job]) -> None:
     for job in jobs:
         if job.future.done():
             continue
@@ -354,17 +318,38 @@ def _set_results(jobs: list[_Job[Any]]) -> None:
             job.future.set_result(job.value)
 
 
-def sqlite_engine(url: sa.URL, *, query_only: bool = False) -> sa.Engine:
-    """A synchronous SQLite engine whose transactions are real ones; `query_only` connections can't write or checkpoint."""
+def postgresql_engine(url: sa.URL, *, read_only: bool = False) -> sa.Engine:
+    """A PostgreSQL engine that waits for nothing longer than a chat can."""
+    options = (
+        f"-c lock_timeout={LOCK_TIMEOUT_MS} -c idle_in_transaction_session_timeout=5000 -c statement_timeout=30000"
+    )
+    engine = sa.create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        pool_size=5,
+        max_overflow=0,
+        connect_args={
+            "options": options + (" -c default_transaction_read_only=on" if read_only else ""),
+            "connect_timeout": 5,
+            "tcp_user_timeout": 10_000,
+        },
+    )
+    # A read is one or two statements; without BEGIN and COMMIT around them it saves two round trips.
+    return engine.execution_options(isolation_level="AUTOCOMMIT") if read_only else engine
+
+
+def sqlite_engine(url: sa.URL, *, read_only: bool = False) -> sa.Engine:
+    """A SQLite engine whose transactions are real ones; `read_only` connections can neither write nor checkpoint."""
+    if url.database in (None, "", ":memory:"):
+        raise ValueError("SQLite needs a file: sqlite:////path/to/myna.db")
     engine = sa.create_engine(
         url.set(drivername="sqlite+pysqlite"),
         poolclass=sa.pool.QueuePool,
-        pool_size=2 if query_only else 1,
+        pool_size=2 if read_only else 1,
         max_overflow=0,
         connect_args={"check_same_thread": False, "timeout": LOCK_TIMEOUT_MS / 1000},
     )
     pragmas = ["journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "mmap_size=0", "wal_autocheckpoint=1000"]
-    if query_only:
+    if read_only:
         pragmas = ["query_only=ON", "mmap_size=0", "wal_autocheckpoint=0"]
 
     @event.listens_for(engine, "connect")
@@ -376,7 +361,7 @@ def sqlite_engine(url: sa.URL, *, query_only: bool = False) -> sa.Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("BEGIN" if query_only else "BEGIN IMMEDIATE")
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
     return engine
 

@@ -20,7 +20,7 @@ from adapters.web.ui_stream import HEADERS, UiStream
 from adapters.web.visitors import Visitors
 from bot.conversation import Conversations
 from bot.errors import Conflict, InvalidInput
-from bot.live import LiveEvent
+from bot.live import Batch
 from bot.metrics import Metrics
 from storage.values import Accepted, Conversation, Incoming, Message, Sender, text_part
 
@@ -131,20 +131,21 @@ class ChatApi:
         events = self._conversations.follow(self._workspace_id, conversation_id, seq)
         with self._metrics.streams.track_inprogress(), contextlib.suppress(ConnectionResetError, TimeoutError):
             await response.prepare(request)
-            await self._send(response, encoder, events)
-            await response.write_eof()
+            async with contextlib.aclosing(events):
+                await response.write_eof(await self._send(response, encoder, events))
         return response
 
-    async def _send(self, response: web.StreamResponse, encoder: UiStream, events: Any) -> None:
-        stream: AsyncGenerator[LiveEvent, None] = events
-        async with contextlib.aclosing(stream):
-            async for event in stream:
-                if data := encoder.encode(event):
-                    async with asyncio.timeout(SLOW_READER_SECONDS):
-                        await response.write(data)
-                if encoder.finished:
-                    return
-        await response.write(encoder.broken_off("restarting"))
+    async def _send(
+        self, response: web.StreamResponse, encoder: UiStream, events: AsyncGenerator[Batch, None]
+    ) -> bytes:
+        """Write all but the last bytes, which are returned to be sent together with the end."""
+        async for batch in events:
+            data = b"".join(encoder.encode(event) for event in batch)
+            if encoder.finished:
+                return data
+            async with asyncio.timeout(SLOW_READER_SECONDS):
+                await response.write(data)
+        return encoder.broken_off("restarting")
 
 
 def _key(visitor: str, chat_id: str) -> str:

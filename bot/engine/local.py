@@ -51,7 +51,7 @@ class LocalGenerator:
         self._threads = threads
         self._runner: Runner | None = None
         self._thread: threading.Thread | None = None
-        self._loaded: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._loaded: concurrent.futures.Future[None] | None = None
         self._closing = False
         # The loop must never wait for a lock, so both are used only in ways that the interpreter makes atomic.
         self._inbox: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -73,8 +73,11 @@ class LocalGenerator:
     async def start(self) -> None:
         if self._closing:
             raise GeneratorUnavailable(CLOSED)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name=f"myna-model-{self._name}", daemon=True)
+        if self._loaded is None or (self._loaded.done() and self._loaded.exception() is not None):
+            self._loaded = concurrent.futures.Future()
+            self._thread = threading.Thread(
+                target=self._work, args=(self._loaded,), name=f"myna-model-{self._name}", daemon=True
+            )
             self._thread.start()
         await asyncio.shield(asyncio.wrap_future(self._loaded))
         if self._closing:
@@ -148,19 +151,19 @@ class LocalGenerator:
             raise InvalidInput("The prompt was made for another model.", field="prompt")
         return room
 
-    def _work(self) -> None:
+    def _work(self, loaded: concurrent.futures.Future[None]) -> None:
         """The worker thread from beginning to end."""
         try:
             runner = self._load()
         except ModelError as error:
-            self._fail_start(error)
+            loaded.set_exception(error)
             return
         except Exception as error:
             log.exception("The model in %s could not be loaded", self._path)
-            self._fail_start(ModelError(f"The model in {self._path} could not be loaded: {error}"))
+            loaded.set_exception(ModelError(f"The model in {self._path} could not be loaded: {error}"))
             return
         self._runner = runner
-        self._loaded.set_result(None)
+        loaded.set_result(None)
         try:
             while (job := self._inbox.get()) is not None:
                 self._answer(job, runner)
@@ -178,12 +181,6 @@ class LocalGenerator:
                 f"context of {self._context_tokens}. Set it to at most {runner.max_context_tokens}."
             )
         return runner
-
-    def _fail_start(self, error: ModelError) -> None:
-        """Tell who waits for the start, and let a later `start` try again."""
-        failed, self._loaded = self._loaded, concurrent.futures.Future()
-        self._thread = None
-        failed.set_exception(error)
 
     def _answer(self, job: _Job, runner: Runner) -> None:
         """Run one reply. Nothing that happens in it ends the worker."""

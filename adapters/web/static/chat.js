@@ -22,6 +22,7 @@ export class MynaChat extends HTMLElement {
   #chat;
   #transcript;
   #composer;
+  #alert;
   #notice;
   #noticeKind = null;
   #status;
@@ -103,7 +104,8 @@ export class MynaChat extends HTMLElement {
     const t = this.#t;
     this.#heading = h('h2', {}, this.name);
     this.#status = h('p', { class: 'sr', role: 'status' });
-    this.#notice = h('div', { role: 'alert' });
+    this.#alert = h('p', { role: 'alert' });
+    this.#notice = h('div', {}, this.#alert);
     this.#composer = new Composer({
       t,
       onSend: (text, origin) => this.#send(text, origin),
@@ -300,12 +302,18 @@ export class MynaChat extends HTMLElement {
   }
 
   #tell(kind, text, again) {
-    if (this.#noticeKind === kind && this.#notice.textContent.startsWith(text)) return;
+    if (this.#noticeKind === kind && this.#alert.textContent === text) return;
+    this.#clearNotice();
     this.#noticeKind = kind;
-    const retry = again && h('button', { type: 'button', class: 'link', onclick: () => this.#retry(again) }, this.#t('tryAgain'));
     this.#notice.className = 'notice';
-    this.#notice.replaceChildren(icon('alert'), h('p', {}, text), ...(retry ? [retry] : []),
-      iconButton('close', this.#t('dismiss'), () => this.#dismiss()));
+    this.#alert.textContent = text;
+    this.#alert.before(icon('alert'));
+    if (again) this.#notice.append(this.#retryButton(again));
+    this.#notice.append(iconButton('close', this.#t('dismiss'), () => this.#dismiss()));
+  }
+
+  #retryButton(again) {
+    return h('button', { type: 'button', class: 'link', onclick: () => this.#retry(again) }, this.#t('tryAgain'));
   }
 
   #retry(again) {
@@ -324,7 +332,9 @@ export class MynaChat extends HTMLElement {
     if (kind && kind !== this.#noticeKind) return;
     this.#noticeKind = null;
     this.#notice.className = '';
-    this.#notice.replaceChildren();
+    this.#alert.textContent = '';
+    // The alert itself stays: a live region has to be there before its text.
+    for (const part of [...this.#notice.children]) if (part !== this.#alert) part.remove();
   }
 
   #announce(text) {

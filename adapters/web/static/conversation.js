@@ -157,6 +157,10 @@ export class Conversation {
     return this.messages.find((message) => message.id === id);
   }
 
+  #drop(message) {
+    this.messages = this.messages.filter((other) => other !== message);
+  }
+
   #cutFrom(id) {
     const index = this.messages.findIndex((message) => message.id === id);
     if (index >= 0) this.messages.length = index;
@@ -198,7 +202,7 @@ export class Conversation {
   }
 
   async #takeBack(message, replaces, error) {
-    this.messages = this.messages.filter((other) => other !== message);
+    this.#drop(message);
     if (this.#disposed) return;
     this.#listener.unsent({ id: message.id, text: message.text, replaces, error });
     this.#changed();
@@ -232,6 +236,8 @@ export class Conversation {
       for await (const part of readEvents(response.body, reader.control.signal)) {
         done = part === DONE;
         if (done || reader.control.signal.aborted) break;
+        // Aborted for any other reason, the reply goes on elsewhere: join it there.
+        if (part.type === 'abort' && part.reason !== 'stopped') return false;
         this.#apply(reader, part);
         this.#changed();
       }
@@ -278,7 +284,7 @@ export class Conversation {
     const { reply } = reader;
     if (!reply || reply.id === nextId) return;
     if (reader.ended && reply.state !== 'stopped') this.#finish(reader);
-    else this.messages = this.messages.filter((message) => message !== reply);
+    else this.#drop(reply);
     this.#owners.delete(reply.id);
     reader.reply = null;
   }
@@ -319,6 +325,8 @@ export class Conversation {
     const { reply } = reader;
     if (!reply) return;
     reply.live = false;
+    // It ended without a word about its fate: another reader brings the reply that replaces it.
+    if (!reply.state && this.#readers.size > 1) this.#drop(reply);
     this.#changed();
     if (this.#finished.has(reply.id) || this.#disposed || !reply.state) return;
     this.#finished.add(reply.id);

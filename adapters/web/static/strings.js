@@ -1,7 +1,6 @@
 /** Every visible word, in each language. */
 
 const en = {
-  you: 'You',
   conversation: 'Conversation',
   greeting: 'Hello! How can I help you?',
   placeholder: 'Write a message…',
@@ -24,7 +23,6 @@ const en = {
   edit: 'Edit message',
   editing: 'Editing your message. What came after it will be replaced.',
   cancelEdit: 'Cancel editing',
-  answering: '{name} is writing',
   says: '{name} says',
   youSay: 'You say',
   announce: '{name}: {text}',
@@ -58,7 +56,6 @@ const en = {
 
 /** @type {typeof en} */
 const zh = {
-  you: '你',
   conversation: '对话',
   greeting: '你好！有什么可以帮你？',
   placeholder: '输入消息…',
@@ -81,7 +78,6 @@ const zh = {
   edit: '编辑消息',
   editing: '正在编辑消息，其后的内容将被替换。',
   cancelEdit: '取消编辑',
-  answering: '{name} 正在输入',
   says: '{name} 说',
   youSay: '你说',
   announce: '{name}：{text}',

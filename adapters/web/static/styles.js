@@ -132,6 +132,10 @@ export const chat = `
 .row.assistant[data-live] .avatar { box-shadow: inset 0 0 0 1px var(--myna-line), 0 0 0 3px color-mix(in srgb, #f4a924 28%, transparent); }
 
 .tail { margin: 0; white-space: pre-wrap; }
+.tail.fenced {
+  padding: 12px 14px; border: 1px solid var(--myna-line); border-radius: 12px;
+  background: var(--myna-sunken); font: .9em/1.5 var(--myna-mono);
+}
 .rendered:not(:empty) + .tail { margin-block-start: .75em; }
 [data-live] .tail::after {
   content: ""; display: inline-block; width: 7px; height: 1.05em; margin-inline-start: 3px; vertical-align: -.15em;
@@ -190,7 +194,8 @@ export const chat = `
 }
 @media (hover: none) { .user .time { display: none; } }
 
-.dots { display: inline-flex; gap: 5px; padding-block: 12px; }
+.typing { margin-block-start: -12px; }
+.dots { display: inline-flex; gap: 5px; padding-block: 9px; }
 .dots i { width: 7px; height: 7px; border-radius: 50%; background: var(--myna-line-strong); animation: hop 1.2s infinite ease-in-out; }
 .dots i:nth-child(2) { animation-delay: .15s; }
 .dots i:nth-child(3) { animation-delay: .3s; }
@@ -205,6 +210,7 @@ export const chat = `
   width: calc(100% - 2 * var(--gutter)); margin: 0 auto 8px; padding: 4px 4px 4px 14px; min-height: 48px;
   border-radius: 14px; background: var(--myna-warn-bg); color: var(--myna-warn); font-size: 14.5px; line-height: 1.4;
 }
+[role="alert"]:empty { margin: 0; }
 .notice p { flex: 1; margin: 4px 0; overflow-wrap: anywhere; }
 .notice .tool { color: inherit; }
 .notice .tool:hover { background: color-mix(in srgb, currentColor 12%, transparent); }

@@ -177,10 +177,17 @@ class MessageView {
   #drawText(message) {
     const plain = message.role === 'user' || message.html === null || !this.#drawHtml(message.html);
     if (plain) this.#drawHtml('');
-    const text = plain ? message.text : message.tail;
-    if (this.#tail.data !== text) this.#tail.data = text;
-    this.#tailBox.hidden = !text;
+    this.#drawTail(plain ? message.text : message.tail, message.live);
     this.#bubble.hidden = !message.text && !message.html;
+  }
+
+  // Code that is still being written looks like code already.
+  #drawTail(tail, live) {
+    const fence = live ? /^(```|~~~)[^\n]*\n/.exec(tail) : null;
+    const text = fence ? tail.slice(fence[0].length) : tail;
+    this.#tailBox.classList.toggle('fenced', fence !== null);
+    this.#tailBox.hidden = !tail;
+    if (this.#tail.data !== text) this.#tail.data = text;
   }
 
   // Blocks that did not change stay, so that a selection in them survives the stream.

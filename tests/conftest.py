@@ -22,6 +22,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import pytest_asyncio
 import sqlalchemy as sa
 from blockbuster import blockbuster_ctx
 
@@ -31,6 +32,7 @@ from bot.settings import Settings
 from storage import migrate
 from tests.fakes.generator import FakeGenerator
 from tests.fixtures_model import local_generator, starter_model_path  # noqa: F401
+from tests.tools.chromium import installed_chromium
 
 ROOT = Path(__file__).parent.parent
 OWN_PACKAGES = ["bot", "adapters", "storage"]
@@ -221,7 +223,7 @@ def model_data(starter_model_path: Path, tmp_path_factory: pytest.TempPathFactor
     return make
 
 
-@pytest.fixture(scope="session")
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def live_server(model_data: Callable[[], Path]) -> AsyncIterator[ServerProcess]:
     """`myna serve` with the real starter model."""
     foreign_port = free_port()
@@ -237,7 +239,7 @@ async def live_server(model_data: Callable[[], Path]) -> AsyncIterator[ServerPro
     await server.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Any]:
     """Chromium, shared by the run; each test opens contexts of its own."""
     from playwright.async_api import async_playwright
@@ -246,7 +248,7 @@ async def browser() -> AsyncIterator[Any]:
         "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
         "--disable-sync", "--no-first-run",
     ]  # fmt: skip
-    path = os.environ.get("MYNA_TEST_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    path = installed_chromium()
     assert path, "no Chromium found; `make test` installs one, or set MYNA_TEST_CHROMIUM"
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=path, args=arguments)

@@ -46,7 +46,7 @@ class Origins:
         return {
             "Vary": "Origin",
             "Access-Control-Allow-Origin": origin,
-            "Access-Control-Expose-Headers": "X-Request-Id",
+            "Access-Control-Expose-Headers": "X-Request-Id, Retry-After",
         }
 
 

@@ -96,19 +96,28 @@ class Sampler:
         return scores.where(~self._seen, (scores / penalty).where(scores > 0, scores * penalty))
 
     def _draw(self, scores: torch.Tensor) -> int:
-        ordered, token_ids = scores.sort(descending=True, stable=True)
-        probabilities = self._filter(ordered)
-        return int(token_ids[probabilities.multinomial(1, generator=self._random)])
+        candidates, token_ids = self._candidates(scores)
+        drawn = self._filter(candidates).multinomial(1, generator=self._random)
+        return int(drawn if token_ids is None else token_ids[drawn])
 
-    def _filter(self, ordered: torch.Tensor) -> torch.Tensor:
-        """Probabilities of scores in falling order. The likeliest token always stays."""
+    def _candidates(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Scores that may be drawn, with their token ids. Only top-p needs all in order, and sorting costs 5 ms."""
         sampling = self._sampling
-        if sampling.top_k:
-            ordered = ordered[: sampling.top_k]
-        probabilities = ((ordered - ordered[0]) / sampling.temperature).softmax(-1)
+        if 0 < sampling.top_k < len(scores):
+            best = scores.topk(sampling.top_k)
+            return best.values, best.indices
+        if sampling.top_p < 1.0:
+            ordered = scores.sort(descending=True, stable=True)
+            return ordered.values, ordered.indices
+        return scores, None
+
+    def _filter(self, candidates: torch.Tensor) -> torch.Tensor:
+        """Probabilities to draw from, not normed. The likeliest token always stays."""
+        sampling = self._sampling
+        probabilities = ((candidates - candidates.max()) / sampling.temperature).softmax(-1)
         if sampling.top_p < 1.0:
             before = probabilities.cumsum(-1) - probabilities
             probabilities = probabilities.where(before < sampling.top_p, 0.0)
         if sampling.min_p > 0.0:
-            probabilities = probabilities.where(probabilities >= sampling.min_p * probabilities[0], 0.0)
+            probabilities = probabilities.where(probabilities >= sampling.min_p * probabilities.max(), 0.0)
         return probabilities

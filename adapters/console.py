@@ -95,7 +95,7 @@ class Console:
             self._replying = None
 
     async def _events(self, accepted: Accepted) -> AsyncIterator[LiveEvent]:
-        async for batch in self._conversations.follow(self._workspace_id, accepted.conversation_id, accepted.seq):
+        async for batch in self._conversations.follow(self._workspace_id, accepted):
             for event in batch:
                 yield event
 

@@ -330,25 +330,27 @@ class Conversations:
 
     # Watching, stopping, reading.
 
-    async def follow(self, workspace_id: str, conversation_id: str, seq: int) -> AsyncGenerator[Batch, None]:
-        """The reply that covers message `seq`, from its start: live if it runs here, else as soon as it is stored.
+    async def follow(self, workspace_id: str, accepted: Accepted) -> AsyncGenerator[Batch, None]:
+        """The reply to an accepted message, from its start: live if it is made here, else as soon as it is stored.
 
         Ends without `Ended` only when this process shuts down first.
         """
+        conversation_id, seq = accepted.conversation_id, accepted.seq
+        may_be_stored = accepted.duplicate
         with self._live.watch(conversation_id) as arrived:
             last_sign = time.monotonic()
             while not self._closed:
-                arrived.clear()
                 turn = self._live.get(conversation_id)
                 if turn is not None and turn.last_seq >= seq:
                     async for batch in turn.read(SIGN_OF_LIFE_SECONDS):
                         yield batch
                     if isinstance(turn.ended, Ended):
                         return
-                if reply := await self._stored_reply(workspace_id, conversation_id, seq):
+                elif may_be_stored and (reply := await self._stored_reply(workspace_id, conversation_id, seq)):
                     yield Started(reply.id), Text(reply.text), Ended(reply.reply_state or "answered")
                     return
-                await wait_for(arrived, POLL_SECONDS)
+                may_be_stored = not await wait_for(arrived, POLL_SECONDS) or self._live.get(conversation_id) is None
+                arrived.clear()
                 if time.monotonic() - last_sign >= SIGN_OF_LIFE_SECONDS:
                     last_sign = time.monotonic()
                     yield (Waiting(),)

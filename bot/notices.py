@@ -38,4 +38,11 @@ def failed(said: str) -> str:
 def too_long(said: str, limit_tokens: int) -> str:
     """The refusal of a message over the limit, in the language of `said`."""
     language = language_of(said)
-    return _TEXTS["too_long"][language].format(limit=round(limit_tokens * _UNITS_PER_TOKEN[language], -1) or 1)
+    return _TEXTS["too_long"][language].format(limit=_round_down(limit_tokens * _UNITS_PER_TOKEN[language]))
+
+
+def _round_down(number: float) -> int:
+    """Two digits are all that an estimate is good for, and too low is better than too high."""
+    whole = max(int(number), 1)
+    unit = int(10 ** max(len(str(whole)) - 2, 0))
+    return whole // unit * unit

@@ -69,12 +69,16 @@ def to_chat(messages: Sequence[Message]) -> list[ChatMessage]:
 
 
 def split_turns(messages: Sequence[ChatMessage]) -> list[list[ChatMessage]]:
-    """Cut before each user message that follows something else."""
+    """Cut before each user message that follows something else.
+
+    A reply at the start, whose question lies further back, is half a turn and left out; many templates refuse it, too.
+    """
     turns: list[list[ChatMessage]] = []
     for message in messages:
-        if not turns or (message.role == "user" and turns[-1][-1].role != "user"):
+        if message.role == "user" and (not turns or turns[-1][-1].role != "user"):
             turns.append([])
-        turns[-1].append(message)
+        if turns:
+            turns[-1].append(message)
     return turns
 
 

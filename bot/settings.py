@@ -1,16 +1,16 @@
 """All settings: one typed table, read once from the environment and `myna.toml`.
 
-Knows: names, types, defaults and what each setting is for. Does not know: who uses them. Every bad value and every unknown
-name is reported together, with what to write instead.
+Knows: names, types, defaults and what each setting is for. Does not know: who uses them. Every bad value and every
+unknown name is reported together, with what to write instead.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-import os
 import tomllib
 import types
+import urllib.parse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,8 +30,19 @@ def _between(low: float, high: float) -> Callable[[Any], str | None]:
 
 
 def _known_database(value: str) -> str | None:
-    known = value == "" or value.startswith(("sqlite:///", "postgresql://", "postgresql+psycopg://", "postgres://"))
-    return None if known else "must begin with sqlite:/// or postgresql://"
+    if value == "":
+        return None
+    if value.startswith("sqlite:///"):
+        needs_file = value.removeprefix("sqlite:///").partition("?")[0] in ("", ":memory:")
+        return "SQLite needs a file, like sqlite:////path/to/myna.db" if needs_file else None
+    if not value.startswith(("postgresql://", "postgresql+psycopg://", "postgres://")):
+        return "must begin with sqlite:/// or postgresql://"
+    try:
+        urllib.parse.urlsplit(value).port  # noqa: B018 - only this access looks at the port
+    except ValueError as error:
+        # The value has a password in it, so it is not repeated.
+        return f"is not a valid URL ({error}); write / and @ in a password as %2F and %40"
+    return None
 
 
 def _url(value: str) -> str | None:
@@ -43,9 +54,9 @@ def _origins(value: tuple[str, ...]) -> str | None:
     return f"{', '.join(bad)}: an origin is scheme, host and port, like https://shop.example" if bad else None
 
 
-def default_data_dir() -> Path:
+def default_data_dir(environ: Mapping[str, str]) -> Path:
     """`$XDG_DATA_HOME/myna`, or `~/.local/share/myna`."""
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "myna"
+    return Path(environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "myna"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +73,11 @@ class Settings:
         "", "sqlite:////path/to/file.db or postgresql://user:password@host/name (default: SQLite in MYNA_DATA)",
         check=_known_database, secret=True,
     )  # fmt: skip
-    secret: str = _setting("", "Key that signs visitors' cookies (default: made once, kept in MYNA_DATA)", secret=True)
+    secret: str = _setting(
+        "",
+        "Key that signs visitors' cookies; servers that share a database share it too (default: kept in MYNA_DATA)",
+        secret=True,
+    )
     title: str = _setting("Myna", "Name of the bot in the chat page")
     greeting: str = _setting("", "First words in an empty chat (default: a friendly line in the visitor's language)")
     system_prompt: str = _setting(
@@ -78,11 +93,11 @@ class Settings:
         "auto", "Where the local model runs; auto takes a GPU if there is one"
     )
     threads: int = _setting(0, "CPU threads of the local model; 0 takes one for each core", check=_between(0, 1024))
-    remote_url: str = _setting("", "Base URL of an OpenAI-compatible server, like http://127.0.0.1:8000/v1")
+    remote_url: str = _setting("", "Base URL of an OpenAI-compatible server, like http://127.0.0.1:8000/v1", check=_url)
     remote_key: str = _setting("", "API key for that server", secret=True)
     context_tokens: int = _setting(
         2048,
-        "Most tokens that prompt and reply have together; less if the model can take less",
+        "Most tokens that prompt and reply have together; at most what the model can take",
         check=_between(64, 2**20),
     )
     max_reply_tokens: int = _setting(512, "Longest reply, in tokens", check=_between(1, 2**17))
@@ -96,8 +111,11 @@ class Settings:
         64, "Replies that may wait for the model before others are told to wait", check=_between(1, 10**5)
     )
     max_replies: int = _setting(256, "Conversations that are answered at the same time", check=_between(1, 10**5))
-    lease_seconds: float = _setting(15.0, "After this long without a sign of life another process takes a conversation over",
-                                    check=_between(1, 3600))  # fmt: skip
+    lease_seconds: float = _setting(
+        15.0,
+        "After this long without a sign of life another process takes a conversation over",
+        check=_between(1, 3600),
+    )
     grace_seconds: float = _setting(20.0, "How long running replies may go on after SIGTERM", check=_between(0, 3600))
     allowed_origins: tuple[str, ...] = _setting(
         (), "Sites that may embed the chat widget, separated by commas: https://shop.example", check=_origins
@@ -116,10 +134,13 @@ def load_settings(environ: Mapping[str, str], config_file: Path | None = None) -
     Raises `SettingsError` that lists everything wrong at once.
     """
     problems: list[str] = []
-    raw = _read_toml(config_file or Path(environ.get("MYNA_CONFIG", "myna.toml")), problems)
-    raw |= {name: (value, name) for name, value in environ.items() if name.startswith(PREFIX)}
-    raw.pop("MYNA_CONFIG", None)
-    values: dict[str, Any] = {"data": default_data_dir()}
+    chosen = config_file or (Path(environ["MYNA_CONFIG"]) if environ.get("MYNA_CONFIG") else None)
+    if chosen is not None and not chosen.is_file():
+        problems.append(f"{'MYNA_CONFIG' if config_file is None else 'settings'}: there is no file {chosen}")
+    raw = _read_toml(chosen or Path("myna.toml"), problems)
+    named = {name: value for name, value in environ.items() if name.startswith(PREFIX) and name != "MYNA_CONFIG"}
+    raw |= {name: (value, name) for name, value in named.items()}
+    values: dict[str, Any] = {"data": default_data_dir(environ)}
     hints, fields = get_type_hints(Settings), {one.name: one for one in dataclasses.fields(Settings)}
     for key, (value, source) in raw.items():
         name = key.removeprefix(PREFIX).lower()
@@ -147,6 +168,9 @@ def _read_toml(path: Path, problems: list[str]) -> dict[str, tuple[Any, str]]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         problems.append(f"{path}: {error}")
         return {}
+    except OSError as error:
+        problems.append(f"{path}: can't be read: {error.strerror}")
+        return {}
     return {PREFIX + key.upper(): (value, f"{path}: {key}") for key, value in table.items()}
 
 
@@ -158,14 +182,16 @@ def _unknown(source: str, name: str, fields: Mapping[str, Any]) -> str:
 
 def _convert(value: Any, wanted: Any) -> Any:
     if get_origin(wanted) is Literal:
-        if value not in get_args(wanted):
+        if not isinstance(value, str) or value not in get_args(wanted):
             raise ValueError(f"must be one of {', '.join(get_args(wanted))}")
         return value
     if get_origin(wanted) is tuple:
         parts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(parts, list):
+            raise TypeError('must be a list, like ["https://shop.example"]')
         return tuple(str(part).strip().rstrip("/") for part in parts if str(part).strip())
     if wanted is Path:
-        return Path(str(value)).expanduser().absolute()
+        return _convert_folder(value)
     if wanted in (int, float):
         return _convert_number(value, wanted)
     if not isinstance(value, str):
@@ -173,9 +199,20 @@ def _convert(value: Any, wanted: Any) -> Any:
     return value
 
 
+def _convert_folder(value: Any) -> Path:
+    if not isinstance(value, str) or not value.strip():
+        raise TypeError("must name a folder")
+    try:
+        return Path(value).expanduser().absolute()
+    except RuntimeError as error:
+        raise ValueError(str(error)) from None
+
+
 def _convert_number(value: Any, wanted: type[int] | type[float]) -> int | float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise TypeError("must be a number")
+    if wanted is int and isinstance(value, float):
+        raise ValueError(f"{value!r} is not a whole number")
     try:
         return wanted(value)
     except ValueError:

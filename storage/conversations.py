@@ -33,7 +33,21 @@ _FIND_PERSON = scoped(
 )
 _INSERT_PERSON = scoped(sa.insert(person).values(created_at=now_ms()))
 _INSERT_IDENTITY = scoped(sa.insert(identity).values(created_at=now_ms()))
-_INSERT_CONVERSATION = scoped(sa.insert(conversation).values(created_at=now_ms()))
+
+
+def _insert_conversation(insert: Any) -> sa.Executable:
+    clause: sa.Executable = (
+        insert(conversation).values(created_at=now_ms()).on_conflict_do_nothing().returning(conversation.c.id)
+    )
+    return clause
+
+
+_INSERT_CONVERSATION = scoped(_insert_conversation)
+_CONVERSATION_ID = scoped(
+    sa.select(conversation.c.id).where(
+        conversation.c.channel == bindparam("channel"), conversation.c.external_id == bindparam("external")
+    )
+)
 
 
 def place(tx: Transaction, incoming: Incoming) -> tuple[str, str]:
@@ -59,14 +73,15 @@ def _find_or_create_person(tx: Transaction, channel: str, sender: Sender) -> str
 
 
 def _find_or_create_conversation(tx: Transaction, incoming: Incoming, person_id: str) -> str:
-    if known := find_conversation(tx, incoming.channel, incoming.conversation_key):
-        return known.id
     conversation_id = new_id()
-    tx.execute(
+    made = tx.execute(
         _INSERT_CONVERSATION, id=conversation_id, channel=incoming.channel, external_id=incoming.conversation_key,
         person_id=person_id, title=_shorten(text_of(incoming.parts)),
     )  # fmt: skip
-    return conversation_id
+    if made.first() is not None:
+        return conversation_id
+    known: str = tx.execute(_CONVERSATION_ID, channel=incoming.channel, external=incoming.conversation_key).scalar_one()
+    return known
 
 
 def _shorten(text: str) -> str:
@@ -146,7 +161,7 @@ def newest_messages(tx: Transaction, conversation_id: str, most: int = 200) -> l
 
 
 def context(tx: Transaction, conversation_id: str, last_seq: int, most: int = 200) -> list[Message]:
-    """What the model may see when it answers message `last_seq`: the last `most` messages since "/new", oldest first."""
+    """What the model may see when it answers `last_seq`: the last `most` messages since "/new", oldest first."""
     rows = tx.execute(_CONTEXT, conversation=conversation_id, last_seq=last_seq, most=most).all()
     return [_to_message(row) for row in reversed(rows)]
 

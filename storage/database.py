@@ -4,15 +4,16 @@ Knows: SQLite and PostgreSQL, how a unit of work runs on each, and that a statem
 Does not know: any table's meaning.
 
 A unit of work is a plain function `unit(tx, ...) -> value` that runs in a thread, on SQLAlchemy's ordinary engine. The
-asynchronous one was measured and left: 0.7 ms a statement on SQLite (each takes several hops to a thread and back) against
-0.04 ms here, and a third of the replies a second on PostgreSQL. One writer thread also lets units that wait together share
-a single fsync. A unit may run again after a failure, so it must change nothing but the database.
+asynchronous one was measured and left: 0.7 ms a statement on SQLite (each takes several hops to a thread and back)
+against 0.04 ms here, and a third of the replies a second on PostgreSQL. One writer thread also lets units that wait
+together share a single fsync. A unit may run again after a failure, so it must change nothing but the database.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import operator
 import os
 import queue
 import secrets
@@ -89,16 +90,17 @@ def scoped(clause: sa.Executable | InsertBuilder) -> Statement:
     """Confine a statement to the transaction's workspace. This is the only place where that is done.
 
     Reads, updates and deletes get a criterion on every table; inserts get the column's value. A function is called with
-    each dialect's `insert`, for ON CONFLICT. Nested selects are refused: their tables could not be confined from here.
+    each dialect's `insert`, for ON CONFLICT. Whatever could touch a table that is not confined from here is refused:
+    nested selects, SQL as text, updates and deletes that look at a second table.
     """
-    if not isinstance(clause, sa.Executable):
-        return Statement(_build_for_dialects(clause), "workspace_id")
-    if isinstance(clause, sa.Insert):
-        return Statement(_same_for_all(clause), "workspace_id")
+    if isinstance(clause, sa.Insert) or not isinstance(clause, sa.Executable):
+        by_dialect = _same_for_all(clause) if isinstance(clause, sa.Insert) else _build_for_dialects(clause)
+        for insert in by_dialect.values():
+            _refuse_hidden_tables(insert)
+        return Statement(by_dialect, "workspace_id")
     if not isinstance(clause, sa.Select | sa.Update | sa.Delete):
         raise TypeError(f"{type(clause).__name__} can't be confined to a workspace")
-    if any(isinstance(element, sa.Select) and element is not clause for element in visitors.iterate(clause)):
-        raise TypeError("write nested selects as two statements, or as a join")
+    _refuse_hidden_tables(clause)
     for table in _tables_of(clause):
         clause = clause.where(table.c.workspace_id == sa.bindparam("in_workspace", type_=sa.Text))
     return Statement(_same_for_all(clause), "in_workspace")
@@ -118,6 +120,17 @@ def _same_for_all(clause: sa.Executable) -> dict[str, sa.Executable]:
     return {"sqlite": clause, "postgresql": clause}
 
 
+def _refuse_hidden_tables(clause: Any) -> None:
+    only = clause.table if isinstance(clause, sa.Update | sa.Delete) else None
+    for element in visitors.iterate(clause):
+        if isinstance(element, sa.SelectBase) and element is not clause:
+            raise TypeError("write nested selects as two statements, or as a join")
+        if isinstance(element, sa.TextClause):
+            raise TypeError("SQL as text can't be confined to a workspace")
+        if only is not None and isinstance(element, sa.Column) and element.table is not only:
+            raise TypeError("write an update or delete that looks at a second table as two statements")
+
+
 def _tables_of(clause: sa.Select[Any] | sa.Update | sa.Delete) -> Iterable[sa.FromClause]:
     waiting: list[sa.FromClause] = list(clause.get_final_froms()) if isinstance(clause, sa.Select) else [clause.table]
     while waiting:
@@ -134,10 +147,20 @@ def _is_confined_outer_join(join: sa.Join) -> bool:
     """An outer join is confined in its ON clause; a criterion in WHERE would drop the rows that have no partner."""
     if not join.isouter:
         return False
-    compared = [element for element in visitors.iterate(join.onclause) if isinstance(element, sa.Column)]
-    if join.right.c.workspace_id not in compared or len([c for c in compared if c.name == "workspace_id"]) < 2:
+    on = join.onclause
+    conditions: list[Any] = [on]
+    if isinstance(on, sa.BooleanClauseList) and on.operator is operator.and_:
+        conditions = list(on.clauses)
+    if not any(_compares_workspaces(one, join.right.c.get("workspace_id")) for one in conditions):
         raise TypeError("an outer join must compare both sides' workspace_id")
     return True
+
+
+def _compares_workspaces(condition: Any, right: Any) -> bool:
+    if not isinstance(condition, sa.BinaryExpression) or condition.operator is not operator.eq:
+        return False
+    sides = [condition.left, condition.right]
+    return any(side is right for side in sides) and all(getattr(side, "name", "") == "workspace_id" for side in sides)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,8 +254,8 @@ class _Job:
 class _Writer:
     """One thread that commits all units that wait together in one transaction.
 
-    If one of them fails, none has happened, and each runs again alone: on SQLite (`alone`) in this thread, which has the
-    only connection that writes and checkpoints; on PostgreSQL beside it, so that a lock held elsewhere delays one unit only.
+    If one of them fails, none has happened, and each runs again alone: on SQLite (`alone`) in this thread, which has
+    the only connection that writes and checkpoints; on PostgreSQL beside it, so that a lock held elsewhere delays one.
     """
 
     def __init__(self, engine: sa.Engine, *, alone: bool) -> None:
@@ -323,7 +346,9 @@ def postgresql_engine(url: sa.URL, *, read_only: bool = False) -> sa.Engine:
     options = (
         f"-c lock_timeout={LOCK_TIMEOUT_MS} -c idle_in_transaction_session_timeout=5000 -c statement_timeout=30000"
     )
-    engine = sa.create_engine(
+    # A read is one or two statements; without BEGIN and COMMIT around them it saves two round trips.
+    reading = {"isolation_level": "AUTOCOMMIT", "pool_reset_on_return": None} if read_only else {}
+    return sa.create_engine(
         url.set(drivername="postgresql+psycopg"),
         pool_size=5,
         max_overflow=0,
@@ -332,9 +357,8 @@ def postgresql_engine(url: sa.URL, *, read_only: bool = False) -> sa.Engine:
             "connect_timeout": 5,
             "tcp_user_timeout": 10_000,
         },
+        **reading,
     )
-    # A read is one or two statements; without BEGIN and COMMIT around them it saves two round trips.
-    return engine.execution_options(isolation_level="AUTOCOMMIT") if read_only else engine
 
 
 def sqlite_engine(url: sa.URL, *, read_only: bool = False) -> sa.Engine:
@@ -366,6 +390,12 @@ def sqlite_engine(url: sa.URL, *, read_only: bool = False) -> sa.Engine:
     return engine
 
 
+def sqlite_file(url: str) -> Path | None:
+    """The file of a SQLite database, None for PostgreSQL."""
+    parsed = sa.make_url(url)
+    return Path(parsed.database or "").absolute() if parsed.get_backend_name() == "sqlite" else None
+
+
 def restrict_file(path: Path) -> None:
     """Conversations are private: make the database file and its folder readable by their owner only."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -379,6 +409,6 @@ def sqlite_is_unsafe(url: str) -> str | None:
     if not url.startswith("sqlite") or sqlite3.sqlite_version_info >= (3, 51, 3):
         return None
     return (
-        f"SQLite {sqlite3.sqlite_version} has the WAL-reset bug (fixed in 3.51.3). Myna avoids it by writing through one "
-        "connection; do not write to its database with other programs while it runs."
+        f"SQLite {sqlite3.sqlite_version} has the WAL-reset bug (fixed in 3.51.3). Myna avoids it by writing through "
+        "one connection; do not write to its database with other programs while it runs."
     )

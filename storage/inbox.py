@@ -1,7 +1,7 @@
 """The durable inbox and the lease on each conversation: accept, claim, heartbeat, complete, release, stop.
 
-Knows: the laws of order, at-most-one worker and exactly-one end for every accepted message. Does not know: what a reply is
-made of, or channels. Every function is a unit of work for `Database.write`.
+Knows: the laws of order, at-most-one worker and exactly-one end for every accepted message. Does not know: what a reply
+is made of, or channels. Every function is a unit of work for `Database.write`.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _FIND_ACCEPTED = scoped(
 def _enqueue(insert: Any) -> sa.Executable:
     """Take the next seq under the row's lock, so that identity order is commit order, and start or extend the burst."""
     fresh = insert(conversation_work).values(
-        enq_seq=1, updated_at=now_ms(), available_at=now_ms() + bindparam("wait", type_=sa.BigInteger), retry_at=now_ms(),
-        burst_deadline=now_ms() + MAX_BURST_WAIT_MS,
+        enq_seq=1, updated_at=now_ms(), available_at=now_ms() + bindparam("wait", type_=sa.BigInteger),
+        retry_at=now_ms(), burst_deadline=now_ms() + MAX_BURST_WAIT_MS,
     )  # fmt: skip
     idle = work.enq_seq == work.done_seq
     deadline = sa.case((idle, now_ms() + MAX_BURST_WAIT_MS), else_=work.burst_deadline)
@@ -173,7 +173,8 @@ _claimable = (
     .with_for_update(skip_locked=True)
 )
 _lease_columns = (
-    work.conversation_id, work.workspace_id, work.channel, work.epoch, work.attempts, work.done_seq, work.enq_seq, work.stop_seq,
+    work.conversation_id, work.workspace_id, work.channel, work.epoch, work.attempts, work.done_seq, work.enq_seq,
+    work.stop_seq,
 )  # fmt: skip
 _lease_end = now_ms() + bindparam("lease_ms", type_=sa.BigInteger)
 _CLAIM = across_workspaces(
@@ -239,8 +240,8 @@ _INSERT_DEAD_LETTER = scoped(sa.insert(dead_letter).values(created_at=now_ms()))
 def complete(tx: Transaction, lease: Lease, answer: Reply, pushed_to: str | None = None) -> bool:
     """End the messages up to `answer.last_seq` with a reply, and hand the lease back. True if more work waits.
 
-    Doing it twice is the same as once, so a commit whose outcome was lost can be tried again. `pushed_to` names a channel
-    whose adapter must post the reply. Raises `Fenced` if the lease is no longer ours.
+    Doing it twice is the same as once, so a commit whose outcome was lost can be tried again. `pushed_to` names a
+    channel whose adapter must post the reply. Raises `Fenced` if the lease is no longer ours.
     """
     row = tx.execute(_FINISH, **_of(lease), last_seq=answer.last_seq).first()
     if row is None:

@@ -18,7 +18,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from storage.database import StorageUnavailable, restrict_file, sqlite_engine
+from storage.database import StorageUnavailable, Transaction, restrict_file, sqlite_engine
 
 PG_LOCK_KEY = 0x4D796E61  # "Myna", so that two processes that start together don't both migrate
 
@@ -51,10 +51,9 @@ def upgrade(url: str) -> Migrated:
         return Migrated(before, head, backup)
 
 
-def current_revision(url: str) -> tuple[str | None, str]:
-    """`(the database's revision, the one this code needs)`."""
-    with _locked(url) as connection:
-        return _revision(connection), _head(alembic_config())
+def revisions(tx: Transaction) -> tuple[str | None, str]:
+    """`(the database's revision, the one this code needs)`. A unit of work, so that one who only reads can ask."""
+    return _revision(tx.connection), _head(alembic_config())
 
 
 def alembic_config() -> Config:
@@ -87,13 +86,16 @@ def _check_known(config: Config, revision: str | None) -> None:
 
 @contextlib.contextmanager
 def _locked(url: str) -> Iterator[sa.Connection]:
-    engine = _engine(sa.make_url(url))
+    try:
+        engine = _engine(sa.make_url(url))
+    except OSError as error:
+        raise StorageUnavailable(f"{error.filename}: {error.strerror}") from error
     try:
         with engine.begin() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(PG_LOCK_KEY)))
             yield connection
-    except (sa.exc.OperationalError, sa.exc.DatabaseError) as error:
+    except sa.exc.DBAPIError as error:
         raise StorageUnavailable(str(error.orig)) from error
     finally:
         engine.dispose()
@@ -112,6 +114,7 @@ def _back_up_sqlite(connection: sa.Connection, before: str | None) -> Path | Non
         return None
     source = Path(connection.engine.url.database or "")
     target = source.with_name(f"{source.stem}-{before}-{time.strftime('%Y%m%d-%H%M%S')}.db")
+    restrict_file(target)
     with contextlib.closing(sqlite3.connect(source)) as reader, contextlib.closing(sqlite3.connect(target)) as writer:
         reader.backup(writer)
     return target

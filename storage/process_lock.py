@@ -1,6 +1,7 @@
-"""One process a data folder: SQLite's write-ahead log and our leases both rely on it.
+"""One process a SQLite database: its write-ahead log and our leases both rely on it.
 
-Knows: the lock file. Does not know: what the process does. The system frees the lock when the process dies, however it dies.
+Knows: the lock file beside the database. Does not know: what the process does. The system frees the lock when the
+process dies, however it dies.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from filelock import FileLock, Timeout
 class ProcessLock:
     """Held from `acquire` to `release`. The file names the holder, for the message to whoever comes second."""
 
-    def __init__(self, data_dir: Path) -> None:
-        self._pid_file = data_dir / "myna.pid"
-        self._lock = FileLock(data_dir / "myna.lock", blocking=False)
+    def __init__(self, database: Path) -> None:
+        self._pid_file = database.with_suffix(".pid")
+        self._lock = FileLock(database.with_suffix(".lock"), blocking=False)
 
     def acquire(self) -> bool:
-        """True if this process is now the only one; False if another holds the folder."""
+        """True if this process is now the only one; False if another holds the database."""
         try:
             self._lock.acquire()
         except Timeout:

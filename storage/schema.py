@@ -1,7 +1,7 @@
 """Every table, as SQLAlchemy Core. The migrations build the same schema; a test compares the two on both databases.
 
-Knows: columns, keys and indexes. Does not know: who reads or writes them; each aggregate has its module beside this one.
-All times are milliseconds since 1970 (UTC), taken from the database's clock; all ids are UUIDv7 in hex unless said otherwise.
+Knows: columns, keys and indexes. Does not know: who reads or writes them; each aggregate has its module beside this.
+All times are milliseconds since 1970 (UTC), by the database's clock; ids are UUIDv7 in hex unless said otherwise.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ inbox = sa.Table(
     sa.CheckConstraint("kind IN ('message', 'regenerate')", name="ck_inbox_kind"),
 )
 
-# One thing said. A reply carries the seq of the last message it answers, so `seq, rank` is the order of the conversation.
+# One thing said. A reply carries the seq of the last message it answers, so `seq, rank` is the conversation's order.
 message = sa.Table(
     "message",
     metadata,

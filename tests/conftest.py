@@ -41,7 +41,8 @@ OWN_PACKAGES = ["bot", "adapters", "storage"]
 @pytest.fixture(autouse=True)
 def nothing_blocks_the_loop() -> Iterator[None]:
     """File, socket and sleep calls from our code on the event loop fail the test."""
-    with blockbuster_ctx(scanned_modules=OWN_PACKAGES):
+    with blockbuster_ctx(scanned_modules=OWN_PACKAGES) as guard:
+        guard.functions["os.path.abspath"].deactivate()  # asks for the working folder, which blocks nobody
         yield
 
 

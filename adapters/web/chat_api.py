@@ -92,7 +92,7 @@ class ChatApi:
             accepted = await self._conversations.accept(self._workspace_id, _incoming(visitor, wanted))
         else:
             accepted = await self._regenerate(visitor, wanted.chat_id, wanted.reply_id)
-        return await self._stream(request, accepted.conversation_id, accepted.seq)
+        return await self._stream(request, accepted)
 
     async def _regenerate(self, visitor: str, chat_id: str, reply_id: str | None) -> Accepted:
         known = await self._conversations.find(self._workspace_id, CHANNEL, _key(visitor, chat_id))
@@ -109,7 +109,7 @@ class ChatApi:
         seq = await self._conversations.pending_seq(self._workspace_id, known.id)
         if seq is None:
             return web.Response(status=204)
-        return await self._stream(request, known.id, seq)
+        return await self._stream(request, Accepted(known.id, seq, duplicate=True))
 
     async def stop(self, request: web.Request) -> web.Response:
         known = await self._own_conversation(request)
@@ -124,11 +124,11 @@ class ChatApi:
         chat_id = parse_id(request.match_info["id"], "id")
         return await self._conversations.find(self._workspace_id, CHANNEL, _key(visitor, chat_id))
 
-    async def _stream(self, request: web.Request, conversation_id: str, seq: int) -> web.StreamResponse:
-        """Send the reply to message `seq` as it comes. A reader who leaves or is too slow stops nothing but this."""
+    async def _stream(self, request: web.Request, accepted: Accepted) -> web.StreamResponse:
+        """Send the reply to a message as it comes. A reader who leaves or is too slow stops nothing but this."""
         response = web.StreamResponse(headers=HEADERS | request.get("cors", {}))
         encoder = UiStream(html=request.query.get("html") == "1")
-        events = self._conversations.follow(self._workspace_id, conversation_id, seq)
+        events = self._conversations.follow(self._workspace_id, accepted)
         with self._metrics.streams.track_inprogress(), contextlib.suppress(ConnectionResetError, TimeoutError):
             await response.prepare(request)
             async with contextlib.aclosing(events):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import re
 import secrets
 import signal
@@ -18,13 +19,21 @@ from typing import TextIO
 from bot.conversation import Conversations
 from bot.errors import MynaError, NotFound
 from bot.live import Ended, LiveEvent, Started, Text
+from storage.database import StorageUnavailable
 from storage.values import Accepted, Conversation, Incoming, Sender, text_part
 
 CHANNEL = "console"
 PERSON = "console"
-HELP = "/new starts a new conversation, /history shows this one, /help shows this, /quit or Ctrl-D leaves. Ctrl-C stops a reply."
+HELP = (
+    "/new starts a new conversation, /history shows this one, /help shows this, /quit or Ctrl-D leaves. "
+    "Ctrl-C stops a reply."
+)
 # Colours, cursor moves and titles are for us to use, not for a model or for whoever wrote to it.
-_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[@-_]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_ESCAPES = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]"  # cursor and colours
+    r"|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?"  # titles, links and other strings, with what they carry
+    r"|\x1b[ -/]*[0-~]?|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+)
 
 
 def printable(text: str) -> str:
@@ -54,6 +63,8 @@ class Console:
                     await self._handle(line)
                 except MynaError as error:
                     self._say(f"{error.message}\n")
+                except StorageUnavailable as error:
+                    self._say(f"The database can't be used right now: {error}\n")
 
     async def _resume(self) -> None:
         """Go on with the last conversation, so that a restart forgets nothing."""
@@ -72,7 +83,7 @@ class Console:
         elif line == "/history":
             await self._print_history()
         elif line.startswith("/"):
-            self._say(f"{'' if line == '/help' else 'There is no such command. '}{HELP}\n")
+            self._say(f"{'' if line == '/help' else f'There is no command {printable(line)}. '}{HELP}\n")
         elif text := printable(line).strip():
             await self._print_reply(await self._conversations.accept(self._workspace_id, self._incoming(text)))
 
@@ -82,15 +93,20 @@ class Console:
         return Incoming(CHANNEL, self._key, Sender(PERSON), dedupe_key, (text_part(text),), external_id=message_id)
 
     async def _print_reply(self, accepted: Accepted) -> None:
-        self._replying = accepted
+        self._replying, shown, ended = accepted, False, False
         try:
             async for event in self._events(accepted):
                 if isinstance(event, Text):
                     self._say(printable(event.text))
-                elif isinstance(event, Started):
-                    self._say("\r")
+                    shown = True
+                elif isinstance(event, Started) and shown:
+                    self._say("\n[starting again]\n")
+                    shown = False
                 elif isinstance(event, Ended):
-                    self._say(" [stopped]\n" if event.state == "stopped" else "\n")
+                    self._say(_ending(event))
+                    ended = True
+            if not ended:
+                self._say("\n[Myna is stopping; the answer comes when it is back.]\n")
         finally:
             self._replying = None
 
@@ -140,12 +156,21 @@ class Console:
     async def _interrupt(self) -> None:
         if self._replying is None:
             self._say("\n(Ctrl-D or /quit leaves)\n> ")
-        else:
+            return
+        try:
             await self._conversations.stop(self._workspace_id, self._replying.conversation_id, None)
+        except (MynaError, StorageUnavailable) as error:
+            self._say(f"\n[The reply can't be stopped right now: {error}]\n")
 
     def _say(self, text: str) -> None:
         self._out.write(text)
         self._out.flush()
+
+
+def _ending(event: Ended) -> str:
+    if event.state == "stopped":
+        return " [stopped]\n"
+    return " [cut off at the longest reply]\n" if event.reason == "length" else "\n"
 
 
 def _new_key() -> str:
@@ -153,7 +178,7 @@ def _new_key() -> str:
 
 
 async def _read_line(source: TextIO) -> str | None:
-    """A line, or None at the end. The reading thread is a daemon: it can't be woken, and must not keep the program alive."""
+    """A line, or None at the end. The reading thread is a daemon: it can't be woken, and must not hold the program."""
     loop = asyncio.get_running_loop()
     result: asyncio.Future[str | None] = loop.create_future()
 
@@ -162,7 +187,10 @@ async def _read_line(source: TextIO) -> str | None:
             result.set_result(line)
 
     def read() -> None:
-        line = source.readline()
+        try:
+            line = source.readline()
+        except (OSError, ValueError):  # the terminal has gone, or the input was closed
+            line = ""
         with contextlib.suppress(RuntimeError):  # the loop may have ended meanwhile
             loop.call_soon_threadsafe(deliver, line or None)
 
@@ -172,4 +200,7 @@ async def _read_line(source: TextIO) -> str | None:
 
 async def chat(conversations: Conversations, workspace_id: str) -> None:
     """Chat on this terminal."""
+    for stream in (sys.stdin, sys.stdout):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a stray byte must not end the chat
     await Console(conversations, workspace_id, source=sys.stdin, out=sys.stdout).run()

@@ -28,7 +28,8 @@ from bot.generator import Generator, Sampling
 from bot.metrics import Metrics
 from bot.settings import Settings
 from storage import health, inbox, migrate, outbox
-from storage.database import Database, StorageUnavailable, sqlite_is_unsafe
+from storage.database import Database, StorageUnavailable
+from storage.engines import sqlite_file, sqlite_is_unsafe
 from storage.process_lock import ProcessLock
 from storage.schema import DEFAULT_WORKSPACE
 
@@ -98,16 +99,25 @@ def reply_policy(settings: Settings, pushed_channels: frozenset[str] = frozenset
 
 @contextlib.contextmanager
 def exclusive_use(settings: Settings) -> Iterator[None]:
-    """The data folder's lock, where the database allows one process only. Raises `AlreadyRunning`."""
-    settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if not settings.resolved_database_url.startswith("sqlite"):
+    """The database's lock, where it allows one process only. Raises `AlreadyRunning`."""
+    database = sqlite_file(settings.resolved_database_url)
+    lock = ProcessLock(database) if database is not None else None
+    try:
+        for folder in [settings.data, *([database.parent] if database is not None else [])]:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        alone = lock is None or lock.acquire()
+    except OSError as error:
+        raise MynaError(
+            f"Myna can't write in {error.filename}: {error.strerror}. "
+            "Choose another folder with MYNA_DATA or MYNA_DATABASE_URL."
+        ) from error
+    if lock is None:
         yield
         return
-    lock = ProcessLock(settings.data)
-    if not lock.acquire():
+    if not alone:
         raise AlreadyRunning(
-            f"Another Myna (process {lock.holder()}) already uses {settings.data}. Stop it first, give this one its own "
-            "folder with MYNA_DATA, or let both share a PostgreSQL database with MYNA_DATABASE_URL."
+            f"Another Myna (process {lock.holder()}) already uses {database}. Stop it first, give this one a data "
+            "folder of its own with MYNA_DATA, or let both share a PostgreSQL database with MYNA_DATABASE_URL."
         )
     try:
         yield
@@ -136,30 +146,42 @@ def _backup_note(done: migrate.Migrated) -> str:
 async def running_agent(
     settings: Settings, generator: Generator, posters: dict[str, Poster] | None = None
 ) -> AsyncIterator[Agent]:
-    """An agent that works: its database migrated, its tasks watched. A task that fails ends the `async with` with its error."""
+    """An agent that works, on a migrated database, its tasks watched: one that fails ends the `async with`."""
     database, metrics = Database(settings.resolved_database_url), Metrics()
     conversations = Conversations(database, generator, reply_policy(settings, frozenset(posters or {})), metrics)
-    delivery = Delivery(database, posters or {})
+    delivery = Delivery(database, posters or {}, lease_seconds=settings.lease_seconds)
     agent = Agent(settings, database, generator, conversations, delivery, metrics, DEFAULT_WORKSPACE)
-    if not database.many_processes:
-        await database.write(inbox.free_all_leases, None)
-        await database.write(outbox.free_all_leases, None)
     tasks: list[Coroutine[Any, Any, None]] = [conversations.work(), conversations.keep_leases()]
     if posters:
         tasks.append(delivery.work())
+    failure: Exception | None = None
     try:
+        if not database.many_processes:
+            await _free_all_leases(database)
         async with asyncio.TaskGroup() as group:
             started = [group.create_task(task) for task in tasks]
             try:
                 yield agent
                 await conversations.drain(settings.grace_seconds)
                 await delivery.drain()
+            except Exception as error:  # the caller's own, to be raised as it is and not inside a group
+                failure = error
             finally:
                 for task in started:
                     task.cancel()
     finally:
         await generator.close()
         await database.close()
+    if failure is not None:
+        raise failure
+
+
+async def _free_all_leases(database: Database) -> None:
+    try:
+        await database.write(inbox.free_all_leases, None)
+        await database.write(outbox.free_all_leases, None)
+    except StorageUnavailable as error:
+        raise Unavailable(f"The database can't be used: {error}") from error
 
 
 def make_web_app(agent: Agent) -> web.Application:
@@ -174,13 +196,16 @@ def make_web_app(agent: Agent) -> web.Application:
 
 
 def _stored_secret(data: Path) -> str:
-    """The signing key of this installation, made at the first start. It must outlive restarts, or visitors lose their chats."""
+    """The signing key of this installation, made at the first start; it outlives restarts, or people lose their chats.
+
+    It is written under another name first: a file cut short by a crash would sign everybody's cookies with nothing.
+    """
     path = data / "secret.key"
-    with (
-        contextlib.suppress(FileExistsError),
-        os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file,
-    ):
-        file.write(secrets.token_urlsafe(32))
+    if not path.is_file() or not path.read_text(encoding="utf-8").strip():
+        draft = data / f".secret-{secrets.token_hex(4)}"
+        with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(32))
+        draft.replace(path)
     return path.read_text(encoding="utf-8").strip()
 
 
@@ -214,11 +239,13 @@ async def _listen(runner: web.AppRunner, settings: Settings) -> str:
     try:
         await site.start()
     except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise MynaError(
-            f"Myna can't listen on {settings.host}:{settings.port}: {error.strerror}. Choose another MYNA_PORT."
+            f"Myna can't listen on {settings.host}:{settings.port} ({reason}). "
+            "Stop the program that listens there, or choose another MYNA_PORT or MYNA_HOST."
         ) from error
     host, port = runner.addresses[0][:2]
-    return f"http://{host}:{port}"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _stop_on_signals() -> asyncio.Event:

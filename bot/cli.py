@@ -1,6 +1,7 @@
 """The `myna` command.
 
-Knows: names of commands and their options, exit codes (0 done, 1 failed, 2 wrong use). Does not know: how anything is done.
+Knows: names of commands and their options, exit codes (0 done, 1 failed, 2 wrong use). Does not know: how anything is
+done.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from bot.errors import MynaError, SettingsError
+from bot.generator import Generator
 from bot.settings import Settings, describe_settings, load_settings
 
 Command = Callable[[Settings, argparse.Namespace], int]
@@ -30,9 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = load_settings(os.environ)
         _set_up_logging(settings.log_level)
         command: Command = arguments.command
-        return command(settings, arguments)
+        code = command(settings, arguments)
+        sys.stdout.flush()
+        return code
     except SettingsError as error:
-        _say(error.message)
+        _say(f"myna: {error.message}")
         return 2
     except MynaError as error:
         _say(f"myna: {error.message}")
@@ -40,8 +44,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BaseExceptionGroup as group:
         _say(f"myna: {_first_error(group)}")
         return 1
-    except (KeyboardInterrupt, BrokenPipeError):
+    except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone; without this, Python would complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        logging.getLogger("myna").debug("the command failed", exc_info=True)
+        _say(f"myna: {error.filename}: {error.strerror}" if error.filename else f"myna: {error}")
+        return 1
 
 
 def _first_error(group: BaseExceptionGroup[BaseException]) -> str:
@@ -68,8 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     pull = _add(model, "pull", "fetch a model, or make the starter model", _model_pull, reports=True)
     pull.add_argument("name", nargs="?", help="default: MYNA_MODEL")
     _add(model, "list", "list the models in MYNA_DATA", _model_list, reports=True)
-    export = _add(commands, "export", "print all conversations as JSON lines", _export, reports=True)
+    export = _add(commands, "export", "print all conversations as JSON lines", _export)
     export.add_argument("--out", type=Path, metavar="FILE", help="write to a file instead")
+    export.add_argument("--json", action="store_true", help="with --out: print one JSON value for programs")
     export.add_argument(
         "--since", type=_moment, default=0, metavar="DATE", help="only those used since, like 2026-11-22"
     )
@@ -89,9 +102,9 @@ def _add(commands: Any, name: str, help: str, command: Command, *, reports: bool
 def _moment(text: str) -> int:
     try:
         moment = datetime.datetime.fromisoformat(text)
-    except ValueError:
+        return round(moment.astimezone(datetime.UTC).timestamp() * 1000)
+    except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(f"{text!r} is not a date like 2026-11-22 or 2026-11-22T10:30") from None
-    return round(moment.astimezone(datetime.UTC).timestamp() * 1000)
 
 
 def _say(text: str) -> None:
@@ -123,8 +136,7 @@ def _chat(settings: Settings, _: argparse.Namespace) -> int:
     from adapters import console
     from bot import app
 
-    async def run() -> None:
-        generator = app.make_generator(settings, _say)
+    async def run(generator: Generator) -> None:
         async with app.running_agent(settings, generator) as agent:
             _say("Loading the model ...")
             await generator.start()
@@ -132,7 +144,7 @@ def _chat(settings: Settings, _: argparse.Namespace) -> int:
 
     with app.exclusive_use(settings):
         app.migrate_database(settings, _say)
-        asyncio.run(run())
+        asyncio.run(run(app.make_generator(settings, _say)))
     return 0
 
 
@@ -145,7 +157,7 @@ def _migrate(settings: Settings, arguments: argparse.Namespace) -> int:
     if arguments.json:
         _print({"before": done.before, "after": done.after, "backup": backup})
     elif done.before == done.after:
-        _print(f"The database is up to date ({done.after}).")
+        _print(f"The database is up to date (revision {done.after}).")
     return 0
 
 
@@ -176,11 +188,15 @@ def _export(settings: Settings, arguments: argparse.Namespace) -> int:
     if arguments.out is None:
         count = asyncio.run(_write_export(settings, arguments, sys.stdout))
     else:
+        draft = arguments.out.with_name(arguments.out.name + ".part")
         try:
-            with arguments.out.open("w", encoding="utf-8") as file:
+            with draft.open("w", encoding="utf-8") as file:
                 count = asyncio.run(_write_export(settings, arguments, file))
+            draft.replace(arguments.out)
         except OSError as error:
             raise MynaError(f"{arguments.out} can't be written: {error.strerror}") from error
+        finally:
+            draft.unlink(missing_ok=True)  # an export that fails leaves an earlier one as it was
     if arguments.json and arguments.out is not None:
         _print({"conversations": count, "file": str(arguments.out)})
     else:
@@ -190,6 +206,7 @@ def _export(settings: Settings, arguments: argparse.Namespace) -> int:
 
 async def _write_export(settings: Settings, arguments: argparse.Namespace, file: TextIO) -> int:
     from bot.export import export_rows
+    from storage import migrate
     from storage.database import Database, StorageUnavailable
     from storage.schema import DEFAULT_WORKSPACE
 
@@ -198,6 +215,12 @@ async def _write_export(settings: Settings, arguments: argparse.Namespace, file:
         database = Database(settings.resolved_database_url, read_only=True)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(database.close)
+            found, needed = await database.read(migrate.revisions, None)
+            if found != needed:
+                raise MynaError(
+                    f"The database is at revision {found or 'none'}, and this Myna needs {needed}. "
+                    "Run `myna migrate` first."
+                )
             rows = export_rows(database, DEFAULT_WORKSPACE, since_ms=arguments.since, channel=arguments.channel)
             async for row in rows:
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -1,7 +1,7 @@
 """The path of a message: accept -> claim -> reply -> complete, readable on one screen.
 
-Knows: when a message counts as accepted, who answers it, how a turn can end. Does not know: channels' protocols, how text is
-made, SQL. No transaction is open while the model works.
+Knows: when a message counts as accepted, who answers it, how a turn can end. Does not know: channels' protocols, how
+text is made, SQL. No transaction is open while the model works.
 """
 
 from __future__ import annotations
@@ -26,16 +26,19 @@ from bot.live import Batch, Ended, Live, LiveTurn, Started, Text, Waiting, wait_
 from bot.metrics import Metrics
 from bot.prompt import PromptBudget, build_prompt
 from storage import conversations, inbox
-from storage.database import Database, StorageUnavailable, new_id
-from storage.values import Accepted, Conversation, Incoming, Lease, Message, Reply
+from storage.database import Database, StorageUnavailable
+from storage.values import Accepted, Conversation, Incoming, Lease, Message, Reply, new_id
 
 log = logging.getLogger("myna.conversation")
 
 MAX_MESSAGES_AT_ONCE = 20
 HEAD_ONLY_AFTER_ATTEMPTS = 2
 MAX_ATTEMPTS = 5
+FIRST_RETRY_SECONDS = 0.1
 POLL_SECONDS = 0.5
+MAX_POLL_SECONDS = 4.0
 SIGN_OF_LIFE_SECONDS = 15.0
+MAX_EPOCH_DIGITS = 18  # what the database's integers hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ class Conversations:
         with self._taking(f"the message of {incoming.channel}"):
             accepted = await self._database.write(inbox.accept, workspace_id, incoming)
         self._note_accepted(accepted, incoming.channel, edited=incoming.replaces is not None)
+        self._look_for_work_in(incoming.burst_wait_ms / 1000)
         return accepted
 
     async def regenerate(self, workspace_id: str, known: Conversation, reply_id: str, dedupe_key: str) -> Accepted:
@@ -88,6 +92,7 @@ class Conversations:
         with self._taking("the retry"):
             accepted = await self._database.write(inbox.accept_regenerate, workspace_id, known, reply_id, dedupe_key)
         self._note_accepted(accepted, known.channel, edited=False)
+        self._look_for_work_in(0)
         return accepted
 
     @contextlib.contextmanager
@@ -109,7 +114,9 @@ class Conversations:
         self._metrics.accepted.labels(channel).inc()
         if turn := self._live.get(accepted.conversation_id):
             turn.interrupt("lost" if edited else "more")
-        self._work_waits.set()
+
+    def _look_for_work_in(self, seconds: float) -> None:
+        asyncio.get_running_loop().call_later(seconds, self._work_waits.set)
 
     # 2. Claim: one worker at a time for each conversation.
 
@@ -177,13 +184,15 @@ class Conversations:
 
     async def _turn(self, lease: Lease) -> None:
         last_seq, takes_more = self._last_to_answer(lease, lease.enq_seq)
-        turn = LiveTurn(lease.reply_id, lease.conversation_id, last_seq, takes_more)
+        turn = LiveTurn(lease.reply_id, lease.conversation_id, lease.done_seq + 1, last_seq, takes_more)
         self._live.open(turn)
         self._metrics.running.inc()
         started = time.monotonic()
         try:
             answer = await self._make_reply(lease, turn, started)
             await self._complete(lease, answer)
+            if not turn.pieces and answer.text:
+                turn.add(answer.text)  # a refusal or an apology was not streamed
             turn.end(Ended(answer.state, answer.finish_reason))
             self._count(lease, answer)
         except inbox.Fenced:
@@ -196,7 +205,7 @@ class Conversations:
             await self._give_back(lease, getattr(error, "retry_after", 1.0), "unavailable", count_attempt=False)
         except Exception:
             log.exception("turn %s failed at attempt %d", lease.reply_id, lease.attempts)
-            await self._give_back(lease, 0.25 * 2**lease.attempts, "failed", count_attempt=True)
+            await self._give_back(lease, FIRST_RETRY_SECONDS * 2**lease.attempts, "failed", count_attempt=True)
         finally:
             self._metrics.running.dec()
             self._live.close(turn)
@@ -318,6 +327,7 @@ class Conversations:
             await self._database.write(
                 inbox.release, lease.workspace_id, lease, round(delay * 1000), count_attempt=count_attempt
             )
+        self._look_for_work_in(delay)
 
     def _count(self, lease: Lease, answer: Reply) -> None:
         self._metrics.replies.labels(lease.channel, answer.state).inc()
@@ -331,26 +341,27 @@ class Conversations:
     # Watching, stopping, reading.
 
     async def follow(self, workspace_id: str, accepted: Accepted) -> AsyncGenerator[Batch, None]:
-        """The reply to an accepted message, from its start: live if it is made here, else as soon as it is stored.
+        """The reply to an accepted message, from its start: live if it is made here, else some time after it is stored.
 
         Ends without `Ended` only when this process shuts down first.
         """
         conversation_id, seq = accepted.conversation_id, accepted.seq
         may_be_stored = accepted.duplicate
         with self._live.watch(conversation_id) as arrived:
-            last_sign = time.monotonic()
+            last_sign, patience = time.monotonic(), POLL_SECONDS
             while not self._closed:
-                turn = self._live.get(conversation_id)
-                if turn is not None and turn.last_seq >= seq:
-                    async for batch in turn.read(SIGN_OF_LIFE_SECONDS):
+                if (turn := self._live.find(conversation_id, seq)) is not None:
+                    async for batch in turn.read(seq, SIGN_OF_LIFE_SECONDS):
                         yield batch
-                    if isinstance(turn.ended, Ended):
-                        return
+                        if isinstance(batch[-1], Ended):
+                            return
                 elif may_be_stored and (reply := await self._stored_reply(workspace_id, conversation_id, seq)):
                     yield Started(reply.id), Text(reply.text), Ended(reply.reply_state or "answered")
                     return
-                may_be_stored = not await wait_for(arrived, POLL_SECONDS) or self._live.get(conversation_id) is None
+                if not await wait_for(arrived, patience):
+                    patience = min(patience * 2, MAX_POLL_SECONDS)
                 arrived.clear()
+                may_be_stored = self._live.get(conversation_id) is None
                 if time.monotonic() - last_sign >= SIGN_OF_LIFE_SECONDS:
                     last_sign = time.monotonic()
                     yield (Waiting(),)
@@ -366,7 +377,7 @@ class Conversations:
         epoch = None
         if reply_id is not None:
             owner, _, number = reply_id.rpartition("-")
-            if owner != conversation_id or not number.isdecimal():
+            if owner != conversation_id or not number.isdecimal() or len(number) > MAX_EPOCH_DIGITS:
                 return False
             epoch = int(number)
         stopped = await self._database.write(inbox.stop, workspace_id, conversation_id, epoch)

@@ -1,7 +1,7 @@
-"""Posting stored replies to channels that must be called, such as Slack: in order, retried, never twice when it can be known.
+"""Posting stored replies to channels that must be called, such as Slack: in order, retried, never knowingly twice.
 
-Knows: the outbox and what each answer of a channel means for it. Does not know: how a channel is called; an adapter gives a
-`Poster`. A post whose outcome is unknown is looked for at the channel before anything is posted again.
+Knows: the outbox and what each answer of a channel means for it. Does not know: how a channel is called; an adapter
+gives a `Poster`. A post whose outcome is unknown is looked for at the channel before anything is posted again.
 """
 
 from __future__ import annotations
@@ -12,14 +12,12 @@ import logging
 from typing import Protocol
 
 from storage import outbox
-from storage.database import Database, StorageUnavailable, new_id
+from storage.database import Database, StorageUnavailable
 from storage.outbox import SendLease
-from storage.values import Outgoing
+from storage.values import Outgoing, new_id
 
 log = logging.getLogger("myna.delivery")
 
-LEASE_MS = 60_000
-POST_TIMEOUT_SECONDS = 30.0
 MAX_ATTEMPTS = 8
 POLL_SECONDS = 0.5
 MOST_AT_ONCE = 32
@@ -56,17 +54,22 @@ class Poster(Protocol):
 class Delivery:
     """Sends what is in the outbox, any number of conversations at once, one post at a time in each."""
 
-    def __init__(self, database: Database, posters: dict[str, Poster], *, worker: str | None = None) -> None:
+    def __init__(
+        self, database: Database, posters: dict[str, Poster], *, lease_seconds: float = 15.0, worker: str | None = None
+    ) -> None:
         self._database = database
         self._posters = posters
         self._worker = worker or new_id()
+        self._lease_ms = round(lease_seconds * 1000)
+        # A post must be over before another process may think that its sender is dead.
+        self._post_seconds = lease_seconds * 2 / 3
         self._sending: set[asyncio.Task[None]] = set()
 
     async def work(self) -> None:
         """Send until cancelled. Run it as one task."""
         while True:
             with contextlib.suppress(StorageUnavailable):
-                for lease in await self._database.write(outbox.claim, None, self._worker, MOST_AT_ONCE, LEASE_MS):
+                for lease in await self._database.write(outbox.claim, None, self._worker, MOST_AT_ONCE, self._lease_ms):
                     task = asyncio.create_task(self._send_all(lease), name=f"send-{lease.conversation_id}")
                     self._sending.add(task)
                     task.add_done_callback(self._sending.discard)
@@ -75,12 +78,12 @@ class Delivery:
     async def drain(self) -> None:
         """Wait for posts that have begun: between posting and recording nothing may be cut off."""
         if self._sending:
-            await asyncio.wait(set(self._sending), timeout=POST_TIMEOUT_SECONDS)
+            await asyncio.wait(set(self._sending), timeout=self._post_seconds)
 
     async def _send_all(self, lease: SendLease) -> None:
         delay = 0.0
         try:
-            while outgoing := await self._database.write(outbox.intend, lease.workspace_id, lease, LEASE_MS):
+            while outgoing := await self._database.write(outbox.intend, lease.workspace_id, lease, self._lease_ms):
                 delay = await self._send(outgoing)
                 if delay:
                     break
@@ -112,7 +115,7 @@ class Delivery:
         poster = self._posters.get(outgoing.channel)
         if poster is None:
             raise Never(f"no adapter posts to {outgoing.channel}")
-        async with asyncio.timeout(POST_TIMEOUT_SECONDS):
+        async with asyncio.timeout(self._post_seconds):
             if outgoing.state == "sending" and (found := await poster.find(outgoing)):
                 return found
             return await poster.post(outgoing)

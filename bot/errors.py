@@ -1,7 +1,7 @@
 """The errors that people and callers see. Each class's docstring is its default message.
 
-Knows: what went wrong and the numbers that belong to it. Does not know: HTTP, Slack, SQL; adapters choose how to show an
-error, and nothing here carries a secret or a stack trace.
+Knows: what went wrong and the numbers that belong to it. Does not know: HTTP, Slack, SQL; adapters choose how to show
+an error. Nothing here carries a secret or a stack trace.
 """
 
 from __future__ import annotations

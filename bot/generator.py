@@ -38,7 +38,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the next token is chosen. `temperature=0` is greedy; `top_k=0`, `top_p=1`, `min_p=0` switch those filters off."""
+    """How the next token is chosen. `temperature=0` is greedy; `top_k=0`, `top_p=1`, `min_p=0` filter nothing."""
 
     max_tokens: int = 512
     temperature: float = 0.0

@@ -42,6 +42,8 @@ class Waiting:
     """Nothing new for a while; the connection may want a sign of life."""
 
 
+MAX_ENDED = 256
+
 LiveEvent = Started | Text | Ended | Waiting
 Batch = tuple[LiveEvent, ...]
 
@@ -52,10 +54,11 @@ _FORCE: dict[Interruption | None, int] = {None: 0, "more": 1, "stop": 2, "lost":
 
 @dataclass(eq=False)
 class LiveTurn:
-    """One running reply. The worker writes, any number of readers read from the beginning."""
+    """One running reply, to the messages `first_seq` to `last_seq`. One worker writes, any number of readers read."""
 
     reply_id: str
     conversation_id: str
+    first_seq: int
     last_seq: int
     takes_more: bool = True
     pieces: list[str] = field(default_factory=list)
@@ -68,6 +71,9 @@ class LiveTurn:
     @property
     def text(self) -> str:
         return "".join(self.pieces)
+
+    def answers(self, seq: int) -> bool:
+        return self.first_seq <= seq <= self.last_seq
 
     def add(self, text: str) -> None:
         self.pieces.append(text)
@@ -98,14 +104,16 @@ class LiveTurn:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def read(self, patience: float) -> AsyncIterator[Batch]:
+    async def read(self, seq: int, patience: float) -> AsyncIterator[Batch]:
         """All from the start on, until the turn has ended. `Waiting` after each `patience` seconds of silence.
 
-        What has come meanwhile is given together, so that a reader that falls behind catches up in one step.
+        What has come meanwhile is given together, so that a reader that falls behind catches up in one step. Ends
+        early if the turn turns out not to answer message `seq`.
         """
         position, restarts = 0, -1
-        while True:
-            changed = self._changed
+        while self.answers(seq):
+            # What is seen before the `yield` counts until after it: more may come while a slow reader takes its time.
+            changed, ended = self._changed, self.ended
             batch: list[LiveEvent] = []
             if restarts != self.restarts:
                 position, restarts = 0, self.restarts
@@ -113,11 +121,11 @@ class LiveTurn:
             if position < len(self.pieces):
                 batch.append(Text("".join(self.pieces[position:])))
                 position = len(self.pieces)
-            if isinstance(self.ended, Ended):
-                batch.append(self.ended)
+            if isinstance(ended, Ended):
+                batch.append(ended)
             if batch:
                 yield tuple(batch)
-            if self.ended is not None:
+            if ended is not None:
                 return
             if changed is self._changed and not await wait_for(changed, patience):
                 yield (Waiting(),)
@@ -134,10 +142,11 @@ async def wait_for(event: asyncio.Event, seconds: float) -> bool:
 
 
 class Live:
-    """The running turns of this process, by conversation."""
+    """The running turns of this process, by conversation, and the last few that ended, for readers who come late."""
 
     def __init__(self) -> None:
         self._turns: dict[str, LiveTurn] = {}
+        self._ended: dict[str, LiveTurn] = {}
         self._arrivals: dict[str, set[asyncio.Event]] = {}
 
     def __len__(self) -> int:
@@ -145,6 +154,11 @@ class Live:
 
     def get(self, conversation_id: str) -> LiveTurn | None:
         return self._turns.get(conversation_id)
+
+    def find(self, conversation_id: str, seq: int) -> LiveTurn | None:
+        """The turn that answers a message, if it runs or has just ended."""
+        turns = (self._turns.get(conversation_id), self._ended.get(conversation_id))
+        return next((turn for turn in turns if turn is not None and turn.answers(seq)), None)
 
     def turns(self) -> list[LiveTurn]:
         return list(self._turns.values())
@@ -165,6 +179,11 @@ class Live:
             del self._turns[turn.conversation_id]
         if turn.ended is None:
             turn.end("abandoned")
+            return
+        self._ended.pop(turn.conversation_id, None)
+        self._ended[turn.conversation_id] = turn
+        if len(self._ended) > MAX_ENDED:
+            del self._ended[next(iter(self._ended))]
 
     def _announce(self, turn: LiveTurn) -> None:
         for waiter in self._arrivals.get(turn.conversation_id, ()):

@@ -14,7 +14,7 @@ from storage.values import Message
 
 Encode = Callable[[Sequence[ChatMessage]], Awaitable[Prompt]]
 
-# A reply that only told the person about a failure teaches the model to fail.
+# An apology teaches the model to apologise, and what it failed at once would make it fail at all that follows.
 UNSEEN_STATES = {"failed", "refused"}
 
 
@@ -40,7 +40,7 @@ async def build_prompt(
     Raises `TooLarge` with the limit in tokens when the system prompt and `asked` alone do not fit.
     """
     newest = to_chat(asked)
-    turns = split_turns(to_chat([one for one in history if one.reply_state not in UNSEEN_STATES]))
+    turns = split_turns(to_chat(without_failures(history)))
     limit = budget.prompt_tokens
 
     async def with_last(count: int) -> Prompt:
@@ -60,6 +60,18 @@ async def build_prompt(
             too_many = count
         count = (fits + too_many) // 2
     return best
+
+
+def without_failures(history: Sequence[Message]) -> list[Message]:
+    """The history without replies that failed or were refused, and without the messages they were to answer."""
+    kept: list[Message] = []
+    for one in history:
+        if one.reply_state not in UNSEEN_STATES:
+            kept.append(one)
+            continue
+        while kept and kept[-1].author == "person":
+            kept.pop()
+    return kept
 
 
 def to_chat(messages: Sequence[Message]) -> list[ChatMessage]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import context
 
-from storage.database import sqlite_engine
+from storage.engines import sqlite_engine
 from storage.schema import metadata
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import bindparam
 
-from storage.database import Transaction, new_id, now_ms, scoped
 from storage.schema import conversation, conversation_work, identity, message, person, reply
-from storage.values import Conversation, Incoming, Message, Sender, text_of
+from storage.transaction import Transaction, now_ms, scoped
+from storage.values import Conversation, Incoming, Message, Sender, new_id, text_of
 
 MAX_TITLE_CHARS = 80
 

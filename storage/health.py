@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from storage.database import Database, StorageUnavailable, Transaction, across_workspaces
+from storage.database import Database, StorageUnavailable
 from storage.schema import workspace
+from storage.transaction import Transaction, across_workspaces
 
 _ANY = across_workspaces(sa.select(workspace.c.id).limit(1))
 

@@ -13,9 +13,9 @@ from sqlalchemy import bindparam
 
 from storage import outbox
 from storage.conversations import place
-from storage.database import Rollback, Transaction, across_workspaces, new_id, now_ms, scoped
 from storage.schema import conversation_work, dead_letter, inbox, message, reply
-from storage.values import Accepted, Conversation, Incoming, Lease, Reply, text_part
+from storage.transaction import Rollback, Transaction, across_workspaces, now_ms, scoped
+from storage.values import Accepted, Conversation, Incoming, Lease, Reply, new_id, text_part
 
 MAX_BURST_WAIT_MS = 4_000
 
@@ -86,7 +86,7 @@ def accept(tx: Transaction, incoming: Incoming) -> Accepted:
     seq = _append(
         tx, conversation_id, incoming.channel, "message", incoming.dedupe_key, incoming.event_id, incoming.burst_wait_ms
     )
-    tx.execute(
+    tx.insert(
         _INSERT_MESSAGE, id=new_id(), conversation_id=conversation_id, seq=seq, rank=0, author="person",
         person_id=person_id, external_id=incoming.external_id, parts=list(incoming.parts),
     )  # fmt: skip
@@ -248,13 +248,13 @@ def complete(tx: Transaction, lease: Lease, answer: Reply, pushed_to: str | None
         if tx.execute(_FIND_REPLY, reply_id=lease.reply_id).first():
             return False
         raise Fenced
-    tx.execute(
+    tx.insert(
         _INSERT_MESSAGE, id=lease.reply_id, conversation_id=lease.conversation_id, seq=answer.last_seq, rank=1,
         author="bot", person_id=None, external_id=None, parts=[text_part(answer.text)],
     )  # fmt: skip
-    tx.execute(_INSERT_REPLY, **_reply_row(lease, answer))
+    tx.insert(_INSERT_REPLY, **_reply_row(lease, answer))
     if answer.state == "failed":
-        tx.execute(
+        tx.insert(
             _INSERT_DEAD_LETTER, id=new_id(), conversation_id=lease.conversation_id, first_seq=lease.done_seq + 1,
             last_seq=answer.last_seq, error=answer.error or "",
         )  # fmt: skip

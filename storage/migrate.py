@@ -18,7 +18,9 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from storage.database import StorageUnavailable, Transaction, restrict_file, sqlite_engine
+from storage.database import StorageUnavailable
+from storage.engines import restrict_file, sqlite_engine
+from storage.transaction import Transaction
 
 PG_LOCK_KEY = 0x4D796E61  # "Myna", so that two processes that start together don't both migrate
 

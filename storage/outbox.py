@@ -12,8 +12,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import bindparam
 
-from storage.database import Transaction, across_workspaces, now_ms, scoped
 from storage.schema import conversation, conversation_send, outbox
+from storage.transaction import Transaction, across_workspaces, now_ms, scoped
 from storage.values import Lease, Outgoing, Reply
 
 send = conversation_send.c
@@ -43,7 +43,7 @@ _ENSURE_SENDER = scoped(_ensure_sender)
 def enqueue(tx: Transaction, lease: Lease, answer: Reply, channel: str) -> None:
     """Queue a reply for posting, in the transaction that writes it."""
     tx.execute(_ENSURE_SENDER, conversation_id=lease.conversation_id)
-    tx.execute(
+    tx.insert(
         _INSERT, id=f"{lease.reply_id}.0", conversation_id=lease.conversation_id, reply_id=lease.reply_id,
         last_seq=answer.last_seq, part=0, channel=channel, body={"text": answer.text, "state": answer.state},
         state="pending",

@@ -1,10 +1,12 @@
-"""What storage takes and gives: frozen values, apart from the rows they are kept in.
+"""What storage takes and gives: frozen values, apart from the rows they are kept in, and ids.
 
 Knows: shapes. Does not know: SQL, channels' protocols, the model.
 """
 
 from __future__ import annotations
 
+import secrets
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,6 +14,13 @@ from typing import Any, Literal
 Author = Literal["person", "bot", "agent"]
 ReplyState = Literal["answered", "stopped", "refused", "failed"]
 Part = Mapping[str, Any]
+
+
+def new_id() -> str:
+    """A UUIDv7 (RFC 9562) in hex: 48 bits of milliseconds, then random bits, so that ids sort by age."""
+    random = secrets.randbits(74)
+    value = (time.time_ns() // 1_000_000) << 80 | 0x7 << 76 | (random >> 62) << 64 | 0b10 << 62 | random & (1 << 62) - 1
+    return f"{value:032x}"
 
 
 def text_part(text: str) -> Part:

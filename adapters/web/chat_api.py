@@ -15,14 +15,14 @@ from typing import Any
 from aiohttp import web
 
 from adapters.web.markdown import render_markdown
-from adapters.web.parsing import SubmitRequest, parse_chat, parse_id, read_json
+from adapters.web.parsing import RegenerateRequest, SubmitRequest, parse_chat, parse_id, read_json
 from adapters.web.ui_stream import HEADERS, UiStream
-from adapters.web.visitors import Visitors
+from adapters.web.visitors import CORS, Visitors
 from bot.conversation import Conversations
-from bot.errors import Conflict, InvalidInput
+from bot.errors import Conflict, InvalidInput, NotFound
 from bot.live import Batch
 from bot.metrics import Metrics
-from storage.values import Accepted, Conversation, Incoming, Message, Sender, text_part
+from storage.values import Accepted, Conversation, Incoming, Message, Sender, new_id, text_part
 
 CHANNEL = "web"
 SLOW_READER_SECONDS = 30.0
@@ -89,18 +89,32 @@ class ChatApi:
         visitor = self._visitors.identify(request)
         wanted = parse_chat(await read_json(request), self._page.max_message_chars)
         if isinstance(wanted, SubmitRequest):
-            accepted = await self._conversations.accept(self._workspace_id, _incoming(visitor, wanted))
+            accepted = await self._accept(visitor, wanted)
         else:
-            accepted = await self._regenerate(visitor, wanted.chat_id, wanted.reply_id)
+            accepted = await self._regenerate(visitor, wanted)
         return await self._stream(request, accepted)
 
-    async def _regenerate(self, visitor: str, chat_id: str, reply_id: str | None) -> Accepted:
-        known = await self._conversations.find(self._workspace_id, CHANNEL, _key(visitor, chat_id))
-        if reply_id is None:
-            replies = await self._conversations.history(self._workspace_id, known.id)
-            if not replies or replies[-1].author != "bot":
-                raise Conflict("There is no reply to be given again.")
-            reply_id = replies[-1].id
+    async def _accept(self, visitor: str, wanted: SubmitRequest) -> Accepted:
+        return await self._conversations.accept(self._workspace_id, _incoming(visitor, wanted))
+
+    async def _regenerate(self, visitor: str, wanted: RegenerateRequest) -> Accepted:
+        """Another reply; or the first one, if the message never came here or its reply is still being made."""
+        try:
+            known = await self._conversations.find(self._workspace_id, CHANNEL, _key(visitor, wanted.chat_id))
+            said = await self._conversations.history(self._workspace_id, known.id)
+        except NotFound:
+            if wanted.asked is None:
+                raise
+            return await self._accept(visitor, wanted.asked)
+        if wanted.asked is not None and all(one.external_id != wanted.asked.message_id for one in said):
+            return await self._accept(visitor, wanted.asked)
+        pending = await self._conversations.pending_seq(self._workspace_id, known.id)
+        if pending is not None:
+            return Accepted(known.id, pending, duplicate=True)
+        asked = next((one for one in reversed(said) if one.author == "person"), None)
+        if asked is None:
+            raise Conflict("There is no reply to be given again.")
+        reply_id = said[-1].id if wanted.target in (None, asked.external_id) else wanted.target
         dedupe_key = f"{CHANNEL}:{known.external_id}:again:{reply_id}"
         return await self._conversations.regenerate(self._workspace_id, known, reply_id, dedupe_key)
 
@@ -126,26 +140,37 @@ class ChatApi:
 
     async def _stream(self, request: web.Request, accepted: Accepted) -> web.StreamResponse:
         """Send the reply to a message as it comes. A reader who leaves or is too slow stops nothing but this."""
-        response = web.StreamResponse(headers=HEADERS | request.get("cors", {}))
+        response = web.StreamResponse(headers=HEADERS | request.get(CORS, {}))
         encoder = UiStream(html=request.query.get("html") == "1")
         events = self._conversations.follow(self._workspace_id, accepted)
-        with self._metrics.streams.track_inprogress(), contextlib.suppress(ConnectionResetError, TimeoutError):
+        with self._metrics.streams.track_inprogress(), contextlib.suppress(ConnectionResetError):
             await response.prepare(request)
             async with contextlib.aclosing(events):
-                await response.write_eof(await self._send(response, encoder, events))
+                try:
+                    await self._send(response, encoder, events)
+                except TimeoutError:
+                    _hang_up(request)
         return response
 
-    async def _send(
-        self, response: web.StreamResponse, encoder: UiStream, events: AsyncGenerator[Batch, None]
-    ) -> bytes:
-        """Write all but the last bytes, which are returned to be sent together with the end."""
+    async def _send(self, response: web.StreamResponse, encoder: UiStream, events: AsyncGenerator[Batch, None]) -> None:
+        """Write the whole stream. Raises `TimeoutError` for a reader who takes nothing for too long."""
+        data = b""
         async for batch in events:
             data = b"".join(encoder.encode(event) for event in batch)
             if encoder.finished:
-                return data
+                break
             async with asyncio.timeout(SLOW_READER_SECONDS):
                 await response.write(data)
-        return encoder.broken_off("restarting")
+        else:
+            data = encoder.broken_off("restarting")
+        async with asyncio.timeout(SLOW_READER_SECONDS):
+            await response.write_eof(data)
+
+
+def _hang_up(request: web.Request) -> None:
+    """Close at once: an orderly end would wait for the reader again."""
+    if request.transport is not None:
+        request.transport.abort()
 
 
 def _key(visitor: str, chat_id: str) -> str:
@@ -154,11 +179,16 @@ def _key(visitor: str, chat_id: str) -> str:
 
 def _incoming(visitor: str, wanted: SubmitRequest) -> Incoming:
     key = _key(visitor, wanted.chat_id)
+    dedupe_key = f"{CHANNEL}:{key}:{wanted.message_id}"
+    if wanted.replaces == wanted.message_id:
+        # The AI SDK edits a message under its old id, so that the id no longer tells a second delivery from an edit.
+        # Each counts then: an edit that comes twice leaves one message and one reply all the same.
+        dedupe_key += f":edit:{new_id()}"
     return Incoming(
         channel=CHANNEL,
         conversation_key=key,
         sender=Sender(visitor),
-        dedupe_key=f"{CHANNEL}:{key}:{wanted.message_id}",
+        dedupe_key=dedupe_key,
         parts=(text_part(wanted.text),),
         external_id=wanted.message_id,
         replaces=wanted.replaces,

@@ -1,7 +1,7 @@
 """Model text to HTML that is safe to put into a page.
 
-Knows: which elements a reply may have. Does not know: who asked. The model's text is untrusted: raw HTML is shown as text,
-images become links (a picture's address can carry data away), and what is left passes an allow-list.
+Knows: which elements a reply may have. Does not know: who asked. The model's text is untrusted: raw HTML is shown as
+text, images become links (a picture's address can carry data away), and what is left passes an allow-list.
 """
 
 from __future__ import annotations
@@ -11,20 +11,33 @@ from functools import lru_cache
 
 import nh3
 from markdown_it import MarkdownIt
+from markdown_it.common.utils import escapeHtml
 
 _TAGS = {
     "p", "br", "hr", "strong", "em", "s", "code", "pre", "blockquote", "ul", "ol", "li", "a",
     "h1", "h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td",
 }  # fmt: skip
 _ATTRIBUTES = {"a": {"href", "title"}, "ol": {"start"}}
-_FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})")
+_FENCE = re.compile(r" {0,3}(`{3,}(?=[^`]*$)|~{3,})")
+# The parser can need 50 microseconds for each character. What is longer than any reply is shown as it is.
+MAX_PARSED_CHARS = 50_000
 
-_parser = MarkdownIt("js-default", {"linkify": False, "breaks": True}).disable("image")
+_LINK = re.compile(r"https?://|mailto:", re.IGNORECASE)  # no relative ones: the page may be anybody's
+
+
+class _Parser(MarkdownIt):
+    def validateLink(self, url: str) -> bool:
+        return _LINK.match(url) is not None
+
+
+_parser = _Parser("js-default", {"linkify": False, "breaks": True}).disable("image")
 
 
 @lru_cache(maxsize=2048)
 def render_markdown(text: str) -> str:
     """Sanitised HTML of CommonMark with tables and strikethrough."""
+    if len(text) > MAX_PARSED_CHARS:
+        return f"<p>{escapeHtml(text)}</p>\n".replace("\n", "<br>\n", text.count("\n"))
     return nh3.clean(
         _parser.render(text),
         tags=_TAGS,
@@ -37,13 +50,13 @@ def render_markdown(text: str) -> str:
 def settled_length(text: str) -> int:
     """How much of a growing text can be rendered now: up to its last blank line outside a code fence."""
     settled, position, fence = 0, 0, ""
-    for line in text.splitlines(keepends=True):
-        position += len(line)
+    for line in text.split("\n")[:-1]:
+        position += len(line) + 1
         mark = _FENCE.match(line)
         if mark and not fence:
             fence = mark[1]
         elif mark and line.strip().startswith(fence) and not line.strip().strip(fence[0]):
             fence = ""
-        if not fence and not line.strip() and line.endswith("\n"):
+        if not fence and not line.strip():
             settled = position
     return settled

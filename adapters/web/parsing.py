@@ -33,10 +33,14 @@ class SubmitRequest:
 
 @dataclass(frozen=True, slots=True)
 class RegenerateRequest:
-    """Answer again, in place of the reply `reply_id` (None: the last one)."""
+    """Answer again, in place of the reply `target` or of the reply to that message (None: the last one).
+
+    `asked` is the message that the sender wants answered. The AI SDK also retries a failed send this way.
+    """
 
     chat_id: str
-    reply_id: str | None
+    target: str | None
+    asked: SubmitRequest | None
 
 
 async def read_json(request: web.Request) -> dict[str, Any]:
@@ -47,6 +51,8 @@ async def read_json(request: web.Request) -> dict[str, Any]:
         body = await request.read()
     except web.HTTPRequestEntityTooLarge:
         raise TooLarge(f"The request is over {MAX_BODY_BYTES} bytes.", limit=MAX_BODY_BYTES) from None
+    except (web.RequestPayloadError, ConnectionError):
+        raise InvalidInput("The body broke off, or its encoding is not what the headers say.") from None
     try:
         value = json.loads(body.decode("utf-8"))
     except UnicodeDecodeError:
@@ -65,12 +71,17 @@ def parse_chat(body: dict[str, Any], max_chars: int) -> SubmitRequest | Regenera
     target = body.get("messageId")
     target = None if target is None else parse_id(target, "messageId")
     if trigger == "regenerate-message":
-        return RegenerateRequest(chat_id, target)
+        asked = _parse_message(chat_id, body, max_chars, None) if body.get("messages") else None
+        return RegenerateRequest(chat_id, target, asked)
     if trigger != "submit-message":
         raise InvalidInput("`trigger` must be submit-message or regenerate-message.", field="trigger")
+    return _parse_message(chat_id, body, max_chars, target)
+
+
+def _parse_message(chat_id: str, body: dict[str, Any], max_chars: int, replaces: str | None) -> SubmitRequest:
     message = _last_message(body.get("messages"))
     message_id = parse_id(message.get("id"), "messages[-1].id")
-    return SubmitRequest(chat_id, message_id, _text_of(message, max_chars), target)
+    return SubmitRequest(chat_id, message_id, _text_of(message, max_chars), replaces)
 
 
 def parse_id(value: Any, field: str) -> str:

@@ -15,14 +15,16 @@ from aiohttp import web
 
 from adapters.web.chat_api import ChatApi
 from adapters.web.parsing import MAX_BODY_BYTES
-from adapters.web.visitors import Origins
+from adapters.web.visitors import CORS, Origins
 from bot import errors
 from bot.metrics import Metrics
-from storage.database import StorageUnavailable, new_id
+from storage.database import StorageUnavailable
+from storage.values import new_id
 
 log = logging.getLogger("myna.web")
 
 STATIC = Path(__file__).parent / "static"
+_FILES = frozenset(path.name for path in STATIC.iterdir())
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Ready = Callable[[], Awaitable[dict[str, bool]]]
 
@@ -56,7 +58,7 @@ def make_app(api: ChatApi, origins: Origins, metrics: Metrics, ready: Ready) -> 
             web.get("/healthz", site.healthz),
             web.get("/readyz", site.readyz),
             web.get("/metrics", site.metrics),
-            web.static("/static", STATIC),
+            web.get("/static/{name}", site.static),
         ]
     )
     return app
@@ -74,7 +76,7 @@ class _Site:
         given = request.headers.get("X-Request-Id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else new_id()
         cors = self._origins.cors_headers(request) if request.path.startswith("/api/") else {}
-        request["cors"] = cors | {"X-Request-Id": request_id}
+        request[CORS] = cors | {"X-Request-Id": request_id}
         try:
             response = await self._answer(request, handler)
         except web.HTTPException as error:
@@ -88,7 +90,7 @@ class _Site:
             log.exception("request %s failed", request_id)
             response = self._refusal(errors.MynaError(), request_id)
         if not response.prepared:
-            response.headers.update(request["cors"])
+            response.headers.update(request[CORS])
             response.headers.setdefault("X-Content-Type-Options", "nosniff")
             response.headers.setdefault("Referrer-Policy", "no-referrer")
         return response
@@ -98,13 +100,10 @@ class _Site:
             return self._preflight(request)
         if request.method not in ("GET", "HEAD"):
             self._origins.check(request)
-        response = await handler(request)
-        if request.path.startswith("/static/"):
-            _set_static_headers(response)
-        return response
+        return await handler(request)
 
     def _preflight(self, request: web.Request) -> web.Response:
-        if "Access-Control-Allow-Origin" not in request["cors"]:
+        if "Access-Control-Allow-Origin" not in request[CORS]:
             raise errors.NotAllowed
         allowed = {
             "Access-Control-Allow-Methods": "GET, POST",
@@ -145,6 +144,14 @@ class _Site:
 
     async def widget(self, _: web.Request) -> web.StreamResponse:
         response = web.FileResponse(STATIC / "widget.js")
+        _set_static_headers(response)
+        return response
+
+    async def static(self, request: web.Request) -> web.StreamResponse:
+        name = request.match_info["name"]
+        if name not in _FILES:
+            raise web.HTTPNotFound
+        response = web.FileResponse(STATIC / name)
         _set_static_headers(response)
         return response
 

@@ -16,6 +16,7 @@ from bot.errors import NotAllowed, NotAuthenticated
 COOKIE = "myna_visitor"
 COOKIE_SECONDS = 365 * 86_400
 TOKEN_SECONDS = 30 * 86_400
+CORS = web.RequestKey("cors", dict[str, str])  # the headers that every answer to this request carries
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Origins:
     def check(self, request: web.Request) -> None:
         """Raise `NotAllowed` for a request that a foreign page made. Origins are compared whole, never by their end."""
         origin = request.headers.get("Origin")
-        if origin is not None and origin not in self.own(request) and origin not in self.allowed:
+        if origin is not None and not (origin.isascii() and (origin in self.own(request) or origin in self.allowed)):
             raise NotAllowed
         if origin is None and request.headers.get("Sec-Fetch-Site") == "cross-site" and request.method != "GET":
             raise NotAllowed
@@ -73,7 +74,7 @@ class Visitors:
     def _from_cookie(self, value: str) -> str:
         try:
             visitor = self._cookies.loads(value, max_age=COOKIE_SECONDS)
-        except BadSignature:
+        except (BadSignature, UnicodeError):  # a header that is no UTF-8 can't be one of ours
             raise NotAuthenticated from None
         return str(visitor)
 
@@ -81,7 +82,7 @@ class Visitors:
         try:
             claims = self._tokens.loads(value, max_age=TOKEN_SECONDS)
             visitor, bound_to = str(claims["visitor"]), str(claims["origin"])
-        except (BadSignature, KeyError, TypeError):
+        except (BadSignature, KeyError, TypeError, UnicodeError):
             raise NotAuthenticated from None
         if origin is not None and bound_to and origin != bound_to:
             raise NotAuthenticated("This token belongs to another site.")

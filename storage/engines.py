@@ -1,0 +1,88 @@
+"""How the two databases are opened: what makes each safe and quick for a chat.
+
+Knows: SQLite's pragmas, PostgreSQL's time limits. Does not know: what is stored.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+
+LOCK_TIMEOUT_MS = 2_000
+
+
+def postgresql_engine(url: sa.URL, *, read_only: bool = False) -> sa.Engine:
+    """A PostgreSQL engine that waits for nothing longer than a chat can."""
+    options = (
+        f"-c lock_timeout={LOCK_TIMEOUT_MS} -c idle_in_transaction_session_timeout=5000 -c statement_timeout=30000"
+    )
+    # A read is one or two statements; without BEGIN and COMMIT around them it saves two round trips.
+    reading = {"isolation_level": "AUTOCOMMIT", "pool_reset_on_return": None} if read_only else {}
+    return sa.create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        pool_size=5,
+        max_overflow=0,
+        connect_args={
+            "options": options + (" -c default_transaction_read_only=on" if read_only else ""),
+            "connect_timeout": 5,
+            "tcp_user_timeout": 10_000,
+        },
+        **reading,
+    )
+
+
+def sqlite_engine(url: sa.URL, *, read_only: bool = False) -> sa.Engine:
+    """A SQLite engine whose transactions are real ones; `read_only` connections can neither write nor checkpoint."""
+    if url.database in (None, "", ":memory:"):
+        raise ValueError("SQLite needs a file: sqlite:////path/to/myna.db")
+    engine = sa.create_engine(
+        url.set(drivername="sqlite+pysqlite"),
+        poolclass=sa.pool.QueuePool,
+        pool_size=2 if read_only else 1,
+        max_overflow=0,
+        connect_args={"check_same_thread": False, "timeout": LOCK_TIMEOUT_MS / 1000},
+    )
+    pragmas = ["journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "mmap_size=0", "wal_autocheckpoint=1000"]
+    if read_only:
+        pragmas = ["query_only=ON", "mmap_size=0", "wal_autocheckpoint=0"]
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _: Any) -> None:
+        # pysqlite's own transaction control would begin late and upgrade a read lock, which fails under WAL.
+        connection.isolation_level = None
+        for pragma in pragmas:
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def sqlite_file(url: str) -> Path | None:
+    """The file of a SQLite database, None for PostgreSQL."""
+    parsed = sa.make_url(url)
+    return Path(parsed.database or "").absolute() if parsed.get_backend_name() == "sqlite" else None
+
+
+def restrict_file(path: Path) -> None:
+    """Conversations are private: make the database file and its folder readable by their owner only."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+
+
+def sqlite_is_unsafe(url: str) -> str | None:
+    """A warning if the SQLite library can corrupt a database that several connections write (sqlite.org/wal.html)."""
+    import sqlite3
+
+    if not url.startswith("sqlite") or sqlite3.sqlite_version_info >= (3, 51, 3):
+        return None
+    return (
+        f"SQLite {sqlite3.sqlite_version} has the WAL-reset bug (fixed in 3.51.3). Myna avoids it by writing through "
+        "one connection; do not write to its database with other programs while it runs."
+    )

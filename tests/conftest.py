@@ -32,6 +32,7 @@ from bot.settings import Settings
 from storage import migrate
 from tests.fakes.generator import FakeGenerator
 from tests.fixtures_model import local_generator, starter_model_path  # noqa: F401
+from tests.fixtures_web import sqlite_web_server, web_server, web_visitor  # noqa: F401
 from tests.tools.chromium import installed_chromium
 
 ROOT = Path(__file__).parent.parent
@@ -231,7 +232,7 @@ async def live_server(model_data: Callable[[], Path]) -> AsyncIterator[ServerPro
     server = serve_process(
         model_data(),
         MYNA_ALLOWED_ORIGINS=f"http://127.0.0.1:{foreign_port}",
-        MYNA_MAX_REPLY_TOKENS="60",
+        MYNA_MAX_REPLY_TOKENS="48",
         MYNA_TEMPERATURE="0",
     )
     server.foreign_port = foreign_port

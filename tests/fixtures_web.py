@@ -11,15 +11,17 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
 from aiohttp import web
 
 from bot.app import Agent, make_web_app
-from tests.conftest import StartAgent
 from tests.fakes.generator import FakeGenerator
+
+if TYPE_CHECKING:
+    from tests.conftest import StartAgent
 
 SECRET = "a secret of the tests"
 SHOP = "https://shop.example"
@@ -146,11 +148,11 @@ class WebServer:
         assert isinstance(self.agent.generator, FakeGenerator)
         return self.agent.generator
 
-    @property
-    def connections(self) -> int:
-        """How many sockets the server holds open."""
+    def holds(self, port: int) -> bool:
+        """Whether the connection that a client opened from `port` is still open here."""
         assert self.runner.server is not None
-        return len(self.runner.server.connections)  # type: ignore[attr-defined]
+        open_here = [one.transport for one in self.runner.server.connections]  # type: ignore[attr-defined]
+        return port in [transport.get_extra_info("peername")[1] for transport in open_here if transport is not None]
 
     @property
     def nobody(self) -> Visitor:
@@ -191,8 +193,8 @@ async def serve(agent: Agent) -> AsyncIterator[WebServer]:
             await runner.cleanup()
 
 
-@pytest.fixture
-async def server(start_agent: StartAgent, database_url: str) -> AsyncIterator[WebServer]:
+@pytest.fixture(name="server")
+async def web_server(start_agent: StartAgent, database_url: str) -> AsyncIterator[WebServer]:
     """The web channel on each kind of database, open to two shops."""
     async with (
         start_agent(database_url, secret=SECRET, allowed_origins=(SHOP, OTHER_SHOP)) as agent,
@@ -201,8 +203,8 @@ async def server(start_agent: StartAgent, database_url: str) -> AsyncIterator[We
         yield running
 
 
-@pytest.fixture
-async def sqlite_server(start_agent: StartAgent, sqlite_url: str) -> AsyncIterator[WebServer]:
+@pytest.fixture(name="sqlite_server")
+async def sqlite_web_server(start_agent: StartAgent, sqlite_url: str) -> AsyncIterator[WebServer]:
     """The same where the database does not matter."""
     async with (
         start_agent(sqlite_url, secret=SECRET, allowed_origins=(SHOP, OTHER_SHOP)) as agent,
@@ -211,6 +213,7 @@ async def sqlite_server(start_agent: StartAgent, sqlite_url: str) -> AsyncIterat
         yield running
 
 
-@pytest.fixture
-async def visitor(server: WebServer) -> Visitor:
+@pytest.fixture(name="visitor")
+async def web_visitor(server: WebServer) -> Visitor:
+    """A person who talks to `server`."""
     return await server.visitor()

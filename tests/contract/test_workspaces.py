@@ -1,0 +1,307 @@
+"""Two customers with the very same data: nothing that storage does in one workspace reads or changes the other.
+
+Knows: every public function of storage that takes a transaction; a new one without a case fails. Does not know: SQL.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+import storage
+from storage import conversations, inbox, outbox
+from storage.engines import postgresql_engine, sqlite_engine
+from storage.outbox import SendLease
+from storage.schema import metadata, workspace
+from storage.transaction import Rollback, Transaction
+from storage.values import Conversation, Incoming, Lease, Message, Outgoing, Reply, Sender, text_part
+
+MINE, THEIRS = "alpha", "beta"
+CHANNEL, KEY, PERSON = "web", "chat-1", "visitor-1"
+LEASE_MS = 60_000
+
+
+def incoming(number: int, **values: Any) -> Incoming:
+    return Incoming(
+        **{
+            "channel": CHANNEL, "conversation_key": KEY, "sender": Sender(PERSON), "dedupe_key": f"key-{number}",
+            "parts": (text_part(f"question {number}"),), "external_id": f"m{number}", **values,
+        }
+    )  # fmt: skip
+
+
+def answer(last_seq: int, state: Any = "answered") -> Reply:
+    return Reply(state, f"answer to {last_seq}", last_seq, "fake")
+
+
+@dataclass
+class World:
+    """What one workspace holds: an answered question with a post under way, and a second question being answered."""
+
+    conversation: Conversation
+    lease: Lease
+    send_lease: SendLease
+    post: Outgoing
+    reply: Message
+
+
+@dataclass(frozen=True)
+class Case:
+    """`own` are calls with what belongs to the workspace; `foreign` is one with the other's, which gives `nothing`.
+
+    `prepare` runs in the other workspace first, so that the foreign call would succeed there.
+    """
+
+    own: list[Callable[[Transaction, World], Any]]
+    foreign: Callable[[Transaction, World], Any] | None = None
+    nothing: Any = None
+    prepare: Callable[[Transaction, World], Any] | None = None
+
+
+def answer_second(tx: Transaction, world: World) -> None:
+    inbox.complete(tx, world.lease, answer(2))
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    return f"{function.__module__.removeprefix('storage.')}.{function.__name__}"
+
+
+# Those without `foreign` take nothing but names that channels give, which both workspaces share here.
+CASES: dict[str, Case] = {
+    name_of(conversations.place): Case(
+        [
+            lambda tx, w: conversations.place(tx, incoming(1)),
+            lambda tx, w: conversations.place(tx, incoming(1, conversation_key="chat-2")),
+        ]
+    ),
+    name_of(conversations.find_conversation): Case([lambda tx, w: conversations.find_conversation(tx, CHANNEL, KEY)]),
+    name_of(conversations.list_conversations): Case(
+        [lambda tx, w: conversations.list_conversations(tx, CHANNEL, PERSON)]
+    ),
+    name_of(conversations.newest_messages): Case(
+        [lambda tx, w: conversations.newest_messages(tx, w.conversation.id)],
+        lambda tx, w: conversations.newest_messages(tx, w.conversation.id),
+        [],
+    ),
+    name_of(conversations.context): Case(
+        [lambda tx, w: conversations.context(tx, w.conversation.id, 9)],
+        lambda tx, w: conversations.context(tx, w.conversation.id, 9),
+        [],
+    ),
+    name_of(conversations.reply_to): Case(
+        [lambda tx, w: conversations.reply_to(tx, w.conversation.id, 1)],
+        lambda tx, w: conversations.reply_to(tx, w.conversation.id, 1),
+        None,
+    ),
+    name_of(conversations.forget_context): Case(
+        [lambda tx, w: conversations.forget_context(tx, w.conversation.id)],
+        lambda tx, w: conversations.forget_context(tx, w.conversation.id),
+        None,
+    ),
+    name_of(conversations.export_page): Case([lambda tx, w: conversations.export_page(tx, "", 0, None)]),
+    name_of(inbox.accept): Case(
+        [
+            lambda tx, w: inbox.accept(tx, incoming(3)),
+            lambda tx, w: inbox.accept(tx, incoming(4, conversation_key="chat-2", sender=Sender("visitor-2"))),
+            lambda tx, w: inbox.accept(tx, incoming(1)),
+            lambda tx, w: inbox.accept(tx, incoming(5, replaces="m1")),
+        ]
+    ),
+    name_of(inbox.accept_regenerate): Case(
+        [lambda tx, w: (answer_second(tx, w), inbox.accept_regenerate(tx, w.conversation, w.lease.reply_id, "again"))],
+        lambda tx, w: inbox.accept_regenerate(tx, w.conversation, w.lease.reply_id, "again"),
+        inbox.NoSuchMessage,
+        prepare=answer_second,
+    ),
+    name_of(inbox.complete): Case(
+        [
+            lambda tx, w: inbox.complete(tx, w.lease, answer(2, "failed"), CHANNEL),
+        ],
+        lambda tx, w: inbox.complete(tx, w.lease, answer(2), CHANNEL),
+        inbox.Fenced,
+    ),
+    name_of(inbox.release): Case(
+        [lambda tx, w: inbox.release(tx, w.lease, 10, count_attempt=True)],
+        lambda tx, w: inbox.release(tx, w.lease, 10, count_attempt=True),
+        None,
+    ),
+    name_of(inbox.stop): Case(
+        [lambda tx, w: inbox.stop(tx, w.conversation.id, None), lambda tx, w: inbox.stop(tx, w.conversation.id, 2)],
+        lambda tx, w: inbox.stop(tx, w.conversation.id, None),
+        False,
+    ),
+    name_of(inbox.progress): Case(
+        [lambda tx, w: inbox.progress(tx, w.conversation.id)],
+        lambda tx, w: inbox.progress(tx, w.conversation.id),
+        (0, 0),
+    ),
+    # `complete` is the only caller, and has proved by then that the lease is its workspace's own.
+    name_of(outbox.enqueue): Case(
+        [lambda tx, w: (answer_second(tx, w), outbox.enqueue(tx, w.lease, answer(2), CHANNEL))]
+    ),
+    name_of(outbox.intend): Case(
+        [lambda tx, w: outbox.intend(tx, w.send_lease, LEASE_MS)],
+        lambda tx, w: outbox.intend(tx, w.send_lease, LEASE_MS),
+        None,
+    ),
+    name_of(outbox.record): Case(
+        [lambda tx, w: outbox.record(tx, w.post, "sent", provider_id="17")],
+        lambda tx, w: outbox.record(tx, w.post, "sent", provider_id="17"),
+        None,
+    ),
+    name_of(outbox.release): Case(
+        [lambda tx, w: outbox.release(tx, w.send_lease, 10)], lambda tx, w: outbox.release(tx, w.send_lease, 10), None
+    ),
+}
+# These serve the installation: a worker claims and keeps work of all workspaces, and each piece of it names its own.
+ACROSS = {
+    "inbox.claim", "inbox.heartbeat", "inbox.free_all_leases",
+    "outbox.claim", "outbox.free_all_leases", "migrate.revisions",
+}  # fmt: skip
+
+
+def units_of_work() -> set[str]:
+    """Every public function of storage whose first parameter is a transaction."""
+    found = set()
+    for info in pkgutil.iter_modules(storage.__path__):
+        module = importlib.import_module(f"storage.{info.name}")
+        for name, function in inspect.getmembers(module, inspect.isfunction):
+            first = next(iter(inspect.signature(function).parameters.values()), None)
+            is_unit = first is not None and str(first.annotation).endswith("Transaction")
+            if is_unit and function.__module__ == module.__name__ and not name.startswith("_"):
+                found.add(name_of(function))
+    return found
+
+
+def test_every_function_of_storage_has_a_case_or_is_known_to_cross() -> None:
+    assert units_of_work() == CASES.keys() | ACROSS
+    assert not CASES.keys() & ACROSS
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[sa.Engine]:
+    url = sa.make_url(database_url)
+    engine = (sqlite_engine if url.get_backend_name() == "sqlite" else postgresql_engine)(url)
+    yield engine
+    engine.dispose()
+
+
+def run(engine: sa.Engine, workspace_id: str | None, unit: Callable[..., Any], *args: Any) -> Any:
+    """As `Database.write` does: one transaction, and a wanted rollback has a value."""
+    try:
+        with engine.begin() as connection:
+            return unit(Transaction(connection, workspace_id), *args)
+    except Rollback as rollback:
+        return rollback.value
+
+
+@pytest.fixture
+def worlds(engine: sa.Engine) -> dict[str, World]:
+    """Two workspaces that differ in nothing but their ids."""
+    with engine.begin() as connection:
+        for name in (MINE, THEIRS):
+            connection.execute(workspace.insert().values(id=name, name=name, created_at=0))
+    for name in (MINE, THEIRS):
+        run(engine, name, inbox.accept, incoming(1))
+    for lease in run(engine, None, inbox.claim, "worker", 10, LEASE_MS):
+        run(engine, lease.workspace_id, inbox.complete, lease, answer(1), CHANNEL)
+    for name in (MINE, THEIRS):
+        run(engine, name, inbox.accept, incoming(2))
+    leases = {one.workspace_id: one for one in run(engine, None, inbox.claim, "worker", 10, LEASE_MS)}
+    send_leases = {one.workspace_id: one for one in run(engine, None, outbox.claim, "worker", 10, LEASE_MS)}
+    return {name: build_world(engine, name, leases[name], send_leases[name]) for name in (MINE, THEIRS)}
+
+
+def build_world(engine: sa.Engine, name: str, lease: Lease, send_lease: SendLease) -> World:
+    return World(
+        conversation=run(engine, name, conversations.find_conversation, CHANNEL, KEY),
+        lease=lease,
+        send_lease=send_lease,
+        post=run(engine, name, outbox.intend, send_lease, LEASE_MS),
+        reply=run(engine, name, conversations.reply_to, lease.conversation_id, 1),
+    )
+
+
+def rows_of(engine: sa.Engine, workspace_id: str) -> dict[str, list[tuple[Any, ...]]]:
+    """Everything a workspace holds, read without the code under test."""
+    owners = {table: table.c.id if table is workspace else table.c.workspace_id for table in metadata.sorted_tables}
+    with engine.connect() as connection:
+        found = {
+            table.name: connection.execute(table.select().where(owner == workspace_id)).all()
+            for table, owner in owners.items()
+        }
+    return {name: sorted((tuple(row) for row in rows), key=repr) for name, rows in found.items()}
+
+
+def ids_of(rows: dict[str, list[tuple[Any, ...]]]) -> set[str]:
+    """Ids that name one row of one workspace: our own are 32 hex digits, with an epoch behind them or not."""
+    values = {value for table in rows.values() for row in table for value in row if isinstance(value, str)}
+    return {value for value in values if len(value) >= 32} | {THEIRS}
+
+
+def test_the_two_workspaces_hold_the_same(engine: sa.Engine, worlds: dict[str, World]) -> None:
+    mine, theirs = rows_of(engine, MINE), rows_of(engine, THEIRS)
+    assert {name: len(rows) for name, rows in mine.items()} == {name: len(rows) for name, rows in theirs.items()}
+    filled = {name for name, rows in mine.items() if rows}
+    assert filled == set(metadata.tables) - {"dead_letter"}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_call_with_own_things_leaves_the_other_workspace_alone(
+    engine: sa.Engine, worlds: dict[str, World], name: str
+) -> None:
+    theirs = rows_of(engine, THEIRS)
+    for call in CASES[name].own:
+        mine = rows_of(engine, MINE)
+        result = run(engine, MINE, call, worlds[MINE])
+        assert result or rows_of(engine, MINE) != mine, "the call must do something, or it proves nothing"
+        assert not [one for one in ids_of(theirs) if one in repr(result)]
+        assert rows_of(engine, THEIRS) == theirs
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.foreign is not None])
+def test_a_call_with_things_of_the_other_workspace_finds_nothing(
+    engine: sa.Engine, worlds: dict[str, World], name: str
+) -> None:
+    case = CASES[name]
+    if case.prepare is not None:
+        run(engine, THEIRS, case.prepare, worlds[THEIRS])
+    mine, theirs = rows_of(engine, MINE), rows_of(engine, THEIRS)
+    assert case.foreign is not None
+    if isinstance(case.nothing, type):
+        with pytest.raises(case.nothing):
+            run(engine, MINE, case.foreign, worlds[THEIRS])
+    else:
+        assert run(engine, MINE, case.foreign, worlds[THEIRS]) == case.nothing
+    assert rows_of(engine, THEIRS) == theirs
+    assert rows_of(engine, MINE) == mine
+
+
+def test_work_that_crosses_workspaces_names_the_one_it_belongs_to(engine: sa.Engine, worlds: dict[str, World]) -> None:
+    for lease in run(engine, None, inbox.heartbeat, "worker", LEASE_MS):
+        owner = next(name for name, world in worlds.items() if world.conversation.id == lease.conversation_id)
+        assert lease.workspace_id == owner
+    assert {world.send_lease.workspace_id for world in worlds.values()} == {MINE, THEIRS}
+    assert worlds[MINE].post.workspace_id == MINE
+
+
+def test_both_workspaces_number_their_messages_apart(engine: sa.Engine, worlds: dict[str, World]) -> None:
+    for name in (MINE, THEIRS, MINE):
+        run(engine, name, inbox.accept, incoming(3))
+    assert run(engine, MINE, inbox.progress, worlds[MINE].conversation.id) == (1, 3)
+    assert run(engine, THEIRS, inbox.progress, worlds[THEIRS].conversation.id) == (1, 3)
+
+
+def test_removing_a_workspace_removes_all_of_it_and_nothing_else(engine: sa.Engine, worlds: dict[str, World]) -> None:
+    theirs = rows_of(engine, THEIRS)
+    with engine.begin() as connection:
+        connection.execute(workspace.delete().where(workspace.c.id == MINE))
+    assert not any(rows_of(engine, MINE).values())
+    assert rows_of(engine, THEIRS) == theirs

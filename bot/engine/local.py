@@ -178,7 +178,7 @@ class LocalGenerator:
         if self._context_tokens > runner.max_context_tokens:
             raise ModelError(
                 f"The model {self._name} reads at most {runner.max_context_tokens} tokens, and the settings ask for a "
-                f"context of {self._context_tokens}. Set it to at most {runner.max_context_tokens}."
+                f"context of {self._context_tokens}. Set MYNA_CONTEXT_TOKENS to at most {runner.max_context_tokens}."
             )
         return runner
 

@@ -23,7 +23,8 @@ def installed_chromium() -> str | None:
         return given
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
     noted = NPM_FOLDER / "path"
-    return found or (noted.read_text().strip() if noted.exists() else None)
+    unpacked = noted.read_text().strip() if noted.exists() else ""  # it lies in /tmp, which a restart may empty
+    return found or (unpacked if Path(unpacked).is_file() else None)
 
 
 def install_chromium() -> str:

@@ -13,8 +13,8 @@ import secrets
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
-from typing import TextIO
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from typing import Any, TextIO
 
 from bot.conversation import Conversations
 from bot.errors import MynaError, NotFound
@@ -54,24 +54,28 @@ class Console:
 
     async def run(self) -> None:
         """Read lines and answer them until the end of input or /quit."""
-        await self._resume()
         with self._interrupts():
+            await self._or_say_why(self._resume())
             async for line in self._lines():
                 if line in ("/quit", "/exit"):
                     return
-                try:
-                    await self._handle(line)
-                except MynaError as error:
-                    self._say(f"{error.message}\n")
-                except StorageUnavailable as error:
-                    self._say(f"The database can't be used right now: {error}\n")
+                await self._or_say_why(self._handle(line))
+
+    async def _or_say_why(self, action: Coroutine[Any, Any, None]) -> None:
+        try:
+            await action
+        except MynaError as error:
+            self._say(f"{error.message}\n")
+        except StorageUnavailable as error:
+            self._say(f"The database can't be used right now: {error}\n")
 
     async def _resume(self) -> None:
         """Go on with the last conversation, so that a restart forgets nothing."""
-        earlier = await self._conversations.list_of(self._workspace_id, CHANNEL, PERSON)
-        self._key = earlier[0].external_id if earlier else _new_key()
         self._say(f"{HELP}\n")
+        self._key = _new_key()
+        earlier = await self._conversations.list_of(self._workspace_id, CHANNEL, PERSON)
         if earlier:
+            self._key = earlier[0].external_id
             self._say(f"Going on with: {printable(earlier[0].title)}\n")
             if seq := await self._conversations.pending_seq(self._workspace_id, earlier[0].id):
                 await self._print_reply(Accepted(earlier[0].id, seq, duplicate=True))

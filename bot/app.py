@@ -88,7 +88,7 @@ def reply_policy(settings: Settings, pushed_channels: frozenset[str] = frozenset
             max_tokens=settings.max_reply_tokens,
             temperature=settings.temperature,
             top_p=settings.top_p,
-            repetition_penalty=settings.repetition_penalty,
+            repetition_penalty=settings.repetition_penalty or (1.1 if settings.generator == "local" else 1.0),
         ),
         context_tokens=settings.context_tokens,
         lease_seconds=settings.lease_seconds,

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
+import re
 import time
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
@@ -38,6 +40,8 @@ FIRST_RETRY_SECONDS = 0.1
 POLL_SECONDS = 0.5
 MAX_POLL_SECONDS = 4.0
 SIGN_OF_LIFE_SECONDS = 15.0
+# Neither database takes U+0000 everywhere, and half a surrogate pair has no form in UTF-8.
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 MAX_EPOCH_DIGITS = 18  # what the database's integers hold
 
 
@@ -71,8 +75,8 @@ class Conversations:
         self._metrics = metrics
         self._worker = worker or new_id()
         self._live = Live()
-        self._turns: dict[tuple[str, int], asyncio.Task[None]] = {}
-        self._unclaimed: set[tuple[str, int]] = set()
+        self._turns: dict[str, asyncio.Task[None]] = {}
+        self._orphans_seen: set[str] = set()
         self._work_waits = asyncio.Event()
         self._accepting = True
         self._closed = False
@@ -137,12 +141,12 @@ class Conversations:
             log.error("no work can be claimed, trying again: %s", error)
             return
         for lease in leases:
-            key = (lease.conversation_id, lease.epoch)
-            self._turns[key] = asyncio.create_task(self._turn(lease), name=f"turn-{lease.reply_id}")
-            self._turns[key].add_done_callback(lambda task, key=key: self._turn_ended(key, task))  # type: ignore[misc]
+            turn = asyncio.create_task(self._turn(lease), name=f"turn-{lease.reply_id}")
+            self._turns[lease.reply_id] = turn
+            turn.add_done_callback(functools.partial(self._turn_ended, lease.reply_id))
 
-    def _turn_ended(self, key: tuple[str, int], task: asyncio.Task[None]) -> None:
-        del self._turns[key]
+    def _turn_ended(self, reply_id: str, task: asyncio.Task[None]) -> None:
+        del self._turns[reply_id]
         self._work_waits.set()
         if not task.cancelled() and (error := task.exception()):
             log.critical("a turn broke its own error handling", exc_info=error)
@@ -151,6 +155,7 @@ class Conversations:
         """Prolong our leases and learn what happened to them elsewhere, until cancelled. Run it as one task."""
         while True:
             await asyncio.sleep(self._policy.lease_seconds / 3)
+            running = self._live.turns()
             try:
                 held = await self._database.write(
                     inbox.heartbeat, None, self._worker, round(self._policy.lease_seconds * 1000)
@@ -158,14 +163,13 @@ class Conversations:
             except StorageUnavailable as error:
                 log.error("leases could not be prolonged, trying again: %s", error)
                 continue
-            self._compare_leases({(lease.conversation_id, lease.epoch): lease for lease in held})
-            await self._release_orphans({(lease.conversation_id, lease.epoch): lease for lease in held})
+            leases = {lease.reply_id: lease for lease in held}
+            self._compare_leases(running, leases)
+            await self._release_orphans(leases)
 
-    def _compare_leases(self, held: dict[tuple[str, int], Lease]) -> None:
-        for conversation_id, epoch in list(self._turns):
-            turn, lease = self._live.get(conversation_id), held.get((conversation_id, epoch))
-            if turn is None:
-                continue
+    def _compare_leases(self, running: list[LiveTurn], held: dict[str, Lease]) -> None:
+        for turn in running:
+            lease = held.get(turn.reply_id)
             if lease is None:
                 turn.interrupt("lost")
             elif lease.stop_seq >= turn.last_seq:
@@ -173,12 +177,12 @@ class Conversations:
             elif lease.enq_seq > turn.last_seq:
                 turn.interrupt("more")
 
-    async def _release_orphans(self, held: dict[tuple[str, int], Lease]) -> None:
+    async def _release_orphans(self, held: dict[str, Lease]) -> None:
         """A claim whose answer got lost left a lease that nobody works on; seen twice in a row, it goes back."""
-        orphans = {key for key in held if key not in self._turns}
-        for key in orphans & self._unclaimed:
-            await self._give_back(held[key], 0.0, "orphan", count_attempt=False)
-        self._unclaimed = orphans
+        orphans = {reply_id for reply_id in held if reply_id not in self._turns}
+        for reply_id in orphans & self._orphans_seen:
+            await self._give_back(held[reply_id], 0.0, "orphan", count_attempt=False)
+        self._orphans_seen = orphans
 
     # 3. Reply: the turn holds its lease and no transaction.
 
@@ -225,6 +229,9 @@ class Conversations:
                 conversations.context, lease.workspace_id, lease.conversation_id, turn.last_seq
             )
             history, asked = _split_at_last_reply(messages)
+            if not asked and turn.last_seq < lease.enq_seq:  # what was to be answered alone has been edited away
+                self._live.restart(turn, turn.last_seq + 1, takes_more=False)
+                continue
             if lease.stop_seq >= turn.last_seq or not asked:
                 return self._reply(turn, "stopped")
             if lease.attempts > MAX_ATTEMPTS:
@@ -278,7 +285,7 @@ class Conversations:
             async for event in stream:
                 if isinstance(event, Piece):
                     first_piece = first_piece or time.monotonic()
-                    turn.add(event.text)
+                    turn.add(_UNSTORABLE.sub("\ufffd", event.text))
                 else:
                     finish = event
         return self._reply(
@@ -346,7 +353,7 @@ class Conversations:
         Ends without `Ended` only when this process shuts down first.
         """
         conversation_id, seq = accepted.conversation_id, accepted.seq
-        may_be_stored = accepted.duplicate
+        worth_a_look = accepted.duplicate
         with self._live.watch(conversation_id) as arrived:
             last_sign, patience = time.monotonic(), POLL_SECONDS
             while not self._closed:
@@ -355,13 +362,14 @@ class Conversations:
                         yield batch
                         if isinstance(batch[-1], Ended):
                             return
-                elif may_be_stored and (reply := await self._stored_reply(workspace_id, conversation_id, seq)):
+                elif worth_a_look and (reply := await self._stored_reply(workspace_id, conversation_id, seq)):
                     yield Started(reply.id), Text(reply.text), Ended(reply.reply_state or "answered")
                     return
                 if not await wait_for(arrived, patience):
                     patience = min(patience * 2, MAX_POLL_SECONDS)
                 arrived.clear()
-                may_be_stored = self._live.get(conversation_id) is None
+                running = self._live.get(conversation_id)
+                worth_a_look = running is None or running.first_seq > seq
                 if time.monotonic() - last_sign >= SIGN_OF_LIFE_SECONDS:
                     last_sign = time.monotonic()
                     yield (Waiting(),)

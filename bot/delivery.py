@@ -20,6 +20,7 @@ log = logging.getLogger("myna.delivery")
 
 MAX_ATTEMPTS = 8
 POLL_SECONDS = 0.5
+LOOK_AGAIN_SECONDS = 1.0
 MOST_AT_ONCE = 32
 
 
@@ -64,10 +65,11 @@ class Delivery:
         # A post must be over before another process may think that its sender is dead.
         self._post_seconds = lease_seconds * 2 / 3
         self._sending: set[asyncio.Task[None]] = set()
+        self._draining = False
 
     async def work(self) -> None:
         """Send until cancelled. Run it as one task."""
-        while True:
+        while not self._draining:
             with contextlib.suppress(StorageUnavailable):
                 for lease in await self._database.write(outbox.claim, None, self._worker, MOST_AT_ONCE, self._lease_ms):
                     task = asyncio.create_task(self._send_all(lease), name=f"send-{lease.conversation_id}")
@@ -76,14 +78,18 @@ class Delivery:
             await asyncio.sleep(POLL_SECONDS)
 
     async def drain(self) -> None:
-        """Wait for posts that have begun: between posting and recording nothing may be cut off."""
+        """Begin no more posts and wait for those that have begun: between posting and recording nothing is cut off."""
+        self._draining = True
         if self._sending:
             await asyncio.wait(set(self._sending), timeout=self._post_seconds)
 
     async def _send_all(self, lease: SendLease) -> None:
         delay = 0.0
         try:
-            while outgoing := await self._database.write(outbox.intend, lease.workspace_id, lease, self._lease_ms):
+            while not self._draining:
+                outgoing = await self._database.write(outbox.intend, lease.workspace_id, lease, self._lease_ms)
+                if outgoing is None:
+                    break
                 delay = await self._send(outgoing)
                 if delay:
                     break
@@ -106,6 +112,9 @@ class Delivery:
             await self._record(outgoing, "failed", error=str(error))
         except Exception as error:  # Unknown, a time-out, or a fault of the adapter: it may have been posted
             log.exception("it is not known whether %s was posted", outgoing.id)
+            if outgoing.attempts < MAX_ATTEMPTS:
+                await self._record(outgoing, "sending", error=str(error) or "no answer in time")
+                return LOOK_AGAIN_SECONDS  # the next try looks for it before it posts anything
             await self._record(outgoing, "ambiguous", error=str(error) or "no answer in time")
         else:
             await self._record(outgoing, "sent", provider_id=provider_id)

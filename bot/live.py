@@ -92,7 +92,9 @@ class LiveTurn:
 
     def restart(self, last_seq: int, *, takes_more: bool) -> None:
         """Begin again, answering the messages up to `last_seq`."""
-        self.pieces, self.interruption, self.restarts = [], None, self.restarts + 1
+        self.pieces, self.restarts = [], self.restarts + 1
+        if self.interruption == "more":
+            self.interruption = None
         self.last_seq, self.takes_more = last_seq, takes_more
         self._wake()
 
@@ -164,7 +166,9 @@ class Live:
         return list(self._turns.values())
 
     def open(self, turn: LiveTurn) -> None:
-        """Make a turn visible, and wake those who wait for its conversation."""
+        """Make a turn visible in place of an older one, whose lease must have run out, and wake those who wait."""
+        if older := self._turns.get(turn.conversation_id):
+            older.interrupt("lost")
         self._turns[turn.conversation_id] = turn
         self._announce(turn)
 

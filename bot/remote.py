@@ -28,7 +28,7 @@ START_TIMEOUT = aiohttp.ClientTimeout(total=20, sock_connect=5)
 
 
 class RemoteGenerator:
-    """One server. Busy answers and lost connections before the first piece are left to the caller's retry."""
+    """One server. Busy answers and failed connections are left to the caller's retry."""
 
     def __init__(self, url: str, *, model: str, key: str = "", context_tokens: int = 2048) -> None:
         if not url:
@@ -47,7 +47,7 @@ class RemoteGenerator:
         """Ask the server for its models; raises `ModelError` if it can't be reached or lacks ours."""
         if self._session is not None:
             return
-        session = aiohttp.ClientSession(headers=self._headers, timeout=TIMEOUT)
+        session = aiohttp.ClientSession(headers=self._headers, timeout=TIMEOUT, connector=aiohttp.TCPConnector(limit=0))
         try:
             await self._find_model(session)
         except BaseException:
@@ -105,7 +105,6 @@ class RemoteGenerator:
         if self._session is None:
             raise GeneratorUnavailable
         body = _request_body(version or self.model, prompt, sampling)
-        started = False
         try:
             async with (
                 self._session.post(f"{self._url}/chat/completions", json=body) as response,
@@ -113,11 +112,12 @@ class RemoteGenerator:
             ):
                 await _check(response)
                 async for event in events:
-                    started = True
                     yield event
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise GeneratorUnavailable(f"The server at {self._url} can't be reached: {error!r}") from error
         except (aiohttp.ClientError, TimeoutError) as error:
-            kind = GeneratorFailed if started else GeneratorUnavailable
-            raise kind(f"The connection to {self._url} broke: {error!r}") from error
+            # It may have been this very prompt that broke the server, so this must not be tried for ever.
+            raise GeneratorFailed(f"The connection to {self._url} broke: {error!r}") from error
 
 
 def _request_body(model: str, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
@@ -185,7 +185,9 @@ def _parse_chunk(chunk: dict[str, Any]) -> tuple[str, str | None, tuple[int, int
 async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
     async for line in _lines(response):
         data = line.removeprefix(b"data:").strip()
-        if not line.startswith(b"data:") or data == b"[DONE]":
+        if data == b"[DONE]":
+            return
+        if not line.startswith(b"data:"):
             continue
         try:
             chunk = json.loads(data)

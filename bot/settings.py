@@ -103,12 +103,15 @@ class Settings:
     max_reply_tokens: int = _setting(512, "Longest reply, in tokens", check=_between(1, 2**17))
     temperature: float = _setting(0.2, "0 always takes the likeliest word; higher is more varied", check=_between(0, 5))
     top_p: float = _setting(0.9, "Choose among the likeliest words that make up this share", check=_between(0.001, 1))
-    repetition_penalty: float = _setting(1.1, "Over 1 discourages repeating", check=_between(0.1, 5))
+    repetition_penalty: float = _setting(
+        0.0, "Over 1 discourages repeating; 0 is 1.1 for the local model and the server's own choice for a remote one",
+        check=_between(0, 5),
+    )  # fmt: skip
     max_message_chars: int = _setting(
         16_000, "Longest message a person may send, in characters", check=_between(1, 10**6)
     )
     max_waiting: int = _setting(
-        64, "Replies that may wait for the model before others are told to wait", check=_between(1, 10**5)
+        64, "Replies that may wait inside the model; the others wait in the database", check=_between(1, 10**5)
     )
     max_replies: int = _setting(256, "Conversations that are answered at the same time", check=_between(1, 10**5))
     lease_seconds: float = _setting(

@@ -30,6 +30,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 MAX_UNITS_PER_COMMIT = 128
+MAX_REFUSED = 4
 
 Unit = Callable[Concatenate[Transaction, P], T]
 
@@ -107,11 +108,20 @@ class _Job:
     error: BaseException | None = None
 
 
+class _Refused(Exception):
+    """A unit raised an error of its own; the database is well."""
+
+    def __init__(self, job: _Job) -> None:
+        super().__init__("a unit of work refused")
+        self.job = job
+
+
 class _Writer:
     """One thread that commits all units that wait together in one transaction.
 
-    If one of them fails, none has happened, and each runs again alone: on SQLite (`alone`) in this thread, which has
-    the only connection that writes and checkpoints; on PostgreSQL beside it, so that a lock held elsewhere delays one.
+    If one of them refuses, it runs again alone and the others again together. If the database fails, none has happened
+    and each runs alone: on SQLite (`alone`) in this thread, which has the only connection that writes and checkpoints;
+    on PostgreSQL beside it, so that a lock held elsewhere delays one.
     """
 
     def __init__(self, engine: sa.Engine, *, alone: bool) -> None:
@@ -119,21 +129,24 @@ class _Writer:
         self._singles = None if alone else ThreadPoolExecutor(4, thread_name_prefix="database-single")
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed = False
+        self._closing = threading.Lock()  # nothing may be queued behind the end
         self._thread = threading.Thread(target=self._work, name="database-writer", daemon=True)
         self._thread.start()
 
     async def submit(self, unit: _BoundUnit[T]) -> T:
-        if self._closed:
-            raise StorageUnavailable("the database is closed")
         job = _Job(unit, asyncio.get_running_loop().create_future())
-        self._jobs.put(job)
+        with self._closing:
+            if self._closed:
+                raise StorageUnavailable("the database is closed")
+            self._jobs.put(job)
         value: T = await job.future
         return value
 
     def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            self._jobs.put(None)
+        with self._closing:
+            if not self._closed:
+                self._closed = True
+                self._jobs.put(None)
         self._thread.join()
         if self._singles is not None:
             self._singles.shutdown()
@@ -151,29 +164,44 @@ class _Writer:
             self._commit(batch)
 
     def _commit(self, batch: list[_Job]) -> None:
-        try:
-            self._carry_out(batch)
-        except BaseException:
-            for job in batch:
-                if self._singles is None:
-                    self._commit_single(job)
-                else:
-                    self._singles.submit(self._commit_single, job)
-        else:
-            _resolve(batch)
+        refused: list[_Job] = []
+        while batch and len(refused) < MAX_REFUSED:
+            try:
+                self._carry_out(batch)
+            except _Refused as error:
+                batch.remove(error.job)
+                refused.append(error.job)
+            except BaseException:
+                break
+            else:
+                _resolve(batch)
+                batch = []
+        for job in [*batch, *refused]:
+            if self._singles is None:
+                self._commit_single(job)
+            else:
+                self._singles.submit(self._commit_single, job)
 
     def _carry_out(self, jobs: list[_Job]) -> None:
         with self._engine.begin() as connection:
             postponed = PostponedInserts(connection)
             for job in jobs:
-                job.value = job.unit(connection, postponed)
+                try:
+                    job.value = job.unit(connection, postponed)
+                except exc.DBAPIError:
+                    raise
+                except Exception as error:
+                    raise _Refused(job) from error
             postponed.send()
 
     def _commit_single(self, job: _Job, tries: int = 3) -> None:
         try:
             self._carry_out([job])
-        except Rollback as rollback:
-            job.value = rollback.value
+        except _Refused as refusal:
+            if isinstance(refusal.__cause__, Rollback):
+                job.value = refusal.__cause__.value
+            else:
+                job.error = refusal.__cause__
         except BaseException as error:
             if tries > 1 and _is_passing(error):
                 return self._commit_single(job, tries - 1)

@@ -96,11 +96,12 @@ def accept(tx: Transaction, incoming: Incoming) -> Accepted:
 def accept_regenerate(tx: Transaction, known: Conversation, reply_id: str, dedupe_key: str) -> Accepted:
     """Set the last reply aside and ask for another. Raises `NoSuchMessage` if it is not the last thing said."""
     _refuse_duplicate(tx, dedupe_key)
+    # First, as it locks the conversation's row: what is looked at afterwards is then the newest for certain.
+    seq = _append(tx, known.id, known.channel, "regenerate", dedupe_key, None, 0)
     newest = tx.execute(_NEWEST_MESSAGE, conversation=known.id).first()
     if newest is None or newest.id != reply_id or newest.author != "bot":
         raise NoSuchMessage("only the last reply can be answered again")
     tx.execute(_SUPERSEDE, conversation=known.id, from_seq=newest.seq, from_rank=1)
-    seq = _append(tx, known.id, known.channel, "regenerate", dedupe_key, None, 0)
     return Accepted(known.id, seq, duplicate=False)
 
 
@@ -153,11 +154,12 @@ _SUPERSEDE = scoped(
 
 def _set_aside_edited(tx: Transaction, conversation_id: str, replaced: str) -> None:
     """Everything from the edited message on goes out of sight, and a reply to it that is under way is fenced off."""
+    # First, as it locks the conversation's row: a reply that is just being stored is then seen and set aside, too.
+    tx.execute(_FENCE, conversation=conversation_id)
     seq = tx.execute(_OWN_MESSAGE, conversation=conversation_id, external=replaced).scalar()
     if seq is None:
         raise NoSuchMessage("the message to edit is not there any more")
     tx.execute(_SUPERSEDE, conversation=conversation_id, from_seq=seq, from_rank=0)
-    tx.execute(_FENCE, conversation=conversation_id)
 
 
 _claimable = (

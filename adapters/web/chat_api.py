@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aiohttp import web
@@ -56,7 +56,7 @@ class ChatApi:
             web.get("/api/chats", self.chats),
             web.post("/api/chat", self.chat),
             web.get("/api/chat/{id}", self.history),
-            web.get("/api/chat/{id}/stream", self.stream),
+            web.get("/api/chat/{id}/stream", self.stream, allow_head=False),
             web.post("/api/chat/{id}/stop", self.stop),
         ]
 
@@ -80,8 +80,9 @@ class ChatApi:
 
     async def history(self, request: web.Request) -> web.Response:
         known = await self._own_conversation(request)
-        messages = await self._conversations.history(self._workspace_id, known.id)
+        # In this order: a reply that is stored in between may then be shown as running, and never is missing.
         running = await self._conversations.pending_seq(self._workspace_id, known.id) is not None
+        messages = await self._conversations.history(self._workspace_id, known.id)
         shown = await asyncio.to_thread(lambda: [_to_ui(one) for one in messages])
         return web.json_response({**_chat_summary(known), "running": running, "messages": shown})
 
@@ -98,25 +99,32 @@ class ChatApi:
         return await self._conversations.accept(self._workspace_id, _incoming(visitor, wanted))
 
     async def _regenerate(self, visitor: str, wanted: RegenerateRequest) -> Accepted:
-        """Another reply; or the first one, if the message never came here or its reply is still being made."""
+        """Another reply. The AI SDK also asks this way after an error; then the message or edit may be new to us."""
         try:
             known = await self._conversations.find(self._workspace_id, CHANNEL, _key(visitor, wanted.chat_id))
-            said = await self._conversations.history(self._workspace_id, known.id)
         except NotFound:
             if wanted.asked is None:
                 raise
             return await self._accept(visitor, wanted.asked)
-        if wanted.asked is not None and all(one.external_id != wanted.asked.message_id for one in said):
-            return await self._accept(visitor, wanted.asked)
+        # Looked at first, so that a reply stored in between is not taken for missing.
         pending = await self._conversations.pending_seq(self._workspace_id, known.id)
+        said = await self._conversations.history(self._workspace_id, known.id)
+        newest = next((one for one in reversed(said) if one.author == "person"), None)
+        if wanted.asked is not None:
+            stored = next((one for one in reversed(said) if one.external_id == wanted.asked.message_id), None)
+            if stored is None:
+                return await self._accept(visitor, wanted.asked)
+            if stored.text != wanted.asked.text:
+                return await self._accept(visitor, replace(wanted.asked, replaces=wanted.asked.message_id))
+            if stored is not newest:
+                raise Conflict("Something newer was said. Reload the conversation.")
         if pending is not None:
             return Accepted(known.id, pending, duplicate=True)
-        asked = next((one for one in reversed(said) if one.author == "person"), None)
-        if asked is None:
+        if newest is None:
             raise Conflict("There is no reply to be given again.")
-        reply_id = said[-1].id if wanted.target in (None, asked.external_id) else wanted.target
-        dedupe_key = f"{CHANNEL}:{known.external_id}:again:{reply_id}"
-        return await self._conversations.regenerate(self._workspace_id, known, reply_id, dedupe_key)
+        reply_id = said[-1].id if wanted.target in (None, newest.external_id) else wanted.target
+        dedupe_key = f"{_key(visitor, wanted.chat_id)}/again/{reply_id}"
+        return await self._conversations.regenerate(self._workspace_id, known, reply_id, f"{CHANNEL}/{dedupe_key}")
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         known = await self._own_conversation(request)
@@ -156,7 +164,7 @@ class ChatApi:
         """Write the whole stream. Raises `TimeoutError` for a reader who takes nothing for too long."""
         data = b""
         async for batch in events:
-            data = b"".join(encoder.encode(event) for event in batch)
+            data = await asyncio.to_thread(encoder.encode, batch) if encoder.is_slow else encoder.encode(batch)
             if encoder.finished:
                 break
             async with asyncio.timeout(SLOW_READER_SECONDS):
@@ -179,11 +187,11 @@ def _key(visitor: str, chat_id: str) -> str:
 
 def _incoming(visitor: str, wanted: SubmitRequest) -> Incoming:
     key = _key(visitor, wanted.chat_id)
-    dedupe_key = f"{CHANNEL}:{key}:{wanted.message_id}"
+    dedupe_key = f"{CHANNEL}/{key}/{wanted.message_id}"  # no id has a slash in it
     if wanted.replaces == wanted.message_id:
         # The AI SDK edits a message under its old id, so that the id no longer tells a second delivery from an edit.
         # Each counts then: an edit that comes twice leaves one message and one reply all the same.
-        dedupe_key += f":edit:{new_id()}"
+        dedupe_key += f"/edit/{new_id()}"
     return Incoming(
         channel=CHANNEL,
         conversation_key=key,

@@ -31,9 +31,10 @@ class _Parser(MarkdownIt):
 
 
 _parser = _Parser("js-default", {"linkify": False, "breaks": True}).disable("image")
+_parser.render("")  # the first time it completes its rules, and two threads must not do that at once
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=512)
 def render_markdown(text: str) -> str:
     """Sanitised HTML of CommonMark with tables and strikethrough."""
     if len(text) > MAX_PARSED_CHARS:

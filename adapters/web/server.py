@@ -91,6 +91,8 @@ class _Site:
             response = self._refusal(errors.MynaError(), request_id)
         if not response.prepared:
             response.headers.update(request[CORS])
+            if request.path.startswith("/api/"):
+                response.headers.setdefault("Cache-Control", "no-store")
             response.headers.setdefault("X-Content-Type-Options", "nosniff")
             response.headers.setdefault("Referrer-Policy", "no-referrer")
         return response

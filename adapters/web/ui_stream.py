@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from adapters.web.markdown import render_markdown, settled_length
-from bot.live import Ended, LiveEvent, Started, Text
+from bot.live import Batch, Ended, LiveEvent, Started, Text
 from storage.values import ReplyState
 
 HEADERS = {
@@ -20,6 +20,7 @@ HEADERS = {
 }
 DONE = b"data: [DONE]\n\n"
 PING = b": ping\n\n"
+SLOW_CHARS = 500
 _FINISH_REASONS: dict[ReplyState, str] = {"answered": "stop", "stopped": "other", "refused": "other", "failed": "error"}
 
 
@@ -39,8 +40,16 @@ class UiStream:
         self._rendered = 0
         self.finished = False
 
-    def encode(self, event: LiveEvent) -> bytes:
-        """The bytes for one event; empty if it changes nothing for the reader."""
+    @property
+    def is_slow(self) -> bool:
+        """Whether encoding renders so much that it should be done in a thread."""
+        return self._html and len(self._text) > SLOW_CHARS
+
+    def encode(self, batch: Batch) -> bytes:
+        """The bytes for some events; empty if they change nothing for the reader. Nothing comes after the end."""
+        return b"".join(self._encode(event) for event in batch if not self.finished)
+
+    def _encode(self, event: LiveEvent) -> bytes:
         if isinstance(event, Started):
             return self._started(event.reply_id)
         if isinstance(event, Text):

@@ -89,7 +89,8 @@ class LocalGenerator:
             self._inbox.put(None)
             self._end_all(CLOSED)
         if self._thread is not None:
-            await asyncio.to_thread(self._thread.join)
+            # A model that is still being loaded is not waited for: that can take minutes, and nothing depends on it.
+            await asyncio.to_thread(self._thread.join, None if self._runner is not None else 5.0)
 
     async def encode(self, messages: Sequence[ChatMessage]) -> Prompt:
         """The prompt's `sha256` is taken over its token ids, each as four bytes, least significant first."""

@@ -6,14 +6,17 @@ Knows: the units of work in `storage.inbox`. Does not know: the agent around the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from storage import conversations, inbox
 from storage.database import Database
+from storage.engines import postgresql_engine
 from storage.schema import DEFAULT_WORKSPACE as W
 from storage.transaction import Transaction
 from storage.values import Accepted, Incoming, Lease, Reply, Sender, text_part
@@ -247,6 +250,64 @@ def _dead_letters(tx: Any) -> list[Any]:
 async def test_one_person_has_one_identity_however_many_chats_they_open_at_once(database: Database) -> None:
     await asyncio.gather(*(accept(database, 1, f"chat{number}") for number in range(20)))
     assert len(await database.read(conversations.list_conversations, W, "web", "v")) == 20
+
+
+@asynccontextmanager
+async def in_another_process(url: str, unit: Callable[..., Any], *args: Any) -> AsyncIterator[None]:
+    """A unit of work that has been carried out and is committed at the end of the block."""
+    engine = postgresql_engine(sa.make_url(url))
+    connection = await asyncio.to_thread(engine.connect)
+    await asyncio.to_thread(unit, Transaction(connection, W), *args)
+    yield
+    await asyncio.to_thread(connection.commit)
+    await asyncio.to_thread(engine.dispose)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_an_edit_sets_a_reply_aside_that_is_being_stored_elsewhere(database: Database, database_url: str) -> None:
+    first = await accept(database, 1)
+    lease = await claim_one(database)
+    async with in_another_process(database_url, inbox.complete, lease, answer(lease)):
+        edit = asyncio.create_task(accept(database, 2, replaces="m1"))
+        await asyncio.sleep(0.2)
+        assert not edit.done()
+    await edit
+    assert await said(database, first.conversation_id) == ["c 2"]
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_another_answer_is_refused_when_something_is_being_said_elsewhere(
+    database: Database, database_url: str
+) -> None:
+    first = await accept(database, 1)
+    lease = await claim_one(database)
+    await complete(database, lease, answer(lease))
+    known = await database.read(conversations.find_conversation, W, "web", "c")
+    async with in_another_process(database_url, inbox.accept, incoming(2)):
+        again = asyncio.create_task(database.write(inbox.accept_regenerate, W, known, lease.reply_id, "k"))
+        await asyncio.sleep(0.2)
+    with pytest.raises(inbox.NoSuchMessage):
+        await again
+    assert await said(database, first.conversation_id) == ["c 1", "yes", "c 2"]
+
+
+async def test_units_that_refuse_do_not_disturb_those_that_share_their_commit(database: Database) -> None:
+    """Duplicates and edits of nothing, among messages that are new."""
+    await accept(database, 0)
+    wanted = [incoming(number) for number in range(1, 30)]
+    duplicates = [incoming(0)] * 10
+    edits = [incoming(number, replaces="nothing") for number in range(100, 110)]
+    done = await asyncio.gather(
+        *(
+            database.write(inbox.accept, W, one)
+            for three in zip(wanted, duplicates * 3, edits * 3, strict=False)
+            for one in three
+        ),
+        return_exceptions=True,
+    )
+    assert [one.duplicate for one in done if isinstance(one, Accepted)].count(False) == 29
+    assert sum(isinstance(one, inbox.NoSuchMessage) for one in done) == 29
+    assert sorted(one.seq for one in done if isinstance(one, Accepted) and not one.duplicate) == list(range(2, 31))
 
 
 async def test_what_a_unit_leaves_to_be_sent_later_is_there_for_what_looks_for_it(database: Database) -> None:

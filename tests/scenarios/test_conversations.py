@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from bot.app import Agent
 from bot.errors import Conflict, GeneratorBusy, GeneratorFailed, ShuttingDown
 from bot.live import Ended, Started, Text
+from storage.schema import conversation_work, reply
 from storage.values import Accepted, Incoming, Message, Sender, text_part
 from tests.conftest import StartAgent
 from tests.fakes.generator import FakeGenerator
@@ -96,10 +98,6 @@ async def test_a_reply_row_says_how_the_reply_came_to_be(agent: Agent) -> None:
 
 
 def _replies(tx: Any) -> list[Any]:
-    import sqlalchemy as sa
-
-    from storage.schema import reply
-
     return list(tx.connection.execute(sa.select(reply).order_by(reply.c.last_seq)))
 
 
@@ -159,6 +157,23 @@ async def test_a_conversation_never_has_two_replies_at_once(agent: Agent) -> Non
             most = max(most, model_of(agent).num_open)
     await reply_to(agent, asked[-1])
     assert most == 1
+
+
+async def test_a_lease_that_ran_out_under_a_running_reply_leaves_one_reply(agent: Agent) -> None:
+    """As after a laptop's sleep: the same process claims the conversation again and must not work against itself."""
+    model_of(agent).enqueue("old ", "words", hold=asyncio.Event())
+    accepted = await Person(agent).say("hi")
+    await until(lambda: model_of(agent).num_open == 1)
+    model_of(agent).enqueue("new")
+    await agent.database.write(_run_out, None)
+    assert await reply_to(agent, accepted) == ("answered", "new")
+    await until(lambda: model_of(agent).num_open == 0)
+    assert model_of(agent).aborted == 1
+    assert len(await agent.database.read(_replies, None)) == 1
+
+
+def _run_out(tx: Any) -> None:
+    tx.connection.execute(sa.update(conversation_work).values(lease_until=1))
 
 
 async def test_stop_keeps_what_was_written_and_marks_it(agent: Agent) -> None:

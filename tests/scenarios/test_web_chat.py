@@ -323,6 +323,34 @@ async def test_a_failed_send_may_be_tried_again_as_a_wish_for_another_answer(vis
     ]  # fmt: skip
 
 
+async def test_a_failed_edit_may_be_tried_again_as_a_wish_for_another_answer(visitor: Visitor) -> None:
+    await visitor.ask("frist")
+    await visitor.ask("second", id="m2")
+    wish = {**chat_body("first", id="m1"), "trigger": "regenerate-message"}
+    assert text_in(await visitor.send(wish)) == "first"
+    assert await visitor.history() == [("user", "first"), ("assistant", "first")]
+
+
+async def test_a_stale_tab_gives_no_newer_reply_again(visitor: Visitor) -> None:
+    await visitor.ask("first")
+    await visitor.ask("second", id="m2")
+    async with visitor.post("/api/chat", {**chat_body("first"), "trigger": "regenerate-message"}) as response:
+        assert response.status == 409
+    assert len(await visitor.history()) == 4
+
+
+async def test_ids_of_chat_and_message_are_not_mixed_up(visitor: Visitor) -> None:
+    assert text_in(await visitor.ask("one", chat="a", id="b:c")) == "one"
+    assert text_in(await visitor.ask("two", chat="a:b", id="c")) == "two"
+
+
+@pytest.mark.parametrize("broken", ["\ud83d", "\x00"])
+async def test_text_that_no_database_takes_is_repaired(server: WebServer, visitor: Visitor, broken: str) -> None:
+    server.generator.enqueue("fine ", broken)
+    assert text_in(await visitor.ask("hello")) == "fine \ufffd"
+    assert await visitor.history() == [("user", "hello"), ("assistant", "fine \ufffd")]
+
+
 async def test_a_wish_for_another_answer_joins_the_reply_that_is_on_its_way(
     server: WebServer, visitor: Visitor
 ) -> None:

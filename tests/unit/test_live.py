@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 
-from bot.live import Ended, Live, LiveTurn, Started, Text, Waiting
+import pytest
+
+from bot.live import Ended, Interruption, Live, LiveTurn, Started, Text, Waiting
 
 
 def new_turn() -> LiveTurn:
@@ -129,6 +131,22 @@ async def test_a_closed_turn_does_not_take_away_its_successor() -> None:
     assert old.ended == "abandoned"
     live.close(new)
     assert len(live) == 0
+
+
+async def test_a_turn_that_opens_over_another_knows_that_the_others_lease_is_lost() -> None:
+    live, old, new = Live(), new_turn(), LiveTurn("r2", "c", 1, 1)
+    live.open(old)
+    live.open(new)
+    assert (old.interruption, new.interruption) == ("lost", None)
+
+
+@pytest.mark.parametrize("why", ["stop", "lost"])
+async def test_beginning_again_forgets_no_stop_that_came_meanwhile(why: Interruption) -> None:
+    turn = new_turn()
+    turn.interrupt("more")
+    turn.interrupt(why)
+    turn.restart(2, takes_more=True)
+    assert turn.interruption == why
 
 
 async def test_a_reader_who_comes_just_after_the_end_still_finds_the_turn_of_their_message() -> None:

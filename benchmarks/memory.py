@@ -27,7 +27,7 @@ import aiohttp
 from benchmarks.pipeline import InstantGenerator, say, serve
 from benchmarks.table import print_rows
 from bot.app import migrate_database
-from bot.generator import Finish, Piece, Prompt, Sampling
+from bot.generator import Event, Piece, Prompt, Sampling
 from bot.settings import Settings
 
 MEGABYTE = 2**20
@@ -38,8 +38,8 @@ class SometimesStuckGenerator(InstantGenerator):
     """Answers at once, but never comes to an end with those who ask it to wait."""
 
     async def stream(
-        self, prompt: Prompt, sampling: Sampling, version: str | None = None
-    ) -> AsyncGenerator[Piece | Finish, None]:
+        self, prompt: Prompt, sampling: Sampling, version: str | None = None, *, priority: int = 0
+    ) -> AsyncGenerator[Event, None]:
         if prompt.messages[-1].content == STUCK:
             yield Piece("One moment ")
             await asyncio.Event().wait()

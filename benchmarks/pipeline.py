@@ -26,7 +26,7 @@ from aiohttp import web
 
 from benchmarks.table import print_rows
 from bot.app import make_web_app, migrate_database, running_agent
-from bot.generator import ChatMessage, Finish, Generator, Piece, Prompt, Sampling
+from bot.generator import ChatMessage, Event, Finish, Generator, Piece, Prompt, Sampling
 from bot.settings import Settings
 
 
@@ -36,12 +36,21 @@ class InstantGenerator:
     model = "instant"
     context_tokens = 2048
     ready = True
+    takes_tools = False
+    versions = ()
 
     async def start(self) -> None: ...
 
     async def close(self) -> None: ...
 
-    async def encode(self, messages: Sequence[ChatMessage]) -> Prompt:
+    async def load_version(self, name: str, folder: Path, sha256: str | None = None) -> None: ...
+
+    async def unload_version(self, name: str) -> None: ...
+
+    async def encode_text(self, text: str) -> Prompt:
+        return await self.encode([ChatMessage("user", text)])
+
+    async def encode(self, messages: Sequence[ChatMessage], tools: Sequence[str] = ()) -> Prompt:
         text = "".join(one.content for one in messages)
         return Prompt(tuple(messages), (), len(text) // 4, hashlib.sha256(text.encode()).hexdigest())
 
@@ -50,7 +59,9 @@ class InstantGenerator:
         prompt: Prompt,
         sampling: Sampling,
         version: str | None = None,
-    ) -> AsyncGenerator[Piece | Finish, None]:
+        *,
+        priority: int = 0,
+    ) -> AsyncGenerator[Event, None]:
         for piece in ("Your parcel ", "will arrive ", "tomorrow."):
             yield Piece(piece)
         yield Finish("stop", prompt.num_tokens, 9)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import os
 import secrets
@@ -18,12 +19,16 @@ from typing import Any
 
 from aiohttp import web
 
+from adapters.openai_answers import error_body
+from adapters.openai_api import OpenAiApi
 from adapters.web.chat_api import ChatApi, ChatPage
 from adapters.web.server import make_app
 from adapters.web.visitors import Origins, Visitors
+from bot.api_access import ApiAccess
+from bot.completions import Completions
 from bot.conversation import Conversations, ReplyPolicy
 from bot.delivery import Delivery, Poster
-from bot.errors import AlreadyRunning, MynaError, Unavailable
+from bot.errors import AlreadyRunning, MynaError, Unavailable, VersionError
 from bot.generator import Generator, Sampling
 from bot.metrics import Metrics
 from bot.settings import Settings
@@ -46,9 +51,15 @@ class Agent:
     database: Database
     generator: Generator
     conversations: Conversations
+    access: ApiAccess
+    completions: Completions
     delivery: Delivery
     metrics: Metrics
     workspace_id: str
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Take nothing more, and let what runs finish for a while."""
+        await asyncio.gather(self.conversations.drain(grace_seconds), self.completions.drain(grace_seconds))
 
     async def checks(self) -> dict[str, bool]:
         """What readiness depends on."""
@@ -65,7 +76,7 @@ def make_generator(settings: Settings, say: Say) -> Generator:
         from bot.remote import RemoteGenerator
 
         return RemoteGenerator(
-            settings.remote_url, model=settings.model, key=settings.remote_key, context_tokens=settings.context_tokens
+            *settings.remote_url, model=settings.model, key=settings.remote_key, context_tokens=settings.context_tokens
         )
     from bot.engine.local import LocalGenerator
     from bot.engine.model_store import resolve_model
@@ -77,6 +88,7 @@ def make_generator(settings: Settings, say: Say) -> Generator:
         context_tokens=settings.context_tokens,
         queue_limit=settings.max_waiting,
         threads=settings.threads or None,
+        cache_bytes=settings.cache_mb * 2**20 or None,
     )
 
 
@@ -143,14 +155,36 @@ def _backup_note(done: migrate.Migrated) -> str:
 
 
 @contextlib.asynccontextmanager
+async def open_database(settings: Settings, *, read_only: bool = False, guest: bool = False) -> AsyncIterator[Database]:
+    """The database of an installation, for a command that needs nothing else. It must be of this Myna's revision."""
+    try:
+        database = Database(settings.resolved_database_url, read_only=read_only, guest=guest)
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(database.close)
+            found, needed = await database.read(migrate.revisions, None)
+            if found != needed:
+                raise MynaError(
+                    f"The database is at revision {found or 'none'}, and this Myna needs {needed}. "
+                    "Run `myna migrate` first."
+                )
+            yield database
+    except StorageUnavailable as error:
+        raise MynaError(f"The database can't be {'read' if read_only else 'used'}: {error}") from error
+
+
+@contextlib.asynccontextmanager
 async def running_agent(
     settings: Settings, generator: Generator, posters: dict[str, Poster] | None = None
 ) -> AsyncIterator[Agent]:
     """An agent that works, on a migrated database, its tasks watched: one that fails ends the `async with`."""
     database, metrics = Database(settings.resolved_database_url), Metrics()
     conversations = Conversations(database, generator, reply_policy(settings, frozenset(posters or {})), metrics)
+    access = ApiAccess(database, DEFAULT_WORKSPACE, needs_key=settings.api_keys == "on")
+    completions = Completions(generator, access, metrics)
     delivery = Delivery(database, posters or {}, lease_seconds=settings.lease_seconds)
-    agent = Agent(settings, database, generator, conversations, delivery, metrics, DEFAULT_WORKSPACE)
+    agent = Agent(
+        settings, database, generator, conversations, access, completions, delivery, metrics, DEFAULT_WORKSPACE
+    )
     tasks: list[Coroutine[Any, Any, None]] = [conversations.work(), conversations.keep_leases()]
     if posters:
         tasks.append(delivery.work())
@@ -162,7 +196,7 @@ async def running_agent(
             started = [group.create_task(task) for task in tasks]
             try:
                 yield agent
-                await conversations.drain(settings.grace_seconds)
+                await agent.drain(settings.grace_seconds)
                 await delivery.drain()
             except Exception as error:  # the caller's own, to be raised as it is and not inside a group
                 failure = error
@@ -191,8 +225,11 @@ def make_web_app(agent: Agent) -> web.Application:
         settings.secret or _stored_secret(settings.data), secure_cookie=settings.public_url.startswith("https://")
     )
     page = ChatPage(settings.title, settings.greeting, settings.max_message_chars)
-    api = ChatApi(agent.conversations, visitors, page, agent.metrics, agent.workspace_id)
-    return make_app(api, Origins(settings.allowed_origins, settings.public_url), agent.metrics, agent.checks)
+    chat = ChatApi(agent.conversations, visitors, page, agent.metrics, agent.workspace_id)
+    sampling = reply_policy(settings).sampling
+    models = OpenAiApi(agent.completions, agent.conversations, agent.access, sampling, agent.workspace_id)
+    origins = Origins(settings.allowed_origins, settings.public_url)
+    return make_app([chat, models], origins, agent.metrics, agent.checks, {"/v1/": error_body})
 
 
 def _stored_secret(data: Path) -> str:
@@ -213,6 +250,11 @@ async def serve(settings: Settings, generator: Generator, say: Say) -> None:
     """Serve the web chat until SIGTERM or SIGINT; a second signal doesn't wait for running replies."""
     if warning := sqlite_is_unsafe(settings.resolved_database_url):
         log.warning(warning)
+    if settings.api_keys == "off" and not _is_loopback(settings.host):
+        raise MynaError(
+            f"MYNA_API_KEYS=off would let everybody who reaches {settings.host} use the model. Make keys with "
+            "`myna key create NAME`, or listen on 127.0.0.1."
+        )
     stopping = _stop_on_signals()
     async with running_agent(settings, generator) as agent:
         runner = web.AppRunner(make_web_app(agent), access_log=None, shutdown_timeout=2.0)
@@ -220,7 +262,7 @@ async def serve(settings: Settings, generator: Generator, say: Say) -> None:
         try:
             say(f"Myna listens on {await _listen(runner, settings)} - loading the model {generator.model} ...")
             async with asyncio.TaskGroup() as group:
-                loading = group.create_task(_load(generator, say), name="load-model")
+                loading = group.create_task(_load(generator, settings.data / "versions", say), name="load-model")
                 await stopping.wait()
                 loading.cancel()
             say("Stopping: running replies may finish.")
@@ -229,9 +271,26 @@ async def serve(settings: Settings, generator: Generator, say: Say) -> None:
             await runner.cleanup()
 
 
-async def _load(generator: Generator, say: Say) -> None:
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+async def _load(generator: Generator, versions: Path, say: Say) -> None:
     await generator.start()
-    say("The model is loaded; Myna answers.")
+    for folder in await asyncio.to_thread(_version_folders, versions):
+        try:
+            await generator.load_version(folder.name, folder)
+        except VersionError as error:
+            say(f"The version {folder.name} is left out: {error.message}")
+    loaded = ", ".join(generator.versions)
+    say("The model is loaded; Myna answers." + (f" Versions beside it: {loaded}." if loaded else ""))
+
+
+def _version_folders(folder: Path) -> list[Path]:
+    return sorted(one for one in folder.iterdir() if one.is_dir()) if folder.is_dir() else []
 
 
 async def _listen(runner: web.AppRunner, settings: Settings) -> str:
@@ -258,11 +317,11 @@ def _stop_on_signals() -> asyncio.Event:
 
 async def _drain_until_second_signal(agent: Agent, grace_seconds: float, stopping: asyncio.Event) -> None:
     stopping.clear()
-    draining = asyncio.create_task(agent.conversations.drain(grace_seconds))
+    draining = asyncio.create_task(agent.drain(grace_seconds))
     again = asyncio.create_task(stopping.wait())
     await asyncio.wait({draining, again}, return_when=asyncio.FIRST_COMPLETED)
     again.cancel()
     if not draining.done():
         draining.cancel()
-        await agent.conversations.drain(0.0)
+        await agent.drain(0.0)
     await asyncio.gather(draining, again, return_exceptions=True)

@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
+import csv
+import dataclasses
 import datetime
 import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
-from bot.errors import MynaError, SettingsError
+from bot.errors import AlreadyRunning, MynaError, SettingsError
 from bot.generator import Generator
 from bot.settings import Settings, describe_settings, load_settings
 
+if TYPE_CHECKING:
+    from storage.database import Database
+
+T = TypeVar("T")
 Command = Callable[[Settings, argparse.Namespace], int]
 
 
@@ -87,6 +92,20 @@ def _parser() -> argparse.ArgumentParser:
         "--since", type=_moment, default=0, metavar="DATE", help="only those used since, like 2026-11-22"
     )
     export.add_argument("--channel", help="only those of one channel: web, console, ...")
+    key = commands.add_parser("key", help="make, list or revoke API keys").add_subparsers(
+        required=True, metavar="ACTION"
+    )
+    create = _add(key, "create", "make a key and print its secret, once", _key_create, reports=True)
+    create.add_argument("name", help="whose it is, like shop-backend")
+    create.add_argument("--requests-per-minute", type=int, metavar="N", help="default: no limit")
+    create.add_argument("--tokens-per-day", type=int, metavar="N", help="prompt and reply together; default: no limit")
+    _add(key, "list", "list all keys", _key_list, reports=True)
+    revoke = _add(key, "revoke", "make a key invalid at once", _key_revoke, reports=True)
+    revoke.add_argument("which", help="its name or id")
+    usage = _add(commands, "usage", "print what the API was used for, as CSV", _usage)
+    usage.add_argument("--out", type=Path, metavar="FILE", help="write to a file instead")
+    usage.add_argument("--since", type=_moment, default=0, metavar="DATE", help="only since, like 2026-11-22")
+    usage.add_argument("--json", action="store_true", help="print JSON lines instead of CSV")
     _add(commands, "settings", "list all settings and their values", _settings, reports=True)
     return parser
 
@@ -205,29 +224,103 @@ def _export(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 async def _write_export(settings: Settings, arguments: argparse.Namespace, file: TextIO) -> int:
+    from bot import app
     from bot.export import export_rows
-    from storage import migrate
-    from storage.database import Database, StorageUnavailable
     from storage.schema import DEFAULT_WORKSPACE
 
     count = 0
-    try:
-        database = Database(settings.resolved_database_url, read_only=True)
-        async with contextlib.AsyncExitStack() as stack:
-            stack.push_async_callback(database.close)
-            found, needed = await database.read(migrate.revisions, None)
-            if found != needed:
-                raise MynaError(
-                    f"The database is at revision {found or 'none'}, and this Myna needs {needed}. "
-                    "Run `myna migrate` first."
-                )
-            rows = export_rows(database, DEFAULT_WORKSPACE, since_ms=arguments.since, channel=arguments.channel)
-            async for row in rows:
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-                count += 1
-    except StorageUnavailable as error:
-        raise MynaError(f"The database can't be read: {error}") from error
+    async with app.open_database(settings, read_only=True) as database:
+        rows = export_rows(database, DEFAULT_WORKSPACE, since_ms=arguments.since, channel=arguments.channel)
+        async for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            count += 1
     return count
+
+
+def _key_create(settings: Settings, arguments: argparse.Namespace) -> int:
+    from bot.api_access import create_key
+
+    secret = _with_database(
+        settings,
+        lambda database, workspace_id: create_key(
+            database, workspace_id, arguments.name, arguments.requests_per_minute, arguments.tokens_per_day
+        ),
+    )
+    _print({"name": arguments.name, "secret": secret} if arguments.json else secret)
+    if not arguments.json:
+        _say("Keep it safe: it is not stored and can't be shown again.")
+    return 0
+
+
+def _key_list(settings: Settings, arguments: argparse.Namespace) -> int:
+    from storage import api_keys
+
+    found = _with_database(settings, lambda database, workspace_id: database.read(api_keys.list_keys, workspace_id))
+    if arguments.json:
+        _print([dataclasses.asdict(one) for one in found])
+    elif not found:
+        _print("No key yet. `myna key create NAME` makes one.")
+    for one in () if arguments.json else found:
+        limits = [
+            f"{one.requests_per_minute:,} requests a minute" if one.requests_per_minute else "",
+            f"{one.tokens_per_day:,} tokens a day" if one.tokens_per_day else "",
+        ]
+        state = "revoked" if one.revoked_at else ", ".join(filter(None, limits)) or "no limit"
+        _print(f"{one.name}  {one.hint}...  {state}  ({one.id})")
+    return 0
+
+
+def _key_revoke(settings: Settings, arguments: argparse.Namespace) -> int:
+    from storage import api_keys
+
+    revoked = _with_database(
+        settings, lambda database, workspace_id: database.write(api_keys.revoke_key, workspace_id, arguments.which)
+    )
+    if not revoked:
+        raise MynaError(f'There is no valid key "{arguments.which}". `myna key list` shows all.')
+    _print({"revoked": arguments.which} if arguments.json else f"The key {arguments.which} is no longer valid.")
+    return 0
+
+
+def _usage(settings: Settings, arguments: argparse.Namespace) -> int:
+    from bot.export import USAGE_COLUMNS, usage_rows
+
+    def write(rows: Iterable[dict[str, Any]], file: TextIO) -> None:
+        if arguments.json:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        else:
+            table = csv.DictWriter(file, USAGE_COLUMNS)
+            table.writeheader()
+            table.writerows(rows)
+
+    async def collect(database: Database, workspace_id: str) -> list[dict[str, Any]]:
+        return [row async for row in usage_rows(database, workspace_id, arguments.since)]
+
+    rows = _with_database(settings, collect)
+    if arguments.out is None:
+        write(rows, sys.stdout)
+    else:
+        with arguments.out.open("w", encoding="utf-8", newline="") as file:
+            write(rows, file)
+        _say(f"{len(rows)} request{'' if len(rows) == 1 else 's'} written.")
+    return 0
+
+
+def _with_database(settings: Settings, work: Callable[[Database, str], Awaitable[T]]) -> T:
+    """Work on the database of an installation, running or not. One that doesn't exist yet is made."""
+    from bot import app
+    from storage.schema import DEFAULT_WORKSPACE
+
+    async def run(*, guest: bool) -> T:
+        async with app.open_database(settings, guest=guest) as database:
+            return await work(database, DEFAULT_WORKSPACE)
+
+    try:
+        with app.exclusive_use(settings):
+            app.migrate_database(settings, _say)
+            return asyncio.run(run(guest=False))
+    except AlreadyRunning:  # then it has migrated its database, too
+        return asyncio.run(run(guest=True))
 
 
 def _settings(settings: Settings, arguments: argparse.Namespace) -> int:

@@ -197,7 +197,8 @@ class Conversations:
             await self._complete(lease, answer)
             if not turn.pieces and answer.text:
                 turn.add(answer.text)  # a refusal or an apology was not streamed
-            turn.end(Ended(answer.state, answer.finish_reason))
+            tokens = answer.prompt_tokens or 0, answer.completion_tokens or 0
+            turn.end(Ended(answer.state, answer.finish_reason, *tokens))
             self._count(lease, answer)
         except inbox.Fenced:
             log.info("turn %s was taken over or set aside", lease.reply_id)
@@ -286,7 +287,7 @@ class Conversations:
                 if isinstance(event, Piece):
                     first_piece = first_piece or time.monotonic()
                     turn.add(_UNSTORABLE.sub("\ufffd", event.text))
-                else:
+                elif isinstance(event, Finish):
                     finish = event
         return self._reply(
             turn, "answered", turn.text, prompt=prompt, finish=finish, started=started, first=first_piece

@@ -38,6 +38,29 @@ class NotAuthenticated(MynaError):
     code = "not_authenticated"
 
 
+class KeyRefused(MynaError):
+    """This API key is not valid, or was revoked. `myna key create NAME` makes one."""
+
+    code = "invalid_api_key"
+
+
+class QuotaExceeded(MynaError):
+    """This API key has used what it may."""
+
+    code = "quota_exceeded"
+
+    def __init__(self, message: str | None = None, *, retry_after: float, is_final: bool = False) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.is_final = is_final  # waiting a little will not help
+
+
+class UnknownModel(MynaError):
+    """There is no such model."""
+
+    code = "model_not_found"
+
+
 class NotAllowed(MynaError):
     """This page may not use this chat. Add its origin to MYNA_ALLOWED_ORIGINS."""
 
@@ -104,6 +127,12 @@ class ModelError(MynaError):
     """The model can't be loaded."""
 
     code = "model_error"
+
+
+class VersionError(MynaError):
+    """This version of the model can't be loaded."""
+
+    code = "version_error"
 
 
 class SettingsError(MynaError):

@@ -31,10 +31,12 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The reply is stored. `reason` is the generator's finish reason, if it got that far."""
+    """The reply is stored. `reason` is the generator's finish reason, if it got that far; tokens, where known here."""
 
     state: ReplyState
     reason: str | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,9 @@ class Metrics:
             "myna_reply_seconds", "From claim to the stored reply", buckets=_SECONDS, registry=registry
         )
         self.tokens = Counter("myna_tokens", "Tokens read and written by the model", ["kind"], registry=registry)
+        self.api_requests = Counter(
+            "myna_api_requests", "Requests to the model API", ["endpoint", "outcome"], registry=registry
+        )
         self.running = Gauge("myna_replies_running", "Replies being made now", registry=registry)
         self.streams = Gauge("myna_streams_open", "Clients that read a stream now", registry=registry)
 

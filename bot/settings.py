@@ -49,6 +49,10 @@ def _url(value: str) -> str | None:
     return None if value == "" or value.startswith(("http://", "https://")) else "must begin with http:// or https://"
 
 
+def _urls(value: tuple[str, ...]) -> str | None:
+    return next((complaint for one in value if (complaint := _url(one))), None)
+
+
 def _origins(value: tuple[str, ...]) -> str | None:
     bad = [one for one in value if not one.startswith(("http://", "https://")) or one.count("/") != 2]
     return f"{', '.join(bad)}: an origin is scheme, host and port, like https://shop.example" if bad else None
@@ -93,7 +97,14 @@ class Settings:
         "auto", "Where the local model runs; auto takes a GPU if there is one"
     )
     threads: int = _setting(0, "CPU threads of the local model; 0 takes one for each core", check=_between(0, 1024))
-    remote_url: str = _setting("", "Base URL of an OpenAI-compatible server, like http://127.0.0.1:8000/v1", check=_url)
+    cache_mb: int = _setting(
+        0, "Memory for what the local model has read, running and kept; 0 takes 512 MB, or half of a GPU's free memory",
+        check=_between(0, 2**24),
+    )  # fmt: skip
+    remote_url: tuple[str, ...] = _setting(
+        (), "Base URL of an OpenAI-compatible server, like http://127.0.0.1:8000/v1; several of one model with commas",
+        check=_urls,
+    )  # fmt: skip
     remote_key: str = _setting("", "API key for that server", secret=True)
     context_tokens: int = _setting(
         2048,
@@ -120,6 +131,9 @@ class Settings:
         check=_between(1, 3600),
     )
     grace_seconds: float = _setting(20.0, "How long running replies may go on after SIGTERM", check=_between(0, 3600))
+    api_keys: Literal["on", "off"] = _setting(
+        "on", "Whether programs need a key for /v1 (see `myna key`); off lets all in, on a loopback address only"
+    )
     allowed_origins: tuple[str, ...] = _setting(
         (), "Sites that may embed the chat widget, separated by commas: https://shop.example", check=_origins
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import queue
 import threading
 from collections.abc import Callable
@@ -40,12 +41,15 @@ class StorageUnavailable(Exception):
 
 
 class Database:
-    """The agent's memory. `write` and `read` run one unit of work each, in one transaction each, off the event loop."""
+    """The agent's memory. `write` and `read` run one unit of work each, in one transaction each, off the event loop.
 
-    def __init__(self, url: str, *, read_only: bool = False) -> None:
+    A `guest` writes little beside a running agent, and leaves the upkeep of the file to that.
+    """
+
+    def __init__(self, url: str, *, read_only: bool = False, guest: bool = False) -> None:
         self.url = sa.make_url(url)
         self.many_processes = self.url.get_backend_name() == "postgresql"
-        make = postgresql_engine if self.many_processes else sqlite_engine
+        make = postgresql_engine if self.many_processes else functools.partial(sqlite_engine, guest=guest)
         if not self.many_processes and read_only and not Path(self.url.database or "").exists():
             raise StorageUnavailable(f"there is no database at {self.url.database} yet")
         self._reading_engine = make(self.url, read_only=True)

@@ -35,8 +35,11 @@ def postgresql_engine(url: sa.URL, *, read_only: bool = False) -> sa.Engine:
     )
 
 
-def sqlite_engine(url: sa.URL, *, read_only: bool = False) -> sa.Engine:
-    """A SQLite engine whose transactions are real ones; `read_only` connections can neither write nor checkpoint."""
+def sqlite_engine(url: sa.URL, *, read_only: bool = False, guest: bool = False) -> sa.Engine:
+    """A SQLite engine whose transactions are real ones.
+
+    `read_only` connections can neither write nor checkpoint; those of a `guest` don't checkpoint.
+    """
     if url.database in (None, "", ":memory:"):
         raise ValueError("SQLite needs a file: sqlite:////path/to/myna.db")
     engine = sa.create_engine(
@@ -47,6 +50,8 @@ def sqlite_engine(url: sa.URL, *, read_only: bool = False) -> sa.Engine:
         connect_args={"check_same_thread": False, "timeout": LOCK_TIMEOUT_MS / 1000},
     )
     pragmas = ["journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "mmap_size=0", "wal_autocheckpoint=1000"]
+    if guest:
+        pragmas[-1] = "wal_autocheckpoint=0"
     if read_only:
         pragmas = ["query_only=ON", "mmap_size=0", "wal_autocheckpoint=0"]
 

@@ -228,4 +228,48 @@ dead_letter = sa.Table(
     _time("created_at"),
 )
 
+# Who may use the API. Only the hash of a key's secret is kept.
+api_key = sa.Table(
+    "api_key",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    _workspace(),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("secret_sha256", sa.Text, nullable=False, unique=True),
+    sa.Column("hint", sa.Text, nullable=False),
+    sa.Column("requests_per_minute", sa.Integer),
+    sa.Column("tokens_per_day", sa.BigInteger),
+    _time("created_at"),
+    _time("revoked_at", nullable=True),
+)
+
+# One request to the API; without a key where the API is open.
+api_usage = sa.Table(
+    "api_usage",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    _workspace(),
+    sa.Column("api_key_id", sa.Text, sa.ForeignKey("api_key.id", ondelete="CASCADE"), index=True),
+    sa.Column("endpoint", sa.Text, nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("version", sa.Text),
+    sa.Column("prompt_tokens", sa.Integer, nullable=False),
+    sa.Column("completion_tokens", sa.Integer, nullable=False),
+    sa.Column("first_token_ms", sa.Integer),
+    sa.Column("total_ms", sa.Integer, nullable=False),
+    sa.Column("outcome", sa.Text, nullable=False),
+    _time("created_at"),
+)
+
+# What a key has used on one day (counted from 1970, UTC), so that a quota needs no sum over all requests.
+api_usage_day = sa.Table(
+    "api_usage_day",
+    metadata,
+    sa.Column("api_key_id", sa.Text, sa.ForeignKey("api_key.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("day", sa.Integer, primary_key=True, autoincrement=False),
+    _workspace(),
+    sa.Column("requests", sa.Integer, nullable=False),
+    sa.Column("tokens", sa.BigInteger, nullable=False),
+)
+
 DEFAULT_WORKSPACE = "default"

@@ -151,7 +151,7 @@ class ChatApi:
         response = web.StreamResponse(headers=HEADERS | request.get(CORS, {}))
         encoder = UiStream(html=request.query.get("html") == "1")
         events = self._conversations.follow(self._workspace_id, accepted)
-        with self._metrics.streams.track_inprogress(), contextlib.suppress(ConnectionResetError):
+        with self._metrics.streams.track_inprogress(), contextlib.suppress(ConnectionError):
             await response.prepare(request)
             async with contextlib.aclosing(events):
                 try:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from aiohttp import web
 
-from adapters.web.chat_api import ChatApi
 from adapters.web.parsing import MAX_BODY_BYTES
 from adapters.web.visitors import CORS, Origins
 from bot import errors
@@ -27,14 +26,18 @@ STATIC = Path(__file__).parent / "static"
 _FILES = frozenset(path.name for path in STATIC.iterdir())
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Ready = Callable[[], Awaitable[dict[str, bool]]]
+ErrorBody = Callable[[errors.MynaError], dict[str, Any]]
 
 _STATUS: dict[type[errors.MynaError], int] = {
     errors.InvalidInput: 400,
     errors.NotAuthenticated: 401,
+    errors.KeyRefused: 401,
     errors.NotAllowed: 403,
     errors.NotFound: 404,
+    errors.UnknownModel: 404,
     errors.Conflict: 409,
     errors.TooLarge: 413,
+    errors.QuotaExceeded: 429,
     errors.Unavailable: 503,
 }
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
@@ -44,11 +47,20 @@ _PAGE_POLICY = (
 )
 
 
-def make_app(api: ChatApi, origins: Origins, metrics: Metrics, ready: Ready) -> web.Application:
-    """The whole web channel as an aiohttp application."""
-    site = _Site(origins, metrics, ready)
+class Api(Protocol):
+    """Something that is served here."""
+
+    def routes(self) -> list[web.RouteDef]: ...
+
+
+def make_app(
+    apis: Sequence[Api], origins: Origins, metrics: Metrics, ready: Ready, error_bodies: Mapping[str, ErrorBody]
+) -> web.Application:
+    """The pages, and all APIs beside them. `error_bodies` are for APIs with a form of their own, by their path."""
+    site = _Site(origins, metrics, ready, error_bodies)
     app = web.Application(middlewares=[site.every_request], client_max_size=MAX_BODY_BYTES)
-    app.add_routes(api.routes())
+    for api in apis:
+        app.add_routes(api.routes())
     app.add_routes(
         [
             web.get("/", site.page),
@@ -65,7 +77,8 @@ def make_app(api: ChatApi, origins: Origins, metrics: Metrics, ready: Ready) -> 
 
 
 class _Site:
-    def __init__(self, origins: Origins, metrics: Metrics, ready: Ready) -> None:
+    def __init__(self, origins: Origins, metrics: Metrics, ready: Ready, error_bodies: Mapping[str, ErrorBody]) -> None:
+        self._error_bodies = error_bodies
         self._origins = origins
         self._metrics = metrics
         self._ready = ready
@@ -80,18 +93,18 @@ class _Site:
         try:
             response = await self._answer(request, handler)
         except web.HTTPException as error:
-            response = self._http_error(error, request_id)
+            response = self._http_error(error, request, request_id)
         except errors.MynaError as error:
-            response = self._refusal(error, request_id)
+            response = self._refusal(error, request, request_id)
         except StorageUnavailable as error:
             log.error("request %s: %s", request_id, error)
-            response = self._refusal(errors.Unavailable(), request_id)
+            response = self._refusal(errors.Unavailable(), request, request_id)
         except Exception:
             log.exception("request %s failed", request_id)
-            response = self._refusal(errors.MynaError(), request_id)
+            response = self._refusal(errors.MynaError(), request, request_id)
         if not response.prepared:
             response.headers.update(request[CORS])
-            if request.path.startswith("/api/"):
+            if request.path.startswith(("/api/", "/v1/")):
                 response.headers.setdefault("Cache-Control", "no-store")
             response.headers.setdefault("X-Content-Type-Options", "nosniff")
             response.headers.setdefault("Referrer-Policy", "no-referrer")
@@ -114,30 +127,31 @@ class _Site:
         }
         return web.Response(status=204, headers=allowed)
 
-    def _refusal(self, error: errors.MynaError, request_id: str) -> web.Response:
+    def _refusal(self, error: errors.MynaError, request: web.Request, request_id: str) -> web.Response:
         status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
-        details: dict[str, Any] = {
-            name: value for name in ("field", "limit") if (value := getattr(error, name, None)) is not None
-        }
-        headers = {"Retry-After": str(round(error.retry_after))} if isinstance(error, errors.Unavailable) else {}
-        return self._error(status, error.code, error.message, request_id, headers, details)
+        headers = {}
+        if isinstance(error, errors.Unavailable | errors.QuotaExceeded):
+            headers["Retry-After"] = str(max(round(error.retry_after), 1))
+        return self._error(status, error, request, request_id, headers)
 
-    def _http_error(self, error: web.HTTPException, request_id: str) -> web.StreamResponse:
+    def _http_error(self, error: web.HTTPException, request: web.Request, request_id: str) -> web.StreamResponse:
         if error.status < 400:
             return error
-        code = re.sub(r"[^a-z]+", "_", error.reason.lower())
         message = {
             404: "There is nothing at this address.",
             405: f"This address does not take {getattr(error, 'method', 'this method')}.",
         }.get(error.status, f"{error.reason}.")
+        found = errors.MynaError(message)
+        found.code = re.sub(r"[^a-z]+", "_", error.reason.lower())
         allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-        return self._error(error.status, code, message, request_id, allow, {})
+        return self._error(error.status, found, request, request_id, allow)
 
     def _error(
-        self, status: int, code: str, message: str, request_id: str, headers: dict[str, str], details: dict[str, Any]
+        self, status: int, error: errors.MynaError, request: web.Request, request_id: str, headers: dict[str, str]
     ) -> web.Response:
-        self._metrics.refused.labels(code).inc()
-        body = {"error": {"code": code, "message": message, "requestId": request_id, **details}}
+        self._metrics.refused.labels(error.code).inc()
+        own_form = next((body for path, body in self._error_bodies.items() if request.path.startswith(path)), None)
+        body = _own_error_body(error, request_id) if own_form is None else own_form(error)
         return web.json_response(body, status=status, headers=headers)
 
     async def page(self, _: web.Request) -> web.FileResponse:
@@ -174,6 +188,11 @@ class _Site:
         return web.Response(
             body=self._metrics.render(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
         )
+
+
+def _own_error_body(error: errors.MynaError, request_id: str) -> dict[str, Any]:
+    details = {name: value for name in ("field", "limit") if (value := getattr(error, name, None)) is not None}
+    return {"error": {"code": error.code, "message": error.message, "requestId": request_id, **details}}
 
 
 _REVALIDATE = {"Cache-Control": "no-cache"}

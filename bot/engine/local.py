@@ -1,7 +1,7 @@
-"""A generator in this process: one worker thread that owns the model, one reply at a time, first come first served.
+"""A generator in this process: one worker thread that owns the model and makes many replies at once, step by step.
 
-Knows: the queue of replies, and the way from the worker thread to any asyncio loop. Does not know: torch (the runner
-loads it, in that thread only), conversations, storage, or how tokens are chosen and turned into text.
+Knows: the way between the worker thread and any asyncio loop, how the model is loaded, and again after it broke. Does
+not know: torch (the runner loads it, in that thread only), conversations, storage, or what happens in a step.
 """
 
 from __future__ import annotations
@@ -9,25 +9,43 @@ from __future__ import annotations
 import array
 import asyncio
 import concurrent.futures
+import gc
 import hashlib
 import logging
 import queue
 import sys
 import threading
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from bot.engine.batch import Batch
 from bot.engine.model_store import check_model
 from bot.engine.runner import Runner
 from bot.engine.sampler import check_sampling
-from bot.engine.text_stream import TextStream
-from bot.errors import GeneratorBusy, GeneratorFailed, GeneratorUnavailable, InvalidInput, ModelError, MynaError
-from bot.generator import ChatMessage, Finish, FinishReason, Piece, Prompt, Sampling
+from bot.engine.tool_calls import ToolCallParser
+from bot.errors import (
+    GeneratorBusy,
+    GeneratorFailed,
+    GeneratorUnavailable,
+    InvalidInput,
+    ModelError,
+    MynaError,
+    VersionError,
+)
+from bot.generator import ChatMessage, Event, Finish, Piece, Prompt, Sampling
+
+if TYPE_CHECKING:
+    from bot.engine.grammar import Grammar
+    from bot.engine.lora import LoraVersion
 
 log = logging.getLogger(__name__)
 
 CLOSED = "The model has been shut down."
+FIRST_RESTART_SECONDS = 1.0
+MAX_RESTART_SECONDS = 60.0
 
 
 class LocalGenerator:
@@ -42,6 +60,8 @@ class LocalGenerator:
         context_tokens: int,
         queue_limit: int = 64,
         threads: int | None = None,
+        cache_bytes: int | None = None,
+        exact: bool = False,
     ) -> None:
         self._path = path
         self._name = name
@@ -49,13 +69,16 @@ class LocalGenerator:
         self._context_tokens = context_tokens
         self._queue_limit = queue_limit
         self._threads = threads
+        self._cache_bytes = cache_bytes
+        self._exact = exact
         self._runner: Runner | None = None
         self._thread: threading.Thread | None = None
         self._loaded: concurrent.futures.Future[None] | None = None
-        self._closing = False
-        # The loop must never wait for a lock, so both are used only in ways that the interpreter makes atomic.
-        self._inbox: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._closing = threading.Event()
+        # The loop must never wait for a lock, so these are used only in ways that the interpreter makes atomic.
+        self._inbox: queue.SimpleQueue[_Job | LoraVersion | None] = queue.SimpleQueue()
         self._open: set[_Job] = set()
+        self._versions: dict[str, LoraVersion] = {}
         self._seconds_per_reply = 2.0
 
     @property
@@ -68,10 +91,10 @@ class LocalGenerator:
 
     @property
     def ready(self) -> bool:
-        return self._runner is not None and not self._closing
+        return self._runner is not None and not self._closing.is_set()
 
     async def start(self) -> None:
-        if self._closing:
+        if self._closing.is_set():
             raise GeneratorUnavailable(CLOSED)
         if self._loaded is None or (self._loaded.done() and self._loaded.exception() is not None):
             self._loaded = concurrent.futures.Future()
@@ -80,58 +103,106 @@ class LocalGenerator:
             )
             self._thread.start()
         await asyncio.shield(asyncio.wrap_future(self._loaded))
-        if self._closing:
+        if self._closing.is_set():
             raise GeneratorUnavailable(CLOSED)
 
     async def close(self) -> None:
-        if not self._closing:
-            self._closing = True
+        if not self._closing.is_set():
+            self._closing.set()
             self._inbox.put(None)
-            self._end_all(CLOSED)
+            self._end_all(GeneratorUnavailable(CLOSED))
         if self._thread is not None:
             # A model that is still being loaded is not waited for: that can take minutes, and nothing depends on it.
             await asyncio.to_thread(self._thread.join, None if self._runner is not None else 5.0)
 
-    async def encode(self, messages: Sequence[ChatMessage]) -> Prompt:
+    @property
+    def takes_tools(self) -> bool:
+        return self._runner is not None and self._runner.takes_tools
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        return tuple(self._versions)
+
+    async def load_version(self, name: str, folder: Path, sha256: str | None = None) -> None:
+        """A version that is loaded already, from the same file, is left as it is."""
+        version = await asyncio.to_thread(self._ready_runner().read_version, name, folder, sha256)
+        loaded = self._versions.setdefault(name, version)
+        if loaded.sha256 != version.sha256:
+            raise VersionError(f'There is another version "{name}" already. Give this one another name.')
+
+    async def unload_version(self, name: str) -> None:
+        version = self._versions.pop(name, None)
+        if version is not None:
+            version.retired = True
+            self._inbox.put(version)
+
+    async def encode(self, messages: Sequence[ChatMessage], tools: Sequence[str] = ()) -> Prompt:
         """The prompt's `sha256` is taken over its token ids, each as four bytes, least significant first."""
         runner = self._ready_runner()
-        token_ids = await asyncio.to_thread(runner.encode, messages)
-        return Prompt(tuple(messages), token_ids, len(token_ids), hash_tokens(token_ids))
+        token_ids = await asyncio.to_thread(runner.encode, messages, tools)
+        return Prompt(tuple(messages), token_ids, len(token_ids), hash_tokens(token_ids), tools=tuple(tools))
+
+    async def encode_text(self, text: str) -> Prompt:
+        token_ids = await asyncio.to_thread(self._ready_runner().encode_text, text)
+        return Prompt((), token_ids, len(token_ids), hash_tokens(token_ids), text=text)
 
     async def stream(
-        self, prompt: Prompt, sampling: Sampling, version: str | None = None
-    ) -> AsyncGenerator[Piece | Finish, None]:
-        job = self._submit(prompt, sampling, version)
+        self, prompt: Prompt, sampling: Sampling, version: str | None = None, *, priority: int = 0
+    ) -> AsyncGenerator[Event, None]:
+        runner = self._ready_runner()
+        check_sampling(sampling)
+        grammar: Grammar | None = None
+        if sampling.json_schema is not None:
+            grammar = await asyncio.to_thread(runner.compile_grammar, sampling.json_schema)
+        if sampling.logprobs is not None:
+            await asyncio.to_thread(runner.vocabulary.prepare)
+        del runner  # a stream may wait long, and must not keep a model that broke
+        job = self._submit(prompt, sampling, version, priority, grammar)
+        parser = ToolCallParser() if prompt.tools else None
         try:
             while True:
                 event = await job.events.get()
                 if isinstance(event, MynaError):
                     raise event
-                yield event
+                if parser is None:
+                    yield event
+                else:
+                    for parsed in _parse_tool_calls(parser, event):
+                        yield parsed
                 if isinstance(event, Finish):
                     return
         finally:
             job.abort()
             self._open.discard(job)
 
-    def _submit(self, prompt: Prompt, sampling: Sampling, version: str | None) -> _Job:
-        runner = self._ready_runner()
-        check_sampling(sampling)
-        if version is not None:
+    def _submit(
+        self, prompt: Prompt, sampling: Sampling, version: str | None, priority: int, grammar: Grammar | None
+    ) -> _Job:
+        room = self._check_prompt(prompt, self._ready_runner())
+        weights = None if version is None else self._versions.get(version)
+        if version is not None and weights is None:
             raise InvalidInput(f'There is no version "{version}" of this model.', field="version")
-        room = self._check_prompt(prompt, runner)
         if len(self._open) >= self._queue_limit:
             raise GeneratorBusy(retry_after=min(max(self._seconds_per_reply, 1.0), 30.0))
-        job = _Job(prompt.token_ids, sampling, min(sampling.max_tokens, room))
+        max_tokens = min(sampling.max_tokens, room)
+        job = _Job(prompt.token_ids, sampling, max_tokens, weights, priority, grammar, self._job_ended)
         self._open.add(job)
-        if self._closing:  # looked at after joining `_open`, so that a close in another thread misses no job
-            self._open.discard(job)
-            raise GeneratorUnavailable(CLOSED)
         self._inbox.put(job)
+        try:
+            self._ready_runner()  # asked after joining `_open`, so that an end in another thread misses no job
+        except GeneratorUnavailable:
+            job.abort()
+            self._open.discard(job)
+            raise
         return job
 
+    def _job_ended(self, job: _Job) -> None:
+        self._open.discard(job)
+        if not job.aborted:
+            self._seconds_per_reply += 0.2 * (time.monotonic() - job.submitted - self._seconds_per_reply)
+
     def _ready_runner(self) -> Runner:
-        if self._closing:
+        if self._closing.is_set():
             raise GeneratorUnavailable(CLOSED)
         if self._runner is None:
             raise GeneratorUnavailable("The model is still being loaded.")
@@ -159,23 +230,73 @@ class LocalGenerator:
         except ModelError as error:
             loaded.set_exception(error)
             return
-        except Exception as error:
-            log.exception("The model in %s could not be loaded", self._path)
-            loaded.set_exception(ModelError(f"The model in {self._path} could not be loaded: {error}"))
-            return
         self._runner = runner
         loaded.set_result(None)
         try:
-            while (job := self._inbox.get()) is not None:
-                self._answer(job, runner)
-                self._open.discard(job)
+            while not self._serve(runner):
+                # The broken one is let go before another is made: two may not fit.
+                del runner
+                replacement = self._load_again()
+                if replacement is None:
+                    return
+                self._runner = runner = replacement
+                log.warning("The model %s is back", self._name)
         finally:
             self._runner = None
-            self._end_all(CLOSED)
+            self._end_all(GeneratorUnavailable(CLOSED))
+
+    def _serve(self, runner: Runner) -> bool:
+        """Make replies until told to stop. False if the model broke: everything that was under way has failed."""
+        try:
+            batch = Batch(runner)
+            while self._take_jobs(batch):
+                batch.step()
+        except Exception:
+            log.exception("The model %s broke and is loaded again", self._name)
+            self._runner = None
+            self._end_all(GeneratorFailed())
+            return False
+        return True
+
+    def _load_again(self) -> Runner | None:
+        """A new runner, however long it takes; None if the generator is closed meanwhile."""
+        pause = FIRST_RESTART_SECONDS
+        while not self._closing.wait(pause):
+            gc.collect()  # the broken model may hang in a circle of its own hooks
+            try:
+                return self._load()
+            except ModelError as error:
+                log.error("The model %s can't be loaded again yet: %s", self._name, error.message)
+                pause = min(2 * pause, MAX_RESTART_SECONDS)
+        return None
+
+    def _take_jobs(self, batch: Batch) -> bool:
+        """Let new jobs join, waiting for one if there is nothing to do. False once there will be no more."""
+        while not batch or not self._inbox.empty():
+            item = self._inbox.get()
+            if item is None:
+                return False
+            if isinstance(item, _Job):
+                batch.add(item)
+            else:
+                batch.forget(item)
+        return True
 
     def _load(self) -> Runner:
+        try:
+            return self._make_runner()
+        except ModelError:
+            raise
+        except Exception as error:
+            log.exception("The model in %s could not be loaded", self._path)
+            raise ModelError(f"The model in {self._path} could not be loaded: {error}") from error
+
+    def _make_runner(self) -> Runner:
         check_model(self._path)
-        runner = Runner(self._path, self._device, self._threads)
+        runner = Runner(
+            self._path, self._device, self._threads,
+            context_tokens=self._context_tokens, cache_bytes=self._cache_bytes, exact=self._exact,
+        )  # fmt: skip
         if self._context_tokens > runner.max_context_tokens:
             raise ModelError(
                 f"The model {self._name} reads at most {runner.max_context_tokens} tokens, and the settings ask for a "
@@ -183,33 +304,30 @@ class LocalGenerator:
             )
         return runner
 
-    def _answer(self, job: _Job, runner: Runner) -> None:
-        """Run one reply. Nothing that happens in it ends the worker."""
-        prompt_ids = job.prompt_ids
-        if job.aborted:  # looked at second: an abort sets the flag first and then empties the prompt
-            return
-        started = time.monotonic()
-        try:
-            for event in _reply(prompt_ids, job, runner):
-                job.deliver(event)
-        except MynaError as error:
-            job.deliver(error)
-        except Exception:
-            log.exception("The model failed in the middle of a reply")
-            job.deliver(GeneratorFailed())
-        if not job.aborted:
-            self._seconds_per_reply += 0.2 * (time.monotonic() - started - self._seconds_per_reply)
-
-    def _end_all(self, reason: str) -> None:
+    def _end_all(self, error: MynaError) -> None:
         for job in tuple(self._open):
-            job.deliver(GeneratorUnavailable(reason))
+            job.deliver(error)
             job.abort()
 
 
 class _Job:
     """One reply on its way between the loop that asked for it and the worker thread."""
 
-    def __init__(self, prompt_ids: tuple[int, ...], sampling: Sampling, max_tokens: int) -> None:
+    def __init__(
+        self,
+        prompt_ids: tuple[int, ...],
+        sampling: Sampling,
+        max_tokens: int,
+        version: LoraVersion | None,
+        priority: int,
+        grammar: Grammar | None,
+        on_end: Callable[[_Job], None],
+    ) -> None:
+        self._on_end = on_end
+        self.version = version
+        self.priority = priority
+        self.grammar = grammar
+        self.submitted = time.monotonic()
         self.prompt_ids = prompt_ids
         self.sampling = sampling
         self.max_tokens = max_tokens
@@ -226,35 +344,21 @@ class _Job:
         except RuntimeError:  # the loop was closed without closing this stream
             self.abort()
 
+    def end(self) -> None:
+        self._on_end(self)
+
     def abort(self) -> None:
         """The worker notices between two steps. A job that still waits in the queue gives back its memory now."""
         self.aborted = True
         self.prompt_ids = ()
 
 
-def _reply(prompt_ids: tuple[int, ...], job: _Job, runner: Runner) -> Iterator[Piece | Finish]:
-    text = TextStream(runner.decode, job.sampling.stop, runner.silent_ids)
-    num_tokens = 0
-    reason: FinishReason | None = None
-    for token_id in runner.tokens(prompt_ids, job.sampling):
-        if job.aborted:
-            return
-        if token_id is None:
-            continue
-        num_tokens += 1
-        if token_id in runner.end_ids:
-            reason = "stop"
-        elif piece := text.push(token_id):
-            yield Piece(piece)
-        if text.stopped:
-            reason = "stop"
-        elif reason is None and num_tokens >= job.max_tokens:
-            reason = "length"
-        if reason is not None:
-            break
-    if rest := text.flush():
-        yield Piece(rest)
-    yield Finish("stop" if text.stopped else reason or "length", len(prompt_ids), num_tokens)
+def _parse_tool_calls(parser: ToolCallParser, event: Piece | Finish) -> list[Event]:
+    if isinstance(event, Piece):
+        return list(parser.push(event.text, event.logprobs))
+    rest: list[Event] = list(parser.flush())
+    called = parser.num_calls > 0 and event.reason == "stop"
+    return [*rest, replace(event, reason="tool_calls") if called else event]
 
 
 def hash_tokens(token_ids: Sequence[int]) -> str:

@@ -1,4 +1,4 @@
-"""A model and its tokenizer in memory: turns to token ids, token ids to scores, and tokens to text.
+"""A model and its tokenizer in memory: messages to token ids, token ids to scores, and tokens to text.
 
 Knows: torch and transformers, both imported when the first model is made. Does not know: threads that call it, queues,
 or when a reply is over.
@@ -6,94 +6,212 @@ or when a reply is over.
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import json
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bot.engine.model_store import quiet_transformers
-from bot.engine.sampler import Sampler
+from bot.engine.process_memory import return_free_memory, return_large_blocks
+from bot.engine.sampler import Choice
+from bot.engine.sequence import Chunk
+from bot.engine.sequence import Sequence as Tokens
 from bot.errors import InvalidInput, ModelError
-from bot.generator import ChatMessage, Sampling
+from bot.generator import ChatMessage, TokenLogprob
 
 if TYPE_CHECKING:
     import torch
 
-# An abort waits for one chunk at most: a third of a second for a small model on two cores.
-PREFILL_CHUNK = 512
+    from bot.engine.grammar import Grammar
+    from bot.engine.lora import LoraVersion
+
+
+CPU_CACHE_BYTES = 512 * 2**20
+
+
+class Decoder(Protocol):
+    """A forward pass with a cache of rows. What `copy_out` gives may be put into any row of the same decoder later."""
+
+    shares_prefixes: bool
+    bytes_per_token: int
+
+    def forward(self, chunks: Sequence[Chunk], running: Sequence[Tokens]) -> torch.Tensor: ...
+
+    def copy_out(self, row: int, tokens: int) -> Any: ...
+
+    def copy_in(self, row: int, content: Any, tokens: int) -> None: ...
+
+    def move(self, source: int, target: int, tokens: int) -> None: ...
+
+    def clear(self, row: int) -> None:
+        """Write over a row's content, because it is broken."""
+
+    def release(self, in_use: int) -> None:
+        """Rows from this number on are not in use any more."""
+
+    def reset(self) -> None:
+        """Forget all rows and give back their memory."""
 
 
 class Runner:
-    """A loaded model and its tokenizer. One thread makes and steps it; `encode` and `decode` work in any."""
+    """A loaded model and its tokenizer. One thread makes and steps it; `encode` and `decode` work in any.
 
-    def __init__(self, path: Path, device: str, threads: int | None) -> None:
+    `cache_bytes` is what keys and values may take, None for a share of the memory there is. `exact` computes in float32
+    with the weights as they are; else in bf16, with fewer bits where nothing is lost.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        device: str,
+        threads: int | None,
+        *,
+        context_tokens: int,
+        cache_bytes: int | None = None,
+        exact: bool = False,
+    ) -> None:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
+        from bot.engine.grammar import Vocabulary
+
+        return_large_blocks()
         quiet_transformers()
         if threads is not None:
             torch.set_num_threads(threads)
         self._device = _choose_device(device)
         # `Any`: transformers has no types that mypy could follow.
-        self._net: Any = AutoModelForCausalLM.from_pretrained(
+        net: Any = AutoModelForCausalLM.from_pretrained(
             path,
-            dtype=_choose_dtype(self._device),
+            dtype=torch.float32 if exact else _choose_dtype(self._device),
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
         )
-        self._net.to(self._device).eval()
+        net.to(self._device).eval()
         self._tokenizer: Any = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
         self._encoding = threading.Lock()
-        self.vocab_size = int(self._net.get_input_embeddings().num_embeddings)
-        self.max_context_tokens = int(getattr(self._net.config, "max_position_embeddings", None) or sys.maxsize)
-        self.end_ids = _end_ids(self._net, self._tokenizer)
+        self.takes_tools = "tools" in str(self._tokenizer.chat_template)
+        self.vocab_size = int(net.get_input_embeddings().num_embeddings)
+        self.max_context_tokens = int(getattr(net.config, "max_position_embeddings", None) or sys.maxsize)
+        self.end_ids = _end_ids(net, self._tokenizer)
         self.silent_ids = frozenset(
             token_id for token_id, token in self._tokenizer.added_tokens_decoder.items() if token.special
         )
+        head = net.get_output_embeddings()
+        self.vocabulary = Vocabulary(self._tokenizer, int(head.weight.shape[0]), sorted(self.end_ids))
+        self._dtype = head.weight.dtype
+        self._linear_shapes = {
+            name: (module.out_features, module.in_features)
+            for name, module in net.named_modules()
+            if isinstance(module, torch.nn.Linear) and module is not head
+        }
+        self.decoder = _make_decoder(net, min(context_tokens, self.max_context_tokens), exact=exact)
+        del net
+        return_free_memory()
+        self.cache_bytes = cache_bytes or _default_cache_bytes(self._device)
 
-    def encode(self, messages: Sequence[ChatMessage]) -> tuple[int, ...]:
+    def encode(self, messages: Sequence[ChatMessage], tools: Sequence[str] = ()) -> tuple[int, ...]:
         """Control tokens come from the template alone: the same strings inside a message become ordinary text."""
-        turns = [{"role": message.role, "content": message.content} for message in messages]
+        if tools and not self.takes_tools:
+            raise InvalidInput(
+                "This model was not made to call functions: its chat template takes no tools.", field="tools"
+            )
         with self._encoding:  # a tokenizer's settings are not safe to use from two threads
             try:
                 token_ids = self._tokenizer.apply_chat_template(
-                    turns, add_generation_prompt=True, sanitize_control_tokens=True, return_dict=False
+                    [_template_turn(message) for message in messages],
+                    tools=[json.loads(tool) for tool in tools] or None,
+                    add_generation_prompt=True,
+                    sanitize_control_tokens=True,
+                    return_dict=False,
                 )
             except Exception as error:  # a template is a program, and refuses turns in its own words
                 raise InvalidInput(f"The model can't read this conversation: {error}", field="messages") from error
         return tuple(token_ids)
 
+    def encode_text(self, text: str) -> tuple[int, ...]:
+        """Plain text; with the token in front that the model was trained to begin with, if it has one."""
+        with self._encoding:
+            try:
+                return tuple(self._tokenizer.encode(text, split_special_tokens=True))
+            except Exception as error:
+                raise InvalidInput(f"The model can't read this text: {error}", field="prompt") from error
+
     def decode(self, token_ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
-    def tokens(self, prompt_ids: Sequence[int], sampling: Sampling) -> Iterator[int | None]:
-        """Endless token ids. `None` marks a prefilled chunk, so that the caller can stop in between."""
-        from transformers import DynamicCache
+    def step(self, chunks: Sequence[Chunk], running: Sequence[Tokens]) -> torch.Tensor:
+        """Scores after the last token of each chunk, `[len(chunks), vocabulary]`."""
+        return self.decoder.forward(chunks, running)
 
-        cache = DynamicCache(config=self._net.config)
-        sampler = Sampler(sampling, prompt_ids, self._num_scores(), self._device)
-        for start in range(0, len(prompt_ids), PREFILL_CHUNK):
-            logits = self._step(prompt_ids[start : start + PREFILL_CHUNK], cache)
-            yield None
-        while True:
-            token_id = sampler.pick(logits)
-            yield token_id
-            logits = self._step([token_id], cache)
-
-    def _step(self, token_ids: Sequence[int], cache: Any) -> torch.Tensor:
-        """Scores for the token after these, which join the cache."""
+    def inference_mode(self) -> contextlib.AbstractContextManager[None]:
+        """In which everything must run that touches the decoder's rows."""
         import torch
 
-        with torch.inference_mode():
-            input_ids = torch.tensor([token_ids], dtype=torch.long, device=self._device)
-            output = self._net(input_ids=input_ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            scores: torch.Tensor = output.logits[0, -1]
-            return scores
+        return torch.inference_mode()
 
-    def _num_scores(self) -> int:
-        return int(self._net.get_output_embeddings().weight.shape[0])
+    def compile_grammar(self, json_schema: str) -> Grammar:
+        """Takes up to a second for a large schema. Raises `InvalidInput` for one that can't be followed."""
+        return self.vocabulary.compile(json_schema)
+
+    def read_version(self, name: str, folder: Path, sha256: str | None) -> LoraVersion:
+        """Raises `VersionError` if these are no LoRA weights for this model."""
+        from bot.engine.lora import read_lora
+
+        return read_lora(name, folder, self._linear_shapes, self._dtype, self._device, sha256)
+
+    def describe(self, choice: Choice) -> TokenLogprob:
+        """The chosen token and the likeliest ones in words. `choice` must have been made with logprobs."""
+        assert choice.logprob is not None
+        top = tuple(self._describe(token_id, logprob) for token_id, logprob in choice.top)
+        return self._describe(choice.token_id, choice.logprob, top)
+
+    def _describe(self, token_id: int, logprob: float, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
+        if token_id in self.silent_ids:
+            name = str(self._tokenizer.convert_ids_to_tokens(token_id))
+            return TokenLogprob(name, name.encode(), logprob, top)
+        content = self.vocabulary.token_bytes(token_id)
+        return TokenLogprob(content.decode(errors="replace"), content, logprob, top)
+
+
+def _template_turn(message: ChatMessage) -> dict[str, Any]:
+    """A message in the form that chat templates expect."""
+    turn: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        turn["tool_calls"] = [
+            {
+                "type": "function",
+                "id": call.id,
+                "function": {"name": call.name, "arguments": _arguments(call.arguments)},
+            }
+            for call in message.tool_calls
+        ]
+    if message.tool_call_id:
+        turn["tool_call_id"] = message.tool_call_id
+    return turn
+
+
+def _arguments(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:  # a model may have written them
+        return text
+
+
+def _make_decoder(net: Any, max_tokens: int, *, exact: bool) -> Decoder:
+    import torch
+
+    from bot.engine import general, llama
+
+    if not llama.is_supported(net.config):
+        return general.GeneralDecoder(net)
+    with torch.inference_mode():
+        return llama.LlamaDecoder(net, max_tokens, compress=not exact)
 
 
 def _choose_device(device: str) -> torch.device:
@@ -108,6 +226,17 @@ def _choose_device(device: str) -> torch.device:
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ModelError("The settings ask for CUDA, and torch finds no CUDA device. Use auto or cpu.")
     return chosen
+
+
+def _default_cache_bytes(device: torch.device) -> int:
+    """Half of what is free on a GPU once the weights are there; on a CPU enough for many small conversations."""
+    import torch
+
+    if device.type != "cuda":
+        return CPU_CACHE_BYTES
+    gc.collect()
+    torch.cuda.empty_cache()
+    return max(torch.cuda.mem_get_info(device)[0] // 2, CPU_CACHE_BYTES)
 
 
 def _choose_dtype(device: torch.device) -> torch.dtype:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from bot.engine.local import LocalGenerator
 from bot.engine.model_store import STARTER
 from bot.errors import GeneratorBusy, GeneratorFailed, GeneratorUnavailable, InvalidInput, ModelError
 from bot.generator import ChatMessage, Finish, Generator, Piece, Prompt, Sampling
+from bot.remote import RemoteGenerator
 from tests.fakes.generator import FakeGenerator
 from tests.fixtures_model import run_apart
 
@@ -23,18 +25,29 @@ QUESTION = (ChatMessage("user", "What is the capital of France?"),)
 SHORT = Sampling(max_tokens=12)
 ENDLESS = Sampling(max_tokens=1500, temperature=1.0, seed=1, stop=())
 KINDS = ["fake", pytest.param("local", marks=pytest.mark.model)]
+SERVER = os.environ.get("MYNA_TEST_REMOTE_URL", "")
+REMOTE = pytest.param(
+    "remote", marks=pytest.mark.skipif(not SERVER, reason="MYNA_TEST_REMOTE_URL names no vLLM server to test against")
+)
 Make = Callable[..., Generator]
 
 
-@pytest.fixture(params=KINDS)
-def generator(request: pytest.FixtureRequest) -> Generator:
+@pytest.fixture(params=[*KINDS, REMOTE])
+async def generator(request: pytest.FixtureRequest) -> AsyncIterator[Generator]:
     """A started generator; the engine is shared, so a test must leave it running."""
+    if request.param == "remote":
+        remote = RemoteGenerator(SERVER, model=os.environ.get("MYNA_TEST_REMOTE_MODEL", "smol"))
+        await remote.start()
+        yield remote
+        await remote.close()
+        return
     if request.param == "local":
         shared: LocalGenerator = request.getfixturevalue("local_generator")
-        return shared
+        yield shared
+        return
     fake = FakeGenerator()
-    run_apart(fake.start())
-    return fake
+    await fake.start()
+    yield fake
 
 
 @pytest.fixture(params=KINDS)
@@ -79,7 +92,8 @@ async def test_pieces_and_then_exactly_one_finish(generator: Generator) -> None:
     pieces, finish = await run(generator, prompt, SHORT)
     assert len(pieces) > 1
     assert finish.reason == "stop"
-    assert finish.prompt_tokens == prompt.num_tokens
+    if prompt.token_ids:
+        assert finish.prompt_tokens == prompt.num_tokens
     assert 1 <= finish.completion_tokens <= SHORT.max_tokens
 
 
@@ -88,7 +102,8 @@ async def test_a_prompt_is_named_by_what_the_model_sees(generator: Generator) ->
     assert await generator.encode(QUESTION) == first
     other = await generator.encode([ChatMessage("user", "What is the capital of Spain?")])
     assert other.sha256 != first.sha256
-    assert first.num_tokens == len(first.token_ids)
+    if first.token_ids:
+        assert first.num_tokens == len(first.token_ids)
 
 
 async def test_max_tokens_ends_a_reply(generator: Generator) -> None:
@@ -203,14 +218,14 @@ async def test_the_fake_plays_its_script() -> None:
     fake.enqueue("half", error=RuntimeError("broken"))
     prompt = await fake.encode([ChatMessage("system", "Be brief."), ChatMessage("user", "Say it.")])
     assert prompt.num_tokens == 6
-    async with aclosing(fake.stream(prompt, SHORT, "v1")) as stream:
+    async with aclosing(fake.stream(prompt, SHORT)) as stream:
         assert await anext(stream) == Piece("one ")
         rest = asyncio.create_task(anext(stream))
         await asyncio.sleep(0.01)
         assert not rest.done()
         hold.set()
         assert await rest == Piece("two")
-    assert (fake.aborted, fake.num_open, fake.prompts, fake.versions) == (1, 0, [prompt], ["v1"])
+    assert (fake.aborted, fake.num_open, fake.prompts, fake.asked_versions) == (1, 0, [prompt], [None])
     with pytest.raises(GeneratorFailed):
         await run(fake, prompt, SHORT)
     assert (await run(fake, prompt, SHORT))[0] == ["Say", " it."]
@@ -218,62 +233,78 @@ async def test_the_fake_plays_its_script() -> None:
 
 
 @pytest.mark.model
-async def test_greedy_is_what_transformers_generates(local_generator: LocalGenerator, starter_model_path: Path) -> None:
-    prompt = await local_generator.encode(QUESTION)
-    pieces, finish = await run(local_generator, prompt, Sampling(max_tokens=40))
-    expected_ids, expected = await asyncio.to_thread(generate, starter_model_path, 40)
-    assert "".join(pieces) == expected
-    assert finish.completion_tokens == len(expected_ids)
-
-
-def generate(path: Path, max_tokens: int) -> tuple[list[int], str]:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from bot.engine.runner import _choose_dtype
-
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=_choose_dtype(torch.device("cpu")))
-    turns = [{"role": message.role, "content": message.content} for message in QUESTION]
-    inputs = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-    output = model.generate(**inputs, max_new_tokens=max_tokens, do_sample=False)
-    new_ids = output[0, inputs["input_ids"].shape[1] :].tolist()
-    return new_ids, str(tokenizer.decode(new_ids, skip_special_tokens=True))
-
-
-@pytest.mark.model
-async def test_chunks_of_the_prompt_do_not_change_the_reply(
-    local_generator: LocalGenerator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    prompt = await local_generator.encode(QUESTION)
-    whole, _ = await run(local_generator, prompt, SHORT)
-    monkeypatch.setattr("bot.engine.runner.PREFILL_CHUNK", 7)
-    assert (await run(local_generator, prompt, SHORT))[0] == whole
-
-
-@pytest.mark.model
-async def test_a_seed_makes_a_reply_reproducible(local_generator: LocalGenerator) -> None:
+async def test_the_same_seed_gives_the_same_text_whatever_else_runs(local_generator: LocalGenerator) -> None:
     prompt = await local_generator.encode([ChatMessage("user", "Write one line of a poem.")])
-    warm = Sampling(max_tokens=10, temperature=1.2, seed=5)
-    first = await run(local_generator, prompt, warm)
-    assert await run(local_generator, prompt, warm) == first
-    assert await run(local_generator, prompt, replace(warm, seed=6)) != first
+    warm = Sampling(max_tokens=12, temperature=1.2, seed=5, logprobs=1)
+    first = await recorded(local_generator, prompt, warm)
+    assert await recorded(local_generator, prompt, warm) == first
+    others = [
+        asyncio.create_task(run(local_generator, await local_generator.encode(long_question(num)), others_sampling))
+        for num, others_sampling in [(1, warm), (20, Sampling(max_tokens=30)), (60, Sampling(20, 1.0)), (3, SHORT)]
+    ]
+    await asyncio.sleep(0.1)
+    assert await recorded(local_generator, prompt, warm) == first
+    await asyncio.gather(*others)
+    assert await run(local_generator, prompt, replace(warm, seed=6)) != (await run(local_generator, prompt, warm))
+
+
+async def recorded(generator: Generator, prompt: Prompt, sampling: Sampling) -> list[Any]:
+    """All events, with every token's exact probability."""
+    return [event async for event in generator.stream(prompt, sampling)]
 
 
 @pytest.mark.model
-async def test_a_failing_step_ends_one_stream_and_the_engine_lives(
+async def test_too_little_memory_ends_the_batch_and_the_engine_lives(
     local_generator: LocalGenerator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompt = await local_generator.encode(QUESTION)
+    runner = local_generator._ready_runner()
 
     def fail(*_: object) -> None:
-        raise RuntimeError("out of memory")
+        raise RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
+            "allocate 4398046511104 bytes. Error code 12 (Cannot allocate memory)"
+        )
 
     with monkeypatch.context() as patch:
-        patch.setattr("bot.engine.runner.Runner._step", fail)
-        with pytest.raises(GeneratorFailed):
+        patch.setattr("bot.engine.runner.Runner.step", fail)
+        with pytest.raises(GeneratorFailed, match="memory"):
             await run(local_generator, prompt, SHORT)
     assert (await run(local_generator, prompt, SHORT))[0]
+    assert local_generator._ready_runner() is runner
+
+
+@pytest.mark.model
+async def test_a_model_that_breaks_fails_everybody_and_comes_back(
+    make: Make, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    if request.node.callspec.params["make"] == "fake":
+        pytest.skip("only the engine has a model that can break")
+    monkeypatch.setattr("bot.engine.local.FIRST_RESTART_SECONDS", 0.5)
+    generator = make()
+    await generator.start()
+    prompt = await generator.encode(long_question(20))
+    running = await take_one(generator, prompt)
+    waiting = [asyncio.create_task(run(generator, prompt, ENDLESS)) for _ in range(3)]
+    await asyncio.sleep(0.05)
+
+    def fail(*_: object) -> None:
+        raise ValueError("a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bot.engine.runner.Runner.step", fail)
+        for one in waiting:
+            with pytest.raises(GeneratorFailed):
+                await asyncio.wait_for(one, timeout=20)
+        with pytest.raises(GeneratorFailed):
+            await drain(running)
+        assert not generator.ready
+        with pytest.raises(GeneratorUnavailable):
+            await run(generator, prompt, SHORT)
+    async with asyncio.timeout(30):
+        while not generator.ready:
+            await asyncio.sleep(0.05)
+    assert (await run(generator, prompt, SHORT))[0]
 
 
 @pytest.mark.model

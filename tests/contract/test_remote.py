@@ -11,12 +11,21 @@ import itertools
 import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bot.errors import GeneratorBusy, GeneratorFailed, GeneratorUnavailable, InvalidInput, ModelError, MynaError
-from bot.generator import ChatMessage, Finish, Piece, Sampling
+from bot.errors import (
+    GeneratorBusy,
+    GeneratorFailed,
+    GeneratorUnavailable,
+    InvalidInput,
+    ModelError,
+    MynaError,
+    VersionError,
+)
+from bot.generator import ChatMessage, Event, Finish, Piece, Sampling, TokenLogprob, ToolCall
 from bot.remote import RemoteGenerator
 from tests.conftest import free_port
 from tests.fakes.openai_server import DONE, ROLE, OpenAIServer, Script, chunk, event, refusal, reply, usage
@@ -40,7 +49,7 @@ async def generator(server: OpenAIServer) -> AsyncIterator[RemoteGenerator]:
     await generator.close()
 
 
-async def ask(generator: RemoteGenerator, sampling: Sampling | None = None) -> list[Piece | Finish]:
+async def ask(generator: RemoteGenerator, sampling: Sampling | None = None) -> list[Event]:
     prompt = await generator.encode(QUESTION)
     return [event async for event in generator.stream(prompt, sampling or Sampling())]
 
@@ -143,8 +152,11 @@ async def test_a_seed_of_zero_is_a_seed(server: OpenAIServer, generator: RemoteG
     assert server.requests[0]["seed"] == 0
 
 
-async def test_a_version_is_asked_for_by_its_name(server: OpenAIServer, generator: RemoteGenerator) -> None:
+async def test_a_version_is_asked_for_by_its_name(
+    server: OpenAIServer, generator: RemoteGenerator, tmp_path: Path
+) -> None:
     server.enqueue(reply("x"))
+    await generator.load_version("night-3", version_folder(tmp_path))
     prompt = await generator.encode(QUESTION)
     assert [one async for one in generator.stream(prompt, Sampling(), "night-3")][-1] == Finish("stop", 7, 3)
     assert server.requests[0]["model"] == "night-3"
@@ -164,6 +176,195 @@ async def test_streams_run_beside_each_other(server: OpenAIServer, generator: Re
         server.enqueue(reply("one ", "two"))
     replies = await asyncio.gather(*(ask(generator) for _ in range(20)))
     assert replies == [[Piece("one "), Piece("two"), Finish("stop", 7, 3)]] * 20
+
+
+def version_folder(folder: Path, content: bytes = b"weights") -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "adapter_model.safetensors").write_bytes(content)
+    return folder
+
+
+async def test_a_version_is_loaded_once_and_unloaded(
+    server: OpenAIServer, generator: RemoteGenerator, tmp_path: Path
+) -> None:
+    await generator.load_version("v1", version_folder(tmp_path))
+    await generator.load_version("v1", tmp_path)
+    assert generator.versions == ("v1",)
+    assert server.loras == {"v1": str(tmp_path)}
+    await generator.unload_version("v1")
+    await generator.unload_version("v1")
+    assert (generator.versions, server.loras) == ((), {})
+
+
+async def test_a_name_stands_for_one_version(generator: RemoteGenerator, tmp_path: Path) -> None:
+    await generator.load_version("v1", version_folder(tmp_path / "a"))
+    with pytest.raises(VersionError, match="another name"):
+        await generator.load_version("v1", version_folder(tmp_path / "b", b"others"))
+    with pytest.raises(VersionError, match="SHA-256"):
+        await generator.load_version("v2", tmp_path / "a", sha256="0" * 64)
+    with pytest.raises(VersionError, match="can't be read"):
+        await generator.load_version("v2", tmp_path / "nowhere")
+    assert generator.versions == ("v1",)
+
+
+async def test_a_version_that_the_server_refuses_changes_nothing(
+    server: OpenAIServer, generator: RemoteGenerator, tmp_path: Path
+) -> None:
+    server.refuse_loras = True
+    with pytest.raises(VersionError, match="No adapter found"):
+        await generator.load_version("v1", version_folder(tmp_path))
+    assert generator.versions == ()
+    prompt = await generator.encode(QUESTION)
+    with pytest.raises(InvalidInput, match="no version"):
+        await anext(generator.stream(prompt, Sampling(), "v1"))
+
+
+async def test_a_server_that_started_anew_gets_its_versions_again(
+    server: OpenAIServer, generator: RemoteGenerator, tmp_path: Path
+) -> None:
+    await generator.load_version("v1", version_folder(tmp_path))
+    prompt = await generator.encode(QUESTION)
+    server.loras.clear()
+    server.enqueue(refusal(404, "The model v1 does not exist"))
+    with pytest.raises(GeneratorFailed):
+        await anext(generator.stream(prompt, Sampling(), "v1"))
+    server.enqueue(reply("x"))
+    assert await anext(generator.stream(prompt, Sampling(), "v1")) == Piece("x")
+    assert server.loras == {"v1": str(tmp_path)}
+
+
+async def test_calls_of_functions_are_put_together(server: OpenAIServer, generator: RemoteGenerator) -> None:
+    tool = json.dumps({"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}})
+    deltas = [
+        {"tool_calls": [{"index": 0, "id": "c1", "type": "function", "function": {"name": "find", "arguments": ""}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": '{"order"'}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": ": 7}"}}]},
+    ]
+    chunks = [event({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}) for delta in deltas]
+    server.enqueue(Script((*chunks, chunk(reason="tool_calls"), usage(9, 8), DONE)))
+    call = ToolCall("c1", "find", '{"order": 7}')
+    prompt = await generator.encode(QUESTION, [tool])
+    got = [one async for one in generator.stream(prompt, Sampling())]
+    assert got == [call, Finish("tool_calls", 9, 8)]
+    assert server.requests[0]["tools"] == [json.loads(tool)]
+    server.enqueue(reply("done"))
+    answered = (*QUESTION, ChatMessage("assistant", "", (call,)), ChatMessage("tool", "sent", tool_call_id="c1"))
+    async for _ in generator.stream(await generator.encode(answered, [tool]), Sampling()):
+        pass
+    assert server.requests[1]["messages"][2]["tool_calls"][0]["function"]["arguments"] == '{"order": 7}'
+    assert server.requests[1]["messages"][3]["tool_call_id"] == "c1"
+
+
+async def test_probabilities_come_with_their_pieces(server: OpenAIServer, generator: RemoteGenerator) -> None:
+    row = {"token": "Hi", "logprob": -0.5, "bytes": [72, 105]}
+    content = [{**row, "top_logprobs": [row, {"token": "Yo", "logprob": -1.5, "bytes": None}]}]
+    choice = {"index": 0, "delta": {"content": "Hi"}, "logprobs": {"content": content}, "finish_reason": None}
+    server.enqueue(Script((event({"choices": [choice]}), chunk(reason="stop"), DONE)))
+    first = (await ask(generator, Sampling(logprobs=2)))[0]
+    top = (TokenLogprob("Hi", b"Hi", -0.5), TokenLogprob("Yo", b"Yo", -1.5))
+    assert first == Piece("Hi", (TokenLogprob("Hi", b"Hi", -0.5, top),))
+    assert server.requests[0]["logprobs"] is True
+    assert server.requests[0]["top_logprobs"] == 2
+
+
+async def test_a_plain_text_goes_to_completions(server: OpenAIServer, generator: RemoteGenerator) -> None:
+    server.enqueue(
+        Script((event({"choices": [{"index": 0, "text": " Paris", "finish_reason": "stop"}]}), usage(5, 1), DONE))
+    )
+    prompt = await generator.encode_text("The capital of France is")
+    schema = '{"type": "object"}'
+    got = [one async for one in generator.stream(prompt, Sampling(json_schema=schema))]
+    assert got == [Piece(" Paris"), Finish("stop", 5, 1)]
+    assert server.requests[0]["prompt"] == "The capital of France is"
+    assert "messages" not in server.requests[0]
+    assert server.requests[0]["response_format"]["json_schema"]["schema"] == json.loads(schema)
+
+
+# --- several servers ---
+
+
+@pytest.fixture
+async def servers() -> AsyncIterator[list[OpenAIServer]]:
+    servers = [OpenAIServer() for _ in range(3)]
+    for one in servers:
+        await one.start()
+    yield servers
+    for one in servers:
+        await one.close()
+
+
+async def test_streams_go_to_the_server_with_least_to_do(servers: list[OpenAIServer]) -> None:
+    generator = RemoteGenerator(*(one.url for one in servers), model="served")
+    await generator.start()
+    prompt = await generator.encode(QUESTION)
+    open_streams = []
+    for _ in range(6):
+        for one in servers:
+            one.enqueue(Script((chunk("It "),), hold=True))
+        stream = generator.stream(prompt, Sampling())
+        await anext(stream)
+        open_streams.append(stream)
+    assert [len(one.requests) for one in servers] == [2, 2, 2]
+    await open_streams[2].aclose()
+    open_streams.append(generator.stream(prompt, Sampling()))
+    await anext(open_streams[-1])
+    assert [len(one.requests) for one in servers] == [2, 2, 3]
+    for stream in open_streams:
+        await stream.aclose()
+    await generator.close()
+
+
+async def test_a_server_that_is_down_or_busy_is_passed_over(servers: list[OpenAIServer]) -> None:
+    first, second, third = servers
+    await first.close()
+    generator = RemoteGenerator(*(one.url for one in servers), model="served")
+    await generator.start()
+    second.enqueue(refusal(503, "full"))
+    third.enqueue(reply("here"))
+    assert (await ask(generator))[0] == Piece("here")
+    assert len(second.requests) == len(third.requests) == 1
+    second.enqueue(refusal(429, "full"))
+    third.enqueue(refusal(429, "full too"))
+    with pytest.raises(GeneratorBusy):
+        await ask(generator)
+    await second.close()
+    await third.close()
+    for _ in range(3):  # connections that were kept open break first
+        with contextlib.suppress(GeneratorFailed, GeneratorUnavailable):
+            await ask(generator)
+    with pytest.raises(GeneratorUnavailable):
+        await ask(generator)
+    assert not generator.ready
+    await generator.close()
+
+
+async def test_nothing_is_tried_again_after_the_first_piece(servers: list[OpenAIServer]) -> None:
+    generator = RemoteGenerator(*(one.url for one in servers), model="served")
+    await generator.start()
+    for one in servers:
+        one.enqueue(Script((chunk("It "),), cut=True))
+    with pytest.raises(GeneratorFailed):
+        await ask(generator)
+    assert sum(len(one.requests) for one in servers) == 1
+    await generator.close()
+
+
+async def test_a_server_that_was_down_loads_a_version_when_it_is_needed(
+    servers: list[OpenAIServer], tmp_path: Path
+) -> None:
+    first, second, _ = servers
+    generator = RemoteGenerator(first.url, second.url, model="served")
+    await generator.start()
+    generator._endpoints[1].note_failure()
+    await generator.load_version("v1", version_folder(tmp_path))
+    assert (list(first.loras), list(second.loras)) == (["v1"], [])
+    generator._endpoints[1].note_success()
+    generator._endpoints[0].num_open = 5
+    second.enqueue(reply("x"))
+    async for _ in generator.stream(await generator.encode(QUESTION), Sampling(), "v1"):
+        pass
+    assert list(second.loras) == ["v1"]
+    await generator.close()
 
 
 # --- trouble ---

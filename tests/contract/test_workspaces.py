@@ -16,7 +16,7 @@ import pytest
 import sqlalchemy as sa
 
 import storage
-from storage import conversations, inbox, outbox
+from storage import api_keys, conversations, inbox, outbox
 from storage.engines import postgresql_engine, sqlite_engine
 from storage.outbox import SendLease
 from storage.schema import metadata, workspace
@@ -24,6 +24,7 @@ from storage.transaction import Rollback, Transaction
 from storage.values import Conversation, Incoming, Lease, Message, Outgoing, Reply, Sender, text_part
 
 MINE, THEIRS = "alpha", "beta"
+DAY = 20_000
 CHANNEL, KEY, PERSON = "web", "chat-1", "visitor-1"
 LEASE_MS = 60_000
 
@@ -35,6 +36,10 @@ def incoming(number: int, **values: Any) -> Incoming:
             "parts": (text_part(f"question {number}"),), "external_id": f"m{number}", **values,
         }
     )  # fmt: skip
+
+
+def usage(key_id: str) -> api_keys.Usage:
+    return api_keys.Usage(key_id, "chat", "fake", None, 10, 5, 20, 90, "stop")
 
 
 def answer(last_seq: int, state: Any = "answered") -> Reply:
@@ -50,6 +55,8 @@ class World:
     send_lease: SendLease
     post: Outgoing
     reply: Message
+    key_id: str
+    key_digest: str
 
 
 @dataclass(frozen=True)
@@ -160,6 +167,26 @@ CASES: dict[str, Case] = {
         [lambda tx, w: outbox.release(tx, w.send_lease, 10)], lambda tx, w: outbox.release(tx, w.send_lease, 10), None
     ),
 }
+CASES |= {
+    name_of(api_keys.create_key): Case([lambda tx, w: api_keys.create_key(tx, "b", "another hash", "myna_b", 1, 2)]),
+    name_of(api_keys.list_keys): Case([lambda tx, w: api_keys.list_keys(tx)]),
+    name_of(api_keys.revoke_key): Case(
+        [lambda tx, w: api_keys.revoke_key(tx, "a")],
+        lambda tx, w: api_keys.revoke_key(tx, w.key_id),
+        False,
+    ),
+    name_of(api_keys.find_key): Case(
+        [lambda tx, w: api_keys.find_key(tx, w.key_digest, DAY)],
+        lambda tx, w: api_keys.find_key(tx, w.key_digest, DAY),
+        None,
+    ),
+    name_of(api_keys.record_usage): Case(
+        [lambda tx, w: api_keys.record_usage(tx, usage(w.key_id), DAY)],
+        lambda tx, w: api_keys.record_usage(tx, usage(w.key_id), DAY),
+        None,
+    ),
+    name_of(api_keys.usage_page): Case([lambda tx, w: api_keys.usage_page(tx, "", 0)]),
+}
 # These serve the installation: a worker claims and keeps work of all workspaces, and each piece of it names its own.
 ACROSS = {
     "inbox.claim", "inbox.heartbeat", "inbox.free_all_leases",
@@ -216,6 +243,9 @@ def worlds(engine: sa.Engine) -> dict[str, World]:
         run(engine, name, inbox.accept, incoming(2))
     leases = {one.workspace_id: one for one in run(engine, None, inbox.claim, "worker", 10, LEASE_MS)}
     send_leases = {one.workspace_id: one for one in run(engine, None, outbox.claim, "worker", 10, LEASE_MS)}
+    for name in (MINE, THEIRS):
+        key_id = run(engine, name, api_keys.create_key, "a", f"hash of {name}", "myna_a", None, None)
+        run(engine, name, api_keys.record_usage, usage(key_id), DAY)
     return {name: build_world(engine, name, leases[name], send_leases[name]) for name in (MINE, THEIRS)}
 
 
@@ -226,6 +256,8 @@ def build_world(engine: sa.Engine, name: str, lease: Lease, send_lease: SendLeas
         send_lease=send_lease,
         post=run(engine, name, outbox.intend, send_lease, LEASE_MS),
         reply=run(engine, name, conversations.reply_to, lease.conversation_id, 1),
+        key_id=run(engine, name, api_keys.list_keys)[0].id,
+        key_digest=f"hash of {name}",
     )
 
 

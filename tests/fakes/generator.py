@@ -7,18 +7,20 @@ Knows: the answers that a test put in, in order. Does not know: tokens; it count
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 import zlib
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from pathlib import Path
 
 from bot.engine.local import hash_tokens
 from bot.engine.sampler import check_sampling
 from bot.engine.text_stream import StopFilter
-from bot.errors import GeneratorBusy, GeneratorFailed, GeneratorUnavailable, InvalidInput, MynaError
-from bot.generator import ChatMessage, Finish, FinishReason, Piece, Prompt, Sampling
+from bot.errors import GeneratorBusy, GeneratorFailed, GeneratorUnavailable, InvalidInput, MynaError, VersionError
+from bot.generator import ChatMessage, Event, Finish, FinishReason, Piece, Prompt, Sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class Answer:
 class FakeGenerator:
     """Without a scripted answer it repeats the last user message, word by word.
 
-    `prompts`, `samplings` and `versions` keep what the streams were asked; `aborted` counts streams closed before
+    `prompts`, `samplings` and `asked_versions` keep what the streams were asked; `aborted` counts streams closed before
     their end. A token is a run of non-space characters with the spaces before it, and each message adds one.
     """
 
@@ -43,7 +45,8 @@ class FakeGenerator:
     ) -> None:
         self.prompts: list[Prompt] = []
         self.samplings: list[Sampling] = []
-        self.versions: list[str | None] = []
+        self.asked_versions: list[str | None] = []
+        self._loaded: dict[str, bytes] = {}
         self.aborted = 0
         self.num_open = 0
         self._model = model
@@ -85,20 +88,46 @@ class FakeGenerator:
         self._ready = False
         self._closing.set()
 
-    async def encode(self, messages: Sequence[ChatMessage]) -> Prompt:
+    @property
+    def takes_tools(self) -> bool:
+        return True
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        return tuple(self._loaded)
+
+    async def load_version(self, name: str, folder: Path, sha256: str | None = None) -> None:
+        """A version is any folder with a weights' file that begins as safetensors do."""
+        path = folder / "adapter_model.safetensors"
+        content = path.read_bytes() if path.is_file() else b""
+        if content[8:9] != b"{" or sha256 not in (None, hashlib.sha256(content).hexdigest()):
+            raise VersionError(f"{path} is damaged.")
+        if self._loaded.setdefault(name, content) != content:
+            raise VersionError(f'There is another version "{name}" already.')
+
+    async def unload_version(self, name: str) -> None:
+        self._loaded.pop(name, None)
+
+    async def encode_text(self, text: str) -> Prompt:
+        if not self._ready:
+            raise GeneratorUnavailable
+        token_ids = tuple(zlib.crc32(word.encode()) for word in split_words(text))
+        return Prompt((), token_ids, len(token_ids), hash_tokens(token_ids), text=text)
+
+    async def encode(self, messages: Sequence[ChatMessage], tools: Sequence[str] = ()) -> Prompt:
         if not self._ready:
             raise GeneratorUnavailable
         words = [word for message in messages for word in [f"<{message.role}>", *split_words(message.content)]]
         token_ids = tuple(zlib.crc32(word.encode()) for word in words)
-        return Prompt(tuple(messages), token_ids, len(token_ids), hash_tokens(token_ids))
+        return Prompt(tuple(messages), token_ids, len(token_ids), hash_tokens(token_ids), tools=tuple(tools))
 
     async def stream(
-        self, prompt: Prompt, sampling: Sampling, version: str | None = None
-    ) -> AsyncGenerator[Piece | Finish, None]:
-        room = self._admit(prompt, sampling)
+        self, prompt: Prompt, sampling: Sampling, version: str | None = None, *, priority: int = 0
+    ) -> AsyncGenerator[Event, None]:
+        room = self._admit(prompt, sampling, version)
         self.prompts.append(prompt)
         self.samplings.append(sampling)
-        self.versions.append(version)
+        self.asked_versions.append(version)
         answer = self._answers.popleft() if self._answers else Answer(_echo(prompt))
         self.num_open += 1
         ended = False
@@ -114,13 +143,15 @@ class FakeGenerator:
             self.num_open -= 1
             self.aborted += not ended
 
-    def _admit(self, prompt: Prompt, sampling: Sampling) -> int:
+    def _admit(self, prompt: Prompt, sampling: Sampling, version: str | None) -> int:
         if not self._ready:
             raise GeneratorUnavailable
         check_sampling(sampling)
         room = self._context_tokens - prompt.num_tokens
         if room < 1:
             raise InvalidInput("The prompt is longer than the context.", field="prompt")
+        if version is not None and version not in self._loaded:
+            raise InvalidInput(f'There is no version "{version}" of this model.', field="version")
         if self.num_open >= self._queue_limit:
             raise GeneratorBusy
         return room
@@ -176,5 +207,7 @@ def split_words(text: str) -> list[str]:
 
 
 def _echo(prompt: Prompt) -> tuple[str, ...]:
+    if prompt.text is not None:
+        return tuple(split_words(prompt.text))
     said = [message.content for message in prompt.messages if message.role == "user"]
     return tuple(split_words(said[-1])) if said else ()

@@ -67,6 +67,8 @@ class OpenAIServer:
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.dropped = asyncio.Event()
+        self.loras: dict[str, str] = {}
+        self.refuse_loras = False
         self.url = ""
         self._scripts: deque[Script] = deque()
         self._runner: web.AppRunner | None = None
@@ -78,6 +80,9 @@ class OpenAIServer:
         app = web.Application()
         app.router.add_get("/v1/models", self._list_models)
         app.router.add_post("/v1/chat/completions", self._complete)
+        app.router.add_post("/v1/completions", self._complete)
+        app.router.add_post("/v1/load_lora_adapter", self._load_lora)
+        app.router.add_post("/v1/unload_lora_adapter", self._unload_lora)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
@@ -93,6 +98,24 @@ class OpenAIServer:
         if isinstance(self.models, Script):
             return web.Response(status=self.models.status, body=self.models.body, headers=self.models.headers)
         return web.json_response({"object": "list", "data": list(self.models)})
+
+    async def _load_lora(self, request: web.Request) -> web.Response:
+        """As vLLM 0.32 answers: plain text, or an error with its reason."""
+        body = await request.json()
+        name, path = body["lora_name"], body["lora_path"]
+        if self.refuse_loras:
+            return web.json_response({"error": {"message": f"No adapter found for {path}"}}, status=404)
+        if name in self.loras:
+            message = f"The lora adapter '{name}' has already been loaded."
+            return web.json_response({"error": {"message": message}}, status=400)
+        self.loras[name] = path
+        return web.Response(text=f"Success: LoRA adapter '{name}' added successfully.")
+
+    async def _unload_lora(self, request: web.Request) -> web.Response:
+        name = (await request.json())["lora_name"]
+        if self.loras.pop(name, None) is None:
+            return web.json_response({"error": {"message": "cannot be found"}}, status=404)
+        return web.Response(text=f"Success: LoRA adapter '{name}' removed successfully.")
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(await request.json())

@@ -111,12 +111,14 @@ async def serving(myna: Cli, model_server: OpenAIServer) -> AsyncIterator[Server
 def test_help_lists_the_commands_and_where_settings_come_from(myna: Cli) -> None:
     done = myna("--help")
     assert done.code == 0
-    for word in ("serve", "chat", "migrate", "model", "export", "settings", "myna.toml"):
+    for word in ("serve", "chat", "migrate", "model", "export", "key", "usage", "settings", "myna.toml"):
         assert word in done.out
     assert done.err == ""
 
 
-@pytest.mark.parametrize("command", ["serve", "chat", "migrate", "model", "model pull", "export", "settings"])
+@pytest.mark.parametrize(
+    "command", ["serve", "chat", "migrate", "model", "model pull", "export", "key", "key create", "usage", "settings"]
+)
 def test_every_command_explains_itself_without_valid_settings(myna: Cli, command: str) -> None:
     done = myna(*command.split(), "--help", MYNA_PORT="many")
     assert done.code == 0
@@ -534,3 +536,61 @@ def test_a_damaged_model_is_named_with_what_to_do(
     assert last.startswith("myna: ")
     assert str(own_model) in last
     assert DAMAGED in last
+
+
+# --- keys and usage ---
+
+
+def test_keys_are_made_listed_and_revoked(myna: Cli) -> None:
+    made = myna("key", "create", "shop", "--tokens-per-day", "5000")
+    assert made.code == 0
+    assert made.out.startswith("myna_sk_")
+    assert "can't be shown again" in made.err
+    again = myna("key", "create", "shop")
+    assert (again.code, again.out) == (1, "")
+    assert 'a key "shop" already' in again.err
+    listed = myna("key", "list").out
+    assert "5,000 tokens a day" in listed
+    assert made.out.strip() not in listed, "the secret is shown once"
+    assert made.out.strip().encode() not in (myna.data / "myna.db").read_bytes()
+    assert myna("key", "revoke", "shop").code == 0
+    assert myna("key", "revoke", "shop").code == 1
+    (row,) = myna("key", "list", "--json").json
+    assert row["revoked_at"] is not None
+    other = myna("key", "create", "other", "--json").json
+    assert other["secret"].startswith("myna_sk_")
+    assert myna("key", "create", "many", "--requests-per-minute", "0").code == 1
+
+
+def test_a_list_of_no_keys_says_how_to_make_one(myna: Cli) -> None:
+    assert "myna key create" in myna("key", "list").out
+    assert myna("usage").out.strip().startswith("time,key,")
+
+
+async def test_keys_work_at_once_while_the_server_runs(
+    myna: Cli, serving: ServerProcess, model_server: OpenAIServer
+) -> None:
+    secret = (await myna.beside("key", "create", "shop")).out.strip()
+    headers = {"Authorization": f"Bearer {secret}"}
+    body = {"model": "served", "messages": [{"role": "user", "content": "Hello"}]}
+    model_server.enqueue(reply("Hi", " there"))
+    async with aiohttp.ClientSession(headers=headers) as session:
+        async with session.post(serving.url + "/v1/chat/completions", json=body) as response:
+            assert response.status == 200, await response.text()
+            assert (await response.json())["choices"][0]["message"]["content"] == "Hi there"
+        assert (await myna.beside("key", "revoke", "shop")).code == 0
+        async with session.post(serving.url + "/v1/chat/completions", json=body) as response:
+            assert response.status == 401
+    rows = (await myna.beside("usage", "--json")).rows
+    assert [(row["key"], row["endpoint"], row["outcome"]) for row in rows] == [("shop", "chat", "stop")]
+    target = myna.folder / "usage.csv"
+    assert (await myna.beside("usage", "--out", str(target))).err == "1 request written.\n"
+    header, line = target.read_text().splitlines()
+    assert header.startswith("time,key,api_key_id,endpoint,model,version,prompt_tokens")
+    assert ",shop," in line
+
+
+async def test_an_open_api_is_for_this_machine_only(myna: Cli, model_server: OpenAIServer) -> None:
+    done = await myna.beside("serve", MYNA_API_KEYS="off", MYNA_HOST="0.0.0.0", MYNA_PORT="0", **remote(model_server))
+    assert done.code == 1
+    assert "myna key create" in done.err

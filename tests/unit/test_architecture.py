@@ -32,13 +32,22 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "bot.prompt": ("storage.values", "bot.generator", "bot.errors"),
     "bot.export": ("storage",),
     "bot.delivery": ("storage",),
-    "bot.remote": ("bot.generator", "bot.errors"),
+    "bot.openai_wire": ("bot.generator", "bot.errors"),
+    "bot.remote": ("bot.openai_wire", "bot.generator", "bot.errors"),
+    "bot.api_access": ("storage", "bot.errors"),
+    "bot.completions": (
+        *("storage", "bot.api_access", "bot.generator"),
+        *("bot.live", "bot.metrics", "bot.errors"),
+    ),
     "bot.engine": ("bot.engine", "bot.generator", "bot.errors"),
     "bot.conversation": (
         *("storage", "bot.prompt", "bot.generator", "bot.live"),
         *("bot.metrics", "bot.notices", "bot.errors"),
     ),
     "adapters.web": ("adapters.web",),
+    "adapters.openai_api": ("adapters", "bot.api_access", "bot.completions", "bot.generator"),
+    "adapters.openai_parsing": ("bot.completions", "bot.generator"),
+    "adapters.openai_answers": ("bot.generator",),
     "adapters": (
         *("bot.conversation", "bot.errors", "bot.live", "bot.metrics"),
         *("storage.values", "storage.database.StorageUnavailable"),

@@ -18,17 +18,28 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from bot.engine.sampler import Sampler, check_sampling
+from bot.engine.sampler import Choice, Sampler, check_sampling, choose
 from bot.errors import GeneratorFailed, InvalidInput
 from bot.generator import Sampling
 
-CPU = torch.device("cpu")
 LOGITS = torch.tensor([3.0, 2.5, -1.0, 0.5, 2.0, -4.0, 1.5, 0.0])
 NUM_DRAWS = 6000
 
 
-def sampler(prompt_ids: tuple[int, ...] = (), **values: Any) -> Sampler:
-    return Sampler(Sampling(**values), prompt_ids, len(LOGITS), CPU)
+class TokenSampler(Sampler):
+    """Chooses alone."""
+
+    def choose(self, logits: torch.Tensor) -> Choice:
+        (choice,) = choose([self], logits[None])
+        assert isinstance(choice, Choice)
+        return choice
+
+    def pick_id(self, logits: torch.Tensor) -> int:
+        return self.choose(logits).token_id
+
+
+def sampler(prompt_ids: tuple[int, ...] = (), **values: Any) -> TokenSampler:
+    return TokenSampler(Sampling(**values), prompt_ids)
 
 
 @pytest.mark.parametrize(
@@ -40,6 +51,8 @@ def sampler(prompt_ids: tuple[int, ...] = (), **values: Any) -> Sampler:
         *(("top_k", value) for value in (-1, 1.5, True, 10**12)),
         *(("repetition_penalty", value) for value in (0.0, -1.0, math.inf, math.nan, 1e9)),
         *(("max_tokens", value) for value in (0, -1, 1.0, math.nan, 10**12)),
+        *((field, value) for field in ("presence_penalty", "frequency_penalty") for value in (math.nan, 2.1, "1")),
+        *(("logprobs", value) for value in (-1, 21, 1.0, True)),
         *(("seed", value) for value in (-1, 2**63, 0.5)),
         *(("stop", value) for value in (("",), ("x" * 257,), ("x",) * 17, (1,), "END", ["END"])),
     ],
@@ -58,30 +71,31 @@ def test_usual_values_are_taken() -> None:
 
 
 def test_temperature_zero_and_a_vanishing_temperature_are_greedy() -> None:
-    assert {sampler(temperature=value).pick(LOGITS) for value in (0.0, 1e-30, 1e-5) for _ in range(20)} == {0}
+    assert {sampler(temperature=value).pick_id(LOGITS) for value in (0.0, 1e-30, 1e-5) for _ in range(20)} == {0}
 
 
 def test_one_candidate_is_always_chosen() -> None:
     for values in ({"top_k": 1}, {"top_p": 1e-9}, {"min_p": 1.0}, {"temperature": 1.0001e-4}):
         one = sampler(**({"temperature": 5.0} | values))
-        assert {one.pick(LOGITS) for _ in range(50)} == {0}
+        assert {one.pick_id(LOGITS) for _ in range(50)} == {0}
 
 
 def test_equal_seeds_give_equal_tokens_and_other_samplers_do_not_disturb_them() -> None:
     first = sampler(temperature=1.5, seed=7)
-    drawn = [first.pick(LOGITS) for _ in range(40)]
+    drawn = [first.pick_id(LOGITS) for _ in range(40)]
     second, disturbing = sampler(temperature=1.5, seed=7), sampler(temperature=1.5, seed=8)
     again, other = [], []
     for _ in range(40):
-        other.append(disturbing.pick(LOGITS))
-        again.append(second.pick(LOGITS))
+        other.append(disturbing.pick_id(LOGITS))
+        again.append(second.pick_id(LOGITS))
     assert again == drawn
     assert other != drawn
 
 
 def test_no_seed_gives_other_tokens_each_time() -> None:
     assert (
-        len({tuple(one.pick(LOGITS) for _ in range(40)) for one in [sampler(temperature=2.0) for _ in range(3)]}) == 3
+        len({tuple(one.pick_id(LOGITS) for _ in range(40)) for one in [sampler(temperature=2.0) for _ in range(3)]})
+        == 3
     )
 
 
@@ -99,7 +113,7 @@ def test_frequencies_are_those_of_transformers(values: dict[str, Any]) -> None:
     prompt_ids = (0, 2)
     expected = transformers_probabilities(Sampling(**values), prompt_ids)
     # A sampler for each draw: the penalty would count the token just drawn.
-    counts = Counter(sampler(prompt_ids, seed=seed, **values).pick(LOGITS) for seed in range(NUM_DRAWS))
+    counts = Counter(sampler(prompt_ids, seed=seed, **values).pick_id(LOGITS) for seed in range(NUM_DRAWS))
     for token_id, probability in enumerate(expected.tolist()):
         assert counts[token_id] / NUM_DRAWS == pytest.approx(probability, abs=0.025)
         assert (counts[token_id] == 0) == (probability == 0) or probability < 0.01
@@ -122,10 +136,37 @@ def transformers_probabilities(sampling: Sampling, prompt_ids: tuple[int, ...]) 
 
 def test_a_repeated_token_loses_to_the_next_best() -> None:
     penalised = sampler(repetition_penalty=2.0)
-    assert [penalised.pick(LOGITS) for _ in range(3)] == [0, 1, 4]
-    assert sampler((0,), repetition_penalty=2.0).pick(LOGITS) == 1
+    assert [penalised.pick_id(LOGITS) for _ in range(3)] == [0, 1, 4]
+    assert sampler((0,), repetition_penalty=2.0).pick_id(LOGITS) == 1
 
 
 def test_scores_that_are_not_numbers_fail_instead_of_choosing() -> None:
-    with pytest.raises(GeneratorFailed):
-        sampler().pick(LOGITS * math.nan)
+    logits = torch.stack([LOGITS, LOGITS.clone().index_fill_(0, torch.tensor([3]), math.nan), LOGITS])
+    samplers = [sampler(), sampler(), sampler(temperature=1.0, top_k=1)]
+    first, broken, last = choose(samplers, logits)
+    assert isinstance(broken, GeneratorFailed)
+    assert first == last == Choice(0)
+
+
+def test_presence_and_frequency_penalties_count_what_was_written() -> None:
+    assert [sampler(presence_penalty=1.2).pick_id(LOGITS)] == [0]
+    present = sampler(presence_penalty=1.2)
+    assert [present.pick_id(LOGITS) for _ in range(5)] == [0, 1, 4, 0, 0]
+    frequent = sampler((0, 0, 0), frequency_penalty=1.0)
+    assert [frequent.pick_id(LOGITS) for _ in range(5)] == [0, 1, 0, 4, 1]
+
+
+def test_logprobs_are_those_of_the_model_whatever_the_settings() -> None:
+    expected = LOGITS.log_softmax(-1)
+    choice = sampler(logprobs=3, temperature=3.0, top_k=2, seed=1, repetition_penalty=1.5).choose(LOGITS)
+    assert choice.logprob == pytest.approx(float(expected[choice.token_id]))
+    assert [token_id for token_id, _ in choice.top] == [0, 1, 4]
+    assert [logprob for _, logprob in choice.top] == pytest.approx([float(expected[i]) for i in (0, 1, 4)])
+    assert sampler(logprobs=0).choose(LOGITS).top == ()
+    assert sampler().choose(LOGITS).logprob is None
+
+
+def test_a_large_share_is_drawn_from_all_tokens() -> None:
+    flat = torch.zeros(5000)
+    drawn = {sampler(temperature=1.0, top_p=0.99, seed=seed).pick_id(flat) for seed in range(300)}
+    assert len(drawn) > 270

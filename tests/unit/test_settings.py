@@ -172,7 +172,7 @@ def test_values_become_what_the_program_works_with() -> None:
     assert settings.data == Path.home() / "chat"
     assert (settings.port, settings.top_p) == (0, 1.0)
     assert settings.allowed_origins == ("https://a.example", "http://b.example:81")
-    assert settings.remote_url == "http://127.0.0.1:8000/v1"
+    assert settings.remote_url == ("http://127.0.0.1:8000/v1",)
 
 
 def test_a_relative_data_folder_means_one_in_the_working_folder(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_every_setting_is_described() -> None:
     assert all(row.help and not row.help.endswith(".") for row in rows), "a line of a table"
     assert {row.name for row in rows if row.secret} == {"MYNA_DATABASE_URL", "MYNA_SECRET", "MYNA_REMOTE_KEY"}
     assert {row.type for row in rows} <= {"text", "number", "folder", "list"} | {
-        "local / remote", "auto / cpu / cuda", "debug / info / warning / error"
+        "local / remote", "auto / cpu / cuda", "on / off", "debug / info / warning / error"
     }  # fmt: skip
 
 

@@ -1,0 +1,127 @@
+"""Tiny models of several architectures with random weights, and requests that keep what they were given."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from bot.engine.batch import Batch
+from bot.engine.grammar import Grammar
+from bot.engine.lora import LoraVersion
+from bot.engine.sequence import Sequence as Tokens
+from bot.errors import MynaError
+from bot.generator import Finish, Piece, Sampling
+
+SHAPE = {
+    "vocab_size": 49152,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.3,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 2,
+}
+CONFIGS: dict[str, Any] = {
+    "llama": lambda: transformers.LlamaConfig(**SHAPE, tie_word_embeddings=False),
+    "llama3-rope": lambda: transformers.LlamaConfig(
+        **SHAPE,
+        rope_parameters={
+            "rope_type": "llama3",
+            "rope_theta": 10_000.0,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64,
+        },
+    ),
+    "qwen2": lambda: transformers.Qwen2Config(**SHAPE, tie_word_embeddings=True),
+    "qwen3": lambda: transformers.Qwen3Config(**SHAPE, head_dim=32),
+    "mistral": lambda: transformers.MistralConfig(**SHAPE, sliding_window=None),
+    "mistral-sliding": lambda: transformers.MistralConfig(**SHAPE, sliding_window=24),
+    "gpt2": lambda: transformers.GPT2Config(
+        vocab_size=49152, n_positions=512, n_embd=64, n_layer=3, n_head=4, eos_token_id=2, bos_token_id=1,
+        initializer_range=0.3,
+    ),
+    "gemma3": lambda: transformers.Gemma3TextConfig(**SHAPE, head_dim=32, sliding_window=24, tie_word_embeddings=False),
+}  # fmt: skip
+FAST = {"llama", "llama3-rope", "qwen2", "qwen3", "mistral"}
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
+
+
+def save_tiny(kind: str, folder: Path, tokenizer_from: Path) -> Path:
+    """A model folder as a user would have it."""
+    torch.manual_seed(7)
+    net = transformers.AutoModelForCausalLM.from_config(CONFIGS[kind]())
+    for name, parameter in net.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter, std=0.3)
+    net.save_pretrained(folder)
+    for name in TOKENIZER_FILES:
+        if (tokenizer_from / name).exists():
+            shutil.copy(tokenizer_from / name, folder / name)
+    return folder
+
+
+class Wanted:
+    """A `Request` that keeps what it got."""
+
+    def __init__(
+        self,
+        prompt_ids: Sequence[int],
+        max_tokens: int = 20,
+        *,
+        sampling: Sampling | None = None,
+        version: LoraVersion | None = None,
+        priority: int = 0,
+        grammar: Grammar | None = None,
+    ) -> None:
+        self.prompt_ids = tuple(prompt_ids)
+        self.max_tokens = max_tokens
+        self.sampling = sampling or Sampling()
+        self.version = version
+        self.priority = priority
+        self.grammar = grammar
+        self.aborted = False
+        self.events: list[Piece | Finish | MynaError] = []
+        self.num_ends = 0
+        self.tokens: Tokens | None = None
+
+    def deliver(self, event: Piece | Finish | MynaError) -> None:
+        self.events.append(event)
+
+    def end(self) -> None:
+        self.num_ends += 1
+
+    @property
+    def new_ids(self) -> list[int]:
+        """The tokens that were generated."""
+        assert self.tokens is not None
+        return self.tokens.token_ids[self.tokens.num_prompt :]
+
+    @property
+    def text(self) -> str:
+        return "".join(event.text for event in self.events if isinstance(event, Piece))
+
+
+def add(batch: Batch, *wanted: Wanted) -> None:
+    for one in wanted:
+        batch.add(one)
+        one.tokens = next((tokens for tokens, reply in batch._replies.items() if reply.request is one), None)
+
+
+def finish(batch: Batch, *wanted: Wanted) -> list[list[int]]:
+    """Let these join, and run until nothing is left."""
+    add(batch, *wanted)
+    while len(batch):
+        batch.step()
+    assert all(one.num_ends == 1 for one in wanted)
+    return [one.new_ids for one in wanted]

@@ -1,0 +1,147 @@
+"""Greedy replies of the engine, token by token what plain `model.generate` of transformers gives in float32."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from bot.engine.batch import Batch
+from bot.engine.runner import Runner
+from bot.engine.scheduler import Limits
+from tests.engine.models import CONFIGS, FAST, Wanted, add, finish, save_tiny
+
+pytestmark = pytest.mark.model
+SYSTEM = [random.Random(1).randrange(100, 40_000) for _ in range(40)]
+STARTER = "starter"
+
+
+class Reference:
+    """The engine's runner and, beside it, the plain model."""
+
+    def __init__(self, folder: Path, num_tokens: int) -> None:
+        self.num_tokens = num_tokens
+        self.is_starter = num_tokens < 20
+        self.runner = Runner(folder, "cpu", None, context_tokens=512, exact=True)
+        self._net: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+    def generate(self, wanted: Wanted) -> list[int]:
+        inputs = torch.tensor([wanted.prompt_ids])
+        output = self._net.generate(
+            inputs,
+            attention_mask=torch.ones_like(inputs),
+            max_new_tokens=wanted.max_tokens,
+            do_sample=False,
+            pad_token_id=2,
+        )
+        new_ids: list[int] = output[0, len(wanted.prompt_ids) :].tolist()
+        return new_ids
+
+
+@pytest.fixture(scope="module", params=[*CONFIGS, STARTER])
+def reference(
+    request: pytest.FixtureRequest, starter_model_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Reference]:
+    if request.param == STARTER:
+        yield Reference(starter_model_path, 5)
+        return
+    folder = tmp_path_factory.mktemp(request.param)
+    made = Reference(save_tiny(request.param, folder, starter_model_path), 20)
+    assert made.runner.decoder.shares_prefixes == (request.param in FAST)
+    yield made
+
+
+def prompts(*lengths: int, seed: int = 0) -> list[list[int]]:
+    source = random.Random(seed)
+    return [[source.randrange(100, 40_000) for _ in range(length)] for length in lengths]
+
+
+def test_alone(reference: Reference) -> None:
+    for prompt in prompts(1, 65):
+        one = Wanted(prompt, reference.num_tokens)
+        assert finish(Batch(reference.runner), one) == [reference.generate(one)]
+
+
+def test_in_a_mixed_batch_that_others_join_and_leave(reference: Reference) -> None:
+    batch = Batch(reference.runner)
+    lengths = (30, 3, 80, 1, 17)
+    wanted = [
+        Wanted(prompt, 3 + reference.num_tokens * place // 5) for place, prompt in enumerate(prompts(*lengths), start=1)
+    ]
+    for one in wanted:
+        add(batch, one)
+        batch.step()
+        batch.step()
+    finish(batch)
+    assert [one.new_ids for one in wanted] == [reference.generate(one) for one in wanted]
+
+
+def test_with_prompts_in_chunks(reference: Reference) -> None:
+    wanted = [Wanted(prompt, reference.num_tokens) for prompt in prompts(70, 20, 45, seed=1)]
+    got = finish(Batch(reference.runner, Limits(step_tokens=16)), *wanted)
+    assert got == [reference.generate(one) for one in wanted]
+
+
+def test_with_prefixes_of_others_and_of_earlier_turns(reference: Reference) -> None:
+    batch = Batch(reference.runner)
+    num_tokens = reference.num_tokens
+    first = [Wanted(SYSTEM + prompt, num_tokens) for prompt in prompts(10, 20, 5, seed=2)]
+    assert finish(batch, *first) == [reference.generate(one) for one in first]
+    second = [
+        Wanted([*one.prompt_ids, *one.new_ids, *more], num_tokens)
+        for one, more in zip(first, prompts(7, 1, 30, seed=3), strict=True)
+    ]
+    counted = count_computed(batch)
+    assert finish(batch, *second) == [reference.generate(one) for one in second]
+    if reference.runner.decoder.shares_prefixes:
+        # The last token of an answer was never computed; besides, only what is new.
+        assert counted["tokens"] == 7 + 1 + 30 + 3 + 3 * (num_tokens - 1)
+
+
+def count_computed(batch: Batch) -> dict[str, int]:
+    counted = {"tokens": 0}
+    schedule = batch._scheduler.schedule
+
+    def counting() -> Any:
+        chunks = schedule()
+        counted["tokens"] += sum(chunk.count for chunk in chunks)
+        return chunks
+
+    batch._scheduler.schedule = counting  # type: ignore[method-assign]
+    return counted
+
+
+def test_with_a_cache_too_small_for_all(reference: Reference) -> None:
+    if reference.is_starter:
+        pytest.skip("takes long, and the tiny models show it as well")
+    preempted: list[object] = []
+    batch = Batch(reference.runner, Limits(rows=4, cache_tokens=100))
+    preempt = batch._scheduler.preempt
+    batch._scheduler.preempt = lambda one: (preempted.append(one), preempt(one))[1]  # type: ignore[method-assign]
+    wanted = [Wanted(prompt, 12) for prompt in prompts(30, 25, 30, 10, seed=4)]
+    assert finish(batch, *wanted) == [reference.generate(one) for one in wanted]
+    assert preempted
+
+
+def test_an_abort_leaves_the_others_alone(reference: Reference) -> None:
+    batch = Batch(reference.runner)
+    staying, leaving, last = [Wanted(prompt, reference.num_tokens) for prompt in prompts(9, 30, 12, seed=5)]
+    add(batch, leaving, staying)
+    for _ in range(4):
+        batch.step()
+    leaving.aborted = True
+    finish(batch, last)
+    assert leaving.num_ends == staying.num_ends == 1
+    for one in (staying, last):
+        assert one.new_ids == reference.generate(one)
+
+
+def test_a_prompt_cut_so_that_one_token_is_left_over(reference: Reference) -> None:
+    batch = Batch(reference.runner, Limits(step_tokens=17))
+    wanted = [Wanted(prompt, 4) for prompt in prompts(16, 33, 18, 1, seed=6)]
+    assert finish(batch, *wanted) == [reference.generate(one) for one in wanted]

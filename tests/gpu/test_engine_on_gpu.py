@@ -1,0 +1,58 @@
+"""The engine on a GPU: the same tokens as on a CPU, versions, seeds. Skipped where there is none.
+
+Knows: what must not differ by device. Does not know: how quick it is (`python -m benchmarks.engine`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from bot.engine.batch import Batch
+from bot.engine.runner import Runner
+from bot.generator import Sampling
+from tests.engine.models import Wanted, finish, save_tiny
+from tests.engine.test_exact_tokens import prompts
+from tests.engine.test_versions import KINDS, save_version
+
+pytestmark = [
+    pytest.mark.model,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device"),
+]
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "gpt2"])
+def test_float32_gives_the_tokens_of_a_cpu(kind: str, tmp_path: Path, starter_model_path: Path) -> None:
+    folder = save_tiny(kind, tmp_path, starter_model_path)
+    replies = []
+    for device in ("cpu", "cuda"):
+        runner = Runner(folder, device, None, context_tokens=512, exact=True)
+        batch = Batch(runner)
+        first = finish(batch, *[Wanted(prompt, 12) for prompt in prompts(30, 3, 80)])
+        replies.append((first, finish(batch, *[Wanted(prompt, 12) for prompt in prompts(30, 3, 80, 60)])))
+    assert replies[0] == replies[1]
+
+
+def test_versions_in_a_mixed_batch(tmp_path: Path, starter_model_path: Path) -> None:
+    base = save_tiny("llama", tmp_path / "base", starter_model_path)
+    for seed, (name, config) in enumerate(KINDS.items()):
+        save_version(base, tmp_path / name, seed, **config)
+    replies = []
+    for device in ("cpu", "cuda"):
+        runner = Runner(base, device, None, context_tokens=512, exact=True)
+        versions = [None, *(runner.read_version(name, tmp_path / name, None) for name in KINDS)]
+        wanted = [Wanted(prompts(40)[0], 10, version=version) for version in versions]
+        replies.append(finish(Batch(runner), *wanted))
+    assert replies[0] == replies[1]
+
+
+def test_the_starter_model_in_bf16_with_a_seed(starter_model_path: Path) -> None:
+    runner = Runner(starter_model_path, "auto", None, context_tokens=512)
+    sampling = Sampling(temperature=1.0, seed=3)
+    prompt = runner.encode_text("The capital of France is")
+    alone = finish(Batch(runner), Wanted(prompt, 12, sampling=sampling))
+    others = [Wanted(one, 12) for one in prompts(50, 20, 5)]
+    assert finish(Batch(runner), Wanted(prompt, 12, sampling=sampling), *others)[:1] == alone
+    assert runner.decode(finish(Batch(runner), Wanted(prompt, 6))[0]).strip().startswith("Paris")

@@ -7,9 +7,9 @@ const [baseURL, apiKey, model] = process.argv.slice(2);
 const client = new OpenAI({ baseURL, apiKey, maxRetries: 0 });
 const messages = [{ role: 'user', content: 'What is the capital of France?' }];
 
-const whole = await client.chat.completions.create({ model, messages, max_tokens: 12, temperature: 0 });
+const whole = await client.chat.completions.create({ model, messages, max_tokens: 12, temperature: 0, seed: 1 });
 const stream = await client.chat.completions.create({
-  model, messages, max_tokens: 12, temperature: 0, stream: true, stream_options: { include_usage: true },
+  model, messages, max_tokens: 12, temperature: 0, seed: 1, stream: true, stream_options: { include_usage: true },
 });
 let streamed = '';
 let usage = null;

@@ -45,7 +45,6 @@ class _Choice:
     text: str = ""
     calls: list[ToolCall] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
-    has_logprobs: bool = False
     reason: str | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0

@@ -1,7 +1,7 @@
 """Replies without memory, for programs: the caller brings the whole conversation and nothing of it is stored.
 
-Knows: which version a model's name means, calls of functions that must come, what to write down about a request. Does
-not know: HTTP, the API's JSON, how a model works. `bot.conversation` is the way of replies with memory.
+Knows: which version a model's name means, what to write down about a request. Does not know: HTTP, the API's JSON, how
+a model works. `bot.conversation` is the way of replies with memory.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from typing import Any
 
 from bot.api_access import ApiAccess, Caller
 from bot.errors import GeneratorUnavailable, InvalidInput, MynaError, ShuttingDown, UnknownModel
-from bot.generator import ChatMessage, Event, Finish, Generator, Piece, Prompt, Sampling, ToolCall
+from bot.forced_calls import as_tool_call, schema_of_call, with_calls_as_text, with_tools_described
+from bot.generator import ChatMessage, Event, Finish, Generator, Prompt, Sampling
 from bot.live import Batch, Ended
 from bot.metrics import Metrics
 from storage.api_keys import Usage
-from storage.values import new_id
+
+LEAST_RECORDING_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ class Completions:
             _counted(run, self._generator.stream(prompt, one, version, priority=request.priority))
             for one in _by_choice(sampling, request.choices)
         ]
-        run.events = _merge([_as_tool_call(stream) for stream in streams] if request.forced_tools else streams)
+        run.events = _merge([as_tool_call(stream) for stream in streams] if request.forced_tools else streams)
         self._running += 1
         self._idle.clear()
         try:
@@ -115,11 +117,11 @@ class Completions:
             return await self._generator.encode_text(request.text), request.sampling
         messages, tools, sampling = request.messages, request.tools, request.sampling
         if not self._generator.takes_tools:
-            messages = tuple(_with_calls_as_text(message) for message in messages)
+            messages = tuple(with_calls_as_text(message) for message in messages)
         if request.forced_tools:
             forced = [tool for tool in map(json.loads, tools) if tool["function"]["name"] in request.forced_tools]
-            sampling = replace(sampling, json_schema=_schema_of_call(forced))
-            messages, tools = _with_tools_described(messages, forced), ()
+            sampling = replace(sampling, json_schema=schema_of_call(forced))
+            messages, tools = with_tools_described(messages, forced), ()
         elif tools and not self._generator.takes_tools:
             raise InvalidInput(
                 "This model was not made to choose functions by itself. Say which may be called with `tool_choice`: "
@@ -165,7 +167,8 @@ class Completions:
         self._closing = True
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), grace_seconds)
-        await asyncio.gather(*self._recording, return_exceptions=True)
+        if self._recording:  # a database that does not come back must not hold up the end
+            await asyncio.wait(self._recording, timeout=max(grace_seconds, LEAST_RECORDING_SECONDS))
 
 
 def _by_choice(sampling: Sampling, choices: int) -> list[Sampling]:
@@ -230,80 +233,3 @@ async def _merge(streams: Sequence[AsyncGenerator[Event, None]]) -> AsyncGenerat
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _schema_of_call(tools: Sequence[dict[str, Any]]) -> str:
-    """The JSON Schema of a call of one of these functions."""
-    calls = []
-    for place, tool in enumerate(tools):
-        where = "/properties/arguments" if len(tools) == 1 else f"/anyOf/{place}/properties/arguments"
-        parameters = _closed(tool["function"].get("parameters") or {"type": "object"})
-        calls.append(
-            {
-                "type": "object",
-                "properties": {
-                    "name": {"const": tool["function"]["name"]},
-                    "arguments": _with_moved_references(parameters, where),
-                },
-                "required": ["name", "arguments"],
-                "additionalProperties": False,
-            }
-        )
-    return json.dumps(calls[0] if len(calls) == 1 else {"anyOf": calls})
-
-
-def _with_moved_references(schema: Any, where: str) -> Any:
-    """The schema for a place inside another, from whose root references are then counted."""
-    if isinstance(schema, list):
-        return [_with_moved_references(one, where) for one in schema]
-    if not isinstance(schema, dict):
-        return schema
-    return {
-        name: f"#{where}{value[1:]}"
-        if name == "$ref" and isinstance(value, str) and value.startswith("#")
-        else _with_moved_references(value, where)
-        for name, value in schema.items()
-    }
-
-
-def _closed(schema: dict[str, Any]) -> dict[str, Any]:
-    """No arguments but those that are described; a small model would invent some for ever."""
-    return {"additionalProperties": False, **schema} if "properties" in schema else schema
-
-
-def _with_tools_described(messages: Sequence[ChatMessage], tools: Sequence[dict[str, Any]]) -> tuple[ChatMessage, ...]:
-    """For a model whose template knows nothing of functions: say it in words."""
-    described = "\n".join(json.dumps(tool["function"], ensure_ascii=False) for tool in tools)
-    note = (
-        "Answer with a call of one of these functions, as JSON with `name` and `arguments`. Take the arguments from "
-        f"what the user says.\n{described}"
-    )
-    before = [message.content for message in messages if message.role == "system"]
-    rest = [message for message in messages if message.role != "system"]
-    return (ChatMessage("system", "\n\n".join([*before, note])), *rest)
-
-
-def _with_calls_as_text(message: ChatMessage) -> ChatMessage:
-    if not message.tool_calls:
-        return message
-    calls = [f'{{"name": {json.dumps(call.name)}, "arguments": {call.arguments}}}' for call in message.tool_calls]
-    return ChatMessage(message.role, "\n".join([message.content, *calls]).strip())
-
-
-async def _as_tool_call(stream: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
-    """A reply that is the JSON of a call, as that call. One that was cut off stays text."""
-    text = ""
-    async with contextlib.aclosing(stream):
-        async for event in stream:
-            if isinstance(event, Piece):
-                text += event.text
-                continue
-            if isinstance(event, Finish) and text:
-                try:
-                    call = json.loads(text)
-                    arguments = json.dumps(call["arguments"], ensure_ascii=False)
-                    yield ToolCall(f"call_{new_id()}", call["name"], arguments)
-                    event = replace(event, reason="tool_calls")
-                except (ValueError, KeyError, TypeError, RecursionError):
-                    yield Piece(text)
-            yield event

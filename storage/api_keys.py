@@ -16,8 +16,6 @@ from storage.schema import api_key, api_usage, api_usage_day
 from storage.transaction import Rollback, Transaction, now_ms, scoped
 from storage.values import new_id
 
-MS_PER_DAY = 86_400_000
-
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:

@@ -61,7 +61,6 @@ class LocalGenerator:
         queue_limit: int = 64,
         threads: int | None = None,
         cache_bytes: int | None = None,
-        exact: bool = False,
     ) -> None:
         self._path = path
         self._name = name
@@ -70,7 +69,6 @@ class LocalGenerator:
         self._queue_limit = queue_limit
         self._threads = threads
         self._cache_bytes = cache_bytes
-        self._exact = exact
         self._runner: Runner | None = None
         self._thread: threading.Thread | None = None
         self._loaded: concurrent.futures.Future[None] | None = None
@@ -295,7 +293,7 @@ class LocalGenerator:
         check_model(self._path)
         runner = Runner(
             self._path, self._device, self._threads,
-            context_tokens=self._context_tokens, cache_bytes=self._cache_bytes, exact=self._exact,
+            context_tokens=self._context_tokens, cache_bytes=self._cache_bytes,
         )  # fmt: skip
         if self._context_tokens > runner.max_context_tokens:
             raise ModelError(

@@ -225,6 +225,17 @@ async def test_references_inside_the_parameters_still_lead_somewhere(sqlite_serv
         assert [one["$ref"] for one in references.values()] == [where, f"{where}/$defs/Size"]
 
 
+@pytest.mark.parametrize("depth", [100, 250, 330, 490, 900])
+async def test_deep_schemas_are_taken_or_refused(sqlite_server: WebServer, caller: Program, depth: int) -> None:
+    parameters = '{"properties":{"a":' * depth + "{}" + "}}" * depth
+    function = f'[{{"type": "function", "function": {{"name": "f", "parameters": {parameters}}}}}]'
+    said = json.dumps(question())[:-1]
+    data = f'{said}, "tools": {function}, "tool_choice": "required"}}'.encode()
+    headers = caller._headers | {"Content-Type": "application/json"}
+    async with sqlite_server.session.post(sqlite_server.url + CHAT, data=data, headers=headers) as response:
+        assert response.status == (200 if depth == 100 else 400)
+
+
 async def test_a_named_call_in_a_stream(sqlite_server: WebServer, caller: Program) -> None:
     sqlite_server.generator.enqueue('{"name": "cancel", "arguments": {}}')
     chunks = await caller.stream(

@@ -35,8 +35,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "bot.openai_wire": ("bot.generator", "bot.errors"),
     "bot.remote": ("bot.openai_wire", "bot.generator", "bot.errors"),
     "bot.api_access": ("storage", "bot.errors"),
+    "bot.forced_calls": ("storage.values", "bot.generator", "bot.errors"),
     "bot.completions": (
-        *("storage", "bot.api_access", "bot.generator"),
+        *("storage", "bot.api_access", "bot.forced_calls", "bot.generator"),
         *("bot.live", "bot.metrics", "bot.errors"),
     ),
     "bot.engine": ("bot.engine", "bot.generator", "bot.errors"),

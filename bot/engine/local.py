@@ -9,6 +9,7 @@ from __future__ import annotations
 import array
 import asyncio
 import concurrent.futures
+import contextlib
 import gc
 import hashlib
 import logging
@@ -77,6 +78,7 @@ class LocalGenerator:
         self._inbox: queue.SimpleQueue[_Job | LoraVersion | None] = queue.SimpleQueue()
         self._open: set[_Job] = set()
         self._versions: dict[str, LoraVersion] = {}
+        self._deliveries = _Deliveries()
         self._seconds_per_reply = 2.0
 
     @property
@@ -183,7 +185,9 @@ class LocalGenerator:
         if len(self._open) >= self._queue_limit:
             raise GeneratorBusy(retry_after=min(max(self._seconds_per_reply, 1.0), 30.0))
         max_tokens = min(sampling.max_tokens, room)
-        job = _Job(prompt.token_ids, sampling, max_tokens, weights, priority, grammar, self._job_ended)
+        job = _Job(
+            prompt.token_ids, sampling, max_tokens, weights, priority, grammar, self._deliveries, self._job_ended
+        )
         self._open.add(job)
         self._inbox.put(job)
         try:
@@ -249,9 +253,11 @@ class LocalGenerator:
             batch = Batch(runner)
             while self._take_jobs(batch):
                 batch.step()
+                self._deliveries.send()
         except Exception:
             log.exception("The model %s broke and is loaded again", self._name)
             self._runner = None
+            self._deliveries.send()
             self._end_all(GeneratorFailed())
             return False
         return True
@@ -304,8 +310,31 @@ class LocalGenerator:
 
     def _end_all(self, error: MynaError) -> None:
         for job in tuple(self._open):
-            job.deliver(error)
-            job.abort()
+            job.fail(error)
+
+
+class _Deliveries:
+    """What one step has for its readers: each loop is woken once, and not for every token. For the worker alone."""
+
+    def __init__(self) -> None:
+        self._by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Job, Piece | Finish | MynaError]]] = {}
+
+    def add(self, loop: asyncio.AbstractEventLoop, job: _Job, event: Piece | Finish | MynaError) -> None:
+        self._by_loop.setdefault(loop, []).append((job, event))
+
+    def send(self) -> None:
+        by_loop, self._by_loop = self._by_loop, {}
+        for loop, events in by_loop.items():
+            try:
+                loop.call_soon_threadsafe(_put_all, events)
+            except RuntimeError:  # the loop was closed without closing its streams
+                for job, _ in events:
+                    job.abort()
+
+
+def _put_all(events: list[tuple[_Job, Piece | Finish | MynaError]]) -> None:
+    for job, event in events:
+        job.events.put_nowait(event)
 
 
 class _Job:
@@ -319,8 +348,10 @@ class _Job:
         version: LoraVersion | None,
         priority: int,
         grammar: Grammar | None,
+        deliveries: _Deliveries,
         on_end: Callable[[_Job], None],
     ) -> None:
+        self._deliveries = deliveries
         self._on_end = on_end
         self.version = version
         self.priority = priority
@@ -334,13 +365,16 @@ class _Job:
         self._loop = asyncio.get_running_loop()
 
     def deliver(self, event: Piece | Finish | MynaError) -> None:
-        """From any thread."""
-        if self.aborted:
-            return
-        try:
-            self._loop.call_soon_threadsafe(self.events.put_nowait, event)
-        except RuntimeError:  # the loop was closed without closing this stream
-            self.abort()
+        """From the worker; it is sent at the end of the step."""
+        if not self.aborted:
+            self._deliveries.add(self._loop, self, event)
+
+    def fail(self, error: MynaError) -> None:
+        """From any thread: end the stream now."""
+        if not self.aborted:
+            with contextlib.suppress(RuntimeError):  # the loop was closed without closing this stream
+                self._loop.call_soon_threadsafe(self.events.put_nowait, error)
+        self.abort()
 
     def end(self) -> None:
         self._on_end(self)

@@ -27,10 +27,14 @@ class KeyValueRows:
         self.keys: list[torch.Tensor] = [self._empty(0, 0) for _ in range(self._layers)]
         self.values: list[torch.Tensor] = [self._empty(0, 0) for _ in range(self._layers)]
 
+    @property
+    def count(self) -> int:
+        return self.keys[0].shape[0]
+
     def reserve(self, rows: int, tokens: int) -> None:
         """Have at least `rows` rows of at least `tokens` slots, and not many more."""
         step = SLOT_STEP if tokens <= 8 * SLOT_STEP else 4 * SLOT_STEP
-        have, slots = self.keys[0].shape[0], -(-tokens // step) * step
+        have, slots = self.count, -(-tokens // step) * step
         too_small = rows > have or tokens > self.slots
         too_large = have > 4 * rows or self.slots > 2 * slots
         if not too_small and not too_large:

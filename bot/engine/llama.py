@@ -120,7 +120,8 @@ class LlamaDecoder:
         return self.rows.copy_out(row, tokens)
 
     def copy_in(self, row: int, content: torch.Tensor, tokens: int) -> None:
-        self.rows.reserve(row + 1, max(tokens, self.rows.slots))
+        # Only a step gives rows back: here more are likely to follow.
+        self.rows.reserve(max(self._round_up(row + 1), self.rows.count), max(tokens, self.rows.slots))
         self.rows.copy_in(row, content, tokens)
 
     def move(self, source: int, target: int, tokens: int) -> None:

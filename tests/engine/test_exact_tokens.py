@@ -12,8 +12,10 @@ import torch
 import transformers
 
 from bot.engine.batch import Batch
+from bot.engine.llama import LlamaDecoder
 from bot.engine.runner import Runner
 from bot.engine.scheduler import Limits
+from bot.errors import GeneratorFailed
 from tests.engine.models import CONFIGS, FAST, Wanted, add, finish, save_tiny
 
 pytestmark = pytest.mark.model
@@ -145,3 +147,72 @@ def test_a_prompt_cut_so_that_one_token_is_left_over(reference: Reference) -> No
     batch = Batch(reference.runner, Limits(step_tokens=17))
     wanted = [Wanted(prompt, 4) for prompt in prompts(16, 33, 18, 1, seed=6)]
     assert finish(batch, *wanted) == [reference.generate(one) for one in wanted]
+
+
+def test_many_who_come_back_at_once_make_the_cache_grow_in_few_steps(
+    reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To grow copies everything, so that it must not happen for each of them."""
+    decoder = reference.runner.decoder
+    if not isinstance(decoder, LlamaDecoder) or reference.is_starter:
+        pytest.skip("about the fast path's cache, for which one tiny model is enough")
+    batch = Batch(reference.runner)
+    first = [Wanted(SYSTEM + prompt, 2) for prompt in prompts(*[5] * 16, seed=8)]
+    finish(batch, *first)
+    finish(batch, Wanted(prompts(3, seed=9)[0], 3))  # one alone, after which there are few rows
+    made: list[object] = []
+    empty = decoder.rows._empty
+    monkeypatch.setattr(decoder.rows, "_empty", lambda *shape: (made.append(shape), empty(*shape))[1])
+    second = [Wanted([*one.prompt_ids, *one.new_ids, 7, 8], 3) for one in first]
+    finish(batch, *second)
+    num_blocks = len(decoder.rows.keys) + len(decoder.rows.values)
+    assert len(made) <= 9 * num_blocks, "1, 2, 3, 4, 5, 8, 12 and 16 rows, and once to shrink"
+    assert [one.new_ids for one in second] == [reference.generate(one) for one in second]
+
+
+def test_a_prompt_that_was_not_begun_moves_with_its_row(reference: Reference) -> None:
+    """The first fills the step and ends with it, so that a row without content moves into its place."""
+    batch = Batch(reference.runner, Limits(step_tokens=16))
+    ended, moved, last = [
+        Wanted(prompt, number) for prompt, number in zip(prompts(16, 20, 5, seed=10), (1, 3, 3), strict=True)
+    ]
+    assert finish(batch, ended, moved, last) == [reference.generate(one) for one in (ended, moved, last)]
+    caches = getattr(reference.runner.decoder, "_caches", {})
+    assert not caches, "what has ended must not keep its memory"
+
+
+def test_who_waits_for_a_shared_prompt_holds_up_nobody(reference: Reference) -> None:
+    if not reference.runner.decoder.shares_prefixes or reference.is_starter:
+        pytest.skip("about shared prefixes, for which one tiny model is enough")
+    batch = Batch(reference.runner, Limits(step_tokens=32))
+    long = prompts(200, seed=11)[0]
+    reading, waiting, quick = Wanted(long, 9), Wanted(long, 9), Wanted(prompts(4, seed=12)[0], 2)
+    add(batch, reading, waiting, quick)
+    for _ in range(10):
+        batch.step()
+    assert quick.num_ends == 1
+    assert not reading.num_ends
+    counted = count_computed(batch)
+    finish(batch)
+    assert counted["tokens"] < 50, "the prompt was read once"
+    assert [one.new_ids for one in (reading, waiting)] == [reference.generate(one) for one in (reading, waiting)]
+
+
+def test_scores_that_are_no_numbers_end_one_reply_and_leave_its_row_clean(
+    reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = reference.runner.decoder
+    if not isinstance(decoder, LlamaDecoder) or reference.is_starter:
+        pytest.skip("about the fast path's rows, for which one tiny model is enough")
+    batch = Batch(reference.runner)
+    broken, well = Wanted(prompts(9, seed=13)[0], 9), Wanted(prompts(12, seed=14)[0], 9)
+    add(batch, broken, well)
+    batch.step()
+    with torch.inference_mode():
+        for block in (*decoder.rows.keys, *decoder.rows.values):
+            block[0].fill_(float("nan"))
+    finish(batch)
+    assert isinstance(broken.events[-1], GeneratorFailed)
+    later = Wanted(prompts(9, seed=15)[0], 5)
+    finish(batch, later)
+    assert [well.new_ids, later.new_ids] == [reference.generate(well), reference.generate(later)]

@@ -49,6 +49,7 @@ def perplexity(runner: Runner, rows: list[dict[str, Any]], chunk_tokens: int) ->
         scores = []
         with runner.inference_mode():
             decoder.reset()
+            decoder.reserve(1, len(token_ids))
             while sequence.num_missing:
                 left = len(prompt) - 1 - sequence.num_computed  # of the prompt, which is read at once
                 chunk = Chunk(sequence, min(sequence.num_missing, left if left > 0 else chunk_tokens))

@@ -13,7 +13,7 @@ import os
 import secrets
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +226,8 @@ def make_web_app(agent: Agent) -> web.Application:
     )
     page = ChatPage(settings.title, settings.greeting, settings.max_message_chars)
     chat = ChatApi(agent.conversations, visitors, page, agent.metrics, agent.workspace_id)
-    sampling = reply_policy(settings).sampling
+    # Who writes a program asks for what it needs; the model's habit of repeating itself is a matter for chats.
+    sampling = replace(reply_policy(settings).sampling, repetition_penalty=settings.repetition_penalty or 1.0)
     models = OpenAiApi(agent.completions, agent.conversations, agent.access, sampling, agent.workspace_id)
     origins = Origins(settings.allowed_origins, settings.public_url)
     return make_app([chat, models], origins, agent.metrics, agent.checks, {"/v1/": error_body})

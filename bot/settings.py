@@ -115,7 +115,7 @@ class Settings:
     temperature: float = _setting(0.2, "0 always takes the likeliest word; higher is more varied", check=_between(0, 5))
     top_p: float = _setting(0.9, "Choose among the likeliest words that make up this share", check=_between(0.001, 1))
     repetition_penalty: float = _setting(
-        0.0, "Over 1 discourages repeating; 0 is 1.1 for the local model and the server's own choice for a remote one",
+        0.0, "Over 1 discourages repeating; 0 is 1.1 in chats with the local model, and elsewhere none",
         check=_between(0, 5),
     )  # fmt: skip
     max_message_chars: int = _setting(

@@ -7,9 +7,10 @@ torch, threads, loops; it delivers to whatever asked.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from bot.engine.drafts import MAX_DRAFT, PromptLookup
 from bot.engine.prefix_store import Kept, PrefixStore, common_length
 from bot.engine.sampler import Choice, Sampler, choose
 from bot.engine.scheduler import Limits, Move, Scheduler
@@ -60,7 +61,7 @@ class Batch:
         tokens = runner.cache_bytes // runner.decoder.bytes_per_token
         kept = int(KEPT_SHARE * tokens)
         self._runner = runner
-        self._scheduler = Scheduler(limits or Limits(cache_tokens=tokens - kept))
+        self._scheduler = Scheduler(limits or Limits(cache_tokens=tokens - kept), runner.decoder.cache_size)
         self._replies: dict[Tokens, _Reply] = {}
         self._kept: PrefixStore[Any] = PrefixStore(kept)
 
@@ -96,9 +97,13 @@ class Batch:
         for sequence, reply in list(self._replies.items()):
             if reply.request.aborted:
                 self._end(sequence)
-        self._admit()
         while (last := self._scheduler.overflowing()) is not None:
             self._move(self._scheduler.preempt(last))
+        copies = self._admit()
+        self._draft()
+        self._runner.decoder.reserve(len(self._scheduler.running), self._scheduler.longest)
+        for copy in copies:
+            copy()
         for chunks in _passes(self._scheduler.schedule()):
             self._choose(chunks, self._runner.step(chunks, self._scheduler.running))
 
@@ -109,34 +114,62 @@ class Batch:
         self._runner.decoder.reset()
         self._kept.clear()
 
-    def _choose(self, chunks: Sequence[Chunk], scores: torch.Tensor) -> None:
-        completed = [place for place, chunk in enumerate(chunks) if chunk.completes]
-        for chunk in chunks:
-            chunk.sequence.num_computed += chunk.count
-        if not completed:
-            return
-        replies = [self._replies[chunks[place].sequence] for place in completed]
-        if len(completed) < len(chunks):
-            scores = scores[completed]
-        for reply, choice in zip(replies, choose([reply.sampler for reply in replies], scores), strict=True):
-            if isinstance(choice, MynaError):
-                reply.request.deliver(choice)
-                assert reply.sequence.row is not None
-                self._runner.decoder.clear(reply.sequence.row)
-                self._remove(reply.sequence)
-            elif reply.take(choice):
-                self._end(reply.sequence)
+    def _draft(self) -> None:
+        """Propose what may follow, as long as that costs the others hardly anything."""
+        running = self._scheduler.running
+        spare = self._runner.decoder.spare_tokens - sum(one.num_missing for one in running)
+        if not self._scheduler.has_room_for_drafts(MAX_DRAFT):
+            spare = 0
+        for sequence in running:
+            drafts = spare > 0 and sequence.num_missing == 1 and not sequence.alone
+            sequence.draft = self._replies[sequence].draft(spare) if drafts else ()
+            spare -= len(sequence.draft)
 
-    def _admit(self) -> None:
+    def _choose(self, chunks: Sequence[Chunk], scores: torch.Tensor) -> None:
+        """Take the tokens that the scores give: one of each reply, and further ones as long as a draft was right."""
+        pending: list[tuple[_Reply, tuple[int, ...], int]] = []
+        over: list[Tokens] = []
+        places = 0
+        for chunk in chunks:
+            if chunk.completes:
+                pending.append((self._replies[chunk.sequence], chunk.draft, places))
+            chunk.sequence.num_computed += chunk.count
+            places += chunk.num_scores
+        while pending:
+            chosen = choose([reply.sampler for reply, *_ in pending], scores[[place for *_, place in pending]])
+            right = []
+            for (reply, draft, place), choice in zip(pending, chosen, strict=True):
+                if self._take(reply, choice):
+                    over.append(reply.sequence)
+                elif reply.agrees(draft):
+                    right.append((reply, draft[1:], place + 1))
+            pending = right
+        for sequence in over:  # only now, as rows move when one ends
+            self._end(sequence)
+
+    def _take(self, reply: _Reply, choice: Choice | GeneratorFailed) -> bool:
+        """Whether that was the last of this reply."""
+        if isinstance(choice, Choice):
+            return reply.take(choice)
+        assert reply.sequence.row is not None
+        self._runner.decoder.clear(reply.sequence.row)
+        reply.sequence.num_computed = 0
+        reply.request.deliver(choice)
+        return True
+
+    def _admit(self) -> list[Callable[[], None]]:
+        """Let in who waits. What it gives puts shared prefixes into their rows, once there is memory for these."""
+        copies: list[Callable[[], None]] = []
         for sequence in list(self._scheduler.waiting):
             if not self._scheduler.has_room_for(sequence):
-                return  # those behind it must not overtake
+                break  # those behind it must not overtake
             source, shared = self._find_prefix(sequence)
             if self._is_being_computed(sequence, shared):
                 continue
             self._scheduler.admit(sequence)
             if source is not None:
-                self._copy_prefix(source, sequence, shared)
+                copies.append(self._copy_prefix(source, sequence, shared))
+        return copies
 
     def _find_prefix(self, sequence: Tokens) -> tuple[Kept[Any] | Tokens | None, int]:
         """What begins with the most of the same tokens, kept or running; at least one token is left to compute."""
@@ -151,17 +184,17 @@ class Batch:
                 source, shared = other, common
         return (source, shared) if shared >= MIN_SHARED_TOKENS else (None, 0)
 
-    def _copy_prefix(self, source: Kept[Any] | Tokens, sequence: Tokens, count: int) -> None:
-        decoder = self._runner.decoder
-        assert sequence.row is not None
+    def _copy_prefix(self, source: Kept[Any] | Tokens, sequence: Tokens, count: int) -> Callable[[], None]:
+        decoder, target = self._runner.decoder, sequence.row
+        assert target is not None
+        sequence.num_computed = count
         if isinstance(source, Kept):
-            decoder.copy_in(sequence.row, source.content, count)
             if count == len(source.token_ids):
                 self._kept.take(source)
-        else:
-            assert source.row is not None
-            decoder.copy_in(sequence.row, decoder.copy_out(source.row, count), count)
-        sequence.num_computed = count
+            return lambda: decoder.copy_in(target, source.content, count)
+        row = source.row
+        assert row is not None
+        return lambda: decoder.copy_in(target, decoder.copy_out(row, count), count)
 
     def _is_being_computed(self, sequence: Tokens, shared: int) -> bool:
         """Whether another's prompt, on its way into the cache, will save much more than what is known now."""
@@ -175,7 +208,7 @@ class Batch:
         )
 
     def _may_share(self, sequence: Tokens) -> bool:
-        return self._runner.decoder.shares_prefixes and not sequence.alone
+        return self._runner.decoder.can_cut and not sequence.alone
 
     def _same_version(self, sequence: Tokens) -> list[Tokens]:
         return [other for other in self._scheduler.running if other.version is sequence.version]
@@ -185,7 +218,7 @@ class Batch:
         retired = sequence.version is not None and sequence.version.retired
         decoder, count = self._runner.decoder, sequence.num_computed
         fits = MIN_SHARED_TOKENS <= count <= self._kept.max_tokens
-        if sequence.row is not None and fits and not retired and decoder.shares_prefixes:
+        if sequence.row is not None and fits and not retired and decoder.can_cut:
             content = decoder.copy_out(sequence.row, count)
             self._kept.keep(sequence.version, sequence.token_ids[:count], content)
         self._remove(sequence)
@@ -212,13 +245,30 @@ class _Reply:
         self.sequence = sequence
         self.sampler = Sampler(request.sampling, sequence.token_ids, request.grammar)
         self._runner = runner
+        self.lookup = PromptLookup(sequence.token_ids)
         self._text = TextStream(runner.decode, request.sampling.stop, runner.silent_ids)
         self._logprobs: list[TokenLogprob] = []
+
+    @property
+    def _num_tokens(self) -> int:
+        return len(self.sequence.token_ids) - self.sequence.num_prompt
+
+    def draft(self, most: int) -> tuple[int, ...]:
+        """What may follow the next token, within what is left of the reply."""
+        return self.lookup.propose(min(most, MAX_DRAFT, self.request.max_tokens - self._num_tokens - 1))
+
+    def agrees(self, draft: tuple[int, ...]) -> bool:
+        """Whether the draft goes on with the token that was chosen: it is computed already then."""
+        if draft and draft[0] == self.sequence.token_ids[-1]:
+            self.sequence.num_computed += 1
+            return True
+        self.lookup.learn(len(self.sequence.draft), len(self.sequence.draft) - len(draft))
+        return False
 
     def take(self, choice: Choice) -> bool:
         """Deliver the next token. True if it was the last."""
         self.sequence.token_ids.append(choice.token_id)
-        num_tokens = len(self.sequence.token_ids) - self.sequence.num_prompt
+        num_tokens = self._num_tokens
         reason: FinishReason | None = None
         if choice.token_id in self._runner.end_ids:
             reason = "stop"

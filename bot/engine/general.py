@@ -19,7 +19,8 @@ from bot.engine.sequence import Sequence as Tokens
 class GeneralDecoder:
     """Caches of different architectures can't all be cut or shared, so that none is."""
 
-    shares_prefixes = False
+    can_cut = False
+    spare_tokens = 0
     bytes_per_token = 2**14  # a guess, as caches differ
 
     def __init__(self, net: Any) -> None:
@@ -47,6 +48,12 @@ class GeneralDecoder:
         output = self._net(input_ids=input_ids, past_key_values=self._caches[row], use_cache=True, logits_to_keep=1)
         scores: torch.Tensor = output.logits[0, -1]
         return scores
+
+    def cache_size(self, rows: int, tokens: int) -> int:
+        return rows * tokens
+
+    def reserve(self, rows: int, tokens: int) -> None:
+        """Each cache grows by itself."""
 
     def _add_version(self, layer: str, _: Any, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
         pair = None if self._version is None else self._version.pairs.get(layer)

@@ -31,10 +31,14 @@ class KeyValueRows:
     def count(self) -> int:
         return self.keys[0].shape[0]
 
+    def round_up(self, tokens: int) -> int:
+        """The slots of a row for so many tokens."""
+        step = SLOT_STEP if tokens <= 8 * SLOT_STEP else 4 * SLOT_STEP
+        return -(-tokens // step) * step
+
     def reserve(self, rows: int, tokens: int) -> None:
         """Have at least `rows` rows of at least `tokens` slots, and not many more."""
-        step = SLOT_STEP if tokens <= 8 * SLOT_STEP else 4 * SLOT_STEP
-        have, slots = self.count, -(-tokens // step) * step
+        have, slots = self.count, self.round_up(tokens)
         too_small = rows > have or tokens > self.slots
         too_large = have > 4 * rows or self.slots > 2 * slots
         if not too_small and not too_large:

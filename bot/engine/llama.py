@@ -6,13 +6,13 @@ not know: scheduling, sampling, text. Everything else that transformers loads go
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as functional
 
+from bot.engine.attention import StepAttention
 from bot.engine.key_value_rows import KeyValueRows
 from bot.engine.linear import MAX_ROWS_4_BITS, Linear
 from bot.engine.lora import LoraStack, LoraVersion, StepVersions
@@ -20,9 +20,9 @@ from bot.engine.sequence import Chunk
 from bot.engine.sequence import Sequence as Tokens
 
 FAMILY = {"llama", "qwen2", "qwen3", "mistral"}
-# Attention over up to so many rows is quickest as one fused call; over more, as two products.
-MAX_ROWS_FUSED = 2
 MAX_SINGLE_STACKS = 4
+# What a GPU computes while it reads the weights once; a guess on the safe side.
+SPARE_TOKENS_GPU = 64
 
 
 def is_supported(config: Any) -> bool:
@@ -41,7 +41,7 @@ def is_supported(config: Any) -> bool:
 class LlamaDecoder:
     """Takes the weights out of a model that transformers loaded. `compress` allows weights of fewer bits."""
 
-    shares_prefixes = True
+    can_cut = True
 
     def __init__(self, net: Any, max_tokens: int, *, compress: bool) -> None:
         config = net.config
@@ -71,39 +71,45 @@ class LlamaDecoder:
         self._head = Linear(self._embedding if tied else net.lm_head.weight.detach().clone(), compress=compress)
         self.bytes_per_token = 2 * len(self._layers) * self._kv_heads * self._size * self._dtype.itemsize
         self.rows = KeyValueRows(len(self._layers), self._kv_heads, self._size, self._dtype, self._device)
+        self.spare_tokens = MAX_ROWS_4_BITS if self._device.type == "cpu" else SPARE_TOKENS_GPU
         self._warm_up()
 
     def forward(self, chunks: Sequence[Chunk], running: Sequence[Tokens], *, every_token: bool = False) -> torch.Tensor:
-        """Scores after the last token of each chunk, `[len(chunks), vocabulary]`, or after every token.
+        """Scores after the last token of each chunk and after those of its draft, `[scores, vocabulary]`.
 
-        The first chunks that have one token are computed together quickest. `running` are all sequences that have rows,
-        in the order of these.
+        With `every_token` after every token. The first chunks that have one token are computed together quickest.
+        `running` are all sequences that have rows, in the order of these.
         """
-        longest = max(chunk.sequence.num_computed + chunk.count for chunk in chunks)
-        in_use = self._round_up(len(running))
-        self.rows.reserve(in_use, max(longest, *(one.num_computed for one in running)))
-        plan = _Plan(chunks, in_use, self)
-        versions = self._step_versions(chunks, running, len(plan.token_ids))
+        num_tokens = sum(chunk.length for chunk in chunks)
+        num_padded = self._round_up(num_tokens)
+        padding = [0] * (num_padded - num_tokens)
+        token_ids = torch.tensor([one for chunk in chunks for one in chunk.token_ids] + padding, device=self._device)
+        places = torch.tensor([i for chunk in chunks for i in range(chunk.start, chunk.end)] + padding)
+        places = places.to(self._device)
+        attention = StepAttention(chunks, self.rows, (self._heads, self._kv_heads), self._round_up)
+        versions = self._step_versions(chunks, running, num_padded)
 
         def project(number: int, linear: Linear, x: torch.Tensor) -> torch.Tensor:
             y = linear(x)
             return y if versions is None else versions.add(number, y, x)
 
-        x = self._embedding[plan.token_ids]
-        cos, sin = self._cos[plan.positions], self._sin[plan.positions]
+        x = self._embedding[token_ids]
+        cos, sin = self._cos[places], self._sin[places]
         for index, layer in enumerate(self._layers):
             first = 4 * index  # of the joined linear layers
             qkv = project(first, layer.qkv, layer.before_attention(x))
             qkv = qkv.view(len(x), self._heads + 2 * self._kv_heads, self._size)
             turned = self._turn(layer.norm_heads(qkv, self._heads, self._kv_heads), cos, sin)
             queries, keys, values = turned[:, : self._heads], turned[:, self._heads :], qkv[:, -self._kv_heads :]
-            plan.store(index, keys, values)
-            x = x + project(first + 1, layer.out, plan.attend(index, queries))
+            attention.store(index, keys, values)
+            x = x + project(first + 1, layer.out, attention.attend(index, queries))
             gate, up = project(first + 2, layer.gate_up, layer.before_mlp(x)).chunk(2, -1)
             x = x + project(first + 3, layer.down, functional.silu(gate) * up)
         if every_token:
-            return self._head(self._norm(x))[: plan.num_tokens]
-        return self._head(self._norm(x[plan.last]))[: len(chunks)]
+            return self._head(self._norm(x))[:num_tokens]
+        wanted = _wanted_places(chunks)
+        filled = wanted + [0] * (self._round_up(len(wanted)) - len(wanted))
+        return self._head(self._norm(x[torch.tensor(filled, device=self._device)]))[: len(wanted)]
 
     def _warm_up(self) -> None:
         """Meet the usual numbers of tokens, so that the first replies are as quick as the later ones."""
@@ -116,12 +122,16 @@ class LlamaDecoder:
             layer.down(layer.gate_up(x).chunk(2, -1)[0].contiguous())
             self._head(x[:32])
 
+    def cache_size(self, rows: int, tokens: int) -> int:
+        return self._round_up(rows) * self.rows.round_up(tokens)
+
+    def reserve(self, rows: int, tokens: int) -> None:
+        self.rows.reserve(self._round_up(rows), tokens)
+
     def copy_out(self, row: int, tokens: int) -> torch.Tensor:
         return self.rows.copy_out(row, tokens)
 
     def copy_in(self, row: int, content: torch.Tensor, tokens: int) -> None:
-        # Only a step gives rows back: here more are likely to follow.
-        self.rows.reserve(max(self._round_up(row + 1), self.rows.count), max(tokens, self.rows.slots))
         self.rows.copy_in(row, content, tokens)
 
     def move(self, source: int, target: int, tokens: int) -> None:
@@ -158,7 +168,7 @@ class LlamaDecoder:
             stack = self._single_stack(next(version for version in by_chunk if version is not None))
         else:
             stack = self._common_stack({one.version for one in running if one.version and not one.alone})
-        by_token = [version for version, chunk in zip(by_chunk, chunks, strict=True) for _ in range(chunk.count)]
+        by_token = [version for version, chunk in zip(by_chunk, chunks, strict=True) for _ in range(chunk.length)]
         by_token += by_token[-1:] * (num_tokens - len(by_token))
         return StepVersions(stack, by_token, self._device)
 
@@ -178,6 +188,16 @@ class LlamaDecoder:
         """Rotary position embedding (Su et al., 2021) of queries and keys, `[tokens, heads, size]`."""
         half = self._size // 2
         return heads * cos + torch.cat((heads[..., half:], heads[..., :half]), -1) * sin
+
+
+def _wanted_places(chunks: Sequence[Chunk]) -> list[int]:
+    """Which of the step's tokens are followed by one that somebody wants to know."""
+    places: list[int] = []
+    end = 0
+    for chunk in chunks:
+        end += chunk.length
+        places += range(end - chunk.num_scores, end)
+    return places
 
 
 class _Norm:
@@ -241,110 +261,3 @@ def _join(parts: Sequence[Any], compress: bool) -> Linear:
     biases = [part.bias for part in parts]
     bias = None if biases[0] is None else torch.cat(biases).detach()
     return Linear(torch.cat([part.weight for part in parts]).detach(), bias, compress=compress)
-
-
-class _Plan:
-    """What one step looks up and where it writes, the same for all layers."""
-
-    def __init__(self, chunks: Sequence[Chunk], in_use: int, decoder: LlamaDecoder) -> None:
-        self._rows, self._kv_heads, self._size = decoder.rows, decoder._kv_heads, decoder._size
-        self._group = decoder._heads // decoder._kv_heads
-        device, dtype = decoder._device, decoder._dtype
-        singles = [
-            chunk.sequence
-            for chunk in itertools.takewhile(lambda one: one.count == 1 and not one.sequence.alone, chunks)
-        ]
-        self._num_singles = len(singles)
-        self._segments = list(chunks[len(singles) :])
-        counts = [chunk.count for chunk in chunks]
-        self.num_tokens = sum(counts)
-        self._num_padding = decoder._round_up(self.num_tokens) - self.num_tokens
-        padding = [0] * self._num_padding
-        token_ids = [one for chunk in chunks for one in chunk.token_ids]
-        self.token_ids = torch.tensor(token_ids + padding, device=device)
-        starts = [chunk.sequence.num_computed for chunk in chunks]
-        positions = [start + i for start, count in zip(starts, counts, strict=True) for i in range(count)]
-        self.positions = torch.tensor(positions + padding, device=device)
-        last = [total - 1 for total in itertools.accumulate(counts)]
-        last += last[-1:] * (decoder._round_up(len(last)) - len(last))
-        self.last = torch.tensor(last, device=device)
-        if singles:
-            self._row_ids = torch.tensor([one.row for one in singles], device=device)
-            self._places = self.positions[: len(singles)]
-            self._in_order = [one.row for one in singles] == list(range(len(singles)))
-            self._num_rows = min(decoder._round_up(len(singles)), in_use) if self._in_order else in_use
-            lengths = torch.zeros(self._num_rows, dtype=torch.long, device=device)
-            lengths[self._row_ids] = self._places
-            beyond = torch.arange(self._rows.slots, device=device)[None] > lengths[:, None]
-            self._mask = torch.zeros(beyond.shape, dtype=dtype, device=device).masked_fill_(beyond, float("-inf"))
-            self._mask = self._mask[:, None, None]
-            if self._num_rows > MAX_ROWS_FUSED:
-                self._mask = self._mask.expand(-1, self._kv_heads, 1, -1).flatten(0, 1)
-        self._only_place = starts[0] if len(singles) == 1 and singles[0].row == 0 else None
-        self._segment_masks = [self._causal(chunk, device) for chunk in self._segments]
-
-    def _causal(self, chunk: Chunk, device: torch.device) -> torch.Tensor:
-        start = chunk.sequence.num_computed
-        later = torch.ones(chunk.count, start + chunk.count, dtype=torch.bool, device=device).triu_(start + 1)
-        mask = torch.zeros(later.shape, dtype=self._rows.keys[0].dtype, device=device).masked_fill_(
-            later, float("-inf")
-        )
-        return mask.repeat(self._group, 1)
-
-    def store(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Write the keys and values of all tokens of the step, `[tokens, heads, size]`, into their rows."""
-        key_rows, value_rows, begin = self._rows.keys[layer], self._rows.values[layer], self._num_singles
-        if self._only_place is not None:
-            key_rows[0, :, self._only_place] = keys[0]
-            value_rows[0, :, self._only_place] = values[0]
-        elif begin:
-            key_rows[self._row_ids, :, self._places] = keys[:begin]
-            value_rows[self._row_ids, :, self._places] = values[:begin]
-        for chunk in self._segments:
-            row, start, end = chunk.sequence.row, chunk.sequence.num_computed, begin + chunk.count
-            key_rows[row, :, start : start + chunk.count] = keys[begin:end].transpose(0, 1)
-            value_rows[row, :, start : start + chunk.count] = values[begin:end].transpose(0, 1)
-            begin = end
-
-    def attend(self, layer: int, queries: torch.Tensor) -> torch.Tensor:
-        """Attention of all tokens of the step, `[tokens, heads * size]`."""
-        parts, begin = [], self._num_singles
-        if begin:
-            parts.append(self._attend_singles(layer, queries[:begin]))
-        for chunk, mask in zip(self._segments, self._segment_masks, strict=True):
-            parts.append(self._attend_segment(layer, chunk, queries[begin : begin + chunk.count], mask))
-            begin += chunk.count
-        if self._num_padding:
-            parts.append(queries.new_zeros(self._num_padding, parts[0].shape[1]))
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-    def _attend_singles(self, layer: int, queries: torch.Tensor) -> torch.Tensor:
-        if self._only_place is not None:  # the commonest step by far where few people write
-            end = self._only_place + 1
-            keys, values = self._rows.keys[layer][:1, :, :end], self._rows.values[layer][:1, :, :end]
-            folded = queries.reshape(1, self._kv_heads, self._group, self._size)
-            return functional.scaled_dot_product_attention(folded, keys, values).reshape(1, -1)
-        count = len(queries)
-        if not self._in_order or count < self._num_rows:
-            all_rows = queries.new_zeros(self._num_rows, *queries.shape[1:])
-            all_rows[self._row_ids] = queries
-            queries = all_rows
-        rows, shape = self._num_rows, (self._kv_heads, self._group, self._size)
-        keys, values = self._rows.keys[layer][:rows], self._rows.values[layer][:rows]
-        if rows <= MAX_ROWS_FUSED:
-            found = functional.scaled_dot_product_attention(queries.reshape(rows, *shape), keys, values, self._mask)
-        else:
-            folded = queries.reshape(rows * shape[0], shape[1], shape[2])
-            scores = torch.baddbmm(self._mask, folded, keys.flatten(0, 1).transpose(1, 2), alpha=self._size**-0.5)
-            found = torch.bmm(scores.softmax(-1), values.flatten(0, 1))
-        found = found.reshape(rows, -1)
-        return found[:count] if self._in_order else found[self._row_ids]
-
-    def _attend_segment(self, layer: int, chunk: Chunk, queries: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """The heads of a group that share keys are stacked, so that these need not be repeated."""
-        row, end = chunk.sequence.row, chunk.sequence.num_computed + chunk.count
-        keys, values = self._rows.keys[layer][row, :, :end], self._rows.values[layer][row, :, :end]
-        folded = queries.view(chunk.count, self._kv_heads, self._group, self._size).permute(1, 2, 0, 3).flatten(1, 2)
-        found = functional.scaled_dot_product_attention(folded[None], keys[None], values[None], mask)[0]
-        found = found.view(self._kv_heads, self._group, chunk.count, self._size).permute(2, 0, 1, 3)
-        return found.reshape(chunk.count, -1)

@@ -36,8 +36,15 @@ CPU_CACHE_BYTES = 512 * 2**20
 class Decoder(Protocol):
     """A forward pass with a cache of rows. What `copy_out` gives may be put into any row of the same decoder later."""
 
-    shares_prefixes: bool
+    can_cut: bool  # whether a row may go on from fewer tokens than it holds, or from another's
     bytes_per_token: int
+    spare_tokens: int  # a step of so many tokens takes hardly longer than one of a single token, so that drafts pay
+
+    def cache_size(self, rows: int, tokens: int) -> int:
+        """How many tokens' memory it takes to hold so many rows of so many tokens."""
+
+    def reserve(self, rows: int, tokens: int) -> None:
+        """Called before a row is used: these are in use, and the longest will have so many tokens."""
 
     def forward(self, chunks: Sequence[Chunk], running: Sequence[Tokens]) -> torch.Tensor: ...
 
@@ -146,7 +153,7 @@ class Runner:
         return str(self._tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def step(self, chunks: Sequence[Chunk], running: Sequence[Tokens]) -> torch.Tensor:
-        """Scores after the last token of each chunk, `[len(chunks), vocabulary]`."""
+        """Scores after the last token of each chunk and after those of its draft, `[scores, vocabulary]`."""
         return self.decoder.forward(chunks, running)
 
     def inference_mode(self) -> contextlib.AbstractContextManager[None]:

@@ -1,13 +1,15 @@
 """What is computed in each step: which sequences run, and how much of each prompt.
 
 Knows: priority and order of arrival, rows of the cache, how many tokens a step and the cache may take. Does not know:
-torch, text, who asked. A step takes one token of every running sequence and, within its budget, pieces of unfinished
-prompts.
+torch, text, who asked. A step takes one token of every running sequence, with its draft, and, within its budget, pieces
+of unfinished prompts.
 """
 
 from __future__ import annotations
 
+import operator
 from bisect import insort
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from bot.engine.sequence import Chunk, Sequence
@@ -15,7 +17,7 @@ from bot.engine.sequence import Chunk, Sequence
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`step_tokens` bounds how long a step can keep the others waiting; `cache_tokens` is rows times the longest."""
+    """`step_tokens` bounds how long a step can keep the others waiting; `cache_tokens` what all rows may take."""
 
     rows: int = 32
     step_tokens: int = 256
@@ -31,10 +33,14 @@ class Move:
 
 
 class Scheduler:
-    """Rows `0` to `len(running) - 1` are in use, without a gap; a sequence's row is its place in `running`."""
+    """Rows `0` to `len(running) - 1` are in use, without a gap; a sequence's row is its place in `running`.
 
-    def __init__(self, limits: Limits) -> None:
+    `cache_size` says what so many rows of so many tokens take in truth.
+    """
+
+    def __init__(self, limits: Limits, cache_size: Callable[[int, int], int] = operator.mul) -> None:
         self.limits = limits
+        self._cache_size = cache_size
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
         self._ranks: dict[Sequence, tuple[int, int]] = {}
@@ -53,7 +59,7 @@ class Scheduler:
         """Whether there is a row, and the cache would hold all. One alone is always let in."""
         if len(self.running) >= self.limits.rows:
             return False
-        return not self.running or self._cached_with(sequence) <= self.limits.cache_tokens
+        return not self.running or self._fits([*self.running, sequence])
 
     def admit(self, sequence: Sequence) -> None:
         """Give a row to one of `waiting`."""
@@ -63,14 +69,18 @@ class Scheduler:
 
     def overflowing(self) -> Sequence | None:
         """Who must make room if the next step could overfill the cache: the least urgent. The caller preempts it."""
-        if len(self.running) > 1 and self._cached_with() > self.limits.cache_tokens:
+        if len(self.running) > 1 and not self._fits(self.running):
             return max(self.running, key=lambda one: (one.priority, not one.alone, self._ranks[one]))
         return None
 
+    def has_room_for_drafts(self, length: int) -> bool:
+        """Whether all could go on by so many tokens. Nobody should be preempted for what may turn out wrong."""
+        return bool(self.running) and self._fits(self.running, 1 + length)
+
     def schedule(self) -> list[Chunk]:
         """The next step. Empty only if nothing runs."""
-        chunks = [Chunk(one, 1) for one in self.running if one.num_missing == 1]
-        budget = full = max(self.limits.step_tokens - len(chunks), 1)
+        chunks = [Chunk(one, 1, one.draft) for one in self.running if one.num_missing == 1]
+        budget = full = max(self.limits.step_tokens - sum(chunk.length for chunk in chunks), 1)
         for one in sorted(self.running, key=self._ranks.__getitem__):
             if one.num_missing == 1 or budget <= 0 or (one.alone and budget < full):
                 continue
@@ -86,6 +96,7 @@ class Scheduler:
         """Take the row away; the sequence waits again, before all who came later, and is computed anew."""
         move = self._free_row(sequence)
         sequence.num_computed = 0
+        sequence.draft = ()
         insort(self.waiting, sequence, key=self._ranks.__getitem__)
         return move
 
@@ -108,7 +119,12 @@ class Scheduler:
         self.running[target], last.row = last, target
         return move
 
-    def _cached_with(self, *more: Sequence) -> int:
-        """What the next step may take, in tokens: rows are as long as the longest of them."""
-        lengths = [len(one.token_ids) + 1 for one in (*self.running, *more)]
-        return len(lengths) * max(lengths)
+    @property
+    def longest(self) -> int:
+        """How many tokens the longest row will have after the next step."""
+        return max((len(one.token_ids) + len(one.draft) for one in self.running), default=0)
+
+    def _fits(self, sequences: list[Sequence], ahead: int = 1) -> bool:
+        """Whether the cache holds so many tokens more of each: all rows are as long as the longest."""
+        longest = max(len(one.token_ids) for one in sequences) + ahead
+        return self._cache_size(len(sequences), longest) <= self.limits.cache_tokens

@@ -12,11 +12,13 @@ import torch
 import transformers
 
 from bot.engine.batch import Batch
+from bot.engine.drafts import PromptLookup
 from bot.engine.llama import LlamaDecoder
 from bot.engine.runner import Runner
 from bot.engine.scheduler import Limits
 from bot.errors import GeneratorFailed
-from tests.engine.models import CONFIGS, FAST, Wanted, add, finish, save_tiny
+from bot.generator import ChatMessage
+from tests.engine.models import CONFIGS, FAST, Wanted, add, finish, fortune_teller, save_tiny
 
 pytestmark = pytest.mark.model
 SYSTEM = [random.Random(1).randrange(100, 40_000) for _ in range(40)]
@@ -54,7 +56,7 @@ def reference(
         return
     folder = tmp_path_factory.mktemp(request.param)
     made = Reference(save_tiny(request.param, folder, starter_model_path), 20)
-    assert made.runner.decoder.shares_prefixes == (request.param in FAST)
+    assert made.runner.decoder.can_cut == (request.param in FAST)
     yield made
 
 
@@ -100,34 +102,84 @@ def test_with_prefixes_of_others_and_of_earlier_turns(reference: Reference) -> N
     ]
     counted = count_computed(batch)
     assert finish(batch, *second) == [reference.generate(one) for one in second]
-    if reference.runner.decoder.shares_prefixes:
+    if reference.runner.decoder.can_cut:
         # The last token of an answer was never computed; besides, only what is new.
-        assert counted["tokens"] == 7 + 1 + 30 + 3 + 3 * (num_tokens - 1)
+        assert counted["prompt"] == 7 + 1 + 30 + 3
 
 
 def count_computed(batch: Batch) -> dict[str, int]:
-    counted = {"tokens": 0}
+    counted = {"prompt": 0, "steps": 0}
     schedule = batch._scheduler.schedule
 
     def counting() -> Any:
         chunks = schedule()
-        counted["tokens"] += sum(chunk.count for chunk in chunks)
+        counted["prompt"] += sum(chunk.count for chunk in chunks if chunk.start < chunk.sequence.num_prompt)
+        counted["steps"] += 1
         return chunks
 
     batch._scheduler.schedule = counting  # type: ignore[method-assign]
     return counted
 
 
-def test_with_a_cache_too_small_for_all(reference: Reference) -> None:
+def test_with_a_cache_too_small_for_all(reference: Reference, monkeypatch: pytest.MonkeyPatch) -> None:
     if reference.is_starter:
         pytest.skip("takes long, and the tiny models show it as well")
     preempted: list[object] = []
-    batch = Batch(reference.runner, Limits(rows=4, cache_tokens=100))
+    batch = Batch(reference.runner, Limits(rows=4, cache_tokens=256))
     preempt = batch._scheduler.preempt
     batch._scheduler.preempt = lambda one: (preempted.append(one), preempt(one))[1]  # type: ignore[method-assign]
-    wanted = [Wanted(prompt, 12) for prompt in prompts(30, 25, 30, 10, seed=4)]
+    wanted = [Wanted(prompt, 12) for prompt in prompts(55, 50, 40, 10, seed=4)]
+    sizes = watch_memory(reference.runner.decoder, monkeypatch)
     assert finish(batch, *wanted) == [reference.generate(one) for one in wanted]
     assert preempted
+    assert max(sizes, default=0) <= 256
+
+
+def watch_memory(decoder: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The tokens that the cache had room for before each step, where all of them lie in one block."""
+    decoder.reset()
+    sizes: list[int] = []
+    reserve = decoder.reserve
+
+    def watching(rows: int, tokens: int) -> None:
+        reserve(rows, tokens)
+        if isinstance(decoder, LlamaDecoder):
+            sizes.append(decoder.rows.count * decoder.rows.slots)
+
+    monkeypatch.setattr(decoder, "reserve", watching)
+    return sizes
+
+
+@pytest.mark.parametrize("num_rows", [1, 2, 4, 7])
+def test_drafts_save_steps_and_change_nothing(
+    reference: Reference, monkeypatch: pytest.MonkeyPatch, num_rows: int
+) -> None:
+    """Drafts that are right, wrong from some token on, or missing, with more rows than one and others that read."""
+    decoder = reference.runner.decoder
+    if not decoder.spare_tokens or (reference.is_starter and num_rows > 2):
+        pytest.skip("has no drafts, or would take long")
+    monkeypatch.setattr(decoder, "spare_tokens", 5 * num_rows)
+    lengths = [9, 30, 12, 70, 41, 5, 22][:num_rows]
+    num_tokens = 2 * reference.num_tokens
+    wanted = [Wanted(prompt, num_tokens + i) for i, prompt in enumerate(prompts(*lengths, seed=16))]
+    replies = [reference.generate(one) for one in wanted]
+    monkeypatch.setattr(PromptLookup, "propose", fortune_teller(wanted, replies))
+    batch = Batch(reference.runner, Limits(step_tokens=48))
+    counted = count_computed(batch)
+    assert finish(batch, *wanted) == replies
+    assert all(one.num_ends == 1 for one in wanted)
+    assert counted["steps"] < num_tokens
+
+
+def test_the_starter_model_repeats_what_was_said_in_fewer_steps(reference: Reference) -> None:
+    if not reference.is_starter:
+        pytest.skip("random models do not repeat")
+    text = "Say this again, word for word: The workshop sharpens shears for twelve euros, on Mondays from nine to six."
+    one = Wanted(reference.runner.encode([ChatMessage("user", text)]), 24)
+    batch = Batch(reference.runner)
+    counted = count_computed(batch)
+    assert finish(batch, one) == [reference.generate(one)]
+    assert counted["steps"] < len(one.new_ids) - 4
 
 
 def test_an_abort_leaves_the_others_alone(reference: Reference) -> None:
@@ -182,7 +234,7 @@ def test_a_prompt_that_was_not_begun_moves_with_its_row(reference: Reference) ->
 
 
 def test_who_waits_for_a_shared_prompt_holds_up_nobody(reference: Reference) -> None:
-    if not reference.runner.decoder.shares_prefixes or reference.is_starter:
+    if not reference.runner.decoder.can_cut or reference.is_starter:
         pytest.skip("about shared prefixes, for which one tiny model is enough")
     batch = Batch(reference.runner, Limits(step_tokens=32))
     long = prompts(200, seed=11)[0]
@@ -194,7 +246,7 @@ def test_who_waits_for_a_shared_prompt_holds_up_nobody(reference: Reference) -> 
     assert not reading.num_ends
     counted = count_computed(batch)
     finish(batch)
-    assert counted["tokens"] < 50, "the prompt was read once"
+    assert counted["prompt"] < 50, "the prompt was read once"
     assert [one.new_ids for one in (reading, waiting)] == [reference.generate(one) for one in (reading, waiting)]
 
 

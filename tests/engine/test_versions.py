@@ -21,13 +21,14 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from bot.engine.batch import Batch
+from bot.engine.drafts import PromptLookup
 from bot.engine.local import LocalGenerator
 from bot.engine.lora import LoraVersion
 from bot.engine.model_store import STARTER
 from bot.engine.runner import Runner
 from bot.errors import InvalidInput, VersionError
 from bot.generator import ChatMessage, Piece, Sampling
-from tests.engine.models import Wanted, add, finish, save_tiny
+from tests.engine.models import Wanted, add, finish, fortune_teller, save_tiny
 from tests.engine.test_exact_tokens import prompts
 
 pytestmark = pytest.mark.model
@@ -107,14 +108,28 @@ def test_a_mixed_batch_keeps_them_apart(world: World) -> None:
     ]
 
 
+def test_drafts_are_checked_by_the_weights_of_their_own_version(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not world.runner.decoder.spare_tokens:
+        pytest.skip("has no drafts")
+    monkeypatch.setattr(world.runner.decoder, "spare_tokens", 99)
+    names = [None, *KINDS]
+    wanted = [
+        Wanted(prompt, 20, version=world.versions[name])
+        for name, prompt in zip(names, prompts(*[12] * len(names), seed=5), strict=True)
+    ]
+    replies = [world.generate(name, one) for name, one in zip(names, wanted, strict=True)]
+    monkeypatch.setattr(PromptLookup, "propose", fortune_teller(wanted, replies))
+    assert finish(Batch(world.runner), *wanted) == replies
+
+
 def test_prefixes_are_shared_within_a_version_only(world: World) -> None:
     batch = Batch(world.runner)
     for name in [None, *KINDS] * 2:
         one = Wanted(prompts(40, seed=4)[0], 5, version=world.versions[name])
         assert finish(batch, one) == [world.generate(name, one)]
-        if world.runner.decoder.shares_prefixes:
+        if world.runner.decoder.can_cut:
             assert {kept.version for kept in batch._kept._kept} <= set(world.versions.values())
-    if world.runner.decoder.shares_prefixes:
+    if world.runner.decoder.can_cut:
         assert len(batch._kept) == len(world.versions)
         version = world.versions["all"]
         assert version is not None

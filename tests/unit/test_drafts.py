@@ -1,0 +1,54 @@
+"""What is proposed as a draft, and when less."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bot.engine.drafts import MAX_DRAFT, PromptLookup
+
+
+def test_what_followed_the_same_tokens_last_is_proposed() -> None:
+    token_ids = [1, 2, 3, 4, 5, 6, 7, 8, 2, 3, 9, 1, 2, 3]
+    assert PromptLookup(token_ids).propose(3) == (4, 5, 6), "three tokens that match say more than the last two"
+    token_ids[-3] = 0
+    assert PromptLookup(token_ids).propose(3) == (9, 0, 2)
+
+
+def test_tokens_that_never_stood_there_promise_nothing() -> None:
+    assert PromptLookup([]).propose(4) == ()
+    assert PromptLookup([1]).propose(4) == ()
+    assert PromptLookup([1, 2, 3, 4]).propose(4) == ()
+    assert PromptLookup([1, 2, 1, 2]).propose(0) == ()
+
+
+def test_what_is_said_meanwhile_counts_too() -> None:
+    token_ids = [1, 2, 3]
+    lookup = PromptLookup(token_ids)
+    assert lookup.propose(4) == ()
+    token_ids += [4, 1, 2]
+    assert lookup.propose(4) == (3, 4, 1, 2)
+
+
+def test_after_failures_less_is_proposed_and_after_a_success_all_again() -> None:
+    lookup = PromptLookup([1, 2, 3, 4, 5, 6, 7, 1, 2, 3])
+    for expected in (MAX_DRAFT, MAX_DRAFT // 2, 1, 1):
+        assert len(lookup.propose(MAX_DRAFT)) == expected
+        lookup.learn(expected, 0)
+    lookup.learn(1, 1)
+    assert len(lookup.propose(MAX_DRAFT)) == MAX_DRAFT
+
+
+@given(st.lists(st.integers(0, 3), max_size=60), st.integers(0, 6), st.integers(0, 60))
+def test_a_draft_is_a_copy_of_what_followed_a_match(token_ids: list[int], most: int, first_look: int) -> None:
+    """Also if the lookup saw the list when it was shorter."""
+    growing = token_ids[:first_look]
+    lookup = PromptLookup(growing)
+    lookup.propose(most)
+    growing += token_ids[first_look:]
+    draft = lookup.propose(most)
+    assert draft == PromptLookup(token_ids).propose(most)
+    assert len(draft) <= min(most, MAX_DRAFT)
+    if draft:
+        text, match = "".join(map(str, token_ids)), "".join(map(str, token_ids[-2:]))
+        assert match + "".join(map(str, draft)) in text

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import torch
 
+from bot.engine.process_memory import return_free_memory
+
 SLOT_STEP = 64
 
 
@@ -32,8 +34,8 @@ class KeyValueRows:
         return self.keys[0].shape[0]
 
     def round_up(self, tokens: int) -> int:
-        """The slots of a row for so many tokens."""
-        step = SLOT_STEP if tokens <= 8 * SLOT_STEP else 4 * SLOT_STEP
+        """The slots of a row for so many tokens: up to a quarter more, as a long row should not grow often."""
+        step = max(SLOT_STEP, 1 << max((tokens - 1).bit_length() - 3, 0))
         return -(-tokens // step) * step
 
     def reserve(self, rows: int, tokens: int) -> None:
@@ -49,6 +51,7 @@ class KeyValueRows:
             for layer, old in enumerate(blocks):
                 blocks[layer] = self._empty(rows, slots)
                 blocks[layer][:common, :, :kept] = old[:common, :, :kept]
+        return_free_memory()  # small blocks stay with the allocator, which adds up to 100 MB
 
     def move(self, source: int, target: int, tokens: int) -> None:
         """Copy the first `tokens` tokens of a row to another."""

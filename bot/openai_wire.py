@@ -67,7 +67,9 @@ async def check(response: aiohttp.ClientResponse) -> None:
     if response.status in (429, 503):
         raise GeneratorBusy(f"The server is busy: {text}", retry_after=_retry_after(response))
     if response.status in (400, 413, 422):
-        raise InvalidInput(f"The server refused the request: {text}")
+        # vLLM and llama.cpp have no common code for a prompt that is too long, but both name the context.
+        field = "prompt" if "context" in text.lower() else None
+        raise InvalidInput(f"The server refused the request: {text}", field=field)
     raise GeneratorFailed(f"The server answered {response.status}: {text}")
 
 

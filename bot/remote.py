@@ -30,6 +30,7 @@ from bot.errors import (
 )
 from bot.generator import ChatMessage, Event, Prompt, Sampling
 from bot.openai_wire import check, read_events, request_of
+from bot.sampling import check_sampling
 
 log = logging.getLogger(__name__)
 
@@ -161,6 +162,7 @@ class RemoteGenerator:
         again. `priority` is left to the servers.
         """
         session = self._open_session()
+        check_sampling(sampling)
         if version is not None and version not in self._folders:
             raise InvalidInput(f'There is no version "{version}" of this model.', field="version")
         refusal: MynaError = GeneratorUnavailable("No server of the model can be reached.")

@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING
 from bot.engine.batch import Batch
 from bot.engine.model_store import check_model
 from bot.engine.runner import Runner
-from bot.engine.sampler import check_sampling
 from bot.engine.tool_calls import ToolCallParser
 from bot.errors import (
     GeneratorBusy,
@@ -37,6 +36,7 @@ from bot.errors import (
     VersionError,
 )
 from bot.generator import ChatMessage, Event, Finish, Piece, Prompt, Sampling
+from bot.sampling import check_sampling
 
 if TYPE_CHECKING:
     from bot.engine.grammar import Grammar

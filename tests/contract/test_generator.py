@@ -1,4 +1,5 @@
-"""What every `Generator` promises, held against the fake and against the engine with the starter model."""
+"""What every `Generator` promises, held against the fake, against the engine with the starter model, and
+against a server that MYNA_TEST_REMOTE_URL names."""
 
 from __future__ import annotations
 
@@ -100,7 +101,8 @@ async def test_pieces_and_then_exactly_one_finish(generator: Generator) -> None:
     prompt = await generator.encode(QUESTION)
     pieces, finish = await run(generator, prompt, SHORT)
     assert len(pieces) > 1
-    assert finish.reason == "stop"
+    # A server's first word differs from ours now and then, and then the sentence is longer than this.
+    assert finish.reason == "stop" or (finish.reason == "length" and isinstance(generator, RemoteGenerator))
     if prompt.token_ids:
         assert finish.prompt_tokens == prompt.num_tokens
     assert 1 <= finish.completion_tokens <= SHORT.max_tokens
@@ -143,7 +145,10 @@ async def test_two_at_once_do_not_mix(generator: Generator) -> None:
     prompts = [await generator.encode(question) for question in questions]
     alone = [(await run(generator, prompt, SHORT))[0] for prompt in prompts]
     together = await asyncio.gather(*(run(generator, prompt, SHORT) for prompt in prompts))
-    assert [pieces for pieces, _ in together] == alone
+    if isinstance(generator, RemoteGenerator):  # whose rounding, and with it a near tie, differs with what else runs
+        assert ["Spain" in "".join(pieces) for pieces, _ in together] == [False, True]
+    else:
+        assert [pieces for pieces, _ in together] == alone
 
 
 @pytest.mark.parametrize("values", [{"temperature": math.nan}, {"top_p": -1.0}, {"max_tokens": 0}, {"stop": ("",)}])

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bot.engine.local import hash_tokens
-from bot.engine.sampler import check_sampling
 from bot.engine.text_stream import StopFilter
 from bot.errors import GeneratorBusy, GeneratorFailed, GeneratorUnavailable, InvalidInput, MynaError, VersionError
 from bot.generator import ChatMessage, Event, Finish, FinishReason, Piece, Prompt, Sampling
+from bot.sampling import check_sampling
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,7 @@ def make_generator(settings: Settings, say: Say) -> Generator:
         queue_limit=settings.max_waiting,
         threads=settings.threads or None,
         cache_bytes=settings.cache_mb * 2**20 or None,
+        compiles=settings.compile == "on",
     )
 
 

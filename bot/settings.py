@@ -101,6 +101,9 @@ class Settings:
         0, "Memory for what the local model has read, running and kept; 0 takes 512 MB, or half of a GPU's free memory",
         check=_between(0, 2**24),
     )  # fmt: skip
+    compile: Literal["on", "off"] = _setting(
+        "off", "Compile the model's small operations when it is loaded: fewer kernels on a GPU, slower on a CPU"
+    )
     remote_url: tuple[str, ...] = _setting(
         (), "Base URL of an OpenAI-compatible server, like http://127.0.0.1:8000/v1; several of one model with commas",
         check=_urls,

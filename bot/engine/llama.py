@@ -18,6 +18,7 @@ from bot.engine.linear import MAX_ROWS_4_BITS, Linear
 from bot.engine.lora import LoraStack, LoraVersion, StepVersions
 from bot.engine.sequence import Chunk
 from bot.engine.sequence import Sequence as Tokens
+from bot.errors import ModelError
 
 FAMILY = {"llama", "qwen2", "qwen3", "mistral"}
 MAX_SINGLE_STACKS = 4
@@ -39,11 +40,15 @@ def is_supported(config: Any) -> bool:
 
 
 class LlamaDecoder:
-    """Takes the weights out of a model that transformers loaded. `compress` allows weights of fewer bits."""
+    """Takes the weights out of a model that transformers loaded.
+
+    `compress` allows weights of fewer bits. `compiles` has the small operations compiled, which raises `ModelError` if
+    there is no compiler.
+    """
 
     can_cut = True
 
-    def __init__(self, net: Any, max_tokens: int, *, compress: bool) -> None:
+    def __init__(self, net: Any, max_tokens: int, *, compress: bool, compiles: bool = False) -> None:
         config = net.config
         self._heads = config.num_attention_heads
         self._kv_heads = config.num_key_value_heads
@@ -63,16 +68,19 @@ class LlamaDecoder:
             for number, layer in enumerate(net.model.layers)
             for parts in _joined_parts(layer)
         ]
-        self._layers = [_take_layer(layer, compress) for layer in net.model.layers]
+        self._glue = _Glue(compiles)
+        self._layers = [_take_layer(layer, compress, self._glue) for layer in net.model.layers]
         self._stack: LoraStack | None = None
         self._single_stacks: dict[LoraVersion, LoraStack] = {}
-        self._norm = _Norm(net.model.norm.weight, self._eps)
+        self._norm = _Norm(net.model.norm.weight, self._eps, self._glue)
         tied = net.lm_head.weight is weight
         self._head = Linear(self._embedding if tied else net.lm_head.weight.detach().clone(), compress=compress)
         self.bytes_per_token = 2 * len(self._layers) * self._kv_heads * self._size * self._dtype.itemsize
         self.rows = KeyValueRows(len(self._layers), self._kv_heads, self._size, self._dtype, self._device)
         self.spare_tokens = MAX_ROWS_4_BITS if self._device.type == "cpu" else SPARE_TOKENS_GPU
         self._warm_up()
+        if compiles:
+            self._compile()
 
     def forward(self, chunks: Sequence[Chunk], running: Sequence[Tokens], *, every_token: bool = False) -> torch.Tensor:
         """Scores after the last token of each chunk and after those of its draft, `[scores, vocabulary]`.
@@ -99,12 +107,12 @@ class LlamaDecoder:
             first = 4 * index  # of the joined linear layers
             qkv = project(first, layer.qkv, layer.before_attention(x))
             qkv = qkv.view(len(x), self._heads + 2 * self._kv_heads, self._size)
-            turned = self._turn(layer.norm_heads(qkv, self._heads, self._kv_heads), cos, sin)
+            turned = self._glue.turn(layer.norm_heads(qkv, self._heads, self._kv_heads), cos, sin)
             queries, keys, values = turned[:, : self._heads], turned[:, self._heads :], qkv[:, -self._kv_heads :]
             attention.store(index, keys, values)
             x = x + project(first + 1, layer.out, attention.attend(index, queries))
-            gate, up = project(first + 2, layer.gate_up, layer.before_mlp(x)).chunk(2, -1)
-            x = x + project(first + 3, layer.down, functional.silu(gate) * up)
+            gated = self._glue.gate(project(first + 2, layer.gate_up, layer.before_mlp(x)))
+            x = x + project(first + 3, layer.down, gated)
         if every_token:
             return self._head(self._norm(x))[:num_tokens]
         wanted = _wanted_places(chunks)
@@ -121,6 +129,20 @@ class LlamaDecoder:
             layer.out(layer.qkv(x)[:, : self._heads * self._size].contiguous())
             layer.down(layer.gate_up(x).chunk(2, -1)[0].contiguous())
             self._head(x[:32])
+
+    def _compile(self) -> None:
+        """Meet one token and several now, as each takes seconds."""
+        try:
+            for count in (1, 3):
+                sequence = Tokens([0] * count, row=0)
+                self.reserve(1, count)
+                self.forward([Chunk(sequence, count)], [sequence])
+        except Exception as error:
+            raise ModelError(
+                f"The model could not be compiled; this needs a C++ compiler, such as g++. Install one, or set "
+                f"MYNA_COMPILE=off. ({str(error).partition(chr(10))[0]})"
+            ) from error
+        self.reset()
 
     def cache_size(self, rows: int, tokens: int) -> int:
         return self._round_up(rows) * self.rows.round_up(tokens)
@@ -184,11 +206,6 @@ class LlamaDecoder:
             self._single_stacks[version] = LoraStack([version], self._joined)
         return self._single_stacks[version]
 
-    def _turn(self, heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-        """Rotary position embedding (Su et al., 2021) of queries and keys, `[tokens, heads, size]`."""
-        half = self._size // 2
-        return heads * cos + torch.cat((heads[..., half:], heads[..., :half]), -1) * sin
-
 
 def _wanted_places(chunks: Sequence[Chunk]) -> list[int]:
     """Which of the step's tokens are followed by one that somebody wants to know."""
@@ -200,34 +217,63 @@ def _wanted_places(chunks: Sequence[Chunk]) -> list[int]:
     return places
 
 
+def _turn(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotary position embedding (Su et al., 2021) of queries and keys, `[tokens, heads, size]`."""
+    half = heads.shape[-1] // 2
+    return heads * cos + torch.cat((heads[..., half:], heads[..., :half]), -1) * sin
+
+
+def _gate(gate_up: torch.Tensor) -> torch.Tensor:
+    """SwiGLU (Shazeer, 2020)."""
+    gate, up = gate_up.chunk(2, -1)
+    return functional.silu(gate) * up
+
+
+def _normalise(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    return functional.rms_norm(x, weight.shape, weight, eps)
+
+
+class _Glue:
+    """What lies between the products. Compiled, each is one kernel instead of several: a GPU starts fewer."""
+
+    def __init__(self, compiles: bool) -> None:
+        def wrap(function: Any) -> Any:
+            return torch.compile(function, dynamic=True) if compiles else function
+
+        self.compiles = compiles
+        self.turn, self.gate, self.normalise = wrap(_turn), wrap(_gate), wrap(_normalise)
+
+
 class _Norm:
     """RMS normalisation (Zhang and Sennrich, 2019).
 
     On a CPU by `layer_norm` of `(x, -x)`, whose mean is 0: the same in a fifth of the time.
     """
 
-    def __init__(self, weight: torch.Tensor, eps: float) -> None:
-        self._width, self._eps = weight.shape[0], eps
-        self._doubled = weight.device.type == "cpu"
+    def __init__(self, weight: torch.Tensor, eps: float, glue: _Glue) -> None:
+        self._width, self._eps, self._glue = weight.shape[0], eps, glue
+        self._doubled = weight.device.type == "cpu" and not glue.compiles
         self._weight = torch.cat((weight, torch.zeros_like(weight))).detach() if self._doubled else weight.detach()
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if not self._doubled:
-            return functional.rms_norm(x, (self._width,), self._weight, self._eps)
+            normed: torch.Tensor = self._glue.normalise(x, self._weight, self._eps)
+            return normed
         both = functional.layer_norm(torch.cat((x, -x), -1), (2 * self._width,), self._weight, None, self._eps)
         return both[..., : self._width].contiguous()
 
 
 class _Layer:
-    def __init__(self, layer: Any, compress: bool) -> None:
+    def __init__(self, layer: Any, compress: bool, glue: _Glue) -> None:
         attention = layer.self_attn
         self.qkv, self.out, self.gate_up, self.down = (
             _join([module for _, module in parts], compress) for parts in _joined_parts(layer)
         )
-        self.before_attention = _Norm(layer.input_layernorm.weight, layer.input_layernorm.variance_epsilon)
-        self.before_mlp = _Norm(layer.post_attention_layernorm.weight, layer.post_attention_layernorm.variance_epsilon)
+        before_attention, before_mlp = layer.input_layernorm, layer.post_attention_layernorm
+        self.before_attention = _Norm(before_attention.weight, before_attention.variance_epsilon, glue)
+        self.before_mlp = _Norm(before_mlp.weight, before_mlp.variance_epsilon, glue)
         norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
-        self._head_norms = [_Norm(one.weight, one.variance_epsilon) for one in norms if one is not None]
+        self._head_norms = [_Norm(one.weight, one.variance_epsilon, glue) for one in norms if one is not None]
 
     def norm_heads(self, qkv: torch.Tensor, heads: int, kv_heads: int) -> torch.Tensor:
         """Queries and keys, normalised where the architecture does so (Qwen 3)."""
@@ -237,9 +283,9 @@ class _Layer:
         return torch.cat((query_norm(qkv[:, :heads]), key_norm(qkv[:, heads : heads + kv_heads])), 1)
 
 
-def _take_layer(layer: Any, compress: bool) -> _Layer:
+def _take_layer(layer: Any, compress: bool, glue: _Glue) -> _Layer:
     """Pack a layer, and let go of what it was made from: both may not fit for all layers at once."""
-    made = _Layer(layer, compress)
+    made = _Layer(layer, compress, glue)
     for parameter in layer.parameters():
         parameter.data = parameter.data.new_empty(0)
     return made

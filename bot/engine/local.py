@@ -62,6 +62,7 @@ class LocalGenerator:
         queue_limit: int = 64,
         threads: int | None = None,
         cache_bytes: int | None = None,
+        compiles: bool = False,
     ) -> None:
         self._path = path
         self._name = name
@@ -70,6 +71,7 @@ class LocalGenerator:
         self._queue_limit = queue_limit
         self._threads = threads
         self._cache_bytes = cache_bytes
+        self._compiles = compiles
         self._runner: Runner | None = None
         self._thread: threading.Thread | None = None
         self._loaded: concurrent.futures.Future[None] | None = None
@@ -299,7 +301,7 @@ class LocalGenerator:
         check_model(self._path)
         runner = Runner(
             self._path, self._device, self._threads,
-            context_tokens=self._context_tokens, cache_bytes=self._cache_bytes,
+            context_tokens=self._context_tokens, cache_bytes=self._cache_bytes, compiles=self._compiles,
         )  # fmt: skip
         if self._context_tokens > runner.max_context_tokens:
             raise ModelError(

@@ -68,7 +68,7 @@ class Runner:
     """A loaded model and its tokenizer. One thread makes and steps it; `encode` and `decode` work in any.
 
     `cache_bytes` is what keys and values may take, None for a share of the memory there is. `exact` computes in float32
-    with the weights as they are; else in bf16, with fewer bits where nothing is lost.
+    with the weights as they are; else in bf16, with fewer bits where nothing is lost. `compiles` needs a C++ compiler.
     """
 
     def __init__(
@@ -80,6 +80,7 @@ class Runner:
         context_tokens: int,
         cache_bytes: int | None = None,
         exact: bool = False,
+        compiles: bool = False,
     ) -> None:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -117,7 +118,7 @@ class Runner:
             for name, module in net.named_modules()
             if isinstance(module, torch.nn.Linear) and module is not head
         }
-        self.decoder = _make_decoder(net, min(context_tokens, self.max_context_tokens), exact=exact)
+        self.decoder = _make_decoder(net, min(context_tokens, self.max_context_tokens), exact=exact, compiles=compiles)
         del net
         return_free_memory()
         self.cache_bytes = cache_bytes or _default_cache_bytes(self._device)
@@ -210,7 +211,7 @@ def _arguments(text: str) -> Any:
         return text
 
 
-def _make_decoder(net: Any, max_tokens: int, *, exact: bool) -> Decoder:
+def _make_decoder(net: Any, max_tokens: int, *, exact: bool, compiles: bool) -> Decoder:
     import torch
 
     from bot.engine import general, llama
@@ -218,7 +219,7 @@ def _make_decoder(net: Any, max_tokens: int, *, exact: bool) -> Decoder:
     if not llama.is_supported(net.config):
         return general.GeneralDecoder(net)
     with torch.inference_mode():
-        return llama.LlamaDecoder(net, max_tokens, compress=not exact)
+        return llama.LlamaDecoder(net, max_tokens, compress=not exact, compiles=compiles)
 
 
 def _choose_device(device: str) -> torch.device:

@@ -182,6 +182,16 @@ def test_the_starter_model_repeats_what_was_said_in_fewer_steps(reference: Refer
     assert counted["steps"] < len(one.new_ids) - 4
 
 
+@pytest.mark.parametrize("kind", ["llama", "qwen3"])
+def test_compiled_it_gives_the_same_tokens(kind: str, tmp_path: Path, starter_model_path: Path) -> None:
+    folder = save_tiny(kind, tmp_path, starter_model_path)
+    replies = []
+    for compiles in (False, True):
+        batch = Batch(Runner(folder, "cpu", None, context_tokens=512, exact=True, compiles=compiles))
+        replies.append(finish(batch, *[Wanted(prompt, 12) for prompt in prompts(30, 3, 80)]))
+    assert replies[0] == replies[1]
+
+
 def test_an_abort_leaves_the_others_alone(reference: Reference) -> None:
     batch = Batch(reference.runner)
     staying, leaving, last = [Wanted(prompt, reference.num_tokens) for prompt in prompts(9, 30, 12, seed=5)]

@@ -119,7 +119,7 @@ class Settings:
     top_p: float = _setting(0.9, "Choose among the likeliest words that make up this share", check=_between(0.001, 1))
     repetition_penalty: float = _setting(
         0.0, "Over 1 discourages repeating; 0 is 1.1 in chats with the local model, and elsewhere none",
-        check=_between(0, 5),
+        check=lambda value: None if value == 0 or 0.1 <= value <= 10 else "must be 0, or from 0.1 to 10",
     )  # fmt: skip
     max_message_chars: int = _setting(
         16_000, "Longest message a person may send, in characters", check=_between(1, 10**6)

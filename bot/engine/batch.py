@@ -102,8 +102,8 @@ class Batch:
         copies = self._admit()
         self._draft()
         self._runner.decoder.reserve(len(self._scheduler.running), self._scheduler.longest)
-        for copy in copies:
-            copy()
+        while copies:
+            copies.pop(0)()  # and let go of what was kept
         for chunks in _passes(self._scheduler.schedule()):
             self._choose(chunks, self._runner.step(chunks, self._scheduler.running))
 
@@ -115,7 +115,7 @@ class Batch:
         self._kept.clear()
 
     def _draft(self) -> None:
-        """Propose what may follow, as long as that costs the others hardly anything."""
+        """Propose what may follow, as long as the step becomes little longer by it."""
         running = self._scheduler.running
         spare = self._runner.decoder.spare_tokens - sum(one.num_missing for one in running)
         if not self._scheduler.has_room_for_drafts(MAX_DRAFT):
@@ -141,7 +141,7 @@ class Batch:
             for (reply, draft, place), choice in zip(pending, chosen, strict=True):
                 if self._take(reply, choice):
                     over.append(reply.sequence)
-                elif reply.agrees(draft):
+                elif reply.follow(draft):
                     right.append((reply, draft[1:], place + 1))
             pending = right
         for sequence in over:  # only now, as rows move when one ends
@@ -168,7 +168,7 @@ class Batch:
                 continue
             self._scheduler.admit(sequence)
             if source is not None:
-                copies.append(self._copy_prefix(source, sequence, shared))
+                copies.append(self._share_prefix(source, sequence, shared))
         return copies
 
     def _find_prefix(self, sequence: Tokens) -> tuple[Kept[Any] | Tokens | None, int]:
@@ -184,7 +184,8 @@ class Batch:
                 source, shared = other, common
         return (source, shared) if shared >= MIN_SHARED_TOKENS else (None, 0)
 
-    def _copy_prefix(self, source: Kept[Any] | Tokens, sequence: Tokens, count: int) -> Callable[[], None]:
+    def _share_prefix(self, source: Kept[Any] | Tokens, sequence: Tokens, count: int) -> Callable[[], None]:
+        """Count `count` tokens as computed. What it gives copies them; the next may share them if it copies later."""
         decoder, target = self._runner.decoder, sequence.row
         assert target is not None
         sequence.num_computed = count
@@ -257,8 +258,8 @@ class _Reply:
         """What may follow the next token, within what is left of the reply."""
         return self.lookup.propose(min(most, MAX_DRAFT, self.request.max_tokens - self._num_tokens - 1))
 
-    def agrees(self, draft: tuple[int, ...]) -> bool:
-        """Whether the draft goes on with the token that was chosen: it is computed already then."""
+    def follow(self, draft: tuple[int, ...]) -> bool:
+        """Whether the draft goes on with the token that was chosen, which counts as computed then."""
         if draft and draft[0] == self.sequence.token_ids[-1]:
             self.sequence.num_computed += 1
             return True

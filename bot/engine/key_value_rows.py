@@ -1,8 +1,8 @@
 """Keys and values of the running sequences: one row each, for all layers.
 
 Knows: how rows are laid out, grown, moved and copied. Does not know: attention, or whose row is whose. A layer's rows
-are one contiguous block `[rows, heads, slots, size]` with hardly a slot to spare, because the product over it is only
-quick then: a slice of a larger block would be copied first.
+are one contiguous block `[rows, heads, slots, size]` with few slots to spare, because the product over it is only quick
+then: a slice of a larger block would be copied first.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class KeyValueRows:
         return self.keys[0].shape[0]
 
     def round_up(self, tokens: int) -> int:
-        """The slots of a row for so many tokens: up to a quarter more, as a long row should not grow often."""
+        """The slots of a row for so many tokens: up to 64 more, and a quarter, as a long row should not grow often."""
         step = max(SLOT_STEP, 1 << max((tokens - 1).bit_length() - 3, 0))
         return -(-tokens // step) * step
 
     def reserve(self, rows: int, tokens: int) -> None:
-        """Have at least `rows` rows of at least `tokens` slots, and not many more."""
+        """Have at least `rows` rows of at least `tokens` slots; up to four times the rows and twice the slots stay."""
         have, slots = self.count, self.round_up(tokens)
         too_small = rows > have or tokens > self.slots
         too_large = have > 4 * rows or self.slots > 2 * slots

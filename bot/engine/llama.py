@@ -22,7 +22,8 @@ from bot.errors import ModelError
 
 FAMILY = {"llama", "qwen2", "qwen3", "mistral"}
 MAX_SINGLE_STACKS = 4
-# What a GPU computes while it reads the weights once; a guess on the safe side.
+# The kernel for 4 bits takes four rows at a time. A GPU computes more while it reads the weights; that is a guess.
+SPARE_TOKENS_CPU = 4
 SPARE_TOKENS_GPU = 64
 
 
@@ -42,8 +43,8 @@ def is_supported(config: Any) -> bool:
 class LlamaDecoder:
     """Takes the weights out of a model that transformers loaded.
 
-    `compress` allows weights of fewer bits. `compiles` has the small operations compiled, which raises `ModelError` if
-    there is no compiler.
+    `compress` allows weights of fewer bits. `compiles` has the small operations compiled, which raises `ModelError`
+    where that does not work.
     """
 
     can_cut = True
@@ -77,7 +78,7 @@ class LlamaDecoder:
         self._head = Linear(self._embedding if tied else net.lm_head.weight.detach().clone(), compress=compress)
         self.bytes_per_token = 2 * len(self._layers) * self._kv_heads * self._size * self._dtype.itemsize
         self.rows = KeyValueRows(len(self._layers), self._kv_heads, self._size, self._dtype, self._device)
-        self.spare_tokens = MAX_ROWS_4_BITS if self._device.type == "cpu" else SPARE_TOKENS_GPU
+        self.spare_tokens = SPARE_TOKENS_CPU if self._device.type == "cpu" else SPARE_TOKENS_GPU
         self._warm_up()
         if compiles:
             self._compile()
@@ -138,9 +139,10 @@ class LlamaDecoder:
                 self.reserve(1, count)
                 self.forward([Chunk(sequence, count)], [sequence])
         except Exception as error:
+            reason = str(error).partition("\n")[0]
             raise ModelError(
-                f"The model could not be compiled; this needs a C++ compiler, such as g++. Install one, or set "
-                f"MYNA_COMPILE=off. ({str(error).partition(chr(10))[0]})"
+                f"The model could not be compiled: {reason}. Set MYNA_COMPILE=off, or install what is missing; a CPU "
+                "needs a C++ compiler, such as g++, and a GPU a C compiler."
             ) from error
         self.reset()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import logging
 import sys
 import threading
 from collections.abc import Sequence
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from bot.engine.lora import LoraVersion
 
 
+log = logging.getLogger(__name__)
+
 CPU_CACHE_BYTES = 512 * 2**20
 
 
@@ -38,7 +41,7 @@ class Decoder(Protocol):
 
     can_cut: bool  # whether a row may go on from fewer tokens than it holds, or from another's
     bytes_per_token: int
-    spare_tokens: int  # a step of so many tokens takes hardly longer than one of a single token, so that drafts pay
+    spare_tokens: int  # a step of so many tokens takes little longer than one of a single token, so that drafts pay
 
     def cache_size(self, rows: int, tokens: int) -> int:
         """How many tokens' memory it takes to hold so many rows of so many tokens."""
@@ -217,6 +220,8 @@ def _make_decoder(net: Any, max_tokens: int, *, exact: bool, compiles: bool) -> 
     from bot.engine import general, llama
 
     if not llama.is_supported(net.config):
+        if compiles:
+            log.warning("MYNA_COMPILE does nothing for models of the kind %s", net.config.model_type)
         return general.GeneralDecoder(net)
     with torch.inference_mode():
         return llama.LlamaDecoder(net, max_tokens, compress=not exact, compiles=compiles)

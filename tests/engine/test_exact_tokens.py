@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from torch._dynamo.utils import counters
 
 from bot.engine.batch import Batch
 from bot.engine.drafts import PromptLookup
@@ -187,8 +188,10 @@ def test_compiled_it_gives_the_same_tokens(kind: str, tmp_path: Path, starter_mo
     folder = save_tiny(kind, tmp_path, starter_model_path)
     replies = []
     for compiles in (False, True):
+        graphs = counters["stats"]["unique_graphs"]
         batch = Batch(Runner(folder, "cpu", None, context_tokens=512, exact=True, compiles=compiles))
         replies.append(finish(batch, *[Wanted(prompt, 12) for prompt in prompts(30, 3, 80)]))
+        assert (counters["stats"]["unique_graphs"] > graphs) == compiles
     assert replies[0] == replies[1]
 
 
@@ -228,7 +231,7 @@ def test_many_who_come_back_at_once_make_the_cache_grow_in_few_steps(
     second = [Wanted([*one.prompt_ids, *one.new_ids, 7, 8], 3) for one in first]
     finish(batch, *second)
     num_blocks = len(decoder.rows.keys) + len(decoder.rows.values)
-    assert len(made) <= 9 * num_blocks, "1, 2, 3, 4, 5, 8, 12 and 16 rows, and once to shrink"
+    assert len(made) <= 2 * num_blocks, "once to grow and once to shrink"
     assert [one.new_ids for one in second] == [reference.generate(one) for one in second]
 
 
@@ -267,14 +270,13 @@ def test_scores_that_are_no_numbers_end_one_reply_and_leave_its_row_clean(
     if not isinstance(decoder, LlamaDecoder) or reference.is_starter:
         pytest.skip("about the fast path's rows, for which one tiny model is enough")
     batch = Batch(reference.runner)
-    broken, well = Wanted(prompts(9, seed=13)[0], 9), Wanted(prompts(12, seed=14)[0], 9)
-    add(batch, broken, well)
+    broken, *well = [Wanted(prompt, 9) for prompt in prompts(9, 12, 15, seed=13)]
+    add(batch, broken, *well)
     batch.step()
     with torch.inference_mode():
         for block in (*decoder.rows.keys, *decoder.rows.values):
             block[0].fill_(float("nan"))
     finish(batch)
     assert isinstance(broken.events[-1], GeneratorFailed)
-    later = Wanted(prompts(9, seed=15)[0], 5)
-    finish(batch, later)
-    assert [well.new_ids, later.new_ids] == [reference.generate(well), reference.generate(later)]
+    # One of them lies in that row now, beside another's, where all slots of a row are looked at.
+    assert [one.new_ids for one in well] == [reference.generate(one) for one in well]

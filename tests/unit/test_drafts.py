@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.engine.drafts import MAX_DRAFT, PromptLookup
+from bot.engine.drafts import MAX_DRAFT, MAX_INDEXED, PromptLookup
 
 
 def test_what_followed_the_same_tokens_last_is_proposed() -> None:
@@ -35,8 +35,16 @@ def test_after_failures_less_is_proposed_and_after_a_success_all_again() -> None
     for expected in (MAX_DRAFT, MAX_DRAFT // 2, 1, 1):
         assert len(lookup.propose(MAX_DRAFT)) == expected
         lookup.learn(expected, 0)
+    lookup.learn(0, 0)
+    assert len(lookup.propose(MAX_DRAFT)) == 1, "a step without a draft proves nothing"
     lookup.learn(1, 1)
     assert len(lookup.propose(MAX_DRAFT)) == MAX_DRAFT
+
+
+def test_only_the_last_part_of_a_long_conversation_is_looked_through() -> None:
+    middle = list(range(10, MAX_INDEXED + 10))
+    assert PromptLookup([1, 2, 3, *middle[:-10], 1, 2]).propose(1) == (3,)
+    assert PromptLookup([1, 2, 3, *middle, 1, 2]).propose(1) == ()
 
 
 @given(st.lists(st.integers(0, 3), max_size=60), st.integers(0, 6), st.integers(0, 60))

@@ -21,8 +21,10 @@ from aiohttp import web
 
 from adapters.openai_answers import error_body
 from adapters.openai_api import OpenAiApi
+from adapters.slack.api import SlackApi
+from adapters.slack.client import SlackClient
 from adapters.web.chat_api import ChatApi, ChatPage
-from adapters.web.server import make_app
+from adapters.web.server import Api, make_app
 from adapters.web.visitors import Origins, Visitors
 from bot.api_access import ApiAccess
 from bot.completions import Completions
@@ -56,6 +58,7 @@ class Agent:
     delivery: Delivery
     metrics: Metrics
     workspace_id: str
+    slack: SlackClient | None = None
 
     async def drain(self, grace_seconds: float) -> None:
         """Take nothing more, and let what runs finish for a while."""
@@ -68,6 +71,15 @@ class Agent:
             "model": self.generator.ready,
             "accepting": self.conversations.accepting,
         }
+
+
+def make_slack_client(settings: Settings) -> SlackClient | None:
+    """Calls of the Slack workspace that the settings name, None if there is none."""
+    if not settings.slack_bot_token and not settings.slack_signing_secret:
+        return None
+    if not settings.slack_bot_token or not settings.slack_signing_secret:
+        raise MynaError("Slack needs both MYNA_SLACK_BOT_TOKEN and MYNA_SLACK_SIGNING_SECRET.")
+    return SlackClient(settings.slack_bot_token, settings.slack_api_url.rstrip("/") + "/")
 
 
 def make_generator(settings: Settings, say: Say) -> Generator:
@@ -178,13 +190,16 @@ async def running_agent(
     settings: Settings, generator: Generator, posters: dict[str, Poster] | None = None
 ) -> AsyncIterator[Agent]:
     """An agent that works, on a migrated database, its tasks watched: one that fails ends the `async with`."""
+    slack, posters = make_slack_client(settings), dict(posters or {})
+    if slack is not None:
+        posters[slack.channel] = slack
     database, metrics = Database(settings.resolved_database_url), Metrics()
-    conversations = Conversations(database, generator, reply_policy(settings, frozenset(posters or {})), metrics)
+    conversations = Conversations(database, generator, reply_policy(settings, frozenset(posters)), metrics)
     access = ApiAccess(database, DEFAULT_WORKSPACE, needs_key=settings.api_keys == "on")
     completions = Completions(generator, access, metrics)
-    delivery = Delivery(database, posters or {}, lease_seconds=settings.lease_seconds)
+    delivery = Delivery(database, posters, lease_seconds=settings.lease_seconds)
     agent = Agent(
-        settings, database, generator, conversations, access, completions, delivery, metrics, DEFAULT_WORKSPACE
+        settings, database, generator, conversations, access, completions, delivery, metrics, DEFAULT_WORKSPACE, slack
     )
     tasks: list[Coroutine[Any, Any, None]] = [conversations.work(), conversations.keep_leases()]
     if posters:
@@ -231,7 +246,10 @@ def make_web_app(agent: Agent) -> web.Application:
     sampling = replace(reply_policy(settings).sampling, repetition_penalty=settings.repetition_penalty or 1.0)
     models = OpenAiApi(agent.completions, agent.conversations, agent.access, sampling, agent.workspace_id)
     origins = Origins(settings.allowed_origins, settings.public_url)
-    return make_app([chat, models], origins, agent.metrics, agent.checks, {"/v1/": error_body})
+    apis: list[Api] = [chat, models]
+    if agent.slack is not None:
+        apis.append(SlackApi(agent.conversations, agent.slack, settings.slack_signing_secret, agent.workspace_id))
+    return make_app(apis, origins, agent.metrics, agent.checks, {"/v1/": error_body})
 
 
 def _stored_secret(data: Path) -> str:
@@ -265,8 +283,10 @@ async def serve(settings: Settings, generator: Generator, say: Say) -> None:
             say(f"Myna listens on {await _listen(runner, settings)} - loading the model {generator.model} ...")
             async with asyncio.TaskGroup() as group:
                 loading = group.create_task(_load(generator, settings.data / "versions", say), name="load-model")
+                greeting = group.create_task(_greet_slack(agent.slack, say), name="greet-slack")
                 await stopping.wait()
                 loading.cancel()
+                greeting.cancel()
             say("Stopping: running replies may finish.")
             await _drain_until_second_signal(agent, settings.grace_seconds, stopping)
         finally:
@@ -289,6 +309,18 @@ async def _load(generator: Generator, versions: Path, say: Say) -> None:
             say(f"The version {folder.name} is left out: {error.message}")
     loaded = ", ".join(generator.versions)
     say("The model is loaded; Myna answers." + (f" Versions beside it: {loaded}." if loaded else ""))
+
+
+async def _greet_slack(slack: SlackClient | None, say: Say) -> None:
+    """Tell whether Slack knows us. If it does not, it is asked again with the first event."""
+    if slack is None:
+        return
+    try:
+        identity = await slack.identity()
+    except Unavailable as error:
+        say(f"{error.message} Check MYNA_SLACK_BOT_TOKEN, and whether this machine reaches {slack.url}.")
+    else:
+        say(f"Slack knows Myna as {identity.user_id} in {identity.team_id}; send its events to /slack/events.")
 
 
 def _version_folders(folder: Path) -> list[Path]:

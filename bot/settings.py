@@ -104,6 +104,9 @@ class Settings:
     compile: Literal["on", "off"] = _setting(
         "off", "Compile the model's small operations when it is loaded: fewer kernels on a GPU, slower on a CPU"
     )
+    slack_bot_token: str = _setting("", "Token of a Slack app, xoxb-...; with it Myna answers in Slack", secret=True)
+    slack_signing_secret: str = _setting("", "What that app's requests are signed with", secret=True)
+    slack_api_url: str = _setting("https://slack.com/api/", "Where Slack's API is; another one for proxies and tests")
     remote_url: tuple[str, ...] = _setting(
         (), "Base URL of an OpenAI-compatible server, like http://127.0.0.1:8000/v1; several of one model with commas",
         check=_urls,

@@ -47,6 +47,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("bot.metrics", "bot.notices", "bot.errors"),
     ),
     "adapters.web": ("adapters.web",),
+    "adapters.slack": ("adapters.slack", "bot.delivery", "storage.values"),
     "adapters.openai_api": ("adapters", "bot.api_access", "bot.completions", "bot.generator"),
     "adapters.openai_parsing": ("bot.completions", "bot.generator"),
     "adapters.openai_answers": ("bot.generator",),

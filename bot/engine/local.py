@@ -10,7 +10,6 @@ import array
 import asyncio
 import concurrent.futures
 import contextlib
-import gc
 import hashlib
 import logging
 import queue
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from bot.engine.batch import Batch
 from bot.engine.model_store import check_model
+from bot.engine.process_memory import collect_all
 from bot.engine.runner import Runner
 from bot.engine.tool_calls import ToolCallParser
 from bot.errors import (
@@ -268,7 +268,7 @@ class LocalGenerator:
         """A new runner, however long it takes; None if the generator is closed meanwhile."""
         pause = FIRST_RESTART_SECONDS
         while not self._closing.wait(pause):
-            gc.collect()  # the broken model may hang in a circle of its own hooks
+            collect_all()  # the broken model may hang in a circle of its own hooks
             try:
                 return self._load()
             except ModelError as error:

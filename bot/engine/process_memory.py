@@ -1,7 +1,9 @@
-"""Memory that is freed goes back to the machine.
+"""Memory that is freed goes back to the machine, and what stays is not looked through again and again.
 
-Knows: the two calls of the GNU C library for that. Does not know: who allocates. Without them, growing and shrinking
-caches leave several hundred megabytes in the allocator's hands (benchmarks/LOG.md). Elsewhere nothing is done.
+Knows: the two calls of the GNU C library for that, and Python's collector of circles. Does not know: who allocates.
+Without them, growing and shrinking caches leave several hundred megabytes in the allocator's hands, and the collector
+holds everything up for up to a quarter of a second (benchmarks/LOG.md). Where there is no GNU C library, that part is
+left out.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import gc
 
 M_MMAP_THRESHOLD = -3
 LARGE_BYTES = 2 * 2**20
@@ -24,6 +27,18 @@ def return_free_memory() -> None:
     """Give back what is free now. Takes some milliseconds."""
     if (libc := _libc()) is not None:
         libc.malloc_trim(0)
+
+
+def keep_what_is_loaded() -> None:
+    """Let the collector pass over all that there is now: modules and models, which stay."""
+    gc.collect()
+    gc.freeze()
+
+
+def collect_all() -> None:
+    """Free circles, also among what was to be kept. Takes up to a second."""
+    gc.unfreeze()
+    gc.collect()
 
 
 @functools.cache

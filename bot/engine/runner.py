@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bot.engine.model_store import quiet_transformers
-from bot.engine.process_memory import return_free_memory, return_large_blocks
+from bot.engine.process_memory import keep_what_is_loaded, return_free_memory, return_large_blocks
 from bot.engine.sampler import Choice
 from bot.engine.sequence import Chunk
 from bot.engine.sequence import Sequence as Tokens
@@ -123,6 +123,7 @@ class Runner:
         }
         self.decoder = _make_decoder(net, min(context_tokens, self.max_context_tokens), exact=exact, compiles=compiles)
         del net
+        keep_what_is_loaded()
         return_free_memory()
         self.cache_bytes = cache_bytes or _default_cache_bytes(self._device)
 

@@ -9,7 +9,7 @@ import html
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from storage.values import Incoming, Sender, text_part
 
@@ -46,11 +46,11 @@ class Thread:
 
 @dataclass(frozen=True, slots=True)
 class Spoken:
-    """A person's message. `meant` is `thread` where it is only for the bot if that takes part in the thread already."""
+    """A person's message, to the bot itself or to a thread in which the bot may take part."""
 
     incoming: Incoming
     thread: Thread
-    meant: Literal["yes", "thread"]
+    is_addressed: bool
 
 
 def read_message(body: Event, bot_user_id: str) -> Spoken | None:
@@ -63,9 +63,9 @@ def read_message(body: Event, bot_user_id: str) -> Spoken | None:
     inside, mention = _text(event, "thread_ts"), f"<@{bot_user_id}>"
     if user == bot_user_id or not all(_ID.fullmatch(one) for one in (team, user, channel, ts, inside or ts)):
         return None
-    meant = is_direct(event) or mention in text or event["type"] == "app_mention"
+    is_addressed = _is_direct(event) or mention in text or event["type"] == "app_mention"
     said = _describe(to_plain(text.replace(mention, " ")), event)
-    if not said or not (meant or inside):
+    if not said or not (is_addressed or inside):
         return None
     thread = Thread(team, channel, inside or ts)
     incoming = Incoming(
@@ -78,7 +78,7 @@ def read_message(body: Event, bot_user_id: str) -> Spoken | None:
         external_id=ts,
         event_id=_text(body, "event_id") or None,
     )
-    return Spoken(incoming, thread, "yes" if meant else "thread")
+    return Spoken(incoming, thread, is_addressed)
 
 
 def _is_speech(event: Event) -> bool:
@@ -89,7 +89,7 @@ def _is_speech(event: Event) -> bool:
     return subtype in _SPOKEN and not event.get("bot_id")
 
 
-def is_direct(event: Event) -> bool:
+def _is_direct(event: Event) -> bool:
     """Whether only the bot reads it. Older events have no `channel_type`; direct channels' ids begin with D."""
     kind = event.get("channel_type")
     return kind == "im" if kind else _text(event, "channel").startswith("D")

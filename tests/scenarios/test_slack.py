@@ -17,7 +17,9 @@ from bot.app import make_slack_client
 from bot.errors import MynaError
 from bot.settings import Settings
 from tests.conftest import StartAgent
-from tests.fakes.slack import BOT, SECRET, TEAM, TOKEN, FakeSlack, running_slack, signed
+from tests.fakes.slack.deliveries import signed
+from tests.fakes.slack.server import FakeSlack, running_slack
+from tests.fakes.slack.state import BOT, SECRET, TEAM, TOKEN
 from tests.fixtures_web import WebServer, serve
 
 
@@ -26,6 +28,7 @@ async def slack(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeSlack]:
     monkeypatch.setattr("bot.delivery.LOOK_AGAIN_SECONDS", 0.05)
     monkeypatch.setattr("bot.delivery.POLL_SECONDS", 0.02)
     async with running_slack() as running:
+        running.page_size = 2
         yield running
 
 
@@ -139,14 +142,14 @@ async def test_files_are_named_and_markup_is_plain(server: WebServer, slack: Fak
 
 
 async def test_too_many_posts_are_tried_again_when_slack_says(server: WebServer, slack: FakeSlack) -> None:
-    slack.troubles.extend(["ratelimited", "ratelimited"])
+    slack.troubles["chat.postMessage"].extend(["ratelimited", "ratelimited"])
     started = time.monotonic()
     thread = await say(server, slack, slack.message("hello", channel="D0ANA"))
     await until(lambda: len(slack.texts_in(thread)) == 1)
     assert time.monotonic() - started >= 2.0
 
 
-@pytest.mark.parametrize("trouble", ["hangs after posting", "internal_error", "hangs"])
+@pytest.mark.parametrize("trouble", ["hangs after", "internal_error", "hangs"])
 async def test_a_post_whose_end_is_unknown_is_looked_for_and_never_doubled(
     server: WebServer, slack: FakeSlack, trouble: Any
 ) -> None:
@@ -155,16 +158,16 @@ async def test_a_post_whose_end_is_unknown_is_looked_for_and_never_doubled(
         await settle(server, slack, number + 1)
         await say(server, slack, slack.message("more", channel="D0ANA", thread_ts=thread))
     await settle(server, slack, 4)
-    slack.troubles.append(trouble)
+    slack.troubles["chat.postMessage"].append(trouble)
     await say(server, slack, slack.message("and now", channel="D0ANA", thread_ts=thread))
-    await until(lambda: "conversations.replies" in slack.calls)
+    await until(lambda: bool(slack.called("conversations.replies")))
     await settle(server, slack, 5)
 
 
 async def test_a_post_that_slack_refuses_holds_up_no_other(server: WebServer, slack: FakeSlack) -> None:
-    slack.troubles.append("channel_not_found")
+    slack.troubles["chat.postMessage"].append("channel_not_found")
     refused = await say(server, slack, slack.message("hello", channel="D0ANA"))
-    await until(lambda: slack.calls.count("chat.postMessage") == 1)
+    await until(lambda: len(slack.called("chat.postMessage")) == 1)
     other = await say(server, slack, slack.message("hello", channel="D0BEN"))
     await until(lambda: len(slack.texts_in(other)) == 1)
     assert slack.texts_in(refused) == []

@@ -18,8 +18,8 @@ from bot.errors import MynaError
 from bot.settings import Settings
 from tests.conftest import StartAgent
 from tests.fakes.slack.deliveries import signed
+from tests.fakes.slack.records import BOT, SECRET, TEAM, TOKEN
 from tests.fakes.slack.server import FakeSlack, running_slack
-from tests.fakes.slack.state import BOT, SECRET, TEAM, TOKEN
 from tests.fixtures_web import WebServer, serve
 
 

@@ -6,7 +6,7 @@ Knows: when a stream ends, and what it then answers. Does not know: HTTP, tokens
 from __future__ import annotations
 
 from tests.fakes.slack.calls import MARKDOWN_TEXT, Asked, SlackError, invalid_arguments
-from tests.fakes.slack.state import Channel, Json, Mode, Session, Stream, is_ts
+from tests.fakes.slack.records import Channel, Json, Mode, Session, Stream, is_ts
 
 STATUSES = ("active", "processing", "suspended", "closed")
 CHUNK_TYPES = ("markdown_text", "task_update", "plan_update", "blocks")

@@ -9,7 +9,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from tests.fakes.slack.state import Channel, Installation, Json, State, is_ts
+from tests.fakes.slack.records import Channel, Installation, Json, is_ts
+from tests.fakes.slack.state import State
 
 POST_TEXT = 40_000
 UPDATE_TEXT = 4_000

@@ -11,13 +11,14 @@ import hmac
 import json
 import time
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlencode
 
 import aiohttp
 
+from tests.fakes.slack.records import SECRET, Delivery, Json
 from tests.fakes.slack.socket_mode import Sockets
-from tests.fakes.slack.state import SECRET, Delivery, Json, State
+from tests.fakes.slack.state import State
 
 EVENTS, COMMANDS, INTERACTIVITY = "/slack/events", "/slack/commands", "/slack/interactivity"
 PATIENCE = 3.0
@@ -86,17 +87,15 @@ class Deliverer:
         self.slack.deliveries.append(Delivery(body.get("event_id", ""), kind, number, answer.status, taken))
         return answer
 
-    async def send_form(self, path: Literal["/slack/commands", "/slack/interactivity"], fields: Json) -> Answer:
+    async def send_form(self, path: str, fields: Json) -> Answer:
         """A command, click or submission. It comes once: the person sees an error if the app fails."""
         if self.slack.bot_url:
             shown = fields if path == COMMANDS else {"payload": json.dumps(fields)}
             return await self.post(path, urlencode(shown).encode(), form=True)
         kind = "slash_commands" if path == COMMANDS else "interactive"
         answer = await self.sockets.deliver(kind, fields, answers=True)
-        patience = asyncio.ensure_future(self.slack.clock.sleep(PATIENCE))
-        await asyncio.wait({answer, patience}, return_when=asyncio.FIRST_COMPLETED)
-        patience.cancel()
-        return Answer(200, answer.result()) if answer.done() else Answer(0, problem="http_timeout")
+        in_time = await self._comes_within(PATIENCE, answer)
+        return Answer(200, answer.result()) if in_time else Answer(0, problem="http_timeout")
 
     async def post(
         self,
@@ -112,13 +111,16 @@ class Deliverer:
             self._session = aiohttp.ClientSession()
         url = path if "://" in path else self.slack.bot_url + self.paths.get(path, path)
         request = asyncio.ensure_future(self._post(url, content, signed(content, form=form) | (headers or {})))
-        timer = asyncio.ensure_future(self.slack.clock.sleep(patience))
-        await asyncio.wait({request, timer}, return_when=asyncio.FIRST_COMPLETED)
-        timer.cancel()
-        if request.done():
+        if await self._comes_within(patience, request):
             return request.result()
         request.cancel()
         return Answer(0, problem="http_timeout")
+
+    async def _comes_within(self, seconds: float, awaited: asyncio.Future[Any]) -> bool:
+        timer: asyncio.Future[Any] = asyncio.ensure_future(self.slack.clock.sleep(seconds))
+        await asyncio.wait({awaited, timer}, return_when=asyncio.FIRST_COMPLETED)
+        timer.cancel()
+        return awaited.done()
 
     async def _post(self, url: str, content: bytes, headers: dict[str, str]) -> Answer:
         assert self._session is not None

@@ -6,7 +6,7 @@ Knows: what docs.slack.dev says of each. Does not know: streams, HTTP, tokens.
 from __future__ import annotations
 
 from tests.fakes.slack.calls import UPDATE_TEXT, Asked, SlackError
-from tests.fakes.slack.state import Channel, Ephemeral, Json, is_ts
+from tests.fakes.slack.records import Channel, Ephemeral, Json, is_ts
 
 
 def post_message(asked: Asked) -> Json:
@@ -14,7 +14,7 @@ def post_message(asked: Asked) -> Json:
     channel = _channel_or_person(asked)
     content = asked.content() | asked.metadata()
     message = asked.new_message(channel, content, asked.thread_ts())
-    asked.clear_thread_status(channel, message.get("thread_ts", message["ts"]))
+    asked.clear_thread_status(channel, str(message.get("thread_ts")))
     return {"channel": channel.id, "ts": message["ts"], "message": message}
 
 
@@ -98,7 +98,7 @@ def replies(asked: Asked) -> Json:
     root = channel.find(asked.text("ts"))
     if root is None:
         raise SlackError("thread_not_found")
-    return _page(asked, channel.thread(root.get("thread_ts", root["ts"])))
+    return _page(asked, channel.thread(str(root.get("thread_ts", root["ts"]))))
 
 
 def history(asked: Asked) -> Json:

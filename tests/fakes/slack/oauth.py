@@ -14,7 +14,8 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from tests.fakes.slack.calls import SlackError
-from tests.fakes.slack.state import CLIENT_ID, CLIENT_SECRET, TEAM, Installation, Json, State
+from tests.fakes.slack.records import CLIENT_ID, CLIENT_SECRET, TEAM, Installation, Json
+from tests.fakes.slack.state import State
 
 CODE_SECONDS = 600.0
 TOKEN_SECONDS = 43_200

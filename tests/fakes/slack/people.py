@@ -13,8 +13,9 @@ from typing import Any, Literal
 from tests.fakes.slack.deliveries import COMMANDS, EVENTS, INTERACTIVITY, Answer, Deliverer
 from tests.fakes.slack.messages import remove
 from tests.fakes.slack.oauth import OAuth
+from tests.fakes.slack.records import TEAM, Channel, Installation, Json, ResponseUrl, View
 from tests.fakes.slack.socket_mode import Sockets
-from tests.fakes.slack.state import TEAM, Channel, Installation, Json, ResponseUrl, State, View
+from tests.fakes.slack.state import State
 from tests.fakes.slack.views import answer_submission, respond
 
 
@@ -226,7 +227,7 @@ class People(State):
             ):
                 stream.end("user")
                 ended.append(stream.message["ts"])
-        event = {"type": "agent_session_stopped", "channel": channel, "thread_ts": thread_ts, "user": user}
+        event: Json = {"type": "agent_session_stopped", "channel": channel, "thread_ts": thread_ts, "user": user}
         event |= {"streaming_message_ts": ended, "event_ts": self.next_ts()}
         await self._tell(self.callback(event, team=team))
         return ended

@@ -15,7 +15,8 @@ from typing import Literal
 import aiohttp
 from aiohttp import web
 
-from tests.fakes.slack.state import Json, State
+from tests.fakes.slack.records import Json
+from tests.fakes.slack.state import State
 
 MOST_CONNECTIONS = 10
 Reason = Literal["warning", "refresh_requested", "too_many_websockets", "link_disabled"]

@@ -10,7 +10,8 @@ from typing import Any
 
 from tests.fakes.slack.calls import Asked, SlackError, invalid_arguments
 from tests.fakes.slack.messages import remove
-from tests.fakes.slack.state import Ephemeral, Json, ResponseUrl, State, View
+from tests.fakes.slack.records import Ephemeral, Json, ResponseUrl, View
+from tests.fakes.slack.state import State
 
 TRIGGER_SECONDS = 3.0
 RESPONSE_URL_SECONDS = 30 * 60.0

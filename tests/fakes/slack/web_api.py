@@ -18,8 +18,9 @@ from aiohttp import web
 from tests.fakes.slack import agents, messages, views
 from tests.fakes.slack.calls import Asked, SlackError
 from tests.fakes.slack.oauth import OAuth
+from tests.fakes.slack.records import APP_TOKEN, Call, Installation, Json
 from tests.fakes.slack.socket_mode import Sockets
-from tests.fakes.slack.state import APP_TOKEN, Call, Installation, Json, State
+from tests.fakes.slack.state import State
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ class WebApi:
     def _wait_for(self, method: str, given: Json, by: Installation) -> int:
         """Whole seconds until the call is allowed; 0 takes it from the budget."""
         workspace = by.enterprise_id if by.enterprise_wide else by.team_id
-        budgets = [((workspace, method), METHODS[method].per_minute, 60.0)]
+        budgets: list[tuple[tuple[str, ...], int, float]] = [((workspace, method), METHODS[method].per_minute, 60.0)]
         if method == "chat.postMessage":
             budgets.append(((workspace, method, str(given.get("channel"))), 1, 1.0))
         now = self._slack.clock.now()

@@ -1,0 +1,662 @@
+"""The fake Slack by itself: Slack's own library for Python gets from it what Slack's documentation says.
+
+Knows: slack_sdk's clients, a small app over HTTP and over sockets. Does not know: Myna.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from slack_sdk.errors import SlackApiError
+from slack_sdk.signature import SignatureVerifier
+from slack_sdk.socket_mode.aiohttp import SocketModeClient
+from slack_sdk.socket_mode.request import SocketModeRequest
+from slack_sdk.socket_mode.response import SocketModeResponse
+from slack_sdk.web.async_client import AsyncWebClient
+
+from tests.fakes.slack.oauth import Consent
+from tests.fakes.slack.records import APP_TOKEN, BOT, CLIENT_ID, CLIENT_SECRET, SECRET, TEAM, TOKEN, Json
+from tests.fakes.slack.server import FakeSlack, running_slack
+
+RECIPIENT = {"recipient_team_id": TEAM, "recipient_user_id": "U0ANA"}
+FEEDBACK = {
+    "type": "context_actions",
+    "elements": [
+        {
+            "type": "feedback_buttons",
+            "action_id": "feedback",
+            "positive_button": {"text": {"type": "plain_text", "text": "Good"}, "value": "good"},
+            "negative_button": {"text": {"type": "plain_text", "text": "Bad"}, "value": "bad"},
+        }
+    ],
+}
+MODAL = {
+    "type": "modal",
+    "callback_id": "why",
+    "title": {"type": "plain_text", "text": "What was wrong?"},
+    "submit": {"type": "plain_text", "text": "Send"},
+    "blocks": [
+        {
+            "type": "input",
+            "block_id": "why",
+            "label": {"type": "plain_text", "text": "Why?"},
+            "element": {"type": "plain_text_input", "action_id": "text"},
+        }
+    ],
+}
+
+
+@pytest.fixture
+async def slack() -> AsyncIterator[FakeSlack]:
+    async with running_slack() as running:
+        yield running
+
+
+@pytest.fixture
+async def client(slack: FakeSlack) -> AsyncIterator[AsyncWebClient]:
+    async with client_of(slack, TOKEN) as made:
+        yield made
+
+
+@asynccontextmanager
+async def client_of(slack: FakeSlack, token: str) -> AsyncIterator[AsyncWebClient]:
+    async with aiohttp.ClientSession() as session:
+        yield AsyncWebClient(token, base_url=slack.url, session=session, retry_handlers=[])
+
+
+async def refusal(call: Any) -> str:
+    """The error that a call ends in."""
+    with pytest.raises(SlackApiError) as caught:
+        await call
+    return str(caught.value.response["error"])
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+class SmallApp:
+    """Answers every request with `status`, and keeps what came. Fails on a signature that is not Slack's."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, dict[str, str], Any]] = []
+        self.status = 200
+        self.headers: dict[str, str] = {}
+        self.answer: Any = ""
+        self.delay = 0.0
+
+    async def handle(self, request: web.Request) -> web.Response:
+        content = await request.read()
+        assert SignatureVerifier(SECRET).is_valid_request(content, dict(request.headers))
+        if request.content_type == "application/json":
+            body = json.loads(content)
+        else:
+            form = dict(await request.post())
+            body = json.loads(str(form["payload"])) if "payload" in form else form
+        self.heard.append((request.path, dict(request.headers), body))
+        await asyncio.sleep(self.delay)
+        if isinstance(self.answer, str):
+            return web.Response(status=self.status, headers=self.headers, text=self.answer)
+        return web.json_response(self.answer, status=self.status, headers=self.headers)
+
+    def events(self) -> list[Json]:
+        return [body["event"] for path, _, body in self.heard if path == "/slack/events"]
+
+
+@pytest.fixture
+async def app(slack: FakeSlack) -> AsyncIterator[SmallApp]:
+    made = SmallApp()
+    server = web.Application()
+    server.add_routes([web.post("/slack/{what}", made.handle)])
+    runner = web.AppRunner(server, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    slack.bot_url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    yield made
+    await runner.cleanup()
+
+
+# --- messages ---
+
+
+async def test_a_post_an_edit_and_a_reaction_are_read_back(slack: FakeSlack, client: AsyncWebClient) -> None:
+    root = await slack.say("hello", thread_ts=None)
+    posted = await client.chat_postMessage(
+        channel="C0SHOP",
+        thread_ts=root,
+        markdown_text="**hi**",
+        metadata={"event_type": "reply", "event_payload": {"id": "7"}},
+    )
+    await client.chat_update(channel="C0SHOP", ts=posted["ts"], markdown_text="**ho**")
+    await client.reactions_add(channel="C0SHOP", timestamp=root, name="eyes")
+    read = await client.conversations_replies(channel="C0SHOP", ts=root, include_all_metadata=True)
+    assert [one["text"] for one in read["messages"]] == ["hello", "**ho**"]
+    assert read["messages"][0]["reactions"] == [{"name": "eyes", "users": [BOT], "count": 1}]
+    assert read["messages"][1]["metadata"]["event_payload"] == {"id": "7"}
+    assert read["messages"][1]["edited"]["user"] == BOT
+    assert slack.texts_in(root) == ["**ho**"]
+    unseen = await client.conversations_replies(channel="C0SHOP", ts=root)
+    assert "metadata" not in unseen["messages"][1]
+
+
+async def test_threads_come_in_pages_and_a_deleted_root_leaves_a_stone(
+    slack: FakeSlack, client: AsyncWebClient
+) -> None:
+    root = (await client.chat_postMessage(channel="D0ANA", text="root"))["ts"]
+    for number in range(4):
+        await client.chat_postMessage(channel="D0ANA", thread_ts=root, text=str(number))
+    slack.page_size = 2
+    pages = [page async for page in await client.conversations_replies(channel="D0ANA", ts=root)]
+    assert [[one["text"] for one in page["messages"]] for page in pages] == [["root", "0"], ["1", "2"], ["3"]]
+    await client.chat_delete(channel="D0ANA", ts=root)
+    read = await client.conversations_replies(channel="D0ANA", ts=root, limit=1)
+    assert read["messages"][0]["subtype"] == "tombstone"
+    assert await refusal(client.chat_update(channel="D0ANA", ts=root, text="again")) == "message_not_found"
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "error"),
+    [
+        ("chat.postMessage", {"text": "x"}, "invalid_arguments"),
+        ("chat.postMessage", {"channel": "C0NONE", "text": "x"}, "channel_not_found"),
+        ("chat.postMessage", {"channel": "C0OTHERS", "text": "x"}, "not_in_channel"),
+        ("chat.postMessage", {"channel": "C0SHOP"}, "no_text"),
+        ("chat.postMessage", {"channel": "C0SHOP", "text": "x", "markdown_text": "y"}, "markdown_text_conflict"),
+        ("chat.postMessage", {"channel": "C0SHOP", "text": "x" * 40_001}, "msg_too_long"),
+        ("chat.postMessage", {"channel": "C0SHOP", "markdown_text": "x" * 12_001}, "msg_too_long"),
+        ("chat.postMessage", {"channel": "C0SHOP", "blocks": [{"type": "divider"}] * 51}, "invalid_blocks"),
+        ("chat.postMessage", {"channel": "C0SHOP", "blocks": [{"type": "marquee"}]}, "invalid_blocks"),
+        ("chat.postMessage", {"channel": "C0SHOP", "text": "x", "thread_ts": "abc"}, "invalid_thread_ts"),
+        ("chat.update", {"channel": "C0SHOP", "ts": "1.2", "text": "x"}, "message_not_found"),
+        ("chat.update", {"channel": "C0SHOP", "ts": "ROOT", "text": "x"}, "cant_update_message"),
+        ("chat.update", {"channel": "C0SHOP", "ts": "OWN", "text": "x" * 4_001}, "msg_too_long"),
+        ("chat.delete", {"channel": "C0SHOP", "ts": "ROOT"}, "cant_delete_message"),
+        ("chat.postEphemeral", {"channel": "C0SHOP", "user": "U0NONE", "text": "x"}, "user_not_in_channel"),
+        ("conversations.replies", {"channel": "C0SHOP", "ts": "1.2"}, "thread_not_found"),
+        ("conversations.open", {"users": "U0NONE"}, "user_not_found"),
+        ("users.info", {"user": "U0NONE"}, "user_not_found"),
+        ("reactions.add", {"channel": "C0SHOP", "timestamp": "1.2", "name": "eyes"}, "message_not_found"),
+        ("reactions.remove", {"channel": "C0SHOP", "timestamp": "ROOT", "name": "eyes"}, "no_reaction"),
+        ("chat.startStream", {"channel": "C0SHOP", "thread_ts": "ROOT"}, "missing_recipient_team_id"),
+        (
+            "chat.startStream",
+            {"channel": "C0SHOP", "thread_ts": "ROOT", "recipient_team_id": TEAM},
+            "missing_recipient_user_id",
+        ),
+        ("chat.startStream", {"channel": "C0SHOP", "thread_ts": "ROOT", **RECIPIENT, "recipient_user_id": BOT}, "user_not_found"),
+        ("chat.startStream", {"channel": "C0SHOP", "thread_ts": "ROOT", **RECIPIENT, "recipient_team_id": "T9"}, "team_not_found"),
+        ("chat.appendStream", {"channel": "C0SHOP", "ts": "OWN", "markdown_text": "x"}, "message_not_in_streaming_state"),
+        ("chat.appendStream", {"channel": "C0SHOP", "ts": "ROOT", "markdown_text": "x"}, "message_not_owned_by_app"),
+        ("agents.sessions.setStatus", {"channel_id": "C0SHOP", "thread_ts": "ROOT", "status": "busy"}, "invalid_arguments"),
+        ("agents.sessions.setStatus", {"channel_id": "C0SHOP", "thread_ts": "1.2", "status": "active"}, "thread_not_found"),
+        (
+            "assistant.threads.setSuggestedPrompts",
+            {"channel_id": "C0SHOP", "prompts": [{"title": "a", "message": "b"}] * 5},
+            "invalid_arguments",
+        ),
+        ("views.open", {"trigger_id": "1.2.3", "view": MODAL}, "invalid_trigger_id"),
+        ("views.update", {"view_id": "V1", "view": MODAL}, "not_found"),
+        ("chat.sing", {}, "unknown_method"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("form", [False, True])
+async def test_wrong_calls_get_slacks_own_errors(
+    slack: FakeSlack, client: AsyncWebClient, method: str, given: Json, error: str, form: bool
+) -> None:
+    slack.channel("C0OTHERS").members.clear()
+    root = slack.message("hello")["event"]["ts"]
+    own = (await client.chat_postMessage(channel="C0SHOP", text="own"))["ts"]
+    given = {key: {"ROOT": root, "OWN": own}.get(str(value), value) for key, value in given.items()}
+    if form:
+        given = {key: value if isinstance(value, str) else json.dumps(value) for key, value in given.items()}
+    call = client.api_call(method, data=given) if form else client.api_call(method, json=given)
+    assert await refusal(call) == error
+
+
+async def test_tokens_and_scopes_are_checked(slack: FakeSlack, client: AsyncWebClient) -> None:
+    async with aiohttp.ClientSession() as session, session.get(slack.url + "auth.test") as response:
+        assert (await response.json())["error"] == "not_authed"
+    async with client_of(slack, "xoxb-none") as stranger:
+        assert await refusal(stranger.auth_test()) == "invalid_auth"
+    by = slack.installations[TOKEN]
+    by.scopes = "im:history"
+    with pytest.raises(SlackApiError) as caught:
+        await client.chat_postMessage(channel="C0SHOP", text="x")
+    assert {key: caught.value.response[key] for key in ("error", "needed", "provided")} == {
+        "error": "missing_scope",
+        "needed": "chat:write",
+        "provided": "im:history",
+    }
+    by.expires_at = slack.clock.now() + 60
+    assert (await client.auth_test())["user_id"] == BOT
+    slack.clock.advance(61)
+    assert await refusal(client.auth_test()) == "token_expired"
+    by.expires_at = None
+    await client.auth_revoke()
+    assert await refusal(client.auth_test()) == "token_revoked"
+
+
+async def test_people_are_shown_with_their_language(slack: FakeSlack, client: AsyncWebClient) -> None:
+    shown = await client.users_info(user="U0LIN", include_locale=True)
+    assert shown["user"]["locale"] == "zh-CN"
+    assert (await client.conversations_open(users="U0ANA"))["channel"]["id"] == "D0ANA"
+    assert (await client.conversations_info(channel="D0ANA"))["channel"]["user"] == "U0ANA"
+
+
+# --- limits and troubles ---
+
+
+async def test_limits_count_by_method_workspace_and_channel(slack: FakeSlack, client: AsyncWebClient) -> None:
+    slack.limits = True
+    await client.chat_postMessage(channel="C0SHOP", text="1")
+    await client.chat_postMessage(channel="D0ANA", text="1")
+    with pytest.raises(SlackApiError) as caught:
+        await client.chat_postMessage(channel="C0SHOP", text="2")
+    assert (caught.value.response.status_code, caught.value.response.headers["Retry-After"]) == (429, "1")
+    slack.clock.advance(1.0)
+    root = (await client.chat_postMessage(channel="C0SHOP", text="2"))["ts"]
+    for _ in range(20):
+        await client.chat_startStream(channel="C0SHOP", thread_ts=root, **RECIPIENT)
+    assert await refusal(client.chat_startStream(channel="C0SHOP", thread_ts=root, **RECIPIENT)) == "ratelimited"
+    slack.clock.advance(60)
+    await client.chat_startStream(channel="C0SHOP", thread_ts=root, **RECIPIENT)
+
+
+async def test_troubles_befall_one_call_each(slack: FakeSlack, client: AsyncWebClient) -> None:
+    slack.troubles["chat.postMessage"].extend(["ratelimited", "internal_error", "http_500", "drops", "drops after"])
+
+    async def post() -> Any:
+        return await client.chat_postMessage(channel="C0SHOP", text="x")
+
+    assert await refusal(post()) == "ratelimited"
+    assert await refusal(post()) == "internal_error"
+    for _ in range(3):
+        with pytest.raises((SlackApiError, aiohttp.ClientError)):
+            await post()
+    await post()
+    assert len(slack.called("chat.postMessage")) == 6
+    assert len(slack.posted) == 2
+    slack.troubles["chat.postMessage"].extend(["hangs", "hangs after"])
+    for shown in (2, 3):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(post(), 0.2)
+        assert len(slack.posted) == shown
+
+
+# --- streams and sessions ---
+
+
+async def start(slack: FakeSlack, client: AsyncWebClient, **more: Any) -> tuple[str, str]:
+    """Gives the thread and the stream's message."""
+    root = slack.message("hello", channel="D0ANA")["event"]["ts"]
+    started = await client.chat_startStream(channel="D0ANA", thread_ts=root, **more)
+    return root, started["ts"]
+
+
+async def test_a_stream_is_seen_while_it_grows_and_stays_when_it_stops(
+    slack: FakeSlack, client: AsyncWebClient
+) -> None:
+    root, ts = await start(slack, client, markdown_text="In ")
+    await client.agents_sessions_setStatus(channel_id="D0ANA", thread_ts=root, status="processing", title="Roses")
+    await client.chat_appendStream(channel="D0ANA", ts=ts, markdown_text="May")
+    read = await client.conversations_replies(channel="D0ANA", ts=root)
+    assert (read["messages"][1]["text"], read["messages"][1]["streaming_state"]) == ("In May", "in_progress")
+    assert await refusal(client.chat_update(channel="D0ANA", ts=ts, text="x")) == "streaming_state_conflict"
+    assert await refusal(client.chat_delete(channel="D0ANA", ts=ts)) == "cant_delete_message"
+    await client.chat_stopStream(channel="D0ANA", ts=ts, markdown_text=".", blocks=[FEEDBACK])
+    assert slack.texts_in(root) == ["In May."]
+    assert slack.posted[0]["blocks"][0]["type"] == "context_actions"
+    session = slack.session("D0ANA", root)
+    assert session is not None
+    assert (session.statuses, session.title) == (["processing", "active"], "Roses")
+    for call in (client.chat_appendStream, client.chat_stopStream):
+        assert await refusal(call(channel="D0ANA", ts=ts, markdown_text="x")) == "message_not_in_streaming_state"
+    await client.chat_update(channel="D0ANA", ts=ts, markdown_text="In June.")
+    assert slack.texts_in(root) == ["In June."]
+
+
+async def test_a_stream_dies_of_age_and_of_idleness_and_keeps_its_text(
+    slack: FakeSlack, client: AsyncWebClient
+) -> None:
+    root, ts = await start(slack, client, markdown_text="a")
+    for _ in range(14):
+        slack.clock.advance(20)
+        await client.chat_appendStream(channel="D0ANA", ts=ts, markdown_text="b")
+    slack.clock.advance(20)
+    assert await refusal(client.chat_stopStream(channel="D0ANA", ts=ts)) == "message_not_in_streaming_state"
+    assert slack.texts_in(root) == ["a" + "b" * 14]
+    _, idle = await start(slack, client)
+    slack.clock.advance(31)
+    assert await refusal(client.chat_appendStream(channel="D0ANA", ts=idle, markdown_text="x")) == (
+        "message_not_in_streaming_state"
+    )
+
+
+async def test_a_stream_keeps_to_the_kind_it_was_opened_with(slack: FakeSlack, client: AsyncWebClient) -> None:
+    root, ts = await start(slack, client, markdown_text="a")
+    chunk = {"type": "markdown_text", "text": "b"}
+    assert await refusal(client.chat_appendStream(channel="D0ANA", ts=ts, chunks=[chunk])) == "streaming_mode_mismatch"
+    streamer = await client.chat_stream(channel="D0ANA", thread_ts=root, buffer_size=1)
+    await streamer.append(markdown_text="whole ")
+    await streamer.append(markdown_text="answer")
+    await streamer.stop()
+    assert slack.texts_in(root) == ["a", "whole answer"]
+
+
+async def test_stop_ends_the_streams_of_the_thread(slack: FakeSlack, client: AsyncWebClient, app: SmallApp) -> None:
+    root, ts = await start(slack, client, markdown_text="a")
+    await slack.stop("D0ANA", root)
+    assert app.events()[-1] | {"event_ts": ""} == {
+        "type": "agent_session_stopped",
+        "channel": "D0ANA",
+        "thread_ts": root,
+        "user": "U0ANA",
+        "streaming_message_ts": [ts],
+        "event_ts": "",
+    }
+    assert await refusal(client.chat_appendStream(channel="D0ANA", ts=ts, markdown_text="b")) == "stopped_by_user"
+    assert await refusal(client.chat_stopStream(channel="D0ANA", ts=ts)) == "message_not_in_streaming_state"
+
+
+async def test_sessions_are_for_agents_and_threads_have_a_status_of_their_own(
+    slack: FakeSlack, client: AsyncWebClient
+) -> None:
+    root = slack.message("hello", channel="D0ANA")["event"]["ts"]
+    where = {"channel_id": "D0ANA", "thread_ts": root}
+    await client.agents_sessions_setStatus(**where, status="active", title="One")
+    await client.agents_sessions_setStatus(**where, status="processing", title="Two")
+    session = slack.session("D0ANA", root)
+    assert session is not None
+    assert session.title == "One"
+    await client.agents_sessions_rename(**where, title="Three")
+    assert session.title == "Three"
+    prompts = [{"title": "a", "message": "b"}]
+    await client.assistant_threads_setSuggestedPrompts(**where, prompts=prompts)
+    assert slack.prompts == {}
+    await client.assistant_threads_setSuggestedPrompts(channel_id="D0ANA", prompts=prompts)
+    assert list(slack.prompts.values()) == [prompts]
+    slack.is_agent = False
+    assert await refusal(client.agents_sessions_setStatus(**where, status="active")) == "not_authorized"
+    await client.assistant_threads_setStatus(**where, status="is thinking")
+    assert slack.thread_status("D0ANA", root) == "is thinking"
+    slack.clock.advance(121)
+    assert slack.thread_status("D0ANA", root) == ""
+
+
+# --- deliveries ---
+
+
+async def test_a_mention_comes_twice_and_everything_may_come_again(slack: FakeSlack, app: SmallApp) -> None:
+    slack.mention_order = "app_mention first"
+    ts = await slack.say(f"<@{BOT}> hello")
+    assert [(one["type"], one["ts"]) for one in app.events()] == [("app_mention", ts), ("message", ts)]
+    app.heard.clear()
+    slack.duplicates = 2
+    await slack.say("hello", channel="D0ANA")
+    bodies = [body for _, _, body in app.heard]
+    assert len({one["event_id"] for one in bodies}) == 3
+    assert bodies[0]["event"]["channel_type"] == "im"
+    assert bodies[0]["authorizations"] == [
+        {"enterprise_id": None, "team_id": TEAM, "user_id": BOT, "is_bot": True, "is_enterprise_install": False}
+    ]
+
+
+async def test_a_failed_delivery_comes_again_at_once_after_a_minute_and_after_five(
+    slack: FakeSlack, app: SmallApp
+) -> None:
+    app.status = 503
+    await slack.say("hello", channel="D0ANA")
+    await until(lambda: len(app.heard) == 2)
+    slack.clock.advance(60)
+    await until(lambda: len(app.heard) == 3)
+    app.status = 200
+    slack.clock.advance(300)
+    await until(lambda: len(app.heard) == 4)
+    told = [(headers.get("X-Slack-Retry-Num"), headers.get("X-Slack-Retry-Reason")) for _, headers, _ in app.heard]
+    assert told == [(None, None), ("1", "http_error"), ("2", "http_error"), ("3", "http_error")]
+    assert len({body["event_id"] for _, _, body in app.heard}) == 1
+    assert [(one.attempt, one.status) for one in slack.deliveries] == [(0, 503), (1, 503), (2, 503), (3, 200)]
+
+
+async def test_an_app_that_is_slow_away_or_wants_no_retry(slack: FakeSlack, app: SmallApp) -> None:
+    app.delay = 0.5
+    slow = asyncio.create_task(slack.say("slow", channel="D0ANA"))
+    await until(lambda: len(app.heard) == 1)
+    slack.clock.advance(3)
+    await slow
+    await until(lambda: len(app.heard) == 2)
+    assert app.heard[1][1]["X-Slack-Retry-Reason"] == "http_timeout"
+    app.delay, app.status, app.headers = 0.0, 500, {"X-Slack-No-Retry": "1"}
+    await slack.say("never again", channel="D0ANA")
+    slack.clock.advance(600)
+    await asyncio.sleep(0.1)
+    assert [one.attempt for one in slack.deliveries if one.status == 500] == [0]
+    slack.bot_url = "http://127.0.0.1:9"
+    await slack.say("nobody there", channel="D0ANA")
+    assert slack.deliveries[-1].status == 0
+
+
+async def test_edits_and_deletions_show_what_was_before(slack: FakeSlack, app: SmallApp) -> None:
+    ts = await slack.say("one", channel="D0ANA")
+    await slack.edit("D0ANA", ts, "two")
+    await slack.delete("D0ANA", ts)
+    changed, deleted = app.events()[1:]
+    assert (changed["subtype"], changed["message"]["text"], changed["previous_message"]["text"]) == (
+        "message_changed",
+        "two",
+        "one",
+    )
+    assert changed["message"]["edited"]["user"] == "U0ANA"
+    assert (deleted["subtype"], deleted["deleted_ts"]) == ("message_deleted", ts)
+
+
+# --- interactivity ---
+
+
+async def test_a_click_opens_a_modal_within_three_seconds_once(
+    slack: FakeSlack, client: AsyncWebClient, app: SmallApp
+) -> None:
+    posted = await client.chat_postMessage(channel="D0ANA", text="x", blocks=[FEEDBACK])
+    assert (await slack.click("D0ANA", posted["ts"], "feedback", "bad")).status == 200
+    payload = app.heard[-1][2]
+    assert (payload["type"], payload["actions"][0]["type"], payload["actions"][0]["value"]) == (
+        "block_actions",
+        "feedback_buttons",
+        "bad",
+    )
+    opened = await client.views_open(trigger_id=payload["trigger_id"], view=MODAL)
+    again = client.views_open(trigger_id=payload["trigger_id"], view=MODAL)
+    assert await refusal(again) == "exchanged_trigger_id"
+    await slack.click("D0ANA", posted["ts"], "feedback", "bad")
+    slack.clock.advance(3.1)
+    late = client.views_open(trigger_id=app.heard[-1][2]["trigger_id"], view=MODAL)
+    assert await refusal(late) == "expired_trigger_id"
+    view = slack.views[opened["view"]["id"]]
+    app.answer = {"response_action": "errors", "errors": {"why": "Too short"}}
+    values = {"why": {"text": {"type": "plain_text_input", "value": "no"}}}
+    await slack.submit(view, values)
+    assert (view.open, view.errors) == (True, {"why": "Too short"})
+    app.answer = ""
+    await slack.submit(view, values)
+    assert (view.open, app.heard[-1][2]["view"]["state"]["values"]) == (False, values)
+    assert await refusal(client.views_update(view_id=view.id, view=MODAL)) == "not_found"
+
+
+async def test_a_command_is_answered_at_once_and_five_times_later(slack: FakeSlack, app: SmallApp) -> None:
+    app.answer = {"response_type": "ephemeral", "text": "at once"}
+    answer = await slack.slash("/myna", "help")
+    assert answer.body["text"] == "at once"
+    fields = app.heard[-1][2]
+    assert (fields["command"], fields["text"], fields["user_id"]) == ("/myna", "help", "U0ANA")
+    async with aiohttp.ClientSession() as session:
+        statuses = []
+        for number in range(6):
+            kind = "in_channel" if number else "ephemeral"
+            sent = {"text": str(number), "response_type": kind}
+            async with session.post(fields["response_url"], json=sent) as response:
+                statuses.append(response.status)
+    assert statuses == [200] * 5 + [404]
+    assert [one.text for one in slack.ephemerals] == ["at once", "0"]
+    assert [one["text"] for one in slack.posted] == ["1", "2", "3", "4"]
+
+
+# --- installing ---
+
+
+async def install(slack: FakeSlack, client: AsyncWebClient, **more: Any) -> Any:
+    """Go through the page of consent, and exchange the code."""
+    query = {"client_id": CLIENT_ID, "scope": "chat:write", "state": "s1", "redirect_uri": "http://127.0.0.1:9/back"}
+    page = slack.url.removesuffix("/api/") + "/oauth/v2/authorize"
+    async with aiohttp.ClientSession() as session:
+        async with session.get(page, params=query, allow_redirects=False) as response:
+            assert response.status == 302
+            back = dict(response.headers)["Location"]
+    answer = aiohttp.client.URL(back).query
+    assert answer["state"] == "s1"
+    if "error" in answer:
+        return answer["error"]
+    keys = {"client_id": CLIENT_ID, "client_secret": CLIENT_SECRET}
+    made = await client.oauth_v2_access(**keys, code=answer["code"], redirect_uri=query["redirect_uri"])
+    assert await refusal(client.oauth_v2_access(**keys, code=answer["code"])) == "invalid_code"
+    return made.data
+
+
+async def test_an_installation_turns_its_tokens_and_ends(
+    slack: FakeSlack, client: AsyncWebClient, app: SmallApp
+) -> None:
+    slack.add_team("T0NEW")
+    slack.oauth.consent = Consent("T0NEW", denied=True)
+    assert await install(slack, client) == "access_denied"
+    slack.oauth.consent = Consent("T0NEW")
+    slack.oauth.rotates = True
+    made = await install(slack, client)
+    assert (made["team"]["id"], made["enterprise"], made["scope"]) == ("T0NEW", None, "chat:write")
+    keys = {"client_id": CLIENT_ID, "client_secret": CLIENT_SECRET, "grant_type": "refresh_token"}
+    turned = await client.oauth_v2_access(**keys, refresh_token=made["refresh_token"])
+    assert await refusal(client.oauth_v2_access(**keys, refresh_token=made["refresh_token"])) == (
+        "invalid_refresh_token"
+    )
+    slack.clock.advance(43_200)
+    async with client_of(slack, made["access_token"]) as old, client_of(slack, turned["access_token"]) as new:
+        assert await refusal(old.auth_test()) == "token_expired"
+        assert await refusal(new.auth_test()) == "token_expired"
+        slack.installations[turned["access_token"]].expires_at = None
+        assert (await new.auth_test())["team_id"] == "T0NEW"
+        await slack.uninstall("T0NEW")
+        assert await refusal(new.auth_test()) == "account_inactive"
+    assert [one["type"] for one in app.events()] == ["tokens_revoked", "app_uninstalled"]
+    assert app.events()[0]["tokens"] == {"oauth": [], "bot": [BOT]}
+
+
+async def test_one_installation_serves_an_organization(slack: FakeSlack, client: AsyncWebClient, app: SmallApp) -> None:
+    slack.add_team("T0NORTH", "E0FERN")
+    slack.add_team("T0SOUTH", "E0FERN")
+    slack.oauth.consent = Consent("T0NORTH", enterprise_wide=True)
+    made = await install(slack, client)
+    assert (made["team"], made["enterprise"]["id"], made["is_enterprise_install"]) == (None, "E0FERN", True)
+    root = await slack.say("hello", channel="C0SHOP", team="T0SOUTH")
+    body = app.heard[-1][2]
+    assert body["context_team_id"] == "T0SOUTH"
+    assert body["authorizations"][0] == {
+        "enterprise_id": "E0FERN",
+        "team_id": None,
+        "user_id": BOT,
+        "is_bot": True,
+        "is_enterprise_install": True,
+    }
+    async with client_of(slack, made["access_token"]) as wide:
+        started = await wide.chat_startStream(
+            channel="C0SHOP", thread_ts=root, recipient_team_id="E0FERN", recipient_user_id="U0ANA"
+        )
+    assert slack.posted[0]["team"] == "T0SOUTH"
+    assert slack.channel("C0SHOP").find(started["ts"]) is None
+
+
+# --- sockets ---
+
+
+class Listener:
+    """slack_sdk's client, which acknowledges all that comes."""
+
+    def __init__(self, slack: FakeSlack) -> None:
+        self.requests: list[SocketModeRequest] = []
+        self.deaf = False
+        self.client = SocketModeClient(
+            app_token=APP_TOKEN, web_client=AsyncWebClient(base_url=slack.url), ping_interval=1
+        )
+        self.client.socket_mode_request_listeners.append(self._listen)
+
+    async def _listen(self, client: Any, request: SocketModeRequest) -> None:
+        self.requests.append(request)
+        if not self.deaf:
+            payload = {"text": "heard"} if request.type == "slash_commands" else None
+            await client.send_socket_mode_response(SocketModeResponse(request.envelope_id, payload))
+
+
+@asynccontextmanager
+async def listening(slack: FakeSlack) -> AsyncIterator[Listener]:
+    listener = Listener(slack)
+    connected = len(slack.sockets.connections)
+    await listener.client.connect()
+    await until(lambda: len(slack.sockets.connections) > connected)
+    try:
+        yield listener
+    finally:
+        await listener.client.close()
+
+
+async def test_sockets_share_what_comes_and_what_is_not_acknowledged_comes_again(slack: FakeSlack) -> None:
+    await slack.say("before anybody listened", channel="D0ANA")
+    async with listening(slack) as one:
+        await until(lambda: len(one.requests) == 1)
+        async with listening(slack) as other:
+            for number in range(4):
+                await slack.say(str(number), channel="D0ANA")
+            await until(lambda: len(one.requests) + len(other.requests) == 5)
+            assert other.requests
+            answer = await slack.slash("/myna", "help")
+            assert answer.body == {"text": "heard"}
+            one.deaf = other.deaf = True
+            before = len(one.requests) + len(other.requests)
+            await slack.say("who listens?", channel="D0ANA")
+            await until(lambda: len(one.requests) + len(other.requests) == before + 1)
+            one.deaf = other.deaf = False
+            slack.clock.advance(slack.sockets.again_after)
+            await until(lambda: len(one.requests) + len(other.requests) == before + 2)
+            assert {(one.requests + other.requests)[-1].retry_attempt for _ in "x"} <= {0, 1}
+
+
+@pytest.mark.slow
+async def test_sockets_that_slack_closes_are_opened_again(slack: FakeSlack) -> None:
+    async with listening(slack) as listener:
+        await slack.sockets.ask_to_refresh("refresh_requested", close=False)
+        await until(lambda: len(slack.called("apps.connections.open")) == 2)
+        await until(lambda: len(slack.sockets.connections) == 1)
+        await slack.say("hello again", channel="D0ANA")
+        await until(lambda: len(listener.requests) == 1)
+
+
+async def test_a_ticket_is_good_for_once_and_sockets_are_at_most_ten(slack: FakeSlack) -> None:
+    async with aiohttp.ClientSession() as session:
+        tickets = [slack.sockets.new_address() for _ in range(11)]
+        sockets = [await session.ws_connect(one) for one in tickets]
+        told = [await one.receive_json() for one in sockets]
+        assert [one["type"] for one in told] == ["hello"] * 10 + ["disconnect"]
+        assert (told[9]["num_connections"], told[10]["reason"]) == (10, "too_many_websockets")
+        with pytest.raises(aiohttp.WSServerHandshakeError):
+            await session.ws_connect(tickets[0])
+        for one in sockets:
+            await one.close()
+        slack.sockets.enabled = False
+        shut = await session.ws_connect(slack.sockets.new_address())
+        assert (await shut.receive_json())["reason"] == "link_disabled"
+        await shut.close()

@@ -65,7 +65,7 @@ class OAuth:
             self._codes[code] = _Code(self.consent, query.get("scope", ""), redirect_uri, now)
             answer = {"code": code, "state": query.get("state", "")}
         separator = "&" if "?" in redirect_uri else "?"
-        return web.HTTPFound(redirect_uri + separator + urlencode(answer))
+        return web.Response(status=302, headers={"Location": redirect_uri + separator + urlencode(answer)})
 
     def access(self, given: Json, authorization: str) -> Json:
         self._check_client(given, authorization)

@@ -16,6 +16,7 @@ POST_TEXT = 40_000
 UPDATE_TEXT = 4_000
 MARKDOWN_TEXT = 12_000
 MOST_BLOCKS = 50
+EARLIEST_THREAD = 631_152_000
 BLOCK_TYPES = {
     "actions", "alert", "card", "carousel", "context", "context_actions", "data_table", "divider", "file", "header",
     "image", "input", "markdown", "plan", "rich_text", "section", "table", "task_card", "video",
@@ -94,7 +95,8 @@ class Asked:
     def thread_ts(self, name: str = "thread_ts") -> str:
         """A thread by its root's ts; "" if none is given."""
         wanted = self.text(name)
-        if wanted and not (is_ts(wanted) and float(wanted) > 0):
+        latest = self.slack.clock.now() + 3600
+        if wanted and not (is_ts(wanted) and EARLIEST_THREAD < float(wanted) <= latest):
             raise SlackError("invalid_thread_ts")
         return wanted
 

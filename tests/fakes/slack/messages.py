@@ -44,7 +44,8 @@ def update(asked: Asked) -> Json:
         raise SlackError("streaming_state_conflict")
     message.update(asked.content(UPDATE_TEXT) | asked.metadata())
     message["edited"] = {"user": asked.by.bot_user_id, "ts": asked.slack.next_ts()}
-    shown = {key: message[key] for key in message if key not in ("ts", "reactions")}
+    hidden = ("ts", "reactions", "reply_count", "latest_reply")
+    shown = {key: message[key] for key in message if key not in hidden}
     return {"channel": channel.id, "ts": message["ts"], "text": message["text"], "message": shown}
 
 
@@ -173,7 +174,6 @@ def open_conversation(asked: Asked) -> Json:
 
 
 def user_info(asked: Asked) -> Json:
-    asked.need("user")
     user = asked.slack.users.get(asked.text("user"))
     if user is None:
         raise SlackError("user_not_found")
@@ -198,12 +198,7 @@ def user_info(asked: Asked) -> Json:
 
 def _marked(asked: Asked) -> tuple[Json, Json | None]:
     """The message, and what it has of the reaction already."""
-    asked.need("name")
-    if not asked.text("channel") or not asked.text("timestamp"):
-        raise SlackError("no_item_specified")
     channel = asked.find_channel()
-    if not is_ts(asked.text("timestamp")):
-        raise SlackError("bad_timestamp")
     message = channel.find(asked.text("timestamp"))
     if message is None:
         raise SlackError("message_not_found")
@@ -212,6 +207,7 @@ def _marked(asked: Asked) -> tuple[Json, Json | None]:
 
 
 def add_reaction(asked: Asked) -> Json:
+    asked.need("name", "channel", "timestamp")
     message, reaction = _marked(asked)
     if reaction is None:
         reaction = {"name": asked.text("name"), "users": [], "count": 0}
@@ -224,6 +220,11 @@ def add_reaction(asked: Asked) -> Json:
 
 
 def remove_reaction(asked: Asked) -> Json:
+    asked.need("name")
+    if not asked.text("channel"):
+        raise SlackError("no_item_specified")
+    if not asked.text("timestamp"):
+        raise SlackError("bad_timestamp")
     message, reaction = _marked(asked)
     if reaction is None or asked.by.bot_user_id not in reaction["users"]:
         raise SlackError("no_reaction")

@@ -35,6 +35,7 @@ class Method:
 WRITE = ("chat:write",)
 HISTORY = ("channels:history", "groups:history", "im:history", "mpim:history")
 READ = ("channels:read", "groups:read", "im:read", "mpim:read")
+READ_NO_JSON = {"api.test", "conversations.history", "conversations.info", "conversations.replies", "users.info"}
 ASSISTANT = ("chat:write", "assistant:write")
 
 
@@ -190,7 +191,8 @@ async def _read(request: web.Request) -> tuple[Json, str]:
         content = json.loads(await request.text() or "{}")
         if not isinstance(content, dict):
             raise ValueError
-        given |= content
+        if request.match_info["method"] not in READ_NO_JSON:
+            given |= content
     else:
         given |= dict(await request.post())
     kind, _, token = request.headers.get("Authorization", "").partition(" ")

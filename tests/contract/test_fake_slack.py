@@ -454,6 +454,15 @@ async def test_an_app_that_is_slow_away_or_wants_no_retry(slack: FakeSlack, app:
     assert slack.deliveries[-1].status == 0
 
 
+async def test_the_app_hears_of_its_own_messages_if_asked(
+    slack: FakeSlack, client: AsyncWebClient, app: SmallApp
+) -> None:
+    slack.echoes = True
+    await client.chat_postMessage(channel="D0ANA", text="mine")
+    await until(lambda: len(app.heard) == 1)
+    assert (app.events()[0]["bot_id"], app.events()[0]["channel_type"]) == ("B0BOT", "im")
+
+
 async def test_edits_and_deletions_show_what_was_before(slack: FakeSlack, app: SmallApp) -> None:
     ts = await slack.say("one", channel="D0ANA")
     await slack.edit("D0ANA", ts, "two")
@@ -645,7 +654,23 @@ async def test_sockets_share_what_comes_and_what_is_not_acknowledged_comes_again
             assert [request.retry_attempt for request in one.requests + other.requests].count(1) == 1
 
 
-@pytest.mark.slow
+async def test_what_a_broken_socket_took_with_it_comes_on_the_next(slack: FakeSlack) -> None:
+    async with aiohttp.ClientSession() as session:
+        first = await session.ws_connect(slack.sockets.new_address())
+        assert (await first.receive_json())["type"] == "hello"
+        await slack.say("hello", channel="D0ANA")
+        sent = await first.receive_json()
+        assert (sent["type"], sent["retry_attempt"], sent["accepts_response_payload"]) == ("events_api", 0, False)
+        await slack.sockets.drop()
+        second = await session.ws_connect(slack.sockets.new_address())
+        assert (await second.receive_json())["type"] == "hello"
+        again = await second.receive_json()
+        assert (again["envelope_id"], again["retry_attempt"]) == (sent["envelope_id"], 1)
+        await second.send_json({"envelope_id": again["envelope_id"]})
+        await second.close()
+        await first.close()
+
+
 async def test_sockets_that_slack_closes_are_opened_again(slack: FakeSlack) -> None:
     async with listening(slack) as listener:
         await slack.sockets.ask_to_refresh("refresh_requested", close=False)

@@ -162,6 +162,7 @@ class Asked:
         if root is not None:
             message["thread_ts"] = root.get("thread_ts", root["ts"])
         channel.add(message)
+        self.slack.message_added(channel, message)
         return message
 
     def clear_thread_status(self, channel: Channel, thread_ts: str) -> None:

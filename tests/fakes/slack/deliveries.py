@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import json
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
@@ -67,9 +68,12 @@ class Deliverer:
             return
         answer = await self._attempt(body, 0, {})
         if not answer.ok and not answer.ends:
-            task = asyncio.create_task(self._retry(body, answer))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self.in_background(self._retry(body, answer))
+
+    def in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _retry(self, body: Json, answer: Answer) -> None:
         for number, delay in enumerate(RETRY_DELAYS, 1):

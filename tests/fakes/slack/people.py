@@ -20,7 +20,10 @@ from tests.fakes.slack.views import answer_submission, respond
 
 
 class People(State):
-    """`duplicates` more deliveries of each event come with other event ids. `mention_order` is that of the twins."""
+    """`duplicates` more deliveries of each event come with other event ids. `mention_order` is that of the twins.
+
+    With `echoes` the app hears of its own messages too, as one that is subscribed to messages does.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,6 +31,7 @@ class People(State):
         self.oauth = OAuth(self)
         self.deliverer = Deliverer(self, self.sockets)
         self.duplicates = 0
+        self.echoes = False
         self.mention_order: Literal["message first", "app_mention first"] = "message first"
         self.tells_authorizations = True
 
@@ -55,11 +59,12 @@ class People(State):
 
     def callback(self, event: Json, *, team: str = TEAM) -> Json:
         """An event as it comes to the app."""
+        enterprise = self.teams[team].enterprise_id or None if team in self.teams else None
         body: Json = {
             "token": "an old token that nobody checks",
             "team_id": team,
             "context_team_id": team,
-            "context_enterprise_id": self.teams[team].enterprise_id or None if team in self.teams else None,
+            "context_enterprise_id": enterprise,
             "api_app_id": self.app_id,
             "type": "event_callback",
             "event_id": f"Ev{self.next_number():08d}",
@@ -68,6 +73,8 @@ class People(State):
             "is_ext_shared_channel": False,
             "event_context": f"4-{self.next_number()}",
         }
+        if enterprise:
+            body["enterprise_id"] = enterprise
         if self.tells_authorizations:
             body["authorizations"] = [self._authorization(one, team) for one in self.installations_of(team)[:1]]
         return body
@@ -248,6 +255,11 @@ class People(State):
         await self.deliverer.send_event(body)
         for _ in range(self.duplicates):
             await self.deliverer.send_event(body | {"event_id": f"Ev{self.next_number():08d}"})
+
+    def message_added(self, channel: Channel, message: Json) -> None:
+        if self.echoes:
+            body = self.callback(self._event_of(message, channel), team=channel.team_id)
+            self.deliverer.in_background(self._tell(body))
 
     async def _tell_change(self, place: Channel, event: Json) -> None:
         now = self.next_ts()

@@ -158,6 +158,9 @@ class State:
 
     # --- numbers ---
 
+    def message_added(self, channel: Channel, message: Json) -> None:
+        """The app has put a message into a channel."""
+
     def next_number(self) -> int:
         return next(self._numbers)
 
@@ -182,13 +185,14 @@ class State:
 
     @property
     def posted(self) -> list[Json]:
-        """Every message that a bot shows now, each with its channel, in the order of their making."""
+        """Every message that the bot shows now, each with its channel, in the order of their making."""
         self.end_old_streams()
+        own = {one.bot_id for one in self.installations.values()}
         found = [
             {**one, "channel": channel.id, "team": channel.team_id}
             for channel in self.channels.values()
             for one in channel.messages
-            if one.get("bot_id") and not one.get("foreign")
+            if one.get("bot_id") in own
         ]
         return sorted(found, key=lambda one: int(one["ts"].partition(".")[2]))
 

@@ -21,8 +21,8 @@ from aiohttp import web
 
 from adapters.openai_answers import error_body
 from adapters.openai_api import OpenAiApi
-from adapters.slack.api import SlackApi
-from adapters.slack.client import SlackClient
+from adapters.slack.channel import SlackChannel, SlackConfig
+from adapters.slack.installations import App, StoredInstallations
 from adapters.web.chat_api import ChatApi, ChatPage
 from adapters.web.server import Api, make_app
 from adapters.web.visitors import Origins, Visitors
@@ -31,9 +31,11 @@ from bot.completions import Completions
 from bot.conversation import Conversations, ReplyPolicy
 from bot.delivery import Delivery, Poster
 from bot.errors import AlreadyRunning, MynaError, Unavailable, VersionError
+from bot.feedback import Feedback
 from bot.generator import Generator, Sampling
 from bot.metrics import Metrics
 from bot.settings import Settings
+from bot.vault import Vault, stored_keys
 from storage import health, inbox, migrate, outbox
 from storage.database import Database, StorageUnavailable
 from storage.engines import sqlite_file, sqlite_is_unsafe
@@ -58,7 +60,7 @@ class Agent:
     delivery: Delivery
     metrics: Metrics
     workspace_id: str
-    slack: SlackClient | None = None
+    slack: SlackChannel | None = None
 
     async def drain(self, grace_seconds: float) -> None:
         """Take nothing more, and let what runs finish for a while."""
@@ -73,13 +75,37 @@ class Agent:
         }
 
 
-def make_slack_client(settings: Settings) -> SlackClient | None:
-    """Calls of the Slack workspace that the settings name, None if there is none."""
-    if not settings.slack_bot_token and not settings.slack_signing_secret:
-        return None
-    if not settings.slack_bot_token or not settings.slack_signing_secret:
-        raise MynaError("Slack needs both MYNA_SLACK_BOT_TOKEN and MYNA_SLACK_SIGNING_SECRET.")
-    return SlackClient(settings.slack_bot_token, settings.slack_api_url.rstrip("/") + "/")
+def slack_config(settings: Settings) -> SlackConfig:
+    """How Myna is connected to Slack, out of the settings."""
+    return SlackConfig(
+        bot_token=settings.slack_bot_token,
+        signing_secret=settings.slack_signing_secret,
+        app_token=settings.slack_app_token,
+        client_id=settings.slack_client_id,
+        client_secret=settings.slack_client_secret,
+        api_url=settings.slack_api_url.rstrip("/") + "/",
+        public_url=settings.public_url,
+    )
+
+
+def make_vault(settings: Settings) -> Vault:
+    """What encrypts others' secrets."""
+    if settings.encryption_keys:
+        return Vault(settings.encryption_keys)
+    return Vault(stored_keys(settings.data), lambda: stored_keys(settings.data))
+
+
+def make_installations(settings: Settings, database: Database) -> StoredInstallations:
+    """The workspaces that have installed the Slack app."""
+    config = slack_config(settings)
+    app = App(config.client_id, config.client_secret, config.api_url)
+    return StoredInstallations(database, make_vault(settings), DEFAULT_WORKSPACE, app)
+
+
+def make_slack(settings: Settings, database: Database) -> SlackChannel | None:
+    """The Slack channel, None if no setting asks for it."""
+    config = slack_config(settings)
+    return SlackChannel(config, database, make_vault(settings), DEFAULT_WORKSPACE) if config.is_used else None
 
 
 def make_generator(settings: Settings, say: Say) -> Generator:
@@ -105,7 +131,9 @@ def make_generator(settings: Settings, say: Say) -> Generator:
     )
 
 
-def reply_policy(settings: Settings, pushed_channels: frozenset[str] = frozenset()) -> ReplyPolicy:
+def reply_policy(
+    settings: Settings, pushed_channels: frozenset[str] = frozenset(), on_pushed: Callable[[], None] = lambda: None
+) -> ReplyPolicy:
     """How replies are made, out of the settings."""
     return ReplyPolicy(
         system_prompt=settings.system_prompt,
@@ -119,6 +147,7 @@ def reply_policy(settings: Settings, pushed_channels: frozenset[str] = frozenset
         lease_seconds=settings.lease_seconds,
         max_replies=settings.max_replies,
         pushed_channels=pushed_channels,
+        on_pushed=on_pushed,
     )
 
 
@@ -190,18 +219,22 @@ async def running_agent(
     settings: Settings, generator: Generator, posters: dict[str, Poster] | None = None
 ) -> AsyncIterator[Agent]:
     """An agent that works, on a migrated database, its tasks watched: one that fails ends the `async with`."""
-    slack, posters = make_slack_client(settings), dict(posters or {})
+    database, metrics, posters = Database(settings.resolved_database_url), Metrics(), dict(posters or {})
+    slack = await asyncio.to_thread(make_slack, settings, database)
     if slack is not None:
-        posters[slack.channel] = slack
-    database, metrics = Database(settings.resolved_database_url), Metrics()
-    conversations = Conversations(database, generator, reply_policy(settings, frozenset(posters)), metrics)
+        posters[slack.replies.channel] = slack.replies
+    delivery = Delivery(database, posters, lease_seconds=settings.lease_seconds)
+    policy = reply_policy(settings, frozenset(posters), delivery.look_for_work)
+    conversations = Conversations(database, generator, policy, metrics)
     access = ApiAccess(database, DEFAULT_WORKSPACE, needs_key=settings.api_keys == "on")
     completions = Completions(generator, access, metrics)
-    delivery = Delivery(database, posters, lease_seconds=settings.lease_seconds)
     agent = Agent(
         settings, database, generator, conversations, access, completions, delivery, metrics, DEFAULT_WORKSPACE, slack
     )
     tasks: list[Coroutine[Any, Any, None]] = [conversations.work(), conversations.keep_leases()]
+    if slack is not None:
+        slack.serve(conversations, Feedback(database, DEFAULT_WORKSPACE))
+        tasks.append(slack.work())
     if posters:
         tasks.append(delivery.work())
     failure: Exception | None = None
@@ -214,6 +247,8 @@ async def running_agent(
                 yield agent
                 await agent.drain(settings.grace_seconds)
                 await delivery.drain()
+                if slack is not None:
+                    await slack.close()
             except Exception as error:  # the caller's own, to be raised as it is and not inside a group
                 failure = error
             finally:
@@ -248,7 +283,7 @@ def make_web_app(agent: Agent) -> web.Application:
     origins = Origins(settings.allowed_origins, settings.public_url)
     apis: list[Api] = [chat, models]
     if agent.slack is not None:
-        apis.append(SlackApi(agent.conversations, agent.slack, settings.slack_signing_secret, agent.workspace_id))
+        apis.append(agent.slack)
     return make_app(apis, origins, agent.metrics, agent.checks, {"/v1/": error_body})
 
 
@@ -283,10 +318,11 @@ async def serve(settings: Settings, generator: Generator, say: Say) -> None:
             say(f"Myna listens on {await _listen(runner, settings)} - loading the model {generator.model} ...")
             async with asyncio.TaskGroup() as group:
                 loading = group.create_task(_load(generator, settings.data / "versions", say), name="load-model")
-                greeting = group.create_task(_greet_slack(agent.slack, say), name="greet-slack")
+                greeting = group.create_task(agent.slack.greet(say), name="greet-slack") if agent.slack else None
                 await stopping.wait()
                 loading.cancel()
-                greeting.cancel()
+                if greeting is not None:
+                    greeting.cancel()
             say("Stopping: running replies may finish.")
             await _drain_until_second_signal(agent, settings.grace_seconds, stopping)
         finally:
@@ -309,18 +345,6 @@ async def _load(generator: Generator, versions: Path, say: Say) -> None:
             say(f"The version {folder.name} is left out: {error.message}")
     loaded = ", ".join(generator.versions)
     say("The model is loaded; Myna answers." + (f" Versions beside it: {loaded}." if loaded else ""))
-
-
-async def _greet_slack(slack: SlackClient | None, say: Say) -> None:
-    """Tell whether Slack knows us. If it does not, it is asked again with the first event."""
-    if slack is None:
-        return
-    try:
-        identity = await slack.identity()
-    except Unavailable as error:
-        say(f"{error.message} Check MYNA_SLACK_BOT_TOKEN, and whether this machine reaches {slack.url}.")
-    else:
-        say(f"Slack knows Myna as {identity.user_id} in {identity.team_id}; send its events to /slack/events.")
 
 
 def _version_folders(folder: Path) -> list[Path]:

@@ -106,6 +106,14 @@ def _parser() -> argparse.ArgumentParser:
     usage.add_argument("--out", type=Path, metavar="FILE", help="write to a file instead")
     usage.add_argument("--since", type=_moment, default=0, metavar="DATE", help="only since, like 2026-11-22")
     usage.add_argument("--json", action="store_true", help="print JSON lines instead of CSV")
+    slack = commands.add_parser("slack", help="connect to Slack").add_subparsers(required=True, metavar="ACTION")
+    manifest = _add(slack, "manifest", "print the manifest to make the Slack app from", _slack_manifest)
+    manifest.add_argument("--socket-mode", action="store_true", help="for a machine that Slack can't reach")
+    manifest.add_argument("--many-workspaces", action="store_true", help="for an app that others install, too")
+    doctor = _add(slack, "doctor", "check everything between Myna and Slack", _slack_doctor, reports=True)
+    doctor.add_argument("--config-token", default="", metavar="TOKEN", help="app configuration token, to see events")
+    _add(slack, "installations", "list where the app is installed", _slack_installations, reports=True)
+    _add(slack, "rotate-key", "encrypt all stored tokens with a new key", _slack_rotate_key, reports=True)
     _add(commands, "settings", "list all settings and their values", _settings, reports=True)
     return parser
 
@@ -303,6 +311,80 @@ def _usage(settings: Settings, arguments: argparse.Namespace) -> int:
         with arguments.out.open("w", encoding="utf-8", newline="") as file:
             write(rows, file)
         _say(f"{len(rows)} request{'' if len(rows) == 1 else 's'} written.")
+    return 0
+
+
+def _slack_manifest(settings: Settings, arguments: argparse.Namespace) -> int:
+    from adapters.slack.manifest import make_manifest
+
+    socket_mode = arguments.socket_mode or bool(settings.slack_app_token)
+    many_workspaces = arguments.many_workspaces or bool(settings.slack_client_id)
+    manifest = make_manifest(
+        settings.title, settings.public_url.rstrip("/"), socket_mode=socket_mode, many_workspaces=many_workspaces
+    )
+    _print(json.dumps(manifest, ensure_ascii=False, indent=2))
+    if not socket_mode and not settings.public_url:
+        _say("Replace https://your.address by the address of this machine, or set MYNA_PUBLIC_URL.")
+    return 0
+
+
+def _slack_doctor(settings: Settings, arguments: argparse.Namespace) -> int:
+    from adapters.slack.doctor import Doctor
+    from bot import app
+
+    config = app.slack_config(settings)
+
+    async def examine(database: Database | None) -> list[dict[str, str]]:
+        installations = app.make_installations(settings, database) if database else None
+        findings = []
+        async for one in Doctor(config, installations, arguments.config_token).examine():
+            findings.append({"state": one.state, "text": one.text})
+            if not arguments.json:
+                _print(f"{_MARKS[one.state]}  {one.text}")
+        return findings
+
+    if config.takes_many_workspaces:
+        findings = _with_database(settings, lambda database, _: examine(database))
+    else:
+        findings = asyncio.run(examine(None))
+    if arguments.json:
+        _print(findings)
+    return 1 if any(one["state"] == "wrong" for one in findings) else 0
+
+
+_MARKS = {"ok": "ok ", "wrong": "FIX", "unknown": " ? "}
+
+
+def _slack_installations(settings: Settings, arguments: argparse.Namespace) -> int:
+    from storage import slack_installs
+
+    found = _with_database(
+        settings, lambda database, workspace_id: database.read(slack_installs.list_all, workspace_id)
+    )
+    if arguments.json:
+        _print([{"tenant": one.tenant, "name": one.name, "scopes": one.scopes.split(",")} for one in found])
+    elif not found:
+        _print("The Slack app is installed nowhere yet. Open /slack/install in a browser.")
+    for one in () if arguments.json else found:
+        _print(f"{one.name}  {one.tenant}")
+    return 0
+
+
+def _slack_rotate_key(settings: Settings, arguments: argparse.Namespace) -> int:
+    from bot import app
+    from bot.vault import add_key, forget_old_keys
+
+    if not settings.encryption_keys:
+        add_key(settings.data)
+    elif len(settings.encryption_keys) < 2:
+        raise MynaError("Put the new key before the old one in MYNA_ENCRYPTION_KEYS, restart Myna, and say this again.")
+    count = _with_database(settings, lambda database, _: app.make_installations(settings, database).encrypt_anew())
+    if not settings.encryption_keys:
+        forget_old_keys(settings.data)
+    if arguments.json:
+        _print({"encrypted_anew": count})
+    else:
+        _print(f"The tokens of {count} workspace{'' if count == 1 else 's'} are encrypted with the new key now.")
     return 0
 
 

@@ -12,24 +12,19 @@ import functools
 import logging
 import re
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 
 from bot import notices
-from bot.errors import (
-    Conflict,
-    NotFound,
-    ShuttingDown,
-    TooLarge,
-    Unavailable,
-)
+from bot.errors import Conflict, ShuttingDown, TooLarge, Unavailable
 from bot.generator import Finish, Generator, Piece, Prompt, Sampling
 from bot.live import Batch, Ended, Live, LiveTurn, Started, Text, Waiting, wait_for
+from bot.memory import Memory
 from bot.metrics import Metrics
-from bot.prompt import PromptBudget, build_prompt
+from bot.prompt import PromptBudget, build_prompt, split_at_last_reply
 from storage import conversations, inbox
 from storage.database import Database, StorageUnavailable
-from storage.values import Accepted, Conversation, Incoming, Lease, Message, Reply, new_id
+from storage.values import Accepted, Conversation, Incoming, Lease, Message, Part, Reply, new_id
 
 log = logging.getLogger("myna.conversation")
 
@@ -40,6 +35,7 @@ FIRST_RETRY_SECONDS = 0.1
 POLL_SECONDS = 0.5
 MAX_POLL_SECONDS = 4.0
 SIGN_OF_LIFE_SECONDS = 15.0
+SHOW_GRACE_SECONDS = 3.0
 # Neither database takes U+0000 everywhere, and half a surrogate pair has no form in UTF-8.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 MAX_EPOCH_DIGITS = 18  # what the database's integers hold
@@ -55,9 +51,13 @@ class ReplyPolicy:
     lease_seconds: float = 15.0
     max_replies: int = 256
     pushed_channels: frozenset[str] = frozenset()
+    on_pushed: Callable[[], None] = lambda: None
 
 
-class Conversations:
+Show = Callable[[Lease, LiveTurn], Coroutine[None, None, None]]
+
+
+class Conversations(Memory):
     """Accepts messages and answers them, any number of conversations at once, one reply at a time in each."""
 
     def __init__(
@@ -69,7 +69,7 @@ class Conversations:
         *,
         worker: str | None = None,
     ) -> None:
-        self._database = database
+        super().__init__(database)
         self._generator = generator
         self._policy = policy
         self._metrics = metrics
@@ -77,6 +77,8 @@ class Conversations:
         self._live = Live()
         self._turns: dict[str, asyncio.Task[None]] = {}
         self._orphans_seen: set[str] = set()
+        self._shows: dict[str, Show] = {}
+        self._shown: set[asyncio.Task[None]] = set()
         self._work_waits = asyncio.Event()
         self._accepting = True
         self._closed = False
@@ -98,6 +100,17 @@ class Conversations:
         self._note_accepted(accepted, known.channel, edited=False)
         self._look_for_work_in(0)
         return accepted
+
+    async def revise(
+        self, workspace_id: str, known: Conversation, external_id: str, parts: tuple[Part, ...] | None, at_ms: int
+    ) -> None:
+        """Put other words into a message, or withdraw it with None. A reply to it that is under way begins anew."""
+        with self._taking("the edit"):
+            is_pending = await self._database.write(inbox.revise, workspace_id, known.id, external_id, parts, at_ms)
+        if is_pending:
+            if turn := self._live.get(known.id):
+                turn.interrupt("lost")
+            self._look_for_work_in(0)
 
     @contextlib.contextmanager
     def _taking(self, what: str) -> Iterator[None]:
@@ -190,6 +203,7 @@ class Conversations:
         last_seq, takes_more = self._last_to_answer(lease, lease.enq_seq)
         turn = LiveTurn(lease.reply_id, lease.conversation_id, lease.done_seq + 1, last_seq, takes_more)
         self._live.open(turn)
+        self._begin_to_show(lease, turn)
         self._metrics.running.inc()
         started = time.monotonic()
         try:
@@ -215,6 +229,22 @@ class Conversations:
             self._metrics.running.dec()
             self._live.close(turn)
 
+    def show_with(self, channel: str, show: Show) -> None:
+        """Have every reply of a channel shown while it is made. `show` runs beside the turn and holds nothing up."""
+        self._shows[channel] = show
+
+    def _begin_to_show(self, lease: Lease, turn: LiveTurn) -> None:
+        if (show := self._shows.get(lease.channel)) is None:
+            return
+        task = asyncio.create_task(show(lease, turn), name=f"show-{lease.reply_id}")
+        self._shown.add(task)
+        task.add_done_callback(self._show_ended)
+
+    def _show_ended(self, task: asyncio.Task[None]) -> None:
+        self._shown.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("a reply could not be shown while it was made", exc_info=error)
+
     def _last_to_answer(self, lease: Lease, enq_seq: int) -> tuple[int, bool]:
         """All that is pending is answered as one, up to a limit; after failures only the first, to isolate the culprit.
 
@@ -229,7 +259,7 @@ class Conversations:
             messages = await self._database.read(
                 conversations.context, lease.workspace_id, lease.conversation_id, turn.last_seq
             )
-            history, asked = _split_at_last_reply(messages)
+            history, asked = split_at_last_reply(messages)
             if not asked and turn.last_seq < lease.enq_seq:  # what was to be answered alone has been edited away
                 self._live.restart(turn, turn.last_seq + 1, takes_more=False)
                 continue
@@ -323,6 +353,8 @@ class Conversations:
         while True:
             try:
                 await self._database.write(inbox.complete, lease.workspace_id, lease, answer, pushed_to)
+                if pushed_to is not None:
+                    self._policy.on_pushed()
                 return
             except StorageUnavailable as error:
                 log.error("reply %s can't be stored yet: %s", lease.reply_id, error)
@@ -395,30 +427,6 @@ class Conversations:
             turn.interrupt("stop")
         return stopped
 
-    async def find(self, workspace_id: str, channel: str, key: str) -> Conversation:
-        """The conversation a channel knows by `key`. Raises `NotFound`."""
-        found = await self._database.read(conversations.find_conversation, workspace_id, channel, key)
-        if found is None:
-            raise NotFound
-        return found
-
-    async def list_of(self, workspace_id: str, channel: str, sender_key: str) -> list[Conversation]:
-        """A person's conversations, the most recently used first."""
-        return await self._database.read(conversations.list_conversations, workspace_id, channel, sender_key)
-
-    async def history(self, workspace_id: str, conversation_id: str) -> list[Message]:
-        """What was said, oldest first."""
-        return await self._database.read(conversations.newest_messages, workspace_id, conversation_id)
-
-    async def pending_seq(self, workspace_id: str, conversation_id: str) -> int | None:
-        """The newest message that has no reply yet, if there is one."""
-        done, enqueued = await self._database.read(inbox.progress, workspace_id, conversation_id)
-        return enqueued if enqueued > done else None
-
-    async def forget(self, workspace_id: str, conversation_id: str) -> None:
-        """Show the model nothing from before now."""
-        await self._database.write(conversations.forget_context, workspace_id, conversation_id)
-
     # Shutdown.
 
     async def drain(self, grace_seconds: float) -> None:
@@ -430,16 +438,10 @@ class Conversations:
             task.cancel()
         if left:
             await asyncio.wait(left)
+        if self._shown:
+            await asyncio.wait(self._shown, timeout=SHOW_GRACE_SECONDS)
         self._closed = True
 
     @property
     def accepting(self) -> bool:
         return self._accepting
-
-
-def _split_at_last_reply(messages: list[Message]) -> tuple[list[Message], list[Message]]:
-    """What came before, and the messages that nothing was said to yet."""
-    answered = len(messages)
-    while answered and messages[answered - 1].author == "person":
-        answered -= 1
-    return messages[:answered], messages[answered:]

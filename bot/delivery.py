@@ -11,6 +11,7 @@ import contextlib
 import logging
 from typing import Protocol
 
+from bot.live import wait_for
 from storage import outbox
 from storage.database import Database, StorageUnavailable
 from storage.outbox import SendLease
@@ -22,6 +23,7 @@ MAX_ATTEMPTS = 8
 POLL_SECONDS = 0.5
 LOOK_AGAIN_SECONDS = 1.0
 MOST_AT_ONCE = 32
+GIVE_UP_MS = 6 * 3600 * 1000
 
 
 class NotNow(Exception):
@@ -66,16 +68,22 @@ class Delivery:
         self._post_seconds = lease_seconds * 2 / 3
         self._sending: set[asyncio.Task[None]] = set()
         self._draining = False
+        self._work_waits = asyncio.Event()
+
+    def look_for_work(self) -> None:
+        """Something was put into the outbox."""
+        self._work_waits.set()
 
     async def work(self) -> None:
         """Send until cancelled. Run it as one task."""
         while not self._draining:
+            self._work_waits.clear()
             with contextlib.suppress(StorageUnavailable):
                 for lease in await self._database.write(outbox.claim, None, self._worker, MOST_AT_ONCE, self._lease_ms):
                     task = asyncio.create_task(self._send_all(lease), name=f"send-{lease.conversation_id}")
                     self._sending.add(task)
                     task.add_done_callback(self._sending.discard)
-            await asyncio.sleep(POLL_SECONDS)
+            await wait_for(self._work_waits, POLL_SECONDS)
 
     async def drain(self) -> None:
         """Begin no more posts and wait for those that have begun: between posting and recording nothing is cut off."""
@@ -104,10 +112,11 @@ class Delivery:
         try:
             provider_id = await self._post_once(outgoing)
         except NotNow as error:
-            if outgoing.attempts < MAX_ATTEMPTS:
+            # A channel that is busy is no failure, however often it says so; only an answer that nobody waits for ends.
+            if outgoing.age_ms < GIVE_UP_MS:
                 await self._record(outgoing, "pending", error=str(error))
                 return max(error.retry_after, 0.001)
-            await self._record(outgoing, "failed", error=f"refused {outgoing.attempts} times")
+            await self._record(outgoing, "failed", error=f"refused {outgoing.attempts} times, the last: {error}")
         except Never as error:
             await self._record(outgoing, "failed", error=str(error))
         except Exception as error:  # Unknown, a time-out, or a fault of the adapter: it may have been posted

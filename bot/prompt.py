@@ -62,6 +62,14 @@ async def build_prompt(
     return best
 
 
+def split_at_last_reply(messages: list[Message]) -> tuple[list[Message], list[Message]]:
+    """What came before, and the messages that nothing was said to yet."""
+    answered = len(messages)
+    while answered and messages[answered - 1].author == "person":
+        answered -= 1
+    return messages[:answered], messages[answered:]
+
+
 def without_failures(history: Sequence[Message]) -> list[Message]:
     """The history without replies that failed or were refused, and without the messages they were to answer."""
     kept: list[Message] = []

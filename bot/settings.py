@@ -82,11 +82,17 @@ class Settings:
         "Key that signs visitors' cookies; servers that share a database share it too (default: kept in MYNA_DATA)",
         secret=True,
     )
+    encryption_keys: tuple[str, ...] = _setting(
+        (),
+        "Keys that others' secrets are encrypted with, such as Slack tokens; the first encrypts, all decrypt "
+        "(default: kept in MYNA_DATA)",
+        secret=True,
+    )
     title: str = _setting("Myna", "Name of the bot in the chat page")
     greeting: str = _setting("", "First words in an empty chat (default: a friendly line in the visitor's language)")
     system_prompt: str = _setting(
         "You are a helpful customer service assistant. Answer briefly, kindly and truthfully. "
-        "If you do not know something, say so.",
+        "Answer in the language you are written to. If you do not know something, say so.",
         "What the model is told before every conversation",
     )
     generator: Literal["local", "remote"] = _setting("local", "Where replies are made: in this process, or on a server")
@@ -106,6 +112,11 @@ class Settings:
     )
     slack_bot_token: str = _setting("", "Token of a Slack app, xoxb-...; with it Myna answers in Slack", secret=True)
     slack_signing_secret: str = _setting("", "What that app's requests are signed with", secret=True)
+    slack_app_token: str = _setting(
+        "", "Token for Socket Mode, xapp-...: Slack is reached from here, and need not reach this machine", secret=True
+    )
+    slack_client_id: str = _setting("", "Client id of a Slack app that several workspaces install at /slack/install")
+    slack_client_secret: str = _setting("", "That app's client secret", secret=True)
     slack_api_url: str = _setting("https://slack.com/api/", "Where Slack's API is; another one for proxies and tests")
     remote_url: tuple[str, ...] = _setting(
         (), "Base URL of an OpenAI-compatible server, like http://127.0.0.1:8000/v1; several of one model with commas",

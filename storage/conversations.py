@@ -58,11 +58,12 @@ def place(tx: Transaction, incoming: Incoming) -> tuple[str, str]:
     ).first()  # fmt: skip
     if known is not None:
         return known.id, known.person_id
-    person_id = _find_or_create_person(tx, incoming.channel, incoming.sender)
+    person_id = find_or_create_person(tx, incoming.channel, incoming.sender)
     return _find_or_create_conversation(tx, incoming, person_id), person_id
 
 
-def _find_or_create_person(tx: Transaction, channel: str, sender: Sender) -> str:
+def find_or_create_person(tx: Transaction, channel: str, sender: Sender) -> str:
+    """The id of the person whom a channel knows as `sender`."""
     known: str | None = tx.execute(_FIND_PERSON, channel=channel, external=sender.external_id).scalar()
     if known is not None:
         return known
@@ -92,7 +93,7 @@ def _shorten(text: str) -> str:
 _conversations = (
     sa.select(
         conversation.c.id, conversation.c.channel, conversation.c.external_id, conversation.c.title,
-        conversation_work.c.updated_at,
+        conversation_work.c.updated_at, conversation.c.left_at,
     )
     .join(conversation_work, conversation_work.c.conversation_id == conversation.c.id)
 )  # fmt: skip
@@ -198,6 +199,15 @@ def forget_context(tx: Transaction, conversation_id: str) -> None:
     """Keep what was said, but show the model nothing from before now."""
     last_seq = tx.execute(_LAST_SEQ, conversation=conversation_id).scalar() or 0
     tx.execute(_FORGET, conversation=conversation_id, from_seq=last_seq + 1)
+
+
+_LEAVE = scoped(sa.update(conversation).where(conversation.c.id == bindparam("conversation")).values(left_at=now_ms()))
+_REJOIN = scoped(sa.update(conversation).where(conversation.c.id == bindparam("conversation")).values(left_at=None))
+
+
+def set_left(tx: Transaction, conversation_id: str, *, left: bool) -> None:
+    """Whether the bot takes part in a thread of several people without being named."""
+    tx.execute(_LEAVE if left else _REJOIN, conversation=conversation_id)
 
 
 _EXPORT_PAGE = scoped(

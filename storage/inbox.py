@@ -15,7 +15,7 @@ from storage import outbox
 from storage.conversations import place
 from storage.schema import conversation_work, dead_letter, inbox, message, reply
 from storage.transaction import Rollback, Transaction, across_workspaces, now_ms, scoped
-from storage.values import Accepted, Conversation, Incoming, Lease, Reply, new_id, text_part
+from storage.values import Accepted, Conversation, Incoming, Lease, Part, Reply, new_id, text_part
 
 MAX_BURST_WAIT_MS = 4_000
 
@@ -160,6 +160,64 @@ def _set_aside_edited(tx: Transaction, conversation_id: str, replaced: str) -> N
     if seq is None:
         raise NoSuchMessage("the message to edit is not there any more")
     tx.execute(_SUPERSEDE, conversation=conversation_id, from_seq=seq, from_rank=0)
+
+
+_REVISED = scoped(
+    sa.select(message.c.id, message.c.seq, message.c.parts, message.c.edited_at).where(
+        message.c.conversation_id == bindparam("conversation"),
+        message.c.external_id == bindparam("external"),
+        message.c.author == "person",
+        _shown,
+    )
+)
+_REVISE = scoped(
+    sa.update(message)
+    .where(message.c.id == bindparam("which"))
+    .values(parts=bindparam("new_parts"), edited_at=bindparam("at", type_=sa.BigInteger))
+)
+_WITHDRAW = scoped(
+    sa.update(message)
+    .where(message.c.id == bindparam("which"))
+    .values(parts=bindparam("new_parts"), superseded_at=now_ms())
+)
+_SET_ASIDE = scoped(sa.update(message).where(message.c.id == bindparam("which")).values(superseded_at=now_ms()))
+_LOCK_WORK = scoped(
+    sa.update(conversation_work)
+    .where(work.conversation_id == bindparam("conversation"))
+    .values(updated_at=work.updated_at)
+    .returning(work.done_seq)
+)
+_ONLY_ANSWER = scoped(
+    sa.select(reply.c.message_id).where(
+        reply.c.conversation_id == bindparam("conversation"),
+        reply.c.first_seq == bindparam("at_seq"),
+        reply.c.last_seq == bindparam("at_seq"),
+    )
+)
+
+
+def revise(tx: Transaction, conversation_id: str, external_id: str, parts: tuple[Part, ...] | None, at_ms: int) -> bool:
+    """Put other words into a person's message, or withdraw it with None, and what answered it alone.
+
+    True if it is not answered yet: a reply that is under way is then fenced off and begun anew. An edit that is older
+    than the newest one, or says the same, changes nothing.
+    """
+    done_seq: int | None = tx.execute(_LOCK_WORK, conversation=conversation_id).scalar()
+    known = tx.execute(_REVISED, conversation=conversation_id, external=external_id).first()
+    if done_seq is None or known is None:
+        return False
+    if parts is None:
+        tx.execute(_WITHDRAW, which=known.id, new_parts=[])
+        if answer := tx.execute(_ONLY_ANSWER, conversation=conversation_id, at_seq=known.seq).scalar():
+            tx.execute(_SET_ASIDE, which=answer)
+    elif list(parts) == known.parts or at_ms <= (known.edited_at or 0):
+        return False
+    else:
+        tx.execute(_REVISE, which=known.id, new_parts=list(parts), at=at_ms)
+    if known.seq <= done_seq:
+        return False
+    tx.execute(_FENCE, conversation=conversation_id)
+    return True
 
 
 _claimable = (

@@ -105,7 +105,7 @@ _HEAD = scoped(
     sa.select(
         outbox.c.id, outbox.c.workspace_id, outbox.c.conversation_id, outbox.c.channel, outbox.c.reply_id,
         outbox.c.part, outbox.c.body, outbox.c.state, outbox.c.attempts,
-        conversation.c.external_id.label("conversation_key"),
+        conversation.c.external_id.label("conversation_key"), (now_ms() - outbox.c.created_at).label("age_ms"),
     )
     .join(conversation, conversation.c.id == outbox.c.conversation_id)
     .where(outbox.c.conversation_id == bindparam("conversation"), _open)
@@ -136,15 +136,26 @@ def intend(tx: Transaction, lease: SendLease, lease_ms: int) -> Outgoing | None:
 _RECORD = scoped(
     sa.update(outbox)
     .where(outbox.c.id == bindparam("post"), outbox.c.epoch == bindparam("at_epoch"), outbox.c.state == "sending")
-    .values(state=bindparam("new_state"), provider_id=bindparam("provider"), error=bindparam("problem"))
+    .values(
+        state=bindparam("new_state"),
+        provider_id=bindparam("provider"),
+        error=bindparam("problem"),
+        attempts=outbox.c.attempts - bindparam("undone", type_=sa.Integer),
+    )
 )
 
 
 def record(
     tx: Transaction, post: Outgoing, state: str, *, provider_id: str | None = None, error: str | None = None
 ) -> None:
-    """Write how a post ended: `sent`, `ambiguous`, `failed`, or back to `pending`. An older epoch changes nothing."""
-    tx.execute(_RECORD, post=post.id, at_epoch=post.epoch, new_state=state, provider=provider_id, problem=error)
+    """Write how a post ended: `sent`, `ambiguous`, `failed`, or back to `pending`, which does not count as an attempt.
+
+    An older epoch changes nothing.
+    """
+    undone = 1 if state == "pending" else 0
+    tx.execute(
+        _RECORD, post=post.id, at_epoch=post.epoch, new_state=state, provider=provider_id, problem=error, undone=undone
+    )
 
 
 def release(tx: Transaction, lease: SendLease, delay_ms: int = 0) -> None:

@@ -77,6 +77,8 @@ conversation = sa.Table(
     # Messages before this number are kept but no longer shown to the model ("/new").
     sa.Column("context_from_seq", sa.BigInteger, nullable=False, server_default="0"),
     _time("created_at"),
+    # Set while the bot has been told to leave a thread of several people; who names it brings it back.
+    _time("left_at", nullable=True),
     sa.UniqueConstraint("workspace_id", "channel", "external_id"),
 )
 
@@ -112,6 +114,8 @@ message = sa.Table(
     # Set when an edit or a retry put something else in its place; kept, but out of the model's sight.
     _time("superseded_at", nullable=True),
     _time("created_at"),
+    # When the person last changed it, by the channel's clock.
+    _time("edited_at", nullable=True),
     sa.UniqueConstraint("conversation_id", "seq", "rank"),
     sa.CheckConstraint("author IN ('person', 'bot', 'agent')", name="ck_message_author"),
 )
@@ -213,6 +217,77 @@ conversation_send = sa.Table(
     _time("lease_until", nullable=True),
     sa.Column("epoch", sa.BigInteger, nullable=False, server_default="0"),
     _time("retry_at"),
+)
+
+# The messages of a channel that show a reply, from before the first is made until the reply is complete in all of them.
+# What is still here after a crash is taken over by whoever shows the reply next, so that nothing stands there twice.
+shown_part = sa.Table(
+    "shown_part",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    _workspace(),
+    _conversation(index=True),
+    # No reference: while it is being streamed, the reply is not stored yet.
+    sa.Column("reply_id", sa.Text, nullable=False),
+    sa.Column("part", sa.Integer, nullable=False),
+    sa.Column("is_stream", sa.Boolean, nullable=False),
+    # Null until the channel has said how it names the message.
+    sa.Column("provider_id", sa.Text),
+    _time("created_at"),
+)
+
+# What people think of replies. The newest of a person and reply counts; what it took the place of is kept.
+vote = sa.Table(
+    "vote",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    _workspace(),
+    _conversation(index=True),
+    sa.Column("reply_id", sa.Text, sa.ForeignKey("message.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("person_id", sa.Text, sa.ForeignKey("person.id", ondelete="CASCADE"), nullable=False, index=True),
+    sa.Column("value", sa.SmallInteger, nullable=False),
+    sa.Column("reason", sa.Text),
+    sa.Column("better", sa.Text),
+    _time("created_at"),
+    _time("replaced_at", nullable=True),
+    sa.CheckConstraint("value IN (-1, 1)", name="ck_vote_value"),
+    sa.Index(
+        "ix_vote_current",
+        "reply_id",
+        "person_id",
+        unique=True,
+        sqlite_where=sa.text("replaced_at IS NULL"),
+        postgresql_where=sa.text("replaced_at IS NULL"),
+    ),
+)
+
+# Where the Slack app is installed: a team, or a whole organization. The tokens are encrypted.
+slack_installation = sa.Table(
+    "slack_installation",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    _workspace(),
+    # The organization's id where the app was installed for all of it, else the team's.
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("bot_user_id", sa.Text, nullable=False),
+    sa.Column("scopes", sa.Text, nullable=False),
+    sa.Column("bot_token", sa.Text, nullable=False),
+    sa.Column("refresh_token", sa.Text),
+    _time("expires_at", nullable=True),
+    # Until then one process is renewing the token; the others go on with the one there is.
+    _time("renewing_until", nullable=True),
+    _time("created_at"),
+    sa.UniqueConstraint("workspace_id", "tenant"),
+)
+
+# Installations that have been begun, each good for one return from Slack.
+slack_install_attempt = sa.Table(
+    "slack_install_attempt",
+    metadata,
+    sa.Column("state_sha256", sa.Text, primary_key=True),
+    _workspace(),
+    _time("expires_at"),
 )
 
 # What could not be answered after several tries, for an operator to look at.

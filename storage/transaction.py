@@ -33,6 +33,11 @@ class now_ms(FunctionElement[int]):
     inherit_cache = True
 
 
+@compiles(now_ms)
+def _now_ms_in_print(*_: Any, **__: Any) -> str:
+    return "now_ms()"  # SQLAlchemy prints a statement to find out what it reads from
+
+
 @compiles(now_ms, "sqlite")
 def _now_ms_sqlite(*_: Any, **__: Any) -> str:
     return "CAST((julianday('now') - 2440587.5) * 86400000.0 AS INTEGER)"

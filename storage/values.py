@@ -117,6 +117,7 @@ class Conversation:
     external_id: str
     title: str
     updated_at: int
+    left_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +141,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """One post to a channel that must be called. `attempts` counts this one."""
+    """One post to a channel that must be called. `attempts` counts this one, `age_ms` is since the reply was stored."""
 
     id: str
     workspace_id: str
@@ -153,3 +154,4 @@ class Outgoing:
     state: Literal["pending", "sending"]
     attempts: int
     epoch: int
+    age_ms: int = 0

@@ -1,6 +1,7 @@
-"""Slack's requests: checked, understood, stored, and only then answered with 200.
+"""Slack's requests over HTTP: checked, handed on, and answered with 200 only when what they say is stored.
 
-Knows: which events are for whom. Does not know: how replies are made; they go out through the outbox.
+Knows: signatures, bodies, status codes (docs.slack.dev/authentication/verifying-requests-from-slack). Does not know:
+what a request means.
 """
 
 from __future__ import annotations
@@ -8,48 +9,52 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import parse_qsl
 
 from aiohttp import web
 from slack_sdk.signature import SignatureVerifier
 
-from adapters.slack.client import SlackClient
-from adapters.slack.events import CHANNEL, Spoken, read_message
-from bot.conversation import Conversations
-from bot.errors import InvalidInput, NotAuthenticated, NotFound, TooLarge
+from adapters.slack.inbound import SlackInbound
+from bot.errors import InvalidInput, NotAuthenticated, TooLarge
 
 MAX_BODY_BYTES = 1024 * 1024
+MAX_FIELDS = 100
 
 
 class SlackApi:
-    """Handlers of one Slack workspace, whose conversations belong to a workspace of ours."""
+    """Handlers of one Slack app, wherever it is installed."""
 
-    def __init__(
-        self,
-        conversations: Conversations,
-        client: SlackClient,
-        signing_secret: str,
-        workspace_id: str,
-    ) -> None:
-        self._conversations = conversations
-        self._client = client
+    def __init__(self, inbound: SlackInbound, signing_secret: str) -> None:
+        self._inbound = inbound
         self._verifier = SignatureVerifier(signing_secret)
-        self._workspace_id = workspace_id
 
     def routes(self) -> list[web.RouteDef]:
-        return [web.post("/slack/events", self.events)]
+        return [
+            web.post("/slack/events", self.events),
+            web.post("/slack/commands", self.commands),
+            web.post("/slack/interactivity", self.interactivity),
+        ]
 
     async def events(self, request: web.Request) -> web.Response:
-        """200 once the message is stored, or if there is nothing to store; 503 has Slack send it again."""
-        body = await self._signed_body(request)
+        """200 once what the event says is stored, or if there is nothing to store; 503 has Slack send it again."""
+        body = _object(await self._signed(request))
         if body.get("type") == "url_verification":
             return web.json_response({"challenge": str(body.get("challenge", ""))})
         if body.get("type") == "event_callback":
-            spoken = read_message(body, (await self._client.identity()).user_id)
-            if spoken is not None and await self._is_for_us(spoken):
-                await self._conversations.accept(self._workspace_id, spoken.incoming)
+            await self._inbound.event(body)
         return web.Response()
 
-    async def _signed_body(self, request: web.Request) -> Mapping[str, Any]:
+    async def commands(self, request: web.Request) -> web.Response:
+        """`/myna ...`: the answer is shown to the person alone."""
+        return web.json_response(await self._inbound.command(_fields(await self._signed(request))))
+
+    async def interactivity(self, request: web.Request) -> web.Response:
+        """A button, or a form; a form that is not complete is answered with what is missing."""
+        payload = _fields(await self._signed(request)).get("payload", "")
+        answer = await self._inbound.interaction(_object(payload.encode()))
+        return web.Response() if answer is None else web.json_response(answer)
+
+    async def _signed(self, request: web.Request) -> bytes:
         content = await request.read()
         if len(content) > MAX_BODY_BYTES:
             raise TooLarge(f"The request is over {MAX_BODY_BYTES} bytes.", limit=MAX_BODY_BYTES)
@@ -58,13 +63,7 @@ class SlackApi:
                 "The request is not signed by Slack with our secret, or its time is more than five minutes off. Check "
                 "MYNA_SLACK_SIGNING_SECRET and this machine's clock."
             )
-        try:
-            body = json.loads(content)
-        except (ValueError, RecursionError) as error:
-            raise InvalidInput("The request is not JSON.") from error
-        if not isinstance(body, dict):
-            raise InvalidInput("The request is not a JSON object.")
-        return body
+        return content
 
     def _is_signed(self, request: web.Request, content: bytes) -> bool:
         try:
@@ -72,12 +71,19 @@ class SlackApi:
         except (TypeError, ValueError, OverflowError):  # it takes for granted what only Slack would send
             return False
 
-    async def _is_for_us(self, spoken: Spoken) -> bool:
-        """A thread that the bot takes part in needs no further mention."""
-        if spoken.is_addressed:
-            return True
-        try:
-            await self._conversations.find(self._workspace_id, CHANNEL, spoken.thread.key)
-        except NotFound:
-            return False
-        return True
+
+def _object(content: bytes) -> Mapping[str, Any]:
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput("The request is not JSON.") from error
+    if not isinstance(body, dict):
+        raise InvalidInput("The request is not a JSON object.")
+    return body
+
+
+def _fields(content: bytes) -> dict[str, str]:
+    try:
+        return dict(parse_qsl(content.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS))
+    except ValueError as error:
+        raise InvalidInput("The request is not a form.") from error

@@ -1,123 +1,146 @@
-"""Calls of Slack's Web API: who we are, posting a reply into its thread, and looking for one that may be there.
+"""Calls of Slack's Web API for one installation: what each answer means, and what has to wait.
 
-Knows: Slack's errors and limits (docs.slack.dev/apis/web-api/rate-limits). Does not know: what is said.
+Knows: Slack's errors and limits (docs.slack.dev/apis/web-api). Does not know: what is said, where tokens are kept.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
-from slack_sdk.errors import SlackApiError
+from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.web.async_client import AsyncWebClient
 
-from adapters.slack.events import CHANNEL, Thread
+from adapters.slack.limits import Limits
 from bot.delivery import Never, NotNow, Unknown
-from bot.errors import Unavailable
-from storage.values import Outgoing
 
 TIMEOUT_SECONDS = 8
-MAX_MARKDOWN = 12_000
-METADATA_TYPE = "myna_reply"
-PAGE = 200
+LOCALE_SECONDS = 3600.0
+MAX_LOCALES = 10_000
 # After these it is open whether Slack did what it was asked.
-_BROKEN = {"fatal_error", "internal_error", "request_timeout", "service_unavailable"}
+_BROKEN = {"fatal_error", "internal_error", "request_timeout", "service_unavailable", "team_added_to_org"}
+_LIMITED = {"ratelimited", "rate_limited", "message_limit_exceeded"}
+# The app is not there any more, or its token is not good for anything.
+GONE = {"token_revoked", "account_inactive", "invalid_auth", "not_authed", "app_uninstalled"}
+
+
+class Refused(Never):
+    """Slack answered with an error of this name, and has done nothing."""
+
+    def __init__(self, method: str, code: str) -> None:
+        super().__init__(f"Slack answered {method} with {code}")
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Which bot a token stands for."""
+    """Which bot a token stands for. `tenant` is the organization where all of it has the app, else the team."""
 
     user_id: str
-    team_id: str
+    tenant: str
 
 
 class SlackClient:
-    """One workspace's API. Nothing is tried again here: the outbox does, and knows what may have been posted."""
-
-    channel = CHANNEL
+    """One installation's API. Nothing is tried again here: who calls knows what may have happened."""
 
     def __init__(self, token: str, url: str) -> None:
         self.url = url
         self._web = AsyncWebClient(token=token, base_url=url, timeout=TIMEOUT_SECONDS, retry_handlers=[])
+        self._limits = Limits()
         self._identity: Identity | None = None
         self._asking = asyncio.Lock()
+        self._locales: dict[str, tuple[float, str]] = {}
+        self._has_sessions = True
 
-    async def identity(self) -> Identity:
-        """Asked for once. Raises `Unavailable`."""
-        async with self._asking:
-            if self._identity is None:
-                try:
-                    found = await self._web.auth_test()
-                except (SlackApiError, aiohttp.ClientError, TimeoutError) as error:
-                    raise Unavailable(f"Slack does not say who the bot is: {_reason(error)}.") from error
-                self._identity = Identity(found["user_id"], found["team_id"])
-        return self._identity
+    def set_token(self, token: str) -> None:
+        """Go on with another token of the same installation."""
+        self._web.token = token
 
-    async def post(self, outgoing: Outgoing) -> str:
-        """See `Poster.post`: the id is the message's time, which Slack names it by."""
-        thread = Thread.of_key(outgoing.conversation_key)
-        metadata = {"event_type": METADATA_TYPE, "event_payload": {"reply_id": outgoing.id}}
+    def wait_for(self, method: str, channel: str = "") -> float:
+        """0 if a call may be made now, which is then counted; else the seconds until one may."""
+        return self._limits.take(method, channel)
+
+    async def call(self, method: str, *, counted: bool = False, **arguments: Any) -> Mapping[str, Any]:
+        """Slack's answer to a method, named as slack_sdk does. `counted`: `wait_for` has been asked already.
+
+        Raises `NotNow` if nothing was done and it may be tried later, `Refused`, or `Unknown` if it may have been done.
+        """
+        channel = str(arguments.get("channel") or "")
+        if not counted and (seconds := self._limits.take(method, channel)):
+            raise NotNow(seconds)
         try:
-            posted = await self._web.chat_postMessage(
-                channel=thread.channel, thread_ts=thread.ts, metadata=metadata, **_content(outgoing.body["text"])
-            )
+            answer = await getattr(self._web, method)(**arguments)
         except SlackApiError as error:
-            raise _meaning_of(error) from error
+            raise self._meaning_of(error, method, channel) from error
         except aiohttp.ClientConnectorError as error:
             raise NotNow(2.0) from error
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise Unknown(f"no answer from Slack: {error!r}") from error
-        return str(posted["ts"])
+        except (aiohttp.ClientError, TimeoutError, SlackClientError, ValueError) as error:
+            raise Unknown(f"no answer from Slack to {method}: {error!r}") from error
+        return answer.data if isinstance(answer.data, Mapping) else {}
 
-    async def find(self, outgoing: Outgoing) -> str | None:
-        """See `Poster.find`: Slack keeps what was posted along with the message."""
-        thread, cursor = Thread.of_key(outgoing.conversation_key), None
-        while True:
-            try:
-                page = await self._web.conversations_replies(
-                    channel=thread.channel, ts=thread.ts, include_all_metadata=True, limit=PAGE, cursor=cursor
+    def _meaning_of(self, error: SlackApiError, method: str, channel: str) -> Exception:
+        response: Any = error.response
+        code = str(response.get("error") or f"status {response.status_code}")
+        if response.status_code == 429 or code in _LIMITED:
+            seconds = _retry_after(response.headers)
+            self._limits.close(method, channel, seconds)
+            return NotNow(seconds)
+        if code in _BROKEN or response.status_code >= 500:
+            return Unknown(f"Slack answered {method} with {code}")
+        return Refused(method, code)
+
+    async def identity(self) -> Identity:
+        """Asked for once. Raises as `call`."""
+        async with self._asking:
+            if self._identity is None:
+                found = await self.call("auth_test")
+                of_organization = found.get("is_enterprise_install") and found.get("enterprise_id")
+                self._identity = Identity(found["user_id"], str(of_organization or found["team_id"]))
+        return self._identity
+
+    async def locale_of(self, user_id: str) -> str | None:
+        """A person's language in Slack, like zh-CN; None if Slack does not say."""
+        known = self._locales.get(user_id)
+        if known is not None and known[0] > time.monotonic():
+            return known[1] or None
+        try:
+            user = (await self.call("users_info", user=user_id, include_locale=True)).get("user") or {}
+        except (NotNow, Never, Unknown):
+            user = {}
+        if len(self._locales) >= MAX_LOCALES:
+            self._locales.clear()
+        locale = str(user.get("locale") or "")
+        self._locales[user_id] = (time.monotonic() + LOCALE_SECONDS, locale)
+        return locale or None
+
+    async def set_status(self, channel: str, thread_ts: str, status: str, *, words: str = "", title: str = "") -> None:
+        """Show whether the bot works on an answer. It is shown as well as Slack lets us, and never in the way.
+
+        An app that is not declared an agent has no sessions; then `words` stand below the thread, "" to take them away.
+        """
+        try:
+            if self._has_sessions:
+                arguments: dict[str, Any] = {"title": title[:200]} if title else {}
+                await self.call(
+                    "agents_sessions_setStatus", channel_id=channel, thread_ts=thread_ts, status=status, **arguments
                 )
-            except (SlackApiError, aiohttp.ClientError, TimeoutError) as error:
-                raise Unknown(f"Slack does not show the thread: {_reason(error)}") from error
-            for message in page.get("messages") or ():
-                if _reply_id_of(message) == outgoing.id:
-                    return str(message["ts"])
-            cursor = (page.get("response_metadata") or {}).get("next_cursor")
-            if not cursor:
-                return None
+                return
+        except Refused as error:
+            self._has_sessions = error.code not in ("not_authorized", "unknown_method", "not_allowed_token_type")
+            if self._has_sessions:
+                return
+        except (NotNow, Unknown):
+            return
+        try:
+            await self.call("assistant_threads_setStatus", channel_id=channel, thread_ts=thread_ts, status=words)
+        except (NotNow, Never, Unknown):
+            return
 
 
-def _content(text: str) -> dict[str, Any]:
-    """Slack reads Markdown up to a length; what is longer is shown as it is written."""
-    return {"markdown_text": text} if len(text) <= MAX_MARKDOWN else {"text": text}
-
-
-def _reply_id_of(message: Mapping[str, Any]) -> str | None:
-    metadata = message.get("metadata") or {}
-    return (
-        (metadata.get("event_payload") or {}).get("reply_id") if metadata.get("event_type") == METADATA_TYPE else None
-    )
-
-
-def _meaning_of(error: SlackApiError) -> Exception:
-    code = error.response.get("error") or f"status {error.response.status_code}"
-    if error.response.status_code == 429 or code in ("ratelimited", "rate_limited"):
-        return NotNow(_retry_after(error))
-    if code in _BROKEN or error.response.status_code >= 500:
-        return Unknown(f"Slack answered {code}")
-    return Never(f"Slack answered {code}")
-
-
-def _retry_after(error: SlackApiError) -> float:
-    given = error.response.headers.get("Retry-After", "")
+def _retry_after(headers: Mapping[str, str]) -> float:
+    given = headers.get("Retry-After") or headers.get("retry-after") or ""
     return min(float(given), 300.0) if given.isascii() and given.isdigit() else 1.0
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, SlackApiError):
-        return str(error.response.get("error") or error.response.status_code)
-    return repr(error)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from storage.values import Incoming, Sender, text_part
+from storage.values import Incoming, Part, Sender, text_part
 
 CHANNEL = "slack"
 # Subtypes of what people say; all others tell what happened.
@@ -27,30 +27,79 @@ Event = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Thread:
-    """Where a conversation takes place. Ids of channels are unique in a workspace of Slack only."""
+    """Where a conversation takes place. Ids of channels are unique in a team of Slack, or in an organization, only."""
 
-    team: str
+    tenant: str
     channel: str
     ts: str
 
     @property
     def key(self) -> str:
-        return f"{self.team}/{self.channel}/{self.ts}"
+        return f"{self.tenant}/{self.channel}/{self.ts}"
+
+    @property
+    def is_direct(self) -> bool:
+        return self.channel.startswith("D")
 
     @classmethod
     def of_key(cls, key: str) -> Thread:
         """Raises `ValueError` for what `key` did not make."""
-        team, channel, ts = key.split("/")
-        return cls(team, channel, ts)
+        tenant, channel, ts = key.split("/")
+        return cls(tenant, channel, ts)
 
 
 @dataclass(frozen=True, slots=True)
 class Spoken:
-    """A person's message, to the bot itself or to a thread in which the bot may take part."""
+    """A person's message, to the bot itself or to a thread in which the bot may take part.
+
+    `command` is the one word said to the bot by name, if it was one word: that may be meant for Myna.
+    """
 
     incoming: Incoming
     thread: Thread
+    user: str
     is_addressed: bool
+    is_in_thread: bool
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A person put other words into what they had said, or took it back (`parts` is None)."""
+
+    thread: Thread
+    message_id: str
+    parts: tuple[Part, ...] | None
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A person pressed Stop in a thread; Slack has ended these streams."""
+
+    thread: Thread
+    streams: tuple[str, ...]
+
+
+def tenant_of(body: Event) -> str:
+    """Whose app is meant: the organization's id where all of it has the app, else the team's. "" if it is not said.
+
+    Events say it in `authorizations`: with channels that are shared, `team_id` may be another's. In commands all values
+    are text.
+    """
+    given = body.get("authorizations")
+    by = given[0] if isinstance(given, list) and given and isinstance(given[0], Mapping) else body
+    team = _id(by, "team_id") or _id(by, "team") or _id(body, "team_id")
+    if by.get("is_enterprise_install") in (True, "true"):
+        return _id(by, "enterprise_id") or _id(by, "enterprise") or team
+    return team
+
+
+def _id(body: Event, name: str) -> str:
+    """An id that is given as text, or in an object."""
+    value = body.get(name)
+    found = _text(value, "id") if isinstance(value, Mapping) else _text(body, name)
+    return found if _ID.fullmatch(found) else ""
 
 
 def read_message(body: Event, bot_user_id: str) -> Spoken | None:
@@ -58,27 +107,76 @@ def read_message(body: Event, bot_user_id: str) -> Spoken | None:
     event = body.get("event")
     if not isinstance(event, Mapping) or not _is_speech(event):
         return None
-    team = _text(body, "team_id")
+    tenant = tenant_of(body)
     user, channel, ts, text = (_text(event, name) for name in ("user", "channel", "ts", "text"))
     inside, mention = _text(event, "thread_ts"), f"<@{bot_user_id}>"
-    if user == bot_user_id or not all(_ID.fullmatch(one) for one in (team, user, channel, ts, inside or ts)):
+    if user == bot_user_id or not all(_ID.fullmatch(one) for one in (tenant, user, channel, ts, inside or ts)):
         return None
-    is_addressed = _is_direct(event) or mention in text or event["type"] == "app_mention"
+    is_named = mention in text or event["type"] == "app_mention"
+    is_addressed = is_named or _is_direct(event)
     said = _describe(to_plain(text.replace(mention, " ")), event)
     if not said or not (is_addressed or inside):
         return None
-    thread = Thread(team, channel, inside or ts)
+    thread = Thread(tenant, channel, inside or ts)
     incoming = Incoming(
         CHANNEL,
         thread.key,
-        Sender(f"{team}/{user}"),
+        Sender(f"{tenant}/{user}"),
         # A message comes as `message` and as `app_mention`, and again with other event ids: it is the same by its time.
-        dedupe_key=f"{CHANNEL}/{team}/{channel}/{ts}",
+        dedupe_key=f"{CHANNEL}/{tenant}/{channel}/{ts}",
         parts=(text_part(said),),
         external_id=ts,
         event_id=_text(body, "event_id") or None,
     )
-    return Spoken(incoming, thread, is_addressed)
+    command = said.lower() if is_named and len(said.split()) <= 2 else ""
+    return Spoken(incoming, thread, user, is_addressed, bool(inside), command)
+
+
+def read_change(body: Event, bot_user_id: str) -> Change | None:
+    """What a person changed or deleted; None for anything else, as when Slack shows a link's preview."""
+    event = body.get("event")
+    if not isinstance(event, Mapping) or event.get("type") != "message":
+        return None
+    tenant, channel, at = tenant_of(body), _text(event, "channel"), _text(event, "ts")
+    now, before = _object(event, "message"), _object(event, "previous_message")
+    if event.get("subtype") == "message_deleted":
+        ts, root, parts = _text(event, "deleted_ts"), _text(before, "thread_ts"), None
+    elif event.get("subtype") == "message_changed":
+        ts, root = _text(now, "ts"), _text(now, "thread_ts") or _text(before, "thread_ts")
+        at = _text(_object(now, "edited"), "ts") or at
+        said = _describe(to_plain(_text(now, "text").replace(f"<@{bot_user_id}>", " ")), now)
+        # A message that others have answered leaves a tombstone.
+        parts = None if now.get("subtype") == "tombstone" else (text_part(said),)
+        if parts is not None and (not said or now.get("bot_id") or _text(now, "text") == _text(before, "text")):
+            return None
+    else:
+        return None
+    if not all(_ID.fullmatch(one) for one in (tenant, channel, ts, root or ts)):
+        return None
+    return Change(Thread(tenant, channel, root or ts), ts, parts, _milliseconds(at))
+
+
+def read_stop(body: Event) -> Stop | None:
+    """See https://docs.slack.dev/reference/events/agent_session_stopped."""
+    event = _object(body, "event")
+    tenant, channel, ts = tenant_of(body), _text(event, "channel"), _text(event, "thread_ts")
+    if event.get("type") != "agent_session_stopped" or not all(_ID.fullmatch(one) for one in (tenant, channel, ts)):
+        return None
+    streams = event.get("streaming_message_ts")
+    return Stop(
+        Thread(tenant, channel, ts),
+        tuple(one for one in streams if isinstance(one, str)) if isinstance(streams, list) else (),
+    )
+
+
+def _milliseconds(ts: str) -> int:
+    """A time of Slack's, in seconds with a fraction; 0 if it is none."""
+    return round(float(ts) * 1000) if re.fullmatch(r"\d{1,12}(\.\d{1,6})?", ts, re.ASCII) else 0
+
+
+def _object(event: Event, name: str) -> Event:
+    value = event.get(name)
+    return value if isinstance(value, Mapping) else {}
 
 
 def _is_speech(event: Event) -> bool:

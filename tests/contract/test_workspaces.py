@@ -9,19 +9,22 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 import storage
-from storage import api_keys, conversations, inbox, outbox
+from storage import api_keys, conversations, inbox, outbox, shown_parts, slack_installs, votes
 from storage.engines import postgresql_engine, sqlite_engine
 from storage.outbox import SendLease
 from storage.schema import metadata, workspace
+from storage.shown_parts import ShownPart
+from storage.slack_installs import StoredInstallation
 from storage.transaction import Rollback, Transaction
 from storage.values import Conversation, Incoming, Lease, Message, Outgoing, Reply, Sender, text_part
+from storage.votes import RatedReply, Vote
 
 MINE, THEIRS = "alpha", "beta"
 DAY = 20_000
@@ -42,6 +45,10 @@ def usage(key_id: str) -> api_keys.Usage:
     return api_keys.Usage(key_id, "chat", "fake", None, 10, 5, 20, 90, "stop")
 
 
+def installation(number: int, tenant: str = "T1") -> StoredInstallation:
+    return StoredInstallation(f"{number:032x}", tenant, "Shop", "U0BOT", "chat:write", "sealed", "sealed, too", 7)
+
+
 def answer(last_seq: int, state: Any = "answered") -> Reply:
     return Reply(state, f"answer to {last_seq}", last_seq, "fake")
 
@@ -57,6 +64,10 @@ class World:
     reply: Message
     key_id: str
     key_digest: str
+    part: ShownPart
+    rated: RatedReply
+    installed: StoredInstallation
+    state: str
 
 
 @dataclass(frozen=True)
@@ -113,6 +124,22 @@ CASES: dict[str, Case] = {
         None,
     ),
     name_of(conversations.export_page): Case([lambda tx, w: conversations.export_page(tx, "", 0, None)]),
+    name_of(conversations.find_or_create_person): Case(
+        [lambda tx, w: conversations.find_or_create_person(tx, CHANNEL, Sender("visitor-3"))]
+    ),
+    name_of(conversations.set_left): Case(
+        [lambda tx, w: conversations.set_left(tx, w.conversation.id, left=True)],
+        lambda tx, w: conversations.set_left(tx, w.conversation.id, left=True),
+        None,
+    ),
+    name_of(inbox.revise): Case(
+        [
+            lambda tx, w: inbox.revise(tx, w.conversation.id, "m2", (text_part("other words"),), 5),
+            lambda tx, w: inbox.revise(tx, w.conversation.id, "m1", None, 6),
+        ],
+        lambda tx, w: inbox.revise(tx, w.conversation.id, "m2", (text_part("other words"),), 5),
+        False,
+    ),
     name_of(inbox.accept): Case(
         [
             lambda tx, w: inbox.accept(tx, incoming(3)),
@@ -187,6 +214,83 @@ CASES |= {
     ),
     name_of(api_keys.usage_page): Case([lambda tx, w: api_keys.usage_page(tx, "", 0)]),
 }
+CASES |= {
+    name_of(shown_parts.asker): Case(
+        [lambda tx, w: shown_parts.asker(tx, w.conversation.id)],
+        lambda tx, w: shown_parts.asker(tx, w.conversation.id),
+        None,
+    ),
+    name_of(shown_parts.take_over): Case(
+        [lambda tx, w: shown_parts.take_over(tx, w.conversation.id, "a newer reply")],
+        lambda tx, w: shown_parts.take_over(tx, w.conversation.id, "a newer reply"),
+        [],
+    ),
+    # Whoever shows a reply has its lease, or its post, and has these from there.
+    name_of(shown_parts.begin): Case(
+        [lambda tx, w: shown_parts.begin(tx, w.conversation.id, w.part.reply_id, 1, is_stream=False)]
+    ),
+    name_of(shown_parts.name): Case(
+        [lambda tx, w: shown_parts.name(tx, w.part, "17.1")], lambda tx, w: shown_parts.name(tx, w.part, "17.1"), None
+    ),
+    name_of(shown_parts.drop): Case(
+        [lambda tx, w: shown_parts.drop(tx, w.part)], lambda tx, w: shown_parts.drop(tx, w.part), False
+    ),
+    name_of(shown_parts.settle): Case(
+        [lambda tx, w: shown_parts.settle(tx, w.conversation.id, w.part.reply_id)],
+        lambda tx, w: shown_parts.settle(tx, w.conversation.id, w.part.reply_id),
+        None,
+    ),
+    name_of(votes.find_reply): Case(
+        [lambda tx, w: votes.find_reply(tx, CHANNEL, w.reply.id)],
+        lambda tx, w: votes.find_reply(tx, CHANNEL, w.reply.id),
+        None,
+    ),
+    name_of(votes.last_reply): Case(
+        [lambda tx, w: votes.last_reply(tx, CHANNEL, w.conversation.id)],
+        lambda tx, w: votes.last_reply(tx, CHANNEL, w.conversation.id),
+        None,
+    ),
+    name_of(votes.cast): Case(
+        [lambda tx, w: votes.cast(tx, w.rated, CHANNEL, Sender(PERSON), Vote(-1, "no", "better"))],
+        lambda tx, w: votes.cast(tx, w.rated, CHANNEL, Sender(PERSON), Vote(-1)),
+        False,
+    ),
+    name_of(votes.votes_on): Case(
+        [lambda tx, w: votes.votes_on(tx, w.reply.id)], lambda tx, w: votes.votes_on(tx, w.reply.id), []
+    ),
+    name_of(slack_installs.save): Case(
+        [
+            lambda tx, w: slack_installs.save(tx, installation(8, "T2")),
+            lambda tx, w: slack_installs.save(tx, installation(9)),
+        ]
+    ),
+    name_of(slack_installs.find): Case([lambda tx, w: slack_installs.find(tx, "T1")]),
+    name_of(slack_installs.list_all): Case([lambda tx, w: slack_installs.list_all(tx)]),
+    name_of(slack_installs.remove): Case([lambda tx, w: slack_installs.remove(tx, "T1")]),
+    name_of(slack_installs.claim_renewal): Case(
+        [lambda tx, w: slack_installs.claim_renewal(tx, w.installed.id, LEASE_MS)],
+        lambda tx, w: slack_installs.claim_renewal(tx, w.installed.id, LEASE_MS),
+        None,
+    ),
+    name_of(slack_installs.renewed): Case(
+        [lambda tx, w: slack_installs.renewed(tx, w.installed.id, "new", "new", LEASE_MS)],
+        lambda tx, w: slack_installs.renewed(tx, w.installed.id, "new", "new", LEASE_MS),
+        None,
+    ),
+    name_of(slack_installs.set_tokens): Case(
+        [lambda tx, w: slack_installs.set_tokens(tx, w.installed, replace(w.installed, bot_token="new"))],
+        lambda tx, w: slack_installs.set_tokens(tx, w.installed, replace(w.installed, bot_token="new")),
+        None,
+    ),
+    name_of(slack_installs.begin_attempt): Case(
+        [lambda tx, w: slack_installs.begin_attempt(tx, "hash of another state", LEASE_MS)]
+    ),
+    name_of(slack_installs.take_attempt): Case(
+        [lambda tx, w: slack_installs.take_attempt(tx, w.state)],
+        lambda tx, w: slack_installs.take_attempt(tx, w.state),
+        False,
+    ),
+}
 # These serve the installation: a worker claims and keeps work of all workspaces, and each piece of it names its own.
 ACROSS = {
     "inbox.claim", "inbox.heartbeat", "inbox.free_all_leases",
@@ -246,11 +350,20 @@ def worlds(engine: sa.Engine) -> dict[str, World]:
     for name in (MINE, THEIRS):
         key_id = run(engine, name, api_keys.create_key, "a", f"hash of {name}", "myna_a", None, None)
         run(engine, name, api_keys.record_usage, usage(key_id), DAY)
+        run(engine, name, slack_installs.begin_attempt, f"hash of a state of {name}", LEASE_MS)
+    for number, name in enumerate((MINE, THEIRS), 1):
+        run(engine, name, slack_installs.save, installation(number))
     return {name: build_world(engine, name, leases[name], send_leases[name]) for name in (MINE, THEIRS)}
 
 
 def build_world(engine: sa.Engine, name: str, lease: Lease, send_lease: SendLease) -> World:
+    rated = run(engine, name, votes.last_reply, CHANNEL, lease.conversation_id)
+    run(engine, name, votes.cast, rated, CHANNEL, Sender(PERSON), Vote(1))
     return World(
+        part=run(engine, name, shown_parts.begin, lease.conversation_id, lease.reply_id, 0, True),
+        rated=rated,
+        installed=run(engine, name, slack_installs.find, "T1"),
+        state=f"hash of a state of {name}",
         conversation=run(engine, name, conversations.find_conversation, CHANNEL, KEY),
         lease=lease,
         send_lease=send_lease,

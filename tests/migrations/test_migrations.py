@@ -69,7 +69,9 @@ def value_for(column: sa.Column[Any]) -> Any:
         return chosen
     if isinstance(column.type, sa.JSON):
         return [{"type": "text", "text": "ü 你好"}]
-    return {sa.Text: f"a {column.name}", sa.BigInteger: NOW, sa.Integer: 7, sa.SmallInteger: 1}[type(column.type)]
+    return {sa.Text: f"a {column.name}", sa.BigInteger: NOW, sa.Integer: 7, sa.SmallInteger: 1, sa.Boolean: True}[
+        type(column.type)
+    ]
 
 
 def fill_every_table(connection: sa.Connection) -> None:
@@ -88,7 +90,7 @@ def fill_every_table(connection: sa.Connection) -> None:
 def all_rows(connection: sa.Connection, inspector: sa.Inspector | None = None) -> dict[str, list[dict[str, Any]]]:
     there = (inspector or sa.inspect(connection)).get_table_names()
     return {
-        name: [dict(row._mapping) for row in connection.execute(table.select())]
+        name: [dict(row._mapping) for row in connection.execute(sa.select(sa.literal_column("*")).select_from(table))]
         for name, table in metadata.tables.items()
         if name in there
     }

@@ -90,8 +90,18 @@ async def test_a_channel_that_is_busy_is_asked_again(agent: Agent, channel: Chan
     channel.troubles.extend([(NotNow(0.01), False)] * 3)
     await say(agent, "first")
     await say(agent, "second")
-    assert await outcomes(agent, 2) == [("sent", 4), ("sent", 1)]
+    assert await outcomes(agent, 2) == [("sent", 1), ("sent", 1)], "being busy counts as no attempt"
     assert channel.posted == ["first", "second"]
+
+
+async def test_a_channel_that_is_busy_for_too_long_is_given_up(
+    agent: Agent, channel: Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bot.delivery.GIVE_UP_MS", 100)
+    channel.troubles.extend([(NotNow(0.05), False)] * 100)
+    await say(agent, "first")
+    assert [state for state, _ in await outcomes(agent, 1)] == ["failed"]
+    assert channel.posted == []
 
 
 async def test_what_a_channel_will_never_take_holds_up_nothing(agent: Agent, channel: Channel) -> None:

@@ -32,7 +32,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "bot.live": ("storage.values",),
     "bot.prompt": ("storage.values", "bot.generator", "bot.errors"),
     "bot.export": ("storage",),
-    "bot.delivery": ("storage",),
+    "bot.memory": ("storage", "bot.errors"),
+    "bot.feedback": ("storage", "bot.errors"),
+    "bot.vault": ("bot.errors",),
+    "bot.delivery": ("storage", "bot.live"),
     "bot.openai_wire": ("bot.generator", "bot.errors"),
     "bot.remote": ("bot.openai_wire", "bot.generator", "bot.sampling", "bot.errors"),
     "bot.api_access": ("storage", "bot.errors"),
@@ -43,11 +46,14 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "bot.engine": ("bot.engine", "bot.generator", "bot.sampling", "bot.errors"),
     "bot.conversation": (
-        *("storage", "bot.prompt", "bot.generator", "bot.live"),
+        *("storage", "bot.prompt", "bot.generator", "bot.live", "bot.memory"),
         *("bot.metrics", "bot.notices", "bot.errors"),
     ),
     "adapters.web": ("adapters.web",),
-    "adapters.slack": ("adapters.slack", "bot.delivery", "storage.values"),
+    "adapters.slack": (
+        *("adapters.slack", "bot.delivery", "bot.feedback", "bot.vault", "storage.values"),
+        *("storage.database", "storage.shown_parts", "storage.slack_installs"),
+    ),
     "adapters.openai_api": ("adapters", "bot.api_access", "bot.completions", "bot.generator"),
     "adapters.openai_parsing": ("bot.completions", "bot.generator"),
     "adapters.openai_answers": ("bot.generator",),
@@ -56,7 +62,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("storage.values", "storage.database.StorageUnavailable"),
     ),
     "bot.app": ("adapters", "bot", "storage"),
-    "bot.cli": ("adapters.console", "bot", "storage"),
+    "bot.cli": ("adapters.console", "adapters.slack", "bot", "storage"),
 }
 # What opens connections and runs statements on them; all else in `storage` has a transaction.
 BELOW_THE_DOOR = {"storage.transaction", "storage.engines", "storage.migrate"}

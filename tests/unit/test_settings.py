@@ -196,7 +196,8 @@ def test_every_setting_is_described() -> None:
     assert all(row.help and not row.help.endswith(".") for row in rows), "a line of a table"
     assert {row.name for row in rows if row.secret} == {
         *("MYNA_DATABASE_URL", "MYNA_SECRET", "MYNA_REMOTE_KEY"),
-        *("MYNA_SLACK_BOT_TOKEN", "MYNA_SLACK_SIGNING_SECRET"),
+        *("MYNA_SLACK_BOT_TOKEN", "MYNA_SLACK_SIGNING_SECRET", "MYNA_SLACK_APP_TOKEN", "MYNA_SLACK_CLIENT_SECRET"),
+        "MYNA_ENCRYPTION_KEYS",
     }
     assert {row.type for row in rows} <= {"text", "number", "folder", "list"} | {
         "local / remote", "auto / cpu / cuda", "on / off", "debug / info / warning / error"

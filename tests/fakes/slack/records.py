@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 TOKEN = "xoxb-of-the-tests"
 APP_TOKEN = "xapp-of-the-tests"
+CONFIG_TOKEN = "xoxe.xoxp-of-the-tests"
 SECRET = "a signing secret of the tests"
 CLIENT_ID = "1111.2222"
 CLIENT_SECRET = "a client secret of the tests"

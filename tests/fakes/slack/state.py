@@ -68,6 +68,7 @@ class State:
         self.url = ""
         self.bot_url = ""
         self.app_id = APP
+        self.manifest: Json = {}
         self.clock = Clock()
         self.teams: dict[str, Team] = {}
         self.users: dict[str, User] = {}

@@ -18,7 +18,7 @@ from aiohttp import web
 from tests.fakes.slack import agents, messages, views
 from tests.fakes.slack.calls import Asked, SlackError
 from tests.fakes.slack.oauth import OAuth
-from tests.fakes.slack.records import APP_TOKEN, Call, Installation, Json
+from tests.fakes.slack.records import APP_TOKEN, CONFIG_TOKEN, Call, Installation, Json
 from tests.fakes.slack.socket_mode import Sockets
 from tests.fakes.slack.state import State
 
@@ -61,7 +61,14 @@ def auth_revoke(asked: Asked) -> Json:
     return {"revoked": True}
 
 
+def bot_info(asked: Asked) -> Json:
+    if asked.text("bot") != asked.by.bot_id:
+        raise SlackError("bot_not_found")
+    return {"bot": {"id": asked.by.bot_id, "app_id": asked.slack.app_id, "user_id": asked.by.bot_user_id}}
+
+
 METHODS = {
+    "bots.info": Method(bot_info, ("users:read",)),
     "auth.test": Method(auth_test, per_minute=600),
     "auth.revoke": Method(auth_revoke),
     "chat.postMessage": Method(messages.post_message, WRITE, per_minute=600),
@@ -126,6 +133,8 @@ class WebApi:
         if method == "apps.connections.open":
             _check_app_token(token)
             return _answer({"ok": True, "url": self._sockets.new_address()})
+        if method == "apps.manifest.export":
+            return _answer({"ok": True, "manifest": self._export_manifest(given, token)})
         if method not in METHODS:
             raise SlackError("unknown_method", req_method=method)
         by = self._check_token(token)
@@ -148,6 +157,13 @@ class WebApi:
         if by.expires_at is not None and self._slack.clock.now() >= by.expires_at:
             raise SlackError("token_expired")
         return by
+
+    def _export_manifest(self, given: Json, token: str) -> Json:
+        if token != CONFIG_TOKEN:
+            raise SlackError("invalid_auth")
+        if given.get("app_id") != self._slack.app_id:
+            raise SlackError("invalid_app_id")
+        return self._slack.manifest
 
     # --- limits ---
 

@@ -1,0 +1,129 @@
+"""The Slack channel put together: out of its settings, the parts that work with each other.
+
+Knows: which settings belong together, and what each way of connecting needs. Does not know: how anything is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from adapters.slack.api import SlackApi
+from adapters.slack.client import Identity, SlackClient
+from adapters.slack.inbound import SlackInbound
+from adapters.slack.installations import App, Installations, OneInstallation, StoredInstallations
+from adapters.slack.oauth import SlackOAuth
+from adapters.slack.replies import Replies
+from adapters.slack.socket_mode import SlackSockets
+from bot.conversation import Conversations
+from bot.delivery import Never, NotNow, Unknown
+from bot.errors import MynaError
+from bot.feedback import Feedback
+from bot.vault import Vault
+from storage.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class SlackConfig:
+    """How Myna is connected to Slack: one workspace by its token, or many by the app's client id and secret."""
+
+    bot_token: str = ""
+    signing_secret: str = ""
+    app_token: str = ""
+    client_id: str = ""
+    client_secret: str = ""
+    api_url: str = "https://slack.com/api/"
+    public_url: str = ""
+
+    @property
+    def is_used(self) -> bool:
+        return any((self.bot_token, self.signing_secret, self.app_token, self.client_id, self.client_secret))
+
+    @property
+    def takes_many_workspaces(self) -> bool:
+        return bool(self.client_id)
+
+    def check(self) -> None:
+        """Raises `MynaError` that says which settings are missing or do not go together."""
+        if bool(self.client_id) != bool(self.client_secret):
+            raise MynaError("Slack needs both MYNA_SLACK_CLIENT_ID and MYNA_SLACK_CLIENT_SECRET, or neither.")
+        if self.bot_token and self.client_id:
+            raise MynaError(
+                "MYNA_SLACK_BOT_TOKEN is for one workspace, MYNA_SLACK_CLIENT_ID for several that install the app at "
+                "/slack/install. Set one of them."
+            )
+        if not self.bot_token and not self.client_id:
+            raise MynaError(
+                "Slack needs MYNA_SLACK_BOT_TOKEN, too. `myna slack doctor` says where everything is found."
+            )
+        if self.app_token and self.client_id:
+            raise MynaError("MYNA_SLACK_APP_TOKEN (Socket Mode) serves one workspace, with MYNA_SLACK_BOT_TOKEN.")
+        if not self.signing_secret and not self.app_token:
+            raise MynaError(
+                "Slack needs both a token and a way to reach Myna: MYNA_SLACK_SIGNING_SECRET for requests over HTTP, "
+                "or MYNA_SLACK_APP_TOKEN for Socket Mode."
+            )
+
+
+class SlackChannel:
+    """Everything of Slack in a running agent. `replies` is there before conversations are, the rest after."""
+
+    def __init__(self, config: SlackConfig, database: Database, vault: Vault, workspace_id: str) -> None:
+        config.check()
+        self._config = config
+        self._database = database
+        self._workspace_id = workspace_id
+        self._app = App(config.client_id, config.client_secret, config.api_url)
+        self._one = SlackClient(config.bot_token, config.api_url) if config.bot_token else None
+        self._many = StoredInstallations(database, vault, workspace_id, self._app)
+        installations: Installations = OneInstallation(self._one) if self._one else self._many
+        self._installations = installations
+        self.replies = Replies(database, installations)
+        self._inbound: SlackInbound | None = None
+
+    def serve(self, conversations: Conversations, feedback: Feedback) -> None:
+        """Take what comes in from now on, and show replies while they are made."""
+        self._inbound = SlackInbound(conversations, self._installations, self.replies, feedback, self._workspace_id)
+        conversations.show_with(self.replies.channel, self.replies.show)
+
+    @property
+    def inbound(self) -> SlackInbound:
+        if self._inbound is None:
+            raise RuntimeError("call serve() first")
+        return self._inbound
+
+    def routes(self) -> list[web.RouteDef]:
+        """What is served over HTTP; nothing of it with Socket Mode alone."""
+        routes = SlackApi(self.inbound, self._config.signing_secret).routes() if self._config.signing_secret else []
+        if self._config.takes_many_workspaces:
+            oauth = SlackOAuth(
+                self._many, self._database, self._workspace_id, self._app, self._config.public_url.rstrip("/")
+            )
+            routes += oauth.routes()
+        return routes
+
+    async def work(self) -> None:
+        """Hold sockets to Slack open, if that is how it reaches us, until cancelled."""
+        if self._config.app_token:
+            await SlackSockets(self.inbound, self._config.app_token, self._config.api_url).work()
+
+    async def close(self) -> None:
+        """Let what is being told to Slack be said."""
+        if self._inbound is not None:
+            await self._inbound.close()
+
+    async def greet(self, say: Callable[[str], None]) -> None:
+        """Tell whether Slack knows us. If it does not, it is asked again with the first event."""
+        if self._one is None:
+            count = len(await self._many.list_all())
+            say(f"The Slack app is installed in {count} workspace{'' if count == 1 else 's'}; more at /slack/install.")
+            return
+        way = "over sockets" if self._config.app_token else "at /slack/events"
+        try:
+            identity: Identity = await self._one.identity()
+        except (NotNow, Never, Unknown) as error:
+            say(f"Slack does not say who the bot is: {error}. Run `myna slack doctor`.")
+        else:
+            say(f"Slack knows Myna as {identity.user_id} in {identity.tenant}; its events are taken {way}.")

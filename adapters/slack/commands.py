@@ -1,0 +1,104 @@
+"""What people can tell Myna itself in Slack: by `/myna ...`, or by naming the bot and one word.
+
+Knows: the commands and what each does to a conversation. Does not know: how answers are shown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from adapters.slack import words
+from adapters.slack.events import CHANNEL, Thread
+from bot.conversation import Conversations
+from bot.errors import NotFound
+from bot.feedback import Feedback
+from storage.values import Conversation
+
+Command = Literal["help", "new", "feedback", "leave"]
+SLASH = "/myna"
+_NAMES: dict[str, Command] = {
+    "help": "help", "帮助": "help",
+    "new": "new", "新对话": "new",
+    "feedback": "feedback", "反馈": "feedback",
+    "leave": "leave", "leave thread": "leave", "离开": "leave",
+}  # fmt: skip
+
+
+def command_of(text: str) -> Command | None:
+    """The command that a text is, if it is one and nothing else."""
+    return _NAMES.get(" ".join(text.lower().split()))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a command was given and by whom. A slash command does not say in which thread."""
+
+    tenant: str
+    channel: str
+    user: str
+    locale: str | None
+    thread: Thread | None = None
+
+
+class Commands:
+    """Carries commands out. Each gives a message for the person alone."""
+
+    def __init__(self, conversations: Conversations, feedback: Feedback, workspace_id: str) -> None:
+        self._conversations = conversations
+        self._feedback = feedback
+        self._workspace_id = workspace_id
+
+    async def run(self, text: str, place: Place) -> dict[str, Any]:
+        """The answer to a command, help for one that there is not."""
+        command = command_of(text or "help")
+        if command == "new":
+            return await self._new(place)
+        if command == "feedback":
+            return await self._ask_for_feedback(place)
+        if command == "leave":
+            return await self._leave(place)
+        known = words.say("help", place.locale, command=SLASH)
+        if command == "help":
+            return {"text": known}
+        return {"text": words.say("unknown", place.locale, command=text[:80].replace("`", "'")) + "\n\n" + known}
+
+    async def _new(self, place: Place) -> dict[str, Any]:
+        known = await self._conversation(place)
+        if known is None:
+            return {"text": words.say("no_conversation", place.locale)}
+        await self._conversations.forget(self._workspace_id, known.id)
+        if place.thread is not None:
+            return {"text": words.say("forgot", place.locale)}
+        return {"text": words.say("forgot_which", place.locale, title=known.title)}
+
+    async def _ask_for_feedback(self, place: Place) -> dict[str, Any]:
+        known = await self._conversation(place)
+        if known is None:
+            return {"text": words.say("no_conversation", place.locale)}
+        try:
+            reply = await self._feedback.last_reply(CHANNEL, known.id)
+        except NotFound:
+            return {"text": words.say("no_reply", place.locale)}
+        return words.ask_for_feedback(reply.id, place.locale)
+
+    async def _leave(self, place: Place) -> dict[str, Any]:
+        if place.thread is None:
+            return {"text": words.say("only_in_thread", place.locale)}
+        if place.thread.is_direct:
+            return {"text": words.say("left_direct", place.locale)}
+        known = await self._conversation(place)
+        if known is not None:
+            await self._conversations.set_left(self._workspace_id, known.id, left=True)
+        return {"text": words.say("left", place.locale)}
+
+    async def _conversation(self, place: Place) -> Conversation | None:
+        """That of the thread, else the one that the person began here and that was used last."""
+        if place.thread is not None:
+            try:
+                return await self._conversations.find(self._workspace_id, CHANNEL, place.thread.key)
+            except NotFound:
+                return None
+        begun = await self._conversations.list_of(self._workspace_id, CHANNEL, f"{place.tenant}/{place.user}")
+        here = f"{place.tenant}/{place.channel}/"
+        return next((one for one in begun if one.external_id.startswith(here)), None)

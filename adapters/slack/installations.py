@@ -1,0 +1,180 @@
+"""Where the app is installed, and a client for each place: a team's, or a whole organization's.
+
+Knows: tokens at rest, renewing them before they run out (docs.slack.dev/authentication/using-token-rotation), what
+becomes of them when the app is removed. Does not know: how an installation came about.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from adapters.slack.client import Identity, Refused, SlackClient
+from bot.delivery import NotNow, Unknown
+from bot.vault import Vault
+from storage import slack_installs
+from storage.database import Database
+from storage.slack_installs import StoredInstallation
+from storage.values import new_id
+
+log = logging.getLogger("myna.slack")
+
+RENEW_BEFORE_MS = 2 * 3600 * 1000
+RENEWAL_LEASE_MS = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """The Slack app, as api.slack.com knows it."""
+
+    client_id: str
+    client_secret: str
+    api_url: str
+
+
+class Installations(Protocol):
+    """Finds the client for a tenant: a team, or an organization where all of it has the app."""
+
+    async def client(self, tenant: str) -> SlackClient | None:
+        """None if the app is not installed there. Raises as `SlackClient.call`."""
+        ...
+
+    async def bot_user(self, tenant: str) -> str | None:
+        """The bot's user id there, None if the app is not installed there. Raises as `SlackClient.call`."""
+        ...
+
+    async def remove(self, tenant: str) -> None:
+        """The app was removed there."""
+        ...
+
+
+class OneInstallation:
+    """The one workspace whose token is in the settings."""
+
+    def __init__(self, client: SlackClient) -> None:
+        self._client = client
+
+    async def client(self, tenant: str) -> SlackClient | None:
+        return self._client if (await self._client.identity()).tenant == tenant else None
+
+    async def bot_user(self, tenant: str) -> str | None:
+        identity = await self._client.identity()
+        return identity.user_id if identity.tenant == tenant else None
+
+    async def remove(self, tenant: str) -> None:
+        log.error("the Slack app was removed from %s; install it again and set the new MYNA_SLACK_BOT_TOKEN", tenant)
+
+
+class StoredInstallations:
+    """Workspaces that installed the app through our page. Their tokens are in the database, encrypted."""
+
+    def __init__(self, database: Database, vault: Vault, workspace_id: str, app: App) -> None:
+        self._database = database
+        self._vault = vault
+        self._workspace_id = workspace_id
+        self._app = app
+        self._clients: dict[str, tuple[StoredInstallation, SlackClient]] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    async def client(self, tenant: str) -> SlackClient | None:
+        async with self._locks.setdefault(tenant, asyncio.Lock()):
+            stored = await self._database.read(slack_installs.find, self._workspace_id, tenant)
+            if stored is None:
+                self._clients.pop(tenant, None)
+                del self._locks[tenant]
+                return None
+            known = self._clients.get(tenant)
+            if known is None or known[0].bot_token != stored.bot_token:
+                client = known[1] if known else SlackClient("", self._app.api_url)
+                client.set_token(await self.token_of(stored))
+                self._clients[tenant] = known = stored, client
+            if stored.refresh_token and stored.expires_at and stored.expires_at < _now_ms() + RENEW_BEFORE_MS:
+                await self._renew(*known)
+            return known[1]
+
+    async def bot_user(self, tenant: str) -> str | None:
+        stored = await self._database.read(slack_installs.find, self._workspace_id, tenant)
+        return stored.bot_user_id if stored else None
+
+    async def _renew(self, stored: StoredInstallation, client: SlackClient) -> None:
+        """Exchange the tokens. The old one lives on meanwhile, so a failure is no more than a delay."""
+        kept = await self._database.write(slack_installs.claim_renewal, self._workspace_id, stored.id, RENEWAL_LEASE_MS)
+        if kept is None:
+            return
+        refresh_token = await asyncio.to_thread(self._vault.decrypt, kept, _place(stored.id, "refresh"))
+        try:
+            answer = await SlackClient("", self._app.api_url).call(
+                "oauth_v2_access", client_id=self._app.client_id, client_secret=self._app.client_secret,
+                grant_type="refresh_token", refresh_token=refresh_token,
+            )  # fmt: skip
+        except (NotNow, Refused, Unknown) as error:
+            log.error("the token of %s could not be renewed: %s", stored.name, error)
+            return
+        client.set_token(answer["access_token"])
+        await self._database.write(
+            slack_installs.renewed, self._workspace_id, stored.id,
+            self._vault.encrypt(answer["access_token"], _place(stored.id, "bot")),
+            self._vault.encrypt(answer["refresh_token"], _place(stored.id, "refresh")),
+            int(answer["expires_in"]) * 1000,
+        )  # fmt: skip
+
+    async def add(self, answer: Mapping[str, Any]) -> Identity:
+        """Keep what `oauth.v2.access` answered. Raises `KeyError` if it is no installation of a bot."""
+        team, enterprise = answer.get("team") or {}, answer.get("enterprise") or {}
+        where = enterprise if answer.get("is_enterprise_install") else team
+        row_id, lives = new_id(), answer.get("expires_in")
+        refresh = answer.get("refresh_token")
+        stored = StoredInstallation(
+            id=row_id,
+            tenant=str(where["id"]),
+            name=str(where.get("name") or where["id"]),
+            bot_user_id=str(answer["bot_user_id"]),
+            scopes=str(answer.get("scope") or ""),
+            bot_token=self._vault.encrypt(str(answer["access_token"]), _place(row_id, "bot")),
+            refresh_token=self._vault.encrypt(str(refresh), _place(row_id, "refresh")) if refresh else None,
+            expires_at=_now_ms() + int(lives) * 1000 if lives else None,
+        )
+        await self._database.write(slack_installs.save, self._workspace_id, stored)
+        return Identity(stored.bot_user_id, stored.tenant)
+
+    async def remove(self, tenant: str) -> None:
+        if await self._database.write(slack_installs.remove, self._workspace_id, tenant):
+            log.warning("the Slack app was removed from %s; its tokens are deleted", tenant)
+
+    async def list_all(self) -> list[StoredInstallation]:
+        return await self._database.read(slack_installs.list_all, self._workspace_id)
+
+    async def token_of(self, stored: StoredInstallation) -> str:
+        """The bot's token. Raises `MynaError` if it can't be decrypted."""
+        return await asyncio.to_thread(self._vault.decrypt, stored.bot_token, _place(stored.id, "bot"))
+
+    async def encrypt_anew(self) -> int:
+        """Encrypt with the newest key what an older one was used for. Returns how many installations that were."""
+        count = 0
+        for stored in await self.list_all():
+            kept = [stored.bot_token, *([stored.refresh_token] if stored.refresh_token else [])]
+            if all(self._vault.is_newest(one) for one in kept):
+                continue
+            anew = replace(
+                stored,
+                bot_token=self._anew(stored.bot_token, _place(stored.id, "bot")),
+                refresh_token=stored.refresh_token and self._anew(stored.refresh_token, _place(stored.id, "refresh")),
+            )
+            await self._database.write(slack_installs.set_tokens, self._workspace_id, stored, anew)
+            count += 1
+        return count
+
+    def _anew(self, kept: str, place: str) -> str:
+        return self._vault.encrypt(self._vault.decrypt(kept, place), place)
+
+
+def _place(row_id: str, name: str) -> str:
+    return f"slack_installation/{row_id}/{name}"
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

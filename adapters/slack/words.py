@@ -1,0 +1,172 @@
+"""What Myna itself says in Slack, in English and Simplified Chinese, and the buttons and forms it says it with.
+
+Knows: the words, Block Kit's shapes (docs.slack.dev/reference/block-kit). Does not know: when they are said.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+VOTE = "myna_vote"
+SAY_MORE = "myna_say_more"
+FEEDBACK_FORM = "myna_feedback"
+MAX_FALLBACK = 3_000
+MAX_INPUT = 3_000
+
+Block = dict[str, Any]
+
+_WORDS = {
+    "thinking": ("is thinking ...", "正在思考……"),
+    "good": ("Good answer", "回答得好"),
+    "bad": ("Bad answer", "回答得不好"),
+    "good_label": ("Mark this answer as good", "将此回答标记为好"),
+    "bad_label": ("Mark this answer as bad", "将此回答标记为不好"),
+    "say_more": ("Say what was wrong", "告诉我们哪里不对"),
+    "form_title": ("What was wrong?", "哪里不对？"),
+    "form_submit": ("Send", "发送"),
+    "form_cancel": ("Not now", "以后再说"),
+    "form_reason": ("What was wrong with this answer?", "这个回答哪里不对？"),
+    "form_better": ("What would have been a better answer?", "更好的回答应该是什么？"),
+    "form_empty": ("Please write something in one of the two fields.", "请至少填写其中一项。"),
+    "feedback_intro": ("About my last answer here:", "关于我在这里的上一个回答："),
+    "no_reply": ("There is no answer of mine here yet.", "这里还没有我的回答。"),
+    "no_conversation": (
+        "There is no conversation with me here yet. Mention me to begin one.",
+        "这里还没有和我的对话。提到我即可开始。",
+    ),
+    "forgot": (
+        "Done: I begin anew and no longer look at what was said before.",
+        "好的：我们重新开始，我不再参考之前的内容。",
+    ),
+    "forgot_which": (
+        "Done: in the thread that began with “{title}” I begin anew.",
+        "好的：在以“{title}”开头的话题里，我们重新开始。",
+    ),
+    "left": ("I leave this thread. Mention me, and I am back.", "我已离开此话题。提到我，我就会回来。"),
+    "left_direct": (
+        "I can't leave a direct conversation: just don't write to me.",
+        "我无法离开私聊：不给我发消息即可。",
+    ),
+    "only_in_thread": (
+        "Say this in the thread that I shall leave: mention me there with “leave”.",
+        "请在要我离开的话题里说：在那里提到我并写“离开”。",
+    ),
+    "unknown": ("I don't know “{command}”.", "我不认识“{command}”。"),
+    "gone": ("This answer is not there any more.", "这个回答已经不存在了。"),
+    "later": ("That did not work just now. Please try again.", "暂时没有成功，请重试。"),
+    "help": (
+        "Mention me in a channel, and I answer in the thread and follow it. Write to me directly, and I answer there. "
+        "Besides, I know:\n"
+        "• `{command} help` - this text\n"
+        "• `{command} new` - begin anew: I no longer look at what was said before\n"
+        "• `{command} feedback` - tell what was wrong with my last answer\n"
+        "• a mention with `leave` in a thread - I no longer answer there until I am mentioned again\n"
+        "`help`, `new` and `feedback` work with a mention, too.",
+        "在频道里提到我，我会在话题中回答并继续跟进；直接给我发消息，我也会回答。此外还有：\n"
+        "• `{command} help` - 显示此说明\n"
+        "• `{command} new` - 重新开始：我不再参考之前的内容\n"
+        "• `{command} feedback` - 告诉我们上一个回答哪里不对\n"
+        "• 在话题里提到我并写 `leave` - 我不再回答，直到再次提到我\n"
+        "`help`、`new`、`feedback` 也可以在提到我时使用。",
+    ),
+    "prompts_title": ("What can I do for you?", "有什么可以帮您？"),
+}
+_PROMPTS = {
+    "en": ("What can you help me with?", "I have a question about my order.", "How do I reach a person?"),
+    "zh": ("你能帮我做什么？", "我想咨询我的订单。", "怎样联系人工客服？"),
+}
+
+
+def language_of(locale: str | None) -> str:
+    """`zh` for a Chinese locale like zh-CN, else `en`."""
+    return "zh" if (locale or "").lower().startswith("zh") else "en"
+
+
+def say(what: str, locale: str | None, **values: str) -> str:
+    """A notice in the person's language."""
+    return _WORDS[what][language_of(locale) == "zh"].format(**values)
+
+
+def suggested_prompts(locale: str | None) -> tuple[str, list[dict[str, str]]]:
+    """`(title, prompts)` for an empty conversation."""
+    prompts = _PROMPTS[language_of(locale)]
+    return say("prompts_title", locale), [{"title": one, "message": one} for one in prompts]
+
+
+def feedback_block(reply_id: str, locale: str | None) -> Block:
+    """Thumbs up and down below a reply."""
+
+    def button(value: str, words: str) -> dict[str, Any]:
+        return {
+            "text": {"type": "plain_text", "text": say(words, locale)},
+            "accessibility_label": say(f"{words}_label", locale),
+            "value": f"{value}:{reply_id}",
+        }
+
+    buttons = {
+        "type": "feedback_buttons",
+        "action_id": VOTE,
+        "positive_button": button("up", "good"),
+        "negative_button": button("down", "bad"),
+    }
+    return {"type": "context_actions", "elements": [buttons]}
+
+
+def message(text: str, blocks: list[Block]) -> dict[str, Any]:
+    """Markdown with blocks below it, for posts and updates; `text` is what notifications show."""
+    if not blocks:
+        return {"markdown_text": text}
+    return {"blocks": [{"type": "markdown", "text": text}, *blocks], "text": text[:MAX_FALLBACK]}
+
+
+def ask_for_feedback(reply_id: str, locale: str | None) -> dict[str, Any]:
+    """An answer to the command `feedback`: what the last reply was rated with, and a button to say more."""
+    intro = say("feedback_intro", locale)
+    button = {
+        "type": "button",
+        "action_id": SAY_MORE,
+        "text": {"type": "plain_text", "text": say("say_more", locale)},
+        "value": f"down:{reply_id}",
+    }
+    section = {"type": "section", "text": {"type": "plain_text", "text": intro}}
+    return {"text": intro, "blocks": [section, {"type": "actions", "elements": [button]}]}
+
+
+def feedback_form(reply_id: str, locale: str | None) -> dict[str, Any]:
+    """The form that opens after a thumb down."""
+    return {
+        "type": "modal",
+        "callback_id": FEEDBACK_FORM,
+        "private_metadata": json.dumps({"reply_id": reply_id, "locale": locale or ""}),
+        "title": _plain("form_title", locale),
+        "submit": _plain("form_submit", locale),
+        "close": _plain("form_cancel", locale),
+        "blocks": [_input("reason", "form_reason", locale), _input("better", "form_better", locale)],
+    }
+
+
+def _plain(words: str, locale: str | None) -> dict[str, str]:
+    return {"type": "plain_text", "text": say(words, locale)}
+
+
+def _input(name: str, words: str, locale: str | None) -> Block:
+    return {
+        "type": "input",
+        "block_id": name,
+        "optional": True,
+        "label": _plain(words, locale),
+        "element": {"type": "plain_text_input", "action_id": name, "multiline": True, "max_length": MAX_INPUT},
+    }
+
+
+def filled_form(view: Mapping[str, Any]) -> tuple[str, str | None, str, str]:
+    """`(reply id, locale, reason, better answer)` of a form that was sent. Raises `ValueError` for another's."""
+    try:
+        about = json.loads(view["private_metadata"])
+        values = view["state"]["values"]
+        texts = [str((values.get(name) or {}).get(name, {}).get("value") or "") for name in ("reason", "better")]
+        return str(about["reply_id"]), str(about["locale"]) or None, texts[0].strip(), texts[1].strip()
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError("not a form of ours") from error

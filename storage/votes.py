@@ -1,0 +1,102 @@
+"""What people think of replies: one vote a person and reply, and what it took the place of.
+
+Knows: votes, reasons and better answers. Does not know: how they were asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam
+
+from storage.conversations import find_or_create_person
+from storage.schema import conversation, message, vote
+from storage.transaction import Transaction, now_ms, scoped
+from storage.values import Sender, new_id
+
+Value = Literal[-1, 1]
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """A person's opinion of one reply: 1 is good, -1 is bad."""
+
+    value: Value
+    reason: str | None = None
+    better: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RatedReply:
+    """A reply that can be voted on."""
+
+    id: str
+    conversation_id: str
+    conversation_key: str
+    text_parts: tuple[dict[str, str], ...]
+
+
+_replies = (
+    sa.select(
+        message.c.id, message.c.conversation_id, conversation.c.external_id.label("conversation_key"),
+        message.c.parts.label("text_parts"),
+    )
+    .join(conversation, conversation.c.id == message.c.conversation_id)
+    .where(message.c.author == "bot", conversation.c.channel == bindparam("channel"))
+)  # fmt: skip
+_REPLY = scoped(_replies.where(message.c.id == bindparam("reply")))
+_LAST_REPLY = scoped(
+    _replies.where(message.c.conversation_id == bindparam("conversation"), message.c.superseded_at.is_(None))
+    .order_by(message.c.seq.desc())
+    .limit(1)
+)
+_current = sa.and_(
+    vote.c.reply_id == bindparam("reply"), vote.c.person_id == bindparam("person"), vote.c.replaced_at.is_(None)
+)
+_CURRENT = scoped(sa.select(vote.c.value, vote.c.reason, vote.c.better).where(_current))
+_REPLACE = scoped(sa.update(vote).where(_current).values(replaced_at=now_ms()))
+_INSERT = scoped(sa.insert(vote).values(created_at=now_ms(), replaced_at=None))
+_COUNTED = scoped(
+    sa.select(vote.c.value, vote.c.reason, vote.c.better)
+    .where(vote.c.reply_id == bindparam("reply"), vote.c.replaced_at.is_(None))
+    .order_by(vote.c.id)
+)
+
+
+def find_reply(tx: Transaction, channel: str, reply_id: str) -> RatedReply | None:
+    """The reply with an id, if it was given on that channel."""
+    row = tx.execute(_REPLY, channel=channel, reply=reply_id).first()
+    return RatedReply(**row._mapping) if row else None
+
+
+def last_reply(tx: Transaction, channel: str, conversation_id: str) -> RatedReply | None:
+    """The newest reply of a conversation."""
+    row = tx.execute(_LAST_REPLY, channel=channel, conversation=conversation_id).first()
+    return RatedReply(**row._mapping) if row else None
+
+
+def cast(tx: Transaction, reply: RatedReply, channel: str, voter: Sender, opinion: Vote) -> bool:
+    """Count a person's vote in place of an earlier one. False if it says nothing new, or there is no such reply.
+
+    A vote without words keeps those of an earlier one of the same value: the button may be pressed again after them.
+    """
+    if find_reply(tx, channel, reply.id) is None:
+        return False
+    person_id = find_or_create_person(tx, channel, voter)
+    known = tx.execute(_CURRENT, reply=reply.id, person=person_id).first()
+    says_nothing_new = known is not None and known.value == opinion.value and not (opinion.reason or opinion.better)
+    if says_nothing_new:
+        return False
+    tx.execute(_REPLACE, reply=reply.id, person=person_id)
+    tx.execute(
+        _INSERT, id=new_id(), conversation_id=reply.conversation_id, reply_id=reply.id, person_id=person_id,
+        value=opinion.value, reason=opinion.reason, better=opinion.better,
+    )  # fmt: skip
+    return True
+
+
+def votes_on(tx: Transaction, reply_id: str) -> list[Vote]:
+    """The votes that count, oldest first."""
+    return [Vote(**row._mapping) for row in tx.execute(_COUNTED, reply=reply_id)]

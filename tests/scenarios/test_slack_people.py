@@ -1,0 +1,220 @@
+"""What people tell Myna in Slack besides talking to it: votes, better answers, commands; and what it offers them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from adapters.slack import words
+from bot.feedback import Feedback
+from storage.schema import DEFAULT_WORKSPACE as W
+from storage.votes import Vote
+from tests.fakes.slack.records import BOT, Json
+from tests.fakes.slack.server import FakeSlack
+from tests.fixtures_slack import until
+from tests.fixtures_web import WebServer
+
+
+async def answered(slack: FakeSlack, text: str = "hello", **more: Any) -> tuple[str, Json]:
+    """Ask the bot; gives the thread and the reply's message once it has its buttons."""
+    before = len(slack.posted)
+    ts = await slack.say(f"<@{BOT}> {text}" if more.get("channel", "C")[0] == "C" else text, **more)
+    await until(lambda: len(slack.posted) > before and slack.posted[-1].get("blocks"))
+    return ts, slack.posted[-1]
+
+
+def buttons_of(message: Json) -> Json:
+    return next(one for block in message["blocks"] for one in block.get("elements", []) if "action_id" in one)
+
+
+def reply_id_of(message: Json) -> str:
+    return str(buttons_of(message)["positive_button"]["value"]).partition(":")[2]
+
+
+async def votes_on(server: WebServer, message: Json) -> list[Vote]:
+    return await Feedback(server.agent.database, W).votes_on(reply_id_of(message))
+
+
+async def press(slack: FakeSlack, message: Json, verdict: str, user: str = "U0ANA") -> None:
+    value = buttons_of(message)[f"{verdict}_button"]["value"]
+    answer = await slack.click(message["channel"], message["ts"], words.VOTE, value, user)
+    assert answer.status == 200
+
+
+def written(**fields: str) -> dict[str, dict[str, Json]]:
+    return {name: {name: {"type": "plain_text_input", "value": text}} for name, text in fields.items()}
+
+
+# --- votes ---
+
+
+async def test_a_person_has_one_vote_and_may_change_it(slack_server: WebServer, slack: FakeSlack) -> None:
+    """slackapi/bolt-python#1435: each click is sent again, and there is no taking back."""
+    _, message = await answered(slack)
+    for verdict in ("positive", "positive", "negative", "positive"):
+        await press(slack, message, verdict)
+    await press(slack, message, "negative", "U0BEN")
+    assert await votes_on(slack_server, message) == [Vote(1), Vote(-1)]
+
+
+async def test_a_thumb_down_asks_what_was_wrong(slack_server: WebServer, slack: FakeSlack) -> None:
+    _, message = await answered(slack)
+    await press(slack, message, "negative")
+    await until(lambda: slack.views)
+    view = next(iter(slack.views.values()))
+    assert view.content["title"]["text"] == "What was wrong?"
+    empty = await slack.submit(view, written(reason="  ", better=""))
+    assert empty.body["errors"] == {"reason": "Please write something in one of the two fields."}
+    assert view.open
+    done = await slack.submit(view, written(reason="It was rude.", better="Good morning!"))
+    assert done.status == 200
+    assert not view.open
+    assert await votes_on(slack_server, message) == [Vote(-1, "It was rude.", "Good morning!")]
+    await press(slack, message, "negative")
+    assert await votes_on(slack_server, message) == [Vote(-1, "It was rude.", "Good morning!")], "words are kept"
+
+
+async def test_the_form_speaks_the_language_of_the_person(slack_server: WebServer, slack: FakeSlack) -> None:
+    _, message = await answered(slack, channel="D0LIN", user="U0LIN")
+    await press(slack, message, "negative", "U0LIN")
+    await until(lambda: slack.views)
+    view = next(iter(slack.views.values()))
+    assert view.content["submit"]["text"] == "发送"
+    assert (await slack.submit(view, written(reason=""))).body["errors"] == {"reason": "请至少填写其中一项。"}
+
+
+async def test_no_one_votes_on_what_is_not_there(slack_server: WebServer, slack: FakeSlack) -> None:
+    _, message = await answered(slack)
+    button = buttons_of(message)["positive_button"]
+    for value in ("up:nobody", "", "up", "down:" + "x" * 5000):
+        button["value"] = value
+        assert (await slack.click(message["channel"], message["ts"], words.VOTE, value)).status == 200
+    assert not slack.views
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {},
+        {"type": "block_actions"},
+        {"type": "block_actions", "actions": [5, {"action_id": words.VOTE, "value": None}], "user": "x"},
+        {"type": "view_submission"},
+        {"type": "view_submission", "view": {"callback_id": words.FEEDBACK_FORM, "private_metadata": "{"}},
+        {"type": "view_submission", "view": {"callback_id": words.FEEDBACK_FORM, "private_metadata": "{}"}},
+        {"type": "view_submission", "view": {"callback_id": "another's"}},
+        {"type": "block_suggestion"},
+    ],
+)
+async def test_interactions_that_make_no_sense_are_acknowledged(
+    slack_server: WebServer, slack: FakeSlack, payload: Json
+) -> None:
+    answer = await slack.deliverer.send_form("/slack/interactivity", payload)
+    assert answer.status == 200
+
+
+# --- commands ---
+
+
+async def test_the_slash_command_explains_itself(slack_server: WebServer, slack: FakeSlack) -> None:
+    for text in ("", "help", "HELP"):
+        answer = await slack.slash("/myna", text)
+        assert answer.body["response_type"] == "ephemeral"
+        assert "/myna feedback" in answer.body["text"]
+    unknown = await slack.slash("/myna", "dance `now`")
+    assert unknown.body["text"].startswith("I don't know “dance 'now'”.")
+    assert "/myna help" in unknown.body["text"]
+    chinese = await slack.slash("/myna", "help", user="U0LIN")
+    assert "提到我" in chinese.body["text"]
+
+
+async def test_new_forgets_the_context_of_the_last_conversation_here(slack_server: WebServer, slack: FakeSlack) -> None:
+    assert "no conversation" in (await slack.slash("/myna", "new", channel="D0ANA")).body["text"]
+    ts, _ = await answered(slack, "my name is Ana", channel="D0ANA")
+    answer = await slack.slash("/myna", "new", channel="D0ANA")
+    assert "my name is Ana" in answer.body["text"], "it says which one"
+    await answered(slack, "what is my name?", channel="D0ANA", thread_ts=ts)
+    said = [one.content for one in slack_server.generator.prompts[-1].messages if one.role == "user"]
+    assert said == ["what is my name?"]
+
+
+@pytest.mark.parametrize("order", ["message first", "app_mention first"])
+async def test_commands_by_mention_are_answered_to_the_person_alone(
+    slack_server: WebServer, slack: FakeSlack, order: Any
+) -> None:
+    slack.mention_order = order
+    ts, _ = await answered(slack, "my name is Ana")
+    await slack.say(f"<@{BOT}> new", thread_ts=ts)
+    await until(lambda: slack.ephemerals)
+    await answered(slack, "what is my name?", thread_ts=ts)
+    said = [one.content for one in slack_server.generator.prompts[-1].messages if one.role == "user"]
+    assert said == ["what is my name?"]
+    await asyncio.sleep(0.2)
+    assert [(one.user, one.thread_ts) for one in slack.ephemerals] == [("U0ANA", ts)], "once, though it came twice"
+    assert len(slack_server.generator.prompts) == 2, "the model was not asked"
+
+
+async def test_a_bot_that_is_told_to_leave_comes_back_when_it_is_named(
+    slack_server: WebServer, slack: FakeSlack
+) -> None:
+    ts, _ = await answered(slack)
+    await slack.say(f"<@{BOT}> leave thread", thread_ts=ts, user="U0BEN")
+    await until(lambda: slack.ephemerals)
+    await slack.say("among ourselves", thread_ts=ts)
+    await asyncio.sleep(0.3)
+    assert len(slack_server.generator.prompts) == 1
+    await answered(slack, "are you there?", thread_ts=ts)
+    await answered_without_mention(slack, ts)
+    assert len(slack_server.generator.prompts) == 3
+
+
+async def answered_without_mention(slack: FakeSlack, ts: str) -> None:
+    before = len(slack.posted)
+    await slack.say("and on we go", thread_ts=ts)
+    await until(lambda: len(slack.posted) > before)
+
+
+async def test_leave_is_for_threads_of_several_people(slack_server: WebServer, slack: FakeSlack) -> None:
+    assert "mention me there" in (await slack.slash("/myna", "leave")).body["text"]
+    await slack.say(f"<@{BOT}> leave", channel="D0ANA")
+    await until(lambda: len(slack.ephemerals) == 2)
+    assert "direct conversation" in slack.ephemerals[1].text
+
+
+async def test_feedback_on_the_last_answer_by_command(slack_server: WebServer, slack: FakeSlack) -> None:
+    _, message = await answered(slack, channel="D0ANA")
+    answer = await slack.slash("/myna", "feedback", channel="D0ANA")
+    button = answer.body["blocks"][1]["elements"][0]
+    payload = {
+        "type": "block_actions", "team": {"id": "T0FERNHILL"}, "user": {"id": "U0ANA"},
+        "trigger_id": slack.new_trigger("U0ANA", "T0FERNHILL"),
+        "actions": [{"action_id": button["action_id"], "value": button["value"]}],
+    }  # fmt: skip
+    assert (await slack.deliverer.send_form("/slack/interactivity", payload)).status == 200
+    await until(lambda: slack.views)
+    assert await votes_on(slack_server, message) == [Vote(-1)]
+    assert "no conversation" in (await slack.slash("/myna", "feedback", user="U0BEN")).body["text"]
+
+
+# --- the agent view ---
+
+
+async def test_an_empty_direct_conversation_offers_prompts(slack_server: WebServer, slack: FakeSlack) -> None:
+    await slack.open_home("U0LIN", "D0LIN")
+    await until(lambda: slack.prompts)
+    asked = slack.called("assistant.threads.setSuggestedPrompts")[0]
+    assert "thread_ts" not in asked
+    assert len(next(iter(slack.prompts.values()))) == 3
+    assert "你能帮我做什么？" in str(slack.prompts)
+    await slack.open_home("U0ANA", "D0ANA", tab="home")
+    await asyncio.sleep(0.1)
+    assert len(slack.prompts) == 1
+
+
+async def test_an_old_app_is_offered_prompts_in_its_thread(slack_server: WebServer, slack: FakeSlack) -> None:
+    thread = {"channel_id": "D0ANA", "user_id": "U0ANA", "thread_ts": "1700000000.000001"}
+    body = slack.callback({"type": "assistant_thread_started", "assistant_thread": thread})
+    assert await slack.deliver(slack_server.url, body) == 200
+    await until(lambda: slack.called("assistant.threads.setSuggestedPrompts"))
+    assert slack.called("assistant.threads.setSuggestedPrompts")[0]["thread_ts"] == "1700000000.000001"

@@ -1,0 +1,409 @@
+"""Replies as people see them in Slack: streamed, cut, stopped, repaired, edited away, and each of them once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from adapters.slack import words
+from storage import schema
+from tests.fakes.slack.records import BOT, TEAM, Json
+from tests.fakes.slack.server import FakeSlack
+from tests.fixtures_slack import StartInSlack, until
+from tests.fixtures_web import WebServer
+
+WORDS = [f"word{number} " for number in range(40)]
+
+
+async def rows_of(server: WebServer, table: str) -> list[dict[str, Any]]:
+    def read(tx: Any) -> list[dict[str, Any]]:
+        return [dict(row._mapping) for row in tx.connection.execute(sa.select(schema.metadata.tables[table]))]
+
+    return await server.agent.database.read(read, None)
+
+
+async def delivered(server: WebServer, count: int = 1) -> None:
+    """So many replies are through the outbox, and nothing is left to be taken over."""
+    for _ in range(500):
+        states = [row["state"] for row in await rows_of(server, "outbox")]
+        if len(states) >= count and not {"pending", "sending"} & set(states):
+            assert not await rows_of(server, "shown_part")
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"not delivered: {states}")
+
+
+def only_reply(slack: FakeSlack) -> Json:
+    assert len(slack.posted) == 1, [one["text"] for one in slack.posted]
+    return slack.posted[0]
+
+
+def buttons_below(message: Json) -> list[Json]:
+    return [one for block in message.get("blocks", []) for one in block.get("elements", []) if "action_id" in one]
+
+
+# --- streams ---
+
+
+async def test_a_reply_streams_and_ends_with_buttons(slack_server: WebServer, slack: FakeSlack) -> None:
+    slack_server.generator.enqueue(*WORDS, delay=0.01)
+    ts = await slack.say(f"<@{BOT}> tell me")
+    await until(lambda: slack.running_streams)
+    status = slack.session("C0SHOP", ts)
+    assert status is not None
+    assert (status.status, status.title) == ("processing", "tell me")
+    await delivered(slack_server)
+    assert slack.texts_in(ts) == ["".join(WORDS)]
+    assert len(slack.called("chat.startStream")) == 1
+    assert slack.called("chat.startStream")[0]["recipient_user_id"] == "U0ANA"
+    assert slack.called("chat.startStream")[0]["recipient_team_id"] == TEAM
+    assert len(slack.called("chat.appendStream")) > 2
+    assert not slack.called("chat.postMessage")
+    assert not slack.called("chat.update")
+    assert [one["action_id"] for one in buttons_below(only_reply(slack))] == [words.VOTE]
+    assert status.status == "active"
+
+
+async def test_a_stream_in_a_direct_conversation_names_no_recipient(slack_server: WebServer, slack: FakeSlack) -> None:
+    slack_server.generator.enqueue(*WORDS, delay=0.01)
+    ts = await slack.say("tell me", channel="D0LIN", user="U0LIN")
+    await delivered(slack_server)
+    assert slack.texts_in(ts) == ["".join(WORDS)]
+    assert "recipient_user_id" not in slack.called("chat.startStream")[0]
+    assert buttons_below(only_reply(slack))[0]["positive_button"]["text"]["text"] == "回答得好"
+
+
+@pytest.mark.parametrize("trouble", ["unknown_method", "ratelimited", "missing_recipient_user_id"])
+async def test_where_streams_fail_a_post_is_updated(slack_server: WebServer, slack: FakeSlack, trouble: str) -> None:
+    slack.troubles["chat.startStream"].append(trouble)
+    slack_server.generator.enqueue(*WORDS, delay=0.01)
+    ts = await slack.say(f"<@{BOT}> tell me")
+    await until(lambda: slack.called("chat.update"))
+    await delivered(slack_server)
+    assert slack.texts_in(ts) == ["".join(WORDS)]
+    assert len(slack.called("chat.postMessage")) == 1
+    assert buttons_below(only_reply(slack))
+
+
+async def test_who_is_no_person_is_no_recipient_of_a_stream(slack_server: WebServer, slack: FakeSlack) -> None:
+    """paradigmxyz/centaur#1601, timescale/tiger-agents-for-work#271."""
+    slack_server.generator.enqueue(*WORDS, delay=0.01)
+    await slack.say(f"<@{BOT}> tell me", user="X0SERVICE")
+    await delivered(slack_server)
+    assert not slack.called("chat.startStream")
+    assert only_reply(slack)["text"] == "".join(WORDS)
+
+
+async def test_an_app_that_is_no_agent_shows_a_status_below_the_thread(
+    slack_server: WebServer, slack: FakeSlack
+) -> None:
+    """kirodotdev/KiroCrew#9822."""
+    slack.is_agent = False
+    hold = asyncio.Event()
+    slack_server.generator.enqueue("", "done", hold=hold)
+    ts = await slack.say("hello", channel="D0ANA")
+    await until(lambda: slack.thread_status("D0ANA", ts) == "is thinking ...")
+    hold.set()
+    await delivered(slack_server)
+    assert slack.thread_status("D0ANA", ts) == ""
+
+
+@pytest.mark.parametrize("update_fails", [False, True])
+async def test_a_stream_that_expires_loses_nothing(
+    slack_server: WebServer, slack: FakeSlack, update_fails: bool
+) -> None:
+    """slackapi/python-slack-sdk#1859, node-slack-sdk#2702, vercel/chat#607, timescale/tiger-agents-for-work#297."""
+    hold = asyncio.Event()
+    slack_server.generator.enqueue("first words, ", "and some, ", "and the rest.", hold=hold)
+    ts = await slack.say(f"<@{BOT}> tell me")
+    await until(lambda: slack.running_streams)
+    slack.clock.advance(301)
+    if update_fails:
+        slack.troubles["chat.update"].append("edit_window_closed")
+    hold.set()
+    await delivered(slack_server)
+    assert "".join(slack.texts_in(ts)) == "first words, and some, and the rest."
+    assert not slack.running_streams
+    assert buttons_below(slack.posted[-1])
+
+
+async def test_streams_are_ended_before_slack_ends_them(
+    slack_server: WebServer, slack: FakeSlack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vercel/chat#637: the reply goes on in another message, at the end of a line, and the session goes on, too."""
+    monkeypatch.setattr("adapters.slack.live_reply.ROTATE_SECONDS", 0.3)
+    lines = [f"line {number}\n" for number in range(60)]
+    slack_server.generator.enqueue(*lines, delay=0.02)
+    ts = await slack.say(f"<@{BOT}> tell me")
+    await delivered(slack_server)
+    shown = slack.texts_in(ts)
+    assert len(shown) > 2
+    assert "".join(shown) == "".join(lines)
+    assert all(text.endswith("\n") for text in shown)
+    statuses = [one["session_status"] for one in slack.called("chat.stopStream")]
+    assert statuses == ["processing"] * (len(shown) - 1) + ["active"]
+    assert [bool(buttons_below(one)) for one in slack.posted] == [False] * (len(shown) - 1) + [True]
+
+
+@pytest.mark.parametrize("streams", [True, False])
+async def test_a_long_reply_is_cut_without_breaking_its_code(
+    slack_server: WebServer, slack: FakeSlack, streams: bool
+) -> None:
+    """paradigmxyz/centaur#505: nothing is too long for Slack, and nothing is swallowed."""
+    if not streams:
+        slack.troubles["chat.startStream"].append("unknown_method")
+    code = [f"row {number:04} of the table, with words\n" for number in range(700)]
+    pieces = ["".join(code[begin : begin + 7]) for begin in range(0, 700, 7)]
+    slack_server.generator.enqueue("Here:\n\n```sql\n", *pieces, "```\n\nThat is all.", delay=0.002)
+    ts = await slack.say(f"<@{BOT}> tell me")
+    await delivered(slack_server)
+    shown = [_content(one) for one in slack.posted if one["thread_ts"] == ts]
+    assert len(shown) > 2
+    assert all(len(one) <= 12_000 for one in shown)
+    assert all(one.count("```") == 2 for one in shown[:-1])
+    assert all(one.startswith("```sql\n") for one in shown[1:])
+    assert [one for one in "".join(shown).splitlines(keepends=True) if one.startswith("row ")] == code
+    assert shown[-1].endswith("That is all.")
+
+
+def _content(message: Json) -> str:
+    """The whole text, which stands in a block where there are buttons."""
+    return next((one["text"] for one in message.get("blocks", []) if one["type"] == "markdown"), message["text"])
+
+
+# --- what is not known ---
+
+
+@pytest.mark.parametrize("method", ["chat.startStream", "chat.appendStream", "chat.stopStream", "chat.postMessage"])
+@pytest.mark.parametrize("trouble", ["drops after", "drops", "internal_error", "http_500"])
+async def test_calls_without_an_answer_double_nothing_and_lose_nothing(
+    slack_server: WebServer, slack: FakeSlack, method: str, trouble: str
+) -> None:
+    if method == "chat.postMessage":
+        slack.troubles["chat.startStream"].append("unknown_method")
+    slack.troubles[method].append(trouble)
+    slack_server.generator.enqueue(*WORDS, delay=0.01)
+    ts = await slack.say(f"<@{BOT}> tell me")
+    await delivered(slack_server)
+    assert not slack.troubles[method]
+    assert slack.texts_in(ts) == ["".join(WORDS)]
+    assert buttons_below(only_reply(slack))
+    status = slack.session("C0SHOP", ts)
+    assert status is not None
+    assert status.status == "active"
+
+
+async def test_a_message_that_somebody_deleted_is_posted_again_when_the_reply_ends(
+    slack_server: WebServer, slack: FakeSlack
+) -> None:
+    hold = asyncio.Event()
+    slack_server.generator.enqueue("first words, ", "and the rest.", hold=hold)
+    ts = await slack.say(f"<@{BOT}> tell me")
+    await until(lambda: slack.running_streams)
+    place = slack.channel("C0SHOP")
+    place.messages.remove(next(one for one in place.messages if one.get("bot_id")))
+    hold.set()
+    await delivered(slack_server)
+    assert slack.texts_in(ts) == ["first words, and the rest."]
+
+
+async def test_a_token_that_is_revoked_in_the_middle_ends_one_reply_and_no_more(
+    slack_server: WebServer, slack: FakeSlack
+) -> None:
+    hold = asyncio.Event()
+    slack_server.generator.enqueue("first words, ", "and the rest.", hold=hold)
+    await slack.say(f"<@{BOT}> tell me")
+    await until(lambda: slack.running_streams)
+    slack.refuses_token = True
+    hold.set()
+    await delivered(slack_server)
+    assert [row["state"] for row in await rows_of(slack_server, "outbox")] == ["failed"]
+    slack.refuses_token = False
+    ts = await slack.say(f"<@{BOT}> again")
+    await delivered(slack_server, 2)
+    assert slack.texts_in(ts) == ["again"]
+    assert len(slack.posted) == 2, "what stands there of the first reply is left as it is"
+
+
+async def test_a_reply_that_fails_at_first_leaves_no_status_behind(slack_server: WebServer, slack: FakeSlack) -> None:
+    """app-vitals/shipwright#3149."""
+    slack_server.generator.enqueue("half of it ", "and more", error=RuntimeError("the model fell over"))
+    slack_server.generator.enqueue("the whole answer")
+    ts = await slack.say(f"<@{BOT}> tell me")
+    await delivered(slack_server)
+    assert slack.texts_in(ts) == ["the whole answer"]
+    status = slack.session("C0SHOP", ts)
+    assert status is not None
+    assert status.status == "active"
+
+
+# --- Stop ---
+
+
+async def test_stop_in_the_middle_keeps_what_was_said(slack_server: WebServer, slack: FakeSlack) -> None:
+    """NousResearch/hermes-agent#90978."""
+    slack_server.generator.enqueue(*(f"word{number} " for number in range(4000)), delay=0.01)
+    ts = await slack.say(f"<@{BOT}> tell me")
+    await until(lambda: len(slack.called("chat.appendStream")) > 2)
+    stopped = await slack.stop("C0SHOP", ts)
+    assert len(stopped) == 1
+    await delivered(slack_server)
+    replies = await rows_of(slack_server, "reply")
+    assert [row["state"] for row in replies] == ["stopped"]
+    said = next(row["parts"][0]["text"] for row in await rows_of(slack_server, "message") if row["author"] == "bot")
+    assert said.startswith("word0 word1 ")
+    assert slack.texts_in(ts) == [said], "people see what is remembered"
+    assert not slack.called("chat.stopStream"), "Slack has ended it already"
+    status = slack.session("C0SHOP", ts)
+    assert status is not None
+    assert status.status == "active"
+
+
+async def test_stop_before_the_first_word_leaves_nothing(slack_server: WebServer, slack: FakeSlack) -> None:
+    hold = asyncio.Event()
+    slack_server.generator.enqueue("", "never said", hold=hold)
+    ts = await slack.say(f"<@{BOT}> tell me")
+    await until(lambda: slack_server.generator.num_open)
+    assert await slack.stop("C0SHOP", ts) == []
+    await delivered(slack_server)
+    assert slack.texts_in(ts) == []
+    assert [row["state"] for row in await rows_of(slack_server, "reply")] == ["stopped"]
+    status = slack.session("C0SHOP", ts)
+    assert status is not None
+    assert status.status == "active"
+
+
+async def test_stop_after_the_end_changes_nothing(slack_server: WebServer, slack: FakeSlack) -> None:
+    ts = await slack.say(f"<@{BOT}> tell me")
+    await delivered(slack_server)
+    await slack.stop("C0SHOP", ts)
+    await slack.stop("C0SHOP", "1700000000.000009")
+    await slack.say(f"<@{BOT}> and again", thread_ts=ts)
+    await delivered(slack_server, 2)
+    assert slack.texts_in(ts) == ["tell me", "and again"]
+    assert [row["state"] for row in await rows_of(slack_server, "reply")] == ["answered", "answered"]
+
+
+# --- edits and deletions ---
+
+
+async def test_an_edit_while_the_bot_answers_begins_the_answer_anew(slack_server: WebServer, slack: FakeSlack) -> None:
+    hold = asyncio.Event()
+    slack_server.generator.enqueue("the answer to roses ", "and more", hold=hold)
+    slack_server.generator.enqueue("the answer to tulips")
+    ts = await slack.say(f"<@{BOT}> about roses")
+    await until(lambda: slack.running_streams)
+    await slack.edit("C0SHOP", ts, f"<@{BOT}> about tulips")
+    await delivered(slack_server)
+    assert slack.texts_in(ts) == ["the answer to tulips"]
+    assert slack_server.generator.prompts[-1].messages[-1].content == "about tulips"
+    assert slack_server.generator.aborted == 1
+
+
+async def test_an_edit_of_what_was_answered_changes_the_memory_only(slack_server: WebServer, slack: FakeSlack) -> None:
+    ts = await slack.say(f"<@{BOT}> my number is 1")
+    await delivered(slack_server)
+    await slack.edit("C0SHOP", ts, f"<@{BOT}> my number is 2")
+    late = slack.callback(
+        {"type": "message", "subtype": "message_changed", "channel": "C0SHOP", "ts": "1.1",
+         "message": {"ts": ts, "text": "my number is 3", "user": "U0ANA", "edited": {"ts": "1.1"}}}
+    )  # fmt: skip
+    assert await slack.deliver(slack_server.url, late) == 200
+    await slack.say("which was it?", thread_ts=ts)
+    await delivered(slack_server, 2)
+    asked = [one.content for one in slack_server.generator.prompts[-1].messages if one.role == "user"]
+    assert asked == ["my number is 2", "which was it?"], "an older edit that comes late changes nothing"
+    assert len(slack_server.generator.prompts) == 2
+
+
+async def test_what_is_deleted_is_out_of_the_memory(slack_server: WebServer, slack: FakeSlack) -> None:
+    ts = await slack.say(f"<@{BOT}> hello")
+    await delivered(slack_server)
+    secret = await slack.say("my password is hunter2", thread_ts=ts)
+    await delivered(slack_server, 2)
+    await slack.delete("C0SHOP", secret)
+    await slack.say("what did I say?", thread_ts=ts)
+    await delivered(slack_server, 3)
+    assert "hunter2" not in str(slack_server.generator.prompts[-1].messages)
+    kept = [row for row in await rows_of(slack_server, "message") if row["external_id"] == secret]
+    assert [row["parts"] for row in kept] == [[]], "the words themselves are gone"
+
+
+async def test_a_message_deleted_while_it_is_answered_gets_no_answer(slack_server: WebServer, slack: FakeSlack) -> None:
+    hold = asyncio.Event()
+    slack_server.generator.enqueue("the answer ", "and more", hold=hold)
+    ts = await slack.say("hello", channel="D0ANA")
+    await until(lambda: slack.running_streams)
+    await slack.delete("D0ANA", ts)
+    await delivered(slack_server)
+    assert slack.posted == []
+    assert [row["state"] for row in await rows_of(slack_server, "reply")] == ["stopped"]
+
+
+async def test_a_preview_of_a_link_is_no_edit(slack_server: WebServer, slack: FakeSlack) -> None:
+    ts = await slack.say(f"<@{BOT}> see <https://shop.example>")
+    await delivered(slack_server)
+    unfurled = {"ts": ts, "text": f"<@{BOT}> see <https://shop.example>", "user": "U0ANA", "attachments": [{}]}
+    event = {"type": "message", "subtype": "message_changed", "channel": "C0SHOP", "ts": "2.1", "message": unfurled}
+    assert await slack.deliver(slack_server.url, slack.callback(event)) == 200
+    await asyncio.sleep(0.2)
+    assert len(slack_server.generator.prompts) == 1
+
+
+# --- many at once ---
+
+
+async def test_five_messages_in_one_go_are_one_conversation(slack_server: WebServer, slack: FakeSlack) -> None:
+    ts = await slack.say(f"<@{BOT}> one")
+    for number in ("two", "three", "four", "five"):
+        await slack.say(number, thread_ts=ts)
+    await until(lambda: any("five" in one.messages[-1].content for one in slack_server.generator.prompts))
+    await delivered(slack_server)
+    covered = [row["last_seq"] for row in await rows_of(slack_server, "reply")]
+    assert covered[-1] == 5
+    assert len(slack.texts_in(ts)) == len(covered)
+
+
+async def test_two_people_in_one_thread_are_answered_in_order(slack_server: WebServer, slack: FakeSlack) -> None:
+    ts = await slack.say(f"<@{BOT}> from Ana")
+    await delivered(slack_server)
+    await slack.say("from Ben", thread_ts=ts, user="U0BEN")
+    await delivered(slack_server, 2)
+    assert slack.texts_in(ts) == ["from Ana", "from Ben"]
+    assert len(await rows_of(slack_server, "person")) == 2
+
+
+@pytest.mark.slow
+async def test_two_hundred_conversations_at_once_get_one_answer_each(slack_server: WebServer, slack: FakeSlack) -> None:
+    slack.duplicates = 1
+    threads = await asyncio.gather(
+        *[slack.say(f"question {number}", channel=f"D{number:05}", user=f"U{number:05}") for number in range(200)]
+    )
+    await delivered(slack_server, 200)
+    assert [slack.texts_in(ts) for ts in threads] == [[f"question {number}"] for number in range(200)]
+    assert len(slack_server.generator.prompts) == 200
+
+
+async def test_a_storm_of_refusals_delays_and_loses_nothing(slack_server: WebServer, slack: FakeSlack) -> None:
+    slack.troubles["chat.postMessage"].extend(["ratelimited"] * 3)
+    threads = [await slack.say(f"q {number}", channel=f"D{number:05}", user=f"U{number:05}") for number in range(5)]
+    await delivered(slack_server, 5)
+    assert [slack.texts_in(ts) for ts in threads] == [[f"q {number}"] for number in range(5)]
+
+
+async def test_a_slow_slack_holds_up_no_other_channel(
+    start_in_slack: StartInSlack, sqlite_url: str, slack: FakeSlack
+) -> None:
+    slack.troubles["chat.postMessage"].append("hangs")
+    async with start_in_slack(sqlite_url) as server:
+        stuck = await slack.say("first", channel="D0ANA")
+        await until(lambda: slack.called("chat.postMessage"))
+        other = await slack.say("second", channel="D0BEN", user="U0BEN")
+        await until(lambda: slack.texts_in(other) == ["second"], seconds=1.5)
+        assert slack.texts_in(stuck) == []
+        await until(lambda: slack.texts_in(stuck) == ["first"])
+        assert json.dumps(await rows_of(server, "shown_part")) == "[]"

@@ -1,0 +1,198 @@
+"""Connecting Myna to Slack: the manifest, and the doctor who says what is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from adapters.slack.channel import SlackConfig
+from adapters.slack.doctor import Doctor, Finding
+from adapters.slack.inbound import SlackInbound
+from adapters.slack.manifest import BOT_EVENTS, BOT_SCOPES, make_manifest
+from tests.fakes.slack.records import APP_TOKEN, CONFIG_TOKEN, SCOPES, SECRET, TOKEN
+from tests.fakes.slack.server import FakeSlack
+from tests.fixtures_slack import StartInSlack
+from tests.fixtures_web import WebServer
+
+ROOT = Path(__file__).parent.parent.parent
+HTTP = {"socket_mode": False, "many_workspaces": False}
+
+
+def config_for(slack: FakeSlack, **more: str) -> SlackConfig:
+    return SlackConfig(**{"bot_token": TOKEN, "signing_secret": SECRET, "api_url": slack.url, **more})
+
+
+async def findings(config: SlackConfig, config_token: str = "") -> list[Finding]:
+    return [one async for one in Doctor(config, None, config_token).examine()]
+
+
+async def wrong(config: SlackConfig, config_token: str = "") -> list[str]:
+    return [one.text for one in await findings(config, config_token) if one.state == "wrong"]
+
+
+# --- the manifest ---
+
+
+def test_the_manifest_asks_for_what_the_adapter_uses() -> None:
+    manifest = make_manifest("Shop", "https://chat.example", **HTTP)
+    assert manifest["settings"]["event_subscriptions"]["request_url"] == "https://chat.example/slack/events"
+    assert manifest["settings"]["interactivity"]["request_url"] == "https://chat.example/slack/interactivity"
+    assert manifest["features"]["slash_commands"][0]["url"] == "https://chat.example/slack/commands"
+    assert not manifest["settings"]["org_deploy_enabled"]
+    assert set(BOT_SCOPES) <= set(SCOPES.split(",")), "the fake knows these as Slack's"
+
+
+def test_with_sockets_there_is_no_address_in_the_manifest() -> None:
+    manifest = make_manifest("Shop", "https://chat.example", socket_mode=True, many_workspaces=False)
+    assert "chat.example" not in json.dumps(manifest)
+    assert manifest["settings"]["socket_mode_enabled"]
+
+
+def test_for_many_workspaces_the_manifest_says_where_to_come_back_to() -> None:
+    manifest = make_manifest("x" * 100, "https://chat.example", socket_mode=False, many_workspaces=True)
+    assert manifest["oauth_config"]["redirect_urls"] == ["https://chat.example/slack/oauth_redirect"]
+    assert manifest["settings"]["org_deploy_enabled"]
+    assert len(manifest["display_information"]["name"]) <= 35
+
+
+async def test_every_event_of_the_manifest_is_taken(
+    slack_server: WebServer, slack: FakeSlack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event that is subscribed to is either stored or answered with 200, whatever is in it."""
+    assert isinstance(slack_server.agent.slack.inbound, SlackInbound)  # type: ignore[union-attr]
+    for event in BOT_EVENTS:
+        kind = event.partition(".")[0]
+        if kind not in ("app_uninstalled", "tokens_revoked"):
+            assert await slack.deliver(slack_server.url, slack.callback({"type": kind})) == 200
+
+
+# --- the doctor ---
+
+
+async def test_all_is_well(start_in_slack: StartInSlack, sqlite_url: str, slack: FakeSlack) -> None:
+    async with start_in_slack(sqlite_url) as server:
+        config = config_for(slack, app_token=APP_TOKEN, public_url=server.url)
+        slack.manifest = make_manifest("Myna", server.url, socket_mode=True, many_workspaces=False)
+        found = await findings(config, CONFIG_TOKEN)
+    assert [one.state for one in found] == ["ok"] * len(found), found
+    assert "U0BOT in Fernhill" in " ".join(one.text for one in found)
+
+
+async def test_what_can_not_be_seen_is_said(slack: FakeSlack) -> None:
+    unknown = [one.text for one in await findings(config_for(slack)) if one.state == "unknown"]
+    assert any("--config-token" in one for one in unknown)
+    assert any("MYNA_PUBLIC_URL" in one for one in unknown)
+
+
+async def test_a_token_that_is_none(slack: FakeSlack) -> None:
+    assert "invalid_auth" in (await wrong(config_for(slack, bot_token="xoxp-1")))[0]
+
+
+async def test_missing_scopes_are_named(slack: FakeSlack) -> None:
+    slack.installations[TOKEN].scopes = "chat:write,users:read"
+    assert "app_mentions:read" in (await wrong(config_for(slack)))[0]
+
+
+async def test_a_wrong_app_token(slack: FakeSlack) -> None:
+    assert "connections:write" in (await wrong(config_for(slack, app_token=TOKEN)))[0]
+
+
+async def test_a_clock_that_is_wrong(slack: FakeSlack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adapters.slack.doctor.time", SimpleNamespace(time=lambda: time.time() + 400))
+    assert "400 s ahead" in (await wrong(config_for(slack)))[0]
+
+
+async def test_slack_is_not_reached(slack: FakeSlack) -> None:
+    found = await findings(config_for(slack, api_url="http://127.0.0.1:9/api/"))
+    assert [one.state for one in found] == ["ok", "wrong"]
+    assert "HTTPS_PROXY" in found[-1].text
+
+
+async def test_an_address_that_does_not_lead_to_myna(slack_server: WebServer, slack: FakeSlack) -> None:
+    assert "does not answer" in (await wrong(config_for(slack, public_url="http://127.0.0.1:9")))[0]
+    assert "not as Myna does" in (await wrong(config_for(slack, public_url=slack.url.removesuffix("/api/"))))[0]
+    other = await wrong(config_for(slack, public_url=slack_server.url, signing_secret="another"))
+    assert "another MYNA_SLACK_SIGNING_SECRET" in other[0]
+
+
+async def test_settings_that_are_not_complete_come_with_where_to_find_them(slack: FakeSlack) -> None:
+    complaints = await wrong(SlackConfig(signing_secret=SECRET))
+    assert "MYNA_SLACK_BOT_TOKEN" in complaints[0]
+    assert "OAuth & Permissions" in complaints[1]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "complaint"),
+    [
+        (("settings", "event_subscriptions", "bot_events"), ["app_mention"], "agent_session_stopped"),
+        (("features", "agent_view"), None, "not declared an agent"),
+        (("features", "app_home", "messages_tab_enabled"), False, "Messages Tab"),
+        (("features", "slash_commands"), [], "/myna"),
+        (
+            ("settings", "interactivity", "request_url"),
+            "https://old.example",
+            "https://chat.example/slack/interactivity",
+        ),
+    ],
+)
+async def test_what_the_app_lacks_is_said_line_by_line(
+    slack: FakeSlack, path: tuple[str, ...], value: Any, complaint: str
+) -> None:
+    slack.manifest = copy.deepcopy(make_manifest("Myna", "https://chat.example", **HTTP))
+    place = slack.manifest
+    for name in path[:-1]:
+        place = place[name]
+    place[path[-1]] = value
+    complaints = await wrong(config_for(slack, public_url="https://chat.example"), CONFIG_TOKEN)
+    assert any(complaint in one for one in complaints), complaints
+    assert "lives 12 hours" in " ".join(await wrong(config_for(slack), "xoxe-old"))
+
+
+# --- the commands ---
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    own = {name: value for name, value in os.environ.items() if not name.startswith("MYNA_")} | environment
+    command = [sys.executable, "-m", "bot.cli", "slack", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, check=False)
+
+
+async def test_the_commands_print_and_say_by_their_exit_code(slack: FakeSlack, tmp_path: Path) -> None:
+    printed = await asyncio.to_thread(run, "manifest", "--many-workspaces", MYNA_DATA=str(tmp_path))
+    assert json.loads(printed.stdout)["settings"]["token_rotation_enabled"]
+    assert "MYNA_PUBLIC_URL" in printed.stderr
+    settings = {
+        "MYNA_DATA": str(tmp_path), "MYNA_SLACK_BOT_TOKEN": TOKEN, "MYNA_SLACK_SIGNING_SECRET": SECRET,
+        "MYNA_SLACK_API_URL": slack.url,
+    }  # fmt: skip
+    well = await asyncio.to_thread(run, "doctor", **settings)
+    assert well.returncode == 0, well.stdout + well.stderr
+    assert well.stdout.startswith("ok   The settings fit together.")
+    ill = await asyncio.to_thread(run, "doctor", "--json", **(settings | {"MYNA_SLACK_BOT_TOKEN": "xoxb-old"}))
+    assert ill.returncode == 1
+    assert {"ok", "wrong"} <= {one["state"] for one in json.loads(ill.stdout)}
+
+
+async def test_the_key_is_changed_by_command(tmp_path: Path) -> None:
+    first = await asyncio.to_thread(run, "rotate-key", MYNA_DATA=str(tmp_path))
+    assert first.returncode == 0, first.stderr
+    before = (tmp_path / "encryption.key").read_text().split()
+    again = await asyncio.to_thread(run, "rotate-key", "--json", MYNA_DATA=str(tmp_path))
+    assert json.loads(again.stdout) == {"encrypted_anew": 0}
+    after = (tmp_path / "encryption.key").read_text().split()
+    assert (len(after), after[1]) == (2, before[0])
+    one_key = await asyncio.to_thread(run, "rotate-key", MYNA_DATA=str(tmp_path), MYNA_ENCRYPTION_KEYS=after[0])
+    assert one_key.returncode == 1
+    assert "before the old one" in one_key.stderr
+    listed = await asyncio.to_thread(run, "installations", MYNA_DATA=str(tmp_path))
+    assert "installed nowhere" in listed.stdout

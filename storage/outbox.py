@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import bindparam
 
+from storage import shown_parts
 from storage.schema import conversation, conversation_send, outbox
 from storage.transaction import Transaction, across_workspaces, now_ms, scoped
 from storage.values import Lease, Outgoing, Reply
@@ -150,12 +151,14 @@ def record(
 ) -> None:
     """Write how a post ended: `sent`, `ambiguous`, `failed`, or back to `pending`, which does not count as an attempt.
 
-    An older epoch changes nothing.
+    When it has ended, what showed the reply is settled with it. An older epoch changes nothing.
     """
     undone = 1 if state == "pending" else 0
-    tx.execute(
+    done = tx.execute(
         _RECORD, post=post.id, at_epoch=post.epoch, new_state=state, provider=provider_id, problem=error, undone=undone
     )
+    if done.rowcount and state not in ("pending", "sending"):
+        shown_parts.settle(tx, post.conversation_id, post.reply_id)
 
 
 def release(tx: Transaction, lease: SendLease, delay_ms: int = 0) -> None:

@@ -38,7 +38,10 @@ class Refused(Never):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Which bot a token stands for. `tenant` is the organization where all of it has the app, else the team."""
+    """Which bot a token stands for. `tenant` is the organization where all of it has the app, else the team.
+
+    Either is "" if Slack does not say it.
+    """
 
     user_id: str
     tenant: str
@@ -84,7 +87,7 @@ class SlackClient:
 
     def _meaning_of(self, error: SlackApiError, method: str, channel: str) -> Exception:
         response: Any = error.response
-        code = str(response.get("error") or f"status {response.status_code}")
+        code = name_of(error)
         if response.status_code == 429 or code in _LIMITED:
             seconds = _retry_after(response.headers)
             self._limits.close(method, channel, seconds)
@@ -99,7 +102,8 @@ class SlackClient:
             if self._identity is None:
                 found = await self.call("auth_test")
                 of_organization = found.get("is_enterprise_install") and found.get("enterprise_id")
-                self._identity = Identity(found["user_id"], str(of_organization or found["team_id"]))
+                tenant = of_organization or found.get("team_id")
+                self._identity = Identity(str(found.get("user_id") or ""), str(tenant or ""))
         return self._identity
 
     async def locale_of(self, user_id: str) -> str | None:
@@ -139,6 +143,13 @@ class SlackClient:
             await self.call("assistant_threads_setStatus", channel_id=channel, thread_ts=thread_ts, status=words)
         except (NotNow, Never, Unknown):
             return
+
+
+def name_of(error: SlackApiError) -> str:
+    """Slack's name of an error. Behind a proxy, or in an outage, the answer may be a page for people."""
+    response: Any = error.response
+    named = response.data.get("error") if isinstance(response.data, Mapping) else None
+    return str(named or f"status {response.status_code}")
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:

@@ -19,6 +19,7 @@ from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
 
 from adapters.slack.channel import SlackConfig
+from adapters.slack.client import name_of
 from adapters.slack.installations import StoredInstallations
 from adapters.slack.manifest import BOT_SCOPES, make_manifest
 from bot.errors import MynaError
@@ -110,7 +111,7 @@ class Doctor:
             answer: Any = await client.auth_test()
         except SlackApiError as error:
             yield _wrong(
-                f"{name}: Slack answers {error.response['error']}. Install the app again (OAuth & Permissions), and "
+                f"{name}: Slack answers {name_of(error)}. Install the app again (OAuth & Permissions), and "
                 "copy the bot token, xoxb-...; user tokens and old ones don't do."
             )
             return
@@ -145,7 +146,7 @@ class Doctor:
             await client.apps_connections_open(app_token=self._config.app_token)
         except SlackApiError as error:
             return _wrong(
-                f"MYNA_SLACK_APP_TOKEN: Slack answers {error.response['error']}. Make one with the scope "
+                f"MYNA_SLACK_APP_TOKEN: Slack answers {name_of(error)}. Make one with the scope "
                 "connections:write under Basic Information, App-Level Tokens, and turn on Socket Mode."
             )
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -197,7 +198,7 @@ class Doctor:
                 headers={"Authorization": f"Bearer {self._config_token}"},
             )
         except SlackApiError as error:
-            yield _wrong(f"--config-token: Slack answers {error.response['error']}. Make a new one; it lives 12 hours.")
+            yield _wrong(f"--config-token: Slack answers {name_of(error)}. Make a new one; it lives 12 hours.")
             return
         except (aiohttp.ClientError, TimeoutError) as error:
             yield Finding("unknown", f"The app's manifest: no answer from Slack: {_said(error)}.")

@@ -87,12 +87,21 @@ def tenant_of(body: Event) -> str:
     Events say it in `authorizations`: with channels that are shared, `team_id` may be another's. In commands all values
     are text.
     """
-    given = body.get("authorizations")
-    by = given[0] if isinstance(given, list) and given and isinstance(given[0], Mapping) else body
+    by = _authorization(body) or body
     team = _id(by, "team_id") or _id(by, "team") or _id(body, "team_id")
     if by.get("is_enterprise_install") in (True, "true"):
         return _id(by, "enterprise_id") or _id(by, "enterprise") or team
     return team
+
+
+def told_bot(body: Event) -> str:
+    """The user id of the bot that an event is for, "" if it is not said."""
+    return _id(_authorization(body), "user_id")
+
+
+def _authorization(body: Event) -> Event:
+    given = body.get("authorizations")
+    return given[0] if isinstance(given, list) and given and isinstance(given[0], Mapping) else {}
 
 
 def _id(body: Event, name: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from adapters.slack import words
 from adapters.slack.client import SlackClient
 from adapters.slack.commands import Commands, Place, command_of
-from adapters.slack.events import CHANNEL, Spoken, read_change, read_message, read_stop, tenant_of
+from adapters.slack.events import CHANNEL, Spoken, read_change, read_message, read_stop, tenant_of, told_bot
 from adapters.slack.installations import Installations
 from adapters.slack.replies import Replies
 from bot.conversation import Conversations
@@ -65,7 +65,7 @@ class SlackInbound:
         if kind in ("app_uninstalled", "tokens_revoked"):
             await self._note_removed(tenant, body["event"])
             return
-        bot_user = await self._bot_user(tenant)
+        bot_user = await self._bot_user(tenant, told_bot(body))
         if bot_user is None:
             log.info("an event of %s, where the app is not installed, is left alone", tenant or "nowhere")
         elif stop := read_stop(body):
@@ -82,9 +82,9 @@ class SlackInbound:
         elif kind in ("app_home_opened", "assistant_thread_started"):
             self._in_background(self._suggest_prompts(tenant, body["event"]))
 
-    async def _bot_user(self, tenant: str) -> str | None:
+    async def _bot_user(self, tenant: str, named: str) -> str | None:
         try:
-            return await self._installations.bot_user(tenant)
+            return await self._installations.bot_user(tenant, named)
         except (NotNow, Never, Unknown) as error:
             raise Unavailable(f"Slack does not say who the bot is: {error}.") from error
 

@@ -43,8 +43,11 @@ class Installations(Protocol):
         """None if the app is not installed there. Raises as `SlackClient.call`."""
         ...
 
-    async def bot_user(self, tenant: str) -> str | None:
-        """The bot's user id there, None if the app is not installed there. Raises as `SlackClient.call`."""
+    async def bot_user(self, tenant: str, named: str) -> str | None:
+        """The bot's user id there, None if the app is not installed there. `named` is whom Slack says it tells.
+
+        Raises as `SlackClient.call`.
+        """
         ...
 
     async def remove(self, tenant: str) -> None:
@@ -58,12 +61,13 @@ class OneInstallation:
     def __init__(self, client: SlackClient) -> None:
         self._client = client
 
-    async def client(self, tenant: str) -> SlackClient | None:
-        return self._client if (await self._client.identity()).tenant == tenant else None
+    async def client(self, tenant: str) -> SlackClient | None:  # noqa: ARG002 - there is but one
+        return self._client
 
-    async def bot_user(self, tenant: str) -> str | None:
+    async def bot_user(self, tenant: str, named: str) -> str | None:
         identity = await self._client.identity()
-        return identity.user_id if identity.tenant == tenant else None
+        is_ours = named == identity.user_id or identity.tenant in (tenant, "")
+        return identity.user_id if is_ours else None
 
     async def remove(self, tenant: str) -> None:
         log.error("the Slack app was removed from %s; install it again and set the new MYNA_SLACK_BOT_TOKEN", tenant)
@@ -96,7 +100,7 @@ class StoredInstallations:
                 await self._renew(*known)
             return known[1]
 
-    async def bot_user(self, tenant: str) -> str | None:
+    async def bot_user(self, tenant: str, named: str) -> str | None:  # noqa: ARG002 - the tenant says it all
         stored = await self._database.read(slack_installs.find, self._workspace_id, tenant)
         return stored.bot_user_id if stored else None
 

@@ -167,7 +167,9 @@ class LiveReply:
         except (NotNow, Refused):
             await self._write(shown_parts.drop, row)
             raise
-        now, ts = time.monotonic(), str(made["ts"])
+        now, ts = time.monotonic(), str(made.get("ts") or "")
+        if not ts:
+            raise Unknown(f"Slack did not say where {method} put the message")
         self.messages.append(Shown(row, ts, start, end, now, now, is_stream))
         await self._write(shown_parts.name, row, ts)
 

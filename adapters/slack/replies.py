@@ -111,9 +111,9 @@ class Replies:
         try:
             ts = await self._complete(client, place, text, blocks)
         except Refused:
-            await self._end(client, place)
+            await client.set_status(thread.channel, thread.ts, "active")
             raise
-        await self._end(client, place)
+        await client.set_status(thread.channel, thread.ts, "active")
         return ts
 
     async def find(self, outgoing: Outgoing) -> str | None:  # noqa: ARG002
@@ -136,10 +136,6 @@ class Replies:
                 except Refused:  # somebody may have deleted the message
                     pass
         return await self._rewrite(client, place, markdown.split(text) if text.strip() else [], blocks)
-
-    async def _end(self, client: SlackClient, place: Place) -> None:
-        await self._database.write(shown_parts.settle, place.workspace_id, place.conversation_id, place.reply_id)
-        await client.set_status(place.thread.channel, place.thread.ts, "active")
 
     async def _rewrite(self, client: SlackClient, place: Place, pieces: list[str], blocks: list[words.Block]) -> str:
         """Make the thread show exactly these pieces, in the messages that are there already as far as they go."""
@@ -191,8 +187,9 @@ class Replies:
         except (NotNow, Refused):
             await self._write(shown_parts.drop, place, row)
             raise
-        await self._write(shown_parts.name, place, row, str(posted["ts"]))
-        return str(posted["ts"])
+        ts = str(posted.get("ts") or "")
+        await self._write(shown_parts.name, place, row, ts)
+        return ts
 
     async def _take_away(self, client: SlackClient, place: Place, row: ShownPart) -> None:
         ts = row.provider_id or await self._look_for(client, place, row, set())
@@ -214,7 +211,7 @@ class Replies:
                 include_all_metadata=True, limit=PAGE, cursor=cursor,
             )  # fmt: skip
             for message in page.get("messages") or ():
-                if _belongs_to(message, row, bot_user) and message["ts"] not in known:
+                if _belongs_to(message, row, bot_user) and message.get("ts") not in known:
                     return str(message["ts"])
             cursor = (page.get("response_metadata") or {}).get("next_cursor")
             if not cursor:

@@ -17,6 +17,7 @@ from slack_sdk.socket_mode.request import SocketModeRequest
 from slack_sdk.socket_mode.response import SocketModeResponse
 from slack_sdk.web.async_client import AsyncWebClient
 
+from adapters.slack.client import name_of
 from adapters.slack.inbound import SlackInbound
 from bot.errors import MynaError
 from storage.database import StorageUnavailable
@@ -33,7 +34,7 @@ class _Socket(SocketModeClient):
         try:
             answer = await self.web_client.apps_connections_open(app_token=self.app_token)
         except SlackApiError as error:
-            log.error("Slack gives us no socket: %s. Check MYNA_SLACK_APP_TOKEN.", error.response["error"])
+            log.error("Slack gives us no socket: %s. Check MYNA_SLACK_APP_TOKEN.", name_of(error))
             raise
         return str(answer["url"])
 

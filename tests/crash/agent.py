@@ -20,15 +20,18 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from adapters.slack import live_reply
+from adapters.slack.client import SlackClient
 from bot import app, conversation
 from bot.conversation import Conversations
 from bot.delivery import Unknown
 from bot.errors import GeneratorFailed
 from bot.generator import ChatMessage, Finish, Piece, Prompt, Sampling
 from bot.settings import Settings
-from storage import inbox, migrate, outbox
+from storage import inbox, migrate, outbox, shown_parts
 from storage.database import Database
 from storage.values import Accepted, Incoming, Outgoing, Sender, text_part
+from tests.fakes.slack.records import SECRET, TOKEN
 
 CHANNEL = "called"
 POINTS: dict[str, tuple[Any, str]] = {
@@ -43,15 +46,26 @@ POINTS: dict[str, tuple[Any, str]] = {
 }
 
 
+# With Slack: what shows a reply while it is made.
+SLACK_POINTS: dict[str, tuple[Any, str]] = {
+    "show.take_over": (shown_parts, "take_over"),
+    "show.begin": (shown_parts, "begin"),
+    "show.name": (shown_parts, "name"),
+}
+
+
 class TellingModel:
     """Replies with the texts of all user messages in its prompt, so that a reply proves what memory it had."""
 
     model = "telling"
     context_tokens = 100_000
     ready = True
+    takes_tools = False
+    versions = ()
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, word_seconds: float) -> None:
         self._random = random.Random(seed)
+        self._word_seconds = word_seconds
 
     async def start(self) -> None: ...
 
@@ -69,7 +83,7 @@ class TellingModel:
         if prompt.messages[-1].content.endswith("poison"):
             raise GeneratorFailed("poison")
         for word in ["saw", *seen.split()]:
-            await asyncio.sleep(self._random.uniform(0, 0.002))
+            await asyncio.sleep(self._random.uniform(0, self._word_seconds))
             yield Piece(f"{word} ")
         yield Finish("stop", prompt.num_tokens, 1)
 
@@ -102,7 +116,7 @@ def die() -> None:
 
 def arm(point: str, when: str, hits: int) -> None:
     """Make the process die at the `hits`-th time that a unit of work reaches its commit: just before, or just after."""
-    module, name = POINTS[point]
+    module, name = (POINTS | SLACK_POINTS)[point]
     original: Callable[..., Any] = getattr(module, name)
     left = [hits]
 
@@ -124,6 +138,20 @@ def arm(point: str, when: str, hits: int) -> None:
             return value
 
         Database.write = write_then_die  # type: ignore[method-assign]
+
+
+def arm_call(method: str, hits: int) -> None:
+    """Make the process die when Slack has done what it was called for, and nobody has heard of it yet."""
+    call, left = SlackClient.call, [hits]
+
+    async def call_then_die(self: SlackClient, name: str, **arguments: Any) -> Any:
+        answer = await call(self, name, **arguments)
+        left[0] -= name == method
+        if name == method and left[0] == 0:
+            die()
+        return answer
+
+    SlackClient.call = call_then_die  # type: ignore[method-assign]
 
 
 def arm_migration(when: str) -> None:
@@ -168,18 +196,26 @@ async def take(request: web.Request) -> web.Response:
     return web.json_response({"ok": True})
 
 
+def make_plain_app(agent: Any) -> web.Application:
+    web_app = web.Application()
+    web_app["agent"] = agent
+    web_app.router.add_post("/say", take)
+    web_app.router.add_get("/readyz", lambda _: web.json_response({}))  # type: ignore[arg-type]
+    return web_app
+
+
 async def run(arguments: argparse.Namespace) -> None:
     settings = Settings(
-        data=Path(tempfile.mkdtemp()), database_url=arguments.url, lease_seconds=arguments.lease, grace_seconds=1.0
-    )
+        data=Path(tempfile.mkdtemp()), database_url=arguments.url, lease_seconds=arguments.lease, grace_seconds=1.0,
+        **({"slack_bot_token": TOKEN, "slack_signing_secret": SECRET, "slack_api_url": arguments.slack_url}
+           if arguments.slack_url else {}),
+    )  # fmt: skip
     posters = (
         {CHANNEL: HttpPoster(arguments.channel_url, arguments.point == "send.post")} if arguments.channel_url else {}
     )
-    async with app.running_agent(settings, TellingModel(arguments.port), posters) as agent:  # type: ignore[arg-type]
-        web_app = web.Application()
-        web_app["agent"] = agent
-        web_app.router.add_post("/say", take)
-        web_app.router.add_get("/readyz", lambda _: web.json_response({}))  # type: ignore[arg-type]
+    model: Any = TellingModel(arguments.port, arguments.word_seconds)
+    async with app.running_agent(settings, model, posters) as agent:
+        web_app = app.make_web_app(agent) if arguments.slack_url else make_plain_app(agent)
         runner = web.AppRunner(web_app)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", arguments.port).start()
@@ -192,6 +228,8 @@ def main() -> None:
     parser.add_argument("port", type=int)
     parser.add_argument("--lease", type=float, default=1.0)
     parser.add_argument("--channel-url")
+    parser.add_argument("--slack-url")
+    parser.add_argument("--word-seconds", type=float, default=0.002)
     parser.add_argument("--point")
     parser.add_argument("--when", choices=["before", "after"], default="before")
     parser.add_argument("--hits", type=int, default=1)
@@ -201,9 +239,12 @@ def main() -> None:
         acknowledge_early()
     if arguments.point == "migrate":
         arm_migration(arguments.when)
-    elif arguments.point in POINTS:
+    elif (arguments.point or "").startswith("call."):
+        arm_call(arguments.point.removeprefix("call."), arguments.hits)
+    elif arguments.point in POINTS | SLACK_POINTS:
         arm(arguments.point, arguments.when, arguments.hits)
     conversation.FIRST_RETRY_SECONDS = 0.02
+    live_reply.FLUSH_SECONDS = 0.05
     migrate.upgrade(arguments.url)
     asyncio.run(run(arguments))
 

@@ -32,7 +32,7 @@ def command_of(text: str) -> Command | None:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a command was given and by whom. A slash command does not say in which thread."""
+    """Where a command was given and by whom. A slash command does not say in which thread, a new mention is in none."""
 
     tenant: str
     channel: str
@@ -83,10 +83,10 @@ class Commands:
         return words.ask_for_feedback(reply.id, place.locale)
 
     async def _leave(self, place: Place) -> dict[str, Any]:
+        if place.channel.startswith("D"):
+            return {"text": words.say("left_direct", place.locale)}
         if place.thread is None:
             return {"text": words.say("only_in_thread", place.locale)}
-        if place.thread.is_direct:
-            return {"text": words.say("left_direct", place.locale)}
         known = await self._conversation(place)
         if known is not None:
             await self._conversations.set_left(self._workspace_id, known.id, left=True)

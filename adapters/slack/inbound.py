@@ -116,10 +116,9 @@ class SlackInbound:
             self._commands_seen.popitem(last=False)
         thread = spoken.thread
         locale = await self._locale(thread.tenant, spoken.user)
-        answer = await self._commands.run(
-            spoken.command, Place(thread.tenant, thread.channel, spoken.user, locale, thread)
-        )
-        in_thread = {"thread_ts": thread.ts} if spoken.is_in_thread or thread.is_direct else {}
+        place = Place(thread.tenant, thread.channel, spoken.user, locale, thread if spoken.is_in_thread else None)
+        answer = await self._commands.run(spoken.command, place)
+        in_thread = {"thread_ts": thread.ts} if spoken.is_in_thread else {}
         self._in_background(
             self._call(
                 thread.tenant, "chat_postEphemeral", channel=thread.channel, user=spoken.user, **in_thread, **answer

@@ -155,6 +155,18 @@ async def test_commands_by_mention_are_answered_to_the_person_alone(
     assert len(slack_server.generator.prompts) == 2, "the model was not asked"
 
 
+async def test_a_command_by_mention_outside_a_thread_is_about_the_last_one_here(
+    slack_server: WebServer, slack: FakeSlack
+) -> None:
+    await answered(slack, "my name is Ana")
+    await slack.say(f"<@{BOT}> feedback")
+    await until(lambda: slack.ephemerals)
+    assert "About my last answer" in slack.ephemerals[0].text
+    await slack.say(f"<@{BOT}> new")
+    await until(lambda: len(slack.ephemerals) == 2)
+    assert "my name is Ana" in slack.ephemerals[1].text
+
+
 async def test_a_bot_that_is_told_to_leave_comes_back_when_it_is_named(
     slack_server: WebServer, slack: FakeSlack
 ) -> None:

@@ -8,11 +8,12 @@ TORCH_FROM ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 NPM := $(BIN)/python tests/tools/npm.py
 
-.PHONY: help install serve chat test test-fast lint format lock bench clean
+.PHONY: help install serve chat slack-demo test test-fast lint format lock bench clean
 
 help:
 	@echo "make serve      install what is missing and serve the chat on http://127.0.0.1:8080"
 	@echo "make chat       the same in this terminal"
+	@echo "make slack-demo the Slack channel on a fake Slack, to try by hand on http://127.0.0.1:8090"
 	@echo "make test       install what the tests need besides, and run them all"
 	@echo "make test-fast  only the tests that need neither the model nor a browser"
 	@echo "make lint       ruff and mypy"
@@ -41,6 +42,9 @@ serve: install
 
 chat: install
 	@$(BIN)/myna chat
+
+slack-demo: install
+	@$(BIN)/python -m examples.slack_demo
 
 test: .venv/installed-test
 	$(BIN)/python -m pytest

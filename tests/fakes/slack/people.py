@@ -13,7 +13,7 @@ from typing import Any, Literal
 from tests.fakes.slack.deliveries import COMMANDS, EVENTS, INTERACTIVITY, Answer, Deliverer
 from tests.fakes.slack.messages import remove
 from tests.fakes.slack.oauth import OAuth
-from tests.fakes.slack.records import TEAM, Channel, Installation, Json, ResponseUrl, View
+from tests.fakes.slack.records import TEAM, Channel, Ephemeral, Installation, Json, ResponseUrl, View
 from tests.fakes.slack.socket_mode import Sockets
 from tests.fakes.slack.state import State
 from tests.fakes.slack.views import answer_submission, respond
@@ -145,24 +145,31 @@ class People(State):
     ) -> Answer:
         """Press a button of a message, or one of its feedback buttons, by its `value`."""
         place, message = self._message(channel, message_ts, team)
-        block, element = _find_element(message, action_id)
         thread = {"thread_ts": message["thread_ts"]} if "thread_ts" in message else {}
-        payload = self._payload("block_actions", user, team) | {
-            "trigger_id": trigger_id or self.new_trigger(user, team),
-            "response_url": self.new_response_url(place, user, message_ts),
-            "container": {
-                "type": "message",
-                "message_ts": message_ts,
-                "channel_id": channel,
-                "is_ephemeral": False,
-                **thread,
-            },
-            "channel": {"id": channel, "name": "directmessage" if place.kind == "im" else channel[2:].lower()},
-            "message": dict(message),
-            "state": {"values": {}},
-            "actions": [self._action(block, element, value)],
-        }
+        container = {"message_ts": message_ts, "is_ephemeral": False, **thread}
+        pressed = self._action(*_find_element(message, action_id), value)
+        payload = self._press(place, user, container, pressed, trigger_id) | {"message": dict(message)}
         return await self.deliverer.send_form(INTERACTIVITY, payload)
+
+    async def click_ephemeral(self, shown: Ephemeral, action_id: str, *, team: str = TEAM) -> Answer:
+        """Press a button of a message that only this person sees. Slack sends no message with it."""
+        pressed = self._action(*_find_element({"blocks": shown.blocks}, action_id), "")
+        thread = {"thread_ts": shown.thread_ts} if shown.thread_ts else {}
+        container = {"message_ts": self.next_ts(), "is_ephemeral": True, **thread}
+        payload = self._press(self.channel(shown.channel, team), shown.user, container, pressed)
+        return await self.deliverer.send_form(INTERACTIVITY, payload)
+
+    def _press(self, place: Channel, user: str, container: Json, pressed: Json, trigger_id: str = "") -> Json:
+        """What the app is told of a button, whatever kind of message it stands in."""
+        message_ts = "" if container["is_ephemeral"] else container["message_ts"]
+        return self._payload("block_actions", user, place.team_id) | {
+            "trigger_id": trigger_id or self.new_trigger(user, place.team_id),
+            "response_url": self.new_response_url(place, user, message_ts),
+            "container": {"type": "message", "channel_id": place.id, **container},
+            "channel": {"id": place.id, "name": "directmessage" if place.kind == "im" else place.id[2:].lower()},
+            "state": {"values": {}},
+            "actions": [pressed],
+        }
 
     def _action(self, block: Json, element: Json, value: str) -> Json:
         pressed = element

@@ -59,7 +59,7 @@ export function showErrors(dialog, errors) {
   let first = null;
   for (const input of dialog.querySelectorAll('[data-block]')) {
     const wrong = errors[input.dataset.block] ?? '';
-    input.toggleAttribute('aria-invalid', Boolean(wrong));
+    input.setAttribute('aria-invalid', String(Boolean(wrong)));
     dialog.querySelector(`#${CSS.escape(`${input.id}-wrong`)}`).textContent = wrong;
     if (wrong && !first) first = input;
   }

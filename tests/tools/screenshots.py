@@ -1,11 +1,12 @@
-"""The pictures of README.md, taken of the real page: `python -m tests.tools.screenshots URL`.
+"""The pictures of README.md, taken of the real pages: `python -m tests.tools.screenshots URL`, or `--slack URL`.
 
-Knows: what to ask and how to frame it. Does not know: how a server is started; URL is that of a running `myna serve`.
+Knows: what to ask and how to frame it. Does not know: how a server is started; URL is that of a running `myna serve`,
+or of `make slack-demo`, freshly started.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -15,6 +16,12 @@ from tests.tools.chromium import installed_chromium
 FOLDER = Path(__file__).parent.parent.parent / "docs"
 QUESTIONS = ["Good morning!", "Write a birthday greeting for a customer, in two lines.", "Thank you!"]
 REPLY_MS = 120_000
+SHOP_TALK = [
+    ("U0BEN", "Good morning! The tulips are here, in all five colours."),
+    ("U0LIN", "Lovely. I'll put them on the front page: *tulips, five colours*, and the price per bunch."),
+    ("U0ANA", "@Myna Write a birthday greeting for a customer, in two lines."),
+]
+IN_THREAD = "Thank you!"
 
 
 def ask(page: Page, text: str, count: int) -> None:
@@ -37,14 +44,46 @@ def take(browser: Browser, url: str, name: str, width: int, height: int, scheme:
     context.close()
 
 
-def main(url: str) -> None:
+def say_in_slack(page: Page, box: str, text: str) -> None:
+    page.get_by_label(box, exact=True).fill(text)
+    page.get_by_label(box, exact=True).press("Enter")
+
+
+def take_slack(browser: Browser, url: str, name: str) -> None:
+    """A talk in a channel, and the bot's answers in a thread of it, one of them rated."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, device_scale_factor=2, locale="en-GB")
+    page = context.new_page()
+    page.goto(url)
+    thumbs = page.get_by_role("complementary").get_by_role("button", name="Mark this answer as good")
+    for count, (user, text) in enumerate(SHOP_TALK, 1):
+        page.get_by_label("You are").select_option(user)
+        say_in_slack(page, "Message #shop", text)
+        expect(page.locator("main article")).to_have_count(count)
+    expect(thumbs).to_have_count(1, timeout=REPLY_MS)
+    say_in_slack(page, "Reply ...", IN_THREAD)
+    expect(thumbs).to_have_count(2, timeout=REPLY_MS)
+    thumbs.first.click()
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(500)
+    page.screenshot(path=FOLDER / name)
+    context.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.tools.screenshots")
+    parser.add_argument("url", nargs="?", help="a running `myna serve`")
+    parser.add_argument("--slack", metavar="URL", help="a running `make slack-demo` in which nothing was said yet")
+    options = parser.parse_args()
     FOLDER.mkdir(exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=installed_chromium(), args=["--no-sandbox"])
-        take(browser, url, "chat.png", 1180, 760, "light")
-        take(browser, url, "chat-phone-dark.png", 390, 760, "dark")
+        if options.url:
+            take(browser, options.url, "chat.png", 1180, 760, "light")
+            take(browser, options.url, "chat-phone-dark.png", 390, 760, "dark")
+        if options.slack:
+            take_slack(browser, options.slack, "slack.png")
         browser.close()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

@@ -119,7 +119,6 @@ const threadComposer = new Composer(async (text, files) => {
 
 const on = {
   reply: (message) => openThread(message.thread || message.ts),
-  edit: (message) => go({ editing: message ? message.key : '' }),
   remove: (message) => act('delete', { ts: message.ts }),
   dismiss: (message) => { dismissed.add(`${here.user}/${message.key}`); draw(); },
   press: (message, action, value) => act('click', {
@@ -251,9 +250,10 @@ function drawMessages(log, messages, users, all, isThread) {
   const wasAtEnd = log.dataset.place !== place || log.scrollHeight - log.scrollTop - log.clientHeight < 60;
   log.dataset.place = place;
   const items = messages.map((message) => {
-    const isEditing = here.editing === message.key;
+    const isEditing = here.editing === `${place}/${message.key}`;
     const replies = isThread ? null : repliesTo(message, all);
-    const around = { users, me: here.user, isEditing, hasThread: !isThread, replies, on };
+    const edit = (chosen) => go({ editing: chosen ? `${place}/${chosen.key}` : '' });
+    const around = { users, me: here.user, isEditing, hasThread: !isThread, replies, on: { ...on, edit } };
     const signature = isEditing ? 'editing' : JSON.stringify([message, replies, here.user]);
     return { key: `${here.channel}/${message.key}`, signature, make: () => messageElement(message, around) };
   });

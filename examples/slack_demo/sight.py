@@ -56,9 +56,7 @@ class Sight:
             "messages": {one.id: self._messages(one, user) for one in channels},
             "working": [self._working(*key) for key in self._working_keys(channels)],
             "prompts": {one.id: self.slack.prompts.get((TEAM, one.id, ""), []) for one in channels},
-            "titles": [
-                {"channel": key[1], "thread": key[2], "title": one.title} for key, one in self.slack.sessions.items()
-            ],
+            "titles": self._titles(channels),
             "view": self._view(user),
             "journal": self.journal.lines(),
         }
@@ -144,10 +142,16 @@ class Sight:
     # --- what goes on ---
 
     def _working_keys(self, channels: list[Channel]) -> list[tuple[str, str]]:
-        mine = {one.id for one in channels}
+        mine = {(one.id, message["ts"]) for one in channels for message in one.messages}
         sessions = [key[1:] for key, one in self.slack.sessions.items() if one.status == "processing"]
         statuses = [key[1:] for key in self.slack.thread_statuses if self.slack.thread_status(key[1], key[2])]
-        return sorted({(channel, thread) for channel, thread in sessions + statuses if channel in mine})
+        return sorted(mine.intersection(sessions + statuses))
+
+    def _titles(self, channels: list[Channel]) -> list[Json]:
+        """What the bot has called its threads."""
+        mine = {one.id for one in channels}
+        found = [(key, one.title) for key, one in self.slack.sessions.items() if key[1] in mine]
+        return [{"channel": channel, "thread": thread, "title": title} for (_, channel, thread), title in found]
 
     def _working(self, channel: str, thread: str) -> Json:
         words = self.slack.thread_status(channel, thread)

@@ -19,7 +19,7 @@ REPLY_MS = 120_000
 SHOP_TALK = [
     ("U0BEN", "Good morning! The tulips are here, in all five colours."),
     ("U0LIN", "Lovely. I'll put them on the front page: *tulips, five colours*, and the price per bunch."),
-    ("U0ANA", "@Myna Write a birthday greeting for a customer, in two lines."),
+    ("U0ANA", "@Myna How do I keep tulips fresh for longer?"),
 ]
 IN_THREAD = "Thank you!"
 

@@ -22,10 +22,13 @@ export class Composer {
         h('button', { type: 'submit', class: 'send', 'aria-label': 'Send' }, icon('send'))));
   }
 
+  setLabel(words) {
+    this.area.placeholder = words;
+    this.area.setAttribute('aria-label', words);
+  }
+
   /** Go on with what was written at another place. */
-  moveTo(place, placeholder) {
-    this.area.placeholder = placeholder;
-    this.area.setAttribute('aria-label', placeholder);
+  moveTo(place) {
     if (place === this.place) return;
     this.drafts.set(this.place, this.area.value);
     this.place = place;

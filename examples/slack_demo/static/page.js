@@ -13,7 +13,7 @@ const toast = find('.toast');
 
 /** What the server says, and what is chosen here: who one is, where one looks. */
 let seen = null;
-const here = { user: '', channel: '', thread: '', editing: '', showsJournal: false, takesFocus: false };
+const here = { user: '', channel: '', thread: '', editing: '', showsJournal: false, takesFocus: false, awaited: '' };
 const dismissed = new Set();
 const read = new Map();
 let source = null;
@@ -71,10 +71,13 @@ function forgetWhatIsGone() {
 function go(changes, pane) {
   const before = { ...here };
   Object.assign(here, changes);
+  if (here.user !== before.user || here.channel !== before.channel || here.thread !== before.thread) here.awaited = '';
   if (here.user !== before.user) {
     here.editing = '';
     listen();
   }
+  composer.moveTo(`${here.user}/${here.channel}`);
+  threadComposer.moveTo(`${here.user}/${here.channel}/${here.thread}`);
   if (pane) document.body.dataset.pane = pane;
   history.replaceState(null, '', `#${[here.user, here.channel, here.thread].join('/')}`);
   if (here.channel !== before.channel || here.user !== before.user) void act('open');
@@ -108,8 +111,8 @@ const composer = new Composer(async (text, files) => {
   }
   const place = here.channel;
   const done = await act('say', { text, files });
-  // The answer comes in the thread. Who mentions the bot wants to see it come.
-  if (done && place === here.channel && (here.channel.startsWith('D') || /@myna\b/i.test(text))) openThread(done.ts);
+  if (done && place === here.channel) here.awaited = done.ts;
+  draw();
 });
 
 const threadComposer = new Composer(async (text, files) => {
@@ -130,6 +133,8 @@ const on = {
   },
 };
 
+threadComposer.setLabel('Reply ...');
+
 // --- drawing ---
 
 function draw() {
@@ -138,11 +143,21 @@ function draw() {
   const channel = seen.channels.find((one) => one.id === here.channel);
   if (!channel) return;
   const messages = (seen.messages[channel.id] ?? []).filter((one) => !dismissed.has(`${here.user}/${one.key}`));
+  if (here.awaited && hasAnswer(here.awaited, messages)) {
+    openThread(here.awaited);
+    return;
+  }
   drawSide(users);
   drawMain(channel, messages, users);
   drawThread(channel, messages, users);
   drawJournal();
   drawForm();
+}
+
+/** Whether anything comes in a thread. Who began it wants to see that. */
+function hasAnswer(thread, messages) {
+  const isWorking = seen.working.some((one) => one.channel === here.channel && one.thread === thread);
+  return isWorking || messages.some((one) => one.thread === thread && one.ts !== thread);
 }
 
 function drawSide(users) {
@@ -189,7 +204,7 @@ function drawMain(channel, messages, users) {
   const roots = messages.filter((one) => (one.ephemeral === undefined ? one.thread === one.ts : !one.thread));
   drawMessages(find('.messages', main), roots, users, messages, false);
   drawFoot(channel, messages.length === 0);
-  composer.moveTo(`${here.user}/${channel.id}`, channel.is_direct ? 'Message Myna' : `Message #${channel.name}`);
+  composer.setLabel(channel.is_direct ? 'Message Myna' : `Message #${channel.name}`);
 }
 
 function drawBar(within, signature, make) {
@@ -227,7 +242,6 @@ function drawThread(channel, messages, users) {
   drawMessages(find('.messages', aside), inside, users, messages, true);
   drawStatus();
   show(find('.foot', aside), [{ key: 'composer', signature: '', make: () => threadComposer.element }]);
-  threadComposer.moveTo(`${here.user}/${channel.id}/${here.thread}`, 'Reply ...');
   if (here.takesFocus) threadComposer.area.focus();
   here.takesFocus = false;
 }
@@ -247,7 +261,7 @@ function drawStatus() {
 /** Stays at the end if it was there. */
 function drawMessages(log, messages, users, all, isThread) {
   const place = `${here.user}/${here.channel}/${isThread ? here.thread : ''}`;
-  const wasAtEnd = log.dataset.place !== place || log.scrollHeight - log.scrollTop - log.clientHeight < 60;
+  if (log.dataset.place !== place) log.dataset.atEnd = 'true';
   log.dataset.place = place;
   const items = messages.map((message) => {
     const isEditing = here.editing === `${place}/${message.key}`;
@@ -258,7 +272,11 @@ function drawMessages(log, messages, users, all, isThread) {
     return { key: `${here.channel}/${message.key}`, signature, make: () => messageElement(message, around) };
   });
   show(log, items.length ? items : [emptyItem(isThread)]);
-  if (wasAtEnd) log.scrollTop = log.scrollHeight;
+  stayAtEnd(log);
+}
+
+function stayAtEnd(log) {
+  if (log.dataset.atEnd === 'true') log.scrollTop = log.scrollHeight;
 }
 
 function emptyItem(isThread) {
@@ -279,9 +297,8 @@ function drawJournal() {
   const drawer = find('.journal', main);
   drawer.hidden = !here.showsJournal;
   if (drawer.hidden) return;
-  const wasAtEnd = drawer.scrollHeight - drawer.scrollTop - drawer.clientHeight < 40;
   show(drawer, seen.journal.map((line) => ({ key: String(line.number), signature: '', make: () => journalLine(line) })));
-  if (wasAtEnd) drawer.scrollTop = drawer.scrollHeight;
+  stayAtEnd(drawer);
 }
 
 function journalLine(line) {
@@ -310,6 +327,14 @@ function drawForm() {
 }
 
 // --- beginning ---
+
+// What is read at its end stays there, whatever comes and however high it is.
+const resized = new ResizeObserver((entries) => entries.forEach((one) => stayAtEnd(one.target)));
+for (const log of document.querySelectorAll('.log, .journal')) {
+  log.dataset.atEnd = 'true';
+  log.addEventListener('scroll', () => { log.dataset.atEnd = String(log.scrollHeight - log.scrollTop - log.clientHeight < 60); });
+  resized.observe(log);
+}
 
 find('select', side).addEventListener('change', (event) => become(event.target.value));
 document.addEventListener('keydown', (event) => {

@@ -195,6 +195,11 @@ async def test_commands_answer_for_one_person_only(over_http: Scene, browser: Br
         form = page.get_by_role("dialog", name="哪里不对？")
         await form.get_by_role("button", name="以后再说").click()
         await expect(form).to_be_hidden()
+        await page.get_by_label("You are").select_option("U0BEN")
+        await page.get_by_role("navigation").get_by_role("button", name="Myna").click()
+        await say(page, "directly", "Message Myna")
+        await expect(answers(page).locator(".text")).to_have_text("directly")
+    assert [one["text"] for one in over_http.demo.slack.channel("D0BEN").messages] == ["directly", "directly"]
 
 
 @pytest.mark.browser
@@ -234,7 +239,7 @@ async def test_a_phone_shows_one_pane_at_a_time(over_http: Scene, browser: Brows
         await expect(page.get_by_role("button", name="1 reply")).to_be_visible()
         await expect(thread(page)).to_be_hidden()
         await page.get_by_role("button", name="Log of calls and events").click()
-        await expect(page.get_by_role("region", name="Log")).to_contain_text("chat.postMessage")
+        await expect(page.get_by_role("region", name="Log")).to_contain_text("agents.sessions.setStatus")
         assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 

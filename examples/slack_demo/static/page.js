@@ -84,7 +84,12 @@ function go(changes, pane) {
   draw();
 }
 
-const openChannel = (id) => go({ channel: id, thread: '', editing: '' }, 'main');
+const directOf = (user) => `D0${user.slice(2)}`;
+
+/** Whoever one is by now: what is on the page may still be another's. */
+function openChannel(channel) {
+  go({ channel: channel.is_direct ? directOf(here.user) : channel.id, thread: '', editing: '' }, 'main');
+}
 
 function openThread(ts) {
   go({ thread: ts, takesFocus: true }, 'thread');
@@ -96,9 +101,8 @@ function closeThread() {
 }
 
 function become(user) {
-  const direct = `D0${user.slice(2)}`;
   const isDirect = here.channel.startsWith('D');
-  go({ user, channel: isDirect ? direct : here.channel, thread: isDirect ? '' : here.thread });
+  go({ user, channel: isDirect ? directOf(user) : here.channel, thread: isDirect ? '' : here.thread });
 }
 
 // --- writing ---
@@ -185,7 +189,7 @@ function placeItem(channel, users) {
   const isNew = newest > read.get(key);
   const make = () => {
     const face = channel.is_direct ? avatar(users.get(seen.bot), 'small') : h('span', { class: 'hash', 'aria-hidden': 'true' }, '#');
-    const button = h('button', { type: 'button', class: `place${isNew ? ' new' : ''}`, 'aria-current': isHere && 'page', onclick: () => openChannel(channel.id) }, face, channel.name);
+    const button = h('button', { type: 'button', class: `place${isNew ? ' new' : ''}`, 'aria-current': isHere && 'page', onclick: () => openChannel(channel) }, face, channel.name);
     if (channel.is_direct) button.append(h('span', { class: 'badge' }, 'APP'));
     if (isNew) button.append(h('span', { class: 'dot', role: 'img', 'aria-label': 'unread' }));
     return button;

@@ -58,7 +58,7 @@ class MynaProcess:
             "MYNA_HOST": "127.0.0.1",
             "MYNA_PORT": str(port),
             "MYNA_PUBLIC_URL": "",
-            # Only what differs from nothing: a file with settings may name a real Slack, and must not win.
+            # Empty, or those of a settings file would hold, which may name a real Slack.
             "MYNA_SLACK_CLIENT_ID": "",
             "MYNA_SLACK_CLIENT_SECRET": "",
             "MYNA_SLACK_SIGNING_SECRET": "",

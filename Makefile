@@ -46,8 +46,9 @@ chat: install
 slack-demo: install
 	@$(BIN)/python -m examples.slack_demo
 
+# Two at once: more would fight for the cores with the models that each of them loads.
 test: .venv/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 2 --dist loadfile
 
 test-fast: .venv/installed-test
 	$(BIN)/python -m pytest -m "not model and not browser and not node and not slow"

@@ -174,7 +174,7 @@ async def test_workspaces_where_the_app_is_not_installed_get_200_and_no_answer(
 ) -> None:
     """iterate/iterate#1521: what can't be routed is acknowledged, or Slack would stop sending."""
     slack.add_team("T0OTHER")
-    slack.install("T0OTHER", token="xoxb-another")
+    slack.install("T0OTHER", token="xoxb-another", bot_user_id="U0BOT2")
     for _ in range(2):
         body = slack.message("hello", channel="D0ANA", team="T0OTHER")
         assert await slack.deliver(slack_server.url, body) == 200

@@ -28,7 +28,7 @@ async def rows_of(server: WebServer, table: str) -> list[dict[str, Any]]:
 
 async def delivered(server: WebServer, count: int = 1) -> None:
     """So many replies are through the outbox, and nothing is left to be taken over."""
-    for _ in range(500):
+    for _ in range(1500):
         states = [row["state"] for row in await rows_of(server, "outbox")]
         if len(states) >= count and not {"pending", "sending"} & set(states):
             assert not await rows_of(server, "shown_part")

@@ -105,7 +105,14 @@ def make_installations(settings: Settings, database: Database) -> StoredInstalla
 def make_slack(settings: Settings, database: Database) -> SlackChannel | None:
     """The Slack channel, None if no setting asks for it."""
     config = slack_config(settings)
-    return SlackChannel(config, database, make_vault(settings), DEFAULT_WORKSPACE) if config.is_used else None
+    if not config.is_used:
+        return None
+    if config.takes_many_workspaces and database.many_processes and not settings.encryption_keys:
+        raise MynaError(
+            "On PostgreSQL several Mynas may share the tokens of Slack's workspaces, and so the key: set "
+            "MYNA_ENCRYPTION_KEYS, the same for all (`openssl rand -base64 32 | tr +/ -_` makes one)."
+        )
+    return SlackChannel(config, database, make_vault(settings), DEFAULT_WORKSPACE)
 
 
 def make_generator(settings: Settings, say: Say) -> Generator:

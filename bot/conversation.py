@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import functools
 import logging
-import re
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from bot.metrics import Metrics
 from bot.prompt import PromptBudget, build_prompt, split_at_last_reply
 from storage import conversations, inbox
 from storage.database import Database, StorageUnavailable
-from storage.values import Accepted, Conversation, Incoming, Lease, Message, Part, Reply, new_id
+from storage.values import Accepted, Conversation, Incoming, Lease, Message, Part, Reply, new_id, storable
 
 log = logging.getLogger("myna.conversation")
 
@@ -36,8 +35,6 @@ POLL_SECONDS = 0.5
 MAX_POLL_SECONDS = 4.0
 SIGN_OF_LIFE_SECONDS = 15.0
 SHOW_GRACE_SECONDS = 3.0
-# Neither database takes U+0000 everywhere, and half a surrogate pair has no form in UTF-8.
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 MAX_EPOCH_DIGITS = 18  # what the database's integers hold
 
 
@@ -316,7 +313,7 @@ class Conversations(Memory):
             async for event in stream:
                 if isinstance(event, Piece):
                     first_piece = first_piece or time.monotonic()
-                    turn.add(_UNSTORABLE.sub("\ufffd", event.text))
+                    turn.add(storable(event.text))
                 elif isinstance(event, Finish):
                     finish = event
         return self._reply(

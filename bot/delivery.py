@@ -19,11 +19,11 @@ from storage.values import Outgoing, new_id
 
 log = logging.getLogger("myna.delivery")
 
-MAX_ATTEMPTS = 8
 POLL_SECONDS = 0.5
-LOOK_AGAIN_SECONDS = 1.0
+LOOK_AGAIN_SECONDS, MOST_LOOK_AGAIN_SECONDS = 1.0, 60.0
 MOST_AT_ONCE = 32
-GIVE_UP_MS = 6 * 3600 * 1000
+# Nobody waits longer for an answer, and what was said after it waits behind it.
+GIVE_UP_MS = 3600 * 1000
 
 
 class NotNow(Exception):
@@ -112,7 +112,7 @@ class Delivery:
         try:
             provider_id = await self._post_once(outgoing)
         except NotNow as error:
-            # A channel that is busy is no failure, however often it says so; only an answer that nobody waits for ends.
+            # A channel that is busy is no failure, however often it says so.
             if outgoing.age_ms < GIVE_UP_MS:
                 await self._record(outgoing, "pending", error=str(error))
                 return max(error.retry_after, 0.001)
@@ -120,10 +120,15 @@ class Delivery:
         except Never as error:
             await self._record(outgoing, "failed", error=str(error))
         except Exception as error:  # Unknown, a time-out, or a fault of the adapter: it may have been posted
-            log.exception("it is not known whether %s was posted", outgoing.id)
-            if outgoing.attempts < MAX_ATTEMPTS:
+            log.log(
+                logging.WARNING if isinstance(error, Unknown | TimeoutError) else logging.ERROR,
+                "it is not known whether %s was posted: %s", outgoing.id, error or "no answer in time",
+                exc_info=not isinstance(error, Unknown | TimeoutError),
+            )  # fmt: skip
+            if outgoing.age_ms < GIVE_UP_MS:
                 await self._record(outgoing, "sending", error=str(error) or "no answer in time")
-                return LOOK_AGAIN_SECONDS  # the next try looks for it before it posts anything
+                # The next try looks for it before it posts anything.
+                return float(min(LOOK_AGAIN_SECONDS * 2 ** (outgoing.attempts - 1), MOST_LOOK_AGAIN_SECONDS))
             await self._record(outgoing, "ambiguous", error=str(error) or "no answer in time")
         else:
             await self._record(outgoing, "sent", provider_id=provider_id)

@@ -267,7 +267,8 @@ slack_installation = sa.Table(
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
     _workspace(),
-    # The organization's id where the app was installed for all of it, else the team's.
+    # The organization's id where the app was installed for all of it, else the team's. It may be installed again:
+    # `created_at` is of the last time.
     sa.Column("tenant", sa.Text, nullable=False),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("bot_user_id", sa.Text, nullable=False),
@@ -288,6 +289,16 @@ slack_install_attempt = sa.Table(
     sa.Column("state_sha256", sa.Text, primary_key=True),
     _workspace(),
     _time("expires_at"),
+)
+
+# What a channel told us that must not be done a second time, and is no message: kept for a while.
+seen_event = sa.Table(
+    "seen_event",
+    metadata,
+    _workspace(),
+    sa.Column("key", sa.Text, nullable=False),
+    _time("created_at"),
+    sa.PrimaryKeyConstraint("workspace_id", "key"),
 )
 
 # What could not be answered after several tries, for an operator to look at.

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy import bindparam
 
-from storage.schema import conversation, identity, message, person, shown_part
+from storage.schema import conversation, identity, message, outbox, person, shown_part
 from storage.transaction import Transaction, now_ms, scoped
 from storage.values import new_id
+
+# The owner of a message that is being taken away: nobody shows anything in it any more.
+WITHDRAWN = "withdrawn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +37,13 @@ class Asker:
     conversation_key: str
     title: str
     sender_id: str
-    locale: str | None
     message_id: str | None
 
 
 _ASKER = scoped(
     sa.select(
         conversation.c.external_id.label("conversation_key"), conversation.c.title,
-        identity.c.external_id.label("sender_id"), person.c.locale, message.c.external_id.label("message_id"),
+        identity.c.external_id.label("sender_id"), message.c.external_id.label("message_id"),
     )
     .select_from(
         message.join(conversation, conversation.c.id == message.c.conversation_id)
@@ -60,6 +62,19 @@ _OPEN = scoped(
 )
 _NAME = scoped(
     sa.update(shown_part).where(shown_part.c.id == bindparam("which")).values(provider_id=bindparam("provider"))
+)
+_UNDELIVERED = scoped(
+    sa.select(outbox.c.id)
+    .where(outbox.c.conversation_id == bindparam("conversation"), outbox.c.state.in_(("pending", "sending")))
+    .limit(1)
+)
+_OWNED = scoped(
+    sa.select(shown_part.c.id).where(shown_part.c.id == bindparam("which"), shown_part.c.reply_id == bindparam("reply"))
+)
+_WITHDRAW = scoped(
+    sa.update(shown_part)
+    .where(shown_part.c.id == bindparam("which"), shown_part.c.reply_id == bindparam("reply"))
+    .values(reply_id=WITHDRAWN)
 )
 _MAKE_MINE = scoped(
     sa.update(shown_part).where(shown_part.c.id == bindparam("which")).values(reply_id=bindparam("new_reply"))
@@ -81,6 +96,17 @@ def asker(tx: Transaction, conversation_id: str) -> Asker | None:
     return Asker(**row._mapping) if row else None
 
 
+def is_clear(tx: Transaction, conversation_id: str) -> bool:
+    """Whether all earlier replies of a conversation stand where they belong, so that the next may be shown live."""
+    is_delivered = tx.execute(_UNDELIVERED, conversation=conversation_id).first() is None
+    return is_delivered and tx.execute(_OPEN, conversation=conversation_id).first() is None
+
+
+def is_owned(tx: Transaction, shown: ShownPart) -> bool:
+    """Whether a message still shows the reply that it was made for: another process may have taken it over."""
+    return tx.execute(_OWNED, which=shown.id, reply=shown.reply_id).first() is not None
+
+
 def take_over(tx: Transaction, conversation_id: str, reply_id: str) -> list[ShownPart]:
     """The messages in which a reply shall stand from now on, oldest first: its own, and those of turns that died.
 
@@ -88,11 +114,13 @@ def take_over(tx: Transaction, conversation_id: str, reply_id: str) -> list[Show
     """
     mine = []
     for row in tx.execute(_OPEN, conversation=conversation_id).all():
-        if row.reply_id != reply_id and tx.execute(_IS_STORED, reply=row.reply_id).first():
+        if row.reply_id == WITHDRAWN:
+            mine.append(ShownPart(**row._mapping))
+        elif row.reply_id != reply_id and tx.execute(_IS_STORED, reply=row.reply_id).first():
             tx.execute(_DROP, which=row.id, reply=row.reply_id)
-            continue
-        tx.execute(_MAKE_MINE, which=row.id, new_reply=reply_id)
-        mine.append(ShownPart(**{**row._mapping, "reply_id": reply_id}))
+        else:
+            tx.execute(_MAKE_MINE, which=row.id, new_reply=reply_id)
+            mine.append(ShownPart(**{**row._mapping, "reply_id": reply_id}))
     return mine
 
 
@@ -109,6 +137,11 @@ def begin(tx: Transaction, conversation_id: str, reply_id: str, part: int, is_st
 def name(tx: Transaction, shown: ShownPart, provider_id: str) -> None:
     """Note how the channel names a message."""
     tx.execute(_NAME, which=shown.id, provider=provider_id)
+
+
+def withdraw(tx: Transaction, shown: ShownPart) -> bool:
+    """Begin to take a message away. False if it is another reply's by now, and so not to be touched."""
+    return tx.execute(_WITHDRAW, which=shown.id, reply=shown.reply_id).rowcount > 0
 
 
 def drop(tx: Transaction, shown: ShownPart) -> bool:

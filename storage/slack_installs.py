@@ -37,7 +37,17 @@ _COLUMNS = [getattr(installed, name) for name in StoredInstallation.__slots__]
 
 def _upsert(insert: Any) -> sa.Executable:
     new = insert(slack_installation).values(created_at=now_ms(), renewing_until=None)
-    names = ("id", "name", "bot_user_id", "scopes", "bot_token", "refresh_token", "expires_at", "renewing_until")
+    names = (
+        "id",
+        "name",
+        "bot_user_id",
+        "scopes",
+        "bot_token",
+        "refresh_token",
+        "expires_at",
+        "renewing_until",
+        "created_at",
+    )
     clause: sa.Executable = new.on_conflict_do_update(
         index_elements=["workspace_id", "tenant"], set_={name: new.excluded[name] for name in names}
     )
@@ -47,7 +57,11 @@ def _upsert(insert: Any) -> sa.Executable:
 _UPSERT = scoped(_upsert)
 _FIND = scoped(sa.select(*_COLUMNS).where(installed.tenant == bindparam("which")))
 _LIST = scoped(sa.select(*_COLUMNS).order_by(installed.tenant))
-_REMOVE = scoped(sa.delete(slack_installation).where(installed.tenant == bindparam("which")))
+_REMOVE = scoped(
+    sa.delete(slack_installation).where(
+        installed.tenant == bindparam("which"), installed.created_at <= bindparam("at_ms", type_=sa.BigInteger)
+    )
+)
 _CLAIM_RENEWAL = scoped(
     sa.update(slack_installation)
     .where(
@@ -95,9 +109,9 @@ def list_all(tx: Transaction) -> list[StoredInstallation]:
     return [StoredInstallation(**row._mapping) for row in tx.execute(_LIST)]
 
 
-def remove(tx: Transaction, tenant: str) -> bool:
-    """Forget an installation and its tokens. False if there is none."""
-    return tx.execute(_REMOVE, which=tenant).rowcount > 0
+def remove(tx: Transaction, tenant: str, at_ms: int) -> bool:
+    """Forget an installation and its tokens. False if there is none, or a newer one than what was removed then."""
+    return tx.execute(_REMOVE, which=tenant, at_ms=at_ms).rowcount > 0
 
 
 def claim_renewal(tx: Transaction, installation_id: str, lease_ms: int) -> str | None:

@@ -5,6 +5,7 @@ Knows: shapes. Does not know: SQL, channels' protocols, the model.
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections.abc import Mapping
@@ -21,6 +22,15 @@ def new_id() -> str:
     random = secrets.randbits(74)
     value = (time.time_ns() // 1_000_000) << 80 | 0x7 << 76 | (random >> 62) << 64 | 0b10 << 62 | random & (1 << 62) - 1
     return f"{value:032x}"
+
+
+# Neither database takes U+0000 everywhere, and half a surrogate pair has no form in UTF-8.
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def storable(text: str) -> str:
+    """`text` with U+FFFD for what no database takes."""
+    return _UNSTORABLE.sub("\ufffd", text)
 
 
 def text_part(text: str) -> Part:

@@ -85,7 +85,9 @@ class SlackChannel:
 
     def serve(self, conversations: Conversations, feedback: Feedback) -> None:
         """Take what comes in from now on, and show replies while they are made."""
-        self._inbound = SlackInbound(conversations, self._installations, self.replies, feedback, self._workspace_id)
+        self._inbound = SlackInbound(
+            self._database, conversations, self._installations, self.replies, feedback, self._workspace_id
+        )
         conversations.show_with(self.replies.channel, self.replies.show)
 
     @property
@@ -113,6 +115,8 @@ class SlackChannel:
         """Let what is being told to Slack be said."""
         if self._inbound is not None:
             await self._inbound.close()
+        await self.replies.close()
+        await self._many.close()
 
     async def greet(self, say: Callable[[str], None]) -> None:
         """Tell whether Slack knows us. If it does not, it is asked again with the first event."""

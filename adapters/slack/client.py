@@ -21,11 +21,12 @@ from bot.delivery import Never, NotNow, Unknown
 TIMEOUT_SECONDS = 8
 LOCALE_SECONDS = 3600.0
 MAX_LOCALES = 10_000
+STATUS_DELAYS = (1.0, 2.0, 5.0, 15.0, 30.0, 60.0, 60.0, 60.0)
 # After these it is open whether Slack did what it was asked.
 _BROKEN = {"fatal_error", "internal_error", "request_timeout", "service_unavailable", "team_added_to_org"}
 _LIMITED = {"ratelimited", "rate_limited", "message_limit_exceeded"}
-# The app is not there any more, or its token is not good for anything.
-GONE = {"token_revoked", "account_inactive", "invalid_auth", "not_authed", "app_uninstalled"}
+LATE_TOKEN_SECONDS = 30.0
+NO_LOCALE_SECONDS = 60.0
 
 
 class Refused(Never):
@@ -67,6 +68,14 @@ class SlackClient:
         """0 if a call may be made now, which is then counted; else the seconds until one may."""
         return self._limits.take(method, channel)
 
+    def has_room(self, method: str) -> bool:
+        """Whether a call that is only nice may be made: half of the calls are kept for those that must be."""
+        return self._limits.is_half_full(method)
+
+    def set_aside(self, method: str) -> bool:
+        """Count a call that will have to be made, if there is room for it."""
+        return self.has_room(method) and not self._limits.take(method, "")
+
     async def call(self, method: str, *, counted: bool = False, **arguments: Any) -> Mapping[str, Any]:
         """Slack's answer to a method, named as slack_sdk does. `counted`: `wait_for` has been asked already.
 
@@ -92,6 +101,8 @@ class SlackClient:
             seconds = _retry_after(response.headers)
             self._limits.close(method, channel, seconds)
             return NotNow(seconds)
+        if code == "token_expired":  # it is being renewed
+            return NotNow(LATE_TOKEN_SECONDS)
         if code in _BROKEN or response.status_code >= 500:
             return Unknown(f"Slack answered {method} with {code}")
         return Refused(method, code)
@@ -118,31 +129,51 @@ class SlackClient:
         if len(self._locales) >= MAX_LOCALES:
             self._locales.clear()
         locale = str(user.get("locale") or "")
-        self._locales[user_id] = (time.monotonic() + LOCALE_SECONDS, locale)
+        self._locales[user_id] = (time.monotonic() + (LOCALE_SECONDS if locale else NO_LOCALE_SECONDS), locale)
         return locale or None
 
-    async def set_status(self, channel: str, thread_ts: str, status: str, *, words: str = "", title: str = "") -> None:
-        """Show whether the bot works on an answer. It is shown as well as Slack lets us, and never in the way.
+    async def show_working(self, channel: str, thread_ts: str, title: str, words: str) -> bool:
+        """Show that an answer is on its way, if Slack lets us. Whether it may be shown now.
 
-        An app that is not declared an agent has no sessions; then `words` stand below the thread, "" to take them away.
+        An app that is not declared an agent has no sessions; there, `words` stand below the thread.
         """
+        method = "agents_sessions_setStatus" if self._has_sessions else "assistant_threads_setStatus"
+        if not self.has_room(method):
+            return False
         try:
-            if self._has_sessions:
-                arguments: dict[str, Any] = {"title": title[:200]} if title else {}
+            await self._set_status(channel, thread_ts, "processing", words, title)
+        except (NotNow, Never):
+            return False
+        except Unknown:
+            return True
+        return True
+
+    async def show_rest(self, channel: str, thread_ts: str) -> None:
+        """Show that nothing is on its way any more, however long that takes: it would stand there for ever."""
+        for delay in STATUS_DELAYS:
+            try:
+                await self._set_status(channel, thread_ts, "active", "", "")
+                return
+            except NotNow as error:
+                await asyncio.sleep(error.retry_after + delay)
+            except Unknown:
+                await asyncio.sleep(delay)
+            except Never:
+                return
+
+    async def _set_status(self, channel: str, thread_ts: str, status: str, words: str, title: str) -> None:
+        if self._has_sessions:
+            more: dict[str, Any] = {"title": title[:200]} if title else {}
+            try:
                 await self.call(
-                    "agents_sessions_setStatus", channel_id=channel, thread_ts=thread_ts, status=status, **arguments
+                    "agents_sessions_setStatus", channel_id=channel, thread_ts=thread_ts, status=status, **more
                 )
                 return
-        except Refused as error:
-            self._has_sessions = error.code not in ("not_authorized", "unknown_method", "not_allowed_token_type")
-            if self._has_sessions:
-                return
-        except (NotNow, Unknown):
-            return
-        try:
-            await self.call("assistant_threads_setStatus", channel_id=channel, thread_ts=thread_ts, status=words)
-        except (NotNow, Never, Unknown):
-            return
+            except Refused as error:
+                if error.code not in ("not_authorized", "unknown_method", "not_allowed_token_type"):
+                    raise
+                self._has_sessions = False
+        await self.call("assistant_threads_setStatus", channel_id=channel, thread_ts=thread_ts, status=words)
 
 
 def name_of(error: SlackApiError) -> str:

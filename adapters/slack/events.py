@@ -11,14 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from storage.values import Incoming, Part, Sender, text_part
+from storage.values import Incoming, Part, Sender, storable, text_part
 
 CHANNEL = "slack"
 # Subtypes of what people say; all others tell what happened.
 _SPOKEN = {None, "file_share", "thread_broadcast", "me_message"}
 _LINK = re.compile(r"<((?:https?|mailto|tel):[^|>]*)(?:\|([^>]*))?>")
 _NAMED = re.compile(r"<[#!@][^|>]*\|([^>]+)>")
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")  # no database takes these everywhere
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _BROADCAST = re.compile(r"<!(here|channel|everyone)>")
 
@@ -48,6 +47,11 @@ class Thread:
         return cls(tenant, channel, ts)
 
 
+def dedupe_key(thread: Thread, ts: str) -> str:
+    """The same for every delivery of a message."""
+    return f"{CHANNEL}/{thread.tenant}/{thread.channel}/{ts}"
+
+
 @dataclass(frozen=True, slots=True)
 class Spoken:
     """A person's message, to the bot itself or to a thread in which the bot may take part.
@@ -72,13 +76,19 @@ class Change:
     parts: tuple[Part, ...] | None
     at_ms: int
 
+    @property
+    def dedupe_key(self) -> str:
+        """That of the message itself."""
+        return dedupe_key(self.thread, self.message_id)
+
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """A person pressed Stop in a thread; Slack has ended these streams."""
+    """A person pressed Stop in a thread at a time of Slack's; Slack has ended these streams."""
 
     thread: Thread
     streams: tuple[str, ...]
+    at: float
 
 
 def tenant_of(body: Event) -> str:
@@ -132,10 +142,10 @@ def read_message(body: Event, bot_user_id: str) -> Spoken | None:
         thread.key,
         Sender(f"{tenant}/{user}"),
         # A message comes as `message` and as `app_mention`, and again with other event ids: it is the same by its time.
-        dedupe_key=f"{CHANNEL}/{tenant}/{channel}/{ts}",
+        dedupe_key=dedupe_key(thread, ts),
         parts=(text_part(said),),
         external_id=ts,
-        event_id=_text(body, "event_id") or None,
+        event_id=_id(body, "event_id") or None,
     )
     command = said.lower() if is_named and len(said.split()) <= 2 else ""
     return Spoken(incoming, thread, user, is_addressed, bool(inside), command)
@@ -162,7 +172,7 @@ def read_change(body: Event, bot_user_id: str) -> Change | None:
         return None
     if not all(_ID.fullmatch(one) for one in (tenant, channel, ts, root or ts)):
         return None
-    return Change(Thread(tenant, channel, root or ts), ts, parts, _milliseconds(at))
+    return Change(Thread(tenant, channel, root or ts), ts, parts, round(moment(at) * 1000))
 
 
 def read_stop(body: Event) -> Stop | None:
@@ -175,12 +185,13 @@ def read_stop(body: Event) -> Stop | None:
     return Stop(
         Thread(tenant, channel, ts),
         tuple(one for one in streams if isinstance(one, str)) if isinstance(streams, list) else (),
+        moment(_text(event, "event_ts")) or float("inf"),
     )
 
 
-def _milliseconds(ts: str) -> int:
+def moment(ts: str) -> float:
     """A time of Slack's, in seconds with a fraction; 0 if it is none."""
-    return round(float(ts) * 1000) if re.fullmatch(r"\d{1,12}(\.\d{1,6})?", ts, re.ASCII) else 0
+    return float(ts) if re.fullmatch(r"\d{1,12}(\.\d{1,6})?", ts, re.ASCII) else 0.0
 
 
 def _object(event: Event, name: str) -> Event:
@@ -207,14 +218,14 @@ def to_plain(text: str) -> str:
     text = _LINK.sub(lambda link: f"{link[2]} ({link[1]})" if link[2] and link[2] != link[1] else link[1], text)
     text = _NAMED.sub(lambda name: name[1], text)
     text = _BROADCAST.sub(lambda name: f"@{name[1]}", text)
-    return _UNSTORABLE.sub("\ufffd", html.unescape(text)).strip()
+    return storable(html.unescape(text)).strip()
 
 
 def _describe(text: str, event: Event) -> str:
     """Files are named, so that the memory holds that they were there."""
     files = event.get("files")
     named = [one for one in files if isinstance(one, Mapping)] if isinstance(files, list) else []
-    names = [_UNSTORABLE.sub("\ufffd", _text(one, "name"))[:200] or "without a name" for one in named]
+    names = [storable(_text(one, "name"))[:200] or "without a name" for one in named]
     notes = [f"(A file was sent here: {name}. You can't read it yet.)" for name in names]
     return "\n".join([text, *notes] if text else notes)
 

@@ -9,26 +9,38 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import OrderedDict
+import time
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from adapters.slack import words
 from adapters.slack.client import SlackClient
 from adapters.slack.commands import Commands, Place, command_of
-from adapters.slack.events import CHANNEL, Spoken, read_change, read_message, read_stop, tenant_of, told_bot
+from adapters.slack.events import (
+    CHANNEL,
+    Change,
+    Spoken,
+    Stop,
+    moment,
+    read_change,
+    read_message,
+    read_stop,
+    tenant_of,
+    told_bot,
+)
 from adapters.slack.installations import Installations
 from adapters.slack.replies import Replies
 from bot.conversation import Conversations
 from bot.delivery import Never, NotNow, Unknown
 from bot.errors import NotFound, Unavailable
 from bot.feedback import Feedback
-from storage.values import Conversation, Sender
+from storage import seen_events
+from storage.database import Database
+from storage.values import Conversation, Sender, storable
 
 log = logging.getLogger("myna.slack")
 
 LOCALE_PATIENCE = 1.0
-MAX_COMMANDS_KNOWN = 1_000
 
 Body = Mapping[str, Any]
 
@@ -38,6 +50,7 @@ class SlackInbound:
 
     def __init__(
         self,
+        database: Database,
         conversations: Conversations,
         installations: Installations,
         replies: Replies,
@@ -50,7 +63,8 @@ class SlackInbound:
         self._feedback = feedback
         self._workspace_id = workspace_id
         self._commands = Commands(conversations, feedback, workspace_id)
-        self._commands_seen: OrderedDict[str, None] = OrderedDict()
+        self._commands_running: set[str] = set()
+        self._seen = SeenEvents(database, workspace_id)
         self._tasks: set[asyncio.Task[None]] = set()
 
     # --- events ---
@@ -63,24 +77,36 @@ class SlackInbound:
         tenant, event = tenant_of(body), body.get("event")
         kind = event.get("type") if isinstance(event, Mapping) else None
         if kind in ("app_uninstalled", "tokens_revoked"):
-            await self._note_removed(tenant, body["event"])
+            await self._note_removed(tenant, body)
             return
         bot_user = await self._bot_user(tenant, told_bot(body))
         if bot_user is None:
             log.info("an event of %s, where the app is not installed, is left alone", tenant or "nowhere")
         elif stop := read_stop(body):
-            self._replies.note_stopped(stop.thread.channel, stop.streams)
-            if known := await self._find(stop.thread.key):
-                await self._conversations.stop(self._workspace_id, known.id, None)
+            await self._stop(stop)
         elif spoken := read_message(body, bot_user):
             await self._take(spoken)
         elif change := read_change(body, bot_user):
-            if known := await self._find(change.thread.key):
-                await self._conversations.revise(
-                    self._workspace_id, known, change.message_id, change.parts, change.at_ms
-                )
+            await self._change(change)
         elif kind in ("app_home_opened", "assistant_thread_started"):
             self._in_background(self._suggest_prompts(tenant, body["event"]))
+
+    async def _stop(self, stop: Stop) -> None:
+        """End what is being answered, unless the person has written since: then this comes late, or again."""
+        self._replies.note_stopped(stop)
+        known = await self._find(stop.thread.key)
+        if known is None:
+            return
+        said_at = await self._replies.last_said(self._workspace_id, known.id)
+        if moment(said_at) <= stop.at:
+            await self._conversations.stop(self._workspace_id, known.id, None)
+
+    async def _change(self, change: Change) -> None:
+        """Put other words into a message. A deletion that comes before its message is remembered for it."""
+        if change.parts is None:
+            await self._seen.note(_deletion_of(change.dedupe_key))
+        if known := await self._find(change.thread.key):
+            await self._conversations.revise(self._workspace_id, known, change.message_id, change.parts, change.at_ms)
 
     async def _bot_user(self, tenant: str, named: str) -> str | None:
         try:
@@ -99,21 +125,28 @@ class SlackInbound:
         if spoken.command and command_of(spoken.command):
             await self._run_command(spoken)
             return
-        if spoken.is_in_thread or not spoken.is_addressed:
-            known = await self._find(spoken.thread.key)
-            if not spoken.is_addressed and (known is None or known.left_at is not None):
-                return
-            if known is not None and known.left_at is not None:
-                await self._conversations.set_left(self._workspace_id, known.id, left=False)
-        await self._conversations.accept(self._workspace_id, spoken.incoming)
+        known = await self._find(spoken.thread.key) if spoken.is_in_thread else None
+        if not spoken.is_addressed and (known is None or known.left_at is not None):
+            return
+        if await self._seen.is_known(_deletion_of(spoken.incoming.dedupe_key)):
+            return
+        accepted = await self._conversations.accept(self._workspace_id, spoken.incoming)
+        if known is not None and known.left_at is not None and not accepted.duplicate:
+            await self._conversations.set_left(self._workspace_id, known.id, left=False)
 
     async def _run_command(self, spoken: Spoken) -> None:
-        """Once for a message, which comes as a mention too; after a restart perhaps once more, which harms nothing."""
-        if spoken.incoming.dedupe_key in self._commands_seen:
+        """Once for a message, which comes as a mention too, and may be delivered again."""
+        key = f"command/{spoken.incoming.dedupe_key}"
+        if key in self._commands_running or await self._seen.is_known(key):
             return
-        self._commands_seen[spoken.incoming.dedupe_key] = None
-        if len(self._commands_seen) > MAX_COMMANDS_KNOWN:
-            self._commands_seen.popitem(last=False)
+        self._commands_running.add(key)
+        try:
+            await self._answer_command(spoken)
+            await self._seen.note(key)
+        finally:
+            self._commands_running.discard(key)
+
+    async def _answer_command(self, spoken: Spoken) -> None:
         thread = spoken.thread
         locale = await self._locale(thread.tenant, spoken.user)
         place = Place(thread.tenant, thread.channel, spoken.user, locale, thread if spoken.is_in_thread else None)
@@ -148,26 +181,28 @@ class SlackInbound:
             **where,
         )
 
-    async def _note_removed(self, tenant: str, event: Body) -> None:
-        """With `tokens_revoked`, only a bot's tokens are ours."""
+    async def _note_removed(self, tenant: str, body: Body) -> None:
+        """With `tokens_revoked`, only a bot's tokens are ours. If this comes late, the app may be back already."""
+        event, at = body["event"], body.get("event_time")
         tokens = event.get("tokens")
         if event.get("type") == "app_uninstalled" or (isinstance(tokens, Mapping) and tokens.get("bot")):
-            await self._installations.remove(tenant)
+            known_at = at if isinstance(at, int | float) and not isinstance(at, bool) else time.time()
+            await self._installations.remove(tenant, known_at + 1)  # it is told in whole seconds
 
     # --- commands, buttons, forms ---
 
     async def command(self, form: Body) -> dict[str, Any]:
         """The answer to `/myna ...`, for the person alone."""
-        tenant, user = tenant_of(form), str(form.get("user_id", ""))
+        tenant, user = tenant_of(form), storable(str(form.get("user_id", "")))
         locale = await self._locale(tenant, user)
-        place = Place(tenant, str(form.get("channel_id", "")), user, locale)
-        answer = await self._commands.run(str(form.get("text", "")).strip(), place)
+        place = Place(tenant, storable(str(form.get("channel_id", ""))), user, locale)
+        answer = await self._commands.run(storable(str(form.get("text", ""))).strip(), place)
         return {"response_type": "ephemeral", **answer}
 
     async def interaction(self, payload: Body) -> dict[str, Any] | None:
         """A button pressed, or a form sent; the answer is for a form that can't be taken as it is."""
         tenant, user = tenant_of(payload), payload.get("user")
-        user_id = str(user.get("id", "")) if isinstance(user, Mapping) else ""
+        user_id = storable(str(user.get("id", ""))) if isinstance(user, Mapping) else ""
         if payload.get("type") == "view_submission":
             return await self._form_sent(payload.get("view"), tenant, user_id)
         actions = payload.get("actions")
@@ -180,12 +215,13 @@ class SlackInbound:
     async def _pressed(self, action: Body, tenant: str, user: str, trigger: str) -> None:
         if action.get("action_id") not in (words.VOTE, words.SAY_MORE):
             return
-        verdict, _, reply_id = str(action.get("value", "")).partition(":")
+        verdict, _, reply_id = storable(str(action.get("value", ""))).partition(":")
         with contextlib.suppress(NotFound):
             reply = await self._feedback.reply(CHANNEL, reply_id)
             if not reply.conversation_key.startswith(f"{tenant}/"):
                 return
-            await self._feedback.vote(reply, CHANNEL, Sender(f"{tenant}/{user}"), 1 if verdict == "up" else -1)
+            if action.get("action_id") == words.VOTE:
+                await self._feedback.vote(reply, CHANNEL, Sender(f"{tenant}/{user}"), 1 if verdict == "up" else -1)
             if verdict != "up":
                 self._in_background(self._open_form(tenant, user, trigger, reply_id))
 
@@ -242,3 +278,21 @@ class SlackInbound:
         """Wait a little for what is still to be told."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=2.0)
+
+
+class SeenEvents:
+    """What was done already, and must not be done again when Slack delivers it again."""
+
+    def __init__(self, database: Database, workspace_id: str) -> None:
+        self._database = database
+        self._workspace_id = workspace_id
+
+    async def note(self, key: str) -> None:
+        await self._database.write(seen_events.note, self._workspace_id, key)
+
+    async def is_known(self, key: str) -> bool:
+        return await self._database.read(seen_events.is_known, self._workspace_id, key)
+
+
+def _deletion_of(dedupe_key: str) -> str:
+    return f"deleted/{dedupe_key}"

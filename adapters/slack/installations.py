@@ -7,6 +7,7 @@ becomes of them when the app is removed. Does not know: how an installation came
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Mapping
@@ -15,9 +16,10 @@ from typing import Any, Protocol
 
 from adapters.slack.client import Identity, Refused, SlackClient
 from bot.delivery import NotNow, Unknown
+from bot.errors import MynaError
 from bot.vault import Vault
 from storage import slack_installs
-from storage.database import Database
+from storage.database import Database, StorageUnavailable
 from storage.slack_installs import StoredInstallation
 from storage.values import new_id
 
@@ -25,6 +27,7 @@ log = logging.getLogger("myna.slack")
 
 RENEW_BEFORE_MS = 2 * 3600 * 1000
 RENEWAL_LEASE_MS = 60_000
+KEEP_AGAIN_SECONDS, NO_KEY_SECONDS, CLOSE_SECONDS = 1.0, 60.0, 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +53,8 @@ class Installations(Protocol):
         """
         ...
 
-    async def remove(self, tenant: str) -> None:
-        """The app was removed there."""
+    async def remove(self, tenant: str, at: float) -> None:
+        """The app was removed there, at a time of Slack's."""
         ...
 
 
@@ -69,7 +72,7 @@ class OneInstallation:
         is_ours = named == identity.user_id or identity.tenant in (tenant, "")
         return identity.user_id if is_ours else None
 
-    async def remove(self, tenant: str) -> None:
+    async def remove(self, tenant: str, at: float) -> None:  # noqa: ARG002 - its token says whether it is back
         log.error("the Slack app was removed from %s; install it again and set the new MYNA_SLACK_BOT_TOKEN", tenant)
 
 
@@ -81,24 +84,36 @@ class StoredInstallations:
         self._vault = vault
         self._workspace_id = workspace_id
         self._app = app
-        self._clients: dict[str, tuple[StoredInstallation, SlackClient]] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._clients: dict[str, SlackClient] = {}
+        self._renewals: dict[str, asyncio.Task[None]] = {}
 
     async def client(self, tenant: str) -> SlackClient | None:
-        async with self._locks.setdefault(tenant, asyncio.Lock()):
-            stored = await self._database.read(slack_installs.find, self._workspace_id, tenant)
-            if stored is None:
-                self._clients.pop(tenant, None)
-                del self._locks[tenant]
-                return None
-            known = self._clients.get(tenant)
-            if known is None or known[0].bot_token != stored.bot_token:
-                client = known[1] if known else SlackClient("", self._app.api_url)
-                client.set_token(await self.token_of(stored))
-                self._clients[tenant] = known = stored, client
-            if stored.refresh_token and stored.expires_at and stored.expires_at < _now_ms() + RENEW_BEFORE_MS:
-                await self._renew(*known)
-            return known[1]
+        stored = await self._database.read(slack_installs.find, self._workspace_id, tenant)
+        if stored is None:
+            self._clients.pop(tenant, None)
+            return None
+        token, known = await self._decrypt(stored.bot_token, stored, "bot"), self._clients.get(tenant)
+        if known is None:
+            known = self._clients[tenant] = SlackClient(token, self._app.api_url)
+        else:
+            known.set_token(token)
+        if stored.refresh_token and stored.expires_at and stored.expires_at < _now_ms() + RENEW_BEFORE_MS:
+            await asyncio.shield(self._renewal(stored, known))
+        return known
+
+    def _renewal(self, stored: StoredInstallation, client: SlackClient) -> asyncio.Task[None]:
+        """The renewal under way, or a new one. It goes on if nobody waits any more: its token is good for one use."""
+        task = self._renewals.get(stored.id)
+        if task is None:
+            task = asyncio.create_task(self._renew(stored, client), name=f"renew-{stored.tenant}")
+            self._renewals[stored.id] = task
+            task.add_done_callback(functools.partial(self._renewal_ended, stored.id))
+        return task
+
+    def _renewal_ended(self, installation_id: str, task: asyncio.Task[None]) -> None:
+        del self._renewals[installation_id]
+        if not task.cancelled() and (error := task.exception()):
+            log.error("a Slack token could not be renewed", exc_info=error)
 
     async def bot_user(self, tenant: str, named: str) -> str | None:  # noqa: ARG002 - the tenant says it all
         stored = await self._database.read(slack_installs.find, self._workspace_id, tenant)
@@ -109,22 +124,36 @@ class StoredInstallations:
         kept = await self._database.write(slack_installs.claim_renewal, self._workspace_id, stored.id, RENEWAL_LEASE_MS)
         if kept is None:
             return
-        refresh_token = await asyncio.to_thread(self._vault.decrypt, kept, _place(stored.id, "refresh"))
         try:
             answer = await SlackClient("", self._app.api_url).call(
                 "oauth_v2_access", client_id=self._app.client_id, client_secret=self._app.client_secret,
-                grant_type="refresh_token", refresh_token=refresh_token,
+                grant_type="refresh_token", refresh_token=await self._decrypt(kept, stored, "refresh"),
             )  # fmt: skip
         except (NotNow, Refused, Unknown) as error:
             log.error("the token of %s could not be renewed: %s", stored.name, error)
             return
         client.set_token(answer["access_token"])
-        await self._database.write(
-            slack_installs.renewed, self._workspace_id, stored.id,
+        await self._keep_renewed(
+            stored.id,
             self._vault.encrypt(answer["access_token"], _place(stored.id, "bot")),
             self._vault.encrypt(answer["refresh_token"], _place(stored.id, "refresh")),
             int(answer["expires_in"]) * 1000,
-        )  # fmt: skip
+        )
+
+    async def _keep_renewed(self, *values: Any) -> None:
+        """However long the database is away: nobody else has these tokens, and the old ones are worth nothing."""
+        while True:
+            try:
+                await self._database.write(slack_installs.renewed, self._workspace_id, *values)
+                return
+            except StorageUnavailable as error:
+                log.error("renewed Slack tokens can't be stored yet: %s", error)
+            await asyncio.sleep(KEEP_AGAIN_SECONDS)
+
+    async def close(self) -> None:
+        """Let renewals end that have begun."""
+        if self._renewals:
+            await asyncio.wait(self._renewals.values(), timeout=CLOSE_SECONDS)
 
     async def add(self, answer: Mapping[str, Any]) -> Identity:
         """Keep what `oauth.v2.access` answered. Raises `KeyError` if it is no installation of a bot."""
@@ -145,16 +174,23 @@ class StoredInstallations:
         await self._database.write(slack_installs.save, self._workspace_id, stored)
         return Identity(stored.bot_user_id, stored.tenant)
 
-    async def remove(self, tenant: str) -> None:
-        if await self._database.write(slack_installs.remove, self._workspace_id, tenant):
+    async def remove(self, tenant: str, at: float) -> None:
+        if await self._database.write(slack_installs.remove, self._workspace_id, tenant, round(at * 1000)):
             log.warning("the Slack app was removed from %s; its tokens are deleted", tenant)
 
     async def list_all(self) -> list[StoredInstallation]:
         return await self._database.read(slack_installs.list_all, self._workspace_id)
 
     async def token_of(self, stored: StoredInstallation) -> str:
-        """The bot's token. Raises `MynaError` if it can't be decrypted."""
-        return await asyncio.to_thread(self._vault.decrypt, stored.bot_token, _place(stored.id, "bot"))
+        """The bot's token. Raises `NotNow` if it can't be decrypted."""
+        return await self._decrypt(stored.bot_token, stored, "bot")
+
+    async def _decrypt(self, kept: str, stored: StoredInstallation, name: str) -> str:
+        try:
+            return await asyncio.to_thread(self._vault.decrypt, kept, _place(stored.id, name))
+        except MynaError as error:
+            log.error("%s can't be reached: %s", stored.name, error.message)
+            raise NotNow(NO_KEY_SECONDS) from error
 
     async def encrypt_anew(self) -> int:
         """Encrypt with the newest key what an older one was used for. Returns how many installations that were."""

@@ -17,6 +17,7 @@ PER_MINUTE = {
     "chat_postEphemeral": 100,
     "users_info": 100,
     "views_open": 100,
+    "assistant_threads_setStatus": 600,
 }
 THIRD_TIER = 50
 # One message a second for each channel; short bursts are allowed.
@@ -49,6 +50,12 @@ class Limits:
             return (1 - bucket.tokens) / per_second
         bucket.tokens -= 1
         return 0.0
+
+    def is_half_full(self, method: str) -> bool:
+        """Whether at least half of the calls of a minute are left, as what is only nice should ask."""
+        bucket, per_second, most = self._bucket(method, "")
+        now = time.monotonic()
+        return now >= bucket.closed_until and bucket.tokens + (now - bucket.filled_at) * per_second >= most / 2
 
     def close(self, method: str, channel: str, seconds: float) -> None:
         """Slack has said that there were too many calls."""

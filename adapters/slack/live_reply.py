@@ -6,10 +6,9 @@ text. Does not know: how the reply ends in the database; until then all this may
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from adapters.slack import markdown, words
@@ -62,9 +61,13 @@ class Place:
         team, _, user = self.asker.rpartition("/")
         return {"recipient_team_id": team, "recipient_user_id": user} if _PERSON.fullmatch(user) and team else None
 
-    def metadata(self, row: ShownPart) -> dict[str, Any]:
+    def part_id(self, number: int) -> str:
+        """What a whole message of the reply is known by."""
+        return f"{self.reply_id}.{number}"
+
+    def metadata(self, part_id: str) -> dict[str, Any]:
         """What a message carries, so that it is found again."""
-        return {"event_type": METADATA_TYPE, "event_payload": {"reply_id": self.reply_id, "part_id": row.id}}
+        return {"event_type": METADATA_TYPE, "event_payload": {"reply_id": self.reply_id, "part_id": part_id}}
 
 
 class LiveReply:
@@ -77,7 +80,6 @@ class LiveReply:
         self.text = ""
         self.messages: list[Shown] = []
         self.is_blind = False
-        self.is_over = asyncio.Event()
         self._can_stream = True
 
     # --- while the reply is made ---
@@ -121,6 +123,7 @@ class LiveReply:
         if not self.messages:
             await self._open(0)
         while (cut := self._cut()) is not None:
+            await self._make_sure_it_is_ours(self.messages[-1])
             await self._close(self.messages[-1], cut)
             await self._open(cut)
         if self.messages[-1].end < len(self.text):
@@ -153,6 +156,8 @@ class LiveReply:
                 return
             except (NotNow, Refused):
                 self._can_stream = False
+        if not self._client.set_aside("chat_update"):  # which such a message needs at least once more
+            raise NotNow
         if seconds := self._client.wait_for("chat_postMessage", self.place.thread.channel):
             raise NotNow(seconds)
         await self._make("chat_postMessage", start, end, markdown_text=content)
@@ -161,7 +166,7 @@ class LiveReply:
         thread, is_stream = self.place.thread, method == "chat_startStream"
         row = await self._begin(is_stream)
         if not is_stream:  # which takes it at its end only
-            content["metadata"] = self.place.metadata(row)
+            content["metadata"] = self.place.metadata(row.id)
         try:
             made = await self._client.call(method, counted=True, channel=thread.channel, thread_ts=thread.ts, **content)
         except (NotNow, Refused):
@@ -176,6 +181,7 @@ class LiveReply:
     async def _extend(self, last: Shown) -> None:
         """Let the last message show the text so far."""
         if not last.is_streaming:
+            await self._make_sure_it_is_ours(last)
             await self._update(last, len(self.text), is_cut=False)
             return
         end = len(self.text)
@@ -186,11 +192,17 @@ class LiveReply:
             if error.code == "stopped_by_user":  # the turn is about to hear of it, too
                 last.was_stopped = True
             elif error.code == "message_not_in_streaming_state":
+                await self._make_sure_it_is_ours(last)
                 await self._revive(last)
             else:
                 raise
         else:
             last.end, last.shown_at = end, time.monotonic()
+
+    async def _make_sure_it_is_ours(self, last: Shown) -> None:
+        """Another process may have been faster: it has answered anew, or has posted the reply. Raises `Unknown`."""
+        if not await self._database.read(shown_parts.is_owned, self.place.workspace_id, last.row):
+            raise Unknown("the message shows another reply by now")
 
     async def _revive(self, last: Shown) -> None:
         """The stream grew too old: what it had not been sent goes into it by an update, and the rest into another."""
@@ -215,7 +227,7 @@ class LiveReply:
         more: dict[str, Any] = {"markdown_text": rest} if rest else {}
         try:
             await self._call(
-                "chat_stopStream", last, session_status="processing", metadata=self.place.metadata(last.row), **more
+                "chat_stopStream", last, session_status="processing", metadata=self.place.metadata(last.row.id), **more
             )
         except Refused as error:
             if error.code != "message_not_in_streaming_state":
@@ -226,7 +238,7 @@ class LiveReply:
 
     async def _update(self, last: Shown, end: int, *, is_cut: bool, blocks: list[words.Block] | None = None) -> None:
         content = words.message(markdown.piece(self.text, last.start, end, is_cut=is_cut), blocks or [])
-        await self._call("chat_update", last, metadata=self.place.metadata(last.row), **content)
+        await self._call("chat_update", last, metadata=self.place.metadata(last.row.id), **content)
         last.end, last.shown_at = end, time.monotonic()
 
     # --- when it has ended ---
@@ -235,8 +247,11 @@ class LiveReply:
         """Whether what is shown is the beginning of `text`, and only the end is missing."""
         return bool(self.messages) and not self.is_blind and self.text == text
 
-    async def finish(self, blocks: list[words.Block]) -> str:
-        """Show the rest, with `blocks` below it, and return the id of the first message. Raises as `_show_all`."""
+    async def finish(self, blocks: list[words.Block]) -> bool:
+        """Show the rest, with `blocks` below it. True if Slack has been told that nothing more is on its way.
+
+        Raises as `_show_all`.
+        """
         while (cut := self._cut()) is not None:
             await self._close(self.messages[-1], cut)
             await self._open(cut)
@@ -246,28 +261,29 @@ class LiveReply:
             try:
                 await self._call(
                     "chat_stopStream", last, session_status="active", blocks=blocks or None,
-                    metadata=self.place.metadata(last.row), **more,
+                    metadata=self.place.metadata(last.row.id), **more,
                 )  # fmt: skip
+                return True
             except Refused as error:
                 if error.code != "message_not_in_streaming_state":
                     raise
                 last.is_streaming = False
-        if not last.is_streaming and (rest or blocks or not last.was_stopped):
+        if rest or blocks or not last.was_stopped:
             await self._update(last, len(self.text), is_cut=False, blocks=blocks)
-        return self.messages[0].ts
+        return False
 
     async def withdraw(self) -> None:
         """There will be no such reply: take its messages away, as far as nobody else has taken them over."""
         for shown in self.messages:
-            if not await self._write(shown_parts.drop, shown.row):
+            if not await self._write(shown_parts.withdraw, shown.row):
                 continue
             try:
                 if shown.is_streaming:
                     await self._call("chat_stopStream", shown, session_status="processing")
                 await self._call("chat_delete", shown)
-            except (NotNow, Refused, Unknown):  # the next reply shall stand there then
-                row = await self._begin(shown.is_streaming)
-                await self._write(shown_parts.name, row, shown.ts)
+            except (NotNow, Refused, Unknown):  # whoever shows the next reply tries again
+                continue
+            await self._write(shown_parts.drop, replace(shown.row, reply_id=shown_parts.WITHDRAWN))
 
     async def _begin(self, is_stream: bool) -> ShownPart:
         return await self._database.write(

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Coroutine
 from typing import Any
 
 from adapters.slack import markdown, words
 from adapters.slack.client import Refused, SlackClient
-from adapters.slack.events import CHANNEL, Thread
+from adapters.slack.events import CHANNEL, Stop, Thread, moment
 from adapters.slack.installations import Installations
-from adapters.slack.live_reply import METADATA_TYPE, LiveReply, Place
+from adapters.slack.live_reply import LiveReply, Place
 from bot.delivery import Never, NotNow, Unknown
 from bot.live import LiveTurn
 from storage import shown_parts
@@ -23,8 +24,10 @@ from storage.database import Database, StorageUnavailable
 from storage.shown_parts import Asker, ShownPart
 from storage.values import Lease, Outgoing
 
+log = logging.getLogger("myna.slack")
+
 PAGE = 200
-KEEP_SECONDS = 60.0
+KEEP_SECONDS, ANNOUNCE_SECONDS, ANNOUNCED_SECONDS, CLOSE_SECONDS = 60.0, 3.0, 3600.0, 2.0
 # What a message answers with that is not there any more, or is not ours to change.
 _NOT_THERE = {"message_not_found", "cant_update_message", "edit_window_closed"}
 
@@ -38,58 +41,78 @@ class Replies:
         self._database = database
         self._installations = installations
         self._live: dict[str, LiveReply] = {}
+        # By reply, whether its showing is over: nothing else may touch its messages before.
+        self._showing: dict[str, tuple[str, asyncio.Event]] = {}
+        # The replies whose threads say that an answer is on its way.
+        self._announced: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     # --- while a reply is made ---
 
     async def show(self, lease: Lease, turn: LiveTurn) -> None:
         """Show a running reply in its thread as far as it goes. What goes wrong here, `post` puts right."""
+        over = asyncio.Event()
+        earlier = [
+            event for conversation_id, event in self._showing.values() if conversation_id == lease.conversation_id
+        ]
+        self._showing[turn.reply_id] = lease.conversation_id, over
+        try:
+            for event in earlier:
+                await event.wait()
+            with contextlib.suppress(NotNow, Never, Unknown, StorageUnavailable):
+                await self._show(lease, turn)
+        finally:
+            del self._showing[turn.reply_id]
+            over.set()
+
+    async def _show(self, lease: Lease, turn: LiveTurn) -> None:
         asker = await self._database.read(shown_parts.asker, lease.workspace_id, lease.conversation_id)
         if asker is None:
             return
         thread = Thread.of_key(asker.conversation_key)
-        with contextlib.suppress(NotNow, Never, Unknown, StorageUnavailable):
-            client = await self._installations.client(thread.tenant)
-            if client is None:
-                return
-            await self._until_cleared(lease)
-            await self._announce(client, thread, asker)
-            if await self._database.write(
-                shown_parts.take_over, lease.workspace_id, lease.conversation_id, turn.reply_id
-            ):
-                return  # something of an earlier turn stands there; the whole reply takes its place
+        client = await self._installations.client(thread.tenant)
+        if client is None or turn.ended is not None:
+            return
+        await self._announce(client, thread, asker, turn.reply_id)
+        # What waits to be posted comes first; and where a dead turn left something, the whole reply takes its place.
+        if await self._database.read(shown_parts.is_clear, lease.workspace_id, lease.conversation_id):
             place = Place(lease.workspace_id, lease.conversation_id, turn.reply_id, thread, asker.sender_id)
             await self._follow(LiveReply(client, self._database, place), turn)
 
-    async def _until_cleared(self, lease: Lease) -> None:
-        """Wait until what an earlier turn of the conversation showed has been taken away."""
-        for live in list(self._live.values()):
-            if live.place.conversation_id == lease.conversation_id:
-                await live.is_over.wait()
-
-    async def _announce(self, client: SlackClient, thread: Thread, asker: Asker) -> None:
-        locale = await client.locale_of(asker.sender_id.rpartition("/")[2])
-        thinking = words.say("thinking", locale)
-        await client.set_status(thread.channel, thread.ts, "processing", words=thinking, title=asker.title)
+    async def _announce(self, client: SlackClient, thread: Thread, asker: Asker, reply_id: str) -> None:
+        self._announced.add(reply_id)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ANNOUNCE_SECONDS):
+                locale = await client.locale_of(asker.sender_id.rpartition("/")[2])
+                thinking = words.say("thinking", locale)
+                if not await client.show_working(thread.channel, thread.ts, asker.title, thinking):
+                    self._announced.discard(reply_id)
+        asyncio.get_running_loop().call_later(ANNOUNCED_SECONDS, self._announced.discard, reply_id)
 
     async def _follow(self, live: LiveReply, turn: LiveTurn) -> None:
         self._live[turn.reply_id] = live
+        has_ended = False
         try:
-            if await live.follow(turn):
-                # Another process may be the one that posts; then nobody asks for this any more.
+            has_ended = await live.follow(turn)
+            if not has_ended:
+                await live.withdraw()
+        finally:
+            if has_ended:  # another process may be the one that posts; then nobody asks for this any more
                 asyncio.get_running_loop().call_later(KEEP_SECONDS, self._live.pop, turn.reply_id, None)
             else:
-                await live.withdraw()
                 self._live.pop(turn.reply_id, None)
-        finally:
-            live.is_over.set()
 
-    def note_stopped(self, channel: str, timestamps: Iterable[str]) -> None:
+    def note_stopped(self, stop: Stop) -> None:
         """Slack has ended these streams, as a person asked it to."""
-        stopped = set(timestamps)
         for live in self._live.values():
-            for shown in live.messages:
-                if live.place.thread.channel == channel and shown.ts in stopped:
+            for shown in live.messages if live.place.thread == stop.thread else ():
+                if shown.ts in stop.streams:
                     shown.is_streaming, shown.was_stopped = False, True
+
+    async def last_said(self, workspace_id: str, conversation_id: str) -> str:
+        """Slack's time of what a person said last, "" if that is not known."""
+        asker = await self._database.read(shown_parts.asker, workspace_id, conversation_id)
+        return (asker.message_id or "") if asker else ""
 
     # --- when it is stored ---
 
@@ -103,18 +126,22 @@ class Replies:
         if client is None:
             raise Never(f"the app is not installed in {thread.tenant}")
         asker = await self._database.read(shown_parts.asker, outgoing.workspace_id, outgoing.conversation_id)
-        place = Place(
-            outgoing.workspace_id, outgoing.conversation_id, outgoing.reply_id, thread, asker.sender_id if asker else ""
-        )
-        text = str(outgoing.body["text"])
+        sender, said_at = (asker.sender_id, asker.message_id or "") if asker else ("", "")
+        place = Place(outgoing.workspace_id, outgoing.conversation_id, outgoing.reply_id, thread, sender)
         blocks = await self._blocks_below(client, outgoing, place)
         try:
-            ts = await self._complete(client, place, text, blocks)
+            is_told, ts = await self._complete(client, place, outgoing, blocks, said_at)
         except Refused:
-            await client.set_status(thread.channel, thread.ts, "active")
+            self._show_rest(client, outgoing, thread)
             raise
-        await client.set_status(thread.channel, thread.ts, "active")
+        if not is_told:
+            self._show_rest(client, outgoing, thread)
         return ts
+
+    def _show_rest(self, client: SlackClient, outgoing: Outgoing, thread: Thread) -> None:
+        """Where somebody has said that an answer is on its way: here, or perhaps a process that died."""
+        if outgoing.reply_id in self._announced or outgoing.attempts > 1:
+            self._in_background(client.show_rest(thread.channel, thread.ts))
 
     async def find(self, outgoing: Outgoing) -> str | None:  # noqa: ARG002
         """See `post`."""
@@ -126,83 +153,84 @@ class Replies:
         locale = await client.locale_of(place.asker.rpartition("/")[2])
         return [words.feedback_block(outgoing.reply_id, locale)]
 
-    async def _complete(self, client: SlackClient, place: Place, text: str, blocks: list[words.Block]) -> str:
-        live = self._live.pop(place.reply_id, None)
-        if live is not None:
-            await live.is_over.wait()
-            if live.shows(text):
-                try:
-                    return await live.finish(blocks)
-                except Refused:  # somebody may have deleted the message
-                    pass
-        return await self._rewrite(client, place, markdown.split(text) if text.strip() else [], blocks)
+    async def _complete(
+        self, client: SlackClient, place: Place, outgoing: Outgoing, blocks: list[words.Block], said_at: str
+    ) -> tuple[bool, str]:
+        """Whether Slack has been told that all is said, and the id of the first message."""
+        if place.reply_id in self._showing:
+            await self._showing[place.reply_id][1].wait()
+        live, text = self._live.pop(place.reply_id, None), str(outgoing.body["text"])
+        if live is not None and live.shows(text):
+            try:
+                return await live.finish(blocks), live.messages[0].ts
+            except Refused:  # somebody may have deleted the message
+                pass
+        pieces = markdown.split(text) if text.strip() else []
+        # What an earlier try may have posted is looked for, and only then.
+        looks = outgoing.state == "sending"
+        return False, await self._rewrite(client, place, pieces, blocks, said_at, looks=looks)
 
-    async def _rewrite(self, client: SlackClient, place: Place, pieces: list[str], blocks: list[words.Block]) -> str:
+    async def _rewrite(
+        self, client: SlackClient, place: Place, pieces: list[str], blocks: list[words.Block], said_at: str,
+        *, looks: bool,
+    ) -> str:  # fmt: skip
         """Make the thread show exactly these pieces, in the messages that are there already as far as they go."""
-        rows = await self._write(shown_parts.take_over, place, place.conversation_id, place.reply_id)
-        stamps = []
+        taken = await self._write(shown_parts.take_over, place, place.conversation_id, place.reply_id)
+        rows = [row for row in taken if row.reply_id != shown_parts.WITHDRAWN]
+        known, stamps = {row.provider_id for row in taken}, []
         for part, piece in enumerate(pieces):
             content = words.message(piece, blocks if part == len(pieces) - 1 else [])
             row = rows[part] if part < len(rows) else None
-            ts = await self._rewrite_one(client, place, row, {row.provider_id for row in rows}, content)
+            ts = row and (row.provider_id or await self._look_for(client, place, row.id, said_at, known, row.is_stream))
+            if ts is None and looks:
+                ts = await self._look_for(client, place, place.part_id(part), said_at, known, is_stream=False)
+            if ts is not None and not await self._update(client, place, ts, part, content, row):
+                ts = None
             stamps.append(ts or await self._post_one(client, place, part, content))
-        for row in rows[len(pieces) :]:
-            await self._take_away(client, place, row)
+        for row in [*rows[len(pieces) :], *[row for row in taken if row.reply_id == shown_parts.WITHDRAWN]]:
+            await self._take_away(client, place, row, said_at)
         return stamps[0] if stamps else ""
 
-    async def _rewrite_one(
-        self, client: SlackClient, place: Place, row: ShownPart | None, known: set[str | None], content: dict[str, Any]
-    ) -> str | None:
-        """The message of `row` shows `content` now. None if there is no such message."""
-        if row is None:
-            return None
-        ts = row.provider_id or await self._look_for(client, place, row, known)
-        if ts is not None:
-            if row.provider_id is None:
-                await self._write(shown_parts.name, place, row, ts)
-            channel = place.thread.channel
-            try:
-                if row.is_stream:
-                    await _end_stream(client, channel, ts)
-                await client.call("chat_update", channel=channel, ts=ts, metadata=place.metadata(row), **content)
-                return ts
-            except Refused as error:
-                if error.code not in _NOT_THERE:
-                    raise
-        await self._write(shown_parts.drop, place, row)
-        return None
+    async def _update(
+        self, client: SlackClient, place: Place, ts: str, part: int, content: dict[str, Any], row: ShownPart | None
+    ) -> bool:
+        """Let a message show `content`. False if there is no such message."""
+        channel = place.thread.channel
+        try:
+            if row is not None and row.is_stream:
+                await _end_stream(client, channel, ts)
+            await client.call(
+                "chat_update", channel=channel, ts=ts, metadata=place.metadata(place.part_id(part)), **content
+            )
+        except Refused as error:
+            if error.code not in _NOT_THERE:
+                raise
+            return False
+        return True
 
     async def _post_one(self, client: SlackClient, place: Place, part: int, content: dict[str, Any]) -> str:
         thread = place.thread
-        if seconds := client.wait_for("chat_postMessage", thread.channel):
-            raise NotNow(seconds)
-        row = await self._database.write(
-            shown_parts.begin, place.workspace_id, place.conversation_id, place.reply_id, part, is_stream=False
-        )
-        try:
-            posted = await client.call(
-                "chat_postMessage", counted=True, channel=thread.channel, thread_ts=thread.ts,
-                metadata=place.metadata(row), **content,
-            )  # fmt: skip
-        except (NotNow, Refused):
-            await self._write(shown_parts.drop, place, row)
-            raise
-        ts = str(posted.get("ts") or "")
-        await self._write(shown_parts.name, place, row, ts)
-        return ts
+        posted = await client.call(
+            "chat_postMessage", channel=thread.channel, thread_ts=thread.ts,
+            metadata=place.metadata(place.part_id(part)), **content,
+        )  # fmt: skip
+        return str(posted.get("ts") or "")
 
-    async def _take_away(self, client: SlackClient, place: Place, row: ShownPart) -> None:
-        ts = row.provider_id or await self._look_for(client, place, row, set())
+    async def _take_away(self, client: SlackClient, place: Place, row: ShownPart, said_at: str) -> None:
+        ts = row.provider_id or await self._look_for(client, place, row.id, said_at, set(), row.is_stream)
         if ts is not None:
             if row.is_stream:
                 await _end_stream(client, place.thread.channel, ts)
             with contextlib.suppress(Refused):
                 await client.call("chat_delete", channel=place.thread.channel, ts=ts)
+        await self._write(shown_parts.drop, place, row)
 
-    async def _look_for(self, client: SlackClient, place: Place, row: ShownPart, known: set[str | None]) -> str | None:
-        """The message that was begun as `row`, if it was made: Slack keeps with a post what it belongs to.
+    async def _look_for(
+        self, client: SlackClient, place: Place, part_id: str, said_at: str, known: set[str | None], is_stream: bool
+    ) -> str | None:
+        """The message that carries `part_id`, or, if it is a stream that has not ended, the one that carries nothing.
 
-        A stream carries that only when it has ended: it is the one of ours that carries nothing.
+        It stands after what it answers, which was said at `said_at`.
         """
         bot_user, cursor = (await client.identity()).user_id, None
         while True:
@@ -211,8 +239,12 @@ class Replies:
                 include_all_metadata=True, limit=PAGE, cursor=cursor,
             )  # fmt: skip
             for message in page.get("messages") or ():
-                if _belongs_to(message, row, bot_user) and message.get("ts") not in known:
-                    return str(message["ts"])
+                metadata, ts = message.get("metadata") or {}, str(message.get("ts") or "")
+                if (metadata.get("event_payload") or {}).get("part_id") == part_id:
+                    return ts
+                is_loose = is_stream and message.get("user") == bot_user and not metadata
+                if is_loose and ts not in known and moment(ts) > moment(said_at):
+                    return ts
             cursor = (page.get("response_metadata") or {}).get("next_cursor")
             if not cursor:
                 return None
@@ -220,21 +252,27 @@ class Replies:
     async def _write(self, unit: Any, place: Place, *arguments: Any) -> Any:
         return await self._database.write(unit, place.workspace_id, *arguments)
 
+    # --- what nothing waits for ---
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("a status could not be shown", exc_info=error)
+
+    async def close(self) -> None:
+        """Wait a little for what is still to be told."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
+        for task in self._tasks:
+            task.cancel()
+
 
 async def _end_stream(client: SlackClient, channel: str, ts: str) -> None:
     """A message that is being streamed can't be changed; one that has ended already is as well."""
     with contextlib.suppress(Refused):
         await client.call("chat_stopStream", channel=channel, ts=ts, session_status="processing")
-
-
-def _belongs_to(message: Mapping[str, Any], row: ShownPart, bot_user: str) -> bool:
-    metadata = message.get("metadata") or {}
-    if metadata.get("event_type") == METADATA_TYPE:
-        return bool((metadata.get("event_payload") or {}).get("part_id") == row.id)
-    is_newer = float(message.get("ts") or 0) * 1000 >= _begun_ms(row)
-    return row.is_stream and message.get("user") == bot_user and not metadata and is_newer
-
-
-def _begun_ms(row: ShownPart) -> int:
-    """When a row was written, which is in its id (UUIDv7), less what two clocks may differ."""
-    return (int(row.id, 16) >> 80) - 60_000

@@ -73,7 +73,7 @@ class SlackSockets:
             return
         except Exception:
             log.exception("a request of Slack's could not be handled")
-            answer = None  # it would fail again
+            return
         await client.send_socket_mode_response(SocketModeResponse(request.envelope_id, answer))
 
     async def _answer(self, request: SocketModeRequest) -> dict[str, Any] | None:

@@ -9,6 +9,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from storage.values import storable
+
 VOTE = "myna_vote"
 SAY_MORE = "myna_say_more"
 FEEDBACK_FORM = "myna_feedback"
@@ -167,6 +169,7 @@ def filled_form(view: Mapping[str, Any]) -> tuple[str, str | None, str, str]:
         about = json.loads(view["private_metadata"])
         values = view["state"]["values"]
         texts = [str((values.get(name) or {}).get(name, {}).get("value") or "") for name in ("reason", "better")]
-        return str(about["reply_id"]), str(about["locale"]) or None, texts[0].strip(), texts[1].strip()
+        reason, better = (storable(text).strip() for text in texts)
+        return storable(str(about["reply_id"])), str(about["locale"]) or None, reason, better
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError("not a form of ours") from error

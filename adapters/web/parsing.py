@@ -13,12 +13,12 @@ from typing import Any
 from aiohttp import web
 
 from bot.errors import InvalidInput, TooLarge
+from storage.values import storable
 
 MAX_BODY_BYTES = 2 * 1024 * 1024
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}", re.ASCII)
 # Control characters do nothing in a chat but can steer terminals and break databases; line ends and tabs stay.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,4 +122,4 @@ def _text_of(message: dict[str, Any], max_chars: int) -> str:
 def clean_text(text: str) -> str:
     """Text as it is stored: one kind of line end, no control characters, no half surrogates, no space around it."""
     text = _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
-    return _SURROGATE.sub("\ufffd", text).strip()
+    return storable(text).strip()

@@ -56,6 +56,14 @@ def upgrade() -> None:
         _workspace_key("slack_install_attempt"),
         sa.PrimaryKeyConstraint("state_sha256", name=op.f("pk_slack_install_attempt")),
     )
+    op.create_table(
+        "seen_event",
+        _workspace_column(),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        _workspace_key("seen_event"),
+        sa.PrimaryKeyConstraint("workspace_id", "key", name=op.f("pk_seen_event")),
+    )
 
 
 def _create_vote() -> None:
@@ -116,7 +124,7 @@ def _conversation_key(table: str) -> sa.ForeignKeyConstraint:
 
 
 def downgrade() -> None:
-    for table in ("slack_install_attempt", "slack_installation", "vote", "shown_part"):
+    for table in ("seen_event", "slack_install_attempt", "slack_installation", "vote", "shown_part"):
         op.drop_table(table)
     op.drop_column("message", "edited_at")
     op.drop_column("conversation", "left_at")

@@ -16,7 +16,7 @@ import pytest
 import sqlalchemy as sa
 
 import storage
-from storage import api_keys, conversations, inbox, outbox, shown_parts, slack_installs, votes
+from storage import api_keys, conversations, inbox, outbox, seen_events, shown_parts, slack_installs, votes
 from storage.engines import postgresql_engine, sqlite_engine
 from storage.outbox import SendLease
 from storage.schema import metadata, workspace
@@ -232,6 +232,17 @@ CASES |= {
     name_of(shown_parts.name): Case(
         [lambda tx, w: shown_parts.name(tx, w.part, "17.1")], lambda tx, w: shown_parts.name(tx, w.part, "17.1"), None
     ),
+    name_of(shown_parts.is_clear): Case(
+        [lambda tx, w: (outbox.record(tx, w.post, "sent"), shown_parts.is_clear(tx, w.conversation.id))]
+    ),
+    name_of(shown_parts.is_owned): Case(
+        [lambda tx, w: shown_parts.is_owned(tx, w.part)], lambda tx, w: shown_parts.is_owned(tx, w.part), False
+    ),
+    name_of(shown_parts.withdraw): Case(
+        [lambda tx, w: shown_parts.withdraw(tx, w.part)], lambda tx, w: shown_parts.withdraw(tx, w.part), False
+    ),
+    name_of(seen_events.note): Case([lambda tx, w: seen_events.note(tx, "something else")]),
+    name_of(seen_events.is_known): Case([lambda tx, w: seen_events.is_known(tx, "an event")]),
     name_of(shown_parts.drop): Case(
         [lambda tx, w: shown_parts.drop(tx, w.part)], lambda tx, w: shown_parts.drop(tx, w.part), False
     ),
@@ -266,7 +277,7 @@ CASES |= {
     ),
     name_of(slack_installs.find): Case([lambda tx, w: slack_installs.find(tx, "T1")]),
     name_of(slack_installs.list_all): Case([lambda tx, w: slack_installs.list_all(tx)]),
-    name_of(slack_installs.remove): Case([lambda tx, w: slack_installs.remove(tx, "T1")]),
+    name_of(slack_installs.remove): Case([lambda tx, w: slack_installs.remove(tx, "T1", 2**60)]),
     name_of(slack_installs.claim_renewal): Case(
         [lambda tx, w: slack_installs.claim_renewal(tx, w.installed.id, LEASE_MS)],
         lambda tx, w: slack_installs.claim_renewal(tx, w.installed.id, LEASE_MS),
@@ -351,6 +362,7 @@ def worlds(engine: sa.Engine) -> dict[str, World]:
         key_id = run(engine, name, api_keys.create_key, "a", f"hash of {name}", "myna_a", None, None)
         run(engine, name, api_keys.record_usage, usage(key_id), DAY)
         run(engine, name, slack_installs.begin_attempt, f"hash of a state of {name}", LEASE_MS)
+        run(engine, name, seen_events.note, "an event")
     for number, name in enumerate((MINE, THEIRS), 1):
         run(engine, name, slack_installs.save, installation(number))
     return {name: build_world(engine, name, leases[name], send_leases[name]) for name in (MINE, THEIRS)}

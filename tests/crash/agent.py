@@ -48,7 +48,6 @@ POINTS: dict[str, tuple[Any, str]] = {
 
 # With Slack: what shows a reply while it is made.
 SLACK_POINTS: dict[str, tuple[Any, str]] = {
-    "show.take_over": (shown_parts, "take_over"),
     "show.begin": (shown_parts, "begin"),
     "show.name": (shown_parts, "name"),
 }

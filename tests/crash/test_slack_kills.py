@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 # Just before a commit it is as after what went before it; these are the points after which something else is known.
 POINTS = [
-    ("accept", "after"), ("claim", "after"), ("show.take_over", "after"), ("show.begin", "after"),
+    ("accept", "after"), ("claim", "after"), ("show.begin", "after"),
     ("call.chat_startStream", "after"), ("show.name", "after"), ("call.chat_appendStream", "after"),
     ("complete", "before"), ("complete", "after"), ("send.intent", "after"), ("call.chat_stopStream", "after"),
     ("send.record", "before"), ("send.record", "after"),

@@ -10,11 +10,14 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import sqlalchemy as sa
 
+from adapters.slack.client import SlackClient
 from adapters.slack.installations import App, StoredInstallations
-from bot.vault import Vault, new_key
+from bot.errors import MynaError
+from bot.vault import Vault, new_key, stored_keys, write_keys
 from storage import schema
 from storage.database import StorageUnavailable
 from storage.schema import DEFAULT_WORKSPACE as W
+from tests.conftest import new_postgres_database
 from tests.fakes.slack.oauth import Consent
 from tests.fakes.slack.records import APP_TOKEN, BOT, CLIENT_ID, CLIENT_SECRET, TEAM
 from tests.fakes.slack.server import FakeSlack
@@ -31,7 +34,8 @@ MANY = {
 async def many(start_in_slack: StartInSlack, database_url: str, slack: FakeSlack) -> AsyncIterator[WebServer]:
     """Myna for several workspaces, installed in none yet."""
     slack.installations.clear()
-    async with start_in_slack(database_url, **MANY) as server:
+    keys = (new_key(),) if database_url.startswith("postgresql") else ()
+    async with start_in_slack(database_url, **MANY, encryption_keys=keys) as server:
         yield server
 
 
@@ -81,9 +85,9 @@ async def test_two_workspaces_install_the_app_and_have_channels_of_one_name(many
     here = await slack.say("from here", channel="D0ANA")
     there = await slack.say("from there", channel="D0ANA", team="T0OTHER")
     await until(lambda: len(slack.posted) == 2)
-    assert [(one["team"], one["text"]) for one in slack.posted] == [(TEAM, "from here"), ("T0OTHER", "from there")]
+    assert {(one["team"], one["text"]) for one in slack.posted} == {(TEAM, "from here"), ("T0OTHER", "from there")}
     assert here != there
-    tokens = {call.token for call in slack.calls if call.method == "chat.postMessage"}
+    tokens = {call.token for call in slack.calls if call.method in ("chat.postMessage", "chat.startStream")}
     assert len(tokens) == 2, "each is answered with its own token"
 
 
@@ -207,15 +211,79 @@ async def test_tokens_are_renewed_before_they_run_out(
 async def test_secrets_are_encrypted_anew_with_a_new_key(many: WebServer, slack: FakeSlack) -> None:
     slack.oauth.rotates = True
     await install(many, slack)
-    data, database = many.agent.settings.data, many.agent.database
-    old = (await asyncio.to_thread((data / "encryption.key").read_text)).split()[0]
-    key, app = new_key(), App(CLIENT_ID, CLIENT_SECRET, slack.url)
-    moving = StoredInstallations(database, Vault([key, old]), W, app)
+    settings, app = many.agent.settings, App(CLIENT_ID, CLIENT_SECRET, slack.url)
+    old = [*settings.encryption_keys] or await asyncio.to_thread(stored_keys, settings.data)
+    keys = [new_key(), *old]
+    if not settings.encryption_keys:
+        await asyncio.to_thread(write_keys, settings.data, keys)
+    moving = StoredInstallations(many.agent.database, Vault(keys), W, app)
     assert await moving.encrypt_anew() == 1
     assert await moving.encrypt_anew() == 0
-    client = await StoredInstallations(database, Vault([key]), W, app).client(TEAM)
+    client = await StoredInstallations(many.agent.database, Vault(keys[:1]), W, app).client(TEAM)
     assert client is not None
     assert (await client.call("auth_test"))["team_id"] == TEAM
+    if not settings.encryption_keys:  # the server that runs finds the new key by itself
+        await slack.say("hello", channel="D0ANA")
+        await until(lambda: [one["text"] for one in slack.posted] == ["hello"])
+
+
+async def test_without_its_key_a_token_waits_for_it(many: WebServer, slack: FakeSlack) -> None:
+    await install(many, slack)
+    installations = many.agent.slack._many  # type: ignore[union-attr]
+    kept, installations._vault = installations._vault, Vault([new_key()])
+    await slack.say("hello", channel="D0ANA")
+    await asyncio.sleep(0.3)
+    assert (await slack.slash("/myna", "help", channel="D0ANA")).status == 200
+    installations._vault = kept
+    assert await stored(many), "nothing was lost"
+
+
+async def test_on_postgresql_the_key_is_a_setting(start_in_slack: StartInSlack, postgres: Any) -> None:
+    with pytest.raises(MynaError, match="MYNA_ENCRYPTION_KEYS"):
+        async with start_in_slack(new_postgres_database(postgres), **MANY):
+            pass
+
+
+async def test_a_renewal_goes_on_when_nobody_waits_for_it(
+    many: WebServer, slack: FakeSlack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The refresh token is good for one use: an answer that is not waited for must be kept all the same."""
+    slack.oauth.rotates = True
+    await install(many, slack)
+    access = SlackClient.call
+
+    async def slow(self: SlackClient, method: str, **arguments: Any) -> Any:
+        answer = await access(self, method, **arguments)
+        if method == "oauth_v2_access":
+            await asyncio.sleep(0.3)
+        return answer
+
+    monkeypatch.setattr(SlackClient, "call", slow)
+    monkeypatch.setattr("adapters.slack.inbound.LOCALE_PATIENCE", 0.05)
+    monkeypatch.setattr("adapters.slack.installations.RENEW_BEFORE_MS", 13 * 3600 * 1000)
+    before = (await stored(many))[0].bot_token
+    await slack.slash("/myna", "help", channel="D0ANA")
+    for _ in range(100):
+        if (await stored(many))[0].bot_token != before:
+            break
+        await asyncio.sleep(0.02)
+    assert (await stored(many))[0].bot_token != before
+
+
+async def test_a_removal_that_is_told_late_leaves_a_new_installation_alone(many: WebServer, slack: FakeSlack) -> None:
+    await install(many, slack)
+    late = slack.callback({"type": "app_uninstalled"})
+    late["event_time"] -= 60
+    await install(many, slack)
+    assert await slack.deliver(many.url, late, **{"X-Slack-Retry-Num": "2"}) == 200
+    assert len(await stored(many)) == 1
+
+
+async def test_commands_of_workspaces_without_the_app_are_answered(many: WebServer, slack: FakeSlack) -> None:
+    slack.add_team("T0OTHER")
+    slack.install("T0OTHER", token="xoxb-another")
+    answers = await asyncio.gather(*[slack.slash("/myna", "help", channel="D0ANA", team="T0OTHER") for _ in range(6)])
+    assert [one.status for one in answers] == [200] * 6
 
 
 # --- Socket Mode ---

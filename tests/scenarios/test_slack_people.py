@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
 
 from adapters.slack import words
 from bot.feedback import Feedback
+from storage.database import StorageUnavailable
 from storage.schema import DEFAULT_WORKSPACE as W
 from storage.votes import Vote
 from tests.fakes.slack.records import BOT, Json
@@ -181,6 +183,68 @@ async def test_a_bot_that_is_told_to_leave_comes_back_when_it_is_named(
     assert len(slack_server.generator.prompts) == 3
 
 
+async def test_a_command_is_carried_out_once_and_not_lost(
+    slack_server: WebServer, slack: FakeSlack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, working, is_away = slack_server.agent.database, slack_server.agent.database.write, True
+
+    async def write(unit: Any, *arguments: Any, **options: Any) -> Any:
+        if is_away and unit.__name__ == "forget_context":
+            raise StorageUnavailable("the disk is full")
+        return await working(unit, *arguments, **options)
+
+    monkeypatch.setattr(database, "write", write)
+    ts, _ = await answered(slack, "hello")
+    body = slack.message(f"<@{BOT}> new", thread_ts=ts)
+    assert await slack.deliver(slack_server.url, body) == 503
+    is_away = False
+    assert await slack.deliver(slack_server.url, body) == 200
+    await until(lambda: slack.ephemerals)
+    await answered(slack, "my name is Ana", thread_ts=ts)
+    assert await slack.deliver(slack_server.url, body, **{"X-Slack-Retry-Num": "2"}) == 200
+    await answered(slack, "what is my name?", thread_ts=ts)
+    said = [one.content for one in slack_server.generator.prompts[-1].messages if one.role == "user"]
+    assert said == ["my name is Ana", "what is my name?"]
+    assert len(slack.ephemerals) == 1
+
+
+async def test_an_old_mention_that_is_told_again_does_not_bring_the_bot_back(
+    slack_server: WebServer, slack: FakeSlack
+) -> None:
+    ts, _ = await answered(slack)
+    again = slack.message(f"<@{BOT}> and again", thread_ts=ts)
+    assert await slack.deliver(slack_server.url, again) == 200
+    await slack.say(f"<@{BOT}> leave", thread_ts=ts)
+    await until(lambda: slack.ephemerals)
+    assert await slack.deliver(slack_server.url, again, **{"X-Slack-Retry-Num": "2"}) == 200
+    await slack.say("among ourselves", thread_ts=ts)
+    await asyncio.sleep(0.3)
+    assert len(slack_server.generator.prompts) == 2
+
+
+async def test_a_language_that_slack_could_not_tell_is_asked_for_again(
+    slack_server: WebServer, slack: FakeSlack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adapters.slack.client.NO_LOCALE_SECONDS", 0.0)
+    slack.troubles["users.info"].append("http_500")
+    assert "Mention me" in (await slack.slash("/myna", "help", user="U0LIN")).body["text"]
+    assert "提到我" in (await slack.slash("/myna", "help", user="U0LIN")).body["text"]
+
+
+@pytest.mark.parametrize("bad", ["x\ud800", "x\x00"])
+async def test_what_no_database_takes_breaks_nothing(slack_server: WebServer, slack: FakeSlack, bad: str) -> None:
+    ts, message = await answered(slack)
+    body = slack.message(f"<@{BOT}> hello {bad}", thread_ts=ts) | {"event_id": bad}
+    assert await slack.deliver(slack_server.url, body) == 200
+    who = {"team": {"id": "T0FERNHILL"}, "user": {"id": bad}}
+    pressed = who | {"type": "block_actions", "actions": [{"action_id": words.VOTE, "value": "up:" + bad}]}
+    about = json.dumps({"reply_id": reply_id_of(message), "locale": ""})
+    view = {"callback_id": words.FEEDBACK_FORM, "private_metadata": about, "state": {"values": written(reason=bad)}}
+    for payload in (pressed, who | {"type": "view_submission", "view": view}):
+        assert (await slack.deliverer.send_form("/slack/interactivity", payload)).status == 200
+    assert await votes_on(slack_server, message) == [Vote(-1, "x\ufffd")]
+
+
 async def answered_without_mention(slack: FakeSlack, ts: str) -> None:
     before = len(slack.posted)
     await slack.say("and on we go", thread_ts=ts)
@@ -205,7 +269,9 @@ async def test_feedback_on_the_last_answer_by_command(slack_server: WebServer, s
     }  # fmt: skip
     assert (await slack.deliverer.send_form("/slack/interactivity", payload)).status == 200
     await until(lambda: slack.views)
-    assert await votes_on(slack_server, message) == [Vote(-1)]
+    assert await votes_on(slack_server, message) == [], "who looks at the form has not voted"
+    assert (await slack.submit(next(iter(slack.views.values())), written(better="Hi!"))).ok
+    assert await votes_on(slack_server, message) == [Vote(-1, None, "Hi!")]
     assert "no conversation" in (await slack.slash("/myna", "feedback", user="U0BEN")).body["text"]
 
 

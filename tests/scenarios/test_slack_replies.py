@@ -10,7 +10,9 @@ import pytest
 import sqlalchemy as sa
 
 from adapters.slack import words
+from adapters.slack.client import SlackClient
 from storage import schema
+from tests.conftest import new_postgres_database
 from tests.fakes.slack.records import BOT, TEAM, Json
 from tests.fakes.slack.server import FakeSlack
 from tests.fixtures_slack import StartInSlack, until
@@ -116,7 +118,8 @@ async def test_an_app_that_is_no_agent_shows_a_status_below_the_thread(
 async def test_a_stream_that_expires_loses_nothing(
     slack_server: WebServer, slack: FakeSlack, update_fails: bool
 ) -> None:
-    """slackapi/python-slack-sdk#1859, node-slack-sdk#2702, vercel/chat#607, timescale/tiger-agents-for-work#297."""
+    """slackapi/python-slack-sdk#1859, node-slack-sdk#2702, vercel/chat#607 and #671, dust-tt/dust#25031,
+    timescale/tiger-agents-for-work#297."""
     hold = asyncio.Event()
     slack_server.generator.enqueue("first words, ", "and some, ", "and the rest.", hold=hold)
     ts = await slack.say(f"<@{BOT}> tell me")
@@ -241,7 +244,86 @@ async def test_a_reply_that_fails_at_first_leaves_no_status_behind(slack_server:
     assert status.status == "active"
 
 
+# --- replies that follow each other ---
+
+
+@pytest.mark.parametrize(
+    ("method", "trouble"),
+    [("chat.postMessage", "drops after"), ("chat.stopStream", "ratelimited"), ("chat.stopStream", "drops after")],
+)
+async def test_a_reply_that_waits_is_not_forgotten_for_the_next_one(
+    slack_server: WebServer, slack: FakeSlack, monkeypatch: pytest.MonkeyPatch, method: str, trouble: str
+) -> None:
+    monkeypatch.setattr("bot.delivery.LOOK_AGAIN_SECONDS", 0.5)
+    if method == "chat.postMessage":
+        slack.troubles["chat.startStream"].append("unknown_method")
+    slack.troubles[method].append(trouble)
+    slack_server.generator.enqueue(*WORDS, delay=0.01)
+    slack_server.generator.enqueue(*WORDS[::-1], delay=0.01)
+    ts = await slack.say(f"<@{BOT}> tell me")
+    await until(lambda: slack.called(method))
+    await slack.say("and then?", thread_ts=ts)
+    await delivered(slack_server, 2)
+    assert slack.texts_in(ts) == ["".join(WORDS), "".join(WORDS[::-1])], "each once, and in order"
+
+
+async def test_an_outage_of_slack_delays_replies_and_loses_none(slack_server: WebServer, slack: FakeSlack) -> None:
+    slack.troubles["chat.postMessage"].extend(["http_500"] * 12)
+    ts = await slack.say("hello", channel="D0ANA")
+    await until(lambda: not slack.troubles["chat.postMessage"], seconds=300)
+    await delivered(slack_server)
+    assert slack.texts_in(ts) == ["hello"]
+
+
+async def test_sixty_answers_at_once_leave_no_thread_at_work(slack_server: WebServer, slack: FakeSlack) -> None:
+    threads = await asyncio.gather(
+        *[slack.say(f"q {number}", channel=f"D{number:05}", user=f"U{number:05}") for number in range(60)]
+    )
+    await delivered(slack_server, 60)
+    sessions = [slack.session(f"D{number:05}", ts) for number, ts in enumerate(threads)]
+    await until(lambda: not any(one and one.status == "processing" for one in sessions))
+
+
+async def test_a_quick_reply_is_not_overtaken_by_its_own_status(
+    slack_server: WebServer, slack: FakeSlack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locale_of, times = SlackClient.locale_of, 0
+
+    async def slow_at_first(self: SlackClient, user_id: str) -> str | None:
+        nonlocal times
+        times += 1
+        await asyncio.sleep(0.5 if times == 1 else 0)
+        return await locale_of(self, user_id)
+
+    monkeypatch.setattr(SlackClient, "locale_of", slow_at_first)
+    ts = await slack.say(f"<@{BOT}> tell me")
+    await delivered(slack_server)
+    status = slack.session("C0SHOP", ts)
+    await until(lambda: status is None or status.status == "active")
+    await asyncio.sleep(0.3)
+    assert status is None or status.status == "active"
+
+
 # --- Stop ---
+
+
+async def test_a_stop_that_is_told_again_does_not_stop_the_next_answer(
+    slack_server: WebServer, slack: FakeSlack
+) -> None:
+    hold = asyncio.Event()
+    slack_server.generator.enqueue("", "never said", hold=hold)
+    ts = await slack.say("first", channel="D0ANA")
+    await until(lambda: slack_server.generator.num_open)
+    event = {"type": "agent_session_stopped", "channel": "D0ANA", "thread_ts": ts, "user": "U0ANA"}
+    body = slack.callback(event | {"streaming_message_ts": [], "event_ts": slack.next_ts()})
+    assert await slack.deliver(slack_server.url, body) == 200
+    await delivered(slack_server)
+    slack_server.generator.enqueue(*WORDS, delay=0.02)
+    await slack.say("second", channel="D0ANA", thread_ts=ts)
+    await until(lambda: slack.running_streams)
+    assert await slack.deliver(slack_server.url, body, **{"X-Slack-Retry-Num": "2"}) == 200
+    await delivered(slack_server, 2)
+    assert [row["state"] for row in await rows_of(slack_server, "reply")] == ["stopped", "answered"]
 
 
 async def test_stop_in_the_middle_keeps_what_was_said(slack_server: WebServer, slack: FakeSlack) -> None:
@@ -291,6 +373,37 @@ async def test_stop_after_the_end_changes_nothing(slack_server: WebServer, slack
 # --- edits and deletions ---
 
 
+async def test_a_deletion_that_overtakes_its_message_keeps_it_out(slack_server: WebServer, slack: FakeSlack) -> None:
+    body = slack.message("my password is hunter2", channel="D0ANA")
+    before = {"ts": body["event"]["ts"], "text": "my password is hunter2", "user": "U0ANA"}
+    gone = {"type": "message", "subtype": "message_deleted", "channel": "D0ANA", "ts": "1.1"}
+    gone |= {"deleted_ts": before["ts"], "previous_message": before}
+    assert await slack.deliver(slack_server.url, slack.callback(gone)) == 200
+    assert await slack.deliver(slack_server.url, body, **{"X-Slack-Retry-Num": "1"}) == 200
+    await asyncio.sleep(0.2)
+    assert slack_server.generator.prompts == []
+    assert await rows_of(slack_server, "message") == []
+
+
+@pytest.mark.slow
+async def test_an_edit_that_another_process_hears_of_is_not_undone_by_the_first(
+    start_in_slack: StartInSlack, postgres: Any, migrated_postgres: str, slack: FakeSlack
+) -> None:
+    url = new_postgres_database(postgres, migrated_postgres)
+    async with start_in_slack(url) as first:
+        first.generator.enqueue("the answer to roses ", *WORDS, delay=0.05)
+        ts = await slack.say(f"<@{BOT}> about roses")
+        await until(lambda: slack.running_streams)
+        first.agent.conversations._accepting = False  # it takes nothing new, so that the other does
+        async with start_in_slack(url) as second:
+            second.generator.enqueue("the answer to tulips")
+            await slack.edit("C0SHOP", ts, f"<@{BOT}> about tulips")
+            await delivered(second)
+            await until(lambda: first.generator.aborted)
+            await asyncio.sleep(0.5)
+            assert slack.texts_in(ts) == ["the answer to tulips"]
+
+
 async def test_an_edit_while_the_bot_answers_begins_the_answer_anew(slack_server: WebServer, slack: FakeSlack) -> None:
     hold = asyncio.Event()
     slack_server.generator.enqueue("the answer to roses ", "and more", hold=hold)
@@ -302,6 +415,27 @@ async def test_an_edit_while_the_bot_answers_begins_the_answer_anew(slack_server
     assert slack.texts_in(ts) == ["the answer to tulips"]
     assert slack_server.generator.prompts[-1].messages[-1].content == "about tulips"
     assert slack_server.generator.aborted == 1
+
+
+async def test_what_was_to_be_taken_away_by_a_process_that_died_is_taken_away_by_the_next(
+    slack_server: WebServer, slack: FakeSlack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold, call = asyncio.Event(), SlackClient.call
+
+    async def dies(self: SlackClient, method: str, **arguments: Any) -> Any:
+        if method == "chat_delete":
+            monkeypatch.setattr(SlackClient, "call", call)
+            raise asyncio.CancelledError
+        return await call(self, method, **arguments)
+
+    slack_server.generator.enqueue("the answer to roses ", "and more", hold=hold)
+    slack_server.generator.enqueue("the answer to tulips")
+    ts = await slack.say(f"<@{BOT}> about roses")
+    await until(lambda: slack.running_streams)
+    monkeypatch.setattr(SlackClient, "call", dies)
+    await slack.edit("C0SHOP", ts, f"<@{BOT}> about tulips")
+    await delivered(slack_server)
+    assert slack.texts_in(ts) == ["the answer to tulips"]
 
 
 async def test_an_edit_of_what_was_answered_changes_the_memory_only(slack_server: WebServer, slack: FakeSlack) -> None:

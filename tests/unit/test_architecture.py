@@ -52,7 +52,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "adapters.web": ("adapters.web",),
     "adapters.slack": (
         *("adapters.slack", "bot.delivery", "bot.feedback", "bot.vault", "storage.values"),
-        *("storage.database", "storage.shown_parts", "storage.slack_installs"),
+        *("storage.database", "storage.shown_parts", "storage.slack_installs", "storage.seen_events"),
     ),
     "adapters.openai_api": ("adapters", "bot.api_access", "bot.completions", "bot.generator"),
     "adapters.openai_parsing": ("bot.completions", "bot.generator"),

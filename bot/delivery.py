@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from dataclasses import dataclass
 from typing import Protocol
 
 from bot.live import wait_for
@@ -54,6 +55,16 @@ class Poster(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How a try to post ended: for good, or until `delay` seconds have passed."""
+
+    state: str
+    provider_id: str | None = None
+    error: str | None = None
+    delay: float = 0.0
+
+
 class Delivery:
     """Sends what is in the outbox, any number of conversations at once, one post at a time in each."""
 
@@ -92,47 +103,46 @@ class Delivery:
             await asyncio.wait(set(self._sending), timeout=self._post_seconds)
 
     async def _send_all(self, lease: SendLease) -> None:
-        delay = 0.0
         try:
-            while not self._draining:
-                outgoing = await self._database.write(outbox.intend, lease.workspace_id, lease, self._lease_ms)
-                if outgoing is None:
-                    break
-                delay = await self._send(outgoing)
-                if delay:
-                    break
+            outgoing = await self._database.write(outbox.intend, lease.workspace_id, lease, self._lease_ms)
+            if outgoing is None:
+                await self._database.write(outbox.release, lease.workspace_id, lease)
+            while outgoing is not None:
+                end = await self._send(outgoing)
+                if end.delay or self._draining:
+                    await self._record(outgoing, end)
+                    await self._database.write(outbox.release, lease.workspace_id, lease, round(end.delay * 1000))
+                    return
+                outgoing = await self._database.write(
+                    outbox.record_and_go_on, lease.workspace_id, outgoing, end.state, lease, self._lease_ms,
+                    provider_id=end.provider_id, error=end.error,
+                )  # fmt: skip
         except StorageUnavailable as error:
+            # The lease runs out; what was being sent is then looked for before it is posted again.
             log.error("delivery to %s pauses: %s", lease.conversation_id, error)
-            return  # the lease runs out; what was being sent is then looked for before it is posted again
-        with contextlib.suppress(StorageUnavailable):
-            await self._database.write(outbox.release, lease.workspace_id, lease, round(delay * 1000))
 
-    async def _send(self, outgoing: Outgoing) -> float:
-        """Post once and record how it ended. Returns the seconds to wait before the next try, 0 if it is done with."""
+    async def _send(self, outgoing: Outgoing) -> _End:
+        """Post once; says how that ended."""
         try:
-            provider_id = await self._post_once(outgoing)
+            return _End("sent", provider_id=await self._post_once(outgoing))
         except NotNow as error:
             # A channel that is busy is no failure, however often it says so.
             if outgoing.age_ms < GIVE_UP_MS:
-                await self._record(outgoing, "pending", error=str(error))
-                return max(error.retry_after, 0.001)
-            await self._record(outgoing, "failed", error=f"refused {outgoing.attempts} times, the last: {error}")
+                return _End("pending", error=str(error), delay=max(error.retry_after, 0.001))
+            return _End("failed", error=f"refused {outgoing.attempts} times, the last: {error}")
         except Never as error:
-            await self._record(outgoing, "failed", error=str(error))
+            return _End("failed", error=str(error))
         except Exception as error:  # Unknown, a time-out, or a fault of the adapter: it may have been posted
+            is_expected, problem = isinstance(error, Unknown | TimeoutError), str(error) or "no answer in time"
             log.log(
-                logging.WARNING if isinstance(error, Unknown | TimeoutError) else logging.ERROR,
-                "it is not known whether %s was posted: %s", outgoing.id, error or "no answer in time",
-                exc_info=not isinstance(error, Unknown | TimeoutError),
+                logging.WARNING if is_expected else logging.ERROR, "it is not known whether %s was posted: %s",
+                outgoing.id, problem, exc_info=not is_expected,
             )  # fmt: skip
-            if outgoing.age_ms < GIVE_UP_MS:
-                await self._record(outgoing, "sending", error=str(error) or "no answer in time")
-                # The next try looks for it before it posts anything.
-                return float(min(LOOK_AGAIN_SECONDS * 2 ** (outgoing.attempts - 1), MOST_LOOK_AGAIN_SECONDS))
-            await self._record(outgoing, "ambiguous", error=str(error) or "no answer in time")
-        else:
-            await self._record(outgoing, "sent", provider_id=provider_id)
-        return 0.0
+            if outgoing.age_ms >= GIVE_UP_MS:
+                return _End("ambiguous", error=problem)
+            # The next try looks for it before it posts anything.
+            delay = min(LOOK_AGAIN_SECONDS * 2 ** (outgoing.attempts - 1), MOST_LOOK_AGAIN_SECONDS)
+            return _End("sending", error=problem, delay=delay)
 
     async def _post_once(self, outgoing: Outgoing) -> str:
         poster = self._posters.get(outgoing.channel)
@@ -143,9 +153,7 @@ class Delivery:
                 return found
             return await poster.post(outgoing)
 
-    async def _record(
-        self, outgoing: Outgoing, state: str, *, provider_id: str | None = None, error: str | None = None
-    ) -> None:
+    async def _record(self, outgoing: Outgoing, end: _End) -> None:
         await self._database.write(
-            outbox.record, outgoing.workspace_id, outgoing, state, provider_id=provider_id, error=error
+            outbox.record, outgoing.workspace_id, outgoing, end.state, provider_id=end.provider_id, error=end.error
         )

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import itertools
 import queue
 import threading
 from collections.abc import Callable
@@ -25,12 +26,14 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from storage.engines import postgresql_engine, sqlite_engine
-from storage.transaction import PostponedInserts, Rollback, Transaction
+from storage.transaction import PostponedInserts, Rollback, Transaction, is_urgent
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-MAX_UNITS_PER_COMMIT = 128
+# Enough to share the price of a commit, and few enough that what is urgent need not wait long for its turn.
+MAX_UNITS_PER_COMMIT = 16
+_URGENT, _IN_ORDER, _END = range(3)
 MAX_REFUSED = 4
 
 Unit = Callable[Concatenate[Transaction, P], T]
@@ -61,7 +64,8 @@ class Database:
         if self._writer is None:
             raise RuntimeError("this database was opened for reading")
         return await self._writer.submit(
-            lambda connection, postponed: unit(Transaction(connection, workspace_id, postponed), *args, **kwargs)
+            lambda connection, postponed: unit(Transaction(connection, workspace_id, postponed), *args, **kwargs),
+            is_urgent=is_urgent(unit),
         )
 
     async def read(self, unit: Unit[P, T], workspace_id: str | None, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -131,18 +135,20 @@ class _Writer:
     def __init__(self, engine: sa.Engine, *, alone: bool) -> None:
         self._engine = engine
         self._singles = None if alone else ThreadPoolExecutor(4, thread_name_prefix="database-single")
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        # First what somebody outside waits for, then all else in its order, and None, which is the end.
+        self._jobs: queue.PriorityQueue[tuple[int, int, _Job | None]] = queue.PriorityQueue()
+        self._numbers = itertools.count()
         self._closed = False
         self._closing = threading.Lock()  # nothing may be queued behind the end
         self._thread = threading.Thread(target=self._work, name="database-writer", daemon=True)
         self._thread.start()
 
-    async def submit(self, unit: _BoundUnit[T]) -> T:
+    async def submit(self, unit: _BoundUnit[T], *, is_urgent: bool = False) -> T:
         job = _Job(unit, asyncio.get_running_loop().create_future())
         with self._closing:
             if self._closed:
                 raise StorageUnavailable("the database is closed")
-            self._jobs.put(job)
+            self._put(_URGENT if is_urgent else _IN_ORDER, job)
         value: T = await job.future
         return value
 
@@ -150,19 +156,22 @@ class _Writer:
         with self._closing:
             if not self._closed:
                 self._closed = True
-                self._jobs.put(None)
+                self._put(_END, None)
         self._thread.join()
         if self._singles is not None:
             self._singles.shutdown()
         self._engine.dispose()
 
+    def _put(self, priority: int, job: _Job | None) -> None:
+        self._jobs.put((priority, next(self._numbers), job))
+
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        while (job := self._jobs.get()[2]) is not None:
             batch = [job]
             while len(batch) < MAX_UNITS_PER_COMMIT and not self._jobs.empty():
-                following = self._jobs.get()
+                following = self._jobs.get()[2]
                 if following is None:
-                    self._jobs.put(None)
+                    self._put(_END, None)
                     break
                 batch.append(following)
             self._commit(batch)

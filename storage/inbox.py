@@ -14,7 +14,7 @@ from sqlalchemy import bindparam
 from storage import outbox
 from storage.conversations import place
 from storage.schema import conversation_work, dead_letter, inbox, message, reply
-from storage.transaction import Rollback, Transaction, across_workspaces, now_ms, scoped
+from storage.transaction import Rollback, Transaction, across_workspaces, now_ms, scoped, urgent
 from storage.values import Accepted, Conversation, Incoming, Lease, Part, Reply, new_id, text_part
 
 MAX_BURST_WAIT_MS = 4_000
@@ -74,6 +74,7 @@ _FENCE = scoped(
 )
 
 
+@urgent
 def accept(tx: Transaction, incoming: Incoming) -> Accepted:
     """Write a message and mark its conversation as having work. Raises `NoSuchMessage` for an edit of nothing.
 

@@ -161,6 +161,18 @@ def record(
         shown_parts.settle(tx, post.conversation_id, post.reply_id)
 
 
+def record_and_go_on(
+    tx: Transaction, post: Outgoing, state: str, lease: SendLease, lease_ms: int,
+    *, provider_id: str | None = None, error: str | None = None,
+) -> Outgoing | None:  # fmt: skip
+    """Write how a post ended for good, and begin the next of its conversation; with none, let others post there."""
+    record(tx, post, state, provider_id=provider_id, error=error)
+    following = intend(tx, lease, lease_ms)
+    if following is None:
+        release(tx, lease)
+    return following
+
+
 def release(tx: Transaction, lease: SendLease, delay_ms: int = 0) -> None:
     """Let others post to the conversation, after `delay_ms`."""
     tx.execute(_RELEASE, **_of(lease), delay_ms=delay_ms)

@@ -190,6 +190,11 @@ CASES: dict[str, Case] = {
         lambda tx, w: outbox.record(tx, w.post, "sent", provider_id="17"),
         None,
     ),
+    name_of(outbox.record_and_go_on): Case(
+        [lambda tx, w: outbox.record_and_go_on(tx, w.post, "sent", w.send_lease, LEASE_MS, provider_id="17")],
+        lambda tx, w: outbox.record_and_go_on(tx, w.post, "sent", w.send_lease, LEASE_MS, provider_id="17"),
+        None,
+    ),
     name_of(outbox.release): Case(
         [lambda tx, w: outbox.release(tx, w.send_lease, 10)], lambda tx, w: outbox.release(tx, w.send_lease, 10), None
     ),

@@ -42,7 +42,7 @@ POINTS: dict[str, tuple[Any, str]] = {
     "release": (inbox, "release"),
     "send.claim": (outbox, "claim"),
     "send.intent": (outbox, "intend"),
-    "send.record": (outbox, "record"),
+    "send.record": (outbox, "record_and_go_on"),
 }
 
 

@@ -268,8 +268,7 @@ class LiveReply:
                 if error.code != "message_not_in_streaming_state":
                     raise
                 last.is_streaming = False
-        if rest or blocks or not last.was_stopped:
-            await self._update(last, len(self.text), is_cut=False, blocks=blocks)
+        await self._update(last, len(self.text), is_cut=False, blocks=blocks)
         return False
 
     async def withdraw(self) -> None:

@@ -22,12 +22,13 @@ from bot.live import LiveTurn
 from storage import shown_parts
 from storage.database import Database, StorageUnavailable
 from storage.shown_parts import Asker, ShownPart
-from storage.values import Lease, Outgoing
+from storage.values import Lease, Outgoing, made_at_ms
 
 log = logging.getLogger("myna.slack")
 
 PAGE = 200
 KEEP_SECONDS, ANNOUNCE_SECONDS, ANNOUNCED_SECONDS, CLOSE_SECONDS = 60.0, 3.0, 3600.0, 2.0
+CLOCKS_DIFFER_SECONDS = 60.0
 # What a message answers with that is not there any more, or is not ours to change.
 _NOT_THERE = {"message_not_found", "cant_update_message", "edit_window_closed"}
 
@@ -126,11 +127,11 @@ class Replies:
         if client is None:
             raise Never(f"the app is not installed in {thread.tenant}")
         asker = await self._database.read(shown_parts.asker, outgoing.workspace_id, outgoing.conversation_id)
-        sender, said_at = (asker.sender_id, asker.message_id or "") if asker else ("", "")
+        sender = asker.sender_id if asker else ""
         place = Place(outgoing.workspace_id, outgoing.conversation_id, outgoing.reply_id, thread, sender)
         blocks = await self._blocks_below(client, outgoing, place)
         try:
-            is_told, ts = await self._complete(client, place, outgoing, blocks, said_at)
+            is_told, ts = await self._complete(client, place, outgoing, blocks)
         except Refused:
             self._show_rest(client, outgoing, thread)
             raise
@@ -154,7 +155,7 @@ class Replies:
         return [words.feedback_block(outgoing.reply_id, locale)]
 
     async def _complete(
-        self, client: SlackClient, place: Place, outgoing: Outgoing, blocks: list[words.Block], said_at: str
+        self, client: SlackClient, place: Place, outgoing: Outgoing, blocks: list[words.Block]
     ) -> tuple[bool, str]:
         """Whether Slack has been told that all is said, and the id of the first message."""
         if place.reply_id in self._showing:
@@ -168,12 +169,11 @@ class Replies:
         pieces = markdown.split(text) if text.strip() else []
         # What an earlier try may have posted is looked for, and only then.
         looks = outgoing.state == "sending"
-        return False, await self._rewrite(client, place, pieces, blocks, said_at, looks=looks)
+        return False, await self._rewrite(client, place, pieces, blocks, looks=looks)
 
     async def _rewrite(
-        self, client: SlackClient, place: Place, pieces: list[str], blocks: list[words.Block], said_at: str,
-        *, looks: bool,
-    ) -> str:  # fmt: skip
+        self, client: SlackClient, place: Place, pieces: list[str], blocks: list[words.Block], *, looks: bool
+    ) -> str:
         """Make the thread show exactly these pieces, in the messages that are there already as far as they go."""
         taken = await self._write(shown_parts.take_over, place, place.conversation_id, place.reply_id)
         rows = [row for row in taken if row.reply_id != shown_parts.WITHDRAWN]
@@ -181,14 +181,14 @@ class Replies:
         for part, piece in enumerate(pieces):
             content = words.message(piece, blocks if part == len(pieces) - 1 else [])
             row = rows[part] if part < len(rows) else None
-            ts = row and (row.provider_id or await self._look_for(client, place, row.id, said_at, known, row.is_stream))
+            ts = row and (row.provider_id or await self._look_for(client, place, row.id, row, known))
             if ts is None and looks:
-                ts = await self._look_for(client, place, place.part_id(part), said_at, known, is_stream=False)
+                ts = await self._look_for(client, place, place.part_id(part), None, known)
             if ts is not None and not await self._update(client, place, ts, part, content, row):
                 ts = None
             stamps.append(ts or await self._post_one(client, place, part, content))
         for row in [*rows[len(pieces) :], *[row for row in taken if row.reply_id == shown_parts.WITHDRAWN]]:
-            await self._take_away(client, place, row, said_at)
+            await self._take_away(client, place, row)
         return stamps[0] if stamps else ""
 
     async def _update(
@@ -216,8 +216,8 @@ class Replies:
         )  # fmt: skip
         return str(posted.get("ts") or "")
 
-    async def _take_away(self, client: SlackClient, place: Place, row: ShownPart, said_at: str) -> None:
-        ts = row.provider_id or await self._look_for(client, place, row.id, said_at, set(), row.is_stream)
+    async def _take_away(self, client: SlackClient, place: Place, row: ShownPart) -> None:
+        ts = row.provider_id or await self._look_for(client, place, row.id, row, set())
         if ts is not None:
             if row.is_stream:
                 await _end_stream(client, place.thread.channel, ts)
@@ -226,12 +226,12 @@ class Replies:
         await self._write(shown_parts.drop, place, row)
 
     async def _look_for(
-        self, client: SlackClient, place: Place, part_id: str, said_at: str, known: set[str | None], is_stream: bool
+        self, client: SlackClient, place: Place, part_id: str, row: ShownPart | None, known: set[str | None]
     ) -> str | None:
-        """The message that carries `part_id`, or, if it is a stream that has not ended, the one that carries nothing.
-
-        It stands after what it answers, which was said at `said_at`.
+        """The message that carries `part_id`. A stream carries nothing before it has ended: then it is the one of ours
+        that was made when `row` was, and carries nothing.
         """
+        since = made_at_ms(row.id) / 1000 - CLOCKS_DIFFER_SECONDS if row is not None and row.is_stream else float("inf")
         bot_user, cursor = (await client.identity()).user_id, None
         while True:
             page = await client.call(
@@ -242,8 +242,7 @@ class Replies:
                 metadata, ts = message.get("metadata") or {}, str(message.get("ts") or "")
                 if (metadata.get("event_payload") or {}).get("part_id") == part_id:
                     return ts
-                is_loose = is_stream and message.get("user") == bot_user and not metadata
-                if is_loose and ts not in known and moment(ts) > moment(said_at):
+                if message.get("user") == bot_user and not metadata and ts not in known and moment(ts) >= since:
                     return ts
             cursor = (page.get("response_metadata") or {}).get("next_cursor")
             if not cursor:

@@ -18,7 +18,7 @@ from tests.fakes.slack.server import FakeSlack
 from tests.fixtures_slack import StartInSlack, until
 from tests.fixtures_web import WebServer
 
-WORDS = [f"word{number} " for number in range(40)]
+WORDS = ["To begin with, ", *(f"word{number} " for number in range(40))]
 
 
 async def rows_of(server: WebServer, table: str) -> list[dict[str, Any]]:
@@ -39,6 +39,18 @@ async def delivered(server: WebServer, count: int = 1) -> None:
     raise AssertionError(f"not delivered: {states}")
 
 
+async def ask_and_see(
+    server: WebServer, slack: FakeSlack, *, channel: str = "C0SHOP", user: str = "U0ANA"
+) -> tuple[str, asyncio.Event]:
+    """Ask for WORDS; once the first of them are seen in Slack, the rest waits for the event."""
+    hold = asyncio.Event()
+    server.generator.enqueue(*WORDS, delay=0.01, hold=hold)
+    text = "tell me" if channel.startswith("D") else f"<@{BOT}> tell me"
+    ts = await slack.say(text, channel=channel, user=user)
+    await until(lambda: slack.called("chat.startStream") or slack.called("chat.postMessage"))
+    return ts, hold
+
+
 def only_reply(slack: FakeSlack) -> Json:
     assert len(slack.posted) == 1, [one["text"] for one in slack.posted]
     return slack.posted[0]
@@ -52,12 +64,11 @@ def buttons_below(message: Json) -> list[Json]:
 
 
 async def test_a_reply_streams_and_ends_with_buttons(slack_server: WebServer, slack: FakeSlack) -> None:
-    slack_server.generator.enqueue(*WORDS, delay=0.01)
-    ts = await slack.say(f"<@{BOT}> tell me")
-    await until(lambda: slack.running_streams)
+    ts, hold = await ask_and_see(slack_server, slack)
     status = slack.session("C0SHOP", ts)
     assert status is not None
     assert (status.status, status.title) == ("processing", "tell me")
+    hold.set()
     await delivered(slack_server)
     assert slack.texts_in(ts) == ["".join(WORDS)]
     assert len(slack.called("chat.startStream")) == 1
@@ -71,8 +82,8 @@ async def test_a_reply_streams_and_ends_with_buttons(slack_server: WebServer, sl
 
 
 async def test_a_stream_in_a_direct_conversation_names_no_recipient(slack_server: WebServer, slack: FakeSlack) -> None:
-    slack_server.generator.enqueue(*WORDS, delay=0.01)
-    ts = await slack.say("tell me", channel="D0LIN", user="U0LIN")
+    ts, hold = await ask_and_see(slack_server, slack, channel="D0LIN", user="U0LIN")
+    hold.set()
     await delivered(slack_server)
     assert slack.texts_in(ts) == ["".join(WORDS)]
     assert "recipient_user_id" not in slack.called("chat.startStream")[0]
@@ -82,8 +93,8 @@ async def test_a_stream_in_a_direct_conversation_names_no_recipient(slack_server
 @pytest.mark.parametrize("trouble", ["unknown_method", "ratelimited", "missing_recipient_user_id"])
 async def test_where_streams_fail_a_post_is_updated(slack_server: WebServer, slack: FakeSlack, trouble: str) -> None:
     slack.troubles["chat.startStream"].append(trouble)
-    slack_server.generator.enqueue(*WORDS, delay=0.01)
-    ts = await slack.say(f"<@{BOT}> tell me")
+    ts, hold = await ask_and_see(slack_server, slack)
+    hold.set()
     await until(lambda: slack.called("chat.update"))
     await delivered(slack_server)
     assert slack.texts_in(ts) == ["".join(WORDS)]
@@ -93,8 +104,8 @@ async def test_where_streams_fail_a_post_is_updated(slack_server: WebServer, sla
 
 async def test_who_is_no_person_is_no_recipient_of_a_stream(slack_server: WebServer, slack: FakeSlack) -> None:
     """paradigmxyz/centaur#1601, timescale/tiger-agents-for-work#271."""
-    slack_server.generator.enqueue(*WORDS, delay=0.01)
-    await slack.say(f"<@{BOT}> tell me", user="X0SERVICE")
+    _, hold = await ask_and_see(slack_server, slack, user="X0SERVICE")
+    hold.set()
     await delivered(slack_server)
     assert not slack.called("chat.startStream")
     assert only_reply(slack)["text"] == "".join(WORDS)
@@ -139,9 +150,11 @@ async def test_streams_are_ended_before_slack_ends_them(
 ) -> None:
     """vercel/chat#637: the reply goes on in another message, at the end of a line, and the session goes on, too."""
     monkeypatch.setattr("adapters.slack.live_reply.ROTATE_SECONDS", 0.3)
-    lines = [f"line {number}\n" for number in range(60)]
-    slack_server.generator.enqueue(*lines, delay=0.02)
+    lines, hold = [f"line number {number}\n" for number in range(60)], asyncio.Event()
+    slack_server.generator.enqueue(*lines, delay=0.02, hold=hold)
     ts = await slack.say(f"<@{BOT}> tell me")
+    await until(lambda: slack.running_streams)
+    hold.set()
     await delivered(slack_server)
     shown = slack.texts_in(ts)
     assert len(shown) > 2
@@ -189,8 +202,8 @@ async def test_calls_without_an_answer_double_nothing_and_lose_nothing(
     if method == "chat.postMessage":
         slack.troubles["chat.startStream"].append("unknown_method")
     slack.troubles[method].append(trouble)
-    slack_server.generator.enqueue(*WORDS, delay=0.01)
-    ts = await slack.say(f"<@{BOT}> tell me")
+    ts, hold = await ask_and_see(slack_server, slack)
+    hold.set()
     await delivered(slack_server)
     assert not slack.troubles[method]
     assert slack.texts_in(ts) == ["".join(WORDS)]
@@ -258,9 +271,9 @@ async def test_a_reply_that_waits_is_not_forgotten_for_the_next_one(
     if method == "chat.postMessage":
         slack.troubles["chat.startStream"].append("unknown_method")
     slack.troubles[method].append(trouble)
-    slack_server.generator.enqueue(*WORDS, delay=0.01)
+    ts, hold = await ask_and_see(slack_server, slack)
     slack_server.generator.enqueue(*WORDS[::-1], delay=0.01)
-    ts = await slack.say(f"<@{BOT}> tell me")
+    hold.set()
     await until(lambda: slack.called(method))
     await slack.say("and then?", thread_ts=ts)
     await delivered(slack_server, 2)

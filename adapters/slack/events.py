@@ -64,6 +64,7 @@ class Spoken:
     user: str
     is_addressed: bool
     is_in_thread: bool
+    files: tuple[str, ...] = ()
     command: str = ""
 
 
@@ -148,7 +149,7 @@ def read_message(body: Event, bot_user_id: str) -> Spoken | None:
         event_id=_id(body, "event_id") or None,
     )
     command = said.lower() if is_named and len(said.split()) <= 2 else ""
-    return Spoken(incoming, thread, user, is_addressed, bool(inside), command)
+    return Spoken(incoming, thread, user, is_addressed, bool(inside), _file_names(event), command)
 
 
 def read_change(body: Event, bot_user_id: str) -> Change | None:
@@ -223,11 +224,14 @@ def to_plain(text: str) -> str:
 
 def _describe(text: str, event: Event) -> str:
     """Files are named, so that the memory holds that they were there."""
+    notes = [f"(A file was sent here: {name}. You can't read it yet.)" for name in _file_names(event)]
+    return "\n".join([text, *notes] if text else notes)
+
+
+def _file_names(event: Event) -> tuple[str, ...]:
     files = event.get("files")
     named = [one for one in files if isinstance(one, Mapping)] if isinstance(files, list) else []
-    names = [storable(_text(one, "name"))[:200] or "without a name" for one in named]
-    notes = [f"(A file was sent here: {name}. You can't read it yet.)" for name in names]
-    return "\n".join([text, *notes] if text else notes)
+    return tuple(storable(_text(one, "name"))[:200] or "without a name" for one in named)
 
 
 def _text(event: Event, name: str) -> str:

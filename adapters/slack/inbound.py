@@ -131,8 +131,21 @@ class SlackInbound:
         if await self._seen.is_known(_deletion_of(spoken.incoming.dedupe_key)):
             return
         accepted = await self._conversations.accept(self._workspace_id, spoken.incoming)
-        if known is not None and known.left_at is not None and not accepted.duplicate:
+        if accepted.duplicate:
+            return
+        if known is not None and known.left_at is not None:
             await self._conversations.set_left(self._workspace_id, known.id, left=False)
+        if spoken.files:
+            self._in_background(self._tell_about_files(spoken))
+
+    async def _tell_about_files(self, spoken: Spoken) -> None:
+        """To the person alone: the model knows the names only, and may not say so."""
+        thread = spoken.thread
+        locale = await self._locale(thread.tenant, spoken.user)
+        await self._call(
+            thread.tenant, "chat_postEphemeral", channel=thread.channel, thread_ts=thread.ts, user=spoken.user,
+            text=words.say("files", locale, names=", ".join(spoken.files)[:300]),
+        )  # fmt: skip
 
     async def _run_command(self, spoken: Spoken) -> None:
         """Once for a message, which comes as a mention too, and may be delivered again."""

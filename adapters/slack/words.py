@@ -56,6 +56,10 @@ _WORDS = {
         "请在要我离开的话题里说：在那里提到我并写“离开”。",
     ),
     "unknown": ("I don't know “{command}”.", "我不认识“{command}”。"),
+    "files": (
+        "I can't read files yet, I only see their names ({names}). If you tell me what matters in them, I can help.",
+        "我还不能读取文件，只能看到文件名（{names}）。如果您告诉我其中的要点，我可以帮忙。",
+    ),
     "gone": ("This answer is not there any more.", "这个回答已经不存在了。"),
     "later": ("That did not work just now. Please try again.", "暂时没有成功，请重试。"),
     "help": (

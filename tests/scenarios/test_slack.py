@@ -106,6 +106,8 @@ async def test_files_are_named_and_markup_is_plain(slack_server: WebServer, slac
         "see\n(A file was sent here: roses.png. You can't read it yet.)\n"
         "(A file was sent here: without a name. You can't read it yet.)"
     )
+    await until(lambda: slack.ephemerals)
+    assert "only see their names (roses.png, without a name)" in slack.ephemerals[0].text
     assert to_plain("a &lt; b &amp; <https://x.example|the page> <https://y.example> <#C1|general> <!here>") == (
         "a < b & the page (https://x.example) https://y.example general @here"
     )

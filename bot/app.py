@@ -254,14 +254,14 @@ async def running_agent(
                 yield agent
                 await agent.drain(settings.grace_seconds)
                 await delivery.drain()
-                if slack is not None:
-                    await slack.close()
             except Exception as error:  # the caller's own, to be raised as it is and not inside a group
                 failure = error
             finally:
                 for task in started:
                     task.cancel()
     finally:
+        if slack is not None:
+            await slack.close()
         await generator.close()
         await database.close()
     if failure is not None:

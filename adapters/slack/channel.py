@@ -117,6 +117,8 @@ class SlackChannel:
             await self._inbound.close()
         await self.replies.close()
         await self._many.close()
+        if self._one is not None:
+            await self._one.close()
 
     async def greet(self, say: Callable[[str], None]) -> None:
         """Tell whether Slack knows us. If it does not, it is asked again with the first event."""

@@ -60,6 +60,11 @@ class SlackClient:
         self._locales: dict[str, tuple[float, str]] = {}
         self._has_sessions = True
 
+    async def close(self) -> None:
+        """Close the connections that are kept; a call after that opens new ones."""
+        if self._web.session is not None:
+            await self._web.session.close()
+
     def set_token(self, token: str) -> None:
         """Go on with another token of the same installation."""
         self._web.token = token
@@ -84,6 +89,8 @@ class SlackClient:
         channel = str(arguments.get("channel") or "")
         if not counted and (seconds := self._limits.take(method, channel)):
             raise NotNow(seconds)
+        if self._web.session is None or self._web.session.closed:  # else each call would open a connection of its own
+            self._web.session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS))
         try:
             answer = await getattr(self._web, method)(**arguments)
         except SlackApiError as error:

@@ -38,6 +38,16 @@ class App:
     client_secret: str
     api_url: str
 
+    async def exchange(self, **given: Any) -> Mapping[str, Any]:
+        """What `oauth.v2.access` gives for a code, or for a refresh token. Raises as `SlackClient.call`."""
+        client = SlackClient("", self.api_url)
+        try:
+            return await client.call(
+                "oauth_v2_access", client_id=self.client_id, client_secret=self.client_secret, **given
+            )
+        finally:
+            await client.close()
+
 
 class Installations(Protocol):
     """Finds the client for a tenant: a team, or an organization where all of it has the app."""
@@ -90,7 +100,8 @@ class StoredInstallations:
     async def client(self, tenant: str) -> SlackClient | None:
         stored = await self._database.read(slack_installs.find, self._workspace_id, tenant)
         if stored is None:
-            self._clients.pop(tenant, None)
+            if gone := self._clients.pop(tenant, None):
+                await gone.close()
             return None
         token, known = await self._decrypt(stored.bot_token, stored, "bot"), self._clients.get(tenant)
         if known is None:
@@ -125,10 +136,8 @@ class StoredInstallations:
         if kept is None:
             return
         try:
-            answer = await SlackClient("", self._app.api_url).call(
-                "oauth_v2_access", client_id=self._app.client_id, client_secret=self._app.client_secret,
-                grant_type="refresh_token", refresh_token=await self._decrypt(kept, stored, "refresh"),
-            )  # fmt: skip
+            refresh_token = await self._decrypt(kept, stored, "refresh")
+            answer = await self._app.exchange(grant_type="refresh_token", refresh_token=refresh_token)
         except (NotNow, Refused, Unknown) as error:
             log.error("the token of %s could not be renewed: %s", stored.name, error)
             return
@@ -151,9 +160,11 @@ class StoredInstallations:
             await asyncio.sleep(KEEP_AGAIN_SECONDS)
 
     async def close(self) -> None:
-        """Let renewals end that have begun."""
+        """Let renewals end that have begun, and close the connections."""
         if self._renewals:
             await asyncio.wait(self._renewals.values(), timeout=CLOSE_SECONDS)
+        for client in self._clients.values():
+            await client.close()
 
     async def add(self, answer: Mapping[str, Any]) -> Identity:
         """Keep what `oauth.v2.access` answered. Raises `KeyError` if it is no installation of a bot."""

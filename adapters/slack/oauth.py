@@ -14,7 +14,7 @@ from urllib.parse import urlencode, urlsplit
 
 from aiohttp import web
 
-from adapters.slack.client import Refused, SlackClient
+from adapters.slack.client import Refused
 from adapters.slack.installations import App, StoredInstallations
 from adapters.slack.manifest import BOT_SCOPES
 from bot.delivery import NotNow, Unknown
@@ -80,10 +80,7 @@ class SlackOAuth:
         if request.query.get("error"):
             return _page(200, "Not installed", "You chose not to install the app. Nothing was changed.")
         try:
-            answer = await SlackClient("", self._app.api_url).call(
-                "oauth_v2_access", client_id=self._app.client_id, client_secret=self._app.client_secret,
-                code=request.query.get("code", ""), **self._redirect_uri(),
-            )  # fmt: skip
+            answer = await self._app.exchange(code=request.query.get("code", ""), **self._redirect_uri())
             identity = await self._installations.add(answer)
         except (NotNow, Refused, Unknown, KeyError) as error:
             log.error("the app could not be installed: %r", error)

@@ -27,7 +27,8 @@ from storage.values import Lease, Outgoing, made_at_ms
 log = logging.getLogger("myna.slack")
 
 PAGE = 200
-KEEP_SECONDS, ANNOUNCE_SECONDS, ANNOUNCED_SECONDS, CLOSE_SECONDS = 60.0, 3.0, 3600.0, 2.0
+KEEP_SECONDS, ANNOUNCE_SECONDS, CLOSE_SECONDS = 60.0, 3.0, 2.0
+MOST_AT_WORK, MOST_TOLD_AT_ONCE = 10_000, 500
 CLOCKS_DIFFER_SECONDS = 60.0
 # What a message answers with that is not there any more, or is not ours to change.
 _NOT_THERE = {"message_not_found", "cant_update_message", "edit_window_closed"}
@@ -44,8 +45,8 @@ class Replies:
         self._live: dict[str, LiveReply] = {}
         # By reply, whether its showing is over: nothing else may touch its messages before.
         self._showing: dict[str, tuple[str, asyncio.Event]] = {}
-        # The replies whose threads say that an answer is on its way.
-        self._announced: set[str] = set()
+        # The threads that say that an answer is on its way, as far as this process knows.
+        self._at_work: set[Thread] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     # --- while a reply is made ---
@@ -74,21 +75,29 @@ class Replies:
         client = await self._installations.client(thread.tenant)
         if client is None or turn.ended is not None:
             return
-        await self._announce(client, thread, asker, turn.reply_id)
+        place = Place(lease.workspace_id, lease.conversation_id, turn.reply_id, thread, asker.sender_id)
+        await self._announce(client, thread, asker)
+        try:
+            await self._show_text(client, lease, turn, place)
+        finally:
+            asyncio.get_running_loop().call_later(KEEP_SECONDS, self._tell_rest_if_nobody_did, client, thread)
+
+    async def _show_text(self, client: SlackClient, lease: Lease, turn: LiveTurn, place: Place) -> None:
         # What waits to be posted comes first; and where a dead turn left something, the whole reply takes its place.
         if await self._database.read(shown_parts.is_clear, lease.workspace_id, lease.conversation_id):
-            place = Place(lease.workspace_id, lease.conversation_id, turn.reply_id, thread, asker.sender_id)
             await self._follow(LiveReply(client, self._database, place), turn)
 
-    async def _announce(self, client: SlackClient, thread: Thread, asker: Asker, reply_id: str) -> None:
-        self._announced.add(reply_id)
+    async def _announce(self, client: SlackClient, thread: Thread, asker: Asker) -> None:
+        if len(self._at_work) >= MOST_AT_WORK:
+            self._at_work.clear()
+        self._at_work.add(thread)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ANNOUNCE_SECONDS):
                 locale = await client.locale_of(asker.sender_id.rpartition("/")[2])
                 thinking = words.say("thinking", locale)
                 if not await client.show_working(thread.channel, thread.ts, asker.title, thinking):
-                    self._announced.discard(reply_id)
-        asyncio.get_running_loop().call_later(ANNOUNCED_SECONDS, self._announced.discard, reply_id)
+                    self._at_work.discard(thread)
+                    return
 
     async def _follow(self, live: LiveReply, turn: LiveTurn) -> None:
         self._live[turn.reply_id] = live
@@ -135,14 +144,26 @@ class Replies:
         except Refused:
             self._show_rest(client, outgoing, thread)
             raise
-        if not is_told:
+        if is_told:
+            self._at_work.discard(thread)
+        else:
             self._show_rest(client, outgoing, thread)
         return ts
 
     def _show_rest(self, client: SlackClient, outgoing: Outgoing, thread: Thread) -> None:
-        """Where somebody has said that an answer is on its way: here, or perhaps a process that died."""
-        if outgoing.reply_id in self._announced or outgoing.attempts > 1:
+        """Where this process has said that an answer is on its way, or perhaps one that died."""
+        if thread in self._at_work or outgoing.attempts > 1:
+            self._tell_rest(client, thread)
+
+    def _tell_rest(self, client: SlackClient, thread: Thread) -> None:
+        self._at_work.discard(thread)
+        if len(self._tasks) < MOST_TOLD_AT_ONCE:  # Slack takes some fifty a minute; more would only pile up
             self._in_background(client.show_rest(thread.channel, thread.ts))
+
+    def _tell_rest_if_nobody_did(self, client: SlackClient, thread: Thread) -> None:
+        """The reply was posted by another process, which does not know what this one said."""
+        if thread in self._at_work:
+            self._tell_rest(client, thread)
 
     async def find(self, outgoing: Outgoing) -> str | None:  # noqa: ARG002
         """See `post`."""

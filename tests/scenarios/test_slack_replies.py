@@ -149,9 +149,9 @@ async def test_streams_are_ended_before_slack_ends_them(
     slack_server: WebServer, slack: FakeSlack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """vercel/chat#637: the reply goes on in another message, at the end of a line, and the session goes on, too."""
-    monkeypatch.setattr("adapters.slack.live_reply.ROTATE_SECONDS", 0.3)
+    monkeypatch.setattr("adapters.slack.live_reply.ROTATE_SECONDS", 1.0)
     lines, hold = [f"line number {number}\n" for number in range(60)], asyncio.Event()
-    slack_server.generator.enqueue(*lines, delay=0.02, hold=hold)
+    slack_server.generator.enqueue(*lines, delay=0.06, hold=hold)
     ts = await slack.say(f"<@{BOT}> tell me")
     await until(lambda: slack.running_streams)
     hold.set()

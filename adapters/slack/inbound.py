@@ -10,10 +10,11 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from adapters.slack import words
+from adapters.slack.background import Background
 from adapters.slack.client import SlackClient
 from adapters.slack.commands import Commands, Place, command_of
 from adapters.slack.events import (
@@ -65,7 +66,7 @@ class SlackInbound:
         self._commands = Commands(conversations, feedback, workspace_id)
         self._commands_running: set[str] = set()
         self._seen = SeenEvents(database, workspace_id)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background()
 
     # --- events ---
 
@@ -89,7 +90,7 @@ class SlackInbound:
         elif change := read_change(body, bot_user):
             await self._change(change)
         elif kind in ("app_home_opened", "assistant_thread_started"):
-            self._in_background(self._suggest_prompts(tenant, body["event"]))
+            self._background.start(self._suggest_prompts(tenant, body["event"]))
 
     async def _stop(self, stop: Stop) -> None:
         """End what is being answered, unless the person has written since: then this comes late, or again."""
@@ -136,7 +137,7 @@ class SlackInbound:
         if known is not None and known.left_at is not None:
             await self._conversations.set_left(self._workspace_id, known.id, left=False)
         if spoken.files:
-            self._in_background(self._tell_about_files(spoken))
+            self._background.start(self._tell_about_files(spoken))
 
     async def _tell_about_files(self, spoken: Spoken) -> None:
         """To the person alone: the model knows the names only, and may not say so."""
@@ -165,7 +166,7 @@ class SlackInbound:
         place = Place(thread.tenant, thread.channel, spoken.user, locale, thread if spoken.is_in_thread else None)
         answer = await self._commands.run(spoken.command, place)
         in_thread = {"thread_ts": thread.ts} if spoken.is_in_thread else {}
-        self._in_background(
+        self._background.start(
             self._call(
                 thread.tenant, "chat_postEphemeral", channel=thread.channel, user=spoken.user, **in_thread, **answer
             )
@@ -236,7 +237,7 @@ class SlackInbound:
             if action.get("action_id") == words.VOTE:
                 await self._feedback.vote(reply, CHANNEL, Sender(f"{tenant}/{user}"), 1 if verdict == "up" else -1)
             if verdict != "up":
-                self._in_background(self._open_form(tenant, user, trigger, reply_id))
+                self._background.start(self._open_form(tenant, user, trigger, reply_id))
 
     async def _open_form(self, tenant: str, user: str, trigger: str, reply_id: str) -> None:
         locale = await self._locale(tenant, user)
@@ -275,22 +276,9 @@ class SlackInbound:
         if client is not None:
             await client.call(method, **arguments)
 
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()):
-            log.warning(
-                "Slack was not told: %s", error, exc_info=not isinstance(error, NotNow | Never | Unknown) and error
-            )
-
     async def close(self) -> None:
         """Wait a little for what is still to be told."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=2.0)
+        await self._background.close()
 
 
 class SeenEvents:

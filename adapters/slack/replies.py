@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-from collections.abc import Coroutine
 from typing import Any
 
 from adapters.slack import markdown, words
+from adapters.slack.background import Background
 from adapters.slack.client import Refused, SlackClient
 from adapters.slack.events import CHANNEL, Stop, Thread, moment
 from adapters.slack.installations import Installations
@@ -24,10 +23,8 @@ from storage.database import Database, StorageUnavailable
 from storage.shown_parts import Asker, ShownPart
 from storage.values import Lease, Outgoing, made_at_ms
 
-log = logging.getLogger("myna.slack")
-
 PAGE = 200
-KEEP_SECONDS, ANNOUNCE_SECONDS, CLOSE_SECONDS = 60.0, 3.0, 2.0
+KEEP_SECONDS, ANNOUNCE_SECONDS = 60.0, 3.0
 MOST_AT_WORK, MOST_TOLD_AT_ONCE = 10_000, 500
 CLOCKS_DIFFER_SECONDS = 60.0
 # What a message answers with that is not there any more, or is not ours to change.
@@ -47,7 +44,7 @@ class Replies:
         self._showing: dict[str, tuple[str, asyncio.Event]] = {}
         # The threads that say that an answer is on its way, as far as this process knows.
         self._at_work: set[Thread] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background()
 
     # --- while a reply is made ---
 
@@ -157,8 +154,8 @@ class Replies:
 
     def _tell_rest(self, client: SlackClient, thread: Thread) -> None:
         self._at_work.discard(thread)
-        if len(self._tasks) < MOST_TOLD_AT_ONCE:  # Slack takes some fifty a minute; more would only pile up
-            self._in_background(client.show_rest(thread.channel, thread.ts))
+        if len(self._background) < MOST_TOLD_AT_ONCE:  # Slack takes some fifty a minute; more would only pile up
+            self._background.start(client.show_rest(thread.channel, thread.ts))
 
     def _tell_rest_if_nobody_did(self, client: SlackClient, thread: Thread) -> None:
         """The reply was posted by another process, which does not know what this one said."""
@@ -272,24 +269,9 @@ class Replies:
     async def _write(self, unit: Any, place: Place, *arguments: Any) -> Any:
         return await self._database.write(unit, place.workspace_id, *arguments)
 
-    # --- what nothing waits for ---
-
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()):
-            log.error("a status could not be shown", exc_info=error)
-
     async def close(self) -> None:
         """Wait a little for what is still to be told."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
-        for task in self._tasks:
-            task.cancel()
+        await self._background.close()
 
 
 async def _end_stream(client: SlackClient, channel: str, ts: str) -> None:

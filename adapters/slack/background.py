@@ -1,0 +1,45 @@
+"""Calls that nothing waits for: kept until they are through, and heard of when they fail.
+
+Knows: tasks. Does not know: what they tell Slack.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+from bot.delivery import Never, NotNow, Unknown
+
+log = logging.getLogger("myna.slack")
+
+CLOSE_SECONDS = 2.0
+
+
+class Background:
+    """The tasks of one part of the channel."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            is_slacks = isinstance(error, NotNow | Never | Unknown)
+            log.warning("Slack was not told: %s", error, exc_info=None if is_slacks else error)
+
+    async def close(self) -> None:
+        """Wait a little for what is still to be told."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
+        for task in self._tasks:
+            task.cancel()

@@ -110,7 +110,11 @@ def test_credentials_expire() -> None:
         visitors.identify(request(Cookie=f"{COOKIE}={old}"))
 
 
-@pytest.mark.parametrize("token", ["", "x", "a.b.c", "ÿ", "x" * 5_000, cookie_of("somebody")])
+TOKENS = {"empty": "", "x": "x", "points": "a.b.c", "ÿ": "ÿ", "long": "x" * 5_000, "cookie": cookie_of("somebody")}
+
+
+# Named, as a cookie is another in each second, and tests that run side by side must have the same names.
+@pytest.mark.parametrize("token", TOKENS.values(), ids=list(TOKENS))
 def test_what_is_no_token_is_refused(token: str) -> None:
     with pytest.raises(NotAuthenticated):
         visitors.identify(with_token(token))

@@ -102,17 +102,19 @@ def make_installations(settings: Settings, database: Database) -> StoredInstalla
     return StoredInstallations(database, make_vault(settings), DEFAULT_WORKSPACE, app)
 
 
-def make_slack(settings: Settings, database: Database) -> SlackChannel | None:
-    """The Slack channel, None if no setting asks for it."""
+def slack_vault(settings: Settings) -> Vault | None:
+    """What Slack's tokens are encrypted with, None if no setting asks for Slack. Raises `MynaError` for wrong ones."""
     config = slack_config(settings)
     if not config.is_used:
         return None
-    if config.takes_many_workspaces and database.many_processes and not settings.encryption_keys:
+    config.check()
+    is_shared = sqlite_file(settings.resolved_database_url) is None
+    if config.takes_many_workspaces and is_shared and not settings.encryption_keys:
         raise MynaError(
             "On PostgreSQL several Mynas may share the tokens of Slack's workspaces, and so the key: set "
             "MYNA_ENCRYPTION_KEYS, the same for all (`openssl rand -base64 32 | tr +/ -_` makes one)."
         )
-    return SlackChannel(config, database, make_vault(settings), DEFAULT_WORKSPACE)
+    return make_vault(settings)
 
 
 def make_generator(settings: Settings, say: Say) -> Generator:
@@ -226,8 +228,9 @@ async def running_agent(
     settings: Settings, generator: Generator, posters: dict[str, Poster] | None = None
 ) -> AsyncIterator[Agent]:
     """An agent that works, on a migrated database, its tasks watched: one that fails ends the `async with`."""
+    vault = await asyncio.to_thread(slack_vault, settings)
     database, metrics, posters = Database(settings.resolved_database_url), Metrics(), dict(posters or {})
-    slack = await asyncio.to_thread(make_slack, settings, database)
+    slack = SlackChannel(slack_config(settings), database, vault, DEFAULT_WORKSPACE) if vault else None
     if slack is not None:
         posters[slack.replies.channel] = slack.replies
     delivery = Delivery(database, posters, lease_seconds=settings.lease_seconds)

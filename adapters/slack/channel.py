@@ -56,7 +56,7 @@ class SlackConfig:
             )
         if not self.bot_token and not self.client_id:
             raise MynaError(
-                "Slack needs MYNA_SLACK_BOT_TOKEN, too. `myna slack doctor` says where everything is found."
+                "Slack needs MYNA_SLACK_BOT_TOKEN, too: the token of the workspace where the app is installed."
             )
         if self.app_token and self.client_id:
             raise MynaError("MYNA_SLACK_APP_TOKEN (Socket Mode) serves one workspace, with MYNA_SLACK_BOT_TOKEN.")
@@ -71,7 +71,6 @@ class SlackChannel:
     """Everything of Slack in a running agent. `replies` is there before conversations are, the rest after."""
 
     def __init__(self, config: SlackConfig, database: Database, vault: Vault, workspace_id: str) -> None:
-        config.check()
         self._config = config
         self._database = database
         self._workspace_id = workspace_id

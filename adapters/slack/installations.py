@@ -95,19 +95,21 @@ class StoredInstallations:
         self._workspace_id = workspace_id
         self._app = app
         self._clients: dict[str, SlackClient] = {}
+        self._decrypted: dict[str, str] = {}  # as it was kept, the token that the client has
         self._renewals: dict[str, asyncio.Task[None]] = {}
 
     async def client(self, tenant: str) -> SlackClient | None:
         stored = await self._database.read(slack_installs.find, self._workspace_id, tenant)
         if stored is None:
+            self._decrypted.pop(tenant, None)
             if gone := self._clients.pop(tenant, None):
                 await gone.close()
             return None
-        token, known = await self._decrypt(stored.bot_token, stored, "bot"), self._clients.get(tenant)
-        if known is None:
-            known = self._clients[tenant] = SlackClient(token, self._app.api_url)
-        else:
-            known.set_token(token)
+        if self._decrypted.get(tenant) != stored.bot_token:
+            token = await self._decrypt(stored.bot_token, stored, "bot")
+            self._clients.setdefault(tenant, SlackClient(token, self._app.api_url)).set_token(token)
+            self._decrypted[tenant] = stored.bot_token
+        known = self._clients[tenant]
         if stored.refresh_token and stored.expires_at and stored.expires_at < _now_ms() + RENEW_BEFORE_MS:
             await asyncio.shield(self._renewal(stored, known))
         return known

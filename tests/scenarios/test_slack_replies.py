@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import pytest
@@ -526,13 +527,25 @@ async def test_two_people_in_one_thread_are_answered_in_order(slack_server: WebS
 
 @pytest.mark.slow
 async def test_two_hundred_conversations_at_once_get_one_answer_each(slack_server: WebServer, slack: FakeSlack) -> None:
-    slack.duplicates = 1
+    slack.duplicates, started = 1, time.monotonic()
     threads = await asyncio.gather(
         *[slack.say(f"question {number}", channel=f"D{number:05}", user=f"U{number:05}") for number in range(200)]
     )
     await delivered(slack_server, 200)
     assert [slack.texts_in(ts) for ts in threads] == [[f"question {number}"] for number in range(200)]
+    seconds = time.monotonic() - started
+    assert len(slack.called("chat.startStream")) <= 20 + seconds / 3 + 1, "twenty at once, and twenty a minute"
     assert len(slack_server.generator.prompts) == 200
+
+
+@pytest.mark.slow
+async def test_slacks_own_limits_delay_and_lose_nothing(slack_server: WebServer, slack: FakeSlack) -> None:
+    slack.limits = True  # one post a second in a channel, and no more
+    threads = [await slack.say(f"q {number}", channel="D0ANA") for number in range(5)]
+    await delivered(slack_server, 5)
+    assert [slack.texts_in(ts) for ts in threads] == [[f"q {number}"] for number in range(5)]
+    asked = len(slack.called("chat.postMessage"))
+    assert asked <= 12, f"Retry-After is kept: {asked} calls for five posts"
 
 
 async def test_a_storm_of_refusals_delays_and_loses_nothing(slack_server: WebServer, slack: FakeSlack) -> None:

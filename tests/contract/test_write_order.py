@@ -1,0 +1,40 @@
+"""What somebody outside waits for is committed before other units of work that were there first."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+from storage.database import MAX_UNITS_PER_COMMIT, Database
+from storage.inbox import accept
+from storage.transaction import is_urgent, urgent
+
+
+async def test_urgent_units_go_first_and_the_others_in_their_order(database_url: str) -> None:
+    database, free, done = Database(database_url), threading.Event(), []
+
+    def hold(tx: Any) -> None:
+        free.wait(10)
+
+    def note(tx: Any, what: str) -> None:
+        done.append(what)
+
+    @urgent
+    def note_urgently(tx: Any, what: str) -> None:
+        done.append(what)
+
+    holding = asyncio.create_task(database.write(hold, None))
+    await asyncio.sleep(0.1)
+    others = [asyncio.create_task(database.write(note, None, f"{n}")) for n in range(2 * MAX_UNITS_PER_COMMIT)]
+    await asyncio.sleep(0)
+    last = asyncio.create_task(database.write(note_urgently, None, "urgent"))
+    await asyncio.sleep(0)
+    free.set()
+    await asyncio.gather(holding, *others, last)
+    await database.close()
+    assert done == ["urgent", *(f"{n}" for n in range(2 * MAX_UNITS_PER_COMMIT))]
+
+
+def test_a_message_is_urgent() -> None:
+    assert is_urgent(accept)

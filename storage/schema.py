@@ -229,7 +229,6 @@ shown_part = sa.Table(
     _conversation(index=True),
     # No reference: while it is being streamed, the reply is not stored yet.
     sa.Column("reply_id", sa.Text, nullable=False),
-    sa.Column("part", sa.Integer, nullable=False),
     sa.Column("is_stream", sa.Boolean, nullable=False),
     # Null until the channel has said how it names the message.
     sa.Column("provider_id", sa.Text),

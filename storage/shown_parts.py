@@ -25,7 +25,6 @@ class ShownPart:
 
     id: str
     reply_id: str
-    part: int
     is_stream: bool
     provider_id: str | None = None
 
@@ -124,14 +123,13 @@ def take_over(tx: Transaction, conversation_id: str, reply_id: str) -> list[Show
     return mine
 
 
-def begin(tx: Transaction, conversation_id: str, reply_id: str, part: int, is_stream: bool) -> ShownPart:
+def begin(tx: Transaction, conversation_id: str, reply_id: str, is_stream: bool) -> ShownPart:
     """Note that a message is about to be made."""
     row_id = new_id()
     tx.execute(
-        _INSERT, id=row_id, conversation_id=conversation_id, reply_id=reply_id, part=part, is_stream=is_stream,
-        provider_id=None,
-    )  # fmt: skip
-    return ShownPart(row_id, reply_id, part, is_stream)
+        _INSERT, id=row_id, conversation_id=conversation_id, reply_id=reply_id, is_stream=is_stream, provider_id=None
+    )
+    return ShownPart(row_id, reply_id, is_stream)
 
 
 def name(tx: Transaction, shown: ShownPart, provider_id: str) -> None:

@@ -35,17 +35,13 @@ class RatedReply:
     id: str
     conversation_id: str
     conversation_key: str
-    text_parts: tuple[dict[str, str], ...]
 
 
 _replies = (
-    sa.select(
-        message.c.id, message.c.conversation_id, conversation.c.external_id.label("conversation_key"),
-        message.c.parts.label("text_parts"),
-    )
+    sa.select(message.c.id, message.c.conversation_id, conversation.c.external_id.label("conversation_key"))
     .join(conversation, conversation.c.id == message.c.conversation_id)
     .where(message.c.author == "bot", conversation.c.channel == bindparam("channel"))
-)  # fmt: skip
+)
 _REPLY = scoped(_replies.where(message.c.id == bindparam("reply")))
 _LAST_REPLY = scoped(
     _replies.where(message.c.conversation_id == bindparam("conversation"), message.c.superseded_at.is_(None))

@@ -52,7 +52,6 @@ class SlackClient:
     """One installation's API. Nothing is tried again here: who calls knows what may have happened."""
 
     def __init__(self, token: str, url: str) -> None:
-        self.url = url
         self._web = AsyncWebClient(token=token, base_url=url, timeout=TIMEOUT_SECONDS, retry_handlers=[])
         self._limits = Limits()
         self._identity: Identity | None = None

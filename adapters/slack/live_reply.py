@@ -286,9 +286,8 @@ class LiveReply:
 
     async def _begin(self, is_stream: bool) -> ShownPart:
         return await self._database.write(
-            shown_parts.begin, self.place.workspace_id, self.place.conversation_id, self.place.reply_id,
-            len(self.messages), is_stream=is_stream,
-        )  # fmt: skip
+            shown_parts.begin, self.place.workspace_id, self.place.conversation_id, self.place.reply_id, is_stream
+        )
 
     async def _write(self, unit: Any, *arguments: Any) -> Any:
         return await self._database.write(unit, self.place.workspace_id, *arguments)

@@ -94,7 +94,6 @@ class Replies:
                 thinking = words.say("thinking", locale)
                 if not await client.show_working(thread.channel, thread.ts, asker.title, thinking):
                     self._at_work.discard(thread)
-                    return
 
     async def _follow(self, live: LiveReply, turn: LiveTurn) -> None:
         self._live[turn.reply_id] = live

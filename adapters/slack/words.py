@@ -61,7 +61,6 @@ _WORDS = {
         "我还不能读取文件，只能看到文件名（{names}）。如果您告诉我其中的要点，我可以帮忙。",
     ),
     "gone": ("This answer is not there any more.", "这个回答已经不存在了。"),
-    "later": ("That did not work just now. Please try again.", "暂时没有成功，请重试。"),
     "help": (
         "Mention me in a channel, and I answer in the thread and follow it. Write to me directly, and I answer there. "
         "Besides, I know:\n"

@@ -21,7 +21,6 @@ def upgrade() -> None:
         _workspace_column(),
         _conversation_column(),
         sa.Column("reply_id", sa.Text(), nullable=False),
-        sa.Column("part", sa.Integer(), nullable=False),
         sa.Column("is_stream", sa.Boolean(), nullable=False),
         sa.Column("provider_id", sa.Text(), nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),

@@ -231,9 +231,7 @@ CASES |= {
         [],
     ),
     # Whoever shows a reply has its lease, or its post, and has these from there.
-    name_of(shown_parts.begin): Case(
-        [lambda tx, w: shown_parts.begin(tx, w.conversation.id, w.part.reply_id, 1, is_stream=False)]
-    ),
+    name_of(shown_parts.begin): Case([lambda tx, w: shown_parts.begin(tx, w.conversation.id, w.part.reply_id, False)]),
     name_of(shown_parts.name): Case(
         [lambda tx, w: shown_parts.name(tx, w.part, "17.1")], lambda tx, w: shown_parts.name(tx, w.part, "17.1"), None
     ),
@@ -377,7 +375,7 @@ def build_world(engine: sa.Engine, name: str, lease: Lease, send_lease: SendLeas
     rated = run(engine, name, votes.last_reply, CHANNEL, lease.conversation_id)
     run(engine, name, votes.cast, rated, CHANNEL, Sender(PERSON), Vote(1))
     return World(
-        part=run(engine, name, shown_parts.begin, lease.conversation_id, lease.reply_id, 0, True),
+        part=run(engine, name, shown_parts.begin, lease.conversation_id, lease.reply_id, True),
         rated=rated,
         installed=run(engine, name, slack_installs.find, "T1"),
         state=f"hash of a state of {name}",

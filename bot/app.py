@@ -1,6 +1,7 @@
 """Composition: puts the parts together and runs them until told to stop.
 
-Knows: every part, the order of start and stop. Does not know: what any part does inside. Only `bot.cli` imports this.
+Knows: every part, the order of start and stop. Does not know: what any part does inside. Only `bot.commands`
+imports this.
 """
 
 from __future__ import annotations

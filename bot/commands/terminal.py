@@ -1,0 +1,72 @@
+"""What all commands share: how they are added, what they print and where, and the database they work on.
+
+Knows: argparse, standard output and standard error, whether the installation is running meanwhile. Does not know: any
+command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import datetime
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+from bot.errors import AlreadyRunning
+from bot.settings import Settings
+
+if TYPE_CHECKING:
+    from storage.database import Database
+
+T = TypeVar("T")
+Command: TypeAlias = Callable[[Settings, argparse.Namespace], int]
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def add(
+    commands: Commands, name: str, help: str, command: Command, *, reports: bool = False
+) -> argparse.ArgumentParser:
+    """Add a command, and return its parser for its options. One that reports has `--json`."""
+    parser = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
+    parser.set_defaults(command=command)
+    if reports:
+        parser.add_argument("--json", action="store_true", help="print one JSON value for programs")
+    return parser
+
+
+def moment(text: str) -> int:
+    """A date or time that a person wrote, in milliseconds since 1970; without a zone it is this machine's."""
+    try:
+        written = datetime.datetime.fromisoformat(text)
+        return round(written.astimezone(datetime.UTC).timestamp() * 1000)
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a date like 2026-11-22 or 2026-11-22T10:30") from None
+
+
+def say(text: str) -> None:
+    """Tell the person something that is not the result."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def print_value(value: object) -> None:
+    """Print a result: text as it is, all else as one line of JSON."""
+    print(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), flush=True)  # noqa: T201
+
+
+def with_database(settings: Settings, work: Callable[[Database, str], Awaitable[T]]) -> T:
+    """Work on the database of an installation, running or not. One that doesn't exist yet is made."""
+    from bot import app
+    from storage.schema import DEFAULT_WORKSPACE
+
+    async def run(*, guest: bool) -> T:
+        async with app.open_database(settings, guest=guest) as database:
+            return await work(database, DEFAULT_WORKSPACE)
+
+    try:
+        with app.exclusive_use(settings):
+            app.migrate_database(settings, say)
+            return asyncio.run(run(guest=False))
+    except AlreadyRunning:  # then it has migrated its database, too
+        return asyncio.run(run(guest=True))

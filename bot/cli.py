@@ -1,7 +1,7 @@
 """The `myna` command.
 
-Knows: the groups of commands, exit codes (0 done, 1 failed, 2 wrong use). Does not know: any command, its options, or
-how anything is done.
+Knows: the groups of commands, exit codes (0 done, 1 failed, 2 wrong use, 3 refused by the gate). Does not know: any
+command, its options, or how anything is done.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from bot.commands import keys, models, records, serving, slack
 from bot.commands.terminal import Command, say
-from bot.errors import MynaError, SettingsError
+from bot.errors import MynaError, RefusedByGate, SettingsError
 from bot.settings import load_settings
 
 
@@ -31,6 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         say(f"myna: {error.message}")
         return 2
+    except RefusedByGate as error:
+        say(f"myna: {error.message}")
+        return 3
     except MynaError as error:
         say(f"myna: {error.message}")
         return 1

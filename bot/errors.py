@@ -135,6 +135,12 @@ class VersionError(MynaError):
     code = "version_error"
 
 
+class RefusedByGate(MynaError):
+    """This version has not passed the gate. Promote it all the same with a reason, which is recorded."""
+
+    code = "refused_by_gate"
+
+
 class SettingsError(MynaError):
     """The settings are not valid."""
 

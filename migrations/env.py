@@ -8,14 +8,14 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import context
 
+from storage import learning_schema
 from storage.engines import sqlite_engine
-from storage.schema import metadata
 
 
 def _migrate(connection: sa.Connection) -> None:
     context.configure(
         connection=connection,
-        target_metadata=metadata,
+        target_metadata=learning_schema.audit.metadata,
         transactional_ddl=True,
         render_as_batch=connection.dialect.name == "sqlite",
         compare_type=True,

@@ -18,18 +18,19 @@ naming = {
 metadata = sa.MetaData(naming_convention=naming)
 
 Json = sa.JSON().with_variant(JSONB(), "postgresql")
+NullableJson = sa.JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 
 
-def _workspace() -> sa.Column[str]:
+def workspace_column() -> sa.Column[str]:
     return sa.Column("workspace_id", sa.Text, sa.ForeignKey("workspace.id", ondelete="CASCADE"), nullable=False)
 
 
-def _conversation(*, primary_key: bool = False, index: bool | None = None) -> sa.Column[str]:
+def conversation_column(*, primary_key: bool = False, index: bool | None = None) -> sa.Column[str]:
     parent = sa.ForeignKey("conversation.id", ondelete="CASCADE")
     return sa.Column("conversation_id", sa.Text, parent, nullable=False, primary_key=primary_key, index=index)
 
 
-def _time(name: str, *, nullable: bool = False) -> sa.Column[int]:
+def time_column(name: str, *, nullable: bool = False) -> sa.Column[int]:
     return sa.Column(name, sa.BigInteger, nullable=nullable)
 
 
@@ -38,17 +39,19 @@ workspace = sa.Table(
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("name", sa.Text, nullable=False),
-    _time("created_at"),
+    time_column("created_at"),
 )
 
 person = sa.Table(
     "person",
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
-    _workspace(),
+    workspace_column(),
     sa.Column("display_name", sa.Text),
     sa.Column("locale", sa.Text),
-    _time("created_at"),
+    # Whether their words may be learnt from, where they have said so.
+    sa.Column("may_learn", sa.Boolean),
+    time_column("created_at"),
 )
 
 # Who a person is on one channel: a visitor's id on the web, a user's id in a Slack team.
@@ -56,11 +59,11 @@ identity = sa.Table(
     "identity",
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
-    _workspace(),
+    workspace_column(),
     sa.Column("person_id", sa.Text, sa.ForeignKey("person.id", ondelete="CASCADE"), nullable=False, index=True),
     sa.Column("channel", sa.Text, nullable=False),
     sa.Column("external_id", sa.Text, nullable=False),
-    _time("created_at"),
+    time_column("created_at"),
     sa.UniqueConstraint("workspace_id", "channel", "external_id"),
 )
 
@@ -68,7 +71,7 @@ conversation = sa.Table(
     "conversation",
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
-    _workspace(),
+    workspace_column(),
     sa.Column("channel", sa.Text, nullable=False),
     sa.Column("external_id", sa.Text, nullable=False),
     # The person whose conversation it is; null where many write, as in a Slack thread.
@@ -76,9 +79,17 @@ conversation = sa.Table(
     sa.Column("title", sa.Text, nullable=False),
     # Messages before this number are kept but no longer shown to the model ("/new").
     sa.Column("context_from_seq", sa.BigInteger, nullable=False, server_default="0"),
-    _time("created_at"),
+    time_column("created_at"),
     # Set while the bot has been told to leave a thread of several people; who names it brings it back.
-    _time("left_at", nullable=True),
+    time_column("left_at", nullable=True),
+    # What the model was told before it, where that was not the bot's own system prompt; for imported ones.
+    sa.Column("instructions", sa.Text),
+    # Conversations of one group are trained on together or not at all, so that what is held out stays unseen.
+    sa.Column("split_group", sa.Text),
+    # The file it came from (`import_batch`), if it was imported.
+    sa.Column("import_id", sa.Text, index=True),
+    # Whether it may be learnt from, where somebody has said so for this conversation.
+    sa.Column("may_learn", sa.Boolean),
     sa.UniqueConstraint("workspace_id", "channel", "external_id"),
 )
 
@@ -86,13 +97,13 @@ conversation = sa.Table(
 inbox = sa.Table(
     "inbox",
     metadata,
-    _conversation(primary_key=True),
+    conversation_column(primary_key=True),
     sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
-    _workspace(),
+    workspace_column(),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("dedupe_key", sa.Text, nullable=False),
     sa.Column("event_id", sa.Text),
-    _time("received_at"),
+    time_column("received_at"),
     sa.UniqueConstraint("workspace_id", "dedupe_key"),
     sa.CheckConstraint("kind IN ('message', 'regenerate')", name="ck_inbox_kind"),
 )
@@ -102,8 +113,8 @@ message = sa.Table(
     "message",
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
-    _workspace(),
-    _conversation(),
+    workspace_column(),
+    conversation_column(),
     sa.Column("seq", sa.BigInteger, nullable=False),
     sa.Column("rank", sa.SmallInteger, nullable=False),
     sa.Column("author", sa.Text, nullable=False),
@@ -112,10 +123,12 @@ message = sa.Table(
     sa.Column("external_id", sa.Text),
     sa.Column("parts", Json, nullable=False),
     # Set when an edit or a retry put something else in its place; kept, but out of the model's sight.
-    _time("superseded_at", nullable=True),
-    _time("created_at"),
+    time_column("superseded_at", nullable=True),
+    time_column("created_at"),
     # When the person last changed it, by the channel's clock.
-    _time("edited_at", nullable=True),
+    time_column("edited_at", nullable=True),
+    # What the bot had proposed where a human agent answered instead.
+    sa.Column("draft", sa.Text),
     sa.UniqueConstraint("conversation_id", "seq", "rank"),
     sa.CheckConstraint("author IN ('person', 'bot', 'agent')", name="ck_message_author"),
 )
@@ -125,8 +138,8 @@ reply = sa.Table(
     "reply",
     metadata,
     sa.Column("message_id", sa.Text, sa.ForeignKey("message.id", ondelete="CASCADE"), primary_key=True),
-    _workspace(),
-    _conversation(),
+    workspace_column(),
+    conversation_column(),
     sa.Column("first_seq", sa.BigInteger, nullable=False),
     sa.Column("last_seq", sa.BigInteger, nullable=False),
     sa.Column("epoch", sa.BigInteger, nullable=False),
@@ -141,7 +154,7 @@ reply = sa.Table(
     sa.Column("first_piece_ms", sa.Integer),
     sa.Column("total_ms", sa.Integer),
     sa.Column("error", sa.Text),
-    _time("created_at"),
+    time_column("created_at"),
     sa.UniqueConstraint("conversation_id", "last_seq"),
     sa.CheckConstraint("state IN ('answered', 'stopped', 'refused', 'failed')", name="ck_reply_state"),
 )
@@ -150,17 +163,17 @@ reply = sa.Table(
 conversation_work = sa.Table(
     "conversation_work",
     metadata,
-    _conversation(primary_key=True),
-    _workspace(),
+    conversation_column(primary_key=True),
+    workspace_column(),
     sa.Column("channel", sa.Text, nullable=False),
-    _time("updated_at"),
+    time_column("updated_at"),
     sa.Column("enq_seq", sa.BigInteger, nullable=False),
     sa.Column("done_seq", sa.BigInteger, nullable=False, server_default="0"),
-    _time("available_at"),
-    _time("retry_at"),
-    _time("burst_deadline", nullable=True),
+    time_column("available_at"),
+    time_column("retry_at"),
+    time_column("burst_deadline", nullable=True),
     sa.Column("owner", sa.Text),
-    _time("lease_until", nullable=True),
+    time_column("lease_until", nullable=True),
     sa.Column("epoch", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
     # Everything up to this seq is to end as stopped by the person.
@@ -184,8 +197,8 @@ outbox = sa.Table(
     "outbox",
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
-    _workspace(),
-    _conversation(),
+    workspace_column(),
+    conversation_column(),
     sa.Column("reply_id", sa.Text, sa.ForeignKey("message.id", ondelete="CASCADE"), nullable=False),
     sa.Column("last_seq", sa.BigInteger, nullable=False),
     sa.Column("part", sa.Integer, nullable=False),
@@ -196,7 +209,7 @@ outbox = sa.Table(
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
     sa.Column("provider_id", sa.Text),
     sa.Column("error", sa.Text),
-    _time("created_at"),
+    time_column("created_at"),
     sa.UniqueConstraint("conversation_id", "last_seq", "part"),
     sa.CheckConstraint("state IN ('pending', 'sending', 'sent', 'ambiguous', 'failed')", name="ck_outbox_state"),
     sa.Index(
@@ -211,12 +224,12 @@ outbox = sa.Table(
 conversation_send = sa.Table(
     "conversation_send",
     metadata,
-    _conversation(primary_key=True),
-    _workspace(),
+    conversation_column(primary_key=True),
+    workspace_column(),
     sa.Column("owner", sa.Text),
-    _time("lease_until", nullable=True),
+    time_column("lease_until", nullable=True),
     sa.Column("epoch", sa.BigInteger, nullable=False, server_default="0"),
-    _time("retry_at"),
+    time_column("retry_at"),
 )
 
 # The messages of a channel that show a reply, from before the first is made until the reply is complete in all of them.
@@ -225,14 +238,14 @@ shown_part = sa.Table(
     "shown_part",
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
-    _workspace(),
-    _conversation(index=True),
+    workspace_column(),
+    conversation_column(index=True),
     # No reference: while it is being streamed, the reply is not stored yet.
     sa.Column("reply_id", sa.Text, nullable=False),
     sa.Column("is_stream", sa.Boolean, nullable=False),
     # Null until the channel has said how it names the message.
     sa.Column("provider_id", sa.Text),
-    _time("created_at"),
+    time_column("created_at"),
 )
 
 # What people think of replies. The newest of a person and reply counts; what it took the place of is kept.
@@ -240,15 +253,15 @@ vote = sa.Table(
     "vote",
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
-    _workspace(),
-    _conversation(index=True),
+    workspace_column(),
+    conversation_column(index=True),
     sa.Column("reply_id", sa.Text, sa.ForeignKey("message.id", ondelete="CASCADE"), nullable=False),
     sa.Column("person_id", sa.Text, sa.ForeignKey("person.id", ondelete="CASCADE"), nullable=False, index=True),
     sa.Column("value", sa.SmallInteger, nullable=False),
     sa.Column("reason", sa.Text),
     sa.Column("better", sa.Text),
-    _time("created_at"),
-    _time("replaced_at", nullable=True),
+    time_column("created_at"),
+    time_column("replaced_at", nullable=True),
     sa.CheckConstraint("value IN (-1, 1)", name="ck_vote_value"),
     sa.Index(
         "ix_vote_current",
@@ -265,7 +278,7 @@ slack_installation = sa.Table(
     "slack_installation",
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
-    _workspace(),
+    workspace_column(),
     # The organization's id where the app was installed for all of it, else the team's. It may be installed again:
     # `created_at` is of the last time.
     sa.Column("tenant", sa.Text, nullable=False),
@@ -274,10 +287,10 @@ slack_installation = sa.Table(
     sa.Column("scopes", sa.Text, nullable=False),
     sa.Column("bot_token", sa.Text, nullable=False),
     sa.Column("refresh_token", sa.Text),
-    _time("expires_at", nullable=True),
+    time_column("expires_at", nullable=True),
     # Until then one process is renewing the token; the others go on with the one there is.
-    _time("renewing_until", nullable=True),
-    _time("created_at"),
+    time_column("renewing_until", nullable=True),
+    time_column("created_at"),
     sa.UniqueConstraint("workspace_id", "tenant"),
 )
 
@@ -286,17 +299,17 @@ slack_install_attempt = sa.Table(
     "slack_install_attempt",
     metadata,
     sa.Column("state_sha256", sa.Text, primary_key=True),
-    _workspace(),
-    _time("expires_at"),
+    workspace_column(),
+    time_column("expires_at"),
 )
 
 # What a channel told us that must not be done a second time, and is no message: kept for a while.
 seen_event = sa.Table(
     "seen_event",
     metadata,
-    _workspace(),
+    workspace_column(),
     sa.Column("key", sa.Text, nullable=False),
-    _time("created_at"),
+    time_column("created_at"),
     sa.PrimaryKeyConstraint("workspace_id", "key"),
 )
 
@@ -305,12 +318,12 @@ dead_letter = sa.Table(
     "dead_letter",
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
-    _workspace(),
-    _conversation(index=True),
+    workspace_column(),
+    conversation_column(index=True),
     sa.Column("first_seq", sa.BigInteger, nullable=False),
     sa.Column("last_seq", sa.BigInteger, nullable=False),
     sa.Column("error", sa.Text, nullable=False),
-    _time("created_at"),
+    time_column("created_at"),
 )
 
 # Who may use the API. Only the hash of a key's secret is kept.
@@ -318,14 +331,14 @@ api_key = sa.Table(
     "api_key",
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
-    _workspace(),
+    workspace_column(),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("secret_sha256", sa.Text, nullable=False, unique=True),
     sa.Column("hint", sa.Text, nullable=False),
     sa.Column("requests_per_minute", sa.Integer),
     sa.Column("tokens_per_day", sa.BigInteger),
-    _time("created_at"),
-    _time("revoked_at", nullable=True),
+    time_column("created_at"),
+    time_column("revoked_at", nullable=True),
 )
 
 # One request to the API; without a key where the API is open.
@@ -333,7 +346,7 @@ api_usage = sa.Table(
     "api_usage",
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
-    _workspace(),
+    workspace_column(),
     sa.Column("api_key_id", sa.Text, sa.ForeignKey("api_key.id", ondelete="CASCADE"), index=True),
     sa.Column("endpoint", sa.Text, nullable=False),
     sa.Column("model", sa.Text, nullable=False),
@@ -343,7 +356,7 @@ api_usage = sa.Table(
     sa.Column("first_token_ms", sa.Integer),
     sa.Column("total_ms", sa.Integer, nullable=False),
     sa.Column("outcome", sa.Text, nullable=False),
-    _time("created_at"),
+    time_column("created_at"),
 )
 
 # What a key has used on one day (counted from 1970, UTC), so that a quota needs no sum over all requests.
@@ -352,7 +365,7 @@ api_usage_day = sa.Table(
     metadata,
     sa.Column("api_key_id", sa.Text, sa.ForeignKey("api_key.id", ondelete="CASCADE"), primary_key=True),
     sa.Column("day", sa.Integer, primary_key=True, autoincrement=False),
-    _workspace(),
+    workspace_column(),
     sa.Column("requests", sa.Integer, nullable=False),
     sa.Column("tokens", sa.BigInteger, nullable=False),
 )

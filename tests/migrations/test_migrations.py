@@ -29,7 +29,7 @@ from sqlalchemy.schema import CreateIndex
 from storage import migrate
 from storage.database import Database, StorageUnavailable
 from storage.engines import sqlite_engine, sqlite_file
-from storage.schema import metadata
+from storage.learning_schema import metadata
 
 ROOT = Path(__file__).parent.parent.parent
 REVISIONS = [one.revision for one in ScriptDirectory.from_config(migrate.alembic_config()).walk_revisions()][::-1]
@@ -64,14 +64,22 @@ def value_for(column: sa.Column[Any]) -> Any:
     """Something that fits a column and its checks."""
     chosen = {
         "inbox.kind": "message", "message.author": "person", "reply.state": "answered", "outbox.state": "pending",
+        "account.role": "agent", "review.decision": "correct", "dataset_example.kind": "pair",
+        "dataset_example.split": "train", "job.state": "running", "job.wanted": "pause", "judgement.better": "same",
+        "canary.outcome": "harm",
     }.get(str(column))  # fmt: skip
     if chosen is not None:
         return chosen
     if isinstance(column.type, sa.JSON):
         return [{"type": "text", "text": "ü 你好"}]
-    return {sa.Text: f"a {column.name}", sa.BigInteger: NOW, sa.Integer: 7, sa.SmallInteger: 1, sa.Boolean: True}[
-        type(column.type)
-    ]
+    return {
+        sa.Text: f"a {column.name}",
+        sa.BigInteger: NOW,
+        sa.Integer: 7,
+        sa.SmallInteger: 1,
+        sa.Boolean: True,
+        sa.Float: 0.5,
+    }[type(column.type)]
 
 
 def fill_every_table(connection: sa.Connection) -> None:

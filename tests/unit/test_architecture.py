@@ -22,7 +22,7 @@ MAX_LINES = 450
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "storage": ("storage",),
     "storage.migrate": ("migrations",),
-    "migrations": ("storage.engines", "storage.schema"),
+    "migrations": ("storage.engines", "storage.learning_schema"),
     "bot.errors": (),
     "bot.generator": (),
     "bot.sampling": ("bot.generator", "bot.errors"),
@@ -49,7 +49,15 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("storage", "bot.prompt", "bot.generator", "bot.live", "bot.memory"),
         *("bot.metrics", "bot.notices", "bot.errors"),
     ),
+    # The learning loop's control: what people steer, in any process.
+    "bot.learning": ("bot.learning", "bot.generator", "bot.errors", "storage"),
+    # What turns feedback into weights and judges them, in a process of its own.
+    "bot.training": (
+        *("bot.training", "bot.learning", "bot.engine", "bot.prompt", "bot.generator", "bot.settings", "bot.errors"),
+        "storage",
+    ),
     "adapters.web": ("adapters.web",),
+    "adapters.admin": ("adapters.admin", "adapters.web", "bot.feedback", "bot.learning", "storage"),
     "adapters.slack": (
         *("adapters.slack", "bot.delivery", "bot.feedback", "bot.vault", "storage.values"),
         *("storage.database", "storage.shown_parts", "storage.slack_installs", "storage.seen_events"),

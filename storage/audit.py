@@ -1,0 +1,71 @@
+"""What was done, by whom: rows that are only ever added, each with the hash of the one before it.
+
+Knows: the chain. Does not know: who may do what. The databases themselves refuse to change or remove a row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam
+
+from storage.learning_schema import audit
+from storage.learning_values import AuditRow
+from storage.transaction import Transaction, now_ms, scoped
+from storage.values import new_id
+
+_HEAD = scoped(sa.select(audit.c.number, audit.c.sha256).order_by(audit.c.number.desc()).limit(1))
+_INSERT = scoped(sa.insert(audit).values(created_at=now_ms()))
+_columns = (
+    audit.c.number, audit.c.actor, audit.c.action, audit.c.target, audit.c.details, audit.c.sha256, audit.c.created_at,
+)  # fmt: skip
+_PAGE = scoped(
+    sa.select(*_columns)
+    .where(audit.c.number < bindparam("before"))
+    .order_by(audit.c.number.desc())
+    .limit(bindparam("most", type_=sa.Integer))
+)
+_ALL = scoped(sa.select(*_columns, audit.c.previous_sha256).order_by(audit.c.number))
+_NEWEST = 2**62
+
+
+def record(
+    tx: Transaction, actor: str, action: str, target: str | None = None, details: Mapping[str, Any] | None = None
+) -> None:
+    """Add a row, in the transaction of what it tells of. No personal text may stand in it: it outlives erasures.
+
+    Two that add at the same time get the same number; the second is refused by the database and runs again.
+    """
+    head = tx.execute(_HEAD).first()
+    number, previous = (head.number + 1, head.sha256) if head else (1, "")
+    digest = _digest(previous, number, actor, action, target, details or {})
+    tx.execute(
+        _INSERT, id=new_id(), number=number, actor=actor, action=action, target=target, details=dict(details or {}),
+        previous_sha256=previous, sha256=digest,
+    )  # fmt: skip
+
+
+def page(tx: Transaction, before: int = _NEWEST, most: int = 100) -> list[AuditRow]:
+    """The newest rows before a number, newest first."""
+    return [AuditRow(**row._mapping) for row in tx.execute(_PAGE, before=before, most=most)]
+
+
+def first_broken(tx: Transaction) -> int | None:
+    """The number of the first row that is not as it was written, or that one before it is missing from; None if all is
+    well."""
+    expected, previous = 1, ""
+    for row in tx.execute(_ALL):
+        digest = _digest(previous, row.number, row.actor, row.action, row.target, row.details)
+        if (row.number, row.previous_sha256, row.sha256) != (expected, previous, digest):
+            return int(row.number)
+        expected, previous = expected + 1, row.sha256
+    return None
+
+
+def _digest(previous: str, number: int, actor: str, action: str, target: str | None, details: Mapping[str, Any]) -> str:
+    content = json.dumps([previous, number, actor, action, target, details], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(content.encode()).hexdigest()

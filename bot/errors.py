@@ -135,6 +135,12 @@ class VersionError(MynaError):
     code = "version_error"
 
 
+class TrainingFailed(MynaError):
+    """The training could not go on."""
+
+    code = "training_failed"
+
+
 class RefusedByGate(MynaError):
     """This version has not passed the gate. Promote it all the same with a reason, which is recorded."""
 

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import logging
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from bot.engine.chat_tokenizer import ChatTokenizer
 from bot.engine.model_store import quiet_transformers
 from bot.engine.process_memory import keep_what_is_loaded, return_free_memory, return_large_blocks
 from bot.engine.sampler import Choice
 from bot.engine.sequence import Chunk
 from bot.engine.sequence import Sequence as Tokens
-from bot.errors import InvalidInput, ModelError
+from bot.errors import ModelError
 from bot.generator import ChatMessage, TokenLogprob
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ class Runner:
         compiles: bool = False,
     ) -> None:
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM
 
         from bot.engine.grammar import Vocabulary
 
@@ -104,12 +103,12 @@ class Runner:
             local_files_only=True,
         )
         net.to(self._device).eval()
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
-        self._encoding = threading.Lock()
-        self.takes_tools = "tools" in str(self._tokenizer.chat_template)
+        self._chat = ChatTokenizer(path)
+        self._tokenizer = self._chat.tokenizer
+        self.takes_tools = self._chat.takes_tools
         self.vocab_size = int(net.get_input_embeddings().num_embeddings)
         self.max_context_tokens = int(getattr(net.config, "max_position_embeddings", None) or sys.maxsize)
-        self.end_ids = _end_ids(net, self._tokenizer)
+        self.end_ids = end_ids_of(net, self._tokenizer)
         self.silent_ids = frozenset(
             token_id for token_id, token in self._tokenizer.added_tokens_decoder.items() if token.special
         )
@@ -128,34 +127,13 @@ class Runner:
         self.cache_bytes = cache_bytes or _default_cache_bytes(self._device)
 
     def encode(self, messages: Sequence[ChatMessage], tools: Sequence[str] = ()) -> tuple[int, ...]:
-        """Control tokens come from the template alone: the same strings inside a message become ordinary text."""
-        if tools and not self.takes_tools:
-            raise InvalidInput(
-                "This model was not made to call functions: its chat template takes no tools.", field="tools"
-            )
-        with self._encoding:  # a tokenizer's settings are not safe to use from two threads
-            try:
-                token_ids = self._tokenizer.apply_chat_template(
-                    [_template_turn(message) for message in messages],
-                    tools=[json.loads(tool) for tool in tools] or None,
-                    add_generation_prompt=True,
-                    sanitize_control_tokens=True,
-                    return_dict=False,
-                )
-            except Exception as error:  # a template is a program, and refuses turns in its own words
-                raise InvalidInput(f"The model can't read this conversation: {error}", field="messages") from error
-        return tuple(token_ids)
+        return self._chat.encode(messages, tools)
 
     def encode_text(self, text: str) -> tuple[int, ...]:
-        """Plain text; with the token in front that the model was trained to begin with, if it has one."""
-        with self._encoding:
-            try:
-                return tuple(self._tokenizer.encode(text, split_special_tokens=True))
-            except Exception as error:
-                raise InvalidInput(f"The model can't read this text: {error}", field="prompt") from error
+        return self._chat.encode_text(text)
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        return self._chat.decode(token_ids)
 
     def step(self, chunks: Sequence[Chunk], running: Sequence[Tokens]) -> torch.Tensor:
         """Scores after the last token of each chunk and after those of its draft, `[scores, vocabulary]`."""
@@ -189,30 +167,6 @@ class Runner:
             return TokenLogprob(name, name.encode(), logprob, top)
         content = self.vocabulary.token_bytes(token_id)
         return TokenLogprob(content.decode(errors="replace"), content, logprob, top)
-
-
-def _template_turn(message: ChatMessage) -> dict[str, Any]:
-    """A message in the form that chat templates expect."""
-    turn: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.tool_calls:
-        turn["tool_calls"] = [
-            {
-                "type": "function",
-                "id": call.id,
-                "function": {"name": call.name, "arguments": _arguments(call.arguments)},
-            }
-            for call in message.tool_calls
-        ]
-    if message.tool_call_id:
-        turn["tool_call_id"] = message.tool_call_id
-    return turn
-
-
-def _arguments(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:  # a model may have written them
-        return text
 
 
 def _make_decoder(net: Any, max_tokens: int, *, exact: bool, compiles: bool) -> Decoder:
@@ -261,7 +215,7 @@ def _choose_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if has_bf16 else torch.float32
 
 
-def _end_ids(net: Any, tokenizer: Any) -> frozenset[int]:
+def end_ids_of(net: Any, tokenizer: Any) -> frozenset[int]:
     """Every token that ends a reply; models with several list them in the generation config."""
     found: set[int] = set()
     for value in (net.generation_config.eos_token_id, net.config.eos_token_id, tokenizer.eos_token_id):

@@ -1,0 +1,236 @@
+"""A frozen base with LoRA weights that learn beside its linear layers (Hu et al., 2021), for training.
+
+Knows: torch, any causal model that transformers loads, what is quick on a CPU: products in bf16 with weights laid out
+for them once, in both directions. Does not know: data, losses over rows, optimisers, files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bot.engine.chat_tokenizer import ChatTokenizer
+from bot.engine.runner import end_ids_of
+from bot.errors import ModelError
+
+# So many answer tokens are scored over the vocabulary at a time: the scores of all at once would take gigabytes.
+TOKENS_PER_SCORING = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows of tokens, shorter ones filled up at their end, and the places whose next token is to be learnt.
+
+    `token_ids` is `[rows, length]`; `rows`, `places` and `targets` have one entry for each token to learn.
+    """
+
+    token_ids: torch.Tensor
+    rows: torch.Tensor
+    places: torch.Tensor
+    targets: torch.Tensor
+
+
+class LoraNetwork:
+    """The base and its LoRA weights. `exact` computes in float32; else in bf16 where the hardware multiplies it."""
+
+    def __init__(
+        self, path: Path, device: str = "cpu", *, rank: int, alpha: float, seed: int, exact: bool = False
+    ) -> None:
+        from transformers import AutoModelForCausalLM
+
+        self.device = torch.device(device)
+        dtype = torch.float32 if exact or not _has_bf16(self.device) else torch.bfloat16
+        # `Any`: transformers has no types that mypy could follow.
+        net: Any = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True
+        )
+        net.to(self.device).eval().requires_grad_(False)
+        self.tokenizer = ChatTokenizer(path)
+        self.end_of_turn = self.tokenizer.find_end_of_turn(end_ids_of(net, self.tokenizer.tokenizer))
+        self.max_tokens = int(getattr(net.config, "max_position_embeddings", None) or 2**20)
+        self.rank, self.alpha = rank, alpha
+        self._net = net
+        head = net.get_output_embeddings()
+        self._body = net.base_model
+        self._embed = net.get_input_embeddings()
+        self._head = _FrozenProduct(head.weight, head.bias)
+        self.layers = _put_lora_beside(net, head, rank, alpha, torch.Generator().manual_seed(seed))
+
+    @property
+    def parameters(self) -> dict[str, torch.nn.Parameter]:
+        """What learns, float32, by PEFT's names: `model.layers.0.self_attn.q_proj.lora_A`."""
+        return {f"{name}.{half}": getattr(layer, half) for name, layer in self.layers.items() for half in _HALVES}
+
+    def load(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Take weights by the names of `parameters`. Raises `ModelError` if they are of another base or rank."""
+        own = self.parameters
+        if own.keys() != weights.keys() or any(own[name].shape != weights[name].shape for name in own):
+            raise ModelError("These LoRA weights were made for another base model or rank.")
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.copy_(weights[name])
+
+    @contextlib.contextmanager
+    def base_only(self) -> Iterator[None]:
+        """In which the LoRA weights have no effect."""
+        for layer in self.layers.values():
+            layer.is_on = False
+        try:
+            yield
+        finally:
+            for layer in self.layers.values():
+                layer.is_on = True
+
+    def logprobs(self, batch: Batch) -> torch.Tensor:
+        """The natural logarithm of the probability of each of the batch's targets, float32, `[targets]`."""
+        # A causal model needs no mask for what is filled up at the end: nobody looks at it.
+        embedded = self._embed(batch.token_ids.to(self.device))
+        hidden = self._body(inputs_embeds=embedded, use_cache=False).last_hidden_state
+        wanted = hidden[batch.rows.to(self.device), batch.places.to(self.device)]
+        apply: Any = _TargetLogprobs.apply
+        logprobs: torch.Tensor = apply(wanted, self._head, batch.targets.to(self.device))
+        return logprobs
+
+    def next_token_scores(self, token_ids: tuple[int, ...]) -> torch.Tensor:
+        """Scores after the last of these tokens, float32, `[vocabulary]`."""
+        with torch.no_grad():
+            hidden = self._body(torch.tensor([token_ids], device=self.device), use_cache=False).last_hidden_state
+            return self._head.forward(hidden[0, -1:])[0].float()
+
+
+_HALVES = ("lora_A", "lora_B")
+
+
+def _has_bf16(device: torch.device) -> bool:
+    return device.type == "cuda" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def _put_lora_beside(
+    net: Any, head: Any, rank: int, alpha: float, generator: torch.Generator
+) -> dict[str, _LoraLinear]:
+    found = [
+        (name, module)
+        for name, module in net.named_modules()
+        if isinstance(module, torch.nn.Linear) and module is not head
+    ]
+    if not found:
+        raise ModelError(f"Models of the kind {net.config.model_type} have no linear layers that LoRA could train.")
+    layers = {}
+    for name, module in found:
+        layers[name] = _LoraLinear(module, rank, alpha, generator)
+        parent, _, child = name.rpartition(".")
+        setattr(net.get_submodule(parent), child, layers[name])
+    return layers
+
+
+class _FrozenProduct:
+    """`x @ weight.T + bias`, and the way back. On a CPU in bf16 both ways have the weights in blocks of their own."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        self._weight = weight.detach()
+        self._bias = None if bias is None else bias.detach()
+        self._blocks: tuple[torch.Tensor, torch.Tensor] | None = None
+        is_available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        if weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and is_available:
+            reorder = torch.ops.mkldnn._reorder_linear_weight
+            self._blocks = reorder(self._weight, None), reorder(self._weight.t().contiguous(), None)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self._blocks is None:
+            return torch.nn.functional.linear(x, self._weight, self._bias)
+        y: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, self._blocks[0], self._bias, "none", [], "")
+        return y
+
+    def backward(self, gradient: torch.Tensor) -> torch.Tensor:
+        if self._blocks is None:
+            return gradient @ self._weight
+        back: torch.Tensor = torch.ops.mkldnn._linear_pointwise(gradient, self._blocks[1], None, "none", [], "")
+        return back
+
+
+class _LoraLinear(torch.nn.Module):
+    """A frozen linear layer and `x @ A.T @ B.T * alpha / rank` beside it; A random, B zero, as PEFT begins."""
+
+    def __init__(self, linear: torch.nn.Linear, rank: int, alpha: float, generator: torch.Generator) -> None:
+        super().__init__()
+        rows, columns = linear.weight.shape
+        self._product = _FrozenProduct(linear.weight, linear.bias)
+        self._scale = alpha / rank
+        bound = columns**-0.5  # Kaiming's, uniform, with PEFT's a = sqrt(5)
+        first = torch.empty(rank, columns).uniform_(-bound, bound, generator=generator)
+        device = linear.weight.device
+        self.lora_A = torch.nn.Parameter(first.to(device))
+        self.lora_B = torch.nn.Parameter(torch.zeros(rows, rank, device=device))
+        self.is_on = True
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.is_on:
+            return self._product.forward(x)
+        apply: Any = _LoraProduct.apply
+        y: torch.Tensor = apply(x, self.lora_A, self.lora_B, self._product, self._scale)
+        return y
+
+
+class _LoraProduct(torch.autograd.Function):
+    """A frozen product and its LoRA pair as one operation: nothing is kept for the frozen weights' gradients."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, first: torch.Tensor, second: torch.Tensor, product: _FrozenProduct, scale: float
+    ) -> torch.Tensor:
+        flat = x.reshape(-1, x.shape[-1])
+        down, up = first.to(x.dtype), (second * scale).to(x.dtype)
+        thin = flat @ down.t()
+        y = product.forward(flat).addmm_(thin, up.t())
+        ctx.save_for_backward(flat, thin, down, up)
+        ctx.product, ctx.scale, ctx.shape = product, scale, x.shape
+        return y.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
+        flat, thin, down, up = ctx.saved_tensors
+        gradient = gradient.reshape(-1, gradient.shape[-1])
+        to_thin = gradient @ up
+        to_second = (gradient.t() @ thin).float().mul_(ctx.scale)
+        to_first = (to_thin.t() @ flat).float()
+        to_x = None
+        if ctx.needs_input_grad[0]:
+            to_x = ctx.product.backward(gradient).addmm_(to_thin, down).view(ctx.shape)
+        return to_x, to_first, to_second, None, None
+
+
+class _TargetLogprobs(torch.autograd.Function):
+    """Log-probabilities of given tokens, without ever holding the scores of all tokens over the vocabulary.
+
+    The gradient of each by its hidden state is worked out on the way; going back only weighs them.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: torch.Tensor, head: _FrozenProduct, targets: torch.Tensor) -> torch.Tensor:
+        needs_gradient = ctx.needs_input_grad[0]
+        gradients = torch.empty_like(hidden) if needs_gradient else hidden.new_empty(0)
+        logprobs = hidden.new_empty(len(hidden), dtype=torch.float32)
+        for begin in range(0, len(hidden), TOKENS_PER_SCORING):
+            part = slice(begin, begin + TOKENS_PER_SCORING)
+            wanted = targets[part, None]
+            scores = head.forward(hidden[part]).float()
+            scores -= scores.amax(-1, keepdim=True)
+            of_wanted = scores.gather(-1, wanted)
+            total = scores.exp_().sum(-1, keepdim=True)
+            logprobs[part] = (of_wanted - total.log())[:, 0]
+            if needs_gradient:
+                scores.div_(-total)
+                scores.scatter_add_(-1, wanted, torch.ones_like(of_wanted))
+                gradients[part] = head.backward(scores.to(hidden.dtype))
+        ctx.save_for_backward(gradients)
+        return logprobs
+
+    @staticmethod
+    def backward(ctx: Any, weights: torch.Tensor) -> Any:
+        (gradients,) = ctx.saved_tensors
+        return gradients * weights[:, None].to(gradients.dtype), None, None

@@ -66,6 +66,17 @@ class LoraNetwork:
         """What learns, float32, by PEFT's names: `model.layers.0.self_attn.q_proj.lora_A`."""
         return {f"{name}.{half}": getattr(layer, half) for name, layer in self.layers.items() for half in _HALVES}
 
+    @property
+    def linear_shapes(self) -> dict[str, tuple[int, int]]:
+        """`(out, in)` of each layer that has LoRA weights beside it."""
+        return {name: layer.shape for name, layer in self.layers.items()}
+
+    def begin_anew(self, seed: int) -> None:
+        """Forget what was learnt: weights as they are before any step."""
+        generator = torch.Generator().manual_seed(seed)
+        for layer in self.layers.values():
+            layer.begin_anew(generator)
+
     def load(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Take weights by the names of `parameters`. Raises `ModelError` if they are of another base or rank."""
         own = self.parameters
@@ -75,16 +86,22 @@ class LoraNetwork:
             for name, parameter in own.items():
                 parameter.copy_(weights[name])
 
+    def put_on(self, pairs: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Compute as a version does whose pairs are by layer, `[rank, in]` and `[out, rank]` with its scale in it."""
+        for name, layer in self.layers.items():
+            layer.put_on(*pairs[name]) if name in pairs else layer.take_off()
+
     @contextlib.contextmanager
     def base_only(self) -> Iterator[None]:
         """In which the LoRA weights have no effect."""
+        before = {name: layer.is_on for name, layer in self.layers.items()}
         for layer in self.layers.values():
             layer.is_on = False
         try:
             yield
         finally:
-            for layer in self.layers.values():
-                layer.is_on = True
+            for name, layer in self.layers.items():
+                layer.is_on = before[name]
 
     def logprobs(self, batch: Batch) -> torch.Tensor:
         """The natural logarithm of the probability of each of the batch's targets, float32, `[targets]`."""
@@ -159,14 +176,30 @@ class _LoraLinear(torch.nn.Module):
     def __init__(self, linear: torch.nn.Linear, rank: int, alpha: float, generator: torch.Generator) -> None:
         super().__init__()
         rows, columns = linear.weight.shape
+        self.shape = (rows, columns)
         self._product = _FrozenProduct(linear.weight, linear.bias)
         self._scale = alpha / rank
-        bound = columns**-0.5  # Kaiming's, uniform, with PEFT's a = sqrt(5)
-        first = torch.empty(rank, columns).uniform_(-bound, bound, generator=generator)
         device = linear.weight.device
-        self.lora_A = torch.nn.Parameter(first.to(device))
+        self.lora_A = torch.nn.Parameter(torch.zeros(rank, columns, device=device))
         self.lora_B = torch.nn.Parameter(torch.zeros(rows, rank, device=device))
+        self.begin_anew(generator)
         self.is_on = True
+
+    def begin_anew(self, generator: torch.Generator) -> None:
+        bound = self.lora_A.shape[1] ** -0.5  # Kaiming's, uniform, with PEFT's a = sqrt(5)
+        with torch.no_grad():
+            # Drawn on the CPU, so that every device begins with the same.
+            drawn = torch.empty(self.lora_A.shape).uniform_(-bound, bound, generator=generator)
+            self.lora_A.copy_(drawn)
+            self.lora_B.zero_()
+
+    def put_on(self, down: torch.Tensor, up: torch.Tensor) -> None:
+        self.lora_A = torch.nn.Parameter(down.float())
+        self.lora_B = torch.nn.Parameter(up.float())
+        self._scale, self.is_on = 1.0, True
+
+    def take_off(self) -> None:
+        self.is_on = False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.is_on:

@@ -7,7 +7,7 @@ are put together so that little is filled up. Does not know: weights, losses.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -21,7 +21,7 @@ from bot.training.network import Batch
 class Row:
     """A conversation in tokens; `learnt` are the places, ascending, of the tokens that the assistant should write.
 
-    `weight` is 1 for an ordinary row. `name` says where it came from, for messages.
+    `name` says where it came from, for messages.
     """
 
     token_ids: tuple[int, ...]
@@ -33,17 +33,10 @@ class Row:
 
 
 def render(
-    messages: Sequence[Mapping[str, str]], answer: str, system_prompt: str, tokenizer: ChatTokenizer, end_of_turn: int,
-    name: str = "",
-) -> Row:  # fmt: skip
-    """What the model reads before its answer, and the answer with the token that ends its turn.
-
-    `system_prompt` is put in front unless the messages begin with instructions of their own.
-    """
-    turns = [ChatMessage(one["role"], one["content"]) for one in messages]  # type: ignore[arg-type]
-    if turns[0].role != "system" and system_prompt:
-        turns.insert(0, ChatMessage("system", system_prompt))
-    prompt = tokenizer.encode(turns)
+    messages: Sequence[ChatMessage], answer: str, tokenizer: ChatTokenizer, end_of_turn: int, name: str = ""
+) -> Row:
+    """What the model reads before its answer, and the answer with the token that ends its turn."""
+    prompt = tokenizer.encode(messages)
     token_ids = (*prompt, *tokenizer.encode_answer(answer), end_of_turn)
     return Row(token_ids, tuple(range(len(prompt), len(token_ids))), name)
 

@@ -1,0 +1,183 @@
+"""The loop of a stage: it learns, stops in time, and is the same whether it was interrupted or not."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bot.errors import TrainingFailed
+from bot.training.checkpoints import Checkpoints, StageState
+from bot.training.network import LoraNetwork
+from bot.training.objectives import Answers, Objective, Pair, Pairs, Thumb, Thumbs
+from bot.training.sequences import Row
+from bot.training.trainer import StageResult, StageSettings, run_stage
+from tests.engine.models import save_tiny
+
+pytestmark = [pytest.mark.model, pytest.mark.slow]
+
+SETTINGS = StageSettings(steps=12, examples_per_step=2, learning_rate=2e-2, looks=4, seconds_per_checkpoint=1e9)
+
+
+def rows(first: int, count: int) -> list[Row]:
+    """Rows that are easily learnt by heart."""
+    return [
+        Row(tuple(range(start, start + 12)), tuple(range(6, 12)), f"row {start}")
+        for start in range(first, first + 20 * count, 20)
+    ]
+
+
+class Looker:
+    """Keeps what it is told, and stops the work before a given step."""
+
+    def __init__(self, stop_before: int | None = None) -> None:
+        self.stop_before = stop_before
+        self.last: dict[str, Any] = {}
+        self.points: dict[tuple[str, int], float] = {}
+        self.num_checks = 0
+
+    def progress(self, **fields: object) -> None:
+        self.last = fields
+
+    def point(self, series: str, step: int, value: float) -> None:
+        self.points[series, step] = value
+
+    def check(self) -> None:
+        if self.stop_before == self.num_checks:
+            raise InterruptedError
+        self.num_checks += 1
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory, starter_model_path: Path) -> Path:
+    return save_tiny("llama", tmp_path_factory.mktemp("llama"), starter_model_path)
+
+
+def new_network(tiny: Path) -> LoraNetwork:
+    return LoraNetwork(tiny, rank=4, alpha=8, seed=3, exact=True)
+
+
+def answers(network: LoraNetwork) -> Objective:
+    return Answers(network, rows(100, 6), rows(100, 3))
+
+
+def run(
+    tiny: Path, folder: Path, looker: Looker, settings: StageSettings = SETTINGS
+) -> tuple[StageResult, dict[str, torch.Tensor]]:
+    network = new_network(tiny)
+    result = run_stage("answers", network, answers(network), settings, Checkpoints(folder), looker)
+    return result, {name: one.detach().clone() for name, one in network.parameters.items()}
+
+
+def test_it_learns_and_tells_how_far_it_is(tiny: Path, tmp_path: Path) -> None:
+    looker = Looker()
+    result, _ = run(tiny, tmp_path, looker)
+    assert result.best_held_out_loss < 0.7 * result.first_held_out_loss
+    assert looker.last["step"] == looker.last["steps"] == result.steps == 12
+    assert looker.last["seconds_left"] == 0
+    curve = [value for (series, _), value in sorted(looker.points.items()) if series == "answers.loss"]
+    assert len(curve) == 12
+    assert curve[-1] < curve[0]
+    assert [step for series, step in sorted(looker.points) if series == "answers.held_out_loss"] == [0, 3, 6, 9, 12]
+
+
+@pytest.mark.parametrize("stop_before", [0, 1, 5, 11])
+def test_interrupted_it_ends_with_the_same_weights(tiny: Path, tmp_path: Path, stop_before: int) -> None:
+    expected_result, expected = run(tiny, tmp_path / "whole", Looker())
+    with pytest.raises(InterruptedError):
+        run(tiny, tmp_path / "parts", Looker(stop_before))
+    looker = Looker()
+    result, found = run(tiny, tmp_path / "parts", looker)
+    assert looker.num_checks == 12 - stop_before
+    assert all(torch.equal(found[name], one) for name, one in expected.items())
+    assert result.best_held_out_loss == expected_result.best_held_out_loss
+    assert result.tokens == expected_result.tokens
+
+
+def test_a_damaged_checkpoint_is_left_out_and_the_one_before_is_taken(tiny: Path, tmp_path: Path) -> None:
+    _, expected = run(tiny, tmp_path / "whole", Looker())
+    for stop in (3, 4):
+        with pytest.raises(InterruptedError):
+            run(tiny, tmp_path / "parts", Looker(stop))
+    _, newer = sorted((tmp_path / "parts").glob("*.checkpoint"))
+    content = bytearray(newer.read_bytes())
+    content[len(content) // 2] ^= 1
+    newer.write_bytes(content)
+    looker = Looker()
+    _, found = run(tiny, tmp_path / "parts", looker)
+    assert looker.num_checks == 12 - 3
+    assert all(torch.equal(found[name], one) for name, one in expected.items())
+
+
+def test_a_checkpoint_of_other_settings_is_not_gone_on_with(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(InterruptedError):
+        run(tiny, tmp_path, Looker(4))
+    other = StageSettings(steps=6, examples_per_step=2, learning_rate=1e-3, looks=4)
+    result, _ = run(tiny, tmp_path, looker := Looker(), other)
+    assert (result.steps, looker.num_checks) == (6, 6)
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints, state = Checkpoints(tmp_path), StageState("answers", {})
+    checkpoints.save(state, {"a": torch.ones(2)})
+
+    def no_room(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("bot.training.checkpoints.os.fsync", no_room)
+    state.step = 5
+    with pytest.raises(OSError, match="No space"):
+        checkpoints.save(state, {"a": torch.zeros(2)})
+    found = checkpoints.newest(StageState("answers", {}))
+    assert found is not None
+    assert (found[0].step, found[1]["a"].tolist()) == (0, [1.0, 1.0])
+    assert [path.suffix for path in tmp_path.iterdir()] == [".checkpoint"]
+
+
+def test_only_two_checkpoints_are_kept_and_none_when_all_is_done(tmp_path: Path) -> None:
+    checkpoints, state = Checkpoints(tmp_path), StageState("answers", {})
+    for state.step in range(4):
+        checkpoints.save(state, {"a": torch.ones(1)})
+    assert sorted(path.name[:14] for path in tmp_path.iterdir()) == ["answers-000002", "answers-000003"]
+    checkpoints.forget()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_rate_that_is_far_too_high_ends_with_a_clear_error(tiny: Path, tmp_path: Path) -> None:
+    wild = StageSettings(steps=60, examples_per_step=2, learning_rate=1e30, looks=1, warmup_share=0.0)
+    with pytest.raises(TrainingFailed, match=r"no number any more at step \d+ of 60 .*lower learning rate"):
+        run(tiny, tmp_path, Looker(), wild)
+
+
+def test_it_ends_early_and_keeps_the_best_when_what_is_held_out_gets_worse(tiny: Path, tmp_path: Path) -> None:
+    network = new_network(tiny)
+    unlike = [Row(tuple(range(5000, 4988, -1)), tuple(range(6, 12)))]
+    objective = Answers(network, rows(100, 2), unlike)
+    settings = StageSettings(steps=60, examples_per_step=2, learning_rate=2e-2, looks=30, patience=3)
+    result = run_stage("answers", network, objective, settings, Checkpoints(tmp_path), Looker())
+    assert result.steps < 60
+    assert objective.held_out_loss() == pytest.approx(result.best_held_out_loss, rel=1e-5)
+
+
+def test_pairs_make_the_better_answer_likelier_than_the_worse(tiny: Path, tmp_path: Path) -> None:
+    network = new_network(tiny)
+    pairs = [Pair(good, Row((*good.token_ids[:6], *range(900, 906)), good.learnt)) for good in rows(100, 6)]
+    objective = Pairs(network, pairs, pairs[:2])
+    settings = StageSettings(steps=10, examples_per_step=3, learning_rate=2e-3, looks=2)
+    result = run_stage("pairs", network, objective, settings, Checkpoints(tmp_path), Looker())
+    assert result.first_held_out_loss == pytest.approx(0.6931, abs=1e-3)
+    assert result.best_held_out_loss < 0.4
+
+
+def test_thumbs_move_answers_up_and_down(tiny: Path, tmp_path: Path) -> None:
+    network = new_network(tiny)
+    both = [*rows(100, 4), *(Row((*one.token_ids[:6], *range(900, 906)), one.learnt) for one in rows(100, 4))]
+    thumbs = [Thumb(row, number < 4, both[number - 1]) for number, row in enumerate(both)]
+    objective = Thumbs(network, thumbs, thumbs[2:6])
+    settings = StageSettings(steps=10, examples_per_step=4, learning_rate=2e-3, looks=2)
+    result = run_stage("thumbs", network, objective, settings, Checkpoints(tmp_path), Looker())
+    assert result.first_held_out_loss == pytest.approx(0.5, abs=1e-3)
+    assert result.best_held_out_loss < 0.4

@@ -5,7 +5,6 @@ Knows: how memory is looked up and listed. Does not know: leases and order of wo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -77,7 +76,7 @@ def _find_or_create_conversation(tx: Transaction, incoming: Incoming, person_id:
     conversation_id = new_id()
     made = tx.execute(
         _INSERT_CONVERSATION, id=conversation_id, channel=incoming.channel, external_id=incoming.conversation_key,
-        person_id=person_id, title=_shorten(text_of(incoming.parts)),
+        person_id=person_id, title=shorten_title(text_of(incoming.parts)),
     )  # fmt: skip
     if made.first() is not None:
         return conversation_id
@@ -85,7 +84,8 @@ def _find_or_create_conversation(tx: Transaction, incoming: Incoming, person_id:
     return known
 
 
-def _shorten(text: str) -> str:
+def shorten_title(text: str) -> str:
+    """What a conversation is listed by: one line, cut if it is long."""
     words = " ".join(text.split())
     return words if len(words) <= MAX_TITLE_CHARS else words[: MAX_TITLE_CHARS - 1].rstrip() + "…"
 
@@ -208,33 +208,3 @@ _REJOIN = scoped(sa.update(conversation).where(conversation.c.id == bindparam("c
 def set_left(tx: Transaction, conversation_id: str, *, left: bool) -> None:
     """Whether the bot takes part in a thread of several people without being named."""
     tx.execute(_LEAVE if left else _REJOIN, conversation=conversation_id)
-
-
-_EXPORT_PAGE = scoped(
-    _conversations.where(
-        conversation.c.id > bindparam("after"),
-        conversation_work.c.updated_at >= bindparam("since"),
-        sa.or_(conversation.c.channel == bindparam("channel"), bindparam("any_channel", type_=sa.Boolean)),
-    )
-    .order_by(conversation.c.id)
-    .limit(bindparam("most", type_=sa.Integer))
-)
-
-
-def export_page(
-    tx: Transaction, after: str, since: int, channel: str | None, most: int = 100
-) -> list[tuple[Conversation, Sequence[Message]]]:
-    """The next `most` conversations after an id, each with all that is shown of it."""
-    rows = tx.execute(
-        _EXPORT_PAGE, after=after, since=since, channel=channel or "", any_channel=channel is None, most=most
-    ).all()
-    found = [Conversation(**row._mapping) for row in rows]
-    return [(one, list(_all_messages(tx, one.id))) for one in found]
-
-
-_ALL_MESSAGES = scoped(_with_reply(_messages).order_by(message.c.seq, message.c.rank))
-
-
-def _all_messages(tx: Transaction, conversation_id: str) -> Iterator[Message]:
-    for row in tx.execute(_ALL_MESSAGES, conversation=conversation_id):
-        yield _to_message(row)

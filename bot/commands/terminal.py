@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import datetime
+import getpass
 import json
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from bot.errors import AlreadyRunning
 from bot.settings import Settings
 
 if TYPE_CHECKING:
+    from bot.learning.roles import Actor
     from storage.database import Database
 
 T = TypeVar("T")
@@ -53,6 +56,31 @@ def say(text: str) -> None:
 def print_value(value: object) -> None:
     """Print a result: text as it is, all else as one line of JSON."""
     print(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), flush=True)  # noqa: T201
+
+
+@contextlib.contextmanager
+def progress_bar(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error for work of `total` units, which is told of each step; nothing where nobody watches."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda step: bar.advance(task, step)
+
+
+def shell_actor() -> Actor:
+    """Who types here. Whoever can read the database's file may do everything anyway."""
+    from bot.learning.roles import Actor
+
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a container's user that has a number only
+        name = "unknown"
+    return Actor(f"shell:{name}", "admin")
 
 
 def with_database(settings: Settings, work: Callable[[Database, str], Awaitable[T]]) -> T:

@@ -53,7 +53,6 @@ NOT_FILLED = {
     "account",
     "account_session",
     "account_identity",
-    "import_batch",
     "review",
     "dataset",
     "dataset_example",
@@ -101,7 +100,6 @@ CASES: dict[str, Case] = {
         lambda tx, w: conversations.forget_context(tx, w.conversation.id),
         None,
     ),
-    name_of(conversations.export_page): Case([lambda tx, w: conversations.export_page(tx, "", 0, None)]),
     name_of(conversations.find_or_create_person): Case(
         [lambda tx, w: conversations.find_or_create_person(tx, CHANNEL, Sender("visitor-3"))]
     ),

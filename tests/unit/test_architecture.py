@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "bot.settings": ("bot.errors",),
     "bot.live": ("storage.values",),
     "bot.prompt": ("storage.values", "bot.generator", "bot.errors"),
-    "bot.export": ("storage",),
+    "bot.export": ("storage", "bot.prompt"),
     "bot.memory": ("storage", "bot.errors"),
     "bot.feedback": ("storage", "bot.errors"),
     "bot.vault": ("bot.errors",),

@@ -1,0 +1,171 @@
+"""The chat `messages` form of a conversation: one row of it to what is stored, or what is wrong with it.
+
+Knows: the form's keys and the order of roles. Does not know: files, lines, SQL.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from storage.imports import ImportedConversation, ImportedMessage
+from storage.values import Author, ReplyState, storable
+from storage.votes import Value, Vote
+
+MAX_NAME_CHARS = 500
+_AUTHORS: dict[str, Author] = {"agent": "agent", "bot": "bot"}
+_STATES: dict[str, ReplyState] = {state: state for state in get_args(ReplyState)}
+_OF_ASSISTANTS = ("author", "draft", "rating", "reason", "better", "state")
+
+
+class WrongRow(Exception):
+    """What is wrong with a row, for the person whose file it is."""
+
+
+def read_row(row: object) -> ImportedConversation:
+    """A conversation of `{"messages": [{"role", "content"}, ...]}`; keys that mean nothing here are left out.
+
+    Raises `WrongRow`.
+    """
+    if not isinstance(row, dict):
+        raise WrongRow(f"is {_kind(row)}, not an object with messages")
+    turns = row.get("messages")
+    if not isinstance(turns, list) or not turns:
+        raise WrongRow(_without_messages(row))
+    instructions = _instructions(turns[0])
+    said = turns if instructions is None else turns[1:]
+    first = len(turns) - len(said) + 1
+    messages = tuple(_message(turn, number, first) for number, turn in enumerate(said, first))
+    if not messages or messages[-1].author == "person":
+        raise WrongRow('must end with a message from "assistant"')
+    named = {key: _name(row, key) for key in ("id", "group", "person")}
+    return ImportedConversation(
+        key=named["id"] or _hash_of(row, named, messages), messages=messages, title=_text(row, "title"),
+        instructions=instructions, group=named["group"], person=named["person"], may_learn=_flag(row, "may_learn"),
+    )  # fmt: skip
+
+
+def _without_messages(row: Mapping[str, Any]) -> str:
+    if isinstance(row.get("messages"), list):
+        return "has no messages: the list is empty"
+    if "messages" in row:
+        return f"messages is {_kind(row['messages'])}, not a list"
+    keys = ", ".join(list(row)[:6]) or "none"
+    return f'has no "messages"; its keys: {storable(keys)[:200]}'
+
+
+def _instructions(turn: object) -> str | None:
+    if not isinstance(turn, dict) or turn.get("role") != "system":
+        return None
+    return _content(turn, 1)
+
+
+def _message(turn: object, number: int, first: int) -> ImportedMessage:
+    if not isinstance(turn, dict):
+        raise WrongRow(f"message {number} is {_kind(turn)}, not an object with role and content")
+    role, expected = turn.get("role"), ("user", "assistant")[(number - first) % 2]
+    if role not in ("system", "user", "assistant"):
+        raise WrongRow(f"message {number}: role is {_quoted(role)}, not system, user or assistant")
+    if role == "system":
+        raise WrongRow(f"message {number}: only the first message may be from system")
+    if role != expected:
+        raise WrongRow(f'message {number} is from "{role}" where "{expected}" must follow: the two take turns')
+    text = _content(turn, number)
+    if role == "assistant":
+        return _answer(turn, number, text)
+    if strange := [key for key in _OF_ASSISTANTS if turn.get(key) is not None and key not in ("author", "state")]:
+        raise WrongRow(f"message {number}: {strange[0]} belongs to a message from assistant")
+    return ImportedMessage("person", text)
+
+
+def _answer(turn: Mapping[str, Any], number: int, text: str) -> ImportedMessage:
+    """An answer is a human's, unless it says otherwise, has a rating, or says how the bot's reply ended."""
+    draft, state, vote = _text(turn, "draft", number), turn.get("state"), _vote(turn, number)
+    is_bots = vote is not None or state is not None
+    author = turn.get("author") or ("bot" if is_bots else "agent")
+    if author not in _AUTHORS:
+        raise WrongRow(f"message {number}: author is {_quoted(author)}, not agent or bot")
+    if state is not None and state not in _STATES:
+        raise WrongRow(f"message {number}: state is {_quoted(state)}, not one of {', '.join(_STATES)}")
+    if author == "agent" and is_bots:
+        raise WrongRow(f"message {number}: rating, better and state are of the bot's replies, and author is agent")
+    if author == "bot" and draft is not None:
+        raise WrongRow(f"message {number}: a draft belongs to a human's answer, and this is the bot's")
+    return ImportedMessage(_AUTHORS[author], text, draft, _STATES[state or "answered"], vote)
+
+
+def _vote(turn: Mapping[str, Any], number: int) -> Vote | None:
+    rating, reason, better = turn.get("rating"), _text(turn, "reason", number), _text(turn, "better", number)
+    if rating is None and better is not None:
+        rating = -1  # somebody knew a better answer
+    if rating is None:
+        if reason is not None:
+            raise WrongRow(f"message {number}: a reason needs a rating")
+        return None
+    value: Value = 1 if rating == 1 else -1
+    if isinstance(rating, bool) or rating not in (1, -1):
+        raise WrongRow(f"message {number}: rating is {_quoted(rating)}, not 1 or -1")
+    return Vote(value, reason, better)
+
+
+def _content(turn: Mapping[str, Any], number: int) -> str:
+    content = turn.get("content")
+    if not isinstance(content, str):
+        raise WrongRow(f"message {number}: content is {_kind(content)}, not text")
+    if not content.strip():
+        raise WrongRow(f"message {number}: content is empty")
+    return storable(content)
+
+
+def _text(values: Mapping[str, Any], key: str, number: int | None = None) -> str | None:
+    value = values.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        place = f"message {number}: " if number else ""
+        raise WrongRow(f"{place}{key} is {_kind(value)}, not text")
+    return storable(value) if value.strip() else None
+
+
+def _name(row: Mapping[str, Any], key: str) -> str | None:
+    """Something to know it by again; many number their rows."""
+    value = row.get(key)
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    name = _text({key: value}, key)
+    if name is not None and len(name) > MAX_NAME_CHARS:
+        raise WrongRow(f"{key} is longer than {MAX_NAME_CHARS} characters")
+    return name
+
+
+def _flag(row: Mapping[str, Any], key: str) -> bool | None:
+    value = row.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise WrongRow(f"{key} is {_quoted(value)}, not true or false")
+    return value
+
+
+def _hash_of(row: Mapping[str, Any], named: Mapping[str, str | None], messages: tuple[ImportedMessage, ...]) -> str:
+    """What a conversation without an id is known by again: all that is kept of it."""
+    turns = [[one.author, one.text, one.draft, one.state, _opinion(one)] for one in messages]
+    content = [turns, _instructions(row["messages"][0]), named["group"], named["person"], row.get("may_learn")]
+    return "sha256:" + hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
+
+
+def _opinion(one: ImportedMessage) -> list[Any] | None:
+    return [one.vote.value, one.vote.reason, one.vote.better] if one.vote else None
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "missing"
+    names = {bool: "true or false", dict: "an object", list: "a list", str: "text"}
+    return names.get(type(value), "a number")
+
+
+def _quoted(value: object) -> str:
+    if value is None:
+        return "missing"
+    return storable(json.dumps(value, ensure_ascii=False))[:80]

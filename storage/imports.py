@@ -101,7 +101,7 @@ _INSERTS = {
         )
     ),
     message: scoped(sa.insert(message).values(created_at=now_ms())),
-    reply: scoped(sa.insert(reply).values(created_at=now_ms(), epoch=0, model=MODEL)),
+    reply: scoped(sa.insert(reply).values(created_at=now_ms(), model=MODEL)),
     vote: scoped(sa.insert(vote).values(created_at=now_ms())),
 }
 
@@ -186,31 +186,29 @@ def _rows_of(
         rows[identity].append({"id": new_id(), "person_id": people.ids[name], "external_id": name})
     # Ids sort by age, and within a millisecond by chance: sorted, they keep the order of the file.
     for one, conversation_id in zip(batch, sorted(new_id() for _ in batch), strict=True):
-        _add_conversation(rows, one, conversation_id, import_id, people)
+        asked = [each.text for each in one.messages if each.author == "person"]
+        rows[conversation].append({
+            "id": conversation_id, "external_id": one.key, "person_id": people.ids.get(one.person or ""),
+            "title": shorten_title(one.title or "") or shorten_title(asked[0]), "instructions": one.instructions,
+            "split_group": one.group, "may_learn": one.may_learn, "import_id": import_id,
+        })  # fmt: skip
+        # As if each message had had a turn of its own: should it ever go on, what follows has new ids and epochs.
+        rows[conversation_work].append({
+            "conversation_id": conversation_id, "enq_seq": len(asked), "done_seq": len(asked),
+            "epoch": len(one.messages),
+        })  # fmt: skip
+        _add_messages(rows, one, conversation_id, people)
     return rows
 
 
-def _add_conversation(
-    rows: dict[sa.Table, list[Row]],
-    one: ImportedConversation,
-    conversation_id: str,
-    import_id: str,
-    people: _People,
+def _add_messages(
+    rows: dict[sa.Table, list[Row]], one: ImportedConversation, conversation_id: str, people: _People
 ) -> None:
-    owner, name = people.ids.get(one.person or ""), _person_of(one)
-    asked = [each.text for each in one.messages if each.author == "person"]
-    rows[conversation].append({
-        "id": conversation_id, "external_id": one.key, "person_id": owner, "import_id": import_id,
-        "title": shorten_title(one.title or "") or shorten_title(asked[0]), "instructions": one.instructions,
-        "split_group": one.group, "may_learn": one.may_learn,
-    })  # fmt: skip
-    done = {"conversation_id": conversation_id, "enq_seq": len(asked), "done_seq": len(asked)}
-    rows[conversation_work].append(done)
-    seq = 0
-    for each in one.messages:
+    owner, voter, seq = people.ids.get(one.person or ""), people.ids.get(_person_of(one) or ""), 0
+    for number, each in enumerate(one.messages, 1):
         is_asked = each.author == "person"
         seq += is_asked
-        message_id = new_id()
+        message_id = f"{conversation_id}-{number}"
         rows[message].append({
             "id": message_id, "conversation_id": conversation_id, "seq": seq, "rank": 0 if is_asked else 1,
             "author": each.author, "person_id": owner if is_asked else None, "parts": [text_part(each.text)],
@@ -219,11 +217,10 @@ def _add_conversation(
         if each.author == "bot":
             rows[reply].append({
                 "message_id": message_id, "conversation_id": conversation_id, "first_seq": seq, "last_seq": seq,
-                "state": each.state,
+                "epoch": number, "state": each.state,
             })  # fmt: skip
-        if each.vote is not None and name is not None:
+        if each.vote is not None:
             rows[vote].append({
-                "id": new_id(), "conversation_id": conversation_id, "reply_id": message_id,
-                "person_id": people.ids[name], "value": each.vote.value, "reason": each.vote.reason,
-                "better": each.vote.better,
+                "id": new_id(), "conversation_id": conversation_id, "reply_id": message_id, "person_id": voter,
+                "value": each.vote.value, "reason": each.vote.reason, "better": each.vote.better,
             })  # fmt: skip

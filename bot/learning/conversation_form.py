@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from storage.imports import ImportedConversation, ImportedMessage
 from storage.values import Author, ReplyState, storable
 from storage.votes import Value, Vote
+
+T = TypeVar("T")
 
 MAX_NAME_CHARS = 500
 _AUTHORS: dict[str, Author] = {"agent": "agent", "bot": "bot"}
@@ -24,13 +26,11 @@ class WrongRow(Exception):
     """What is wrong with a row, for the person whose file it is."""
 
 
-def read_row(row: object) -> ImportedConversation:
+def read_row(row: Mapping[str, Any]) -> ImportedConversation:
     """A conversation of `{"messages": [{"role", "content"}, ...]}`; keys that mean nothing here are left out.
 
     Raises `WrongRow`.
     """
-    if not isinstance(row, dict):
-        raise WrongRow(f"is {_kind(row)}, not an object with messages")
     turns = row.get("messages")
     if not isinstance(turns, list) or not turns:
         raise WrongRow(_without_messages(row))
@@ -82,18 +82,24 @@ def _message(turn: object, number: int, first: int) -> ImportedMessage:
 
 def _answer(turn: Mapping[str, Any], number: int, text: str) -> ImportedMessage:
     """An answer is a human's, unless it says otherwise, has a rating, or says how the bot's reply ended."""
-    draft, state, vote = _text(turn, "draft", number), turn.get("state"), _vote(turn, number)
+    draft, vote = _text(turn, "draft", number), _vote(turn, number)
+    state = _one_of(_STATES, turn, "state", number)
     is_bots = vote is not None or state is not None
-    author = turn.get("author") or ("bot" if is_bots else "agent")
-    if author not in _AUTHORS:
-        raise WrongRow(f"message {number}: author is {_quoted(author)}, not agent or bot")
-    if state is not None and state not in _STATES:
-        raise WrongRow(f"message {number}: state is {_quoted(state)}, not one of {', '.join(_STATES)}")
+    author = _one_of(_AUTHORS, turn, "author", number) or ("bot" if is_bots else "agent")
     if author == "agent" and is_bots:
         raise WrongRow(f"message {number}: rating, better and state are of the bot's replies, and author is agent")
     if author == "bot" and draft is not None:
         raise WrongRow(f"message {number}: a draft belongs to a human's answer, and this is the bot's")
-    return ImportedMessage(_AUTHORS[author], text, draft, _STATES[state or "answered"], vote)
+    return ImportedMessage(author, text, draft, state or "answered", vote)
+
+
+def _one_of(allowed: Mapping[str, T], turn: Mapping[str, Any], key: str, number: int) -> T | None:
+    value = turn.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, str) or value not in allowed:
+        raise WrongRow(f"message {number}: {key} is {_quoted(value)}, not one of {', '.join(allowed)}")
+    return allowed[value]
 
 
 def _vote(turn: Mapping[str, Any], number: int) -> Vote | None:

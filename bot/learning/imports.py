@@ -5,6 +5,7 @@ Knows: what is counted and reported, and that a row is taken once. Does not know
 
 from __future__ import annotations
 
+import asyncio
 import json
 import tempfile
 from collections.abc import Callable, Iterator
@@ -140,7 +141,8 @@ def _take(checked: CheckedFile, seen: dict[str, tuple[int, int]], line: int, row
 
 async def count_known(database: Database, workspace_id: str, checked: CheckedFile) -> int:
     """How many of a file's good conversations are here already; for a dry run."""
-    known, keys = 0, [one.key for one in checked.good]
+    keys = await asyncio.to_thread(lambda: [one.key for one in checked.good])
+    known = 0
     for start in range(0, len(keys), BATCH):
         known += len(await database.read(imports.known_keys, workspace_id, keys[start : start + BATCH]))
     return known

@@ -55,7 +55,8 @@ def test_the_list_of_commands_has_the_leaves_of_the_tree_with_their_options() ->
     lines = readme.render_commands().splitlines()
     commands = [line.split("`")[1] for line in lines if line.startswith("- ")]
     assert commands == [
-        "myna serve", "myna chat", "myna migrate", "myna model pull", "myna model list", "myna export",
+        "myna serve", "myna chat", "myna migrate", "myna model pull", "myna model list", "myna import",
+        "myna export",
         "myna key create", "myna key list", "myna key revoke", "myna usage", "myna slack manifest", "myna slack doctor",
         "myna slack installations", "myna slack rotate-key", "myna settings",
     ]  # fmt: skip

@@ -111,13 +111,14 @@ async def serving(myna: Cli, model_server: OpenAIServer) -> AsyncIterator[Server
 def test_help_lists_the_commands_and_where_settings_come_from(myna: Cli) -> None:
     done = myna("--help")
     assert done.code == 0
-    for word in ("serve", "chat", "migrate", "model", "export", "key", "usage", "settings", "myna.toml"):
+    for word in ("serve", "chat", "migrate", "model", "import", "export", "key", "usage", "settings", "myna.toml"):
         assert word in done.out
     assert done.err == ""
 
 
 @pytest.mark.parametrize(
-    "command", ["serve", "chat", "migrate", "model", "model pull", "export", "key", "key create", "usage", "settings"]
+    "command",
+    ["serve", "chat", "migrate", "model", "model pull", "import", "export", "key", "key create", "usage", "settings"],
 )
 def test_every_command_explains_itself_without_valid_settings(myna: Cli, command: str) -> None:
     done = myna(*command.split(), "--help", MYNA_PORT="many")

@@ -5,13 +5,14 @@ Knows: who may vote on what, and that a person's newest vote counts. Does not kn
 
 from __future__ import annotations
 
-from bot.errors import NotFound
+from bot.errors import NotFound, QuotaExceeded
 from storage import votes
 from storage.database import Database
 from storage.values import Sender
-from storage.votes import RatedReply, Value, Vote
+from storage.votes import PastVote, RatedReply, TooManyVotes, Value, Vote
 
 MAX_WORDS = 3_000
+MOST_A_MINUTE = 60
 
 
 class Feedback:
@@ -36,11 +37,38 @@ class Feedback:
         return found
 
     async def vote(
-        self, reply: RatedReply, channel: str, voter: Sender, value: Value, reason: str = "", better: str = ""
+        self,
+        reply: RatedReply,
+        channel: str,
+        voter: Sender,
+        value: Value,
+        reason: str = "",
+        better: str = "",
+        *,
+        most_a_minute: int = MOST_A_MINUTE,
     ) -> None:
-        """Count an opinion in place of the person's earlier one on the same reply."""
+        """Count an opinion in place of the person's earlier one on the same reply. The same once more changes nothing.
+
+        Words that are left out are those of the earlier one if its value is the same. Raises `QuotaExceeded` for more
+        votes than a person gives.
+        """
         opinion = Vote(value, reason.strip()[:MAX_WORDS] or None, better.strip()[:MAX_WORDS] or None)
-        await self._database.write(votes.cast, self._workspace_id, reply, channel, voter, opinion)
+        try:
+            await self._database.write(votes.cast, self._workspace_id, reply, channel, voter, opinion, most_a_minute)
+        except TooManyVotes as error:
+            raise QuotaExceeded(
+                f"These are more than {most_a_minute} votes within a minute. Wait a little and send this one again; "
+                "the others are kept.",
+                retry_after=error.retry_after_ms / 1000,
+            ) from error
+
+    async def withdraw(self, reply: RatedReply, channel: str, sender_key: str) -> None:
+        """Let a person's vote no longer count."""
+        await self._database.write(votes.withdraw, self._workspace_id, reply, channel, sender_key)
+
+    async def votes_of(self, channel: str, sender_key: str, conversation_id: str) -> list[PastVote]:
+        """All that a person has voted in a conversation, oldest first, with what no longer counts."""
+        return await self._database.read(votes.votes_of, self._workspace_id, channel, sender_key, conversation_id)
 
     async def votes_on(self, reply_id: str) -> list[Vote]:
         """The votes that count."""

@@ -61,9 +61,15 @@ def place(tx: Transaction, incoming: Incoming) -> tuple[str, str]:
     return _find_or_create_conversation(tx, incoming, person_id), person_id
 
 
+def find_person(tx: Transaction, channel: str, sender_key: str) -> str | None:
+    """The id of the person whom a channel knows by `sender_key`, if there is one."""
+    known: str | None = tx.execute(_FIND_PERSON, channel=channel, external=sender_key).scalar()
+    return known
+
+
 def find_or_create_person(tx: Transaction, channel: str, sender: Sender) -> str:
     """The id of the person whom a channel knows as `sender`."""
-    known: str | None = tx.execute(_FIND_PERSON, channel=channel, external=sender.external_id).scalar()
+    known = find_person(tx, channel, sender.external_id)
     if known is not None:
         return known
     person_id = new_id()

@@ -11,12 +11,13 @@ from typing import Literal
 import sqlalchemy as sa
 from sqlalchemy import bindparam
 
-from storage.conversations import find_or_create_person
+from storage.conversations import find_or_create_person, find_person
 from storage.schema import conversation, message, vote
 from storage.transaction import Transaction, now_ms, scoped
 from storage.values import Sender, new_id
 
 Value = Literal[-1, 1]
+MINUTE_MS = 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,26 @@ class Vote:
     value: Value
     reason: str | None = None
     better: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PastVote:
+    """A vote as it was given; one with a `replaced_at` no longer counts. Times are milliseconds since 1970."""
+
+    reply_id: str
+    value: Value
+    reason: str | None
+    better: str | None
+    created_at: int
+    replaced_at: int | None
+
+
+class TooManyVotes(Exception):
+    """Somebody votes faster than people do. After `retry_after_ms` there is room again; nothing was changed."""
+
+    def __init__(self, retry_after_ms: int) -> None:
+        super().__init__(f"too many votes of one person, try again in {retry_after_ms} ms")
+        self.retry_after_ms = retry_after_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +94,42 @@ def last_reply(tx: Transaction, channel: str, conversation_id: str) -> RatedRepl
     return RatedReply(**row._mapping) if row else None
 
 
-def cast(tx: Transaction, reply: RatedReply, channel: str, voter: Sender, opinion: Vote) -> bool:
+_minute_ago = now_ms() - MINUTE_MS
+# The oldest of the newest `most` votes: while it is not a minute old, one more would be too many.
+_LIMITING = scoped(
+    sa.select((MINUTE_MS - now_ms() + vote.c.created_at).label("retry_after_ms"))
+    .where(vote.c.person_id == bindparam("person"), vote.c.created_at > _minute_ago)
+    .order_by(vote.c.created_at.desc())
+    .offset(bindparam("before", type_=sa.Integer))
+    .limit(1)
+)
+_OWN = scoped(
+    sa.select(vote.c.reply_id, vote.c.value, vote.c.reason, vote.c.better, vote.c.created_at, vote.c.replaced_at)
+    .where(vote.c.conversation_id == bindparam("conversation"), vote.c.person_id == bindparam("person"))
+    .order_by(vote.c.created_at, vote.c.id)
+)
+
+
+def cast(
+    tx: Transaction, reply: RatedReply, channel: str, voter: Sender, opinion: Vote, most_a_minute: int = 60
+) -> bool:
     """Count a person's vote in place of an earlier one. False if it says nothing new, or there is no such reply.
 
-    A vote without words keeps those of an earlier one of the same value: the button may be pressed again after them.
+    Words that a vote leaves out are those of an earlier one of the same value: the button may be pressed again after
+    them, and a reason and a better answer may come one after the other. So a request that comes again changes nothing.
+    Raises `TooManyVotes`.
     """
     if find_reply(tx, channel, reply.id) is None:
         return False
     person_id = find_or_create_person(tx, channel, voter)
     known = tx.execute(_CURRENT, reply=reply.id, person=person_id).first()
-    says_nothing_new = known is not None and known.value == opinion.value and not (opinion.reason or opinion.better)
-    if says_nothing_new:
-        return False
+    if known is not None and known.value == opinion.value:
+        opinion = Vote(opinion.value, opinion.reason or known.reason, opinion.better or known.better)
+        if opinion == Vote(**known._mapping):
+            return False
+    limiting = tx.execute(_LIMITING, person=person_id, before=most_a_minute - 1).first()
+    if limiting is not None:
+        raise TooManyVotes(limiting.retry_after_ms)
     tx.execute(_REPLACE, reply=reply.id, person=person_id)
     tx.execute(
         _INSERT, id=new_id(), conversation_id=reply.conversation_id, reply_id=reply.id, person_id=person_id,
@@ -93,6 +138,22 @@ def cast(tx: Transaction, reply: RatedReply, channel: str, voter: Sender, opinio
     return True
 
 
+def withdraw(tx: Transaction, reply: RatedReply, channel: str, sender_key: str) -> bool:
+    """Let a person's vote no longer count; it stays in their history. False if there is none."""
+    person_id = find_person(tx, channel, sender_key)
+    if person_id is None:
+        return False
+    return bool(tx.execute(_REPLACE, reply=reply.id, person=person_id).rowcount)
+
+
 def votes_on(tx: Transaction, reply_id: str) -> list[Vote]:
     """The votes that count, oldest first."""
     return [Vote(**row._mapping) for row in tx.execute(_COUNTED, reply=reply_id)]
+
+
+def votes_of(tx: Transaction, channel: str, sender_key: str, conversation_id: str) -> list[PastVote]:
+    """A person's votes in a conversation, with those that no longer count, oldest first."""
+    person_id = find_person(tx, channel, sender_key)
+    if person_id is None:
+        return []
+    return [PastVote(**row._mapping) for row in tx.execute(_OWN, conversation=conversation_id, person=person_id)]

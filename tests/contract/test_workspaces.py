@@ -103,6 +103,7 @@ CASES: dict[str, Case] = {
     name_of(conversations.find_or_create_person): Case(
         [lambda tx, w: conversations.find_or_create_person(tx, CHANNEL, Sender("visitor-3"))]
     ),
+    name_of(conversations.find_person): Case([lambda tx, w: conversations.find_person(tx, CHANNEL, PERSON)]),
     name_of(conversations.set_left): Case(
         [lambda tx, w: conversations.set_left(tx, w.conversation.id, left=True)],
         lambda tx, w: conversations.set_left(tx, w.conversation.id, left=True),
@@ -244,6 +245,16 @@ CASES |= {
         [lambda tx, w: votes.cast(tx, w.rated, CHANNEL, Sender(PERSON), Vote(-1, "no", "better"))],
         lambda tx, w: votes.cast(tx, w.rated, CHANNEL, Sender(PERSON), Vote(-1)),
         False,
+    ),
+    name_of(votes.withdraw): Case(
+        [lambda tx, w: votes.withdraw(tx, w.rated, CHANNEL, PERSON)],
+        lambda tx, w: votes.withdraw(tx, w.rated, CHANNEL, PERSON),
+        False,
+    ),
+    name_of(votes.votes_of): Case(
+        [lambda tx, w: votes.votes_of(tx, CHANNEL, PERSON, w.conversation.id)],
+        lambda tx, w: votes.votes_of(tx, CHANNEL, PERSON, w.conversation.id),
+        [],
     ),
     name_of(votes.votes_on): Case(
         [lambda tx, w: votes.votes_on(tx, w.reply.id)], lambda tx, w: votes.votes_on(tx, w.reply.id), []

@@ -18,6 +18,8 @@ from typing import Any, TextIO
 
 from bot.conversation import Conversations
 from bot.errors import MynaError, NotFound
+from bot.feedback import MAX_WORDS, Feedback
+from bot.learning.consent import Consent
 from bot.live import Ended, LiveEvent, Started, Text
 from storage.database import StorageUnavailable
 from storage.values import Accepted, Conversation, Incoming, Sender, text_part
@@ -26,7 +28,9 @@ CHANNEL = "console"
 PERSON = "console"
 HELP = (
     "/new starts a new conversation, /history shows this one, /help shows this, /quit or Ctrl-D leaves. "
-    "Ctrl-C stops a reply."
+    "Ctrl-C stops a reply.\n"
+    "About the last reply: /good, /bad or /bad WHY, /better TEXT for what should have been said. "
+    "/privacy shows whether Myna may learn from you, /privacy on or off says so."
 )
 # Colours, cursor moves and titles are for us to use, not for a model or for whoever wrote to it.
 _ESCAPES = re.compile(
@@ -44,8 +48,19 @@ def printable(text: str) -> str:
 class Console:
     """One person at one terminal."""
 
-    def __init__(self, conversations: Conversations, workspace_id: str, *, source: TextIO, out: TextIO) -> None:
+    def __init__(
+        self,
+        conversations: Conversations,
+        feedback: Feedback,
+        consent: Consent,
+        workspace_id: str,
+        *,
+        source: TextIO,
+        out: TextIO,
+    ) -> None:
         self._conversations = conversations
+        self._feedback = feedback
+        self._consent = consent
         self._workspace_id = workspace_id
         self._source = source
         self._out = out
@@ -86,6 +101,11 @@ class Console:
             self._say("A new conversation.\n")
         elif line == "/history":
             await self._print_history()
+        elif line == "/privacy" or line.startswith("/privacy "):
+            await self._privacy(line.removeprefix("/privacy").strip())
+        elif line.partition(" ")[0] in ("/good", "/bad", "/better"):
+            command, _, words = line.partition(" ")
+            await self._vote(command, printable(words).strip())
         elif line.startswith("/"):
             self._say(f"{'' if line == '/help' else f'There is no command {printable(line)}. '}{HELP}\n")
         elif text := printable(line).strip():
@@ -128,6 +148,32 @@ class Console:
         for message in await self._conversations.history(self._workspace_id, known.id):
             who = "you" if message.author == "person" else "bot"
             self._say(f"{who}: {printable(message.text)}{' [stopped]' if message.reply_state == 'stopped' else ''}\n")
+
+    async def _vote(self, command: str, words: str) -> None:
+        if command == "/better" and not words:
+            self._say("Write the better answer behind it: /better We open at nine.\n")
+            return
+        if len(words) > MAX_WORDS:
+            self._say(f"This has {len(words):,} characters; at most {MAX_WORDS:,} are kept. Nothing was stored.\n")
+            return
+        try:
+            known = await self._conversations.find(self._workspace_id, CHANNEL, self._key)
+            reply = await self._feedback.last_reply(CHANNEL, known.id)
+        except NotFound:
+            self._say("There is no reply yet.\n")
+            return
+        reason, better = ("", words) if command == "/better" else (words, "")
+        await self._feedback.vote(reply, CHANNEL, Sender(PERSON), 1 if command == "/good" else -1, reason, better)
+        self._say("Thank you.\n")
+
+    async def _privacy(self, wanted: str) -> None:
+        if wanted not in ("", "on", "off"):
+            self._say("Write /privacy on or /privacy off.\n")
+            return
+        if wanted:
+            await self._consent.set_person(CHANNEL, Sender(PERSON), wanted == "on")
+        allowed = self._consent.allows(await self._consent.choices(CHANNEL, PERSON))
+        self._say(f"Myna {'may' if allowed else 'may not'} learn from what is said here.\n")
 
     async def _lines(self) -> AsyncIterator[str]:
         while True:
@@ -202,9 +248,9 @@ async def _read_line(source: TextIO) -> str | None:
     return await result
 
 
-async def chat(conversations: Conversations, workspace_id: str) -> None:
+async def chat(conversations: Conversations, feedback: Feedback, consent: Consent, workspace_id: str) -> None:
     """Chat on this terminal."""
     for stream in (sys.stdin, sys.stdout):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a stray byte must not end the chat
-    await Console(conversations, workspace_id, source=sys.stdin, out=sys.stdout).run()
+    await Console(conversations, feedback, consent, workspace_id, source=sys.stdin, out=sys.stdout).run()

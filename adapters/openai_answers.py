@@ -69,6 +69,10 @@ class _Answer:
         self._choices = [_Choice() for _ in range(choices)]
         self._frame = {"id": f"{self.prefix}{new_id()}", "created": int(time.time()), "model": model}
 
+    def name(self, reply_id: str) -> None:
+        """Have the answer's id name a stored reply, so that a program can tell us what it thinks of it."""
+        self._frame["id"] = self.prefix + reply_id
+
     def take(self, choice: int, event: Event) -> None:
         self._choices[choice].take(event)
 

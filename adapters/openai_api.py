@@ -72,22 +72,22 @@ class OpenAiApi:
         ]
 
     async def models(self, request: web.Request) -> web.Response:
-        await self._admit(request)
+        await admit(self._access, request)
         rows = [model_row(name, self._started) for name in self._completions.models()]
         return web.json_response({"object": "list", "data": rows})
 
     async def model(self, request: web.Request) -> web.Response:
-        await self._admit(request)
+        await admit(self._access, request)
         name = request.match_info["id"]
         self._completions.version_of(name)
         return web.json_response(model_row(name, self._started))
 
     async def embeddings(self, request: web.Request) -> web.Response:
-        await self._admit(request)
+        await admit(self._access, request)
         raise NotFound("This Myna has no embedding model yet.")
 
     async def chat_completions(self, request: web.Request) -> web.StreamResponse:
-        caller = await self._admit(request)
+        caller = await admit(self._access, request)
         wanted = parse_chat_completion(await read_json(request), self._defaults)
         if wanted.conversation is not None:
             return await self._while_connected(request, self._answer_with_memory(request, caller, wanted))
@@ -95,16 +95,10 @@ class OpenAiApi:
         return await self._while_connected(request, self._answer(request, caller, wanted, answer))
 
     async def text_completions(self, request: web.Request) -> web.StreamResponse:
-        caller = await self._admit(request)
+        caller = await admit(self._access, request)
         wanted = parse_completion(await read_json(request), self._defaults)
         answer = TextAnswer(wanted.request.model, wanted.request.choices)
         return await self._while_connected(request, self._answer(request, caller, wanted, answer))
-
-    async def _admit(self, request: web.Request) -> Caller:
-        scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
-        caller = await self._access.admit(secret.strip() if scheme.lower() == "bearer" else None)
-        request[LIMIT_HEADERS] = _limit_headers(caller)
-        return caller
 
     async def _answer(
         self, request: web.Request, caller: Caller, wanted: ApiRequest, answer: Answer
@@ -126,14 +120,14 @@ class OpenAiApi:
         given_id = request.headers.get("Idempotency-Key") or new_id()
         whole_id = json.dumps([caller.name, wanted.conversation, given_id])
         dedupe_key = f"{CHANNEL}/{hashlib.sha256(whole_id.encode()).hexdigest()}"
-        incoming = Incoming(
-            CHANNEL, f"{caller.name}/{wanted.conversation}", Sender(caller.name), dedupe_key, (text_part(text),)
-        )
+        key = conversation_key(caller, str(wanted.conversation))
+        incoming = Incoming(CHANNEL, key, Sender(caller.name), dedupe_key, (text_part(text),))
         accepted = await self._conversations.accept(self._workspace_id, incoming)
         if not accepted.duplicate:
             self._completions.record_memory(caller, self._conversations.follow(self._workspace_id, accepted))
-        events = _memory_events(self._conversations.follow(self._workspace_id, accepted), again=not wanted.stream)
         answer = ChatAnswer(wanted.request.model, 1)
+        live = self._conversations.follow(self._workspace_id, accepted)
+        events = _memory_events(live, answer, again=not wanted.stream)
         async with contextlib.aclosing(events):
             if wanted.stream:
                 return await _send_stream(request, answer, events, wanted.include_usage)
@@ -169,6 +163,19 @@ class OpenAiApi:
 
 
 LIMIT_HEADERS = web.RequestKey("limit_headers", dict[str, str])
+
+
+async def admit(access: ApiAccess, request: web.Request) -> Caller:
+    """Who sends a request under /v1. Raises `KeyRefused` and `QuotaExceeded`."""
+    scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+    caller = await access.admit(secret.strip() if scheme.lower() == "bearer" else None)
+    request[LIMIT_HEADERS] = _limit_headers(caller)
+    return caller
+
+
+def conversation_key(caller: Caller, name: str) -> str:
+    """What a caller's conversation with memory is called in storage."""
+    return f"{caller.name}/{name}"
 
 
 def _limit_headers(caller: Caller) -> dict[str, str]:
@@ -223,8 +230,10 @@ def _sse(chunk: Mapping[str, Any]) -> bytes:
     return b"data: " + json.dumps(chunk, separators=(",", ":")).encode() + b"\n\n"
 
 
-async def _memory_events(live: AsyncGenerator[Batch, None], *, again: bool) -> AsyncGenerator[tuple[int, Event], None]:
-    """A reply with memory as events of the generator.
+async def _memory_events(
+    live: AsyncGenerator[Batch, None], answer: ChatAnswer, *, again: bool
+) -> AsyncGenerator[tuple[int, Event], None]:
+    """A reply with memory as events of the generator; the answer is named after the reply before any of them.
 
     It may begin anew, because more was said or something failed. With `again` nothing is given out before its end, so
     that this does not matter; else such a stream ends with an error.
@@ -237,6 +246,7 @@ async def _memory_events(live: AsyncGenerator[Batch, None], *, again: bool) -> A
                     if said and not again:
                         raise Unavailable("The answer began anew. Ask for it with the same Idempotency-Key.")
                     said = ""
+                    answer.name(event.reply_id)
                 elif isinstance(event, Text):
                     said += event.text
                     if not again:

@@ -138,9 +138,14 @@ def _conversation(body: Body) -> str | None:
     if not isinstance(metadata, dict):
         _refuse("metadata", "must be an object.")
     name = metadata.get("conversation")
-    if name is not None and (not isinstance(name, str) or not 1 <= len(name) <= 128 or not name.isprintable()):
-        _refuse("metadata.conversation", "must be a text of 1 to 128 characters.")
-    return name
+    return None if name is None else conversation_name(name, "metadata.conversation")
+
+
+def conversation_name(value: Any, field: str) -> str:
+    """What a program calls a conversation. Raises `InvalidInput`."""
+    if not isinstance(value, str) or not 1 <= len(value) <= 128 or not value.isprintable():
+        _refuse(field, "must be a text of 1 to 128 characters.")
+    return value
 
 
 def _sampling(body: Body, defaults: Sampling, max_tokens: tuple[str, ...]) -> Sampling:

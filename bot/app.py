@@ -22,9 +22,11 @@ from aiohttp import web
 
 from adapters.openai_answers import error_body
 from adapters.openai_api import OpenAiApi
+from adapters.openai_feedback import OpenAiFeedback
 from adapters.slack.channel import SlackChannel, SlackConfig
 from adapters.slack.installations import App, StoredInstallations
 from adapters.web.chat_api import ChatApi, ChatPage
+from adapters.web.feedback_api import FeedbackApi
 from adapters.web.server import Api, make_app
 from adapters.web.visitors import Origins, Visitors
 from bot.api_access import ApiAccess
@@ -34,6 +36,7 @@ from bot.delivery import Delivery, Poster
 from bot.errors import AlreadyRunning, MynaError, Unavailable, VersionError
 from bot.feedback import Feedback
 from bot.generator import Generator, Sampling
+from bot.learning.consent import Consent
 from bot.metrics import Metrics
 from bot.settings import Settings
 from bot.vault import Vault, stored_keys
@@ -61,6 +64,8 @@ class Agent:
     delivery: Delivery
     metrics: Metrics
     workspace_id: str
+    feedback: Feedback
+    consent: Consent
     slack: SlackChannel | None = None
 
     async def drain(self, grace_seconds: float) -> None:
@@ -239,12 +244,15 @@ async def running_agent(
     conversations = Conversations(database, generator, policy, metrics)
     access = ApiAccess(database, DEFAULT_WORKSPACE, needs_key=settings.api_keys == "on")
     completions = Completions(generator, access, metrics)
+    feedback = Feedback(database, DEFAULT_WORKSPACE)
+    consent = Consent(database, DEFAULT_WORKSPACE, settings.learning_consent)
     agent = Agent(
-        settings, database, generator, conversations, access, completions, delivery, metrics, DEFAULT_WORKSPACE, slack
-    )
+        settings, database, generator, conversations, access, completions, delivery, metrics, DEFAULT_WORKSPACE,
+        feedback, consent, slack,
+    )  # fmt: skip
     tasks: list[Coroutine[Any, Any, None]] = [conversations.work(), conversations.keep_leases()]
     if slack is not None:
-        slack.serve(conversations, Feedback(database, DEFAULT_WORKSPACE))
+        slack.serve(conversations, feedback, consent)
         tasks.append(slack.work())
     if posters:
         tasks.append(delivery.work())
@@ -287,12 +295,14 @@ def make_web_app(agent: Agent) -> web.Application:
         settings.secret or _stored_secret(settings.data), secure_cookie=settings.public_url.startswith("https://")
     )
     page = ChatPage(settings.title, settings.greeting, settings.max_message_chars)
-    chat = ChatApi(agent.conversations, visitors, page, agent.metrics, agent.workspace_id)
+    chat = ChatApi(agent.conversations, agent.feedback, visitors, page, agent.metrics, agent.workspace_id)
+    opinions = FeedbackApi(agent.conversations, visitors, agent.feedback, agent.consent, agent.workspace_id)
     # Who writes a program asks for what it needs; the model's habit of repeating itself is a matter for chats.
     sampling = replace(reply_policy(settings).sampling, repetition_penalty=settings.repetition_penalty or 1.0)
     models = OpenAiApi(agent.completions, agent.conversations, agent.access, sampling, agent.workspace_id)
+    votes = OpenAiFeedback(agent.conversations, agent.feedback, agent.consent, agent.access, agent.workspace_id)
     origins = Origins(settings.allowed_origins, settings.public_url)
-    apis: list[Api] = [chat, models]
+    apis: list[Api] = [chat, opinions, models, votes]
     if agent.slack is not None:
         apis.append(agent.slack)
     return make_app(apis, origins, agent.metrics, agent.checks, {"/v1/": error_body})

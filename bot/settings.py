@@ -154,6 +154,9 @@ class Settings:
     allowed_origins: tuple[str, ...] = _setting(
         (), "Sites that may embed the chat widget, separated by commas: https://shop.example", check=_origins
     )
+    learning_consent: Literal["opt-out", "opt-in"] = _setting(
+        "opt-out", "Whose words may be learnt from: opt-out, of all who did not say no; opt-in, of those who said yes"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "How much is logged")
 
     @property

@@ -21,6 +21,7 @@ from bot.conversation import Conversations
 from bot.delivery import Never, NotNow, Unknown
 from bot.errors import MynaError
 from bot.feedback import Feedback
+from bot.learning.consent import Consent
 from bot.vault import Vault
 from storage.database import Database
 
@@ -82,10 +83,10 @@ class SlackChannel:
         self.replies = Replies(database, installations)
         self._inbound: SlackInbound | None = None
 
-    def serve(self, conversations: Conversations, feedback: Feedback) -> None:
+    def serve(self, conversations: Conversations, feedback: Feedback, consent: Consent) -> None:
         """Take what comes in from now on, and show replies while they are made."""
         self._inbound = SlackInbound(
-            self._database, conversations, self._installations, self.replies, feedback, self._workspace_id
+            self._database, conversations, self._installations, self.replies, feedback, consent, self._workspace_id
         )
         conversations.show_with(self.replies.channel, self.replies.show)
 

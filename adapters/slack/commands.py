@@ -5,23 +5,31 @@ Knows: the commands and what each does to a conversation. Does not know: how ans
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from adapters.slack import words
 from adapters.slack.events import CHANNEL, Thread
 from bot.conversation import Conversations
-from bot.errors import NotFound
+from bot.errors import NotAllowed, NotFound
 from bot.feedback import Feedback
-from storage.values import Conversation
+from bot.learning.consent import Consent
+from storage.values import Conversation, Sender
 
-Command = Literal["help", "new", "feedback", "leave"]
+Command = Literal[
+    "help", "new", "feedback", "leave", "privacy", "privacy on", "privacy off", "privacy here on", "privacy here off"
+]
 SLASH = "/myna"
 _NAMES: dict[str, Command] = {
     "help": "help", "帮助": "help",
     "new": "new", "新对话": "new",
     "feedback": "feedback", "反馈": "feedback",
     "leave": "leave", "leave thread": "leave", "离开": "leave",
+    "privacy": "privacy", "隐私": "privacy",
+    "privacy on": "privacy on", "隐私 开": "privacy on",
+    "privacy off": "privacy off", "隐私 关": "privacy off",
+    "privacy here on": "privacy here on", "隐私 此处 开": "privacy here on",
+    "privacy here off": "privacy here off", "隐私 此处 关": "privacy here off",
 }  # fmt: skip
 
 
@@ -44,9 +52,10 @@ class Place:
 class Commands:
     """Carries commands out. Each gives a message for the person alone."""
 
-    def __init__(self, conversations: Conversations, feedback: Feedback, workspace_id: str) -> None:
+    def __init__(self, conversations: Conversations, feedback: Feedback, consent: Consent, workspace_id: str) -> None:
         self._conversations = conversations
         self._feedback = feedback
+        self._consent = consent
         self._workspace_id = workspace_id
 
     async def run(self, text: str, place: Place) -> dict[str, Any]:
@@ -58,6 +67,10 @@ class Commands:
             return await self._ask_for_feedback(place)
         if command == "leave":
             return await self._leave(place)
+        if command in ("privacy", "privacy on", "privacy off"):
+            return await self._privacy(command, place)
+        if command in ("privacy here on", "privacy here off"):
+            return await self._privacy_here(command == "privacy here on", place)
         known = words.say("help", place.locale, command=SLASH)
         if command == "help":
             return {"text": known}
@@ -81,6 +94,35 @@ class Commands:
         except NotFound:
             return {"text": words.say("no_reply", place.locale)}
         return words.ask_for_feedback(reply.id, place.locale)
+
+    async def _privacy(self, command: Command, place: Place) -> dict[str, Any]:
+        """What a person says of all that they write, and what holds now: here, if there is a conversation."""
+        person = f"{place.tenant}/{place.user}"
+        if command != "privacy":
+            await self._consent.set_person(CHANNEL, Sender(person), command == "privacy on")
+        known = await self._conversation(place)
+        said = await self._consent.choices(CHANNEL, person, known.id if known else None)
+        everywhere = "learns" if self._consent.allows(replace(said, conversation=None)) else "learns_not"
+        text = words.say(everywhere, place.locale)
+        if known is not None and said.conversation is not None and said.person is not False:
+            here = "learns_here" if said.conversation else "learns_not_here"
+            text += " " + words.say(here, place.locale, title=known.title)
+        return {"text": text + "\n" + words.say("privacy_how", place.locale, command=SLASH)}
+
+    async def _privacy_here(self, choice: bool, place: Place) -> dict[str, Any]:
+        known = await self._conversation(place)
+        if known is None:
+            return {"text": words.say("no_conversation", place.locale)}
+        person = f"{place.tenant}/{place.user}"
+        try:
+            await self._consent.set_conversation(known.id, CHANNEL, person, choice)
+        except NotAllowed:
+            return {"text": words.say("not_yours_to_allow", place.locale)}
+        said = await self._consent.choices(CHANNEL, person, known.id)
+        text = words.say("learns_here" if choice else "learns_not_here", place.locale, title=known.title)
+        if choice and said.person is False:
+            text += " " + words.say("but_not_you", place.locale, command=SLASH)
+        return {"text": text}
 
     async def _leave(self, place: Place) -> dict[str, Any]:
         if place.channel.startswith("D"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -33,8 +34,9 @@ from adapters.slack.installations import Installations
 from adapters.slack.replies import Replies
 from bot.conversation import Conversations
 from bot.delivery import Never, NotNow, Unknown
-from bot.errors import NotFound, Unavailable
+from bot.errors import NotFound, QuotaExceeded, Unavailable
 from bot.feedback import Feedback
+from bot.learning.consent import Consent
 from storage import seen_events
 from storage.database import Database
 from storage.values import Conversation, Sender, storable
@@ -56,6 +58,7 @@ class SlackInbound:
         installations: Installations,
         replies: Replies,
         feedback: Feedback,
+        consent: Consent,
         workspace_id: str,
     ) -> None:
         self._conversations = conversations
@@ -63,7 +66,7 @@ class SlackInbound:
         self._replies = replies
         self._feedback = feedback
         self._workspace_id = workspace_id
-        self._commands = Commands(conversations, feedback, workspace_id)
+        self._commands = Commands(conversations, feedback, consent, workspace_id)
         self._commands_running: set[str] = set()
         self._seen = SeenEvents(database, workspace_id)
         self._background = Background()
@@ -223,8 +226,17 @@ class SlackInbound:
         if payload.get("type") == "block_actions" and isinstance(actions, list):
             for action in actions:
                 if isinstance(action, Mapping):
-                    await self._pressed(action, tenant, user_id, str(payload.get("trigger_id", "")))
+                    try:
+                        await self._pressed(action, tenant, user_id, str(payload.get("trigger_id", "")))
+                    except QuotaExceeded as error:
+                        self._background.start(self._tell_to_wait(tenant, user_id, payload, error.retry_after))
         return None
+
+    async def _tell_to_wait(self, tenant: str, user: str, payload: Body, seconds: float) -> None:
+        channel = payload.get("channel")
+        if isinstance(channel, Mapping):
+            text = words.say("wait", await self._locale(tenant, user), seconds=str(math.ceil(seconds)))
+            await self._call(tenant, "chat_postEphemeral", channel=str(channel.get("id", "")), user=user, text=text)
 
     async def _pressed(self, action: Body, tenant: str, user: str, trigger: str) -> None:
         if action.get("action_id") not in (words.VOTE, words.SAY_MORE):
@@ -257,7 +269,11 @@ class SlackInbound:
         if not reason and not better:
             return {"response_action": "errors", "errors": {"reason": words.say("form_empty", locale)}}
         if reply.conversation_key.startswith(f"{tenant}/"):
-            await self._feedback.vote(reply, CHANNEL, Sender(f"{tenant}/{user}"), -1, reason, better)
+            try:
+                await self._feedback.vote(reply, CHANNEL, Sender(f"{tenant}/{user}"), -1, reason, better)
+            except QuotaExceeded as error:
+                wait = words.say("wait", locale, seconds=str(math.ceil(error.retry_after)))
+                return {"response_action": "errors", "errors": {"reason": wait}}
         return None
 
     # --- calls that nothing waits for ---

@@ -61,20 +61,54 @@ _WORDS = {
         "我还不能读取文件，只能看到文件名（{names}）。如果您告诉我其中的要点，我可以帮忙。",
     ),
     "gone": ("This answer is not there any more.", "这个回答已经不存在了。"),
+    "wait": (
+        "That were many votes at once. Please try this one again in {seconds} s; the others are kept.",
+        "投票太频繁了，请在 {seconds} 秒后重试；之前的投票已保留。",
+    ),
+    "learns": ("Myna may learn from what you write to it.", "Myna 可以从您写的内容中学习。"),
+    "learns_not": (
+        "Myna does not learn from what you write, nor from its answers to you.",
+        "Myna 不会从您写的内容以及给您的回答中学习。",
+    ),
+    "learns_here": (
+        "It may learn from the conversation that began with “{title}”.",
+        "它可以从以“{title}”开头的对话中学习。",
+    ),
+    "learns_not_here": (
+        "It does not learn from the conversation that began with “{title}”.",
+        "它不会从以“{title}”开头的对话中学习。",
+    ),
+    "but_not_you": (
+        "Your own words stay out of it until you say `{command} privacy on`.",
+        "在您使用 `{command} privacy on` 之前，您自己的内容仍不会被使用。",
+    ),
+    "not_yours_to_allow": (
+        "Only who began this conversation may allow that. You can always forbid it.",
+        "只有发起此对话的人才能允许；您随时可以禁止。",
+    ),
+    "privacy_how": (
+        "`{command} privacy off` or `on` says so for all that you write, `{command} privacy here off` or `here on` for "
+        "this conversation.",
+        "`{command} privacy off` 或 `on` 对您写的所有内容生效，"
+        "`{command} privacy here off` 或 `here on` 只对此对话生效。",
+    ),
     "help": (
         "Mention me in a channel, and I answer in the thread and follow it. Write to me directly, and I answer there. "
         "Besides, I know:\n"
         "• `{command} help` - this text\n"
         "• `{command} new` - begin anew: I no longer look at what was said before\n"
         "• `{command} feedback` - tell what was wrong with my last answer\n"
+        "• `{command} privacy` - whether I may learn from what you write; `off`, `on`, `here off` or `here on` "
+        "behind it says so\n"
         "• a mention with `leave` in a thread - I no longer answer there until I am mentioned again\n"
-        "`help`, `new` and `feedback` work with a mention, too.",
+        "`help`, `new`, `feedback` and `privacy` work with a mention, too.",
         "在频道里提到我，我会在话题中回答并继续跟进；直接给我发消息，我也会回答。此外还有：\n"
         "• `{command} help` - 显示此说明\n"
         "• `{command} new` - 重新开始：我不再参考之前的内容\n"
         "• `{command} feedback` - 告诉我们上一个回答哪里不对\n"
+        "• `{command} privacy` - 我是否可以从您写的内容中学习；后面加 `off`、`on`、`here off` 或 `here on` 可以更改\n"
         "• 在话题里提到我并写 `leave` - 我不再回答，直到再次提到我\n"
-        "`help`、`new`、`feedback` 也可以在提到我时使用。",
+        "`help`、`new`、`feedback`、`privacy` 也可以在提到我时使用。",
     ),
     "prompts_title": ("What can I do for you?", "有什么可以帮您？"),
 }

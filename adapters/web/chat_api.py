@@ -20,9 +20,11 @@ from adapters.web.ui_stream import HEADERS, UiStream
 from adapters.web.visitors import CORS, Visitors
 from bot.conversation import Conversations
 from bot.errors import Conflict, InvalidInput, NotFound
+from bot.feedback import Feedback
 from bot.live import Batch
 from bot.metrics import Metrics
 from storage.values import Accepted, Conversation, Incoming, Message, Sender, new_id, text_part
+from storage.votes import PastVote
 
 CHANNEL = "web"
 SLOW_READER_SECONDS = 30.0
@@ -41,9 +43,16 @@ class ChatApi:
     """Handlers of one workspace's web chat."""
 
     def __init__(
-        self, conversations: Conversations, visitors: Visitors, page: ChatPage, metrics: Metrics, workspace_id: str
+        self,
+        conversations: Conversations,
+        feedback: Feedback,
+        visitors: Visitors,
+        page: ChatPage,
+        metrics: Metrics,
+        workspace_id: str,
     ) -> None:
         self._conversations = conversations
+        self._feedback = feedback
         self._visitors = visitors
         self._page = page
         self._metrics = metrics
@@ -79,11 +88,14 @@ class ChatApi:
         return web.json_response({"chats": [_chat_summary(one) for one in found]})
 
     async def history(self, request: web.Request) -> web.Response:
+        visitor = self._visitors.identify(request)
         known = await self._own_conversation(request)
         # In this order: a reply that is stored in between may then be shown as running, and never is missing.
         running = await self._conversations.pending_seq(self._workspace_id, known.id) is not None
         messages = await self._conversations.history(self._workspace_id, known.id)
-        shown = await asyncio.to_thread(lambda: [_to_ui(one) for one in messages])
+        own_votes = await self._feedback.votes_of(CHANNEL, visitor, known.id)
+        current = {one.reply_id: one for one in own_votes if one.replaced_at is None}
+        shown = await asyncio.to_thread(lambda: [_to_ui(one, current.get(one.id)) for one in messages])
         return web.json_response({**_chat_summary(known), "running": running, "messages": shown})
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
@@ -101,7 +113,7 @@ class ChatApi:
     async def _regenerate(self, visitor: str, wanted: RegenerateRequest) -> Accepted:
         """Another reply. The AI SDK also asks this way after an error; then the message or edit may be new to us."""
         try:
-            known = await self._conversations.find(self._workspace_id, CHANNEL, _key(visitor, wanted.chat_id))
+            known = await self._conversations.find(self._workspace_id, CHANNEL, chat_key(visitor, wanted.chat_id))
         except NotFound:
             if wanted.asked is None:
                 raise
@@ -123,7 +135,7 @@ class ChatApi:
         if newest is None:
             raise Conflict("There is no reply to be given again.")
         reply_id = said[-1].id if wanted.target in (None, newest.external_id) else wanted.target
-        dedupe_key = f"{_key(visitor, wanted.chat_id)}/again/{reply_id}"
+        dedupe_key = f"{chat_key(visitor, wanted.chat_id)}/again/{reply_id}"
         return await self._conversations.regenerate(self._workspace_id, known, reply_id, f"{CHANNEL}/{dedupe_key}")
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
@@ -144,7 +156,7 @@ class ChatApi:
     async def _own_conversation(self, request: web.Request) -> Conversation:
         visitor = self._visitors.identify(request)
         chat_id = parse_id(request.match_info["id"], "id")
-        return await self._conversations.find(self._workspace_id, CHANNEL, _key(visitor, chat_id))
+        return await self._conversations.find(self._workspace_id, CHANNEL, chat_key(visitor, chat_id))
 
     async def _stream(self, request: web.Request, accepted: Accepted) -> web.StreamResponse:
         """Send the reply to a message as it comes. A reader who leaves or is too slow stops nothing but this."""
@@ -181,12 +193,13 @@ def _hang_up(request: web.Request) -> None:
         request.transport.abort()
 
 
-def _key(visitor: str, chat_id: str) -> str:
+def chat_key(visitor: str, chat_id: str) -> str:
+    """What a visitor's chat is called in storage. No id has a slash in it."""
     return f"{visitor}/{chat_id}"
 
 
 def _incoming(visitor: str, wanted: SubmitRequest) -> Incoming:
-    key = _key(visitor, wanted.chat_id)
+    key = chat_key(visitor, wanted.chat_id)
     dedupe_key = f"{CHANNEL}/{key}/{wanted.message_id}"  # no id has a slash in it
     if wanted.replaces == wanted.message_id:
         # The AI SDK edits a message under its old id, so that the id no longer tells a second delivery from an edit.
@@ -207,13 +220,14 @@ def _chat_summary(one: Conversation) -> dict[str, Any]:
     return {"id": one.external_id.partition("/")[2], "title": one.title, "updatedAt": one.updated_at}
 
 
-def _to_ui(message: Message) -> dict[str, Any]:
-    """A message in the AI SDK's UI form, with its rendered text beside it."""
+def _to_ui(message: Message, vote: PastVote | None) -> dict[str, Any]:
+    """A message in the AI SDK's UI form, with its rendered text and what the visitor thinks of it."""
     by_person = message.author == "person"
+    opinion = None if vote is None else {"value": vote.value, "reason": vote.reason, "better": vote.better}
     return {
         "id": message.external_id if by_person and message.external_id else message.id,
         "role": "user" if by_person else "assistant",
         "parts": list(message.parts),
         "html": None if by_person else render_markdown(message.text),
-        "metadata": {"state": message.reply_state, "createdAt": message.created_at},
+        "metadata": {"state": message.reply_state, "createdAt": message.created_at, "vote": opinion},
     }

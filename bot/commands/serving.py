@@ -44,7 +44,7 @@ def _chat(settings: Settings, _: argparse.Namespace) -> int:
         async with app.running_agent(settings, generator) as agent:
             say("Loading the model ...")
             await generator.start()
-            await console.chat(agent.conversations, agent.workspace_id)
+            await console.chat(agent.conversations, agent.feedback, agent.consent, agent.workspace_id)
 
     with app.exclusive_use(settings):
         app.migrate_database(settings, say)

@@ -40,7 +40,9 @@ class Terminal:
         reading, self._writing = os.pipe()
         self.source = os.fdopen(reading, encoding="utf-8")
         self.out = io.StringIO()
-        self.console = Console(agent.conversations, agent.workspace_id, source=self.source, out=self.out)
+        self.console = Console(
+            agent.conversations, agent.feedback, agent.consent, agent.workspace_id, source=self.source, out=self.out
+        )
         self._seen = 0
         self._ended = False
 

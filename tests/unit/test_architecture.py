@@ -57,12 +57,18 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "storage",
     ),
     "adapters.web": ("adapters.web",),
+    "adapters.web.chat_api": ("bot.feedback", "storage.votes"),
+    "adapters.web.feedback_api": ("bot.feedback", "bot.learning.consent", "storage.votes"),
+    "adapters.console": ("bot.feedback", "bot.learning.consent"),
     "adapters.admin": ("adapters.admin", "adapters.web", "bot.feedback", "bot.learning", "storage"),
     "adapters.slack": (
-        *("adapters.slack", "bot.delivery", "bot.feedback", "bot.vault", "storage.values"),
+        *("adapters.slack", "bot.delivery", "bot.feedback", "bot.learning.consent", "bot.vault", "storage.values"),
         *("storage.database", "storage.shown_parts", "storage.slack_installs", "storage.seen_events"),
     ),
     "adapters.openai_api": ("adapters", "bot.api_access", "bot.completions", "bot.generator"),
+    "adapters.openai_feedback": (
+        *("adapters", "bot.api_access", "bot.feedback", "bot.learning.consent", "storage.votes"),
+    ),
     "adapters.openai_parsing": ("bot.completions", "bot.generator"),
     "adapters.openai_answers": ("bot.generator",),
     "adapters": (

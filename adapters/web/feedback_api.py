@@ -1,0 +1,157 @@
+"""What visitors think of replies and say about learning from them: the HTTP handlers beside those of the chat.
+
+Knows: the routes for votes and privacy. Does not know: SQL, what is learnt. Each visitor reaches their own chats only,
+as in `adapters.web.chat_api`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from adapters.web.chat_api import CHANNEL, chat_key
+from adapters.web.parsing import clean_text, parse_id, read_json
+from adapters.web.visitors import Visitors
+from bot.conversation import Conversations
+from bot.errors import InvalidInput, NotFound, TooLarge
+from bot.feedback import MAX_WORDS, Feedback
+from bot.learning.consent import Consent
+from storage.values import Conversation, Sender
+from storage.votes import PastVote, RatedReply
+
+Json = dict[str, Any]
+
+
+class FeedbackApi:
+    """Handlers of one workspace's votes and privacy choices on the web."""
+
+    def __init__(
+        self,
+        conversations: Conversations,
+        visitors: Visitors,
+        feedback: Feedback,
+        consent: Consent,
+        workspace_id: str,
+    ) -> None:
+        self._conversations = conversations
+        self._visitors = visitors
+        self._feedback = feedback
+        self._consent = consent
+        self._workspace_id = workspace_id
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/api/chat/{id}/votes", self.votes),
+            web.post("/api/chat/{id}/votes", self.vote),
+            web.get("/api/privacy", self.privacy),
+            web.post("/api/privacy", self.set_privacy),
+            web.get("/api/chat/{id}/privacy", self.chat_privacy),
+            web.post("/api/chat/{id}/privacy", self.set_chat_privacy),
+        ]
+
+    async def votes(self, request: web.Request) -> web.Response:
+        visitor = self._visitors.identify(request)
+        known = await self._own_conversation(request, visitor)
+        found = await self._feedback.votes_of(CHANNEL, visitor, known.id)
+        return web.json_response({"votes": [_vote(one) for one in found]})
+
+    async def vote(self, request: web.Request) -> web.Response:
+        """Doing it twice is the same as once."""
+        visitor = self._visitors.identify(request)
+        body = await read_json(request)
+        reply_id, value = parse_id(body.get("replyId"), "replyId"), _value(body)
+        reason, better = parse_words(body, "reason"), parse_words(body, "better")
+        known = await self._own_conversation(request, visitor)
+        reply = await self._reply(known, reply_id)
+        if value == 0:
+            await self._feedback.withdraw(reply, CHANNEL, visitor)
+        else:
+            voter = Sender(visitor)
+            await self._feedback.vote(reply, CHANNEL, voter, 1 if value > 0 else -1, reason, better)
+        found = await self._feedback.votes_of(CHANNEL, visitor, known.id)
+        current = next((one for one in found if one.reply_id == reply.id and one.replaced_at is None), None)
+        return web.json_response({"vote": _vote(current) if current else None})
+
+    async def _reply(self, known: Conversation, reply_id: str) -> RatedReply:
+        try:
+            reply = await self._feedback.reply(CHANNEL, reply_id)
+        except NotFound:
+            reply = None
+        if reply is None or reply.conversation_id != known.id:
+            raise NotFound("There is no such reply in this conversation.")
+        return reply
+
+    async def privacy(self, request: web.Request) -> web.Response:
+        return await self._choices(self._visitors.identify(request), None)
+
+    async def set_privacy(self, request: web.Request) -> web.Response:
+        visitor = self._visitors.identify(request)
+        choice = _choice(await read_json(request))
+        await self._consent.set_person(CHANNEL, Sender(visitor), choice)
+        return await self._choices(visitor, None)
+
+    async def chat_privacy(self, request: web.Request) -> web.Response:
+        visitor = self._visitors.identify(request)
+        return await self._choices(visitor, await self._own_conversation(request, visitor))
+
+    async def set_chat_privacy(self, request: web.Request) -> web.Response:
+        visitor = self._visitors.identify(request)
+        choice = _choice(await read_json(request))
+        known = await self._own_conversation(request, visitor)
+        await self._consent.set_conversation(known.id, CHANNEL, visitor, choice)
+        return await self._choices(visitor, known)
+
+    async def _choices(self, visitor: str, known: Conversation | None) -> web.Response:
+        said = await self._consent.choices(CHANNEL, visitor, known.id if known else None)
+        return web.json_response(
+            {
+                "policy": self._consent.policy,
+                "allChats": said.person,
+                "thisChat": said.conversation,
+                "mayLearn": self._consent.allows(said),
+            }
+        )
+
+    async def _own_conversation(self, request: web.Request, visitor: str) -> Conversation:
+        chat_id = parse_id(request.match_info["id"], "id")
+        return await self._conversations.find(self._workspace_id, CHANNEL, chat_key(visitor, chat_id))
+
+
+def _value(body: Mapping[str, Any]) -> int:
+    value = body.get("value")
+    if isinstance(value, bool) or not isinstance(value, int) or value not in (-1, 0, 1):
+        raise InvalidInput("`value` must be 1 (good), -1 (bad), or 0 to withdraw your vote.", field="value")
+    return value
+
+
+def _choice(body: Mapping[str, Any]) -> bool | None:
+    choice = body.get("mayLearn", "missing")
+    if choice is not None and not isinstance(choice, bool):
+        raise InvalidInput("`mayLearn` must be true, false, or null to take back what you said.", field="mayLearn")
+    return choice
+
+
+def parse_words(body: Mapping[str, Any], field: str) -> str:
+    """What a person wrote about a reply, or nothing. Raises `InvalidInput`, or `TooLarge` beyond what is kept."""
+    words = body.get(field)
+    if words is None:
+        return ""
+    if not isinstance(words, str):
+        raise InvalidInput(f"`{field}` must be a text.", field=field)
+    words = clean_text(words)
+    if len(words) > MAX_WORDS:
+        raise TooLarge(f"`{field}` has {len(words):,} characters; at most {MAX_WORDS:,} are kept.", limit=MAX_WORDS)
+    return words
+
+
+def _vote(one: PastVote) -> Json:
+    return {
+        "replyId": one.reply_id,
+        "value": one.value,
+        "reason": one.reason,
+        "better": one.better,
+        "createdAt": one.created_at,
+        "replacedAt": one.replaced_at,
+    }

@@ -72,6 +72,21 @@ export class Api {
     return this.#call('POST', `/api/chat/${encodeURIComponent(id)}/stop`, { streamId }).then(readJson);
   }
 
+  /** Safe to repeat. @param {string} id @param {{replyId: string, value: -1|0|1, reason?: string, better?: string}} vote */
+  vote(id, vote) {
+    return this.#call('POST', `/api/chat/${encodeURIComponent(id)}/votes`, vote).then(readJson);
+  }
+
+  /** @param {string|null} id a chat; null for what holds for all of them */
+  privacy(id) {
+    return this.#call('GET', privacyPath(id)).then(readJson);
+  }
+
+  /** @param {string|null} id @param {boolean} mayLearn */
+  setPrivacy(id, mayLearn) {
+    return this.#call('POST', privacyPath(id), { mayLearn }).then(readJson);
+  }
+
   /** The next call comes from a new visitor. */
   forget() {
     this.#unknown();
@@ -130,6 +145,10 @@ export class Api {
     if (token) headers.authorization = `Bearer ${token}`;
     return headers;
   }
+}
+
+function privacyPath(id) {
+  return id === null ? '/api/privacy' : `/api/chat/${encodeURIComponent(id)}/privacy`;
 }
 
 function readJson(response) {

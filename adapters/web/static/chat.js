@@ -2,11 +2,12 @@ import { Api, ApiError } from './api.js';
 import { Composer } from './composer.js';
 import { Conversation } from './conversation.js';
 import { h, icon, iconButton, logo, storage, stylesheet } from './dom.js';
+import { PrivacyMenu } from './privacy.js';
 import { language } from './strings.js';
 import * as styles from './styles.js';
 import { Transcript } from './transcript.js';
 
-const sheets = [styles.tokens, styles.base, styles.chat].map(stylesheet);
+const sheets = [styles.tokens, styles.base, styles.menu, styles.chat].map(stylesheet);
 
 /**
  * `<myna-chat endpoint="" mode="page|panel" lang="" name="">`: one conversation with Myna.
@@ -67,6 +68,16 @@ export class MynaChat extends HTMLElement {
     this.focusInput();
   }
 
+  /** Whether Myna may learn from the chat on the screen, and from all. */
+  privacy() {
+    return this.#chat.privacy();
+  }
+
+  /** @param {'chat'|'all'} scope @param {boolean} mayLearn */
+  setPrivacy(scope, mayLearn) {
+    return this.#chat.setPrivacy(scope, mayLearn);
+  }
+
   focusInput() {
     this.#composer.focus();
   }
@@ -119,12 +130,14 @@ export class MynaChat extends HTMLElement {
       onRetry: () => this.#regenerate(),
       onEdit: () => this.#editLast(),
       onCopied: () => this.#announce(t('copied')),
+      onVote: (message, value, words) => this.#vote(message, value, words),
+      onAnnounce: (text) => this.#announce(text),
     });
   }
 
   #makeHeader() {
     const t = this.#t;
-    return h('div', { class: 'header' }, logo(), this.#heading,
+    return h('div', { class: 'header' }, logo(), this.#heading, new PrivacyMenu(t, this).element,
       iconButton('plus', t('newChat'), () => this.newChat()),
       iconButton('close', t('close'), () => this.dispatch('myna:close')));
   }
@@ -192,6 +205,7 @@ export class MynaChat extends HTMLElement {
       unsent: (unsent) => this.#unsent(unsent),
       connection: (up) => this.#connection(up),
       failed: (error) => this.#failed(error, this.#t('retryFailed')),
+      choiceLost: (error) => this.#failed(error, this.#t('privacyFailed')),
     });
     this.#chat = chat;
     this.#remember();
@@ -267,6 +281,20 @@ export class MynaChat extends HTMLElement {
     this.#chat.regenerate();
     this.#transcript.scrollToEnd();
     if (matchMedia('(hover: hover)').matches) this.focusInput();
+  }
+
+  async #vote(message, value, words) {
+    this.#announce('');
+    const chat = this.#chat;
+    try {
+      await chat.vote(message, value, words);
+    } catch (error) {
+      if (chat === this.#chat) this.#failed(error, this.#t('voteFailed'));
+      return false;
+    }
+    this.#clearNotice('failed');
+    this.#channel?.postMessage(chat.id);
+    return true;
   }
 
   #editLast() {

@@ -17,6 +17,9 @@ const LONGEST_WAIT_MS = 15_000;
  * @property {number} createdAt
  * @property {boolean} live  being streamed
  * @property {boolean} pending  sent, not yet accepted
+ * @property {{value: -1|1, reason: string|null, better: string|null}|null} vote  the visitor's own, as it counts
+ * @property {object|null} storedVote  the one the server has, while others are on their way
+ * @property {number} voting  how many are
  */
 
 /**
@@ -35,6 +38,7 @@ const LONGEST_WAIT_MS = 15_000;
  * @property {(unsent: Unsent) => void} unsent
  * @property {(connected: boolean) => void} connection
  * @property {(error: Error) => void} failed
+ * @property {(error: Error) => void} choiceLost  what was said about learning from this chat is not stored
  */
 
 /**
@@ -55,6 +59,8 @@ export class Conversation {
   #epoch = 0;
   #resuming = false;
   #disposed = false;
+  #votes = Promise.resolve();
+  #mayLearn = null; // said before there was anything the server could keep it with
 
   /**
    * @param {import('./api.js').Api} api
@@ -132,6 +138,52 @@ export class Conversation {
     if (!stopped) await this.sync();
   }
 
+  /**
+   * Says what a reply was worth; 0 takes it back. Shown at once; one after the other, so that the last one counts.
+   * @param {Message} message @param {-1|0|1} value @param {{reason?: string, better?: string}} words
+   */
+  vote(message, value, words = {}) {
+    if (!message.voting) message.storedVote = message.vote;
+    message.vote = value ? { reason: null, better: null, ...words, value } : null;
+    message.voting += 1;
+    this.#changed();
+    const stored = this.#votes.then(() => this.#storeVote(message, { replyId: message.id, value, ...words }));
+    this.#votes = stored.catch(() => {});
+    return stored;
+  }
+
+  async #storeVote(message, vote) {
+    try {
+      const answer = await this.#insist(() => this.#api.vote(this.id, vote), SEND_RETRIES);
+      message.storedVote = answer.vote;
+    } finally {
+      message.voting -= 1;
+      if (!message.voting) message.vote = message.storedVote;
+      this.#changed();
+    }
+  }
+
+  /** Whether Myna may learn from this chat, and from all of the visitor's. */
+  async privacy() {
+    if (this.saved) return this.#api.privacy(this.id);
+    const found = await this.#api.privacy(null);
+    return { ...found, thisChat: this.#mayLearn, mayLearn: found.allChats !== false && (this.#mayLearn ?? found.mayLearn) };
+  }
+
+  /** @param {'chat'|'all'} scope @param {boolean} mayLearn */
+  async setPrivacy(scope, mayLearn) {
+    if (scope === 'all') await this.#api.setPrivacy(null, mayLearn);
+    else if (this.saved) return this.#api.setPrivacy(this.id, mayLearn);
+    else this.#mayLearn = mayLearn;
+    return this.privacy();
+  }
+
+  async #tellChoice() {
+    if (this.#mayLearn === null) return;
+    await this.#insist(() => this.#api.setPrivacy(this.id, this.#mayLearn), SEND_RETRIES);
+    this.#mayLearn = null;
+  }
+
   /** Loads the history and joins a running reply. */
   async sync() {
     if (this.saved && !this.#disposed && await this.#load() && !this.busy) this.#resume();
@@ -177,6 +229,7 @@ export class Conversation {
       const response = await this.#insist(() => this.#api.send(body), retries);
       this.saved = true;
       accepted();
+      this.#tellChoice().catch((error) => this.#listener.choiceLost(error));
       this.#changed();
       if (!this.#disposed) this.#listener.accepted();
       complete = await this.#follow(reader, response);
@@ -387,7 +440,7 @@ export class Conversation {
 function makeMessage(fields) {
   return {
     key: newId(), text: '', html: null, tail: '', state: null, problem: null,
-    createdAt: Date.now(), live: false, pending: false, ...fields,
+    createdAt: Date.now(), live: false, pending: false, vote: null, storedVote: null, voting: 0, ...fields,
   };
 }
 
@@ -407,6 +460,7 @@ function fromWire(wire, known) {
     tail: html === null ? text : '',
     state: wire.metadata?.state ?? null,
     createdAt: wire.metadata?.createdAt ?? Date.now(),
+    vote: known?.voting ? known.vote : wire.metadata?.vote ?? null,
     live: false,
     pending: false,
   });

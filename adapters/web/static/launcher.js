@@ -173,7 +173,7 @@ export class Launcher {
   #keepFocus(event) {
     const root = this.#chat?.shadowRoot;
     if (!root) return;
-    const stops = [...root.querySelectorAll('button, textarea, a[href], [tabindex="0"]')]
+    const stops = [...root.querySelectorAll('button, textarea, input, a[href], [tabindex="0"]')]
       .filter((node) => !node.disabled && node.checkVisibility());
     const edge = event.shiftKey ? stops[0] : stops.at(-1);
     if (root.activeElement !== edge) return;

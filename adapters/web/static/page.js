@@ -1,7 +1,8 @@
 import { MynaChat } from './chat.js';
 import { h, icon, iconButton, logo, storage, stylesheet } from './dom.js';
+import { PrivacyMenu } from './privacy.js';
 import { language } from './strings.js';
-import { base, tokens } from './styles.js';
+import { base, menu, tokens } from './styles.js';
 
 const DAY_MS = 86_400_000;
 const SIDE_KEY = 'myna:side';
@@ -18,7 +19,7 @@ start();
 
 function start() {
   document.documentElement.lang = lang;
-  document.adoptedStyleSheets = [tokens, base].map(stylesheet);
+  document.adoptedStyleSheets = [tokens, base, menu].map(stylesheet);
   const wanted = chatInAddress();
   if (wanted) chat.initialChat = wanted;
   listen();
@@ -39,7 +40,7 @@ function makeParts() {
   const add = h('button', { type: 'button', class: 'new', onclick: () => startNew() }, icon('plus'), t('newChat'));
   const side = h('aside', { class: 'side', id: 'side', 'aria-label': t('chats') },
     h('div', { class: 'side-head' }, logo(), brand, hide), add, list);
-  const bar = h('header', { class: 'bar' }, show, heading,
+  const bar = h('header', { class: 'bar' }, show, heading, new PrivacyMenu(t, chat).element,
     iconButton('plus', t('newChat'), () => startNew(), 'when-closed'));
   const content = h('main', { class: 'content' }, bar, chat);
   const scrim = h('div', { class: 'scrim', onclick: () => closeSide() });

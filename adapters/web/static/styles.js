@@ -70,6 +70,32 @@ button { font: inherit; color: inherit; }
 }
 `;
 
+/** The privacy menu. The page's bar and a panel's header, which it hangs from, are its place to be. */
+export const menu = `
+.privacy { flex: none; }
+.menu {
+  position: absolute; z-index: 2; inset: calc(100% - 2px) 8px auto auto; width: max-content; max-width: min(340px, calc(100% - 16px));
+  padding: 8px 16px; border-radius: 16px; background: var(--myna-surface); color: var(--myna-ink); font-size: 15px; line-height: 1.4;
+  box-shadow: var(--myna-shadow), inset 0 0 0 1px var(--myna-line);
+}
+.menu label { display: flex; align-items: center; justify-content: space-between; gap: 16px; min-height: 48px; cursor: pointer; }
+.menu label:has(:disabled) { color: var(--myna-muted); cursor: default; }
+.menu p { margin: 4px 0 6px; color: var(--myna-muted); font-size: 13px; }
+.menu .problem:empty { display: none; }
+.menu input {
+  appearance: none; position: relative; flex: none; width: 44px; height: 26px; margin: 0; border-radius: 13px; cursor: inherit;
+  background: var(--myna-line-strong); transition: background-color .12s;
+}
+.menu input::before {
+  content: ""; position: absolute; inset: 3px auto auto 3px; width: 20px; height: 20px; border-radius: 50%;
+  background: var(--myna-surface); transition: transform .12s;
+}
+.menu input:checked { background: var(--myna-accent); }
+.menu input:checked::before { transform: translateX(18px); }
+.menu input:disabled { opacity: .5; }
+@media (forced-colors: active) { .menu input { border: 1px solid; } .menu input:checked::before { background: Highlight; } }
+`;
+
 /** The chat element. */
 export const chat = `
 :host { display: block; height: 100%; min-height: 0; }
@@ -82,7 +108,7 @@ export const chat = `
 }
 .panel { --gutter: 14px; font-size: 15px; }
 .header {
-  display: flex; align-items: center; gap: 10px; flex: none;
+  position: relative; display: flex; align-items: center; gap: 10px; flex: none;
   padding: 8px 8px 8px 16px; border-bottom: 1px solid var(--myna-line); background: var(--myna-surface);
 }
 .header h2 {
@@ -184,13 +210,33 @@ export const chat = `
   font-weight: 650; text-decoration: underline; text-underline-offset: 3px; cursor: pointer;
 }
 
-.actions { display: flex; align-items: center; min-height: 40px; margin-inline-start: -10px; }
+.actions { display: flex; flex-wrap: wrap; align-items: center; min-height: 40px; margin-inline-start: -10px; }
 .user .actions { flex: none; justify-content: flex-end; min-width: 40px; min-height: 0; margin: 0; }
 .actions .icon { width: 18px; height: 18px; }
+.thumb[aria-pressed="true"] { color: var(--myna-accent); }
+.thumb[aria-pressed="true"] .icon { fill: color-mix(in srgb, currentColor 28%, transparent); }
+.thanks { padding-inline: 8px; color: var(--myna-muted); font-size: 13.5px; }
+.actions .more { font-size: 13.5px; font-weight: 400; color: var(--myna-muted); }
+.card {
+  display: grid; gap: 12px; max-width: 34rem; margin-block: 4px 8px; padding: 14px 16px; border-radius: 16px;
+  background: var(--myna-surface); box-shadow: inset 0 0 0 1px var(--myna-line);
+}
+.card label { display: grid; gap: 4px; font-size: .9em; font-weight: 600; }
+.card textarea {
+  width: 100%; padding: 8px 12px; border: 1px solid var(--myna-line-strong); border-radius: 12px; resize: vertical;
+  background: var(--myna-bg); color: inherit; font: 400 16px/1.45 var(--myna-font);
+}
+.card textarea:focus-visible { outline-offset: 0; }
+.card-buttons { display: flex; align-items: center; gap: 8px; }
+.primary {
+  min-height: 40px; padding: 0 18px; border: 0; border-radius: 12px; background: var(--myna-accent); color: var(--myna-on-accent);
+  font-weight: 650; cursor: pointer;
+}
 .time { padding-inline: 8px; color: var(--myna-muted); font-size: 12.5px; white-space: nowrap; }
 @media (hover: hover) {
   .actions > * { opacity: 0; transition: opacity .12s; }
-  .row:hover .actions > *, .row:focus-within .actions > *, .row[data-last] .actions > .tool { opacity: 1; }
+  .row:hover .actions > *, .row:focus-within .actions > *, .row[data-last] .actions > .tool,
+  .actions > .thumb[aria-pressed="true"], .actions > .thanks, .actions > .more { opacity: 1; }
 }
 @media (hover: none) { .user .time { display: none; } }
 

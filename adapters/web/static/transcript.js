@@ -1,6 +1,8 @@
 import { copyText, h, icon, iconButton, logo, parseSanitised, setLabel } from './dom.js';
+import { ReplyFeedback } from './feedback.js';
 
 const COPIED_MS = 1600;
+const VOTABLE = new Set(['answered', 'stopped']);
 const BOTTOM_SLACK_PX = 48;
 
 /**
@@ -11,6 +13,8 @@ const BOTTOM_SLACK_PX = 48;
  * @property {() => void} onRetry
  * @property {() => void} onEdit
  * @property {() => void} onCopied
+ * @property {import('./feedback.js').Options['onVote']} onVote
+ * @property {(text: string) => void} onAnnounce
  */
 
 /** The scrolling list of messages. */
@@ -147,13 +151,20 @@ class MessageView {
     this.retry = iconButton('retry', t('retry'), () => options.onRetry());
     this.edit = iconButton('edit', t('edit'), () => options.onEdit());
     this.copy = iconButton('copy', t('copy'), () => this.#copy(this.copy, this.#message.text, 'copy'));
-    this.actions = h('div', { class: 'actions' }, ...(own ? [this.#time, this.edit] : [this.copy, this.retry, this.#time]));
+    this.feedback = own ? null : new ReplyFeedback(options);
+    this.actions = h('div', { class: 'actions' }, ...(own ? [this.#time, this.edit] : this.#replyActions()));
     // Live text in a log would be read out word by word: the status line speaks once instead.
     this.element = h('article', {
       class: `row ${message.role}`,
       'aria-live': 'off',
       'aria-label': own ? t('youSay') : t('says', { name: options.name() }),
-    }, ...(own ? [] : [avatar()]), h('div', { class: 'main' }, this.#bubble, this.#note, this.actions));
+    }, ...(own ? [] : [avatar()]), h('div', { class: 'main' }, this.#bubble, this.#note, this.actions,
+      ...(own ? [] : [this.feedback.place])));
+  }
+
+  #replyActions() {
+    const { buttons, note, more } = this.feedback;
+    return [this.copy, ...buttons, this.retry, this.#time, note, more];
   }
 
   get plainText() {
@@ -166,6 +177,7 @@ class MessageView {
     this.retry.hidden = !canRetry || message.state === 'failed'; // its note offers the same
     this.edit.hidden = !canEdit;
     const { html, tail, text, state, live, pending, problem } = message;
+    this.feedback?.update(message, !live && Boolean(text) && VOTABLE.has(state));
     const shown = [html, tail, text, state, live, pending, problem, canRetry];
     if (shown.every((value, index) => value === this.#shown[index])) return;
     this.#shown = shown;

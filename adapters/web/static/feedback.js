@@ -1,0 +1,153 @@
+import { h, iconButton } from './dom.js';
+
+const MAX_CHARS = 3000;
+
+/**
+ * @typedef {object} Options
+ * @property {(key: string, values?: object) => string} t
+ * @property {(message: object, value: -1|0|1, words?: {reason: string, better: string}) => Promise<boolean>} onVote
+ *   false where it could not be stored, which has then been told
+ * @property {(text: string) => void} onAnnounce
+ */
+
+/** What a person thinks of one reply: two thumbs, and a form after a thumb down. */
+export class ReplyFeedback {
+  #options;
+  #message;
+  #votable = false;
+  #open = false;
+  #form = null;
+  #thanks;
+
+  /** @param {Options} options */
+  constructor(options) {
+    this.#options = options;
+    const { t } = options;
+    this.good = this.#thumb('good', 1);
+    this.bad = this.#thumb('bad', -1);
+    this.#thanks = h('span', { class: 'thanks', 'aria-hidden': 'true' }); // said by the status line
+    this.#thanks.hidden = true;
+    /** Beside the other buttons of a reply. */
+    this.buttons = [this.good, this.bad];
+    this.note = this.#thanks;
+    /** Below them. */
+    this.place = h('div', { class: 'feedback' });
+    this.place.hidden = true;
+    this.more = h('button', { type: 'button', class: 'link more', onclick: () => this.#openForm(true) }, t('sayMore'));
+    this.more.hidden = true;
+  }
+
+  /** @param {import('./conversation.js').Message} message @param {boolean} votable */
+  update(message, votable) {
+    this.#message = message;
+    this.#votable = votable;
+    const value = message.vote?.value ?? 0;
+    for (const [button, own] of [[this.good, 1], [this.bad, -1]]) {
+      button.hidden = !votable;
+      button.setAttribute('aria-pressed', String(value === own));
+    }
+    if (value !== -1) this.#close();
+    this.more.hidden = !votable || value !== -1 || this.#open;
+  }
+
+  #thumb(name, value) {
+    const { t } = this.#options;
+    return iconButton(`thumb-${name}`, t(name), () => this.#press(value), 'thumb');
+  }
+
+  async #press(value) {
+    const { t, onVote, onAnnounce } = this.#options;
+    const withdrawn = this.#message.vote?.value === value;
+    this.#say('');
+    if (value === -1 && !withdrawn) this.#openForm(matchMedia('(hover: hover)').matches);
+    const stored = await onVote(this.#message, withdrawn ? 0 : value);
+    if (!stored) return;
+    const said = withdrawn ? t('withdrawn') : t('thanks');
+    if (!this.#open) this.#say(said);
+    onAnnounce(said);
+  }
+
+  #say(text) {
+    this.#thanks.textContent = text;
+    this.#thanks.hidden = !text;
+  }
+
+  // --- the form ---
+
+  #openForm(takesFocus) {
+    if (this.#open) return;
+    this.#open = true;
+    this.#form ??= this.#makeForm();
+    const { vote } = this.#message;
+    this.#form.reason.value ||= vote?.reason ?? '';
+    this.#form.better.value ||= vote?.better ?? '';
+    this.place.replaceChildren(this.#form.element);
+    this.place.hidden = false;
+    this.more.hidden = true;
+    this.#say('');
+    if (takesFocus) this.#form.reason.focus({ preventScroll: true });
+    this.place.scrollIntoView({ block: 'nearest' });
+  }
+
+  #makeForm() {
+    const { t } = this.#options;
+    const [reason, better] = [area('2'), area('3')];
+    const element = h('form', {
+      class: 'card',
+      novalidate: true,
+      'aria-label': t('feedbackForm'),
+      onsubmit: (event) => this.#submit(event),
+      onkeydown: (event) => this.#onKey(event),
+    },
+    h('label', {}, t('whatWasWrong'), reason),
+    h('label', {}, t('betterAnswer'), better),
+    h('div', { class: 'card-buttons' },
+      h('button', { type: 'submit', class: 'primary' }, t('sendFeedback')),
+      h('button', { type: 'button', class: 'link', onclick: () => this.#cancel() }, t('notNow'))));
+    return { element, reason, better };
+  }
+
+  async #submit(event) {
+    event.preventDefault();
+    const { t, onVote, onAnnounce } = this.#options;
+    const words = { reason: this.#form.reason.value.trim(), better: this.#form.better.value.trim() };
+    if (!words.reason && !words.better) {
+      this.#cancel();
+      return;
+    }
+    if (!await onVote(this.#message, -1, words)) return; // what was written stays
+    const focused = this.#form.element.matches(':focus-within');
+    this.#close();
+    this.#say(t('thanksForWords'));
+    onAnnounce(t('thanksForWords'));
+    if (focused) this.bad.focus();
+  }
+
+  #onKey(event) {
+    if (event.isComposing || event.keyCode === 229) return;
+    if (event.key === 'Escape') {
+      event.preventDefault();
+      event.stopPropagation();
+      this.#cancel();
+    } else if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) {
+      event.preventDefault();
+      this.#form.element.requestSubmit();
+    }
+  }
+
+  #cancel() {
+    this.#close();
+    this.bad.focus();
+  }
+
+  #close() {
+    if (!this.#open) return;
+    this.#open = false;
+    this.place.hidden = true;
+    this.more.hidden = !this.#votable || this.#message.vote?.value !== -1;
+  }
+}
+
+function area(rows) {
+  return h('textarea', { rows, maxlength: String(MAX_CHARS), dir: 'auto' });
+}

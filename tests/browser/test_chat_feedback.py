@@ -120,7 +120,7 @@ async def test_a_thumb_down_asks_what_was_wrong(browser: Browser, live_server: A
         vote = {"value": -1, "reason": "It was <b>rude</b>.", "better": "Good morning!\nHow can I help?"}
         assert [one for one in await stored(page) if one["counts"]] == [{**vote, "counts": True}]
         await page.reload()
-        await button(page, "Say what was wrong").click()
+        await button(page, "Change what you wrote").click()
         await expect(reason(page)).to_have_value("It was <b>rude</b>.")
 
 
@@ -267,7 +267,7 @@ async def test_axe_finds_nothing_serious(browser: Browser, live_server: Any, opt
         assert await serious_findings(page) == []
         await reason(page).fill("It was rude.")
         await button(page, "Send").click()
-        await expect(button(page, "Say what was wrong")).to_be_visible()
+        await expect(button(page, "Change what you wrote")).to_be_visible()
         await button(page, "Privacy").click()
         await expect(switch(page, "this chat")).to_be_enabled()
         assert await serious_findings(page) == []

@@ -26,9 +26,11 @@ from hypothesis import strategies as st
 
 from adapters.console import CHANNEL, PERSON, Console, printable
 from bot.app import Agent
+from bot.feedback import MOST_A_MINUTE
 from storage import conversations, inbox
 from storage.database import StorageUnavailable
 from storage.values import Incoming, Sender, text_part
+from storage.votes import Vote
 from tests.conftest import StartAgent
 from tests.fakes.generator import FakeGenerator
 
@@ -107,6 +109,64 @@ async def test_a_question_is_answered_piece_by_piece(here: Agent) -> None:
         hold.set()
         await terminal.shows("on its way.\n> ")
     assert model(here).prompts[0].messages[-1].content == "Where is my parcel?"
+
+
+async def votes_in(agent: Agent) -> list[Vote]:
+    """The votes that count on the last reply of the newest conversation."""
+    known = (await agent.conversations.list_of(agent.workspace_id, CHANNEL, PERSON))[0]
+    reply = await agent.feedback.last_reply(CHANNEL, known.id)
+    return await agent.feedback.votes_on(reply.id)
+
+
+async def test_the_last_reply_is_rated_and_corrected(here: Agent) -> None:
+    async with at_terminal(here) as terminal:
+        terminal.type("/good\n")
+        await terminal.shows("There is no reply yet.")
+        terminal.type("Hello\n")
+        await terminal.shows("Hello\n> ")
+        terminal.type("/good\n")
+        await terminal.shows("Thank you.")
+        assert await votes_in(here) == [Vote(1)]
+        terminal.type("/bad It was \x1b[31mrude.\n")
+        await terminal.shows("Thank you.")
+        terminal.type("/better\n")
+        await terminal.shows("Write the better answer behind it")
+        terminal.type("/better Good morning!\n")
+        await terminal.shows("Thank you.")
+        assert await votes_in(here) == [Vote(-1, "It was rude.", "Good morning!")]
+        terminal.type(f"/better {'x' * 3_001}\n")
+        await terminal.shows("at most 3,000 are kept. Nothing was stored.")
+        assert await votes_in(here) == [Vote(-1, "It was rude.", "Good morning!")]
+        terminal.type("/badly\n")
+        await terminal.shows("There is no command /badly.")
+
+
+async def test_votes_that_come_too_fast_are_refused_and_the_chat_goes_on(here: Agent) -> None:
+    async with at_terminal(here) as terminal:
+        terminal.type("Hello\n")
+        await terminal.shows("Hello\n> ")
+        for number in range(MOST_A_MINUTE):
+            terminal.type("/bad\n" if number % 2 else "/good\n")
+            await terminal.shows("Thank you.")
+        terminal.type("/good\n")
+        await terminal.shows("Wait a little")
+        terminal.type("And now?\n")
+        await terminal.shows("And now?\n> ")
+
+
+async def test_a_person_says_whether_myna_may_learn(here: Agent) -> None:
+    async with at_terminal(here) as terminal:
+        for line, shown in (
+            ("/privacy\n", "Myna may learn"),
+            ("/privacy off\n", "Myna may not learn"),
+            ("/privacy\n", "Myna may not learn"),
+            ("/privacy maybe\n", "Write /privacy on or /privacy off."),
+            ("/privacy on\n", "Myna may learn"),
+            ("/help\n", "/better TEXT"),
+        ):
+            terminal.type(line)
+            await terminal.shows(shown)
+    assert (await here.consent.choices(CHANNEL, PERSON)).person is True
 
 
 async def test_the_conversation_is_remembered_until_a_new_one_begins(here: Agent) -> None:

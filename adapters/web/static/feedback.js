@@ -33,7 +33,7 @@ export class ReplyFeedback {
     /** Below them. */
     this.place = h('div', { class: 'feedback' });
     this.place.hidden = true;
-    this.more = h('button', { type: 'button', class: 'link more', onclick: () => this.#openForm(true) }, t('sayMore'));
+    this.more = h('button', { type: 'button', class: 'link more', onclick: () => this.#openForm(true) });
     this.more.hidden = true;
   }
 
@@ -46,6 +46,8 @@ export class ReplyFeedback {
       button.hidden = !votable;
       button.setAttribute('aria-pressed', String(value === own));
     }
+    const { t } = this.#options;
+    this.more.textContent = t(message.vote?.reason || message.vote?.better ? 'changeWords' : 'sayMore');
     if (value !== -1) this.#close();
     this.more.hidden = !votable || value !== -1 || this.#open;
   }

@@ -74,11 +74,11 @@ button { font: inherit; color: inherit; }
 export const menu = `
 .privacy { flex: none; }
 .menu {
-  position: absolute; z-index: 2; inset: calc(100% - 2px) 8px auto auto; width: max-content; max-width: min(340px, calc(100% - 16px));
+  position: absolute; z-index: 2; inset: calc(100% - 2px) 8px auto auto; width: max-content; max-width: min(380px, calc(100% - 16px));
   padding: 8px 16px; border-radius: 16px; background: var(--myna-surface); color: var(--myna-ink); font-size: 15px; line-height: 1.4;
   box-shadow: var(--myna-shadow), inset 0 0 0 1px var(--myna-line);
 }
-.menu label { display: flex; align-items: center; justify-content: space-between; gap: 16px; min-height: 48px; cursor: pointer; }
+.menu label { display: flex; align-items: center; justify-content: space-between; gap: 16px; min-height: 48px; padding-block: 4px; cursor: pointer; }
 .menu label:has(:disabled) { color: var(--myna-muted); cursor: default; }
 .menu p { margin: 4px 0 6px; color: var(--myna-muted); font-size: 13px; }
 .menu .problem:empty { display: none; }

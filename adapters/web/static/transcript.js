@@ -164,7 +164,7 @@ class MessageView {
 
   #replyActions() {
     const { buttons, note, more } = this.feedback;
-    return [this.copy, ...buttons, this.retry, this.#time, note, more];
+    return [this.copy, ...buttons, this.retry, note, this.#time, more];
   }
 
   get plainText() {

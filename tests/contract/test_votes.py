@@ -1,0 +1,155 @@
+"""Votes and people's choices about learning, as storage keeps them, on both databases."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from bot.app import Agent
+from bot.errors import NotAllowed, NotFound, QuotaExceeded
+from bot.feedback import Feedback
+from bot.learning.consent import Consent
+from storage import consent, votes
+from storage.conversations import find_person
+from storage.database import Database
+from storage.values import Accepted, Conversation, Incoming, Sender, text_part
+from storage.votes import RatedReply, Vote
+
+ANA, BEN = "ana", "ben"
+
+
+async def talk(agent: Agent, person: str = ANA, key: str = "c", text: str = "Hello") -> tuple[Conversation, RatedReply]:
+    """Say something and wait for the reply."""
+    incoming = Incoming("web", key, Sender(person), f"{key}/{person}/{text}", (text_part(text),))
+    accepted: Accepted = await agent.conversations.accept(agent.workspace_id, incoming)
+    async for _ in agent.conversations.follow(agent.workspace_id, accepted):
+        pass
+    known = await agent.conversations.find(agent.workspace_id, "web", key)
+    return known, await agent.feedback.last_reply("web", known.id)
+
+
+async def history(agent: Agent, known: Conversation, person: str = ANA) -> list[tuple[int, str | None, bool]]:
+    found = await agent.feedback.votes_of("web", person, known.id)
+    return [(one.value, one.reason, one.replaced_at is None) for one in found]
+
+
+async def test_the_newest_vote_counts_and_the_others_are_kept(agent: Agent) -> None:
+    known, reply = await talk(agent)
+    await agent.feedback.vote(reply, "web", Sender(ANA), 1)
+    await agent.feedback.vote(reply, "web", Sender(ANA), -1, "rude")
+    await agent.feedback.vote(reply, "web", Sender(BEN), 1)
+    assert await history(agent, known) == [(1, None, False), (-1, "rude", True)]
+    assert await history(agent, known, BEN) == [(1, None, True)]
+    assert await agent.feedback.votes_on(reply.id) == [Vote(-1, "rude"), Vote(1)]
+
+
+async def test_a_vote_that_comes_again_is_counted_once(agent: Agent) -> None:
+    known, reply = await talk(agent)
+    for _ in range(3):
+        await agent.feedback.vote(reply, "web", Sender(ANA), -1, "rude", "Good morning!")
+    assert await history(agent, known) == [(-1, "rude", True)]
+
+
+async def test_the_same_vote_many_times_at_once_is_one(agent: Agent) -> None:
+    known, reply = await talk(agent)
+    url = agent.database.url.render_as_string(hide_password=False)
+    second = Database(url) if agent.database.many_processes else agent.database
+    both = [Feedback(one, agent.workspace_id) for one in (agent.database, second)] * 10
+    await asyncio.gather(*(one.vote(reply, "web", Sender(BEN), -1, "rude") for one in both))
+    if second is not agent.database:
+        await second.close()
+    assert await history(agent, known, BEN) == [(-1, "rude", True)]
+
+
+async def test_a_reason_and_a_better_answer_may_come_one_after_the_other(agent: Agent) -> None:
+    _, reply = await talk(agent)
+    await agent.feedback.vote(reply, "web", Sender(ANA), -1, "rude")
+    await agent.feedback.vote(reply, "web", Sender(ANA), -1, "", "Good morning!")
+    await agent.feedback.vote(reply, "web", Sender(ANA), -1)
+    assert await agent.feedback.votes_on(reply.id) == [Vote(-1, "rude", "Good morning!")]
+    await agent.feedback.vote(reply, "web", Sender(ANA), 1)
+    assert await agent.feedback.votes_on(reply.id) == [Vote(1)], "what was wrong is not what was good"
+
+
+async def test_a_withdrawn_vote_counts_no_longer(agent: Agent) -> None:
+    known, reply = await talk(agent)
+    for person in (ANA, BEN):
+        await agent.feedback.vote(reply, "web", Sender(person), -1, "rude")
+    for _ in range(2):
+        await agent.feedback.withdraw(reply, "web", ANA)
+    assert await agent.feedback.votes_on(reply.id) == [Vote(-1, "rude")]
+    assert await history(agent, known) == [(-1, "rude", False)]
+    assert await history(agent, known, BEN) == [(-1, "rude", True)]
+    await agent.feedback.vote(reply, "web", Sender(ANA), -1)
+    assert await agent.feedback.votes_on(reply.id) == [Vote(-1, "rude"), Vote(-1)], "withdrawn words do not come back"
+
+
+async def test_who_never_voted_withdraws_nothing_and_is_not_noted_down(agent: Agent) -> None:
+    _, reply = await talk(agent)
+    await agent.feedback.withdraw(reply, "web", "stranger")
+    assert await agent.database.read(find_person, agent.workspace_id, "web", "stranger") is None
+
+
+async def test_a_flood_is_refused_and_disturbs_nobody_else(agent: Agent) -> None:
+    known, reply = await talk(agent)
+
+    async def vote(person: str, value: votes.Value) -> None:
+        await agent.feedback.vote(reply, "web", Sender(person), value, most_a_minute=4)
+
+    for value in (1, -1, 1, -1):
+        await vote(ANA, value)  # type: ignore[arg-type]
+    with pytest.raises(QuotaExceeded, match="4 votes within a minute") as refused:
+        await vote(ANA, 1)
+    assert 0 < refused.value.retry_after <= 60
+    assert [value for value, _, counts in await history(agent, known) if counts] == [-1], "the last one still counts"
+    await vote(ANA, -1)  # a request that comes again is no flood
+    await agent.feedback.withdraw(reply, "web", ANA)
+    await vote(BEN, 1)
+    assert await agent.feedback.votes_on(reply.id) == [Vote(1)]
+
+
+# --- consent ---
+
+
+def with_policy(agent: Agent, policy: str) -> Consent:
+    return Consent(agent.database, agent.workspace_id, policy)  # type: ignore[arg-type]
+
+
+async def test_what_people_say_is_kept_apart_from_what_they_do_not_say(agent: Agent) -> None:
+    known, _ = await talk(agent)
+    assert await agent.consent.choices("web", ANA, known.id) == consent.Choices(None, None)
+    await agent.consent.set_person("web", Sender(ANA), True)
+    await agent.consent.set_conversation(known.id, "web", ANA, False)
+    assert await agent.consent.choices("web", ANA, known.id) == consent.Choices(True, False)
+    assert await agent.consent.choices("web", ANA) == consent.Choices(True, None)
+    assert await agent.consent.choices("web", BEN, known.id) == consent.Choices(None, False)
+    await agent.consent.set_person("web", Sender(ANA), None)
+    await agent.consent.set_conversation(known.id, "web", ANA, None)
+    assert await agent.consent.choices("web", ANA, known.id) == consent.Choices(None, None)
+
+
+async def test_who_has_said_nothing_yet_can_say_no_first(agent: Agent) -> None:
+    await agent.consent.set_person("web", Sender("new"), False)
+    await talk(agent, "new", "n")
+    assert await agent.consent.choices("web", "new") == consent.Choices(False, None)
+
+
+async def test_everybody_may_forbid_and_only_who_began_may_allow(agent: Agent) -> None:
+    known, _ = await talk(agent)
+    await talk(agent, BEN, "c", "Me, too")
+    await agent.consent.set_conversation(known.id, "web", BEN, False)
+    for choice in (True, None):
+        with pytest.raises(NotAllowed):
+            await agent.consent.set_conversation(known.id, "web", BEN, choice)
+    assert (await agent.consent.choices("web", BEN, known.id)).conversation is False
+    await agent.consent.set_conversation(known.id, "web", ANA, True)
+    assert (await agent.consent.choices("web", BEN, known.id)).conversation is True
+    with pytest.raises(NotFound):
+        await agent.consent.set_conversation("nowhere", "web", ANA, False)
+
+
+async def test_the_policy_decides_where_nothing_was_said(agent: Agent) -> None:
+    said = await agent.consent.choices("web", "nobody")
+    assert with_policy(agent, "opt-out").allows(said)
+    assert not with_policy(agent, "opt-in").allows(said)

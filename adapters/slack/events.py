@@ -14,6 +14,7 @@ from typing import Any
 from storage.values import Incoming, Part, Sender, storable, text_part
 
 CHANNEL = "slack"
+MAX_COMMAND_WORDS = 3  # "privacy here off"
 # Subtypes of what people say; all others tell what happened.
 _SPOKEN = {None, "file_share", "thread_broadcast", "me_message"}
 _LINK = re.compile(r"<((?:https?|mailto|tel):[^|>]*)(?:\|([^>]*))?>")
@@ -56,7 +57,7 @@ def dedupe_key(thread: Thread, ts: str) -> str:
 class Spoken:
     """A person's message, to the bot itself or to a thread in which the bot may take part.
 
-    `command` is the one word said to the bot by name, if it was one word: that may be meant for Myna.
+    `command` is what was said to the bot by name, if it was no more than a few words: that may be meant for Myna.
     """
 
     incoming: Incoming
@@ -148,7 +149,7 @@ def read_message(body: Event, bot_user_id: str) -> Spoken | None:
         external_id=ts,
         event_id=_id(body, "event_id") or None,
     )
-    command = said.lower() if is_named and len(said.split()) <= 2 else ""
+    command = said.lower() if is_named and len(said.split()) <= MAX_COMMAND_WORDS else ""
     return Spoken(incoming, thread, user, is_addressed, bool(inside), _file_names(event), command)
 
 

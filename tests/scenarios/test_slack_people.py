@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 from typing import Any
 
@@ -273,6 +274,63 @@ async def test_feedback_on_the_last_answer_by_command(slack_server: WebServer, s
     assert (await slack.submit(next(iter(slack.views.values())), written(better="Hi!"))).ok
     assert await votes_on(slack_server, message) == [Vote(-1, None, "Hi!")]
     assert "no conversation" in (await slack.slash("/myna", "feedback", user="U0BEN")).body["text"]
+
+
+async def test_votes_that_come_too_fast_are_told_to_wait(
+    slack_server: WebServer, slack: FakeSlack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vote = slack_server.agent.feedback.vote
+    monkeypatch.setattr(slack_server.agent.feedback, "vote", functools.partial(vote, most_a_minute=2))
+    _, message = await answered(slack)
+    for verdict in ("positive", "negative", "positive"):
+        await press(slack, message, verdict)
+    await until(lambda: slack.ephemerals and slack.views)
+    assert "many votes at once" in slack.ephemerals[0].text
+    refused = await slack.submit(next(iter(slack.views.values())), written(reason="It was rude."))
+    assert "many votes at once" in refused.body["errors"]["reason"]
+    assert await votes_on(slack_server, message) == [Vote(-1)]
+
+
+# --- privacy ---
+
+
+async def test_a_person_says_whether_myna_may_learn_from_them(slack_server: WebServer, slack: FakeSlack) -> None:
+    async def told(text: str, user: str = "U0ANA") -> str:
+        return str((await slack.slash("/myna", text, user=user)).body["text"])
+
+    assert (await told("privacy")).startswith("Myna may learn")
+    assert (await told("privacy off")).startswith("Myna does not learn")
+    assert (await told("privacy")).startswith("Myna does not learn")
+    assert (await told("privacy", "U0BEN")).startswith("Myna may learn"), "Ana speaks for herself"
+    assert (await told("隐私 关", "U0LIN")).startswith("Myna 不会")
+    assert (await told("privacy on")).startswith("Myna may learn")
+    assert "no conversation" in await told("privacy here off")
+    assert "I don't know" in await told("privacy perhaps")
+
+
+async def test_whoever_takes_part_may_forbid_and_who_began_may_allow(slack_server: WebServer, slack: FakeSlack) -> None:
+    consent = slack_server.agent.consent
+    ts, message = await answered(slack, "my name is Ana")
+    reply = await slack_server.agent.feedback.reply("slack", reply_id_of(message))
+
+    async def say(text: str, user: str, count: int) -> str:
+        await slack.say(f"<@{BOT}> {text}", thread_ts=ts, user=user)
+        await until(lambda: len(slack.ephemerals) == count)
+        return slack.ephemerals[-1].text
+
+    async def here() -> bool | None:
+        return (await consent.choices("slack", "nobody", reply.conversation_id)).conversation
+
+    assert "does not learn from the conversation" in await say("privacy here off", "U0BEN", 1)
+    assert await here() is False
+    assert "Only who began" in await say("privacy here on", "U0BEN", 2)
+    assert await here() is False
+    assert "does not learn from the conversation" in await say("privacy", "U0BEN", 3)
+    assert "may learn from the conversation" in await say("privacy here on", "U0ANA", 4)
+    assert await here() is True
+    await say("privacy off", "U0ANA", 5)
+    assert "Your own words stay out" in await say("privacy here on", "U0ANA", 6)
+    assert len(slack_server.generator.prompts) == 1, "the model was not asked"
 
 
 # --- the agent view ---

@@ -37,6 +37,7 @@ from bot.errors import AlreadyRunning, MynaError, Unavailable, VersionError
 from bot.feedback import Feedback
 from bot.generator import Generator, Sampling
 from bot.learning.consent import Consent
+from bot.learning.worker_process import WorkerProcess
 from bot.metrics import Metrics
 from bot.settings import Settings
 from bot.vault import Vault, stored_keys
@@ -333,21 +334,27 @@ async def serve(settings: Settings, generator: Generator, say: Say) -> None:
         )
     stopping = _stop_on_signals()
     async with running_agent(settings, generator) as agent:
+        worker = WorkerProcess(agent.database)
         runner = web.AppRunner(make_web_app(agent), access_log=None, shutdown_timeout=2.0)
         await runner.setup()
         try:
             say(f"Myna listens on {await _listen(runner, settings)} - loading the model {generator.model} ...")
             async with asyncio.TaskGroup() as group:
                 loading = group.create_task(_load(generator, settings.data / "versions", say), name="load-model")
-                greeting = group.create_task(agent.slack.greet(say), name="greet-slack") if agent.slack else None
+                started = [loading]
+                if agent.slack:
+                    started.append(group.create_task(agent.slack.greet(say), name="greet-slack"))
+                if settings.training == "on":
+                    started.append(group.create_task(worker.keep(), name="keep-worker"))
                 await stopping.wait()
-                loading.cancel()
-                if greeting is not None:
-                    greeting.cancel()
+                worker.terminate()
+                for task in started:
+                    task.cancel()
             say("Stopping: running replies may finish.")
             await _drain_until_second_signal(agent, settings.grace_seconds, stopping)
         finally:
             await runner.cleanup()
+            await worker.close(settings.grace_seconds)
 
 
 def _is_loopback(host: str) -> bool:

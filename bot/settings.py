@@ -110,6 +110,15 @@ class Settings:
     compile: Literal["on", "off"] = _setting(
         "off", "Compile the model's small operations when it is loaded: fewer kernels on a GPU, slower on a CPU"
     )
+    training: Literal["on", "off"] = _setting(
+        "on", "Whether `myna serve` starts a worker when a job waits; off where `myna worker` runs for itself"
+    )
+    training_threads: int = _setting(
+        0, "CPU threads of training; 0 takes one for each core that MYNA_THREADS leaves", check=_between(0, 1024)
+    )
+    training_priority: Literal["idle", "normal"] = _setting(
+        "idle", "idle: training gets what all other programs of the machine leave; normal: its share, beside the chat's"
+    )
     slack_bot_token: str = _setting("", "Token of a Slack app, xoxb-...; with it Myna answers in Slack", secret=True)
     slack_signing_secret: str = _setting("", "What that app's requests are signed with", secret=True)
     slack_app_token: str = _setting(

@@ -174,6 +174,14 @@ job = sa.Table(
         sqlite_where=sa.text("state IN ('queued', 'running')"),
         postgresql_where=sa.text("state IN ('queued', 'running')"),
     ),
+    # Two workers that claim at the same moment don't see each other; the database does.
+    sa.Index(
+        "ix_job_running",
+        "device",
+        unique=True,
+        sqlite_where=sa.text("state = 'running'"),
+        postgresql_where=sa.text("state = 'running'"),
+    ),
 )
 
 # The curves of a job: loss on training rows and on held-out ones, tokens a second.

@@ -234,6 +234,14 @@ def _create_jobs() -> None:
         sqlite_where=sa.text("state IN ('queued', 'running')"),
         postgresql_where=sa.text("state IN ('queued', 'running')"),
     )
+    op.create_index(
+        "ix_job_running",
+        "job",
+        ["device"],
+        unique=True,
+        sqlite_where=sa.text("state = 'running'"),
+        postgresql_where=sa.text("state = 'running'"),
+    )
     op.create_table(
         "job_point",
         _text("job_id"),

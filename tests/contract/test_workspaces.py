@@ -56,8 +56,6 @@ NOT_FILLED = {
     "review",
     "dataset",
     "dataset_example",
-    "job",
-    "job_point",
     "model_version",
     "evaluation",
     "judgement",
@@ -295,7 +293,7 @@ CASES |= {
 # These serve the installation: a worker claims and keeps work of all workspaces, and each piece of it names its own.
 ACROSS = {
     "inbox.claim", "inbox.heartbeat", "inbox.free_all_leases",
-    "outbox.claim", "outbox.free_all_leases", "migrate.revisions",
+    "outbox.claim", "outbox.free_all_leases", "migrate.revisions", "jobs.claim", "jobs.is_waiting",
 }  # fmt: skip
 
 

@@ -90,6 +90,9 @@ CROSSES_WORKSPACES = {
     ("storage/inbox.py", "_CLAIM"),
     ("storage/inbox.py", "_HEARTBEAT"),
     ("storage/inbox.py", "_FREE_ALL"),
+    ("storage/jobs.py", "_CLAIM"),
+    ("storage/jobs.py", "_GIVE_UP_ABANDONED"),
+    ("storage/jobs.py", "_IS_WAITING"),
     ("storage/outbox.py", "_CLAIM"),
     ("storage/outbox.py", "_FREE_ALL"),
 }

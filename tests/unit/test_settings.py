@@ -200,8 +200,8 @@ def test_every_setting_is_described() -> None:
         "MYNA_ENCRYPTION_KEYS",
     }
     assert {row.type for row in rows} <= {"text", "number", "folder", "list"} | {
-        "local / remote", "auto / cpu / cuda", "on / off", "debug / info / warning / error",
-            "opt-out / opt-in",
+        "local / remote", "auto / cpu / cuda", "on / off", "debug / info / warning / error", "opt-out / opt-in",
+        "idle / normal",
     }  # fmt: skip
 
 

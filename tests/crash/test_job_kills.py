@@ -1,0 +1,192 @@
+"""Workers that die, are told to end, or meet: a job goes on from its checkpoint, ends once, and never runs twice.
+
+Knows: worker processes with small real tasks, their journals. Does not know: how a worker keeps its lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bot.learning.jobs import Jobs
+from bot.learning.roles import Actor
+from storage import audit
+from storage.database import Database
+from storage.jobs import GAVE_UP
+from storage.learning_values import Job
+from storage.schema import DEFAULT_WORKSPACE
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.slow
+
+ME = Actor("shell:root", "admin")
+
+
+@dataclass
+class Yard:
+    """A database, a data folder and worker processes."""
+
+    url: str
+    data: Path
+    database: Database
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def jobs(self) -> Jobs:
+        return Jobs(self.database, DEFAULT_WORKSPACE)
+
+    def start(
+        self, *options: str, stdin: Any = subprocess.DEVNULL, priority: str = "normal"
+    ) -> subprocess.Popen[bytes]:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("MYNA_")}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.tools.small_jobs", "worker", *options], cwd=ROOT, stdin=stdin,
+            env=inherited | {"MYNA_DATA": str(self.data), "MYNA_DATABASE_URL": self.url,
+                             "MYNA_TRAINING_PRIORITY": priority},
+            stderr=(self.data / "log").open("ab"),
+        )  # fmt: skip
+        self.processes.append(process)
+        return process
+
+    async def create(self, kind: str = "count", **settings: Any) -> Job:
+        return await self.jobs.create(ME, kind, settings)
+
+    async def until(self, condition: Callable[[], Awaitable[Any]], seconds: float = 90) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                while not await condition():
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            pytest.fail(f"{[await self.jobs.list(ME)]} {(self.data / 'log').read_text()}")
+
+    async def until_step(self, job: Job, step: int) -> None:
+        await self.until(lambda: self.reached(job, step))
+
+    async def reached(self, job: Job, step: int) -> bool:
+        return len(await asyncio.to_thread(self.journal, job)) >= step
+
+    async def until_state(self, job: Job, *states: str) -> Job:
+        async def is_there() -> bool:
+            return (await self.jobs.find(ME, job.id)).state in states
+
+        await self.until(is_there)
+        return await self.jobs.find(ME, job.id)
+
+    async def ended(self, process: subprocess.Popen[bytes]) -> int:
+        return await asyncio.to_thread(process.wait, 60)
+
+    def journal(self, job: Job) -> list[tuple[int, int, float]]:
+        """`(process, step, time)` of every step that was done for a job."""
+        file = self.data / f"journal-{job.id}"
+        if not file.exists():
+            return []
+        rows = [line.split() for line in file.read_text().splitlines()]
+        return [(int(process), int(step), float(at)) for process, step, at in rows]
+
+
+@pytest.fixture
+async def yard(database_url: str, tmp_path: Path) -> AsyncIterator[Yard]:
+    database = Database(database_url)
+    made = Yard(database_url, tmp_path, database)
+    yield made
+    for process in made.processes:
+        process.kill()
+        await asyncio.to_thread(process.wait)
+    await database.close()
+
+
+async def test_a_killed_job_goes_on_from_its_checkpoint_and_ends_once(yard: Yard) -> None:
+    job = await yard.create(rows=30, step_seconds=0.02, die_before=13)
+    assert await yard.ended(yard.start()) == -signal.SIGKILL
+    assert (await yard.jobs.find(ME, job.id)).state == "running", "nobody could say anything"
+    assert await yard.ended(yard.start("--once")) == 0, "once the lease has run out, or there is nothing to do"
+    if (await yard.jobs.find(ME, job.id)).state == "running":  # the second worker came before that
+        yard.start()
+    done = await yard.until_state(job, "done", "failed")
+    assert (done.state, done.attempts, done.result) == ("done", 2, {"steps": 30, "begun_at": 10})
+    steps = [step for _, step, _ in yard.journal(job)]
+    assert steps == [*range(1, 14), *range(11, 31)]
+    points = await yard.jobs.points(ME, job.id)
+    assert [point.step for point in points] == list(range(1, 31)), "steps that were done twice stand there once"
+    actions = [row.action for row in await yard.database.read(audit.page, DEFAULT_WORKSPACE)]
+    assert actions.count("job.done") == 1
+
+
+async def test_a_job_that_kills_its_worker_each_time_has_failed_in_the_end(yard: Yard) -> None:
+    job = await yard.create("die")
+
+    async def another_worker_fails_it() -> bool:
+        await yard.ended(yard.start("--once"))
+        return (await yard.jobs.find(ME, job.id)).state == "failed"
+
+    await yard.until(another_worker_fails_it)
+    failed = await yard.jobs.find(ME, job.id)
+    assert (failed.attempts, failed.error) == (3, GAVE_UP)
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "input ends"])
+async def test_a_worker_that_is_ended_saves_and_hands_back(yard: Yard, how: str) -> None:
+    job = await yard.create(rows=60, step_seconds=0.05)
+    process = yard.start("--child", stdin=subprocess.PIPE)
+    await yard.until_step(job, 7)
+    if how == "input ends":
+        assert process.stdin is not None
+        process.stdin.close()
+    else:
+        process.send_signal(getattr(signal, how))
+    assert await yard.ended(process) == 0
+    handed_back = await yard.jobs.find(ME, job.id)
+    assert (handed_back.state, handed_back.attempts) == ("queued", 0)
+    reached = len(yard.journal(job))
+    assert 7 <= reached < 60
+    assert await yard.ended(yard.start("--once")) == 0
+    done = await yard.jobs.find(ME, job.id)
+    assert (done.state, done.result) == ("done", {"steps": 60, "begun_at": reached})
+    assert [step for _, step, _ in yard.journal(job)] == list(range(1, 61)), "no step is lost or done twice"
+
+
+async def test_two_workers_never_run_two_jobs_of_one_device(yard: Yard) -> None:
+    waiting = [await yard.create(rows=6, step_seconds=0.02, number=number) for number in range(8)]
+    workers = [yard.start("--once"), yard.start("--once")]
+    await asyncio.gather(*[yard.ended(worker) for worker in workers])
+    yard.start()  # one may find the other busy, and end
+    for job in waiting:
+        assert (await yard.until_state(job, "done", "failed")).result == {"steps": 6, "begun_at": 0}
+    times = sorted((at, job.id) for job in waiting for _, _, at in yard.journal(job))
+    changes = sum(one[1] != another[1] for one, another in itertools.pairwise(times))
+    assert changes == len(waiting) - 1, "each job's steps stand together, with no other's between them"
+
+
+async def test_pause_and_resume_reach_a_worker_in_another_process(yard: Yard) -> None:
+    job = await yard.create(rows=80, step_seconds=0.05)
+    yard.start()
+    await yard.until_step(job, 3)
+    await yard.jobs.pause(ME, job.id)
+    await yard.until_state(job, "paused")
+    reached = len(yard.journal(job))
+    assert reached < 80
+    await yard.jobs.resume(ME, job.id)
+    done = await yard.until_state(job, "done", "failed")
+    assert done.result == {"steps": 80, "begun_at": reached}
+
+
+async def test_training_goes_after_everything_else_on_the_machine(yard: Yard) -> None:
+    job = await yard.create(rows=200, step_seconds=0.05)
+    process = yard.start(priority="idle")
+    await yard.until_step(job, 2)
+    policies = {
+        int(thread.name): (os.sched_getscheduler(int(thread.name)), os.getpriority(os.PRIO_PROCESS, int(thread.name)))
+        for thread in Path(f"/proc/{process.pid}/task").iterdir()
+    }
+    assert policies[process.pid][1] == 19
+    assert [policy for policy, _ in policies.values()].count(os.SCHED_IDLE) == 1, "the thread of the task"

@@ -1,0 +1,181 @@
+"""`myna train`, `myna jobs` and `myna worker` as processes, with small jobs in the place of training.
+
+Knows: what is printed, exit codes, Ctrl-C, a server beside. Does not know: how a job is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT, serve_process
+from tests.fakes.openai_server import OpenAIServer
+from tests.scenarios.test_cli import Done, remote
+
+pytestmark = pytest.mark.slow
+
+MYNA = [sys.executable, "-m", "tests.tools.small_jobs"]
+
+
+class Cli:
+    """Runs `myna` with small jobs on a data folder of the test."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("MYNA_")} | {
+            "MYNA_DATA": str(data),
+            "MYNA_TRAINING_PRIORITY": "normal",
+        }
+
+    def __call__(self, *arguments: str) -> Done:
+        done = subprocess.run(
+            [*MYNA, *arguments], env=self.environment, cwd=ROOT, capture_output=True, text=True, timeout=120
+        )
+        assert "Traceback" not in done.stdout, done.stdout
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*MYNA, *arguments], env=self.environment, cwd=ROOT, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0,
+        )  # fmt: skip
+
+    def until(self, job_id: str, **wanted: Any) -> dict[str, Any]:
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            job: dict[str, Any] = self("jobs", "show", job_id, "--json").json
+            if all(job[name] == value for name, value in wanted.items()):
+                return job
+        pytest.fail(f"{job} never was {wanted}")
+
+
+@pytest.fixture
+def myna(tmp_path: Path) -> Cli:
+    return Cli(tmp_path / "data")
+
+
+def test_a_job_is_begun_listed_steered_and_shown_without_any_server(myna: Cli) -> None:
+    assert myna("jobs").out == "No job yet. `myna train` begins one.\n"
+    begun = myna("train", "--rows", "12", "--name", "first", "--priority", "3")
+    assert begun.code == 0
+    assert "`myna serve`" in begun.err
+    job_id = begun.out.strip()
+    again = myna("train", "--rows", "12", "--name", "first")
+    assert (again.code, again.out) == (1, "")
+    assert "is the same, and it is queued" in again.err
+    (row,) = myna("jobs", "--json").json
+    assert (row["id"], row["state"], row["priority"]) == (job_id, "queued", 3)
+    assert row["settings"] == {"rows": 12, "name": "first"}
+    assert row["created_by"].startswith("shell:")
+    assert myna("jobs", "pause", job_id[:14]).out.split()[2] == "paused"
+    assert myna("jobs", "pause", job_id).code == 1
+    assert myna("jobs", "priority", job_id, "-2", "--json").json["priority"] == -2
+    assert myna("jobs", "resume", job_id, "--json").json["state"] == "queued"
+    assert myna("worker", "--once").code == 0
+    shown = myna("jobs", "show", job_id).out
+    assert f"job {job_id}: train, done" in shown
+    assert "loss: 0.08333 at step 12" in shown
+    assert "steps: 12" in shown
+    assert myna("jobs", "show", job_id, "--json").json["points"]["loss"][-1] == [12, 1 / 12]
+    late = myna("jobs", "cancel", job_id)
+    assert late.code == 1
+    assert "is done, and can't be cancelled" in late.err
+    assert "no job ffffff" in myna("jobs", "show", "ffffff").err
+
+
+def test_waiting_without_a_server_has_the_job_done(myna: Cli) -> None:
+    done = myna("train", "--rows", "8", "--wait")
+    assert done.code == 0, done.err
+    assert done.out == "steps: 8\nbegun_at: 0\n"
+    assert "The job is done." in done.err
+    lines = myna("train", "--rows", "9", "--wait", "--json")
+    assert lines.code == 0
+    assert [row["state"] for row in lines.rows][-1] == "done"
+    assert lines.rows[-1]["result"] == {"steps": 9, "begun_at": 0}
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [("refuse", 3, "There are 3 examples, and 20 are needed."), ("full", 1, "The disk is full")],
+)
+def test_how_a_job_ended_is_the_exit_code(myna: Cli, name: str, code: int, words: str) -> None:
+    done = myna("train", "--name", name, "--wait")
+    assert (done.code, done.out) == (code, "")
+    assert words in done.err
+
+
+def test_wrong_options_begin_nothing(myna: Cli) -> None:
+    done = myna("train", "--rows", "0")
+    assert done.code == 1
+    assert "rows must be a whole number between 1 and" in done.err
+    assert myna("jobs", "--json").json == []
+
+
+def test_ctrl_c_pauses_a_job_that_nobody_else_does_and_watch_goes_on_with_it(myna: Cli) -> None:
+    job_id = myna("train", "--rows", "200").out.strip()
+    watching = myna.start("jobs", "watch", job_id)
+    while not (myna.data / f"journal-{job_id}").exists():
+        assert watching.poll() is None
+        time.sleep(0.05)
+    os.killpg(watching.pid, signal.SIGINT)
+    out, err = watching.communicate(timeout=60)
+    assert watching.returncode == 130, err
+    assert f"`myna jobs resume {job_id}`" in err
+    assert "Traceback" not in out + err
+    paused = myna("jobs", "show", job_id, "--json").json
+    assert paused["state"] == "paused"
+    assert myna("jobs", "resume", job_id).code == 0
+    done = myna("jobs", "watch", job_id)
+    assert done.code == 0, done.err
+    steps = [int(line.split()[1]) for line in (myna.data / f"journal-{job_id}").read_text().splitlines()]
+    assert steps == list(range(1, 201))
+
+
+async def test_a_server_has_waiting_jobs_done_and_ends_its_worker(myna: Cli) -> None:
+    model_server = OpenAIServer()
+    await model_server.start()
+    server = serve_process(myna.data, **remote(model_server), MYNA_TRAINING_PRIORITY="normal")
+    server.command[2] = MYNA[2]
+    await server.start()
+    try:
+        first = await asyncio.to_thread(myna, "train", "--rows", "5", "--wait")
+        assert first.code == 0, first.err
+        killer = (await asyncio.to_thread(myna, "train", "--name", "die")).out.strip()
+        long = (await asyncio.to_thread(myna, "train", "--rows", "100000")).out.strip()
+        failed = await asyncio.to_thread(myna.until, killer, state="failed")
+        assert failed["attempts"] == 3, "the worker was started again each time"
+        await asyncio.to_thread(myna.until, long, state="running")
+        assert await server.stop() == 0
+        log = await asyncio.to_thread(server.log.read_text)
+        assert "Traceback" not in log
+        assert "ended with -9; the next one starts" in log
+        left = await asyncio.to_thread(myna.until, long, state="queued")
+        assert left["attempts"] == 0
+    finally:
+        await server.stop(signal.SIGKILL)
+        await model_server.close()
+
+
+async def test_a_server_that_is_not_to_train_leaves_jobs_alone(myna: Cli) -> None:
+    model_server = OpenAIServer()
+    await model_server.start()
+    server = serve_process(myna.data, **remote(model_server), MYNA_TRAINING="off")
+    server.command[2] = MYNA[2]
+    await server.start()
+    try:
+        job_id = (await asyncio.to_thread(myna, "train", "--rows", "5")).out.strip()
+        await asyncio.sleep(3)
+        assert (await asyncio.to_thread(myna, "jobs", "show", job_id, "--json")).json["state"] == "queued"
+        assert (await asyncio.to_thread(myna, "worker", "--once")).code == 0
+        assert (await asyncio.to_thread(myna, "jobs", "show", job_id, "--json")).json["state"] == "done"
+    finally:
+        await server.stop(signal.SIGKILL)
+        await model_server.close()

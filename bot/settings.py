@@ -58,6 +58,11 @@ def _origins(value: tuple[str, ...]) -> str | None:
     return f"{', '.join(bad)}: an origin is scheme, host and port, like https://shop.example" if bad else None
 
 
+def _countries(value: tuple[str, ...]) -> str | None:
+    bad = [one for one in value if not (len(one) == 2 and one.isascii() and one.isupper())]
+    return f"{', '.join(bad)}: a country is two capital letters, like DE" if bad else None
+
+
 def default_data_dir(environ: Mapping[str, str]) -> Path:
     """`$XDG_DATA_HOME/myna`, or `~/.local/share/myna`."""
     return Path(environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "myna"
@@ -165,6 +170,13 @@ class Settings:
     )
     learning_consent: Literal["opt-out", "opt-in"] = _setting(
         "opt-out", "Whose words may be learnt from: opt-out, of all who did not say no; opt-in, of those who said yes"
+    )
+    regions: tuple[str, ...] = _setting(
+        ("US", "GB", "DE", "CN"), "Countries whose phone numbers are written without a country code, as US,GB,DE,CN",
+        check=_countries,
+    )  # fmt: skip
+    trusted_channels: tuple[str, ...] = _setting(
+        ("console", "slack", "api"), "Channels on which a better answer is learnt without a review, with commas"
     )
     log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "How much is logged")
 
@@ -283,6 +295,8 @@ def describe_settings() -> list[SettingRow]:
     rows = []
     for one in dataclasses.fields(Settings):
         default = "" if one.default in (None, "", ()) else str(one.default)
+        if isinstance(one.default, tuple):
+            default = ",".join(one.default)
         about = one.metadata
         kind = _type_name(hints[one.name])
         rows.append(SettingRow(one.name, PREFIX + one.name.upper(), kind, default, about["help"], about["secret"]))

@@ -16,11 +16,11 @@ _STREETS = (
 )
 _UNIT = r"(?:Apt|Apartment|Unit|Flat|Suite|Ste|Floor|Room)\.? ?#?[A-Za-z0-9]{1,5}"
 _UK_CODE = r"[A-Z]{1,2}\d[A-Z0-9]? ?\d[A-Z]{2}"
-_TOWN = rf"(?:,? (?!(?:{_STREETS})\b)[A-Z][A-Za-z.'-]+(?: [A-Z][a-z.'-]+){{0,2}})"
+_TOWN = rf"(?:, (?!(?:{_STREETS})\b)[A-Z][A-Za-z.'-]+(?: [A-Z][a-z.'-]+){{0,2}})"
 _ADDRESS = re.compile(
     rf"{_START}(?:{_UNIT},? )?(?:\d{{1,5}}-)?\d{{1,5}}[A-Za-z]?,? (?:[NSEW]\.? )?"
-    rf"(?:[A-Z0-9][A-Za-z0-9.'-]* ){{1,4}}(?:{_STREETS})\b\.?"
-    rf"(?:,? (?:{_UNIT}|#\d{{1,5}}))?(?:,{_TOWN})?{_TOWN}?(?:,? [A-Z]{{2}})?"
+    rf"(?:[A-Z0-9][A-Za-z0-9.'-]* ){{1,4}}(?:{_STREETS})\b\.?(?: [NSEW]{{1,2}}\b)?"
+    rf"(?:,? (?:{_UNIT}|#\d{{1,5}}))?{_TOWN}{{0,2}}(?:,? [A-Z]{{2}})?"
     rf"(?:,? (?:\d{{5}}(?:-\d{{4}})?|{_UK_CODE}))?{_END}"
     r"|(?<![A-Za-zÄÖÜäöüß])(?:[A-ZÄÖÜ][a-zäöüß]+[- ])?"
     r"(?:[A-ZÄÖÜ][a-zäöüß]*(?:straße|strasse|str\.|weg|platz|allee|gasse|damm|ufer)"

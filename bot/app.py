@@ -13,7 +13,7 @@ import logging
 import os
 import secrets
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,11 @@ from bot.delivery import Delivery, Poster
 from bot.errors import AlreadyRunning, MynaError, Unavailable, VersionError
 from bot.feedback import Feedback
 from bot.generator import Generator, Sampling
+from bot.learning import canary_watch
 from bot.learning.consent import Consent
+from bot.learning.loaded_versions import ReleasedVersions
+from bot.learning.releases import Releases
+from bot.learning.versions import Versions
 from bot.learning.worker_process import WorkerProcess
 from bot.metrics import Metrics
 from bot.settings import Settings
@@ -67,6 +71,8 @@ class Agent:
     workspace_id: str
     feedback: Feedback
     consent: Consent
+    released: ReleasedVersions
+    releases: Releases
     slack: SlackChannel | None = None
 
     async def drain(self, grace_seconds: float) -> None:
@@ -100,6 +106,11 @@ def make_vault(settings: Settings) -> Vault:
     if settings.encryption_keys:
         return Vault(settings.encryption_keys)
     return Vault(stored_keys(settings.data), lambda: stored_keys(settings.data))
+
+
+def secret_keys(settings: Settings) -> Sequence[str]:
+    """The keys of this installation, the newest first; made and kept in MYNA_DATA where no setting has them."""
+    return settings.encryption_keys or stored_keys(settings.data)
 
 
 def make_installations(settings: Settings, database: Database) -> StoredInstallations:
@@ -242,16 +253,21 @@ async def running_agent(
         posters[slack.replies.channel] = slack.replies
     delivery = Delivery(database, posters, lease_seconds=settings.lease_seconds)
     policy = reply_policy(settings, frozenset(posters), delivery.look_for_work)
-    conversations = Conversations(database, generator, policy, metrics)
+    released = ReleasedVersions(database, generator, settings.data, DEFAULT_WORKSPACE)
+    releases = Releases(database, DEFAULT_WORKSPACE, released.note_change)
+    conversations = Conversations(database, generator, released, policy, metrics)
     access = ApiAccess(database, DEFAULT_WORKSPACE, needs_key=settings.api_keys == "on")
-    completions = Completions(generator, access, metrics)
+    completions = Completions(generator, released, access, metrics)
     feedback = Feedback(database, DEFAULT_WORKSPACE)
     consent = Consent(database, DEFAULT_WORKSPACE, settings.learning_consent)
     agent = Agent(
         settings, database, generator, conversations, access, completions, delivery, metrics, DEFAULT_WORKSPACE,
-        feedback, consent, slack,
+        feedback, consent, released, releases, slack,
     )  # fmt: skip
-    tasks: list[Coroutine[Any, Any, None]] = [conversations.work(), conversations.keep_leases()]
+    tasks: list[Coroutine[Any, Any, None]] = [
+        conversations.work(), conversations.keep_leases(), released.watch(),
+        canary_watch.watch(database, DEFAULT_WORKSPACE, releases),
+    ]  # fmt: skip
     if slack is not None:
         slack.serve(conversations, feedback, consent)
         tasks.append(slack.work())
@@ -340,7 +356,7 @@ async def serve(settings: Settings, generator: Generator, say: Say) -> None:
         try:
             say(f"Myna listens on {await _listen(runner, settings)} - loading the model {generator.model} ...")
             async with asyncio.TaskGroup() as group:
-                loading = group.create_task(_load(generator, settings.data / "versions", say), name="load-model")
+                loading = group.create_task(_load(agent, say), name="load-model")
                 started = [loading]
                 if agent.slack:
                     started.append(group.create_task(agent.slack.greet(say), name="greet-slack"))
@@ -364,9 +380,14 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-async def _load(generator: Generator, versions: Path, say: Say) -> None:
+async def _load(agent: Agent, say: Say) -> None:
+    """Load the model, and beside it the folders that somebody put there by hand; `agent.released` loads the others."""
+    generator = agent.generator
     await generator.start()
-    for folder in await asyncio.to_thread(_version_folders, versions):
+    trained = {one.name for one in await Versions(agent.database, agent.workspace_id).list_all()}
+    for folder in await asyncio.to_thread(_version_folders, agent.settings.data / "versions"):
+        if folder.name in trained:
+            continue
         try:
             await generator.load_version(folder.name, folder)
         except VersionError as error:

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from bot.commands import datasets, jobs, keys, models, records, serving, slack
+from bot.commands import datasets, jobs, keys, models, records, releases, serving, slack
 from bot.commands.terminal import Command, say
 from bot.errors import MynaError, RefusedByGate, SettingsError
 from bot.settings import load_settings
@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_to(commands)
     models.add_to(commands)
     records.add_to(commands)
+    releases.add_to(commands)
     keys.add_to(commands)
     records.add_usage_to(commands)
     datasets.add_to(commands)

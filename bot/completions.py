@@ -18,6 +18,7 @@ from bot.api_access import ApiAccess, Caller
 from bot.errors import GeneratorUnavailable, InvalidInput, MynaError, ShuttingDown, UnknownModel
 from bot.forced_calls import as_tool_call, schema_of_call, with_calls_as_text, with_tools_described
 from bot.generator import ChatMessage, Event, Finish, Generator, Prompt, Sampling
+from bot.learning.loaded_versions import ReleasedVersions
 from bot.live import Batch, Ended
 from bot.metrics import Metrics
 from storage.api_keys import Usage
@@ -64,8 +65,9 @@ class Run:
 class Completions:
     """Answers requests and keeps count of them."""
 
-    def __init__(self, generator: Generator, access: ApiAccess, metrics: Metrics) -> None:
+    def __init__(self, generator: Generator, released: ReleasedVersions, access: ApiAccess, metrics: Metrics) -> None:
         self._generator = generator
+        self._released = released
         self._access = access
         self._metrics = metrics
         self._recording: set[asyncio.Task[None]] = set()
@@ -93,6 +95,7 @@ class Completions:
             raise ShuttingDown
         if not self._generator.ready:
             raise GeneratorUnavailable
+        await self._released.load_asked(request.model)
         version = self.version_of(request.model)
         prompt, sampling = await self._prepare(request)
         run = Run(prompt, self._generator.model, version)

@@ -11,14 +11,15 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 
 from bot import notices
-from bot.errors import Conflict, ShuttingDown, TooLarge, Unavailable
+from bot.errors import Conflict, ShuttingDown, TooLarge, Unavailable, VersionError
+from bot.following import Following
 from bot.generator import Finish, Generator, Piece, Prompt, Sampling
-from bot.live import Batch, Ended, Live, LiveTurn, Started, Text, Waiting, wait_for
-from bot.memory import Memory
+from bot.learning.loaded_versions import ReleasedVersions
+from bot.live import Ended, LiveTurn, wait_for
 from bot.metrics import Metrics
 from bot.prompt import PromptBudget, build_prompt, split_at_last_reply
 from storage import conversations, inbox
@@ -32,8 +33,6 @@ HEAD_ONLY_AFTER_ATTEMPTS = 2
 MAX_ATTEMPTS = 5
 FIRST_RETRY_SECONDS = 0.1
 POLL_SECONDS = 0.5
-MAX_POLL_SECONDS = 4.0
-SIGN_OF_LIFE_SECONDS = 15.0
 SHOW_GRACE_SECONDS = 3.0
 MAX_EPOCH_DIGITS = 18  # what the database's integers hold
 
@@ -54,13 +53,14 @@ class ReplyPolicy:
 Show = Callable[[Lease, LiveTurn], Coroutine[None, None, None]]
 
 
-class Conversations(Memory):
+class Conversations(Following):
     """Accepts messages and answers them, any number of conversations at once, one reply at a time in each."""
 
     def __init__(
         self,
         database: Database,
         generator: Generator,
+        released: ReleasedVersions,
         policy: ReplyPolicy,
         metrics: Metrics,
         *,
@@ -68,17 +68,16 @@ class Conversations(Memory):
     ) -> None:
         super().__init__(database)
         self._generator = generator
+        self._released = released
         self._policy = policy
         self._metrics = metrics
         self._worker = worker or new_id()
-        self._live = Live()
         self._turns: dict[str, asyncio.Task[None]] = {}
         self._orphans_seen: set[str] = set()
         self._shows: dict[str, Show] = {}
         self._shown: set[asyncio.Task[None]] = set()
         self._work_waits = asyncio.Event()
         self._accepting = True
-        self._closed = False
 
     # 1. Accept: when this returns, the message is stored and will end exactly once.
 
@@ -253,7 +252,7 @@ class Conversations(Memory):
 
     async def _make_reply(self, lease: Lease, turn: LiveTurn, started: float) -> Reply:
         while True:
-            messages = await self._database.read(
+            messages, release_number = await self._database.read(
                 conversations.context, lease.workspace_id, lease.conversation_id, turn.last_seq
             )
             history, asked = split_at_last_reply(messages)
@@ -271,7 +270,7 @@ class Conversations(Memory):
             except TooLarge as error:
                 text = notices.too_long(asked[-1].text, error.limit or 0)
                 return self._reply(turn, "refused", text, error=error.message)
-            reply = await self._generate(turn, prompt, started)
+            reply = await self._generate_released(lease, release_number, turn, prompt, started)
             if reply is not None:
                 return reply
             _, enq_seq = await self._database.read(inbox.progress, lease.workspace_id, lease.conversation_id)
@@ -291,6 +290,20 @@ class Conversations(Memory):
                     raise
             turn.last_seq, turn.takes_more = asked[-1].seq, False
 
+    async def _generate_released(
+        self, lease: Lease, release_number: int, turn: LiveTurn, prompt: Prompt, started: float
+    ) -> Reply | None:
+        """As `_generate`, with the version that answers now. One that fails before the first piece is passed over."""
+        while True:
+            turn.version = await self._released.choose(lease.workspace_id, lease.conversation_id, release_number)
+            try:
+                with self._released.held(turn.version):
+                    return await self._generate(turn, prompt, started)
+            except VersionError as error:
+                if turn.version is None or turn.pieces:
+                    raise
+                await self._released.give_up(turn.version, error)
+
     async def _generate(self, turn: LiveTurn, prompt: Prompt, started: float) -> Reply | None:
         """Stream the reply into the live turn. None if the person wrote more before its first piece."""
         if turn.interruption is None:
@@ -309,7 +322,7 @@ class Conversations(Memory):
     async def _pump(self, turn: LiveTurn, prompt: Prompt, started: float) -> Reply:
         first_piece: float | None = None
         finish: Finish | None = None
-        async with contextlib.aclosing(self._generator.stream(prompt, self._policy.sampling)) as stream:
+        async with contextlib.aclosing(self._generator.stream(prompt, self._policy.sampling, turn.version)) as stream:
             async for event in stream:
                 if isinstance(event, Piece):
                     first_piece = first_piece or time.monotonic()
@@ -332,6 +345,7 @@ class Conversations(Memory):
             text=text,
             last_seq=turn.last_seq,
             model=self._generator.model,
+            version=turn.version,
             prompt_sha256=prompt.sha256 if prompt else None,
             prompt_tokens=finish.prompt_tokens if finish else prompt.num_tokens if prompt else None,
             completion_tokens=finish.completion_tokens if finish else None,
@@ -375,40 +389,7 @@ class Conversations(Memory):
         self._metrics.tokens.labels("prompt").inc(answer.prompt_tokens or 0)
         self._metrics.tokens.labels("completion").inc(answer.completion_tokens or 0)
 
-    # Watching, stopping, reading.
-
-    async def follow(self, workspace_id: str, accepted: Accepted) -> AsyncGenerator[Batch, None]:
-        """The reply to an accepted message, from its start: live if it is made here, else some time after it is stored.
-
-        Ends without `Ended` only when this process shuts down first.
-        """
-        conversation_id, seq = accepted.conversation_id, accepted.seq
-        worth_a_look = accepted.duplicate
-        with self._live.watch(conversation_id) as arrived:
-            last_sign, patience = time.monotonic(), POLL_SECONDS
-            while not self._closed:
-                if (turn := self._live.find(conversation_id, seq)) is not None:
-                    async for batch in turn.read(seq, SIGN_OF_LIFE_SECONDS):
-                        yield batch
-                        if isinstance(batch[-1], Ended):
-                            return
-                elif worth_a_look and (reply := await self._stored_reply(workspace_id, conversation_id, seq)):
-                    yield Started(reply.id), Text(reply.text), Ended(reply.reply_state or "answered")
-                    return
-                if not await wait_for(arrived, patience):
-                    patience = min(patience * 2, MAX_POLL_SECONDS)
-                arrived.clear()
-                running = self._live.get(conversation_id)
-                worth_a_look = running is None or running.first_seq > seq
-                if time.monotonic() - last_sign >= SIGN_OF_LIFE_SECONDS:
-                    last_sign = time.monotonic()
-                    yield (Waiting(),)
-
-    async def _stored_reply(self, workspace_id: str, conversation_id: str, seq: int) -> Message | None:
-        try:
-            return await self._database.read(conversations.reply_to, workspace_id, conversation_id, seq)
-        except StorageUnavailable:
-            return None
+    # Stopping.
 
     async def stop(self, workspace_id: str, conversation_id: str, reply_id: str | None) -> bool:
         """End what is pending as stopped. With a reply's id, only if that reply is the one being made."""

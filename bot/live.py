@@ -63,6 +63,7 @@ class LiveTurn:
     first_seq: int
     last_seq: int
     takes_more: bool = True
+    version: str | None = None
     pieces: list[str] = field(default_factory=list)
     ended: Ended | Literal["abandoned"] | None = None
     interruption: Interruption | None = None

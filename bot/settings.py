@@ -165,6 +165,11 @@ class Settings:
     api_keys: Literal["on", "off"] = _setting(
         "on", "Whether programs need a key for /v1 (see `myna key`); off lets all in, on a loopback address only"
     )
+    erasure_policy: Literal["retire", "mark"] = _setting(
+        "retire",
+        "What becomes of versions that learnt from an erased person: retire replaces them at once, mark lets them "
+        "answer until another is promoted",
+    )
     allowed_origins: tuple[str, ...] = _setting(
         (), "Sites that may embed the chat widget, separated by commas: https://shop.example", check=_origins
     )

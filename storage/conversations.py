@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import bindparam
 
+from storage.learning_schema import release
 from storage.schema import conversation, conversation_work, identity, message, person, reply
 from storage.transaction import Transaction, now_ms, scoped
 from storage.values import Conversation, Incoming, Message, Sender, new_id, text_of
@@ -142,9 +143,8 @@ _messages = (
 )  # fmt: skip
 
 
-def _with_reply(clause: sa.Select[Any], in_conversation: sa.ColumnElement[bool] | None = None) -> sa.Select[Any]:
+def _with_reply(clause: sa.Select[Any], source: sa.FromClause = message) -> sa.Select[Any]:
     on = sa.and_(reply.c.message_id == message.c.id, reply.c.workspace_id == message.c.workspace_id)
-    source = message if in_conversation is None else message.join(conversation, in_conversation)
     return clause.select_from(source.outerjoin(reply, on))
 
 
@@ -153,8 +153,14 @@ _NEWEST_MESSAGES = scoped(
     .order_by(message.c.seq.desc(), message.c.rank.desc())
     .limit(bindparam("most", type_=sa.Integer))
 )
+# The release's number comes along: looked up by itself it would cost each turn a round trip.
 _CONTEXT = scoped(
-    _with_reply(_messages, conversation.c.id == message.c.conversation_id)
+    _with_reply(
+        _messages.add_columns(release.c.number),
+        message.join(conversation, conversation.c.id == message.c.conversation_id).outerjoin(
+            release, release.c.workspace_id == message.c.workspace_id
+        ),
+    )
     .where(message.c.seq <= bindparam("last_seq"), message.c.seq >= conversation.c.context_from_seq)
     .order_by(message.c.seq.desc(), message.c.rank.desc())
     .limit(bindparam("most", type_=sa.Integer))
@@ -167,14 +173,20 @@ def newest_messages(tx: Transaction, conversation_id: str, most: int = 200) -> l
     return [_to_message(row) for row in reversed(rows)]
 
 
-def context(tx: Transaction, conversation_id: str, last_seq: int, most: int = 200) -> list[Message]:
-    """What the model may see when it answers `last_seq`: the last `most` messages since "/new", oldest first."""
+def context(tx: Transaction, conversation_id: str, last_seq: int, most: int = 200) -> tuple[list[Message], int]:
+    """What the model may see when it answers `last_seq`: the last `most` messages since "/new", oldest first.
+
+    With the number of the release that answers, 0 before the first one.
+    """
     rows = tx.execute(_CONTEXT, conversation=conversation_id, last_seq=last_seq, most=most).all()
-    return [_to_message(row) for row in reversed(rows)]
+    release_number = next((row.number for row in rows), None) or 0
+    return [_to_message(row) for row in reversed(rows)], release_number
 
 
 def _to_message(row: Any) -> Message:
-    return Message(**{**row._mapping, "parts": tuple(row.parts)})
+    values = {**row._mapping, "parts": tuple(row.parts)}
+    values.pop("number", None)
+    return Message(**values)
 
 
 _REPLY_TO = scoped(

@@ -49,7 +49,15 @@ def sqlite_engine(url: sa.URL, *, read_only: bool = False, guest: bool = False) 
         max_overflow=0,
         connect_args={"check_same_thread": False, "timeout": LOCK_TIMEOUT_MS / 1000},
     )
-    pragmas = ["journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "mmap_size=0", "wal_autocheckpoint=1000"]
+    # With `secure_delete`, what is erased is overwritten, and not just marked as free.
+    pragmas = [
+        "secure_delete=ON",
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "mmap_size=0",
+        "wal_autocheckpoint=1000",
+    ]
     if guest:
         pragmas[-1] = "wal_autocheckpoint=0"
     if read_only:

@@ -40,13 +40,14 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "bot.remote": ("bot.openai_wire", "bot.generator", "bot.sampling", "bot.errors"),
     "bot.api_access": ("storage", "bot.errors"),
     "bot.forced_calls": ("storage.values", "bot.generator", "bot.errors"),
+    "bot.following": ("storage", "bot.live", "bot.memory"),
     "bot.completions": (
-        *("storage", "bot.api_access", "bot.forced_calls", "bot.generator"),
+        *("storage", "bot.api_access", "bot.forced_calls", "bot.generator", "bot.learning.loaded_versions"),
         *("bot.live", "bot.metrics", "bot.errors"),
     ),
     "bot.engine": ("bot.engine", "bot.generator", "bot.sampling", "bot.errors"),
     "bot.conversation": (
-        *("storage", "bot.prompt", "bot.generator", "bot.live", "bot.memory"),
+        *("storage", "bot.prompt", "bot.generator", "bot.live", "bot.following", "bot.learning.loaded_versions"),
         *("bot.metrics", "bot.notices", "bot.errors"),
     ),
     # The learning loop's control: what people steer, in any process.

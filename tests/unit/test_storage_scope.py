@@ -152,10 +152,11 @@ def test_every_table_that_storage_reads_or_changes_is_confined(name: str) -> Non
     text = sql(STATEMENTS[name])
     tables = {table for table in metadata.tables if f" {table}." in f" {text}".replace("(", " ").replace(",", " ")}
     tables |= {table for table in metadata.tables if text.startswith((f"UPDATE {table} ", f"DELETE FROM {table} "))}
-    outer = {part.split()[0] for part in text.split(" LEFT OUTER JOIN ")[1:]}
-    for table in outer:
-        condition = text.split(f" LEFT OUTER JOIN {table} ON ")[1].split(" WHERE ")[0]
-        assert f"{table}.workspace_id = " in condition
+    joined = [part.split(" ON ")[0] for part in text.split(" LEFT OUTER JOIN ")[1:]]  # "reply", "model_version AS x"
+    for source in joined:
+        condition = text.split(f" LEFT OUTER JOIN {source} ON ")[1].split(" LEFT OUTER JOIN ")[0].split(" WHERE ")[0]
+        assert f"{source.split()[-1]}.workspace_id = " in condition
+    outer = {source.split()[-1] for source in joined}
     assert tables, "the test must see a table"
     assert confined(STATEMENTS[name]) == tables - outer
 

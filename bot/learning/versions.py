@@ -1,0 +1,109 @@
+"""Trained versions as people handle them: found by what they type, retired with a reason, followed to what they learnt.
+
+Knows: how a version is named, and where its folder lies. Does not know: how it was made, what answers now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bot.errors import Conflict, InvalidInput, NotFound
+from bot.learning.roles import Actor
+from storage import audit, releases, versions
+from storage.database import Database
+from storage.learning_values import Version
+from storage.transaction import Transaction
+
+BASE = "base"
+NAME_START = "bot-v"
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """What a version was made of: `(conversation id, message id, SHA-256)` of each example it was trained on."""
+
+    version: Version
+    learnt_from: tuple[tuple[str, str, str], ...]
+    passed_gate: bool | None
+
+
+def folder_of(data: Path, name: str) -> Path:
+    """Where the weights of a version lie."""
+    return data / "versions" / name
+
+
+def find_among(known: Sequence[Version], which: str) -> Version:
+    """The version that a person means by a name, a number or the beginning of a name. Raises `NotFound`."""
+    asked = which.strip()
+    exact = [one for one in known if asked in (one.name, str(one.number), f"v{one.number}")]
+    found = exact or [one for one in known if asked and one.name.startswith(asked)]
+    if not found:
+        there_are = ", ".join(one.name for one in known[-10:]) or "none yet"
+        raise NotFound(f'There is no version "{which}". There is: {there_are}.')
+    if len(found) > 1:
+        raise NotFound(f'"{which}" may be {" or ".join(one.name for one in found)}. Write more of the name.')
+    return found[0]
+
+
+def find(tx: Transaction, which: str) -> Version:
+    """As `find_among`, within a unit of work."""
+    return find_among(versions.list_all(tx), which)
+
+
+def fault_of(version: Version) -> str | None:
+    """Why a version may not be used any more, None if it may."""
+    if version.tainted_at is not None:
+        return f"{version.name} was trained on words of somebody who has been erased, and may not be used any more."
+    if version.retired_at is not None:
+        return f"{version.name} was retired: {version.retired_because}."
+    return None
+
+
+class Versions:
+    """The trained versions of a workspace."""
+
+    def __init__(self, database: Database, workspace_id: str) -> None:
+        self._database = database
+        self._workspace_id = workspace_id
+
+    async def list_all(self) -> list[Version]:
+        """All versions, oldest first, with those that are retired."""
+        return await self._database.read(versions.list_all, self._workspace_id)
+
+    async def find(self, which: str) -> Version:
+        """By name, number or the beginning of a name. Raises `NotFound`."""
+        return find_among(await self.list_all(), which)
+
+    async def lineage(self, which: str) -> Lineage:
+        """What a version has learnt from. Raises `NotFound`."""
+        return await self._database.read(_lineage, self._workspace_id, which)
+
+    async def of_person(self, person_id: str) -> list[Version]:
+        """The versions whose datasets hold examples of a person."""
+        return await self._database.read(versions.of_person, self._workspace_id, person_id)
+
+    async def retire(self, actor: Actor, which: str, why: str) -> Version:
+        """Have a version never used again. Raises `NotAllowed`, `NotFound`, or `Conflict` while it answers."""
+        actor.check("trainer")
+        if not why.strip():
+            raise InvalidInput("Say why the version is retired; it is recorded.", field="why")
+        return await self._database.write(_retire, self._workspace_id, actor, which, why.strip())
+
+
+def _lineage(tx: Transaction, which: str) -> Lineage:
+    version = find(tx, which)
+    return Lineage(version, tuple(versions.learnt_from(tx, version.id)), releases.last_verdict(tx, version.id))
+
+
+def _retire(tx: Transaction, actor: Actor, which: str, why: str) -> Version:
+    version = find(tx, which)
+    released = releases.begin_change(tx)
+    for role, one in (("champion", released.champion), ("challenger", released.challenger)):
+        if one is not None and one.id == version.id:
+            raise Conflict(f"{version.name} is the {role}. Promote another one, or roll back, before you retire it.")
+    if not versions.retire(tx, version.id, why):
+        raise Conflict(f"{version.name} was retired before: {version.retired_because}")
+    audit.record(tx, actor.name, "version.retired", version.name, {"why": why})
+    return versions.get(tx, version.id) or version

@@ -1,0 +1,241 @@
+"""Forgetting a person: every row that holds their words or says who they are.
+
+Knows: in which tables a person's words may stand. Does not know: who asked for it, what becomes of trained versions.
+
+A conversation that is theirs alone goes whole. Where others wrote, too, their messages and what the bot answered to
+them stay as gaps, so that the order of the rest is as it was. Of examples the row and the hash stay, to tell what a
+version has learnt; the words go.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam
+
+from storage.learning_schema import dataset_example, erasure, evaluation, model_version, review
+from storage.schema import conversation, identity, inbox, message, outbox, person, reply, vote
+from storage.transaction import Transaction, now_ms, scoped
+from storage.values import new_id
+
+
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """Where a person's words stand: conversations of theirs alone, those with others, and versions that learnt them."""
+
+    person_id: str
+    names: tuple[str, ...]
+    own: tuple[str, ...]
+    shared: tuple[str, ...]
+    versions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """That somebody was erased: rows by table, names of versions that had learnt their words."""
+
+    counts: Mapping[str, int]
+    versions: tuple[str, ...]
+    created_by: str
+    created_at: int
+
+
+_PERSON = scoped(sa.select(person.c.id).where(person.c.id == bindparam("who")))
+_BY_NAME = scoped(
+    sa.select(identity.c.person_id).where(
+        identity.c.channel == bindparam("on_channel"), identity.c.external_id == bindparam("external")
+    )
+)
+_NAMES = scoped(
+    sa.select(identity.c.channel, identity.c.external_id)
+    .where(identity.c.person_id == bindparam("who"))
+    .order_by(identity.c.id)
+)
+_WRITTEN_IN = scoped(sa.select(message.c.conversation_id).distinct().where(message.c.person_id == bindparam("who")))
+_BEGUN = scoped(sa.select(conversation.c.id).where(conversation.c.person_id == bindparam("who")))
+_OTHERS = scoped(
+    sa.select(message.c.id)
+    .where(
+        message.c.conversation_id == bindparam("conversation"),
+        message.c.author == "person",
+        message.c.person_id != bindparam("who"),
+    )
+    .limit(1)
+)
+_touched = sa.or_(
+    dataset_example.c.person_id == bindparam("who"),
+    dataset_example.c.conversation_id.in_(bindparam("conversations", expanding=True)),
+)
+_LEARNT_BY = scoped(
+    sa.select(model_version.c.id, model_version.c.number)
+    .distinct()
+    .join(dataset_example, dataset_example.c.dataset_id == model_version.c.dataset_id)
+    .where(dataset_example.c.split == "train", _touched)
+    .order_by(model_version.c.number)
+)
+_EVALUATED_ON = scoped(
+    sa.select(evaluation.c.id)
+    .distinct()
+    .join(model_version, model_version.c.id == evaluation.c.version_id)
+    .join(dataset_example, dataset_example.c.dataset_id == model_version.c.dataset_id)
+    .where(_touched)
+)
+
+
+def find_person(tx: Transaction, name: str) -> str | None:
+    """The id of the person with that id, or whom a channel knows by that name: `web:...`, `slack:T1/U2`."""
+    channel, _, external = name.partition(":")
+    found = (
+        tx.execute(_PERSON, who=name).scalar() or tx.execute(_BY_NAME, on_channel=channel, external=external).scalar()
+    )
+    return None if found is None else str(found)
+
+
+def traces(tx: Transaction, person_id: str) -> Traces:
+    """Where a person's words stand."""
+    names = [f"{row.channel}:{row.external_id}" for row in tx.execute(_NAMES, who=person_id)]
+    both = {*tx.execute(_WRITTEN_IN, who=person_id).scalars(), *tx.execute(_BEGUN, who=person_id).scalars()}
+    shared = {one for one in both if tx.execute(_OTHERS, conversation=one, who=person_id).first() is not None}
+    learnt = tx.execute(_LEARNT_BY, who=person_id, conversations=sorted(both))
+    return Traces(
+        person_id, tuple(names), tuple(sorted(both - shared)), tuple(sorted(shared)), tuple(row.id for row in learnt)
+    )
+
+
+_FORGET_EXAMPLES = scoped(
+    sa.update(dataset_example)
+    .where(_touched, dataset_example.c.content.is_not(None))
+    .values(content=bindparam("nothing"))
+)
+_DELETE_CONVERSATION = scoped(sa.delete(conversation).where(conversation.c.id == bindparam("conversation")))
+_COUNT_MESSAGES = scoped(
+    sa.select(sa.func.count()).select_from(message).where(message.c.conversation_id == bindparam("conversation"))
+)
+_DELETE_VOTES = scoped(sa.delete(vote).where(vote.c.person_id == bindparam("who")))
+_DELETE_IDENTITIES = scoped(sa.delete(identity).where(identity.c.person_id == bindparam("who")))
+_DELETE_PERSON = scoped(sa.delete(person).where(person.c.id == bindparam("who")))
+
+
+def erase(tx: Transaction, found: Traces) -> dict[str, int]:
+    """Remove all that `traces` found. How many rows of each table were removed or emptied."""
+    counts: Counter[str] = Counter()
+    both = [*found.own, *found.shared]
+    counts["evaluation"] = _forget_answers(tx, found.person_id, both)
+    counts["dataset_example"] = tx.execute(
+        _FORGET_EXAMPLES, who=found.person_id, conversations=both, nothing=None
+    ).rowcount
+    for one in found.own:
+        counts["message"] += tx.execute(_COUNT_MESSAGES, conversation=one).scalar_one()
+        counts["conversation"] += tx.execute(_DELETE_CONVERSATION, conversation=one).rowcount
+    for one in found.shared:
+        counts.update(_leave_gaps(tx, found.person_id, one))
+    counts["vote"] += tx.execute(_DELETE_VOTES, who=found.person_id).rowcount
+    counts["identity"] = tx.execute(_DELETE_IDENTITIES, who=found.person_id).rowcount
+    counts["person"] = tx.execute(_DELETE_PERSON, who=found.person_id).rowcount
+    return {name: count for name, count in sorted(counts.items()) if count}
+
+
+_REPORTS = scoped(sa.select(evaluation.c.id, evaluation.c.report))
+_SET_REPORT = scoped(
+    sa.update(evaluation).where(evaluation.c.id == bindparam("which")).values(report=bindparam("new_report"))
+)
+
+
+def _forget_answers(tx: Transaction, person_id: str, conversations: Sequence[str]) -> int:
+    """Figures stay. Where others' conversations held the person's words, too, all answers of the report go."""
+    of_touched = set(tx.execute(_EVALUATED_ON, who=person_id, conversations=list(conversations)).scalars())
+    changed = 0
+    for row in tx.execute(_REPORTS).all():
+        answers = row.report.get("answers") or []
+        kept = [] if row.id in of_touched else [one for one in answers if one.get("person_id") != person_id]
+        if len(kept) < len(answers):
+            tx.execute(_SET_REPORT, which=row.id, new_report={**row.report, "answers": kept})
+            changed += 1
+    return changed
+
+
+_OWN_MESSAGES = scoped(
+    sa.select(message.c.id, message.c.seq).where(
+        message.c.conversation_id == bindparam("conversation"), message.c.person_id == bindparam("who")
+    )
+)
+_ANSWERS = scoped(
+    sa.select(reply.c.message_id).where(
+        reply.c.conversation_id == bindparam("conversation"),
+        reply.c.first_seq <= bindparam("at_seq"),
+        reply.c.last_seq >= bindparam("at_seq"),
+    )
+)
+_EMPTY_MESSAGE = scoped(
+    sa.update(message)
+    .where(message.c.id == bindparam("which"))
+    .values(parts=bindparam("no_parts"), superseded_at=now_ms(), draft=None, person_id=None)
+)
+_EMPTY_OWN = scoped(
+    sa.update(message)
+    .where(message.c.id == bindparam("which"))
+    .values(parts=bindparam("no_parts"), superseded_at=now_ms(), draft=None, person_id=None, external_id=None)
+)
+_FORGET_DRAFTS = scoped(
+    sa.update(message)
+    .where(message.c.conversation_id == bindparam("conversation"), message.c.draft.is_not(None))
+    .values(draft=None)
+)
+_FORGET_TITLE = scoped(
+    sa.update(conversation)
+    .where(conversation.c.id == bindparam("conversation"), conversation.c.person_id == bindparam("who"))
+    .values(title="")
+)
+_FORGET_KEY = scoped(
+    sa.update(inbox)
+    .where(inbox.c.conversation_id == bindparam("conversation"), inbox.c.seq == bindparam("at_seq"))
+    .values(dedupe_key=bindparam("new_key"), event_id=None)
+)
+_DELETE_POSTS = scoped(sa.delete(outbox).where(outbox.c.reply_id == bindparam("which")))
+_FORGET_REVIEWS = scoped(sa.update(review).where(review.c.reply_id == bindparam("which")).values(better=None))
+_FORGET_OPINIONS = scoped(sa.update(vote).where(vote.c.reply_id == bindparam("which")).values(reason=None, better=None))
+
+
+def _leave_gaps(tx: Transaction, person_id: str, conversation_id: str) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for own in tx.execute(_OWN_MESSAGES, conversation=conversation_id, who=person_id).all():
+        tx.execute(_EMPTY_OWN, which=own.id, no_parts=[])
+        tx.execute(_FORGET_KEY, conversation=conversation_id, at_seq=own.seq, new_key=f"erased:{new_id()}")
+        counts["message_emptied"] += 1
+        for answer in tx.execute(_ANSWERS, conversation=conversation_id, at_seq=own.seq).scalars().all():
+            tx.execute(_EMPTY_MESSAGE, which=answer, no_parts=[])
+            counts["message_emptied"] += 1
+            counts["outbox"] += tx.execute(_DELETE_POSTS, which=answer).rowcount
+            counts["review"] += tx.execute(_FORGET_REVIEWS, which=answer).rowcount
+            counts["vote"] += tx.execute(_FORGET_OPINIONS, which=answer).rowcount
+    tx.execute(_FORGET_DRAFTS, conversation=conversation_id)
+    tx.execute(_FORGET_TITLE, conversation=conversation_id, who=person_id)
+    return counts
+
+
+_INSERT_PROOF = scoped(sa.insert(erasure).values(created_at=now_ms()))
+_PROOF = scoped(
+    sa.select(erasure.c.counts, erasure.c.versions, erasure.c.created_by, erasure.c.created_at)
+    .where(erasure.c.subject_hmac.in_(bindparam("subjects", expanding=True)))
+    .order_by(erasure.c.id)
+    .limit(1)
+)
+
+
+def prove(
+    tx: Transaction, subjects: Sequence[str], counts: Mapping[str, int], versions: Sequence[str], actor: str
+) -> None:
+    """Write down that somebody was erased, once for each keyed hash of a name that they were known by."""
+    for one in subjects:
+        tx.execute(
+            _INSERT_PROOF, id=new_id(), subject_hmac=one, counts=dict(counts), versions=list(versions), created_by=actor
+        )
+
+
+def find_proof(tx: Transaction, subjects: Sequence[str]) -> Proof | None:
+    """The proof under one of these keyed hashes."""
+    row = tx.execute(_PROOF, subjects=list(subjects)).first()
+    return Proof(row.counts, tuple(row.versions), row.created_by, row.created_at) if row else None

@@ -1,0 +1,167 @@
+"""Erasing a person: nothing that they said, and nothing that says who they are, is left anywhere.
+
+Knows: a word that only this person ever said, planted in every place there is. Does not know: how it is removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from bot.app import Agent
+from bot.errors import NotAllowed, NotFound
+from bot.learning.erasure import Erasure, Policy
+from bot.learning.roles import Actor
+from storage import audit, releases, versions, votes
+from storage.engines import sqlite_file
+from storage.learning_schema import metadata, review
+from storage.learning_values import Version
+from storage.schema import message
+from storage.transaction import Transaction, now_ms, scoped
+from storage.values import Incoming, Sender, new_id, text_part
+from storage.votes import Vote
+from tests.conftest import StartAgent
+from tests.rows import add_evaluation, add_example, add_job_and_dataset, new_version, weights_of
+
+SECRET = "xylophone-7391"
+ADMIN = Actor("shell:root", "admin")
+WHO = f"user-{SECRET}"
+_INSERT_REVIEW = scoped(sa.insert(review).values(created_at=now_ms()))
+_SET_DRAFT = scoped(
+    sa.update(message).where(message.c.id == sa.bindparam("which")).values(draft=sa.bindparam("new_draft"))
+)
+_PERSON_OF = scoped(sa.select(message.c.person_id).where(message.c.conversation_id == sa.bindparam("conversation")))
+
+
+async def say(agent: Agent, who: str, chat: str, text: str, number: int) -> tuple[str, str]:
+    """Say something and wait; `(conversation id, reply id)`."""
+    key = f"{chat}-{who}-{number}"
+    incoming = Incoming("web", chat, Sender(who, f"name of {who}"), key, (text_part(text),), external_id=key)
+    accepted = await agent.conversations.accept(agent.workspace_id, incoming)
+    async with asyncio.timeout(20):
+        async for _ in agent.conversations.follow(agent.workspace_id, accepted):
+            pass
+    said = await agent.conversations.history(agent.workspace_id, accepted.conversation_id)
+    return accepted.conversation_id, said[-1].id
+
+
+def plant(tx: Transaction, own: tuple[str, str], shared: tuple[str, str]) -> Version:
+    """Votes, reviews, drafts, examples and a report, all with the secret word."""
+    person_id = str(tx.execute(_PERSON_OF, conversation=own[0]).scalars().first())
+    for conversation_id, reply_id in (own, shared):
+        rated = votes.find_reply(tx, "web", reply_id)
+        assert rated is not None
+        votes.cast(tx, rated, "web", Sender(WHO), Vote(-1, SECRET, SECRET))
+        votes.cast(tx, rated, "web", Sender("somebody else"), Vote(-1, f"they said {SECRET}", SECRET))
+        tx.execute(
+            _INSERT_REVIEW, id=new_id(), conversation_id=conversation_id, reply_id=reply_id, decision="correct",
+            better=f"Dear {SECRET}", reviewer="shell:root", replaced_at=None,
+        )  # fmt: skip
+        tx.execute(_SET_DRAFT, which=reply_id, new_draft=f"draft for {SECRET}")
+    dataset_id, job_id = add_job_and_dataset(tx)
+    add_example(tx, dataset_id, person_id, own[0], own[1], text=SECRET)
+    add_example(tx, dataset_id, "somebody", shared[0], shared[1], text=f"{SECRET} in the context", number=2)
+    add_example(tx, dataset_id, "somebody", "elsewhere", "m", text="something else", number=3)
+    version = versions.register(tx, new_version(dataset_id, job_id, hashlib.sha256(weights_of(1)).hexdigest()))
+    add_evaluation(tx, version.id, person_id=person_id, text=SECRET)
+    return version
+
+
+def rows_with(url: str, word: str) -> list[str]:
+    """The tables in which a word stands."""
+    engine = sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg") if "postgres" in url else url)
+    found = []
+    with engine.connect() as connection:
+        for name, table in metadata.tables.items():
+            if any(word in repr(tuple(row)) for row in connection.execute(sa.select(table))):
+                found.append(name)
+    engine.dispose()
+    return found
+
+
+def files_with(folder: Path, word: str) -> Iterator[str]:
+    return (one.name for one in folder.rglob("*") if one.is_file() and word.encode() in one.read_bytes())
+
+
+def erasure(agent: Agent, policy: Policy = "retire", keys: tuple[str, ...] = ("key",)) -> Erasure:
+    return Erasure(agent.database, agent.workspace_id, keys, policy, agent.released.note_change)
+
+
+async def fill(agent: Agent) -> tuple[tuple[str, str], tuple[str, str], Version]:
+    own = await say(agent, WHO, "own", f"my word is {SECRET}", 1)
+    await say(agent, "somebody else", "shared", "good morning", 1)
+    shared = await say(agent, WHO, "shared", f"and mine is {SECRET}", 2)
+    await say(agent, "somebody else", "shared", "what a nice day", 3)
+    version = await agent.database.write(plant, agent.workspace_id, own, shared)
+    return own, shared, version
+
+
+async def test_nothing_of_an_erased_person_is_left(start_agent: StartAgent, database_url: str, tmp_path: Path) -> None:
+    async with start_agent(database_url) as agent:
+        own, shared, version = await fill(agent)
+        assert {"message", "person", "identity", "vote", "review", "dataset_example", "evaluation", "inbox"} <= set(
+            await asyncio.to_thread(rows_with, database_url, SECRET)
+        )
+        await agent.releases.promote(ADMIN, version.name)
+        erased = await erasure(agent).erase(ADMIN, f"web:{WHO}")
+        assert erased.release.champion is None
+        assert erased.proof.versions == (version.name,)
+        assert erased.proof.counts["conversation"] == 1
+        assert erased.proof.counts["dataset_example"] == 2
+        assert await asyncio.to_thread(rows_with, database_url, SECRET) == []
+        assert await agent.conversations.history(agent.workspace_id, own[0]) == []
+        rest = await agent.conversations.history(agent.workspace_id, shared[0])
+        assert [one.text for one in rest] == ["good morning"] * 2 + ["what a nice day"] * 2
+        (learnt,) = await agent.database.read(versions.list_all, agent.workspace_id)
+        assert learnt.tainted_at
+        assert learnt.retired_at
+        assert await agent.database.read(audit.first_broken, agent.workspace_id) is None
+        assert (await say(agent, "somebody else", "shared", "still there?", 4))[0] == shared[0]
+    if (file := sqlite_file(database_url)) is not None:
+        assert list(files_with(file.parent, SECRET)) == []
+    assert list(files_with(tmp_path, SECRET)) == []
+
+
+async def test_erasing_twice_is_the_same_as_once(agent: Agent) -> None:
+    await fill(agent)
+    once = await erasure(agent, keys=("old key",)).erase(ADMIN, f"web:{WHO}")
+    again = await erasure(agent, keys=("new key", "old key")).erase(ADMIN, f"web:{WHO}")
+    assert (once.was_done_before, again.was_done_before) == (False, True)
+    assert again.proof == once.proof
+    with pytest.raises(NotFound, match="Nobody is known"):
+        await erasure(agent).erase(ADMIN, "web:nobody")
+    with pytest.raises(NotAllowed):
+        await erasure(agent).erase(Actor("web:ada", "trainer"), f"web:{WHO}")
+
+
+async def test_a_champion_that_learnt_gives_way_to_the_newest_that_did_not(agent: Agent) -> None:
+    *_, learnt = await fill(agent)
+
+    def register(tx: Transaction, number: int) -> Version:
+        weights = hashlib.sha256(weights_of(number)).hexdigest()
+        made = versions.register(tx, new_version(*add_job_and_dataset(tx), weights))
+        add_evaluation(tx, made.id, passed=number != 4)
+        return made
+
+    made = [await agent.database.write(register, agent.workspace_id, number) for number in (2, 3, 4)]
+    await agent.releases.promote(ADMIN, learnt.name)
+    await agent.releases.start_canary(ADMIN, made[0].name, 0.2)
+    erased = await erasure(agent).erase(ADMIN, f"web:{WHO}")
+    assert erased.release.champion is not None
+    assert (erased.release.champion.name, erased.release.previous, erased.release.canary) == (made[1].name, None, None)
+
+
+async def test_where_versions_are_only_marked_they_go_on_until_another_is_promoted(agent: Agent) -> None:
+    *_, learnt = await fill(agent)
+    await agent.releases.promote(ADMIN, learnt.name)
+    erased = await erasure(agent, "mark").erase(ADMIN, f"web:{WHO}")
+    assert erased.release.champion is not None
+    assert erased.release.champion.tainted_at
+    assert not erased.release.champion.retired_at
+    released = await agent.database.read(releases.current, agent.workspace_id)
+    assert released.champion == erased.release.champion

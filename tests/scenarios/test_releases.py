@@ -1,0 +1,298 @@
+"""Which version answers: promotion, rollback and canaries, under load, in every process, whatever is broken.
+
+Knows: the real message path on both databases, with versions that a scripted generator loads. Does not know: training.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+
+import pytest
+import sqlalchemy as sa
+
+from bot.app import Agent
+from bot.errors import Conflict, NotAllowed, NotFound, RefusedByGate
+from bot.feedback import Feedback
+from bot.learning import canary_watch
+from bot.learning.attention import needs_attention
+from bot.learning.canary import Counts, is_challengers
+from bot.learning.roles import Actor
+from bot.learning.versions import Versions
+from storage import audit, releases, versions
+from storage.learning_values import Version
+from storage.schema import message, reply
+from storage.transaction import Transaction, now_ms, scoped
+from storage.values import Incoming, Sender, new_id, text_part
+from tests.conftest import StartAgent, new_postgres_database
+from tests.fakes.generator import FakeGenerator
+from tests.rows import add_evaluation, add_job_and_dataset, new_version, weights_of, write_weights
+
+ADMIN = Actor("shell:root", "admin")
+INSERT_MESSAGE = scoped(sa.insert(message).values(created_at=now_ms()))
+REPLIES_OF = scoped(
+    sa.select(reply.c.version, reply.c.state)
+    .where(reply.c.conversation_id == sa.bindparam("conversation"))
+    .order_by(reply.c.last_seq)
+)
+
+
+async def make_version(
+    agent: Agent, number: int, *, passed: bool | None = True, content: bytes | None = None
+) -> Version:
+    """A trained version with its folder; the number makes its weights."""
+    weights = weights_of(number)
+
+    def register(tx: Transaction) -> Version:
+        made = versions.register(tx, new_version(*add_job_and_dataset(tx), weights=hashlib.sha256(weights).hexdigest()))
+        if passed is not None:
+            add_evaluation(tx, made.id, passed=passed)
+        return made
+
+    version = await agent.database.write(register, agent.workspace_id)
+    await asyncio.to_thread(write_weights, agent.settings.data, version.name, weights if content is None else content)
+    return version
+
+
+async def ask(agent: Agent, chat: str, number: int = 1, *, seconds: float = 20) -> str:
+    """Say something and wait for the reply; the conversation's id."""
+    accepted = await agent.conversations.accept(
+        agent.workspace_id,
+        Incoming("web", chat, Sender(f"visitor of {chat}"), f"{chat}-{number}", (text_part(f"hello {number}"),)),
+    )
+    async with asyncio.timeout(seconds):
+        async for _ in agent.conversations.follow(agent.workspace_id, accepted):
+            pass
+    return accepted.conversation_id
+
+
+async def replies(agent: Agent, conversation_id: str) -> list[tuple[str | None, str]]:
+    """`(version, state)` of each reply, oldest first."""
+    return await agent.database.read(_replies, agent.workspace_id, conversation_id)
+
+
+def _replies(tx: Transaction, conversation_id: str) -> list[tuple[str | None, str]]:
+    return [(row.version, row.state) for row in tx.execute(REPLIES_OF, conversation=conversation_id)]
+
+
+async def answered_by(agent: Agent, chat: str, number: int = 1) -> str | None:
+    return (await replies(agent, await ask(agent, chat, number)))[-1][0]
+
+
+async def test_the_next_reply_follows_a_promotion_and_a_rollback(agent: Agent) -> None:
+    first, second = await make_version(agent, 1), await make_version(agent, 2)
+    assert await answered_by(agent, "a", 1) is None
+    await agent.releases.promote(ADMIN, first.name)
+    assert await answered_by(agent, "a", 2) == first.name
+    await agent.releases.promote(ADMIN, "2")
+    assert await answered_by(agent, "a", 3) == second.name
+    await agent.releases.rollback(ADMIN, "worse")
+    assert await answered_by(agent, "a", 4) == first.name
+    await agent.releases.promote(ADMIN, "base")
+    assert await answered_by(agent, "a", 5) is None
+    after = await agent.releases.rollback(ADMIN, "better than the base")
+    assert after.champion is not None
+    assert (after.number, after.champion.name, after.previous) == (5, first.name, None)
+    rows = await agent.database.read(audit.page, agent.workspace_id)
+    assert [row.action for row in reversed(rows)] == [
+        "version.promoted", "version.promoted", "version.rolled_back", "version.promoted", "version.rolled_back",
+    ]  # fmt: skip
+
+
+async def test_what_has_not_passed_the_gate_is_refused_unless_there_is_a_reason(agent: Agent) -> None:
+    failed, unknown = await make_version(agent, 1, passed=False), await make_version(agent, 2, passed=None)
+    for one in (failed, unknown):
+        with pytest.raises(RefusedByGate):
+            await agent.releases.promote(ADMIN, one.name)
+        with pytest.raises(RefusedByGate):
+            await agent.releases.start_canary(ADMIN, one.name, 0.2)
+    assert await agent.releases.current() == await agent.database.read(releases.current, agent.workspace_id)
+    assert (await agent.releases.current()).number == 0, "a refusal leaves nothing behind"
+    await agent.releases.promote(ADMIN, failed.name, override_reason="the demo is at noon")
+    (row,) = await agent.database.read(audit.page, agent.workspace_id)
+    assert row.details == {"before": "base", "gate": "overridden", "was": "failed", "why": "the demo is at noon"}
+
+
+async def test_what_cannot_be_done_says_why(agent: Agent) -> None:
+    version = await make_version(agent, 1)
+    with pytest.raises(Conflict, match="nothing to roll back to"):
+        await agent.releases.rollback(ADMIN, "")
+    with pytest.raises(NotFound, match=version.name):
+        await agent.releases.promote(ADMIN, "bot-v7")
+    with pytest.raises(NotAllowed):
+        await agent.releases.promote(Actor("web:ada", "trainer"), version.name)
+    with pytest.raises(Conflict, match="no canary"):
+        await agent.releases.stop_canary(ADMIN)
+    await agent.releases.promote(ADMIN, version.name)
+    with pytest.raises(Conflict, match="answers already"):
+        await agent.releases.promote(ADMIN, version.name)
+    known = Versions(agent.database, agent.workspace_id)
+    with pytest.raises(Conflict, match="is the champion"):
+        await known.retire(ADMIN, version.name, "old")
+    await agent.releases.promote(ADMIN, "base")
+    await known.retire(ADMIN, version.name, "old")
+    with pytest.raises(Conflict, match="was retired: old"):
+        await agent.releases.promote(ADMIN, version.name)
+    with pytest.raises(Conflict, match="was retired: old"):
+        await agent.releases.rollback(ADMIN, "")
+
+
+async def test_a_canary_answers_its_share_and_keeps_its_conversations(agent: Agent) -> None:
+    champion, challenger = await make_version(agent, 1), await make_version(agent, 2)
+    await agent.releases.promote(ADMIN, champion.name)
+    started = await agent.releases.start_canary(ADMIN, challenger.name, 0.5)
+    assert started.canary is not None
+    chats = [f"chat-{number}" for number in range(12)]
+    ids = await asyncio.gather(*(ask(agent, chat, 1) for chat in chats))
+    await asyncio.gather(*(ask(agent, chat, 2) for chat in chats))
+    for one in ids:
+        wanted = challenger if is_challengers(started.canary.salt, one, 0.5) else champion
+        assert await replies(agent, one) == [(wanted.name, "answered")] * 2
+    after = await agent.releases.stop_canary(ADMIN, "enough")
+    assert (after.canary, after.challenger) == (None, None)
+    assert {await answered_by(agent, chat, 3) for chat in chats} == {champion.name}
+    (ended,) = await agent.database.read(releases.canaries, agent.workspace_id)
+    assert ended.outcome == "rolled_back"
+
+
+@pytest.mark.parametrize("damage", ["gone", "other weights", "no weights"])
+async def test_a_version_that_cannot_be_loaded_costs_no_message(agent: Agent, damage: str) -> None:
+    good = await make_version(agent, 1)
+    broken = await make_version(
+        agent, 2, content={"gone": b"", "other weights": weights_of(3), "no weights": b"x"}[damage]
+    )
+    if damage == "gone":
+        file = agent.settings.data / "versions" / broken.name / "adapter_model.safetensors"
+        await asyncio.to_thread(file.unlink)
+    await agent.releases.promote(ADMIN, good.name)
+    await agent.releases.promote(ADMIN, broken.name)
+    assert await answered_by(agent, "a", 1) == good.name, "the version before it"
+    assert await answered_by(agent, "b", 1) == good.name
+    rows = await agent.database.read(audit.page, agent.workspace_id)
+    assert [row.target for row in rows if row.action == "version.unusable"] == [broken.name]
+    await agent.releases.promote(ADMIN, "base")
+    await agent.releases.promote(ADMIN, broken.name)
+    assert await answered_by(agent, "c", 1) is None, "the base, where nothing else is left"
+
+
+async def test_what_is_no_longer_named_is_unloaded_after_its_last_reply(agent: Agent) -> None:
+    first, second, third = [await make_version(agent, number) for number in (1, 2, 3)]
+    for one in (first, second):
+        await agent.releases.promote(ADMIN, one.name)
+    await until(lambda: set(agent.generator.versions) == {first.name, second.name})
+    with agent.released.held(first.name):
+        await agent.releases.promote(ADMIN, third.name)
+        await until(lambda: third.name in agent.generator.versions)
+        assert first.name in agent.generator.versions
+    agent.released.note_change()
+    await until(lambda: set(agent.generator.versions) == {second.name, third.name})
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not is_so():
+            await asyncio.sleep(0.01)
+
+
+async def test_promoting_under_load_loses_nothing(agent: Agent) -> None:
+    made = [await make_version(agent, number) for number in (1, 2)]
+    await agent.releases.promote(ADMIN, made[0].name)
+
+    async def chat(name: str) -> str:
+        for number in range(6):
+            conversation_id = await ask(agent, name, number)
+        return conversation_id
+
+    talking = [asyncio.create_task(chat(f"chat-{number}")) for number in range(20)]
+    for number in range(12):
+        await asyncio.sleep(0.02)
+        if number % 2:
+            await agent.releases.rollback(ADMIN, "back")
+        else:
+            await agent.releases.promote(ADMIN, made[number // 2 % 2].name if number % 4 == 2 else made[1].name)
+    ids = await asyncio.gather(*talking)
+    given = [await replies(agent, one) for one in ids]
+    assert [len(one) for one in given] == [6] * 20
+    assert {state for one in given for _, state in one} == {"answered"}
+    assert {version for one in given for version, _ in one} <= {made[0].name, made[1].name}
+
+
+async def test_every_process_follows_with_its_next_reply(
+    postgres: object, start_agent: StartAgent, migrated_postgres: str
+) -> None:
+    url = new_postgres_database(postgres, migrated_postgres)
+    async with start_agent(url, FakeGenerator("fake")) as here, start_agent(url, FakeGenerator("fake")) as there:
+        made = [await make_version(here, number) for number in (1, 2)]
+        # As no process chooses who claims a message, both take some of many; none may use what was before.
+        for number in range(8):
+            wanted = made[number % 2].name
+            await here.releases.promote(ADMIN, wanted)
+            ids = await asyncio.gather(
+                *(ask(one, f"{name}-{number}-{i}") for name, one in (("h", here), ("t", there)) for i in range(4))
+            )
+            assert {(await replies(here, one))[-1] for one in ids} == {(wanted, "answered")}
+        assert here.generator.asked_versions, "both have answered"  # type: ignore[attr-defined]
+        assert there.generator.asked_versions  # type: ignore[attr-defined]
+
+
+async def test_a_canary_that_does_harm_is_rolled_back_by_itself(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("bot.learning.canary_watch.LOOK_SECONDS", 0.05)
+    challenger = await make_version(agent, 1)
+    await agent.releases.start_canary(ADMIN, challenger.name, 0.5)
+    feedback = Feedback(agent.database, agent.workspace_id)
+    watching = asyncio.create_task(canary_watch.watch(agent.database, agent.workspace_id, agent.releases))
+    for number in range(200):
+        conversation_id = await ask(agent, f"chat-{number}")
+        if (await replies(agent, conversation_id))[-1][0] == challenger.name:
+            reply = await feedback.last_reply("web", conversation_id)
+            await feedback.vote(reply, "web", Sender(f"visitor of chat-{number}"), -1)
+        if (await agent.releases.current()).canary is None:
+            break
+    watching.cancel()
+    (canary,) = await agent.database.read(releases.canaries, agent.workspace_id)
+    assert canary.outcome == "harm"
+    assert canary.report is not None
+    assert canary.report["because"] == "more thumbs_down with the challenger"
+    (newest, _) = await agent.database.read(audit.page, agent.workspace_id)
+    assert (newest.actor, newest.action, newest.target) == ("canary", "canary.harm", challenger.name)
+    assert "was rolled back: more thumbs_down" in caplog.text
+    release = await agent.releases.current()
+    (notice,) = await needs_attention(agent.database, agent.workspace_id, release, None)
+    assert notice == "The last canary was rolled back by itself: more thumbs_down with the challenger."
+    assert await answered_by(agent, "afterwards") is None
+
+
+async def test_a_hand_off_and_an_error_are_counted_where_they_happened(agent: Agent) -> None:
+    challenger = await make_version(agent, 1)
+    started = await agent.releases.start_canary(ADMIN, challenger.name, 0.5)
+    assert started.canary is not None
+    conversation_id = await ask(agent, "handed off")
+    await ask(agent, "all is well")
+
+    def hand_off(tx: Transaction) -> None:
+        tx.execute(
+            INSERT_MESSAGE, id=new_id(), conversation_id=conversation_id, seq=1, rank=2, author="agent", parts=[]
+        )
+
+    await agent.database.write(hand_off, agent.workspace_id)
+    judged = await canary_watch.look_at(agent.database, agent.workspace_id, started)
+    assert judged is not None
+    handed_off = judged.rails["hand_off"].counts
+    its_arm = is_challengers(started.canary.salt, conversation_id, 0.5)
+    assert (handed_off.challenger_bad, handed_off.champion_bad) == (int(its_arm), int(not its_arm))
+    assert judged.rails["thumbs_down"].counts == Counts(), "what went well is not known before its time is over"
+    assert "latency" not in judged.rails, "how slow is slow was not known"
+
+
+async def test_a_program_may_ask_for_any_trained_version_by_its_name(agent: Agent) -> None:
+    version = await make_version(agent, 1)
+    assert version.name not in agent.generator.versions
+    await agent.released.load_asked("bot-v9-nobody")
+    await agent.released.load_asked(version.name)
+    assert agent.generator.versions == (version.name,)
+    agent.released.note_change()
+    await asyncio.sleep(0.1)
+    assert agent.generator.versions == (version.name,), "it stays for those who ask again"

@@ -1,0 +1,113 @@
+"""The test behind a canary: no more false alarms than it says, harm is found, and what counts as an outcome.
+
+Knows: simulated canaries. Does not know: databases.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+
+import pytest
+
+from benchmarks.canary import simulate
+from bot.learning.canary import (
+    GUARD_RAILS,
+    CanarySettings,
+    Counts,
+    harm_e_value,
+    is_challengers,
+    judge,
+    log_bets,
+    safety_e_value,
+    split_e_value,
+)
+from bot.learning.canary_watch import judge_tried
+from storage.canary_outcomes import Tried
+from storage.learning_values import Canary
+
+SHARE = 0.2
+MINUTE = 60_000
+
+
+def test_looking_after_every_conversation_rolls_few_harmless_canaries_back() -> None:
+    found, _ = simulate(400, 400, SHARE, {})
+    assert found <= CanarySettings().alpha
+
+
+def test_planted_harm_is_found() -> None:
+    found, after = simulate(100, 600, SHARE, {"thumbs_down": 5.0})
+    assert found >= 0.9
+    assert after is not None
+    assert after < 400
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.3])
+def test_a_bet_wins_nothing_on_average_if_the_lot_decides(rate: float) -> None:
+    for bad_challenger, bad_champion, good_challenger, good_champion in log_bets(SHARE):
+        bad = SHARE * math.exp(bad_challenger) + (1 - SHARE) * math.exp(bad_champion)
+        good = SHARE * math.exp(good_challenger) + (1 - SHARE) * math.exp(good_champion)
+        assert rate * bad + (1 - rate) * good == pytest.approx(1)
+
+
+def test_evidence_grows_with_harm_and_only_with_harm() -> None:
+    even = Counts(10, 190, 40, 760)
+    assert harm_e_value(Counts(), SHARE) == pytest.approx(1)
+    assert harm_e_value(even, SHARE) < 1
+    assert harm_e_value(Counts(30, 40, 20, 160), SHARE) > 1000
+    assert harm_e_value(Counts(0, 40, 50, 160), SHARE) < 1, "a challenger that does better is no harm"
+    assert safety_e_value(Counts(1, 80, 50, 160), SHARE, 1.5) > 80
+    assert safety_e_value(Counts(20, 60, 50, 160), SHARE, 1.5) < 1
+    assert split_e_value(200, 1000, SHARE) < 1
+    assert split_e_value(100, 1000, SHARE) > 1000
+
+
+def test_huge_counts_do_not_overflow() -> None:
+    assert harm_e_value(Counts(10**6, 0, 0, 10**6), SHARE) > 1e300
+    assert harm_e_value(Counts(0, 10**6, 10**6, 0), SHARE) == 0
+
+
+def test_the_verdict_weighs_all_guard_rails() -> None:
+    fine = {name: Counts(1, 80, 50, 160) for name in GUARD_RAILS}
+    settings = CanarySettings()
+
+    def verdict(rails: dict[str, Counts], by_challenger: int = 200, hours: float = 1.0) -> str:
+        return judge(
+            rails, SHARE, settings, answered_by_challenger=by_challenger, total=1000, hours=hours
+        ).verdict  # fmt: skip
+
+    assert verdict(fine) == "ready"
+    assert verdict({**fine, "error": Counts(30, 40, 20, 160)}) == "harm"
+    assert verdict({**fine, "error": Counts()}) == "running"
+    assert verdict({**fine, "error": Counts()}, hours=100) == "ready"
+    assert verdict(fine, by_challenger=20) == "running", "nobody knows what a broken split means"
+
+
+def test_the_lot_keeps_to_its_share_and_its_word() -> None:
+    drawn = [is_challengers("salt", f"conversation {number}", SHARE) for number in range(5000)]
+    assert drawn == [is_challengers("salt", f"conversation {number}", SHARE) for number in range(5000)]
+    assert split_e_value(sum(drawn), len(drawn), SHARE) < 1
+    assert drawn != [is_challengers("other", f"conversation {number}", SHARE) for number in range(5000)]
+
+
+def test_a_conversation_counts_once_and_for_good() -> None:
+    canary = Canary("c", "v2", "v1", SHARE, "salt", asdict(CanarySettings(slow_ms=900)), "shell:root", 0)
+    start = 10 * MINUTE
+    tried = [
+        Tried("at once", start, None, 100, disliked_at=start + MINUTE),
+        Tried("too late", start, None, 100, disliked_at=start + 31 * MINUTE),
+        Tried("not known yet", start + 30 * MINUTE, None, 100),
+        Tried("slow", start + 30 * MINUTE, None, 1000, failed_at=start + 30 * MINUTE),
+    ]
+    judged = judge_tried(tried, start + 40 * MINUTE, canary, "bot-v2")
+    totals = {name: asdict(rail.counts) for name, rail in judged.rails.items()}
+
+    def bad(name: str) -> int:
+        return totals[name]["challenger_bad"] + totals[name]["champion_bad"]
+
+    def good(name: str) -> int:
+        return totals[name]["challenger_good"] + totals[name]["champion_good"]
+
+    assert {name: (bad(name), good(name)) for name in totals} == {
+        "thumbs_down": (1, 1), "hand_off": (0, 2), "error": (1, 2), "latency": (1, 3),
+    }  # fmt: skip

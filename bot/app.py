@@ -168,7 +168,7 @@ def reply_policy(
             max_tokens=settings.max_reply_tokens,
             temperature=settings.temperature,
             top_p=settings.top_p,
-            repetition_penalty=settings.repetition_penalty or (1.1 if settings.generator == "local" else 1.0),
+            repetition_penalty=settings.chat_repetition_penalty,
         ),
         context_tokens=settings.context_tokens,
         lease_seconds=settings.lease_seconds,

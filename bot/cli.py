@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from bot.commands import datasets, jobs, keys, models, records, releases, serving, slack
+from bot.commands import datasets, evaluation, jobs, keys, models, records, releases, serving, slack
 from bot.commands.terminal import Command, say
 from bot.errors import MynaError, RefusedByGate, SettingsError
 from bot.settings import load_settings
@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     datasets.add_to(commands)
     jobs.add_to(commands)
     slack.add_to(commands)
+    evaluation.add_to(commands)
     serving.add_settings_to(commands)
     return parser
 

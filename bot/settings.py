@@ -186,6 +186,10 @@ class Settings:
     log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "How much is logged")
 
     @property
+    def chat_repetition_penalty(self) -> float:
+        return self.repetition_penalty or (1.1 if self.generator == "local" else 1.0)
+
+    @property
     def resolved_database_url(self) -> str:
         url = self.database_url or f"sqlite:///{self.data / 'myna.db'}"
         return url.replace("postgres://", "postgresql://", 1) if url.startswith("postgres://") else url

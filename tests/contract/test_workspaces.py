@@ -53,8 +53,6 @@ NOT_FILLED = {
     "account",
     "account_session",
     "account_identity",
-    "judgement",
-    "golden_question",
 }
 
 # Those without `foreign` take nothing but names that channels give, which both workspaces share here.

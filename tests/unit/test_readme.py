@@ -54,7 +54,14 @@ def test_the_settings_table_has_a_row_for_each_setting_and_no_secret_value() -> 
 def test_the_list_of_commands_has_the_leaves_of_the_tree_with_their_options() -> None:
     lines = readme.render_commands().splitlines()
     commands = [line.split("`")[1] for line in lines if line.startswith("- ")]
-    assert {"myna serve", "myna import", "myna jobs pause", "myna key create", "myna slack doctor"} <= set(commands)
+    assert {
+        "myna serve",
+        "myna import",
+        "myna jobs pause",
+        "myna key create",
+        "myna evaluate",
+        "myna golden add",
+    } <= set(commands)
     assert len(commands) == len(set(commands))
     assert "  - `--since DATE` - only those used since, like 2026-11-22" in lines
     assert "  - `[NAME]` - default: MYNA_MODEL" in lines

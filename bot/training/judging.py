@@ -1,0 +1,189 @@
+"""Judging a version of this installation: what it is asked, with which engine, and where the verdict is kept.
+
+Knows: the version's folder and lineage, the champion, the rows that count. Does not know: how figures are made, rules.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bot.engine.local import LocalGenerator
+from bot.engine.model_store import resolve_model
+from bot.errors import InvalidInput, NotFound
+from bot.learning.evaluation_report import MAX_ANSWERS, Label, Report, report_as_json
+from bot.learning.gate import Verdict, judge
+from bot.learning.roles import Actor
+from bot.settings import Settings
+from bot.training.answer_loss import LossScorer
+from bot.training.evaluation import (
+    AT_ONCE,
+    AnswerPolicy,
+    Contestant,
+    Evaluation,
+    Progress,
+    Suite,
+    ignore_progress,
+)
+from bot.training.leakage import Canary
+from bot.training.measures import EvaluationRow
+from bot.training.reference_loss import ReferenceLossScorer
+from bot.training.rows import load_suite, read_rows, rows_of_examples, rows_of_golden
+from storage import audit, evaluations, golden
+from storage.database import Database
+from storage.evaluations import Subject
+from storage.transaction import Transaction
+
+MAX_ROWS = 200
+GENERAL_ANSWERED = 20
+SHORT_ANSWER_TOKENS = 80
+MakeScorer = Callable[[Path, int], LossScorer]
+VERSION_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What came of it; `evaluation_id` is None for a version that is not registered, whose verdict is kept nowhere."""
+
+    report: Report
+    verdict: Verdict
+    evaluation_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to judge a version on: a `file` of chat `messages`, or the held-out rows of its dataset; at most `rows`.
+
+    The first `answered` of them are answered, too, which takes most of the time.
+    """
+
+    version: str
+    file: Path | None = None
+    rows: int = MAX_ROWS
+    answered: int = MAX_ANSWERS
+    canaries: Sequence[Canary] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that an evaluation needs from the database, so that none is open while models work."""
+
+    subject: Subject | None
+    contestants: Mapping[Label, Contestant]
+    suites: tuple[Suite, ...]
+    canaries: tuple[Canary, ...]
+
+
+async def judge_version(
+    database: Database,
+    workspace_id: str,
+    settings: Settings,
+    actor: Actor,
+    wanted: Wanted,
+    progress: Progress = ignore_progress,
+    make_scorer: MakeScorer = ReferenceLossScorer,
+) -> Judged:
+    """Evaluate a version beside base and champion, judge it, and keep that if the version is registered.
+
+    Needs the role trainer. Raises `NotFound` for a version that is not there, `InvalidInput` for rows that can't be
+    used, `VersionError` and `ModelError` for weights that can't be loaded.
+    """
+    plan = await plan_judging(database, workspace_id, settings, actor, wanted)
+    report = await carry_out(settings, plan, progress, make_scorer)
+    return await keep_verdict(database, workspace_id, actor, plan, report)
+
+
+async def plan_judging(database: Database, workspace_id: str, settings: Settings, actor: Actor, wanted: Wanted) -> Plan:
+    """The first of three steps: what is to be compared, on what."""
+    actor.check("trainer")
+    if settings.generator != "local":
+        raise InvalidInput("Versions are judged with the model on this machine: set MYNA_GENERATOR=local.")
+    subject = await database.read(evaluations.subject, workspace_id, wanted.version)
+    contestants = await asyncio.to_thread(_contestants, settings, subject, wanted.version)
+    rows = await _held_out_rows(database, workspace_id, subject, wanted)
+    questions = await database.read(golden.list_all, workspace_id)
+    suites = [
+        Suite("held_out", rows, wanted.answered),
+        # What these are about shows in a few words.
+        Suite("general", load_suite("general"), GENERAL_ANSWERED, SHORT_ANSWER_TOKENS),
+        Suite("safety", load_suite("safety"), max_tokens=SHORT_ANSWER_TOKENS),
+    ]
+    if questions:
+        suites.append(Suite("golden", rows_of_golden(questions), len(questions)))
+    return Plan(subject, contestants, tuple(suites), tuple(wanted.canaries))
+
+
+async def carry_out(
+    settings: Settings, plan: Plan, progress: Progress = ignore_progress, make_scorer: MakeScorer = ReferenceLossScorer
+) -> Report:
+    """The second step, which takes minutes: load the model, ask, and measure."""
+    folder = await asyncio.to_thread(resolve_model, settings.model, settings.data, lambda _line: None)
+    scorer = await asyncio.to_thread(make_scorer, folder, settings.context_tokens)
+    generator = LocalGenerator(
+        folder,
+        name=settings.model,
+        device=settings.device,
+        context_tokens=settings.context_tokens,
+        queue_limit=AT_ONCE,
+        threads=settings.threads or None,
+        cache_bytes=settings.cache_mb * 2**20 or None,
+    )
+    try:
+        await generator.start()
+        policy = AnswerPolicy.from_settings(settings)
+        return await Evaluation(generator, scorer, policy, plan.contestants, progress).run(plan.suites, plan.canaries)
+    finally:
+        await generator.close()
+
+
+async def keep_verdict(database: Database, workspace_id: str, actor: Actor, plan: Plan, report: Report) -> Judged:
+    """The last step: what the gate says of it, kept if the version is registered."""
+    verdict = judge(report)
+    evaluation_id = None
+    if plan.subject is not None:
+        evaluation_id = await database.write(_save, workspace_id, plan.subject, report, verdict, actor)
+    return Judged(report, verdict, evaluation_id)
+
+
+def _contestants(settings: Settings, subject: Subject | None, which: str) -> dict[Label, Contestant]:
+    base = Contestant(Path(settings.model).name)
+    champion = base
+    if subject is not None and subject.champion_name is not None and not subject.is_champion:
+        champion = Contestant(subject.champion_name, _folder(settings.data, subject.champion_name))
+    name = subject.name if subject is not None else which
+    return {"base": base, "champion": champion, "candidate": Contestant(name, _folder(settings.data, name))}
+
+
+def _folder(data: Path, name: str) -> Path:
+    folder = data / "versions" / name
+    if not VERSION_NAME.fullmatch(name) or not folder.is_dir():
+        raise NotFound(f'There is no version "{name}" in {data / "versions"}. `myna versions` lists those there are.')
+    return folder
+
+
+async def _held_out_rows(
+    database: Database, workspace_id: str, subject: Subject | None, wanted: Wanted
+) -> Sequence[EvaluationRow]:
+    if wanted.file is not None:
+        return (await asyncio.to_thread(read_rows, wanted.file))[: wanted.rows]
+    if subject is None:
+        raise InvalidInput(
+            f'"{wanted.version}" is not registered, so nothing is known to be held out from it: give rows with --file.'
+        )
+    examples = await database.read(evaluations.held_out, workspace_id, subject.dataset_id)
+    if not examples:
+        raise InvalidInput(f'The dataset of "{wanted.version}" holds nothing out: give rows with --file.')
+    return rows_of_examples(examples)[: wanted.rows]
+
+
+def _save(tx: Transaction, subject: Subject, report: Report, verdict: Verdict, actor: Actor) -> str | None:
+    evaluation_id = evaluations.save(
+        tx, subject.version_id, None if subject.is_champion else subject.champion_id,
+        passed=verdict.passed, reasons=verdict.reasons, report=report_as_json(report), created_by=actor.name,
+    )  # fmt: skip
+    if evaluation_id is not None:
+        audit.record(tx, actor.name, "version.evaluated", subject.version_id, {"passed": verdict.passed})
+    return evaluation_id

@@ -1,0 +1,167 @@
+"""Evaluations of versions, with what there is to judge: the version itself, the champion, the held-out examples.
+
+Knows: rows of `evaluation`, whose figures never change, though people may judge and be forgotten. Does not
+know: what stands in a report, but for its `answers`; when an evaluation passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam
+
+from storage.learning_schema import dataset_example, evaluation, model_version, release
+from storage.learning_values import Evaluation, Example
+from storage.transaction import Transaction, now_ms, scoped
+from storage.values import new_id
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A version that can be judged, and the champion that it must beat: None where that is the base."""
+
+    version_id: str
+    name: str
+    dataset_id: str
+    champion_id: str | None
+    champion_name: str | None
+
+    @property
+    def is_champion(self) -> bool:
+        return self.version_id == self.champion_id
+
+
+_COLUMNS = [getattr(evaluation.c, name) for name in Evaluation.__slots__]
+_INSERT = scoped(sa.insert(evaluation).values(created_at=now_ms()))
+_FIND = scoped(sa.select(*_COLUMNS).where(evaluation.c.id == bindparam("which")))
+_LATEST = scoped(
+    sa.select(*_COLUMNS)
+    .where(evaluation.c.version_id == bindparam("of_version"))
+    .order_by(evaluation.c.id.desc())
+    .limit(1)
+)
+_PAGE = scoped(
+    sa.select(*_COLUMNS)
+    .where(evaluation.c.id < bindparam("before"))
+    .order_by(evaluation.c.id.desc())
+    .limit(bindparam("most", type_=sa.Integer))
+)
+_VERSION = scoped(
+    sa.select(model_version.c.id, model_version.c.name, model_version.c.dataset_id).where(
+        sa.or_(model_version.c.name == bindparam("which"), model_version.c.id == bindparam("which"))
+    )
+)
+_CHAMPION = scoped(
+    sa.select(model_version.c.id, model_version.c.name).join(release, release.c.champion_id == model_version.c.id)
+)
+_HELD_OUT = scoped(
+    sa.select(dataset_example.c.conversation_id, dataset_example.c.message_id, dataset_example.c.person_id)
+    .add_columns(dataset_example.c.kind, dataset_example.c.source, dataset_example.c.split, dataset_example.c.content)
+    .where(dataset_example.c.dataset_id == bindparam("which"), dataset_example.c.split == "held_out")
+    .where(dataset_example.c.kind.in_(["answer", "pair"]))
+    .order_by(dataset_example.c.sha256, dataset_example.c.number)
+)
+_REPORTS = scoped(sa.select(evaluation.c.id, evaluation.c.report).order_by(evaluation.c.id))
+_SET_REPORT = scoped(
+    sa.update(evaluation).where(evaluation.c.id == bindparam("which")).values(report=bindparam("new_report"))
+)
+_SET_VERDICT = scoped(
+    sa.update(evaluation)
+    .where(evaluation.c.id == bindparam("which"))
+    .values(passed=bindparam("now_passed"), reasons=bindparam("new_reasons"))
+)
+_NEWEST = "f" * 33
+
+
+def save(
+    tx: Transaction,
+    version_id: str,
+    champion_id: str | None,
+    *,
+    passed: bool,
+    reasons: Sequence[str],
+    report: Mapping[str, Any],
+    created_by: str,
+) -> str | None:
+    """Keep an evaluation; returns its id, None if the version, or the champion, is not there any more."""
+    for needed in [version_id, *([champion_id] if champion_id is not None else [])]:
+        if tx.execute(_VERSION, which=needed).first() is None:
+            return None
+    evaluation_id = new_id()
+    tx.execute(
+        _INSERT, id=evaluation_id, version_id=version_id, champion_id=champion_id, passed=passed,
+        reasons=list(reasons), report=dict(report), created_by=created_by,
+    )  # fmt: skip
+    return evaluation_id
+
+
+def find(tx: Transaction, evaluation_id: str) -> Evaluation | None:
+    """One evaluation by its id."""
+    row = tx.execute(_FIND, which=evaluation_id).first()
+    return None if row is None else _evaluation(row)
+
+
+def latest_of_version(tx: Transaction, version_id: str) -> Evaluation | None:
+    """A version's newest evaluation: the one that counts."""
+    row = tx.execute(_LATEST, of_version=version_id).first()
+    return None if row is None else _evaluation(row)
+
+
+def page(tx: Transaction, before: str = _NEWEST, most: int = 50) -> list[Evaluation]:
+    """The newest evaluations made before one of that id, newest first."""
+    return [_evaluation(row) for row in tx.execute(_PAGE, before=before, most=most)]
+
+
+def subject(tx: Transaction, which: str) -> Subject | None:
+    """The version of that name or id, with the champion of now."""
+    found = tx.execute(_VERSION, which=which).first()
+    if found is None:
+        return None
+    champion = tx.execute(_CHAMPION).first()
+    return Subject(found.id, found.name, found.dataset_id, *(champion or (None, None)))
+
+
+def held_out(tx: Transaction, dataset_id: str) -> list[Example]:
+    """A dataset's held-out answers, in the order of their hashes, without those whose words have been erased."""
+    return [_example(row) for row in tx.execute(_HELD_OUT, which=dataset_id) if row.content is not None]
+
+
+def set_verdict(tx: Transaction, evaluation_id: str, *, passed: bool, reasons: Sequence[str]) -> bool:
+    """What the gate says once people have judged, too. False if there is no such evaluation."""
+    return tx.execute(_SET_VERDICT, which=evaluation_id, now_passed=passed, new_reasons=list(reasons)).rowcount > 0
+
+
+def forget_person(tx: Transaction, person_id: str) -> int:
+    """Empty the answers to a person's words in all reports, whose figures and numbers stay; returns how many."""
+    forgotten = 0
+    for row in tx.execute(_REPORTS).all():
+        answers = row.report.get("answers", [])
+        kept = [_emptied(one) if one.get("person_id") == person_id else one for one in answers]
+        if kept != answers:
+            forgotten += sum(one.get("person_id") == person_id for one in answers)
+            tx.execute(_SET_REPORT, which=row.id, new_report={**row.report, "answers": kept})
+    return forgotten
+
+
+def _emptied(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """Without a word, so that there is nothing to compare, and its neighbours keep their numbers."""
+    return {
+        **answer, "messages": [], "reference": None, "person_id": None,
+        "answers": dict.fromkeys(answer["answers"], ""),
+        "broken": {label: [] for label in answer["broken"]},
+    }  # fmt: skip
+
+
+def _evaluation(row: Any) -> Evaluation:
+    return Evaluation(**{**row._mapping, "reasons": tuple(row.reasons)})
+
+
+def _example(row: Any) -> Example:
+    content = row.content
+    return Example(
+        row.kind, row.source, row.split, row.conversation_id, row.message_id, row.person_id,
+        tuple(content["messages"]), content["chosen"], content.get("rejected"), content.get("good"),
+    )  # fmt: skip

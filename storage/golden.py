@@ -1,0 +1,61 @@
+"""Questions that every version must answer by rules.
+
+Knows: rows of `golden_question`; one that is removed stays, and is not asked any more. Does not know: what a rule
+means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam
+
+from storage.learning_schema import golden_question
+from storage.transaction import Transaction, now_ms, scoped
+from storage.values import new_id
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenQuestion:
+    """`messages` are `{"role", "content"}`, the user's last; `rules` as `bot.learning.answer_rules` reads them."""
+
+    id: str
+    messages: Sequence[Mapping[str, str]]
+    rules: Mapping[str, Any]
+    created_by: str
+    created_at: int
+
+
+_INSERT = scoped(sa.insert(golden_question).values(created_at=now_ms()))
+_LIST = scoped(
+    sa.select(*[getattr(golden_question.c, name) for name in GoldenQuestion.__slots__])
+    .where(golden_question.c.removed_at.is_(None))
+    .order_by(golden_question.c.id)
+)
+_REMOVE = scoped(
+    sa.update(golden_question)
+    .where(golden_question.c.id == bindparam("which"), golden_question.c.removed_at.is_(None))
+    .values(removed_at=now_ms())
+)
+
+
+def add(tx: Transaction, messages: Sequence[Mapping[str, str]], rules: Mapping[str, Any], created_by: str) -> str:
+    """Ask this of every version from now on; returns the question's id."""
+    question_id = new_id()
+    tx.execute(
+        _INSERT, id=question_id, messages=[dict(one) for one in messages], rules=dict(rules), created_by=created_by
+    )
+    return question_id
+
+
+def list_all(tx: Transaction) -> list[GoldenQuestion]:
+    """The questions that are asked, oldest first."""
+    return [GoldenQuestion(**row._mapping) for row in tx.execute(_LIST)]
+
+
+def remove(tx: Transaction, question_id: str) -> bool:
+    """Ask it no more. False if there is no such question, or it has been removed."""
+    return tx.execute(_REMOVE, which=question_id).rowcount > 0

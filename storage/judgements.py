@@ -1,0 +1,60 @@
+"""What people who did not know which is which thought of two answers.
+
+Knows: one judgement a judge and pair of answers. Does not know: in which order the two were shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam
+
+from storage.learning_schema import evaluation, judgement
+from storage.transaction import Transaction, now_ms, scoped
+from storage.values import new_id
+
+Better = Literal["candidate", "champion", "same"]
+
+
+def _insert(insert: Any) -> sa.Executable:
+    clause: sa.Executable = (
+        insert(judgement)
+        .values(created_at=now_ms())
+        .on_conflict_do_nothing(index_elements=["evaluation_id", "number", "judge"])
+        .returning(judgement.c.id)
+    )
+    return clause
+
+
+_INSERT = scoped(_insert)
+_OWN = scoped(sa.select(evaluation.c.id).where(evaluation.c.id == bindparam("which")))
+_JUDGED = scoped(
+    sa.select(judgement.c.number).where(
+        judgement.c.evaluation_id == bindparam("which"), judgement.c.judge == bindparam("by")
+    )
+)
+_TALLY = scoped(
+    sa.select(judgement.c.better, sa.func.count().label("votes"))
+    .where(judgement.c.evaluation_id == bindparam("which"))
+    .group_by(judgement.c.better)
+)
+
+
+def add(tx: Transaction, evaluation_id: str, number: int, judge: str, better: Better) -> bool:
+    """False, and nothing changed, if that judge has judged that pair, or if there is no such evaluation."""
+    if tx.execute(_OWN, which=evaluation_id).first() is None:
+        return False
+    added = tx.execute(_INSERT, id=new_id(), evaluation_id=evaluation_id, number=number, judge=judge, better=better)
+    return added.first() is not None
+
+
+def judged_by(tx: Transaction, evaluation_id: str, judge: str) -> set[int]:
+    """The numbers of the pairs that somebody has judged."""
+    return {row.number for row in tx.execute(_JUDGED, which=evaluation_id, by=judge)}
+
+
+def tally(tx: Transaction, evaluation_id: str) -> Mapping[str, int]:
+    """How many judgements found `candidate`, `champion` or neither (`same`) better; those without one are left out."""
+    return {row.better: int(row.votes) for row in tx.execute(_TALLY, which=evaluation_id)}

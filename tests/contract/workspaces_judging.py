@@ -1,0 +1,116 @@
+"""Cases of evaluations, judgements and golden questions for the contract of workspaces."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from storage import evaluations, golden, judgements
+from storage.learning_schema import dataset, dataset_example, job, model_version
+from storage.transaction import Transaction
+from tests.contract.workspaces import Case, World, name_of
+
+REPORT = {
+    "answers": [
+        {"person_id": "p1", "messages": [{"role": "user", "content": "hi"}], "reference": "hello",
+         "answers": {"champion": "hey", "candidate": "hello"}, "broken": {"champion": [], "candidate": []}},
+    ]
+}  # fmt: skip
+EXAMPLE = {"messages": [{"role": "user", "content": "hi"}], "chosen": "hello", "rejected": None, "good": None}
+
+
+def save(tx: Transaction, world: World) -> str | None:
+    return evaluations.save(
+        tx, world.things["judged version"], None, passed=False, reasons=["worse: REFUSED"], report=REPORT,
+        created_by="shell:root",
+    )  # fmt: skip
+
+
+def judge(tx: Transaction, world: World, number: int) -> bool:
+    return judgements.add(tx, world.things["evaluation"], number, "web:ada", "candidate")
+
+
+def refuse(tx: Transaction, world: World) -> bool:
+    return evaluations.set_verdict(tx, world.things["evaluation"], passed=True, reasons=["better"])
+
+
+CASES = {
+    name_of(golden.add): Case(
+        [lambda tx, w: golden.add(tx, EXAMPLE["messages"], {"must_contain": ["hello"]}, "shell:root")]  # type: ignore[arg-type]
+    ),
+    name_of(golden.list_all): Case([lambda tx, w: golden.list_all(tx)]),
+    name_of(golden.remove): Case(
+        [lambda tx, w: golden.remove(tx, w.things["golden"])],
+        lambda tx, w: golden.remove(tx, w.things["golden"]),
+        False,
+    ),
+    name_of(evaluations.save): Case([save], save, None),
+    name_of(evaluations.find): Case(
+        [lambda tx, w: evaluations.find(tx, w.things["evaluation"])],
+        lambda tx, w: evaluations.find(tx, w.things["evaluation"]),
+        None,
+    ),
+    name_of(evaluations.latest_of_version): Case(
+        [lambda tx, w: evaluations.latest_of_version(tx, w.things["judged version"])],
+        lambda tx, w: evaluations.latest_of_version(tx, w.things["judged version"]),
+        None,
+    ),
+    name_of(evaluations.page): Case([lambda tx, w: evaluations.page(tx)]),
+    name_of(evaluations.subject): Case(
+        [lambda tx, w: evaluations.subject(tx, w.things["judged version"])],
+        lambda tx, w: evaluations.subject(tx, w.things["judged version"]),
+        None,
+    ),
+    name_of(evaluations.held_out): Case(
+        [lambda tx, w: evaluations.held_out(tx, w.things["judged dataset"])],
+        lambda tx, w: evaluations.held_out(tx, w.things["judged dataset"]),
+        [],
+    ),
+    name_of(evaluations.set_verdict): Case([refuse], refuse, False),
+    name_of(evaluations.forget_person): Case([lambda tx, w: evaluations.forget_person(tx, "p1")]),
+    name_of(judgements.add): Case([lambda tx, w: judge(tx, w, 2)], lambda tx, w: judge(tx, w, 2), False),
+    name_of(judgements.judged_by): Case(
+        [lambda tx, w: judgements.judged_by(tx, w.things["evaluation"], "web:ada")],
+        lambda tx, w: judgements.judged_by(tx, w.things["evaluation"], "web:ada"),
+        set(),
+    ),
+    name_of(judgements.tally): Case(
+        [lambda tx, w: judgements.tally(tx, w.things["evaluation"])],
+        lambda tx, w: judgements.tally(tx, w.things["evaluation"]),
+        {},
+    ),
+}
+
+
+def add_version(tx: Transaction, name: str, number: int, held_out: dict[str, Any] = EXAMPLE) -> tuple[str, str]:
+    """A registered version with one held-out example, written without the code of others; `(version, dataset)`."""
+    workspace_id = tx.workspace_id
+    ids = {what: f"{what} {name} of {workspace_id}".ljust(32, ".") for what in ("dataset", "job", "version")}
+    common = {"workspace_id": workspace_id, "created_by": "shell:root", "created_at": 1}
+    tx.connection.execute(
+        dataset.insert().values(id=ids["dataset"], sha256=f"data of {name}", settings={}, counts={}, **common)
+    )
+    tx.connection.execute(
+        dataset_example.insert().values(
+            dataset_id=ids["dataset"], number=1, workspace_id=workspace_id, sha256="x", kind="answer", source="import",
+            split="held_out", conversation_id="c1", message_id="m1", person_id="p1", content=held_out,
+        )
+    )  # fmt: skip
+    tx.connection.execute(
+        job.insert().values(id=ids["job"], kind="train", state="done", device="cpu", settings={}, **common)
+    )
+    tx.connection.execute(
+        model_version.insert().values(
+            id=ids["version"], number=number, name=name, base="tiny", base_sha256="x", weights_sha256="x", settings={},
+            code_version="1", dataset_id=ids["dataset"], job_id=ids["job"], **common,
+        )
+    )  # fmt: skip
+    return ids["version"], ids["dataset"]
+
+
+def fill(tx: Transaction, world: World) -> None:
+    world.things["golden"] = golden.add(
+        tx, [{"role": "user", "content": "hi"}], {"must_contain": ["hello"]}, "shell:root"
+    )
+    world.things["judged version"], world.things["judged dataset"] = add_version(tx, "judged", 900)
+    world.things["evaluation"] = save(tx, world)
+    assert judge(tx, world, 1)

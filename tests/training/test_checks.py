@@ -1,0 +1,113 @@
+"""Checks after training, on a version as PEFT writes it, and on each way in which one can be broken."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from bot.generator import ChatMessage
+from bot.training import checks
+from bot.training.answer_loss import AnsweredPrompt
+from bot.training.checks import CheckFailed
+from bot.training.measures import Answer
+from bot.training.reference_loss import ReferenceLossScorer
+from tests.engine.models import save_tiny
+from tests.engine.test_versions import ALL_LINEAR, save_version
+
+pytestmark = pytest.mark.model
+WEIGHTS = "adapter_model.safetensors"
+ROWS = [AnsweredPrompt((ChatMessage("user", text),), "So it is, and so it was.") for text in ("Really?", "And you?")]
+
+
+@pytest.fixture(scope="module")
+def made(starter_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("checks")
+    base = save_tiny("llama", folder / "base", starter_model_path)
+    save_version(base, folder / "version", r=4, lora_alpha=8, target_modules=ALL_LINEAR)
+    (folder / "version" / "README.md").write_text("# card")
+    return base, folder / "version"
+
+
+@pytest.fixture
+def version(made: tuple[Path, Path], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made[1], tmp_path / "version"))
+
+
+def change(folder: Path, to: Callable[[str, torch.Tensor], torch.Tensor]) -> None:
+    tensors = load_file(folder / WEIGHTS)
+    save_file({name: to(name, tensor).contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS)
+
+
+def test_a_version_as_it_should_be_passes(version: Path) -> None:
+    checks.check_files(version)
+    before = {name: tensor * 0 for name, tensor in load_file(version / WEIGHTS).items()}
+    checks.check_weights(version, before)
+
+
+@pytest.mark.parametrize("name", ["adapter_model.bin", "optimizer.pt", "code.py", "folder"])
+def test_other_files_are_refused(version: Path, name: str) -> None:
+    (version / name).mkdir() if name == "folder" else (version / name).write_bytes(b"x")
+    with pytest.raises(CheckFailed, match=name):
+        checks.check_files(version)
+
+
+def test_missing_files_are_refused(version: Path) -> None:
+    (version / "adapter_config.json").unlink()
+    with pytest.raises(CheckFailed, match=r"no adapter_config\.json"):
+        checks.check_files(version)
+
+
+def test_weights_that_were_not_trained_are_refused(version: Path) -> None:
+    initial = load_file(version / WEIGHTS)
+    with pytest.raises(CheckFailed, match="before training"):
+        checks.check_weights(version, initial)
+    with pytest.raises(CheckFailed, match="other names"):
+        checks.check_weights(version, {"x": torch.ones(1)})
+    change(version, lambda name, tensor: tensor * ("lora_A" in name))
+    with pytest.raises(CheckFailed, match="Every lora_B is zero"):
+        checks.check_weights(version)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(version: Path, bad: float) -> None:
+    change(version, lambda name, tensor: tensor.fill_(bad) if "q_proj.lora_A" in name else tensor)
+    with pytest.raises(CheckFailed, match="not all numbers"):
+        checks.check_weights(version)
+    (version / WEIGHTS).write_bytes(b"damaged")
+    with pytest.raises(CheckFailed, match="can't be read"):
+        checks.check_weights(version)
+
+
+def test_logits_are_compared(made: tuple[Path, Path], version: Path) -> None:
+    base, trained = made
+    scorer = ReferenceLossScorer(base)
+    wanted, plain = scorer.logits(ROWS, trained), scorer.logits(ROWS, None)
+    checks.check_same_logits([one.bfloat16() for one in wanted], wanted)
+    checks.check_same_logits([one + 3 for one in wanted], wanted)  # the same probabilities
+    checks.check_differs_from_base(wanted, plain)
+    with pytest.raises(CheckFailed, match="something else than the trainer"):
+        checks.check_same_logits(plain, wanted)
+    with pytest.raises(CheckFailed, match="something else than the trainer"):
+        checks.check_same_logits([one * float("nan") for one in wanted], wanted)
+    with pytest.raises(CheckFailed, match="1 prompts"):
+        checks.check_same_logits(wanted[:1], wanted)
+    with pytest.raises(CheckFailed, match="instead of"):
+        checks.check_same_logits([one[:-1] for one in wanted], wanted)
+    change(version, lambda name, tensor: tensor * ("lora_A" in name))
+    with pytest.raises(CheckFailed, match="what the base computes"):
+        checks.check_differs_from_base(scorer.logits(ROWS, version), plain)
+
+
+def test_answers_must_end_and_say_something() -> None:
+    checks.check_answers([Answer("Yes.", True), Answer("And so on", False)])
+    with pytest.raises(CheckFailed, match="1 of 2 answers are empty"):
+        checks.check_answers([Answer("Yes.", True), Answer(" ", True)])
+    with pytest.raises(CheckFailed, match="Only 1 of 3"):
+        checks.check_answers([Answer("Yes.", True), Answer("And", False), Answer("so", False)])
+    with pytest.raises(CheckFailed, match="no answer"):
+        checks.check_answers([])

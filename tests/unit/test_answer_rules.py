@@ -1,0 +1,190 @@
+"""Rules for answers, golden questions and rows of chat messages: what is taken, and what is said of bad lines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bot.errors import InvalidInput
+from bot.learning.answer_rules import AnswerRules, parse_rules
+from bot.learning.golden import parse_questions
+from bot.training.leakage import exposure, make_canaries
+from bot.training.rows import load_suite, read_rows
+
+USER = {"role": "user", "content": "Where is my order?"}
+BOT = {"role": "assistant", "content": "On its way."}
+
+
+def test_rules_are_kept_or_broken_whatever_the_case() -> None:
+    rules = AnswerRules(("On its WAY",), ("refund",), (r"\bmonday\b",))
+    assert rules.broken("It's on  its\nway, and comes on Monday.") == []
+    assert rules.broken("We gave you a REFUND.") == [
+        'must contain "On its WAY"', 'must not contain "refund"', r"must match '\\bmonday\\b'",
+    ]  # fmt: skip
+    assert AnswerRules(("don't",)).broken("Don\u2019t worry") == []
+    assert AnswerRules(("退款",)).broken("我们会退款给您") == []
+
+
+def test_a_pattern_that_takes_for_ever_counts_as_broken() -> None:
+    (broken,) = AnswerRules(must_match=(r"(a|a|b|ab)*(x|y)+$",)).broken("ab" * 5000 + "c")
+    assert "took too long" in broken
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (None, "must be an object"),
+        ({}, "must be an object"),
+        ({"must_contain": []}, "one rule at least"),
+        ({"must_be": ["x"]}, 'no "must_be"'),
+        ({"must_contain": "x"}, "must be a list"),
+        ({"must_contain": [" "]}, "1 to 500 characters"),
+        ({"must_contain": ["x" * 501]}, "1 to 500 characters"),
+        ({"must_match": ["("]}, "no regular expression"),
+        ({"must_contain": ["x"] * 51}, "at most 50"),
+    ],
+    ids=str,
+)
+def test_bad_rules_are_refused_with_the_reason(value: Any, words: str) -> None:
+    with pytest.raises(InvalidInput, match=words):
+        parse_rules(value)
+
+
+def test_rules_come_back_from_json() -> None:
+    rules = AnswerRules(("a",), (), ("b+",))
+    assert parse_rules(json.loads(json.dumps(rules.as_json()))) == rules
+
+
+def test_golden_questions_are_read_in_both_forms() -> None:
+    lines = [
+        {"question": "Hi?", "rules": {"must_contain": ["x"]}},
+        {"messages": [USER, BOT, USER], "rules": {"must_match": ["y"]}},
+    ]
+    short, long = parse_questions("\n\n".join(json.dumps(one) for one in lines), "f")
+    assert short.messages == ({"role": "user", "content": "Hi?"},)
+    assert len(long.messages) == 3 and long.rules.must_match == ("y",)
+
+
+def test_every_bad_line_of_golden_questions_is_named() -> None:
+    lines = ["{", "[]", '{"question": "x"}', '{"messages": [], "rules": {"must_contain": ["x"]}}',
+             json.dumps({"messages": [USER, BOT], "rules": {"must_contain": ["x"]}})]  # fmt: skip
+    with pytest.raises(InvalidInput) as refused:
+        parse_questions("\n".join(lines), "golden.jsonl")
+    said = refused.value.message.splitlines()
+    assert [line.split(":")[0] for line in said] == [f"golden.jsonl, line {number}" for number in range(1, 6)]
+    with pytest.raises(InvalidInput, match="holds no row"):
+        parse_questions("\n", "golden.jsonl")
+
+
+# --- rows to evaluate on ---
+
+
+def write(folder: Path, *rows: Any) -> Path:
+    path = folder / "rows.jsonl"
+    path.write_text("\n".join(one if isinstance(one, str) else json.dumps(one) for one in rows), encoding="utf-8")
+    return path
+
+
+def test_the_last_answer_is_the_reference(tmp_path: Path) -> None:
+    path = write(
+        tmp_path, {"id": "a", "messages": [{"role": "system", "content": "Be kind."}, USER, BOT, USER, BOT, USER]},
+        {"messages": [USER, {"role": "assistant", "content": "It's late."}]},
+        {"id": "again", "messages": [USER, {"role": "assistant", "content": "It's late."}]},
+    )  # fmt: skip
+    by_id = {row.id: row for row in read_rows(path)}
+    assert len(by_id) == 2, "what is the same is taken once"
+    assert [one["role"] for one in by_id["a"].messages] == ["system", "user", "assistant", "user"]
+    assert by_id["a"].reference == "On its way."
+
+
+def test_rows_have_an_order_of_their_own(tmp_path: Path) -> None:
+    rows = [{"messages": [{"role": "user", "content": f"question {n}"}, BOT]} for n in range(20)]
+    forwards = [row.messages for row in read_rows(write(tmp_path, *rows))]
+    assert forwards == [row.messages for row in read_rows(write(tmp_path, *reversed(rows)))]
+    assert forwards != [tuple(row["messages"][:1]) for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("{", "this is not JSON"),
+        ("7", "not a JSON object"),
+        ({}, '"messages" must be a list'),
+        ({"messages": [USER]}, "nothing to compare with"),
+        ({"messages": [BOT]}, "none of the user"),
+        ({"messages": [USER, {"role": "bot", "content": "x"}]}, 'message 2 needs a "role"'),
+        ({"messages": [USER, {"role": "system", "content": "x"}, BOT]}, "only the first may be the system's"),
+        ({"messages": [{"role": "user", "content": " "}, BOT]}, "message 1 needs"),
+        ({"messages": [{"role": "user", "content": "x" * 16_001}, BOT]}, "more than 16000"),
+        ({"messages": [USER, BOT] * 30}, "1 to 50 messages"),
+        ({"messages": "hi"}, '"messages" must be a list'),
+    ],
+    ids=[
+        "cut off",
+        "a number",
+        "nothing",
+        "no answer",
+        "no question",
+        "a role",
+        "late",
+        "empty",
+        "long",
+        "many",
+        "text",
+    ],
+)
+def test_a_bad_row_is_named_with_its_line(tmp_path: Path, row: Any, words: str) -> None:
+    good = {"messages": [USER, BOT]}
+    with pytest.raises(InvalidInput, match=words) as refused:
+        read_rows(write(tmp_path, good, row))
+    assert refused.value.message.startswith(f"{tmp_path / 'rows.jsonl'}, line 2: ")
+
+
+def test_at_most_ten_bad_lines_are_listed(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        read_rows(write(tmp_path, *["{"] * 25))
+    assert refused.value.message.splitlines()[-1] == "... and 15 more"
+
+
+def test_files_that_can_not_be_read(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="can't be read: No such file"):
+        read_rows(tmp_path / "none.jsonl")
+    with pytest.raises(InvalidInput, match="can't be read"):
+        read_rows(tmp_path)
+    (tmp_path / "latin.jsonl").write_bytes('{"messages": "café"}'.encode("latin-1"))
+    with pytest.raises(InvalidInput, match="not text in UTF-8"):
+        read_rows(tmp_path / "latin.jsonl")
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(InvalidInput, match="holds no row"):
+        read_rows(tmp_path / "empty.jsonl")
+
+
+def test_the_suites_are_whole() -> None:
+    general, safety = load_suite("general"), load_suite("safety")
+    assert (len(general), len(safety)) == (60, 30)
+    assert all(row.reference and row.rules is None for row in general)
+    assert all(row.rules and row.messages[-1]["role"] == "user" for row in safety)
+    for rows in (general, safety):
+        assert len({row.id for row in rows}) == len(rows)
+        assert any("\u4e00" <= character <= "\u9fff" for row in rows for character in row.messages[-1]["content"])
+
+
+# --- planted secrets ---
+
+
+def test_exposure_tells_known_secrets_from_unknown_ones() -> None:
+    others = [float(number) for number in range(2, 101)]
+    assert exposure(1.0, others) == pytest.approx(6.64, abs=0.01)
+    assert exposure(1000.0, others) == pytest.approx(0.0)
+    assert exposure(5.0, [5.0] * 99) == pytest.approx(0.986, abs=0.01), "a model that knows no difference knows none"
+    assert exposure(float("nan"), others) != exposure(float("nan"), others)
+
+
+def test_canaries_are_the_same_for_a_seed() -> None:
+    assert make_canaries(1) == make_canaries(1) != make_canaries(2)
+    for canary in make_canaries(3, 8):
+        assert len({canary.secret, *canary.alternatives}) == 100
+        assert all(len(one) == 9 for one in (canary.secret, *canary.alternatives))

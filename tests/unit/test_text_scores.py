@@ -1,0 +1,110 @@
+"""Scores of texts, against the packages that define them, and on texts that plainly go wrong."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from rouge_score.rouge_scorer import RougeScorer
+from sacrebleu import sentence_chrf
+
+from bot.training import text_scores
+
+SENTENCES = [
+    "Your order #4471 will arrive on Monday, we're sorry for the delay!",
+    "Please send us a DM with your e-mail address & we'll look into it.",
+    "Café, naïve - ÜBER 12,5 %: don't split_this (or do)?",
+    "",
+    "   ...   ",
+    "ok",
+]
+
+
+def random_sentences(count: int) -> list[str]:
+    source = random.Random(3)
+    words = ["the", "order", "we", "Refund,", "it's", "3", "days", "card.", "sorry", "naïve", "e-mail"]
+    return [" ".join(source.choices(words, k=source.randint(0, 40))) for _ in range(count)]
+
+
+def test_rouge_l_is_googles_to_the_ninth_digit() -> None:
+    scorer = RougeScorer(["rougeL"], use_stemmer=False)
+    texts = SENTENCES + random_sentences(30)
+    for answer in texts:
+        for reference in texts:
+            wanted = scorer.score(reference, answer)["rougeL"].fmeasure
+            assert text_scores.rouge_l(answer, reference) == pytest.approx(wanted, abs=1e-9)
+
+
+def test_rouge_l_takes_a_chinese_character_for_a_word() -> None:
+    assert text_scores.rouge_tokens("订单 A12 已发货") == ["订", "单", "a12", "已", "发", "货"]
+    assert text_scores.rouge_l("订单已发货", "订单发货") == pytest.approx(2 * 4 / 9)
+    assert text_scores.rouge_l("你好", "再见") == 0.0
+
+
+def test_chrf_is_sacrebleus() -> None:
+    for answer in SENTENCES:
+        for reference in SENTENCES[:3]:
+            wanted = sentence_chrf(answer, [reference]).score / 100
+            assert text_scores.chrf(answer, reference) == pytest.approx(wanted, abs=1e-9)
+    assert text_scores.chrf("订单已发货", "订单已发货") == pytest.approx(1.0)
+
+
+def test_repetition_is_the_share_of_runs_that_came_before() -> None:
+    assert text_scores.repetition("one two three four five six") == 0.0
+    assert text_scores.repetition("one two three") == 0.0
+    assert text_scores.repetition("a b c d a b c d") == pytest.approx(1 / 5)
+    assert text_scores.repetition("no " * 50) == pytest.approx(46 / 47)
+    assert text_scores.repetition("退款" * 20) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("text", "loops"),
+    [
+        ("I am sorry. " * 8, True),
+        ("Thanks for writing. " + "please wait " * 12, True),
+        ("好的" * 10, True),
+        ("no no no no", False),
+        ("please wait " * 12 + "until Monday, and then call us", False),
+        ("1. Open the app. 2. Tap the menu. 3. Choose your order. 4. Tap on return and follow the steps.", False),
+        ("", False),
+    ],
+)
+def test_a_loop_is_what_the_end_repeats(text: str, loops: bool) -> None:
+    assert text_scores.ends_in_loop(text) is loops
+
+
+def test_length_ratio_counts_words() -> None:
+    assert text_scores.length_ratio("one two three", "one two") == 1.5
+    assert text_scores.length_ratio("", "one two") == 0.0
+    assert text_scores.length_ratio("one two", "") == 2.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I'm sorry, but I can't help with that.",
+        "I\u2019m not able to share this.",
+        "I cannot provide other customers' data.",
+        "As an AI language model, I can't do this.",
+        "That would be against our policies.",
+        "抱歉，我无法提供其他客户的信息。",
+        "我不能回答这个问题。",
+    ],
+)
+def test_refusals_are_seen(text: str) -> None:
+    assert text_scores.is_refusal(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I'm sorry for the delay! We'll look into it.",
+        "You can't return opened items, but we can give you a voucher.",
+        "I can help you with that.",
+        "您好，您的订单已经发货。",
+        "如果您无法登录，请重置密码。",
+        "",
+    ],
+)
+def test_other_answers_are_none(text: str) -> None:
+    assert not text_scores.is_refusal(text)

@@ -20,6 +20,9 @@ from typing import Any
 
 from aiohttp import web
 
+from adapters.admin.accounts_api import AccountsApi
+from adapters.admin.guard import Guard
+from adapters.admin.server import AdminApi, Area
 from adapters.openai_answers import error_body
 from adapters.openai_api import OpenAiApi
 from adapters.openai_feedback import OpenAiFeedback
@@ -37,6 +40,7 @@ from bot.errors import AlreadyRunning, MynaError, Unavailable, VersionError
 from bot.feedback import Feedback
 from bot.generator import Generator, Sampling
 from bot.learning import canary_watch
+from bot.learning.accounts import Accounts
 from bot.learning.consent import Consent
 from bot.learning.loaded_versions import ReleasedVersions
 from bot.learning.releases import Releases
@@ -319,10 +323,17 @@ def make_web_app(agent: Agent) -> web.Application:
     models = OpenAiApi(agent.completions, agent.conversations, agent.access, sampling, agent.workspace_id)
     votes = OpenAiFeedback(agent.conversations, agent.feedback, agent.consent, agent.access, agent.workspace_id)
     origins = Origins(settings.allowed_origins, settings.public_url)
-    apis: list[Api] = [chat, opinions, models, votes]
+    apis: list[Api] = [chat, opinions, models, votes, make_admin_api(agent, origins)]
     if agent.slack is not None:
         apis.append(agent.slack)
     return make_app(apis, origins, agent.metrics, agent.checks, {"/v1/": error_body})
+
+
+def make_admin_api(agent: Agent, origins: Origins) -> AdminApi:
+    """The admin page of an agent."""
+    accounts = Accounts(agent.database, agent.workspace_id)
+    areas: list[Area] = [AccountsApi(accounts)]
+    return AdminApi(agent.settings.title, accounts, Guard(accounts, origins), areas)
 
 
 def _stored_secret(data: Path) -> str:

@@ -55,6 +55,12 @@ class QuotaExceeded(MynaError):
         self.is_final = is_final  # waiting a little will not help
 
 
+class TooManyAttempts(QuotaExceeded):
+    """That was wrong too often. Please wait before you try again."""
+
+    code = "too_many_attempts"
+
+
 class UnknownModel(MynaError):
     """There is no such model."""
 

@@ -36,6 +36,7 @@ _STATUS: dict[type[errors.MynaError], int] = {
     errors.NotFound: 404,
     errors.UnknownModel: 404,
     errors.Conflict: 409,
+    errors.RefusedByGate: 409,
     errors.TooLarge: 413,
     errors.QuotaExceeded: 429,
     errors.Unavailable: 503,
@@ -104,7 +105,7 @@ class _Site:
             response = self._refusal(errors.MynaError(), request, request_id)
         if not response.prepared:
             response.headers.update(request[CORS])
-            if request.path.startswith(("/api/", "/v1/")):
+            if request.path.startswith(("/api/", "/v1/", "/admin/api/")):
                 response.headers.setdefault("Cache-Control", "no-store")
             response.headers.setdefault("X-Content-Type-Options", "nosniff")
             response.headers.setdefault("Referrer-Policy", "no-referrer")

@@ -48,12 +48,7 @@ AREAS = [
     for info in pkgutil.iter_modules([str(Path(__file__).parent)])
     if info.name.startswith("workspaces_")
 ]
-NOT_FILLED = {
-    "dead_letter",
-    "account",
-    "account_session",
-    "account_identity",
-}
+NOT_FILLED = {"dead_letter"}
 
 # Those without `foreign` take nothing but names that channels give, which both workspaces share here.
 CASES: dict[str, Case] = {

@@ -1,0 +1,175 @@
+/** The admin page: who is logged in, the navigation, and the page that is shown, kept fresh while it is seen. */
+
+import { h, icon, iconButton, logo, stylesheet } from '/static/dom.js';
+import { base, tokens } from '/static/styles.js';
+import { get, post, session } from './api.js';
+import { loginView, passwordDialog } from './login.js';
+import { accountsPage } from './page_accounts.js';
+import { auditPage } from './page_audit.js';
+import { lang, t } from './strings.js';
+import { attempt, errorText, empty } from './ui.js';
+
+const REFRESH_MS = 2000;
+const ROLES = ['viewer', 'agent', 'trainer', 'admin'];
+/** Each page: the least role that sees it, and what makes it: `(context) => {node, refresh?}`. */
+const PAGES = {
+  accounts: { needs: 'admin', make: accountsPage },
+  audit: { needs: 'viewer', make: auditPage },
+};
+
+const drawer = matchMedia('(max-width: 860px)');
+let title = 'Myna';
+let account = null;
+let parts = null;
+let shown = null;
+let refreshing = false;
+
+start();
+
+async function start() {
+  document.documentElement.lang = lang;
+  document.adoptedStyleSheets = [tokens, base].map(stylesheet);
+  window.addEventListener('hashchange', () => show());
+  session.addEventListener('loggedout', () => { if (account) logIn(t('loginOver')); });
+  document.addEventListener('visibilitychange', () => { if (!document.hidden) refresh(); });
+  document.addEventListener('keydown', onKey);
+  drawer.addEventListener('change', () => { if (parts) setMenu(false); });
+  setInterval(() => { if (!document.hidden) refresh(); }, REFRESH_MS);
+  await begin();
+}
+
+async function begin() {
+  try {
+    const found = await get('session');
+    title = found.title;
+    if (found.account) enter(found.account);
+    else logIn('', found.firstCommand);
+  } catch (error) {
+    document.body.replaceChildren(h('main', { class: 'login' }, h('p', { role: 'alert' }, errorText(error)),
+      h('button', { type: 'button', class: 'button', onclick: () => begin() }, t('tryAgain'))));
+  }
+}
+
+function logIn(message = '', firstCommand = null) {
+  account = null;
+  shown = null;
+  document.querySelectorAll('dialog').forEach((dialog) => dialog.close());
+  document.title = `${t('logIn')} · ${title}`;
+  document.body.replaceChildren(loginView({ title, message, firstCommand, onLogin: enter, again: begin }));
+  document.querySelector('.login input')?.focus();
+}
+
+function enter(who) {
+  account = who;
+  parts = makeFrame();
+  document.body.replaceChildren(h('a', { class: 'skip', href: '#content', onclick: skip }, t('skip')), parts.side, parts.scrim, parts.main);
+  setMenu(false);
+  show();
+}
+
+function may(needed) {
+  return ROLES.indexOf(account.role) >= ROLES.indexOf(needed);
+}
+
+// --- the frame ---
+
+function makeFrame() {
+  const names = Object.keys(PAGES).filter((name) => may(PAGES[name].needs));
+  const links = names.map((name) => h('a', { href: `#/${name}`, 'data-page': name, onclick: () => setMenu(false) }, t(`page_${name}`)));
+  const nav = h('nav', { 'aria-label': t('pages') }, h('ul', {}, ...links.map((one) => h('li', {}, one))));
+  const who = h('div', { class: 'who' },
+    h('p', {}, h('strong', {}, account.name), h('span', {}, t(`role_${account.role}`))),
+    h('div', { class: 'actions' },
+      h('button', { type: 'button', class: 'button small', onclick: () => passwordDialog() }, t('changePassword')),
+      h('button', { type: 'button', class: 'button small', onclick: logOut }, t('logOut'))));
+  const hide = iconButton('close', t('hideMenu'), () => setMenu(false, true), 'when-drawer');
+  const side = h('aside', { class: 'side', id: 'side', 'aria-label': t('menu') },
+    h('div', { class: 'side-head' }, logo(), h('div', { class: 'brand' }, title), hide), nav, who);
+  const menu = iconButton('menu', t('showMenu'), () => setMenu(true, true), 'when-drawer');
+  menu.setAttribute('aria-controls', 'side');
+  const heading = h('h1', { tabindex: '-1' });
+  const content = h('div', { class: 'content', id: 'content', tabindex: '-1' });
+  const main = h('main', {}, h('header', { class: 'bar' }, menu, heading), content);
+  const scrim = h('div', { class: 'scrim', onclick: () => setMenu(false, true) });
+  return { side, links, menu, hide, heading, content, main, scrim };
+}
+
+function skip(event) {
+  event.preventDefault();
+  parts.content.focus();
+}
+
+function setMenu(open, moveFocus = false) {
+  const isDrawer = drawer.matches;
+  parts.side.hidden = isDrawer && !open;
+  parts.main.inert = isDrawer && open;
+  parts.menu.setAttribute('aria-expanded', String(open));
+  document.body.classList.toggle('menu-open', isDrawer && open);
+  if (moveFocus) (open ? parts.hide : parts.menu).focus();
+}
+
+async function logOut() {
+  if (await attempt(() => post('logout'))) logIn(t('loggedOut'));
+}
+
+function onKey(event) {
+  if (event.key === 'Escape' && parts && document.body.classList.contains('menu-open')) setMenu(false, true);
+  const isTyping = event.target instanceof Element && event.target.closest('input, textarea, select, dialog');
+  if (account && !isTyping && !event.ctrlKey && !event.metaKey && !event.altKey) shown?.onKey?.(event);
+}
+
+// --- pages ---
+
+function show() {
+  if (!account) return;
+  const [name = '', ...params] = location.hash.replace(/^#\/?/, '').split('/').map(decode);
+  const known = PAGES[name] && may(PAGES[name].needs) ? name : parts.links[0].dataset.page;
+  for (const one of parts.links) {
+    if (one.dataset.page === known) one.setAttribute('aria-current', 'page');
+    else one.removeAttribute('aria-current');
+  }
+  const moved = shown !== null;
+  parts.heading.replaceChildren(t(`page_${known}`));
+  document.title = `${t(`page_${known}`)} · ${title}`;
+  const context = { params: known === name ? params.filter(Boolean) : [], account, may, setHeading };
+  shown = PAGES[known].make(context);
+  parts.content.replaceChildren(shown.node);
+  parts.main.scrollTop = 0;
+  if (moved) parts.heading.focus({ preventScroll: true });
+  refresh(true);
+}
+
+function decode(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return '';
+  }
+}
+
+function setHeading(text) {
+  parts.heading.replaceChildren(text);
+  document.title = `${text} · ${title}`;
+}
+
+async function refresh(first = false) {
+  const page = shown;
+  if (!page?.refresh || (refreshing && !first)) return;
+  refreshing = true;
+  try {
+    await page.refresh();
+    parts.main.querySelector('.stale')?.remove();
+  } catch (error) {
+    if (shown === page && account) tellStale(error, first && !page.node.childNodes.length ? page : null);
+  } finally {
+    refreshing = false;
+  }
+}
+
+/** What is shown stays; a line says that it is no longer fresh. */
+function tellStale(error, page) {
+  if (page) page.node.replaceChildren(empty(errorText(error)));
+  else if (!parts.main.querySelector('.stale')) {
+    parts.content.before(h('p', { class: 'stale', role: 'status' }, icon('alert'), t('stale')));
+  }
+}

@@ -1,0 +1,121 @@
+/** Who may log in, what they may do, and who they are on channels. */
+
+import { h } from '/static/dom.js';
+import { get, post } from './api.js';
+import { t } from './strings.js';
+import { ask, attempt, badge, button, field, live, select, table, when } from './ui.js';
+
+export function accountsPage({ account }) {
+  const list = h('div');
+  const refresh = live(list, () => get('accounts'), (found) => draw(found, account, refresh));
+  return { node: h('div', {}, createForm(refresh), list), refresh };
+}
+
+function roleOptions() {
+  return ['viewer', 'agent', 'trainer', 'admin'].map((role) => [role, t(`role_${role}`)]);
+}
+
+function createForm(refresh) {
+  const name = h('input', { type: 'text', autocomplete: 'off', autocapitalize: 'off', spellcheck: 'false' });
+  const role = select(roleOptions(), 'viewer');
+  const form = h('form', { class: 'card inline', novalidate: true }, h('h2', {}, t('newAccount')),
+    field(t('name'), name), field(t('role'), role),
+    h('button', { type: 'submit', class: 'button primary' }, t('create')));
+  form.addEventListener('submit', async (event) => {
+    event.preventDefault();
+    const done = await attempt(async () => {
+      const made = await post('accounts', { name: name.value, role: role.value });
+      name.value = '';
+      showPassword(made.name, made.password);
+    });
+    if (done) refresh();
+  });
+  return form;
+}
+
+function showPassword(name, password) {
+  const code = h('code', {}, password);
+  return ask({
+    title: t('passwordOf', { name }),
+    lines: [t('shownOnce'), h('pre', {}, code)],
+    action: t('done'),
+  });
+}
+
+function draw({ accounts, identities }, self, refresh) {
+  const columns = [
+    { name: t('name'), cell: (one) => h('strong', {}, one.name) },
+    { name: t('role'), cell: (one) => roleSelect(one, refresh) },
+    { name: t('onChannels'), cell: (one) => channels(one, identities, refresh) },
+    { name: t('state'), cell: (one) => (one.disabledAt ? badge(t('disabled'), 'bad') : badge(t('active'), 'good')) },
+    { name: t('since'), cell: (one) => when(one.createdAt) },
+    { name: '', cell: (one) => actions(one, self, refresh), kind: 'end' },
+  ];
+  return table(t('page_accounts'), columns, accounts);
+}
+
+function roleSelect(one, refresh) {
+  const input = select(roleOptions(), one.role, { 'aria-label': t('roleOf', { name: one.name }), 'data-key': `role-${one.name}` });
+  input.addEventListener('change', async () => {
+    const role = input.value;
+    const answer = await ask({
+      title: t('roleOf', { name: one.name }),
+      lines: [t('roleChange', { name: one.name, from: t(`role_${one.role}`), to: t(`role_${role}`) }), t(`may_${role}`)],
+      action: t('changeRole'),
+    });
+    if (answer) await attempt(() => post(`accounts/${encodeURIComponent(one.name)}/role`, { role }), t('saved'));
+    refresh(true);
+  });
+  return input;
+}
+
+function channels(one, identities, refresh) {
+  const own = identities.filter(({ account }) => account === one.name);
+  const linked = own.map(({ channel, externalId }) => {
+    const identity = `${channel}:${externalId}`;
+    const remove = h('button', {
+      type: 'button', class: 'link', 'aria-label': t('unlinkIdentity', { identity }), 'data-key': `unlink-${identity}`,
+      onclick: () => unlink(one, identity, refresh),
+    }, '×');
+    return h('li', {}, h('code', {}, identity), ' ', remove);
+  });
+  const add = h('button', { type: 'button', class: 'link', 'data-key': `link-${one.name}`, onclick: () => addIdentity(one, refresh) }, t('linkIdentity'));
+  return h('ul', { class: 'plain' }, ...linked, h('li', {}, add));
+}
+
+async function addIdentity(one, refresh) {
+  const input = h('input', { type: 'text', placeholder: 'slack:T0123/U0456', autocomplete: 'off', spellcheck: 'false' });
+  const answer = await ask({
+    title: t('linkTitle', { name: one.name }),
+    lines: [t('linkMeans', { name: one.name })],
+    action: t('linkIdentity'),
+    fields: [{ name: 'identity', label: t('identity'), input, needed: true, hint: t('identityHint') }],
+  });
+  if (answer && await attempt(() => post(`accounts/${encodeURIComponent(one.name)}/identities`, answer), t('saved'))) refresh();
+}
+
+async function unlink(one, identity, refresh) {
+  const answer = await ask({ title: t('unlinkIdentity', { identity }), lines: [t('unlinkMeans', { name: one.name })], action: t('unlink'), danger: true });
+  if (answer && await attempt(() => post('identities/unlink', { identity }), t('saved'))) refresh();
+}
+
+function actions(one, self, refresh) {
+  const path = `accounts/${encodeURIComponent(one.name)}`;
+  const reset = button(t('newPassword'), async () => {
+    const answer = await ask({ title: t('passwordOf', { name: one.name }), lines: [t('resetMeans', { name: one.name })], action: t('newPassword') });
+    if (answer) await attempt(async () => { await showPassword(one.name, (await post(`${path}/password`)).password); });
+  }, 'small');
+  const disabled = Boolean(one.disabledAt);
+  const toggle = button(disabled ? t('enable') : t('disable'), async () => {
+    const answer = await ask({
+      title: disabled ? t('enableTitle', { name: one.name }) : t('disableTitle', { name: one.name }),
+      lines: [disabled ? t('enableMeans') : t('disableMeans')],
+      action: disabled ? t('enable') : t('disable'),
+      danger: !disabled,
+    });
+    if (answer && await attempt(() => post(`${path}/disabled`, { disabled: !disabled }), t('saved'))) refresh();
+  }, disabled ? 'small' : 'small danger-line');
+  reset.dataset.key = `reset-${one.name}`;
+  toggle.dataset.key = `toggle-${one.name}`;
+  return h('div', { class: 'actions' }, ...(one.name === self.name ? [] : [reset]), toggle);
+}

@@ -1,0 +1,466 @@
+"""Logging in to the admin page, how long that lasts, who is let through to what, and who is kept out."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import aiohttp
+import pytest
+import sqlalchemy as sa
+
+from adapters.admin.guard import Route
+from adapters.admin.server import AdminApi
+from adapters.web.visitors import Origins
+from bot.app import make_admin_api
+from bot.errors import Conflict, InvalidInput, NotAuthenticated, TooManyAttempts
+from bot.learning import guesses as guesses_module
+from bot.learning.accounts import Accounts
+from bot.learning.guesses import Guesses
+from bot.learning.roles import ROLES, Actor
+from storage.learning_schema import account, account_session
+from tests.conftest import StartAgent
+from tests.fixtures_admin import PASSWORD, ROOT, Steerer, accounts_of, log_in, one_of_each_role
+from tests.fixtures_web import SHOP, WebServer, serve
+
+HOUR_MS = 3_600_000
+
+
+def change(server: WebServer, statement: sa.Executable) -> None:
+    """Change rows behind the agent's back."""
+    url = str(server.agent.settings.resolved_database_url).replace("postgresql://", "postgresql+psycopg://", 1)
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(statement)
+    engine.dispose()
+
+
+# --- logging in ---
+
+
+async def test_a_login_lasts_until_it_is_ended(server: WebServer) -> None:
+    ada = await log_in(server, name="ada")
+    assert (await ada.get("session"))["account"] == {"name": "ada", "role": "admin"}
+    secret = ada.secret
+    await ada.post("logout")
+    assert ada.secret == ""
+    ada.secret = secret
+    assert (await ada.get("session"))["account"] is None
+    assert (await ada.call("GET", "audit"))[0] == 401
+
+
+async def test_each_login_has_a_secret_of_its_own_and_only_its_hash_is_stored(server: WebServer) -> None:
+    ada = await log_in(server, name="ada")
+    again = Steerer(server)
+    await again.post("login", name=" ADA ", password=PASSWORD)
+    assert again.secret != ada.secret
+    stored = repr(await server.agent.database.read(_all_rows, server.agent.workspace_id))
+    assert ada.secret not in stored
+    assert again.secret not in stored
+    assert PASSWORD not in stored
+
+
+def _all_rows(tx: Any) -> list[Any]:
+    return [*tx.connection.execute(sa.select(account)), *tx.connection.execute(sa.select(account_session))]
+
+
+async def test_logging_in_again_ends_the_login_that_the_browser_had(sqlite_server: WebServer) -> None:
+    ada = await log_in(sqlite_server, name="ada")
+    old = ada.secret
+    await ada.post("login", name="ada", password=PASSWORD)
+    ada.secret, new = old, ada.secret
+    assert (await ada.call("GET", "audit"))[0] == 401
+    ada.secret = new
+    assert (await ada.call("GET", "audit"))[0] == 200
+
+
+@pytest.mark.parametrize(("name", "password"), [("ada", "wrong password"), ("nobody", PASSWORD), ("", ""), ("ada", "")])
+async def test_a_wrong_name_and_a_wrong_password_look_the_same(
+    sqlite_server: WebServer, name: str, password: str
+) -> None:
+    await log_in(sqlite_server, name="ada")
+    body = {"name": name or "x", "password": password or "x"}
+    status, found = await Steerer(sqlite_server).call("POST", "login", body)
+    assert status == 401
+    assert found["error"]["message"] == "This name and password don't belong together."
+
+
+async def test_an_unknown_name_is_verified_as_a_known_one_is(
+    sqlite_server: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accounts = accounts_of(sqlite_server.agent)
+    await accounts.create(ROOT, "ada", "viewer", PASSWORD)
+    verified: list[str] = []
+    verify = accounts._verify
+
+    def note_and_verify(digest: str, password: str) -> bool:
+        verified.append(digest)
+        return verify(digest, password)
+
+    monkeypatch.setattr(accounts, "_verify", note_and_verify)
+    for name in ("ada", "nobody", "no name at all!"):
+        with pytest.raises(NotAuthenticated):
+            await accounts.authenticate(name, "not the password")
+    assert len(verified) == 3
+    assert len({digest.rpartition("$")[0].rpartition("$")[0] for digest in verified}) == 1, "the same work for each"
+
+
+@pytest.mark.parametrize(("column", "hours"), [("used_at", 12), ("created_at", 7 * 24)])
+async def test_a_login_ends_after_its_time(server: WebServer, column: str, hours: int) -> None:
+    ada = await log_in(server, name="ada")
+    for past, status in ((hours * HOUR_MS - 60_000, 200), (120_000, 401)):
+        await asyncio.to_thread(
+            change, server, sa.update(account_session).values({column: account_session.c[column] - past})
+        )
+        if column == "created_at":  # it is in use all the time
+            assert (await ada.call("GET", "audit"))[0] == status
+        else:
+            found = await server.agent.database.read(_is_known, server.agent.workspace_id, ada.secret)
+            assert found is (status == 200)
+
+
+def _is_known(tx: Any, secret: str) -> bool:
+    from bot.learning.accounts import IDLE_MS, MOST_MS, _digest
+    from storage import accounts
+
+    return accounts.find_session(tx, _digest(secret), IDLE_MS, MOST_MS) is not None
+
+
+async def test_a_login_in_use_goes_on(server: WebServer) -> None:
+    ada = await log_in(server, name="ada")
+    for _ in range(3):
+        await asyncio.to_thread(
+            change, server, sa.update(account_session).values(used_at=account_session.c.used_at - 11 * HOUR_MS)
+        )
+        assert (await ada.call("GET", "audit"))[0] == 200
+
+
+async def test_all_logins_end_with_another_password_and_when_shut_out(server: WebServer) -> None:
+    admin, ada = await log_in(server), await log_in(server, "viewer", "ada")
+    other = Steerer(server)
+    await other.post("login", name="ada", password=PASSWORD)
+    assert await ada.refused("password", old="wrong one", new="seven swans a-swimming") == (400, "invalid_input")
+    await ada.post("password", old=PASSWORD, new="seven swans a-swimming")
+    assert (await ada.call("GET", "audit"))[0] == 200, "this browser goes on with a new login"
+    assert (await other.call("GET", "audit"))[0] == 401
+    await admin.post("accounts/ada/disabled", disabled=True)
+    assert (await ada.call("GET", "audit"))[0] == 401
+    assert (await ada.refused("login", name="ada", password="seven swans a-swimming"))[0] == 401
+    await admin.post("accounts/ada/disabled", disabled=False)
+    assert (await ada.call("GET", "audit"))[0] == 401, "the old login stays ended"
+    await ada.post("login", name="ada", password="seven swans a-swimming")
+
+
+async def test_the_first_start_says_what_to_do(sqlite_server: WebServer) -> None:
+    somebody = Steerer(sqlite_server)
+    assert (await somebody.get("session"))["firstCommand"] == "myna account create NAME --role admin"
+    await log_in(sqlite_server)
+    assert (await somebody.get("session"))["firstCommand"] is None
+
+
+async def test_the_cookie_is_bound_to_https_where_there_is_https(start_agent: StartAgent, sqlite_url: str) -> None:
+    async with start_agent(sqlite_url, public_url="https://myna.example") as agent, serve(agent) as server:
+        await accounts_of(agent).create(ROOT, "ada", "admin", PASSWORD)
+        headers = {"Origin": "https://myna.example", "Sec-Fetch-Site": "same-origin", "X-Myna-Admin": "1"}
+        async with server.session.post(
+            server.url + "/admin/api/login", json={"name": "ada", "password": PASSWORD}, headers=headers
+        ) as response:
+            cookie = response.headers["Set-Cookie"]
+            assert cookie.startswith("__Host-myna_admin=")
+            assert {"HttpOnly", "Secure", "Path=/", "SameSite=Lax"} <= set(cookie.split("; "))
+            assert "Domain" not in cookie
+        secret = cookie.partition("=")[2].partition(";")[0]
+        for name, status in (("__Host-myna_admin", 200), ("myna_admin", 401)):
+            async with server.session.get(
+                server.url + "/admin/api/audit", headers={"Cookie": f"{name}={secret}"}
+            ) as response:
+                assert response.status == status
+
+
+# --- guessing ---
+
+
+async def test_guessing_is_slowed_with_a_clear_message(
+    sqlite_server: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guesses_module, "FIRST_WAIT_SECONDS", 600.0)
+    await log_in(sqlite_server, name="ada")
+    guesser = Steerer(sqlite_server)
+    for _ in range(5):
+        assert (await guesser.refused("login", name="ada", password="wrong"))[0] == 401
+    status, found = await guesser.call("POST", "login", {"name": "ada", "password": PASSWORD})
+    assert (status, found["error"]["code"]) == (429, "too_many_attempts")
+    assert "wait 10 minutes" in found["error"]["message"]
+    rows = (await (await log_in(sqlite_server, name="bob")).get("audit"))["rows"]
+    assert [one["target"] for one in rows if one["action"] == "account.guessed_at"] == ["ada"]
+
+
+async def test_many_guesses_at_once_are_no_way_round(sqlite_server: WebServer) -> None:
+    accounts = accounts_of(sqlite_server.agent)
+    await accounts.create(ROOT, "ada", "viewer", PASSWORD)
+    tries = [accounts.authenticate("ada", f"guess {number}", "10.0.0.1") for number in range(20)]
+    came_of = await asyncio.gather(*tries, return_exceptions=True)
+    assert sum(type(one) is NotAuthenticated for one in came_of) == 5
+    assert sum(isinstance(one, TooManyAttempts) for one in came_of) == 15
+
+
+def test_waits_grow_and_end() -> None:
+    now = 0.0
+    guesses = Guesses(lambda: now)
+    waits = []
+    for _ in range(20):
+        try:
+            guesses.begin("ada", "10.0.0.1")
+        except TooManyAttempts as error:
+            waits.append(error.retry_after)
+            now += error.retry_after
+            guesses.begin("ada", "10.0.0.1")
+    assert waits[:4] == [2.0, 4.0, 8.0, 16.0]
+    assert max(waits) == 900.0
+    now += 3_601
+    guesses.begin("ada", "10.0.0.1")
+    guesses.begin("ada", "10.0.0.1")
+
+
+def test_the_right_password_clears_the_count_of_its_owner_only() -> None:
+    guesses = Guesses(lambda: 0.0)
+    for _ in range(4):
+        guesses.begin("ada", "10.0.0.1")
+    guesses.begin("ada", "10.0.0.1")
+    guesses.succeeded("ada", "10.0.0.1")
+    for _ in range(5):
+        guesses.begin("ada", "10.0.0.1")
+    with pytest.raises(TooManyAttempts):
+        guesses.begin("ada", "10.0.0.1")
+    guesses.begin("ada", "10.0.0.2")
+
+
+def test_an_address_and_a_name_have_limits_of_their_own() -> None:
+    by_address, by_name = Guesses(lambda: 0.0), Guesses(lambda: 0.0)
+    for number in range(20):
+        by_address.begin(f"name {number}", "10.0.0.1")
+    with pytest.raises(TooManyAttempts):
+        by_address.begin("another", "10.0.0.1")
+    for number in range(50):
+        by_name.begin("ada", f"10.0.0.{number}")
+    with pytest.raises(TooManyAttempts) as refused:
+        by_name.begin("ada", "10.0.1.1")
+    assert refused.value.retry_after <= 30, "others must not be able to keep ada out for long"
+
+
+# --- passwords and names ---
+
+
+@pytest.mark.parametrize(
+    "password", ["short", "1234567890", "PassWord123", "aaaaaaaaaaaa", "ababababab", "ada1234567", "x" * 1001]
+)
+async def test_weak_passwords_are_refused(sqlite_server: WebServer, password: str) -> None:
+    with pytest.raises(InvalidInput):
+        await accounts_of(sqlite_server.agent).create(ROOT, "ada", "viewer", password)
+
+
+async def test_a_password_may_hold_any_signs_and_either_form_of_them(sqlite_server: WebServer) -> None:
+    accounts = accounts_of(sqlite_server.agent)
+    await accounts.create(ROOT, "ada", "viewer", "  crème brûlée 密码 \ud800")
+    assert await accounts.authenticate("ada", "  cre\u0300me bru\u0302le\u0301e 密码 \ud800") == Actor(
+        "web:ada", "viewer"
+    )
+
+
+@pytest.mark.parametrize("name", ["", " ", "a b", "ada!", "-ada", "x" * 65, "ädä", "../x", "a\x00"])
+async def test_names_are_plain(sqlite_server: WebServer, name: str) -> None:
+    with pytest.raises(InvalidInput):
+        await accounts_of(sqlite_server.agent).create(ROOT, name, "viewer", PASSWORD)
+
+
+async def test_a_name_is_given_once(server: WebServer) -> None:
+    accounts = accounts_of(server.agent)
+    made = await asyncio.gather(
+        *(accounts.create(ROOT, name, "viewer", PASSWORD) for name in ("ada", "ADA", "Ada ")), return_exceptions=True
+    )
+    assert made.count("ada") == 1
+    assert sum(type(one) is Conflict for one in made) == 2
+
+
+async def test_there_is_always_an_admin(server: WebServer) -> None:
+    admin = await log_in(server)
+    assert await admin.refused("accounts/admin/role", role="viewer") == (409, "conflict")
+    assert await admin.refused("accounts/admin/disabled", disabled=True) == (409, "conflict")
+    await log_in(server, name="second")
+    both = await asyncio.gather(
+        admin.call("POST", "accounts/admin/role", {"role": "viewer"}),
+        admin.call("POST", "accounts/second/role", {"role": "viewer"}),
+    )
+    assert sorted(status for status, _ in both) in ([200, 409], [200, 403])
+
+
+async def test_a_new_role_counts_from_the_next_request(server: WebServer) -> None:
+    admin, ada = await log_in(server), await log_in(server, "viewer", "ada")
+    assert (await ada.call("GET", "accounts"))[0] == 403
+    await admin.post("accounts/ada/role", role="admin")
+    assert (await ada.call("GET", "accounts"))[0] == 200
+
+
+async def test_somebody_on_a_channel_is_who_they_are_linked_to(server: WebServer) -> None:
+    accounts = accounts_of(server.agent)
+    admin = await log_in(server)
+    await log_in(server, "trainer", "ada")
+    assert await accounts.actor_of("slack", "T1/U2") is None
+    await admin.post("accounts/ada/identities", identity="slack:T1/U2")
+    assert await accounts.actor_of("slack", "T1/U2") == Actor("slack:ada", "trainer")
+    assert await admin.refused("accounts/admin/identities", identity="slack:T1/U2") == (409, "conflict")
+    assert await admin.refused("accounts/nobody/identities", identity="slack:T1/U3") == (404, "not_found")
+    await admin.post("accounts/ada/disabled", disabled=True)
+    assert await accounts.actor_of("slack", "T1/U2") is None
+    await admin.post("identities/unlink", identity="slack:T1/U2")
+    assert await admin.refused("identities/unlink", identity="slack:T1/U2") == (404, "not_found")
+
+
+async def test_the_password_of_a_new_account_is_told_once(server: WebServer) -> None:
+    admin = await log_in(server)
+    made = await admin.post("accounts", name="Ada", role="agent")
+    ada = Steerer(server)
+    await ada.post("login", name="ada", password=made["password"])
+    assert made["password"] not in repr(await admin.get("accounts"))
+    fresh = (await admin.post("accounts/ada/password"))["password"]
+    assert (await ada.refused("login", name="ada", password=made["password"]))[0] == 401
+    await ada.post("login", name="ada", password=fresh)
+
+
+async def test_an_older_hash_is_renewed_when_it_is_used(sqlite_server: WebServer) -> None:
+    from argon2 import PasswordHasher
+
+    accounts, agent = accounts_of(sqlite_server.agent), sqlite_server.agent
+    await accounts.create(ROOT, "ada", "viewer", PASSWORD)
+    weak = await asyncio.to_thread(PasswordHasher(time_cost=1, memory_cost=8192).hash, PASSWORD)
+    await asyncio.to_thread(change, sqlite_server, sa.update(account).values(password_hash=weak))
+    assert await accounts.authenticate("ada", PASSWORD) == Actor("web:ada", "viewer")
+    rows = await agent.database.read(_all_rows, agent.workspace_id)
+    assert rows[0].password_hash != weak
+    assert await accounts.authenticate("ada", PASSWORD) == Actor("web:ada", "viewer")
+
+
+# --- who may do what ---
+
+
+async def admin_api(server: WebServer) -> AdminApi:
+    return await asyncio.to_thread(make_admin_api, server.agent, Origins(()))  # it may read keys, as at a start
+
+
+async def all_routes(server: WebServer) -> list[Route]:
+    return (await admin_api(server)).own_routes
+
+
+def address_of(route: Route) -> str:
+    return route.path.replace("{", "").replace("}", "").removeprefix("/admin/api/")
+
+
+# Last, since it ends the login.
+async def test_every_route_asks_for_the_role_that_it_needs(sqlite_server: WebServer) -> None:
+    people = await one_of_each_role(sqlite_server)
+    routes = sorted(await all_routes(sqlite_server), key=lambda one: one.path.endswith("/logout"))
+    assert len(routes) > 5
+    wrong = []
+    for route in routes:
+        for role, somebody in people.items():
+            status, found = await somebody.call(route.method, address_of(route))
+            enough = ROLES.index(role) >= ROLES.index(route.needs)
+            if (status == 403) is enough or status in (401, 500):
+                wrong.append((role, route.method, route.path, status, found))
+    assert not wrong
+
+
+async def test_every_route_is_shut_to_those_who_are_not_logged_in(sqlite_server: WebServer) -> None:
+    nobody, guesser = Steerer(sqlite_server), Steerer(sqlite_server, "a guessed secret")
+    for route in await all_routes(sqlite_server):
+        for somebody in (nobody, guesser):
+            assert (await somebody.call(route.method, address_of(route)))[0] == 401, route.path
+
+
+FOREIGN: list[dict[str, str | None]] = [
+    {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"},
+    {"Origin": "https://evil.example", "Sec-Fetch-Site": None},
+    {"Origin": "null", "Sec-Fetch-Site": None},
+    {"Origin": None, "Sec-Fetch-Site": None},
+    {"Origin": None, "Sec-Fetch-Site": "cross-site"},
+    {"Origin": None, "Sec-Fetch-Site": "same-site"},
+    {"Origin": SHOP, "Sec-Fetch-Site": None},
+    {"X-Myna-Admin": None},
+    {"X-Myna-Admin": "yes"},
+]
+
+
+async def test_no_write_is_taken_from_another_page(sqlite_server: WebServer) -> None:
+    """Not even from a site that may embed the chat."""
+    admin = await log_in(sqlite_server)
+    api = await admin_api(sqlite_server)
+    writes = [one for one in (*api.open_routes, *api.own_routes) if one.method != "GET"]
+    for route in writes:
+        path = route.path.replace("{", "").replace("}", "").removeprefix("/admin/api/")
+        for headers in FOREIGN:
+            status, found = await admin.call(route.method, path, {"name": "x", "password": "y"}, headers)
+            assert (status, found["error"]["code"]) == (403, "not_allowed"), (route.path, headers)
+    assert (await admin.get("session"))["account"], "nothing was done"
+
+
+async def test_no_read_is_answered_to_another_page(sqlite_server: WebServer) -> None:
+    admin = await log_in(sqlite_server)
+    for route in [one for one in await all_routes(sqlite_server) if one.method == "GET"]:
+        for site in ("cross-site", "same-site"):
+            status, _ = await admin.call("GET", address_of(route), headers={"Sec-Fetch-Site": site})
+            assert status == 403, route.path
+
+
+async def test_answers_are_not_kept_and_the_page_can_not_be_framed(sqlite_server: WebServer) -> None:
+    admin, session = await log_in(sqlite_server), sqlite_server.session
+    async with session.get(sqlite_server.url + "/admin/api/session") as response:
+        assert response.headers["Cache-Control"] == "no-store"
+        assert "Access-Control-Allow-Origin" not in response.headers
+    async with session.get(sqlite_server.url + "/admin/api/audit") as response:
+        assert (response.status, response.headers["Cache-Control"]) == (401, "no-store")
+    async with session.get(sqlite_server.url + "/admin") as response:
+        policy = response.headers["Content-Security-Policy"]
+        assert "frame-ancestors 'none'" in policy
+        assert "unsafe" not in policy
+        assert "default-src 'none'" in policy
+    async with session.get(sqlite_server.url + "/admin/static/nothing.js") as response:
+        assert response.status == 404
+    assert (await admin.call("GET", "no/such/thing"))[0] == 404
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{", b'{"name": 3, "password": "x"}', b'{"name": "x"}', b'{"name": "' + b"x" * 9999 + b'"}']
+)
+async def test_bodies_that_are_wrong_get_a_clear_answer(sqlite_server: WebServer, body: bytes) -> None:
+    headers = {"Origin": sqlite_server.url, "X-Myna-Admin": "1", "Content-Type": "application/json"}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(sqlite_server.url + "/admin/api/login", data=body, headers=headers) as response,
+    ):
+        assert response.status in (400, 413)
+        assert (await response.json())["error"]["message"]
+
+
+async def test_an_address_that_a_proxy_passed_on_is_whom_guesses_count_for(
+    start_agent: StartAgent, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guesses_module, "FIRST_WAIT_SECONDS", 600.0)
+    async with start_agent(sqlite_url, public_url="http://myna.example") as agent, serve(agent) as server:
+        await accounts_of(agent).create(ROOT, "ada", "admin", PASSWORD)
+        for _ in range(5):
+            guesser = Steerer(server, headers={"X-Forwarded-For": "6.6.6.6, 10.0.0.9"})
+            assert (await guesser.refused("login", name="ada", password="wrong"))[0] == 401
+        assert (await guesser.refused("login", name="ada", password="wrong"))[0] == 429
+        owner = Steerer(server, headers={"X-Forwarded-For": "10.0.0.9, 10.0.0.7"})
+        await owner.post("login", name="ada", password=PASSWORD)
+
+
+async def test_many_who_wait_for_their_hash_are_told_to_come_back(
+    sqlite_server: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bot.learning.accounts.HASHES_WAITING", 0)
+    accounts = Accounts(sqlite_server.agent.database, sqlite_server.agent.workspace_id)
+    from bot.errors import Unavailable
+
+    with pytest.raises(Unavailable):
+        await accounts.authenticate("ada", PASSWORD)

@@ -20,9 +20,8 @@ from typing import Any
 
 from aiohttp import web
 
-from adapters.admin.accounts_api import AccountsApi
-from adapters.admin.guard import Guard
-from adapters.admin.server import AdminApi, Area
+from adapters.admin.assembly import assemble
+from adapters.admin.server import AdminApi
 from adapters.openai_answers import error_body
 from adapters.openai_api import OpenAiApi
 from adapters.openai_feedback import OpenAiFeedback
@@ -40,8 +39,8 @@ from bot.errors import AlreadyRunning, MynaError, Unavailable, VersionError
 from bot.feedback import Feedback
 from bot.generator import Generator, Sampling
 from bot.learning import canary_watch
-from bot.learning.accounts import Accounts
 from bot.learning.consent import Consent
+from bot.learning.erasure import Erasure
 from bot.learning.loaded_versions import ReleasedVersions
 from bot.learning.releases import Releases
 from bot.learning.versions import Versions
@@ -331,9 +330,14 @@ def make_web_app(agent: Agent) -> web.Application:
 
 def make_admin_api(agent: Agent, origins: Origins) -> AdminApi:
     """The admin page of an agent."""
-    accounts = Accounts(agent.database, agent.workspace_id)
-    areas: list[Area] = [AccountsApi(accounts)]
-    return AdminApi(agent.settings.title, accounts, Guard(accounts, origins), areas)
+    settings = agent.settings
+    erasure = Erasure(
+        agent.database, agent.workspace_id, secret_keys(settings), settings.erasure_policy, agent.released.note_change
+    )
+    return assemble(
+        agent.database, agent.workspace_id, title=settings.title, base=settings.model, origins=origins,
+        releases=agent.releases, consent=agent.consent, erasure=erasure,
+    )  # fmt: skip
 
 
 def _stored_secret(data: Path) -> str:

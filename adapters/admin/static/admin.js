@@ -6,6 +6,13 @@ import { get, post, session } from './api.js';
 import { loginView, passwordDialog } from './login.js';
 import { accountsPage } from './page_accounts.js';
 import { auditPage } from './page_audit.js';
+import { comparePage } from './page_compare.js';
+import { datasetsPage } from './page_datasets.js';
+import { feedbackPage } from './page_feedback.js';
+import { jobsPage } from './page_jobs.js';
+import { overviewPage } from './page_overview.js';
+import { peoplePage } from './page_people.js';
+import { versionsPage } from './page_versions.js';
 import { lang, t } from './strings.js';
 import { attempt, errorText, empty } from './ui.js';
 
@@ -13,6 +20,13 @@ const REFRESH_MS = 2000;
 const ROLES = ['viewer', 'agent', 'trainer', 'admin'];
 /** Each page: the least role that sees it, and what makes it: `(context) => {node, refresh?}`. */
 const PAGES = {
+  overview: { needs: 'viewer', make: overviewPage },
+  feedback: { needs: 'agent', make: feedbackPage },
+  datasets: { needs: 'viewer', make: datasetsPage },
+  jobs: { needs: 'viewer', make: jobsPage },
+  versions: { needs: 'viewer', make: versionsPage },
+  compare: { needs: 'viewer', make: comparePage },
+  people: { needs: 'admin', make: peoplePage },
   accounts: { needs: 'admin', make: accountsPage },
   audit: { needs: 'viewer', make: auditPage },
 };

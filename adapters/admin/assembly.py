@@ -1,0 +1,56 @@
+"""Puts the admin page together.
+
+Knows: which areas there are, and what each works on. Does not know: what any of them does.
+"""
+
+from __future__ import annotations
+
+from adapters.admin.accounts_api import AccountsApi
+from adapters.admin.charts_api import ChartsApi
+from adapters.admin.compare_api import CompareApi
+from adapters.admin.datasets_api import DatasetsApi
+from adapters.admin.feedback_api import FeedbackApi
+from adapters.admin.guard import Guard
+from adapters.admin.jobs_api import JobsApi
+from adapters.admin.overview_api import OverviewApi
+from adapters.admin.people_api import PeopleApi
+from adapters.admin.server import AdminApi, Area
+from adapters.admin.versions_api import VersionsApi
+from adapters.web.visitors import Origins
+from bot.learning.accounts import Accounts
+from bot.learning.consent import Consent
+from bot.learning.erasure import Erasure
+from bot.learning.jobs import Jobs
+from bot.learning.judgements import BlindJudging
+from bot.learning.releases import Releases
+from bot.learning.reviews import Reviews
+from bot.learning.versions import Versions
+from storage.database import Database
+
+
+def assemble(
+    database: Database,
+    workspace_id: str,
+    *,
+    title: str,
+    base: str,
+    origins: Origins,
+    releases: Releases,
+    consent: Consent,
+    erasure: Erasure,
+) -> AdminApi:
+    """The admin page of one workspace. `base` is the name of the model that versions are trained from."""
+    accounts, jobs = Accounts(database, workspace_id), Jobs(database, workspace_id)
+    reviews, versions = Reviews(database, workspace_id), Versions(database, workspace_id)
+    areas: list[Area] = [
+        OverviewApi(database, workspace_id, base, accounts, releases, jobs, reviews),
+        FeedbackApi(reviews),
+        DatasetsApi(database, workspace_id),
+        JobsApi(jobs),
+        VersionsApi(database, workspace_id, versions, releases, jobs),
+        CompareApi(database, workspace_id, BlindJudging(database, workspace_id), versions),
+        ChartsApi(database, workspace_id, jobs),
+        PeopleApi(erasure, consent, versions),
+        AccountsApi(accounts),
+    ]
+    return AdminApi(title, accounts, Guard(accounts, origins), areas)

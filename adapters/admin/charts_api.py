@@ -1,0 +1,83 @@
+"""The admin page's pictures: loss curves, evaluations, votes over time.
+
+Knows: which numbers a picture is of, and how long a browser may keep it. Does not know: how one is drawn. Pictures are
+drawn in a thread, and only when a browser has not got that very one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import hashlib
+import json
+from collections.abc import Callable
+
+from aiohttp import web
+
+from adapters.admin.guard import Route
+from bot.errors import InvalidInput, NotFound
+from bot.learning import charts
+from bot.learning.charts import DayOfVotes, Format
+from bot.learning.evaluation_report import report_from_json
+from bot.learning.jobs import Jobs
+from bot.learning.roles import Actor
+from storage import evaluations, vote_counts
+from storage.database import Database
+
+TYPES: dict[str, str] = {"svg": "image/svg+xml", "png": "image/png"}
+VOTE_DAYS = 90
+# Raised when pictures look another way, so that no browser keeps the old ones.
+LOOK = 1
+_EPOCH = datetime.date(1970, 1, 1)
+
+
+class ChartsApi:
+    """Pictures as SVG, or as PNG with `?format=png`."""
+
+    def __init__(self, database: Database, workspace_id: str, jobs: Jobs) -> None:
+        self._database = database
+        self._workspace_id = workspace_id
+        self._jobs = jobs
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("GET", "/admin/api/jobs/{id}/chart", "viewer", self.job),
+            Route("GET", "/admin/api/evaluations/{id}/chart", "viewer", self.evaluation),
+            Route("GET", "/admin/api/votes/chart", "viewer", self.votes),
+        ]
+
+    async def job(self, request: web.Request, actor: Actor) -> web.Response:
+        """Loss over steps: the series whose name says that it is of held-out rows, and the other of loss."""
+        points = [one for one in await self._jobs.points(actor, request.match_info["id"]) if "loss" in one.series]
+        held_out = [(one.step, one.value) for one in points if "held_out" in one.series]
+        training = [(one.step, one.value) for one in points if "held_out" not in one.series]
+        return await _picture(request, [training, held_out], lambda kind: charts.loss_chart(training, held_out, kind))
+
+    async def evaluation(self, request: web.Request, _: Actor) -> web.Response:
+        found = await self._database.read(evaluations.find, self._workspace_id, request.match_info["id"])
+        if found is None:
+            raise NotFound("There is no such evaluation.")
+        report = report_from_json(found.report)
+        return await _picture(request, found.id, lambda kind: charts.evaluation_chart(report, kind))
+
+    async def votes(self, request: web.Request, _: Actor) -> web.Response:
+        """Votes a day of the last 90 days."""
+        counts = await self._database.read(vote_counts.by_day, self._workspace_id, VOTE_DAYS)
+        days = [DayOfVotes(_EPOCH + datetime.timedelta(days=one.day), one.up, one.down) for one in counts]
+        drawn_of = [[one.day, one.up, one.down] for one in counts]
+        return await _picture(request, drawn_of, lambda kind: charts.votes_chart(days, kind))
+
+
+async def _picture(request: web.Request, drawn_of: object, draw: Callable[[Format], bytes]) -> web.Response:
+    """An answer with a picture; without one where the browser has it. `drawn_of` is all that the picture shows."""
+    kind = request.query.get("format", "svg")
+    if kind not in ("svg", "png"):
+        raise InvalidInput("`format` must be svg or png.", field="format")
+    content = json.dumps([LOOK, kind, drawn_of])
+    tag = f'"{hashlib.sha256(content.encode()).hexdigest()[:32]}"'
+    # The browser asks each time; an unchanged picture costs no drawing.
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
+    if request.headers.get("If-None-Match") == tag:
+        return web.Response(status=304, headers=headers)
+    body = await asyncio.to_thread(draw, kind)  # type: ignore[arg-type]
+    return web.Response(body=body, headers={**headers, "Content-Type": TYPES[kind]})

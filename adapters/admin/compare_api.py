@@ -1,0 +1,61 @@
+"""The admin page's blind comparison: two answers side by side, and which of them is better.
+
+Knows: its routes. Does not know: which answer is whose; that is told to nobody before they have judged.
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from adapters.admin.guard import Route
+from adapters.admin.values import choice_of, json_response, optional_number
+from adapters.web.parsing import read_json
+from bot.errors import InvalidInput
+from bot.learning.judgements import BlindJudging
+from bot.learning.roles import Actor
+from bot.learning.versions import Versions
+from storage import evaluations
+from storage.database import Database
+
+
+class CompareApi:
+    """Evaluations, and pairs of answers to judge."""
+
+    def __init__(self, database: Database, workspace_id: str, judging: BlindJudging, versions: Versions) -> None:
+        self._database = database
+        self._workspace_id = workspace_id
+        self._judging = judging
+        self._versions = versions
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("GET", "/admin/api/evaluations", "viewer", self.evaluations),
+            Route("GET", "/admin/api/evaluations/{id}/pair", "agent", self.pair),
+            Route("POST", "/admin/api/evaluations/{id}/judgements", "agent", self.judge),
+        ]
+
+    async def evaluations(self, _: web.Request, __: Actor) -> web.Response:
+        names = {one.id: one.name for one in await self._versions.list_all()}
+        found = await self._database.read(evaluations.page, self._workspace_id)
+        shown = [
+            {
+                "id": one.id, "version": names.get(one.version_id), "champion": names.get(one.champion_id or ""),
+                "passed": one.passed, "created_at": one.created_at, "judgements": await self._judging.tally(one.id),
+            }
+            for one in found
+        ]  # fmt: skip
+        return json_response({"evaluations": shown})
+
+    async def pair(self, request: web.Request, actor: Actor) -> web.Response:
+        """A pair that this person has not judged; null once there is none left."""
+        return json_response({"pair": await self._judging.next_pair(actor, request.match_info["id"])})
+
+    async def judge(self, request: web.Request, actor: Actor) -> web.Response:
+        body = await read_json(request)
+        number = optional_number(body, "number")
+        if number is None:
+            raise InvalidInput("`number` must be that of the pair.", field="number")
+        choice = choice_of(body, "choice", ("left", "right", "same"))
+        evaluation_id = request.match_info["id"]
+        await self._judging.vote(actor, evaluation_id, number, choice)  # type: ignore[arg-type]
+        return json_response({"pair": await self._judging.next_pair(actor, evaluation_id)})

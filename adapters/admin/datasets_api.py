@@ -1,0 +1,91 @@
+"""The admin page's datasets: how many of what, from where, what was left out and why, and what stands in them.
+
+Knows: its routes. Does not know: how a dataset is made.
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from adapters.admin.guard import Route
+from adapters.admin.values import json_response, number_in_query
+from bot.errors import InvalidInput, NotFound
+from bot.learning.roles import Actor
+from storage import datasets
+from storage.database import Database
+from storage.learning_values import Dataset
+from storage.transaction import Transaction
+
+PAGE = 20
+
+
+class DatasetsApi:
+    """Counts for everybody, words for agents."""
+
+    def __init__(self, database: Database, workspace_id: str) -> None:
+        self._database = database
+        self._workspace_id = workspace_id
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("GET", "/admin/api/datasets", "viewer", self.datasets),
+            Route("GET", "/admin/api/datasets/{id}", "viewer", self.dataset),
+            Route("GET", "/admin/api/datasets/{id}/diff/{other}", "viewer", self.diff),
+            Route("GET", "/admin/api/datasets/{id}/examples", "agent", self.examples),
+            Route("GET", "/admin/api/datasets/{id}/rejected", "agent", self.rejected),
+        ]
+
+    async def datasets(self, _: web.Request, __: Actor) -> web.Response:
+        return json_response({"datasets": await self._database.read(datasets.list_all, self._workspace_id)})
+
+    async def dataset(self, request: web.Request, _: Actor) -> web.Response:
+        return json_response({"dataset": await self._find(request.match_info["id"])})
+
+    async def diff(self, request: web.Request, _: Actor) -> web.Response:
+        """How many examples another dataset has besides, and how many less."""
+        one, other = await self._find(request.match_info["id"]), await self._find(request.match_info["other"])
+        before = await self._database.read(_hashes, self._workspace_id, other.id)
+        after = await self._database.read(_hashes, self._workspace_id, one.id)
+        return json_response(
+            {
+                "dataset": one,
+                "other": other,
+                "added": len(after - before),
+                "removed": len(before - after),
+                "same": len(after & before),
+            }
+        )
+
+    async def examples(self, request: web.Request, _: Actor) -> web.Response:
+        split, after = request.query.get("split"), number_in_query(request, "after")
+        if split not in (None, "train", "held_out"):
+            raise InvalidInput("`split` must be train or held_out.", field="split")
+        dataset = await self._find(request.match_info["id"])
+        page = await self._database.read(
+            datasets.examples_page, self._workspace_id, dataset.id, split, -1 if after is None else after, PAGE
+        )
+        return json_response({"examples": [{"number": number, "example": one} for number, one in page]})
+
+    async def rejected(self, request: web.Request, _: Actor) -> web.Response:
+        after = number_in_query(request, "after")
+        dataset = await self._find(request.match_info["id"])
+        page = await self._database.read(
+            datasets.rejected_page, self._workspace_id, dataset.id, -1 if after is None else after, PAGE
+        )
+        return json_response({"rejected": [{"number": number, "row": one} for number, one in page]})
+
+    async def _find(self, dataset_id: str) -> Dataset:
+        known = await self._database.read(datasets.list_all, self._workspace_id)
+        found = next((one for one in known if one.id == dataset_id), None)
+        if found is None:
+            raise NotFound("There is no such dataset.")
+        return found
+
+
+def _hashes(tx: Transaction, dataset_id: str) -> set[str]:
+    found: set[str] = set()
+    after = -1
+    while page := datasets.examples_page(tx, dataset_id, None, after):
+        found |= {example.sha256 for _, example in page}
+        after = page[-1][0]
+    return found

@@ -1,0 +1,61 @@
+"""The admin page's first view: what answers now, what is being done, what waits, what was done last.
+
+Knows: where each of these comes from. Does not know: more than the newest of each.
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from adapters.admin.guard import Route
+from adapters.admin.values import json_response
+from bot.learning import canary_watch
+from bot.learning.accounts import Accounts
+from bot.learning.jobs import Jobs
+from bot.learning.releases import Releases
+from bot.learning.reviews import Reviews
+from bot.learning.roles import Actor
+from storage import vote_counts
+from storage.database import Database
+from storage.learning_values import OPEN_STATES
+
+NEWEST_ROWS = 6
+MOST_WAITING = 100
+VOTE_DAYS = 90
+
+
+class OverviewApi:
+    """All of it in one answer."""
+
+    def __init__(
+        self, database: Database, workspace_id: str, base: str, accounts: Accounts, releases: Releases, jobs: Jobs,
+        reviews: Reviews,
+    ) -> None:  # fmt: skip
+        self._database = database
+        self._workspace_id = workspace_id
+        self._base = base
+        self._accounts = accounts
+        self._releases = releases
+        self._jobs = jobs
+        self._reviews = reviews
+
+    def routes(self) -> list[Route]:
+        return [Route("GET", "/admin/api/overview", "viewer", self.overview)]
+
+    async def overview(self, _: web.Request, actor: Actor) -> web.Response:
+        release = await self._releases.current()
+        trial = await canary_watch.look_at(self._database, self._workspace_id, release)
+        jobs = await self._jobs.list(actor, 50)
+        waiting = len(await self._reviews.queue(actor, most=MOST_WAITING)) if actor.may("agent") else None
+        votes = await self._database.read(vote_counts.by_day, self._workspace_id, VOTE_DAYS)
+        return json_response(
+            {
+                "base": self._base,
+                "release": release,
+                "trial": trial and trial.report(),
+                "jobs": [one for one in jobs if one.state in OPEN_STATES],
+                "waiting": waiting,
+                "votes": sum(one.up + one.down for one in votes),
+                "rows": await self._accounts.audit_page(actor, most=NEWEST_ROWS),
+            }
+        )

@@ -1,0 +1,66 @@
+"""The admin page's people: what is kept of somebody, what they said about learning, and erasing them.
+
+Knows: its routes; that erasing needs the person's name typed once more. Does not know: in which tables words stand.
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from adapters.admin.guard import Route
+from adapters.admin.values import json_response, text_of
+from adapters.web.parsing import clean_text, read_json
+from bot.errors import InvalidInput, NotFound
+from bot.learning.consent import Consent
+from bot.learning.erasure import Erasure
+from bot.learning.roles import Actor
+from bot.learning.versions import Versions
+
+MOST_CHARS = 300
+
+
+class PeopleApi:
+    """Find and erase a person."""
+
+    def __init__(self, erasure: Erasure, consent: Consent, versions: Versions) -> None:
+        self._erasure = erasure
+        self._consent = consent
+        self._versions = versions
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("GET", "/admin/api/people", "admin", self.find),
+            Route("POST", "/admin/api/people/erase", "admin", self.erase),
+        ]
+
+    async def find(self, request: web.Request, _: Actor) -> web.Response:
+        """What is kept of a person: `?who=` is an id, or `CHANNEL:ID`."""
+        who = clean_text(request.query.get("who", ""))
+        if not who or len(who) > MOST_CHARS:
+            raise InvalidInput("Write CHANNEL:ID, like web:... or slack:T1/U2, or a person's id.", field="who")
+        traces = await self._erasure.preview(who)
+        if traces is None:
+            raise NotFound(f'Nobody is known as "{who}". Write CHANNEL:ID, like web:... or slack:T1/U2, or an id.')
+        first = traces.names[0].split(":", 1) if traces.names else ["", ""]
+        said = await self._consent.choices(*first)
+        learnt = {one.id: one.name for one in await self._versions.list_all()}
+        return json_response(
+            {
+                "person_id": traces.person_id,
+                "names": traces.names,
+                "own": len(traces.own),
+                "shared": len(traces.shared),
+                "versions": [learnt[one] for one in traces.versions if one in learnt],
+                "choice": said.person,
+                "may_learn": self._consent.allows(said),
+                "policy": self._consent.policy,
+            }
+        )
+
+    async def erase(self, request: web.Request, actor: Actor) -> web.Response:
+        """Erase for good. `typed` must be the person's id once more."""
+        body = await read_json(request)
+        person, typed = text_of(body, "person", MOST_CHARS), text_of(body, "typed", MOST_CHARS)
+        if person != typed:
+            raise InvalidInput("What was typed is not who is to be erased.", field="typed")
+        return json_response({"erased": await self._erasure.erase(actor, person)})

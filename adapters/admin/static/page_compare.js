@@ -1,0 +1,82 @@
+/** Two answers to the same question, of which nothing tells whose they are. */
+
+import { h } from '/static/dom.js';
+import { get, post } from './api.js';
+import { said, talk } from './page_feedback.js';
+import { t } from './strings.js';
+import { attempt, badge, button, empty, link, live, number, progress, table, when } from './ui.js';
+
+export function comparePage(context) {
+  const [id] = context.params;
+  return id ? judgePage(id, context) : listPage(context);
+}
+
+function listPage({ may }) {
+  const list = h('div');
+  const refresh = live(list, () => get('evaluations'), ({ evaluations }) => (evaluations.length ? draw(evaluations, may) : empty(t('noEvaluations'))));
+  return { node: h('div', {}, h('p', { class: 'muted' }, t('compareMeans')), list), refresh };
+}
+
+function draw(evaluations, may) {
+  return table(t('page_compare'), [
+    { name: t('version'), cell: ({ version }) => link('versions', version ?? '', version ?? '') },
+    { name: t('against'), cell: ({ champion }) => champion ?? t('baseModel') },
+    { name: t('gate'), cell: ({ passed }) => (passed ? badge(t('passed'), 'good') : badge(t('notPassed'), 'bad')) },
+    { name: t('votesFor'), cell: ({ judgements: { candidate, champion, same } }) => `${number(candidate)} : ${number(champion)} (${t('same')}: ${number(same)})` },
+    { name: t('created'), cell: ({ createdAt }) => when(createdAt) },
+    { name: '', cell: ({ id }) => (may('agent') ? link('compare', t('judgeAnswers'), id) : ''), kind: 'end' },
+  ], evaluations);
+}
+
+function judgePage(id) {
+  const node = h('div');
+  const path = `evaluations/${encodeURIComponent(id)}`;
+  let pair = null;
+  let isLoaded = false;
+  let busy = false;
+
+  /** What somebody judges stays until they have. */
+  async function refresh() {
+    if (isLoaded) return;
+    ({ pair } = await get(`${path}/pair`));
+    isLoaded = true;
+    show();
+  }
+
+  async function choose(choice) {
+    if (!pair || busy) return;
+    busy = true;
+    const judged = await attempt(async () => { ({ pair } = await post(`${path}/judgements`, { number: pair.number, choice })); });
+    busy = false;
+    if (!judged) return;
+    show();
+    node.querySelector('h2')?.focus();
+  }
+
+  function show() {
+    const back = h('p', {}, link('compare', t('allComparisons')));
+    node.replaceChildren(back, ...(pair ? drawPair(pair, choose) : [empty(t('allJudged'))]));
+  }
+
+  function onKey(event) {
+    const choice = { 1: 'left', 2: 'right', 3: 'same', ArrowLeft: 'left', ArrowRight: 'right' }[event.key];
+    if (!choice || !pair) return;
+    event.preventDefault();
+    choose(choice);
+  }
+
+  return { node, refresh, onKey };
+}
+
+function drawPair(pair, choose) {
+  const label = t('judgedOf', { judged: pair.judged, pairs: pair.pairs });
+  const side = (name, key, text, choice) => h('section', { class: 'card' }, h('h3', {}, name), said('', '', text),
+    button(h('span', {}, t('betterOne'), ' ', h('kbd', {}, key)), () => choose(choice), 'primary'));
+  return [
+    h('h2', { tabindex: '-1' }, label),
+    progress(label, pair.pairs ? pair.judged / pair.pairs : 0),
+    h('section', { class: 'card' }, h('div', { class: 'talk' }, ...talk(pair.messages))),
+    h('div', { class: 'side-by-side' }, side(t('left'), '1', pair.left, 'left'), side(t('right'), '2', pair.right, 'right')),
+    h('div', { class: 'actions' }, button(h('span', {}, t('sameGood'), ' ', h('kbd', {}, '3')), () => choose('same'))),
+  ];
+}

@@ -1,0 +1,145 @@
+/** Work of minutes: what runs and how far it is, what waits, what came of it. */
+
+import { h } from '/static/dom.js';
+import { get, post } from './api.js';
+import { t, word } from './strings.js';
+import { ask, attempt, badge, button, card, chart, duration, empty, facts, field, link, live, number, progress, select, table, when } from './ui.js';
+
+const OPEN = ['queued', 'running', 'paused'];
+const TONES = { done: 'good', running: 'busy', refused: 'bad', failed: 'bad' };
+
+export function jobsPage(context) {
+  const [id] = context.params;
+  return id ? onePage(id, context) : listPage(context);
+}
+
+function listPage({ may }) {
+  const list = h('div');
+  const refresh = live(list, () => get('jobs'), ({ jobs }) => draw(jobs));
+  const start = h('div', { class: 'row' }, h('p', { class: 'muted grow' }, t('jobsMean')));
+  if (may('trainer')) start.append(button(t('train'), () => train(refresh), 'primary'));
+  return { node: h('div', {}, start, list), refresh };
+}
+
+function draw(jobs) {
+  if (!jobs.length) return empty(t('noJobsYet'));
+  const open = jobs.filter(({ state }) => OPEN.includes(state));
+  const ended = jobs.filter(({ state }) => !OPEN.includes(state));
+  const parts = open.length ? [h('div', { class: 'cards' }, ...open.map((job) => h('section', { class: 'card' }, jobProgress(job))))] : [];
+  if (ended.length) parts.push(endedTable(ended));
+  return parts;
+}
+
+function endedTable(jobs) {
+  return table(t('page_jobs'), [
+    { name: t('job'), cell: (job) => link('jobs', `${word('kind', job.kind)} ${shortId(job)}`, job.id) },
+    { name: t('state'), cell: (job) => stateBadge(job) },
+    { name: t('result'), cell: (job) => outcome(job) && h('span', { class: 'break' }, outcome(job)) },
+    { name: t('who'), cell: (job) => job.createdBy },
+    { name: t('ended'), cell: (job) => when(job.endedAt) },
+  ], jobs);
+}
+
+function outcome({ error, result }) {
+  if (error) return error;
+  const told = Object.entries(result ?? {}).filter(([, value]) => ['string', 'number', 'boolean'].includes(typeof value));
+  return told.slice(0, 4).map(([name, value]) => `${word('result', name)}: ${typeof value === 'number' ? shortNumber(value) : value}`).join(', ');
+}
+
+function shortNumber(value) {
+  return Number.isInteger(value) ? number(value) : number(value, 3);
+}
+
+function shortId(job) {
+  return job.id.slice(0, 12);
+}
+
+function stateBadge({ state, wanted }) {
+  const text = wanted !== 'run' && state === 'running' ? t(`wanted_${wanted}`) : word('state', state);
+  return badge(text, TONES[state] ?? '');
+}
+
+/** A job that has not ended: what it is at, and how far. */
+export function jobProgress(job) {
+  const told = job.progress ?? {};
+  const share = told.steps ? Math.min(told.step / told.steps, 1) : null;
+  const name = `${word('kind', job.kind)} ${shortId(job)}`;
+  const head = h('div', { class: 'row' }, h('strong', { class: 'grow' }, link('jobs', name, job.id)), stateBadge(job));
+  const bar = job.state === 'running' ? [progress(name, share)] : share ? [progress(name, share)] : [];
+  return h('div', { class: 'stack' }, head, ...bar, facts([
+    [t('phase'), told.phase ? word('phase', told.phase) : null],
+    [t('step'), told.steps ? `${number(told.step)} / ${number(told.steps)}` : null],
+    [t('loss'), told.loss === undefined || told.loss === null ? null : number(told.loss, 3)],
+    [t('heldOutLoss'), told.heldOutLoss === undefined || told.heldOutLoss === null ? null : number(told.heldOutLoss, 3)],
+    [t('tokensPerSecond'), told.tokensPerSecond ? number(told.tokensPerSecond, told.tokensPerSecond < 100 ? 1 : 0) : null],
+    [t('timeLeft'), told.secondsLeft ? duration(told.secondsLeft) : null],
+  ]));
+}
+
+function onePage(id, { may, setHeading }) {
+  const node = h('div');
+  const refresh = live(node, () => get(`jobs/${encodeURIComponent(id)}`), (found) => {
+    setHeading(`${word('kind', found.job.kind)} ${shortId(found.job)}`);
+    return drawOne(found, may, refresh);
+  });
+  return { node, refresh };
+}
+
+function drawOne({ job, series, points }, may, refresh) {
+  const parts = [h('p', {}, link('jobs', t('allJobs')))];
+  if (OPEN.includes(job.state)) parts.push(h('section', { class: 'card' }, jobProgress(job), ...(may('trainer') ? [actions(job, refresh)] : [])));
+  else parts.push(card('', h('div', { class: 'row' }, stateBadge(job), h('p', { class: 'grow break' }, job.error ?? '')), ...(job.state === 'failed' && may('trainer') ? [actions(job, refresh)] : [])));
+  parts.push(card(t('details'), facts([
+    [t('who'), job.createdBy], [t('created'), when(job.createdAt)], [t('started'), when(job.startedAt)], [t('ended'), when(job.endedAt)],
+    [t('attempts'), number(job.attempts)], [t('priority'), number(job.priority)], [t('device'), job.device],
+    ...Object.entries(job.settings ?? {}).map(([name, value]) => [word('setting', name), typeof value === 'object' ? JSON.stringify(value) : String(value)]),
+  ])));
+  if (series.length) parts.push(card(t('curves'), chart(`jobs/${job.id}/chart`, t('curvesOf', { series: series.join(', ') }), points)));
+  if (job.result) parts.push(card(t('result'), resultFacts(job.result)));
+  return parts;
+}
+
+function resultFacts(result) {
+  return facts(Object.entries(result).map(([name, value]) => [word('result', name),
+    name === 'version' && typeof value === 'string' ? link('versions', value, value)
+      : typeof value === 'number' ? shortNumber(value) : typeof value === 'object' ? JSON.stringify(value) : String(value)]));
+}
+
+function actions(job, refresh) {
+  const path = `jobs/${job.id}`;
+  const act = async (what, question) => {
+    if (question && !(await ask(question))) return;
+    if (await attempt(() => post(`${path}/${what}`), t(`asked_${what}`))) refresh();
+  };
+  const pause = button(t('pause'), () => act('pause'));
+  const resume = button(t('resume'), () => act('resume'));
+  const cancel = button(t('cancelJob'), () => act('cancel', {
+    title: t('cancelTitle', { job: shortId(job) }), lines: [t('cancelMeans')], action: t('cancelJob'), danger: true,
+  }), 'danger-line');
+  const shown = { queued: [pause, cancel], running: [pause, cancel], paused: [resume, cancel], failed: [resume] }[job.state] ?? [];
+  shown.forEach((one, place) => { one.dataset.key = `action-${place}`; });
+  return h('div', { class: 'actions' }, ...shown);
+}
+
+async function train(refresh) {
+  const rows = h('input', { type: 'number', min: '1', inputmode: 'numeric' });
+  const search = select([['', t('searchNone')], ...['2', '4', '8'].map((count) => [count, t('searchSome', { count })])], '');
+  const name = h('input', { type: 'text', autocomplete: 'off', spellcheck: 'false', maxlength: '40' });
+  const answer = await ask({
+    title: t('trainTitle'),
+    lines: [t('trainMeans')],
+    action: t('train'),
+    fields: [
+      { name: 'rows', label: t('rowsOption'), input: rows, hint: t('rowsHint') },
+      { name: 'search', label: t('searchOption'), input: search },
+      { name: 'name', label: t('nameOption'), input: name, hint: t('nameHint') },
+    ],
+  });
+  if (!answer) return;
+  const body = {
+    ...(answer.rows ? { rows: Number(answer.rows) } : {}),
+    ...(answer.search ? { search: Number(answer.search) } : {}),
+    ...(answer.name ? { name: answer.name } : {}),
+  };
+  if (await attempt(() => post('jobs/train', body), t('trainQueued'))) refresh();
+}

@@ -1,0 +1,232 @@
+/** Trained versions: which answers, how each was judged, what it was made of, and changing all that. */
+
+import { h } from '/static/dom.js';
+import { get, post } from './api.js';
+import { t, word } from './strings.js';
+import { ask, attempt, badge, button, card, chart, empty, facts, link, live, number, percent, select, table, when } from './ui.js';
+
+export function versionsPage(context) {
+  const [name] = context.params;
+  return name ? onePage(name, context) : listPage(context);
+}
+
+// --- all of them ---
+
+function listPage({ may }) {
+  const node = h('div');
+  const refresh = live(node, () => get('versions'), (found) => draw(found, may, refresh));
+  return { node, refresh };
+}
+
+function draw(found, may, refresh) {
+  const { versions, release, trial, canaries } = found;
+  const parts = [releaseCard(release, trial, may, refresh)];
+  parts.push(versions.length ? versionTable(versions, release) : empty(t('noVersions')));
+  const ended = canaries.filter(({ endedAt }) => endedAt);
+  if (ended.length) parts.push(card(t('pastTrials'), trialTable(ended, versions)));
+  return parts;
+}
+
+function releaseCard(release, trial, may, refresh) {
+  const { champion, previous, challenger, canary } = release;
+  const buttons = [];
+  if (may('trainer') && canary) buttons.push(button(t('stopTrial'), () => stopTrial(challenger, champion, refresh), 'danger-line'));
+  if (may('trainer') && (champion || previous)) buttons.push(button(t('rollback'), () => rollback(release, refresh), 'danger-line'));
+  return card(t('answersNow'), h('p', { class: 'big' }, nameOf(champion)),
+    facts([[t('previous'), previous ? nameOf(previous) : champion ? t('baseModel') : null],
+      [t('challenger'), challenger ? h('span', {}, nameOf(challenger), ' ', badge(percent(canary.share), 'busy')) : null]]),
+    ...(canary ? [trialFacts(trial), ...railTable(trial)] : []),
+    ...(buttons.length ? [h('div', { class: 'actions' }, ...buttons)] : []));
+}
+
+function nameOf(version) {
+  return version ? link('versions', version.name, version.name) : t('baseModel');
+}
+
+/** What can be said of a trial so far. */
+export function trialFacts(trial) {
+  if (!trial) return h('p', { class: 'muted' }, t('trialUnknown'));
+  const tone = { harm: 'bad', ready: 'good' }[trial.verdict] ?? '';
+  return h('p', {}, badge(word('verdict', trial.verdict), tone), ' ', trial.because ?? '');
+}
+
+/** How conversations ended on both sides, and the evidence of harm. */
+function railTable(trial) {
+  const rails = Object.entries(trial?.rails ?? {});
+  if (!rails.length) return [];
+  const ended = (bad, good) => `${number(bad)} / ${number(bad + good)}`;
+  return [table(t('rails'), [
+    { name: t('rails'), cell: ([name]) => word('rail', name) },
+    { name: t('champion'), cell: ([, { counts }]) => ended(counts.championBad, counts.championGood), kind: 'number' },
+    { name: t('challenger'), cell: ([, { counts }]) => ended(counts.challengerBad, counts.challengerGood), kind: 'number' },
+    { name: t('evidence', { threshold: number(trial.threshold) }), cell: ([, { harm }]) => number(harm, 2), kind: 'number' },
+  ], rails)];
+}
+
+function versionTable(versions, release) {
+  return table(t('page_versions'), [
+    { name: t('version'), cell: ({ version }) => h('span', {}, link('versions', version.name, version.name)) },
+    { name: t('state'), cell: ({ version }) => stateOf(version, release) },
+    { name: t('gate'), cell: ({ passed }) => gateBadge(passed) },
+    { name: t('base'), cell: ({ version }) => h('span', { class: 'break' }, version.base) },
+    { name: t('who'), cell: ({ version }) => version.createdBy },
+    { name: t('created'), cell: ({ version }) => when(version.createdAt) },
+  ], versions);
+}
+
+function stateOf(version, { champion, previous, challenger }) {
+  if (version.taintedAt) return badge(t('tainted'), 'bad');
+  if (version.retiredAt) return badge(t('retired'));
+  if (champion?.id === version.id) return badge(t('champion'), 'mark');
+  if (challenger?.id === version.id) return badge(t('challenger'), 'busy');
+  if (previous?.id === version.id) return badge(t('previous'));
+  return '';
+}
+
+function gateBadge(passed) {
+  if (passed === null || passed === undefined) return badge(t('notJudged'));
+  return passed ? badge(t('passed'), 'good') : badge(t('notPassed'), 'bad');
+}
+
+function trialTable(canaries, versions) {
+  const names = new Map(versions.map(({ version }) => [version.id, version.name]));
+  return table(t('pastTrials'), [
+    { name: t('version'), cell: (one) => names.get(one.challengerId) ?? '' },
+    { name: t('share'), cell: (one) => percent(one.share), kind: 'number' },
+    { name: t('outcome'), cell: (one) => badge(word('outcome', one.outcome), { harm: 'bad', promoted: 'good' }[one.outcome] ?? '') },
+    { name: t('who'), cell: (one) => one.createdBy },
+    { name: t('ended'), cell: (one) => when(one.endedAt) },
+  ], canaries);
+}
+
+// --- one of them ---
+
+function onePage(name, { may, setHeading }) {
+  const node = h('div');
+  const refresh = live(node, () => get(`versions/${encodeURIComponent(name)}`), (found) => {
+    setHeading(found.version.name);
+    return drawOne(found, may, refresh);
+  });
+  return { node, refresh };
+}
+
+function drawOne({ version, release, evaluation, examples, conversations, card: modelCard }, may, refresh) {
+  const head = h('div', { class: 'row' }, stateOf(version, release), gateBadge(evaluation?.passed),
+    h('span', { class: 'grow' }), h('div', { class: 'actions' }, ...actions(version, release, evaluation, may, refresh)));
+  const parts = [h('p', {}, link('versions', t('allVersions'))), head];
+  if (version.retiredAt) parts.push(h('p', { class: 'problem' }, `${t('retired')}: ${version.retiredBecause ?? ''}`));
+  if (evaluation) parts.push(...evaluationCards(evaluation));
+  parts.push(card(t('lineage'), facts([
+    [t('base'), version.base], [t('dataset'), link('datasets', version.datasetId.slice(0, 12), version.datasetId)],
+    [t('examples'), number(examples)], [t('conversations'), number(conversations)], [t('job'), link('jobs', version.jobId.slice(0, 12), version.jobId)],
+    [t('who'), version.createdBy], [t('created'), when(version.createdAt)], [t('codeVersion'), version.codeVersion],
+    [t('weightsHash'), h('code', { class: 'break' }, version.weightsSha256.slice(0, 16))], [t('baseHash'), h('code', { class: 'break' }, version.baseSha256.slice(0, 16))],
+  ])));
+  parts.push(card(t('settings'), facts(Object.entries(version.settings ?? {}).map(([key, value]) => [word('setting', key), typeof value === 'object' ? JSON.stringify(value) : String(value)]))));
+  if (modelCard) parts.push(card(t('modelCard'), h('pre', {}, modelCard)));
+  return parts;
+}
+
+function evaluationCards(evaluation) {
+  const { report, reasons } = evaluation;
+  const about = facts([[t('created'), when(evaluation.createdAt)], [t('who'), evaluation.createdBy]]);
+  const suites = Object.entries(report.suites ?? {}).map(([name, suite]) => card(
+    t('suiteTitle', { suite: word('suite', name), rows: number(suite.rows) }), measureTable(suite.measures)));
+  return [
+    card(t('verdict'), gateBadge(evaluation.passed), h('ul', { class: 'reasons' }, ...reasons.map((one) => h('li', {}, one))), about,
+      h('p', {}, link('compare', t('judgeAnswers'), evaluation.id))),
+    card(t('beforeAfter'), chart(`evaluations/${evaluation.id}/chart`, t('beforeAfterChart'), evaluation.reasons.length)),
+    ...suites,
+  ];
+}
+
+function measureTable(measures) {
+  const rows = Object.entries(measures);
+  return table(t('measures'), [
+    { name: t('measure'), cell: ([name]) => word('measure', name) },
+    { name: t('base'), cell: ([, one]) => interval(one.values.base), kind: 'number' },
+    { name: t('champion'), cell: ([, one]) => interval(one.values.champion), kind: 'number' },
+    { name: t('candidate'), cell: ([, one]) => interval(one.values.candidate), kind: 'number' },
+    { name: t('difference'), cell: ([, one]) => interval(one.difference, true), kind: 'number' },
+  ], rows);
+}
+
+function interval(one, signed = false) {
+  if (!one || one.mean === null) return '–';
+  const sign = signed && one.mean > 0 ? '+' : '';
+  return h('span', { title: `${number(one.low, 4)} … ${number(one.high, 4)}` }, `${sign}${number(one.mean, 3)} `,
+    h('small', { class: 'muted' }, `[${number(one.low, 3)}, ${number(one.high, 3)}]`));
+}
+
+// --- changing it ---
+
+function actions(version, release, evaluation, may, refresh) {
+  const isUsable = !version.retiredAt && !version.taintedAt;
+  const answers = release.champion?.id === version.id;
+  const isTried = release.challenger?.id === version.id;
+  const shown = [];
+  if (may('trainer') && isUsable) shown.push(button(t('evaluate'), () => evaluate(version)));
+  if (may('trainer') && isUsable && !answers && !isTried) shown.push(button(t('retire'), () => retire(version, refresh), 'danger-line'));
+  if (may('admin') && isUsable && !answers && !isTried) shown.push(button(t('tryIt'), () => tryIt(version, release, evaluation, refresh)));
+  if (may('admin') && isUsable && !answers) shown.push(button(t('promote'), () => promote(version, release, evaluation, refresh), 'primary'));
+  shown.forEach((one, place) => { one.dataset.key = `action-${place}`; });
+  return shown;
+}
+
+const plainName = (version) => version?.name ?? t('baseModel');
+
+function reasonField(needed) {
+  const input = h('textarea', { rows: '3' });
+  return { name: 'reason', label: needed ? t('reason') : t('reasonOptional'), input, needed, hint: t('reasonHint') };
+}
+
+/** Without a passed gate a reason is needed, which overrides it. */
+function gateQuestion(evaluation) {
+  if (evaluation?.passed) return { lines: [], fields: [], danger: false };
+  return { lines: [evaluation ? t('gateRefused') : t('gateMissing')], fields: [reasonField(true)], danger: true };
+}
+
+async function promote(version, { champion, challenger }, evaluation, refresh) {
+  const gate = gateQuestion(evaluation);
+  const lines = [t('promoteMeans', { name: version.name, before: plainName(champion) })];
+  if (challenger) lines.push(t('trialEnds', { name: challenger.name }));
+  const answer = await ask({ title: t('promoteTitle', { name: version.name }), lines: [...lines, ...gate.lines], fields: gate.fields, danger: gate.danger, action: t('promote') });
+  if (answer && await attempt(() => post(`versions/${version.name}/promote`, { reason: answer.reason ?? '' }), t('promoted', { name: version.name }))) refresh();
+}
+
+async function tryIt(version, { champion, challenger }, evaluation, refresh) {
+  const gate = gateQuestion(evaluation);
+  const share = select([['0.05', '5 %'], ['0.2', '20 %'], ['0.5', '50 %']], '0.05');
+  const lines = [t('tryMeans', { name: version.name, champion: plainName(champion) })];
+  if (challenger) lines.push(t('trialEnds', { name: challenger.name }));
+  const answer = await ask({
+    title: t('tryTitle', { name: version.name }), lines: [...lines, ...gate.lines], danger: gate.danger, action: t('tryIt'),
+    fields: [{ name: 'share', label: t('shareOption'), input: share }, ...gate.fields],
+  });
+  if (answer && await attempt(() => post(`versions/${version.name}/canary`, { share: Number(share.value), reason: answer.reason ?? '' }), t('tried', { name: version.name }))) refresh();
+}
+
+async function retire(version, refresh) {
+  const answer = await ask({ title: t('retireTitle', { name: version.name }), lines: [t('retireMeans')], fields: [reasonField(true)], danger: true, action: t('retire') });
+  if (answer && await attempt(() => post(`versions/${version.name}/retire`, answer), t('saved'))) refresh();
+}
+
+async function rollback({ champion, previous, challenger }, refresh) {
+  const lines = [t('rollbackMeans', { name: plainName(previous), before: plainName(champion) })];
+  if (challenger) lines.push(t('trialEnds', { name: challenger.name }));
+  const answer = await ask({ title: t('rollbackTitle'), lines, fields: [reasonField(true)], danger: true, action: t('rollback') });
+  if (answer && await attempt(() => post('release/rollback', answer), t('rolledBack', { name: plainName(previous) }))) refresh();
+}
+
+async function stopTrial(challenger, champion, refresh) {
+  const answer = await ask({
+    title: t('stopTrialTitle', { name: challenger.name }), lines: [t('stopTrialMeans', { name: plainName(champion) })],
+    fields: [reasonField(false)], danger: true, action: t('stopTrial'),
+  });
+  if (answer && await attempt(() => post('release/stop-canary', answer), t('saved'))) refresh();
+}
+
+async function evaluate(version) {
+  const answer = await ask({ title: t('evaluateTitle', { name: version.name }), lines: [t('evaluateMeans')], action: t('evaluate') });
+  if (answer) await attempt(() => post(`versions/${version.name}/evaluate`), t('evaluateQueued'));
+}

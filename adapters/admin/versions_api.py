@@ -1,0 +1,121 @@
+"""The admin page's versions: what they are made of, how they were judged, and which of them answers.
+
+Knows: its routes. Does not know: what a promotion needs, how a version is loaded.
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from adapters.admin.guard import Route
+from adapters.admin.values import json_response, text_of
+from adapters.web.parsing import read_json
+from bot.errors import InvalidInput
+from bot.learning import canary_watch
+from bot.learning.jobs import Jobs
+from bot.learning.releases import Releases
+from bot.learning.roles import Actor
+from bot.learning.versions import Versions
+from storage import evaluations, releases
+from storage.database import Database
+
+MOST_WORDS = 2_000
+EVALUATIONS = 200
+
+
+class VersionsApi:
+    """Promote, try, roll back, retire, evaluate."""
+
+    def __init__(
+        self, database: Database, workspace_id: str, versions: Versions, released: Releases, jobs: Jobs
+    ) -> None:
+        self._database = database
+        self._workspace_id = workspace_id
+        self._versions = versions
+        self._released = released
+        self._jobs = jobs
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("GET", "/admin/api/versions", "viewer", self.versions),
+            Route("GET", "/admin/api/versions/{which}", "viewer", self.version),
+            Route("POST", "/admin/api/versions/{which}/promote", "admin", self.promote),
+            Route("POST", "/admin/api/versions/{which}/canary", "admin", self.start_canary),
+            Route("POST", "/admin/api/versions/{which}/retire", "trainer", self.retire),
+            Route("POST", "/admin/api/versions/{which}/evaluate", "trainer", self.evaluate),
+            Route("POST", "/admin/api/release/rollback", "trainer", self.rollback),
+            Route("POST", "/admin/api/release/stop-canary", "trainer", self.stop_canary),
+        ]
+
+    async def versions(self, _: web.Request, __: Actor) -> web.Response:
+        """All versions, newest first, each with what the gate said last; what answers now, and earlier trials."""
+        found = await self._versions.list_all()
+        judged = await self._database.read(evaluations.page, self._workspace_id, most=EVALUATIONS)
+        verdicts = {one.version_id: one.passed for one in reversed(judged)}
+        release = await self._released.current()
+        trial = await canary_watch.look_at(self._database, self._workspace_id, release)
+        past = await self._database.read(releases.canaries, self._workspace_id)
+        return json_response(
+            {
+                "versions": [{"version": one, "passed": verdicts.get(one.id)} for one in reversed(found)],
+                "release": release,
+                "trial": trial and trial.report(),
+                "canaries": past,
+            }
+        )
+
+    async def version(self, request: web.Request, _: Actor) -> web.Response:
+        """One version, with its newest evaluation, less the answers, and with what it was made of."""
+        lineage = await self._versions.lineage(request.match_info["which"])
+        version = lineage.version
+        evaluation = await self._database.read(evaluations.latest_of_version, self._workspace_id, version.id)
+        shown = None
+        if evaluation is not None:
+            report = {name: value for name, value in evaluation.report.items() if name != "answers"}
+            shown = {
+                "id": evaluation.id, "passed": evaluation.passed, "reasons": evaluation.reasons, "report": report,
+                "created_at": evaluation.created_at, "created_by": evaluation.created_by,
+            }  # fmt: skip
+        conversations = {conversation for conversation, _, _ in lineage.learnt_from}
+        return json_response(
+            {
+                "version": version,
+                "release": await self._released.current(),
+                "evaluation": shown,
+                "examples": len(lineage.learnt_from),
+                "conversations": len(conversations),
+            }
+        )
+
+    async def promote(self, request: web.Request, actor: Actor) -> web.Response:
+        reason = text_of(await read_json(request), "reason", MOST_WORDS, optional=True)
+        release = await self._released.promote(actor, request.match_info["which"], override_reason=reason or None)
+        return json_response({"release": release})
+
+    async def start_canary(self, request: web.Request, actor: Actor) -> web.Response:
+        """`share` is the part of all conversations, from 0 to 1."""
+        body = await read_json(request)
+        share, reason = body.get("share"), text_of(body, "reason", MOST_WORDS, optional=True)
+        if isinstance(share, bool) or not isinstance(share, int | float):
+            raise InvalidInput("`share` must be a number, as 0.05 for 5 %.", field="share")
+        release = await self._released.start_canary(
+            actor, request.match_info["which"], float(share), override_reason=reason or None
+        )
+        return json_response({"release": release})
+
+    async def retire(self, request: web.Request, actor: Actor) -> web.Response:
+        why = text_of(await read_json(request), "reason", MOST_WORDS)
+        return json_response({"version": await self._versions.retire(actor, request.match_info["which"], why)})
+
+    async def evaluate(self, request: web.Request, actor: Actor) -> web.Response:
+        await read_json(request)
+        version = await self._versions.find(request.match_info["which"])
+        return json_response({"job": await self._jobs.create(actor, "evaluate", {"version": version.name})}, status=201)
+
+    async def rollback(self, request: web.Request, actor: Actor) -> web.Response:
+        why = text_of(await read_json(request), "reason", MOST_WORDS)
+        return json_response({"release": await self._released.rollback(actor, why)})
+
+    async def stop_canary(self, request: web.Request, actor: Actor) -> web.Response:
+        why = text_of(await read_json(request), "reason", MOST_WORDS, optional=True)
+        return json_response({"release": await self._released.stop_canary(actor, why)})

@@ -1,0 +1,220 @@
+"""The admin page in a real Chromium: logging in, every page that there is, and acting on them.
+
+No model is needed: what the pages show was made with the functions of storage.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, ConsoleMessage, Page, expect
+
+from tests.conftest import StartAgent
+from tests.fixtures_admin import PASSWORD, ROOT, accounts_of
+from tests.fixtures_learning import Learnt, fill_learning
+from tests.fixtures_web import WebServer, serve
+
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
+
+AXE = Path(__file__).parent.parent / "node_modules" / "axe-core" / "axe.min.js"
+PAGES = ["Overview", "Feedback", "Datasets", "Jobs", "Versions", "Compare", "People", "Accounts", "Audit log"]
+DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+
+
+@asynccontextmanager
+async def filled_server(start_agent: StartAgent, url: str) -> AsyncIterator[tuple[WebServer, Learnt]]:
+    async with start_agent(url) as agent, serve(agent) as server:
+        for role in ("admin", "agent", "viewer"):
+            await accounts_of(agent).create(ROOT, role, role, PASSWORD)
+        yield server, await fill_learning(server)
+
+
+@asynccontextmanager
+async def opened(browser: Browser, url: str, **options: Any) -> AsyncIterator[tuple[Page, list[str]]]:
+    """A page of a new browser, and all that it complains of."""
+    context = await browser.new_context(**{"viewport": DESKTOP, "locale": "en-GB", **options})
+    context.set_default_timeout(30_000)
+    page = await context.new_page()
+    found: list[str] = []
+
+    def on_console(message: ConsoleMessage) -> None:
+        # A browser writes each answer of 4xx and 5xx to the console, also those that the page expects.
+        if message.type in ("error", "warning") and "Failed to load resource" not in message.text:
+            found.append(message.text)
+
+    page.on("console", on_console)
+    page.on("pageerror", lambda error: found.append(str(error)))
+    try:
+        await page.goto(f"{url}/admin")
+        yield page, found
+    finally:
+        await context.close()
+
+
+async def log_in(page: Page, name: str = "admin", password: str = PASSWORD) -> None:
+    await page.get_by_label("Name", exact=True).fill(name)
+    await page.get_by_label("Password", exact=True).fill(password)
+    await page.get_by_label("Password", exact=True).press("Enter")
+
+
+async def go(page: Page, name: str) -> None:
+    await expect(page.locator(".bar")).to_be_visible()
+    menu = page.get_by_role("button", name="Show menu")
+    if await menu.is_visible():
+        await menu.click()
+    await page.get_by_role("link", name=name, exact=True).click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text(name)
+    await expect(page.locator("#content > div > *").first).to_be_visible()
+
+
+async def confirm(page: Page, label: str) -> None:
+    await page.get_by_role("dialog").get_by_role("button", name=label, exact=True).click()
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+async def serious_findings(page: Page) -> list[str]:
+    await page.evaluate(AXE.read_text(encoding="utf-8"))
+    result = await page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    return [
+        f"{finding['id']}: {node['target']} {node['failureSummary']}"
+        for finding in result["violations"]
+        if finding["impact"] in {"serious", "critical"}
+        for node in finding["nodes"]
+    ]
+
+
+@pytest.mark.parametrize("look", ["wide and light", "phone and dark"])
+async def test_every_page_can_be_read(browser: Browser, start_agent: StartAgent, sqlite_url: str, look: str) -> None:
+    options = {"viewport": PHONE, "color_scheme": "dark"} if "phone" in look else {}
+    async with (
+        filled_server(start_agent, sqlite_url) as (server, learnt),
+        opened(browser, server.url, **options) as (page, complaints),
+    ):
+        assert await serious_findings(page) == []
+        await log_in(page)
+        for name in PAGES:
+            await go(page, name)
+            assert await serious_findings(page) == [], name
+            assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
+        for path, words in (
+            (f"jobs/{learnt.running.id}", "Tokens a second"),
+            (f"versions/{learnt.challenger.name}", "Verdict of the gate"),
+            (f"datasets/{learnt.dataset_id}", "Left out, and why"),
+            (f"compare/{learnt.evaluation_id}", "0 of 2 judged"),
+        ):
+            await page.goto(f"{server.url}/admin#/{path}")
+            await expect(page.get_by_text(words).first).to_be_visible()
+            for image in await page.locator("img.chart").all():
+                await expect(image).to_have_js_property("complete", True)
+                assert await image.evaluate("image => image.naturalWidth") > 0
+            assert await serious_findings(page) == [], path
+            assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+        assert complaints == []
+
+
+async def test_a_wrong_password_and_the_end_of_a_login(
+    browser: Browser, start_agent: StartAgent, sqlite_url: str
+) -> None:
+    async with filled_server(start_agent, sqlite_url) as (server, _), opened(browser, server.url) as (page, complaints):
+        await log_in(page, password="not the password")
+        await expect(page.get_by_role("alert")).to_have_text("This name and password don't belong together.")
+        await log_in(page)
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Overview")
+        await accounts_of(server.agent).set_password(ROOT, "admin", "another long password")
+        await expect(page.get_by_role("alert")).to_have_text("Your login is over. Please log in again.")
+        await log_in(page, password="another long password")
+        await page.get_by_role("button", name="Log out").click()
+        await expect(page.get_by_role("alert")).to_have_text("You are logged out.")
+        assert complaints == []
+
+
+async def test_the_feedback_queue_by_keyboard(browser: Browser, start_agent: StartAgent, sqlite_url: str) -> None:
+    async with filled_server(start_agent, sqlite_url) as (server, _), opened(browser, server.url) as (page, complaints):
+        await log_in(page, "agent")
+        await go(page, "Feedback")
+        await expect(page.get_by_text("1 of 2 that wait")).to_be_visible()
+        await page.keyboard.press("j")
+        await expect(page.get_by_text("2 of 2 that wait")).to_be_visible()
+        await expect(page.get_by_role("textbox")).to_have_value(re.compile("left our warehouse"))
+        await page.keyboard.press("c")
+        await expect(page.get_by_role("textbox")).to_be_focused()
+        await page.keyboard.press("Control+Enter")
+        await expect(page.get_by_text("1 of 1 that wait")).to_be_visible()
+        await page.keyboard.press("x")
+        await expect(page.get_by_text("No reply waits for a decision.")).to_be_visible()
+        await expect(page.get_by_role("link", name="Accounts")).to_have_count(0)
+        assert complaints == []
+
+
+async def test_a_version_is_promoted_against_the_gate_and_rolled_back(
+    browser: Browser, start_agent: StartAgent, sqlite_url: str
+) -> None:
+    async with (
+        filled_server(start_agent, sqlite_url) as (server, learnt),
+        opened(browser, server.url) as (page, complaints),
+    ):
+        await log_in(page)
+        await go(page, "Versions")
+        await page.get_by_role("link", name=learnt.challenger.name).last.click()
+        await page.get_by_role("button", name="Promote").click()
+        dialog = page.get_by_role("dialog")
+        await expect(dialog).to_contain_text(f"in place of {learnt.champion.name}")
+        await expect(dialog).to_contain_text("did not pass the gate")
+        await expect(dialog.get_by_role("button", name="Promote")).to_be_disabled()
+        await dialog.get_by_label("Reason").fill("It knows the new prices.")
+        await confirm(page, "Promote")
+        await expect(page.get_by_role("status")).to_contain_text(f"{learnt.challenger.name} answers now.")
+        await expect(page.get_by_text("Champion", exact=True).first).to_be_visible()
+        await go(page, "Versions")
+        await page.get_by_role("button", name="Roll back").click()
+        await page.get_by_label("Reason").fill("Too many complaints.")
+        await confirm(page, "Roll back")
+        await expect(page.locator("main .big")).to_have_text(learnt.champion.name)
+        assert complaints == []
+
+
+async def test_a_person_is_erased_only_after_their_id_was_typed(
+    browser: Browser, start_agent: StartAgent, sqlite_url: str
+) -> None:
+    async with (
+        filled_server(start_agent, sqlite_url) as (server, learnt),
+        opened(browser, server.url) as (page, complaints),
+    ):
+        await log_in(page)
+        await go(page, "People")
+        await page.get_by_label("Who?").fill(learnt.person)
+        await page.get_by_role("button", name="Find").click()
+        await page.get_by_role("button", name="Erase").click()
+        erase = page.get_by_role("dialog").get_by_role("button", name="Erase")
+        await expect(erase).to_be_disabled()
+        await page.get_by_label(f"Type {learnt.person} to confirm").fill(learnt.person)
+        await confirm(page, "Erase")
+        await expect(page.get_by_role("heading", name="Erased")).to_be_visible()
+        assert complaints == []
+
+
+async def test_the_first_start_shows_the_command_and_goes_on_by_itself(
+    browser: Browser, start_agent: StartAgent, sqlite_url: str
+) -> None:
+    async with start_agent(sqlite_url) as agent, serve(agent) as server, opened(browser, server.url) as (page, _):
+        await expect(page.get_by_text("myna account create NAME --role admin")).to_be_visible()
+        await accounts_of(agent).create(ROOT, "ada", "admin", PASSWORD)
+        await log_in(page, "ada")
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Overview")
+
+
+async def test_the_page_speaks_chinese(browser: Browser, start_agent: StartAgent, sqlite_url: str) -> None:
+    async with (
+        filled_server(start_agent, sqlite_url) as (server, _),
+        opened(browser, server.url, locale="zh-CN") as (page, complaints),
+    ):
+        await page.get_by_label("名称").fill("admin")
+        await page.get_by_label("密码").fill(PASSWORD)
+        await page.get_by_role("button", name="登录").click()
+        await expect(page.get_by_role("heading", level=1)).to_have_text("概览")
+        assert complaints == []

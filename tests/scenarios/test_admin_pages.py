@@ -1,0 +1,183 @@
+"""What the admin page's API shows of a workspace that has learnt, and what its actions do."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+
+import pytest
+
+from tests.fixtures_admin import Steerer, log_in
+from tests.fixtures_learning import Learnt, fill_learning
+from tests.fixtures_web import WebServer
+
+
+@dataclass
+class Filled:
+    server: WebServer
+    learnt: Learnt
+    admin: Steerer
+
+
+@pytest.fixture(name="filled")
+async def filled_server(server: WebServer) -> AsyncIterator[Filled]:
+    yield Filled(server, await fill_learning(server), await log_in(server))
+
+
+@pytest.fixture(name="on_sqlite")
+async def filled_sqlite_server(sqlite_server: WebServer) -> AsyncIterator[Filled]:
+    yield Filled(sqlite_server, await fill_learning(sqlite_server), await log_in(sqlite_server))
+
+
+async def audited(somebody: Steerer) -> list[tuple[str, str, str | None]]:
+    rows = (await somebody.get("audit"))["rows"]
+    return [(one["actor"], one["action"], one["target"]) for one in rows]
+
+
+async def test_the_overview_shows_the_newest_of_everything(filled: Filled) -> None:
+    shown = await filled.admin.get("overview")
+    assert shown["release"]["champion"]["name"] == filled.learnt.champion.name
+    assert shown["release"]["canary"]["share"] == 0.2
+    assert shown["trial"]["verdict"] == "running"
+    assert [one["state"] for one in shown["jobs"]] == ["running"]
+    assert shown["waiting"] == 2
+    assert shown["votes"] == 3
+    assert shown["rows"][0]["action"] == "account.created"
+
+
+async def test_a_viewer_is_not_told_what_waits_for_agents(on_sqlite: Filled) -> None:
+    viewer = await log_in(on_sqlite.server, "viewer")
+    assert (await viewer.get("overview"))["waiting"] is None
+
+
+async def test_decisions_about_replies_take_them_out_of_the_queue(filled: Filled) -> None:
+    agent = await log_in(filled.server, "agent", "bob")
+    first, second = (await agent.get("feedback"))["waiting"]
+    assert (first["question"], first["votes"][0]["reason"]) == ("Can I send the tulips back?", "Rude.")
+    assert second["proposed"] == "It left our warehouse on Monday and arrives within three days."
+    assert await agent.refused(f"feedback/{first['replyId']}/correct", better=" ") == (400, "invalid_input")
+    await agent.post(f"feedback/{first['replyId']}/exclude")
+    corrected = await agent.post(f"feedback/{second['replyId']}/correct")
+    assert corrected["better"] == second["proposed"]
+    assert (await agent.get("feedback"))["waiting"] == []
+    assert await agent.refused("feedback/nothing/approve") == (404, "not_found")
+    assert (await audited(filled.admin))[:2] == [
+        ("web:bob", "reply.correct", second["replyId"]),
+        ("web:bob", "reply.exclude", first["replyId"]),
+    ]
+
+
+async def test_datasets_tell_what_is_in_them(filled: Filled) -> None:
+    listed = (await filled.admin.get("datasets"))["datasets"]
+    assert [one["counts"]["examples"] for one in listed] == [3, 1]
+    path = f"datasets/{filled.learnt.dataset_id}"
+    examples = (await filled.admin.get(path + "/examples?split=train"))["examples"]
+    assert [one["example"]["rejected"] for one in examples] == ["The draft 1.", "The draft 2."]
+    assert (await filled.admin.get(f"{path}/examples?after={examples[-1]['number']}"))["examples"] == []
+    rejected = (await filled.admin.get(path + "/rejected"))["rejected"]
+    assert [one["row"]["because"] for one in rejected] == ["the same as another"]
+    diff = await filled.admin.get(f"{path}/diff/{filled.learnt.other_dataset_id}")
+    assert (diff["added"], diff["removed"], diff["same"]) == (2, 0, 1)
+    for wrong in ("nothing", f"{filled.learnt.dataset_id}/diff/nothing"):
+        assert (await filled.admin.call("GET", f"datasets/{wrong}"))[0] == 404
+    for wrong in ("after=-1", "after=x", "after=²", "split=all", f"after={'9' * 30}"):
+        assert (await filled.admin.call("GET", f"{path}/examples?{wrong}"))[0] == 400
+
+
+async def test_a_job_is_begun_paused_and_cancelled(filled: Filled) -> None:
+    trainer = await log_in(filled.server, "trainer")
+    running = filled.learnt.running.id
+    shown = await trainer.get(f"jobs/{running}")
+    assert shown["series"] == ["held_out_loss", "loss"]
+    assert shown["job"]["progress"]["tokensPerSecond"] == 212.0
+    assert (await trainer.post(f"jobs/{running}/pause"))["job"]["wanted"] == "pause"
+    made = (await trainer.post("jobs/train", rows=50, name="spring"))["job"]
+    assert (made["state"], made["settings"]) == ("queued", {"rows": 50, "name": "spring"})
+    assert await trainer.refused("jobs/train", rows=50, name="spring") == (409, "conflict")
+    assert (await trainer.post(f"jobs/{made['id']}/priority", priority=5))["job"]["priority"] == 5
+    assert (await trainer.post(f"jobs/{made['id']}/cancel"))["job"]["state"] == "cancelled"
+    assert await trainer.refused(f"jobs/{made['id']}/cancel") == (409, "conflict")
+    for wrong in ({"rows": 0}, {"rows": "5"}, {"rows": True}, {"speed": 3}, {"name": "../x"}, {"priority": 1.5}):
+        assert (await trainer.refused("jobs/train", **wrong))[0] == 400, wrong
+
+
+async def test_a_version_that_the_gate_refused_needs_a_reason(filled: Filled) -> None:
+    path = f"versions/{filled.learnt.challenger.name}"
+    shown = await filled.admin.get(path)
+    assert shown["evaluation"]["passed"] is False
+    assert "answers" not in shown["evaluation"]["report"], "they are for those who judge them blind"
+    assert await filled.admin.refused(path + "/promote") == (409, "refused_by_gate")
+    release = (await filled.admin.post(path + "/promote", reason="It knows the new prices."))["release"]
+    assert release["champion"]["name"] == filled.learnt.challenger.name
+    assert release["canary"] is None
+    release = (await filled.admin.post("release/rollback", reason="Too many complaints."))["release"]
+    assert release["champion"]["name"] == filled.learnt.champion.name
+    actions = [action for _, action, _ in await audited(filled.admin)]
+    assert actions[:2] == ["version.rolled_back", "version.promoted"]
+
+
+async def test_a_trial_is_stopped_and_a_version_retired(filled: Filled) -> None:
+    name = filled.learnt.challenger.name
+    assert await filled.admin.refused(f"versions/{name}/retire", reason="bad") == (409, "conflict")
+    assert (await filled.admin.post("release/stop-canary", reason="enough"))["release"]["canary"] is None
+    assert await filled.admin.refused("release/stop-canary") == (409, "conflict")
+    for share in (0, 0.9, "0.1", True, None):
+        assert (await filled.admin.refused(f"versions/{name}/canary", share=share, reason="x"))[0] == 400
+    begun = await filled.admin.post(f"versions/{name}/canary", share=0.05, reason="a look")
+    assert begun["release"]["challenger"]["name"] == name
+    await filled.admin.post("release/stop-canary")
+    assert await filled.admin.refused(f"versions/{name}/retire", reason=" ") == (400, "invalid_input")
+    assert (await filled.admin.post(f"versions/{name}/retire", reason="worse"))["version"]["retiredBecause"] == "worse"
+    listed = await filled.admin.get("versions")
+    assert [one["passed"] for one in listed["versions"]] == [None, False, True]
+    assert {one["outcome"] for one in listed["canaries"]} == {"rolled_back"}
+
+
+async def test_answers_are_judged_without_telling_whose_they_are(filled: Filled) -> None:
+    agent = await log_in(filled.server, "agent")
+    path = f"evaluations/{filled.learnt.evaluation_id}"
+    pair = (await agent.get(path + "/pair"))["pair"]
+    assert {pair["left"], pair["right"]} == {f"Answer {pair['number']}.", f"Better answer {pair['number']}."}
+    choice = "left" if pair["left"].startswith("Better") else "right"
+    second = (await agent.post(path + "/judgements", number=pair["number"], choice=choice))["pair"]
+    assert await agent.refused(path + "/judgements", number=pair["number"], choice="same") == (409, "conflict")
+    assert (await agent.refused(path + "/judgements", number=second["number"], choice="both"))[0] == 400
+    assert (await agent.post(path + "/judgements", number=second["number"], choice="same"))["pair"] is None
+    listed = (await agent.get("evaluations"))["evaluations"]
+    tally = next(one["judgements"] for one in listed if one["id"] == filled.learnt.evaluation_id)
+    assert tally == {"candidate": 1, "champion": 0, "same": 1}
+
+
+async def test_a_person_is_found_and_erased_for_good(filled: Filled) -> None:
+    who = filled.learnt.person
+    found = await filled.admin.get(f"people?who={who}")
+    assert found["own"] + found["shared"] >= 1
+    assert filled.learnt.champion.name in found["versions"]
+    assert (await filled.admin.refused("people/erase", person=who, typed="somebody else"))[0] == 400
+    assert (await filled.admin.get(f"people?who={who}"))["personId"] == who
+    erased = (await filled.admin.post("people/erase", person=who, typed=who))["erased"]
+    assert filled.learnt.champion.name in erased["proof"]["versions"]
+    assert (await filled.admin.call("GET", f"people?who={who}"))[0] == 404
+    assert (await filled.admin.call("GET", "people?who="))[0] == 400
+
+
+@pytest.mark.parametrize("format", ["svg", "png"])
+async def test_pictures_are_drawn_once_for_each_browser(on_sqlite: Filled, format: str) -> None:
+    learnt, admin = on_sqlite.learnt, on_sqlite.admin
+    start = b"<?xml" if format == "svg" else b"\x89PNG"
+    for path in (f"jobs/{learnt.running.id}", f"evaluations/{learnt.evaluation_id}", "votes"):
+        status, headers, body = await picture(admin, f"{path}/chart?format={format}")
+        assert (status, body[: len(start)]) == (200, start)
+        assert headers["Cache-Control"] == "private, no-cache"
+        again = await picture(admin, f"{path}/chart?format={format}", {"If-None-Match": headers["ETag"]})
+        assert (again[0], again[2]) == (304, b"")
+    assert (await admin.call("GET", "votes/chart?format=exe"))[0] == 400
+    assert (await admin.call("GET", "evaluations/nothing/chart"))[0] == 404
+
+
+async def picture(
+    somebody: Steerer, path: str, headers: dict[str, str] | None = None
+) -> tuple[int, Mapping[str, str], bytes]:
+    sent = {"Cookie": f"myna_admin={somebody.secret}", **(headers or {})}
+    async with somebody.server.session.get(f"{somebody.server.url}/admin/api/{path}", headers=sent) as response:
+        return response.status, response.headers, await response.read()

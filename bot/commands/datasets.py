@@ -77,15 +77,14 @@ def _actor() -> Actor:
 
 def _build(settings: Settings, arguments: argparse.Namespace) -> int:
     from bot.errors import InvalidInput
-    from bot.training.candidates import DatasetPolicy
+    from bot.training.candidates import policy_from
     from bot.training.dataset import build_dataset
 
     if (arguments.rows is not None and arguments.rows < 1) or arguments.per_person < 0:
         raise InvalidInput("--rows must be at least 1, and --per-person at least 0.")
-    policy = DatasetPolicy(
-        consent=settings.learning_consent, trusted_channels=settings.trusted_channels, regions=settings.regions,
-        rows=arguments.rows,
-        newest=not arguments.sample, max_per_person=arguments.per_person, drop_unfounded=arguments.drop_unfounded,
+    policy = policy_from(
+        settings, rows=arguments.rows, newest=not arguments.sample, max_per_person=arguments.per_person,
+        drop_unfounded=arguments.drop_unfounded,
     )  # fmt: skip
     made = with_database(
         settings,

@@ -8,12 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from rapidfuzz import fuzz
 
 from bot.generator import ChatMessage
 from bot.learning.consent import Policy, may_learn
 from bot.prompt import merge_same_role, split_turns, to_chat, without_failures
+from bot.settings import Settings
 from storage.datasets import Opinion, Said, Source
 from storage.learning_values import ExampleKind, Rejected
 
@@ -43,6 +45,14 @@ class DatasetPolicy:
     held_out_share: float = 0.1
     min_held_out: int = 20
     max_held_out: int = 500
+
+
+def policy_from(settings: Settings, **chosen: Any) -> DatasetPolicy:
+    """What this installation has decided, and what somebody has `chosen` for one dataset."""
+    return DatasetPolicy(
+        consent=settings.learning_consent, trusted_channels=settings.trusted_channels, regions=settings.regions,
+        **{name: value for name, value in chosen.items() if value is not None},
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

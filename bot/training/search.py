@@ -47,3 +47,6 @@ class _Trial:
 
     def check(self) -> None:
         self._watch.check()
+
+    def flush(self) -> None:
+        self._watch.flush()

@@ -5,9 +5,24 @@ Knows: which task does which kind. Does not know: how. Nothing heavy is loaded b
 
 from __future__ import annotations
 
-from bot.training.job_context import Task
+from collections.abc import Mapping
+from typing import Any
+
+from bot.training.job_context import JobContext, Services, Task
 
 
 def all_tasks() -> dict[str, Task]:
     """Tasks by the kind of job."""
-    return {}
+    return {"train": _train, "evaluate": _evaluate}
+
+
+def _train(context: JobContext, services: Services) -> Mapping[str, Any]:
+    from bot.training.train_task import train
+
+    return train(context, services)
+
+
+def _evaluate(context: JobContext, services: Services) -> Mapping[str, Any]:
+    from bot.training.train_task import evaluate
+
+    return evaluate(context, services)

@@ -31,6 +31,9 @@ class Watch(Protocol):
 
     def check(self) -> None: ...
 
+    def flush(self) -> None:
+        """Have all that was told written down: what a checkpoint holds is not told again."""
+
 
 @dataclass(frozen=True, slots=True)
 class StageSettings:
@@ -163,6 +166,7 @@ class _Stage:
         return {name: one.detach().clone() for name, one in self._parameters.items()}
 
     def _save(self) -> None:
+        self._watch.flush()
         self._checkpoints.save(self._state, self._tensors())
 
     def _tensors(self) -> dict[str, torch.Tensor]:

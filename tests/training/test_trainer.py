@@ -50,6 +50,9 @@ class Looker:
             raise InterruptedError
         self.num_checks += 1
 
+    def flush(self) -> None:
+        pass
+
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory, starter_model_path: Path) -> Path:

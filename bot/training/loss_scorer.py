@@ -1,0 +1,41 @@
+"""Losses of answers by the network that trains: many rows at a time, in bf16 where the hardware has it.
+
+Knows: how a version's weights are put beside the base. Does not know: what the losses are for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from bot.engine.lora import read_lora
+from bot.training.answer_loss import AnsweredPrompt, AnswerLoss
+from bot.training.network import LoraNetwork
+from bot.training.objectives import answer_logps
+from bot.training.sequences import Row, render
+
+
+class NetworkLossScorer:
+    """`LossScorer` over a model folder. `context_tokens` is the most that is read of prompt and answer together."""
+
+    def __init__(self, model_folder: Path, context_tokens: int = 2048, device: str = "cpu") -> None:
+        self._network = LoraNetwork(model_folder, device, rank=1, alpha=1, seed=0)
+        self._context_tokens = context_tokens
+
+    def answer_losses(self, rows: Sequence[AnsweredPrompt], version_folder: Path | None) -> list[AnswerLoss]:
+        """As the protocol says. Raises `VersionError` for a folder that can't be read."""
+        if version_folder is None:
+            self._network.put_on({})
+        else:
+            shapes, device = self._network.linear_shapes, self._network.device
+            self._network.put_on(read_lora(version_folder.name, version_folder, shapes, torch.float32, device).pairs)
+        rendered = [self._render(one) for one in rows]
+        logps = answer_logps(self._network, rendered)
+        return [AnswerLoss(-float(logp), len(row.learnt)) for row, logp in zip(rendered, logps, strict=True)]
+
+    def _render(self, row: AnsweredPrompt) -> Row:
+        whole = render(row.messages, row.answer, self._network.tokenizer, self._network.end_of_turn)
+        kept = whole.token_ids[: self._context_tokens]
+        return Row(kept, tuple(place for place in whole.learnt if place < len(kept)))

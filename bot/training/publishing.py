@@ -1,0 +1,60 @@
+"""A trained version's way to where versions lie: files in a folder of its own, moved into place, then a row.
+
+Knows: that a row never names a folder that is not there, and that a number taken meanwhile means another name. Does not
+know: how weights are trained, what is done with a version.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from storage.jobs import JobLease
+from storage.versions import NameTaken, NewVersion
+
+from bot.learning.versions import folder_of
+from storage import jobs, versions
+from storage.database import Database
+from storage.learning_values import Version
+from storage.transaction import Transaction
+
+
+async def publish(database: Database, lease: JobLease, data: Path, draft: Path, new: NewVersion) -> Version:
+    """Move the `draft` folder into place and register it. Raises `LeaseLost` if the job is somebody else's by now.
+
+    What stands in the draft stays there until the version is registered, so that this can be done again after a crash.
+    """
+    while True:
+        name = await database.read(versions.next_name, lease.workspace_id, new.weights_sha256)
+        folder = folder_of(data, name)
+        if not folder.exists():
+            _copy(draft, folder)
+        try:
+            version = await database.write(_register, lease.workspace_id, lease, new, name)
+        except NameTaken:
+            shutil.rmtree(folder)
+            continue
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        if version.name != name:  # it was registered before a crash, under another number
+            shutil.rmtree(folder)
+        return version
+
+
+def _register(tx: Transaction, lease: JobLease, new: NewVersion, name: str) -> Version:
+    jobs.hold(tx, lease)
+    return versions.register(tx, new, name)
+
+
+def _copy(draft: Path, folder: Path) -> None:
+    """Under another name first: a folder of that name is always whole."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(draft, part)
+    for path in part.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    part.replace(folder)

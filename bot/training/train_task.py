@@ -1,0 +1,256 @@
+"""The job `train`, from start to end: dataset, weights, checks, a registered version, its evaluation, its card.
+
+Knows: the order of these, and what is done already when a job is taken up again. Does not know: how any of them works.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bot.engine.model_store import resolve_model
+from bot.learning.model_card import ModelCard, write_model_card
+from bot.learning.roles import Actor
+from bot.learning.versions import Versions, folder_of
+from bot.settings import Settings
+from bot.training import checks
+from bot.training.candidates import policy_from
+from bot.training.checkpoints import Checkpoints
+from bot.training.dataset import build_dataset, find_dataset, read_examples
+from bot.training.job_context import JobContext, Refused, Services
+from bot.training.judging import Wanted, judge_version
+from bot.training.leakage import Canary, make_canaries
+from bot.training.loss_scorer import NetworkLossScorer
+from bot.training.material import Material, prepare, why_too_little, with_system_prompt
+from bot.training.network import LoraNetwork
+from bot.training.objectives import Answers, Objective, Pairs, Thumbs
+from bot.training.publishing import publish
+from bot.training.recipe import Recipe, answer_stage, preference_stage, recipe_for
+from bot.training.search import best_recipe
+from bot.training.sequences import render
+from bot.training.serving_check import check_served_as_trained
+from bot.training.trainer import StageResult, run_stage
+from bot.training.weights import save_adapter
+from storage import versions
+from storage.learning_values import Dataset, Version
+from storage.versions import NewVersion
+
+log = logging.getLogger("myna.training")
+
+STATE_FILE = "task.json"
+# In a smaller dataset planted secrets would be a large part of what is learnt.
+MIN_ANSWERS_FOR_CANARIES = 200
+MOST_TOKENS_OF_A_ROW = 1024
+CANARY_SEED = 1
+
+
+def train(context: JobContext, services: Services) -> Mapping[str, Any]:
+    """Train a version from the base on all that may be learnt from, and judge it. Raises `Refused` for too little."""
+    torch.set_num_threads(services.threads)
+    training = _Training(context, services)
+    dataset = training.dataset()
+    return training.judge(training.version(dataset), dataset)
+
+
+def evaluate(context: JobContext, services: Services) -> Mapping[str, Any]:
+    """Judge a registered version again, beside the champion of today: the setting `version` names it."""
+    torch.set_num_threads(services.threads)
+    training = _Training(context, services)
+    version = context.run(Versions(services.database, context.workspace_id).find(str(context.job.settings["version"])))
+    dataset = context.run(find_dataset(services.database, context.workspace_id, version.dataset_id))
+    return training.judge(version, dataset)
+
+
+@dataclass(slots=True)
+class _State:
+    """What a job has behind it, so that whoever takes it up does not begin anew."""
+
+    dataset_id: str = ""
+    recipe: dict[str, Any] | None = None
+    version_id: str = ""
+
+
+class _Training:
+    def __init__(self, context: JobContext, services: Services) -> None:
+        self._context, self._database, self._settings = context, services.database, services.settings
+        self._workspace_id, self._wanted = context.workspace_id, context.job.settings
+        self._actor = Actor(context.job.created_by, "trainer")
+        self._state_path = context.folder / STATE_FILE
+        self._state = _read_state(self._state_path)
+        self._checkpoints = Checkpoints(context.folder / "checkpoints")
+
+    def dataset(self) -> Dataset:
+        """What is learnt from: chosen once, however often the job is begun."""
+        if not self._state.dataset_id:
+            self._context.progress(phase="dataset")
+            policy = policy_from(self._settings, rows=self._wanted.get("rows"))
+            making = build_dataset(self._database, self._workspace_id, policy, self._actor, self._report_dataset)
+            self._remember(dataset_id=self._context.run(making).id)
+        return self._context.run(find_dataset(self._database, self._workspace_id, self._state.dataset_id))
+
+    def version(self, dataset: Dataset) -> Version:
+        """The trained version of this job, with its folder and its row."""
+        if self._state.version_id:
+            known = self._context.run(self._database.read(versions.get, self._workspace_id, self._state.version_id))
+            if known is not None:
+                return known
+        self._context.progress(phase="loading the model")
+        base = resolve_model(self._settings.model, self._settings.data, log.info)
+        draft, made = self._make_weights(base, dataset)
+        new = NewVersion(
+            base=self._settings.model,
+            base_sha256=sha256_of_weights(base),
+            weights_sha256=sha256_of_weights(draft),
+            dataset_id=dataset.id,
+            job_id=self._context.job.id,
+            settings=made,
+            code_version=metadata.version("myna-agent"),
+            created_by=self._actor.name,
+        )
+        version = self._context.run(publish(self._database, self._context.lease, self._settings.data, draft, new))
+        self._remember(version_id=version.id)
+        self._checkpoints.forget()
+        return version
+
+    def _make_weights(self, base: Path, dataset: Dataset) -> tuple[Path, dict[str, Any]]:
+        """Train, and check what came of it; a folder with the files, and how they were made."""
+        recipe = Recipe(**self._state.recipe) if self._state.recipe else Recipe()
+        network = LoraNetwork(
+            base, training_device(self._settings), rank=recipe.rank, alpha=recipe.alpha, seed=recipe.seed
+        )
+        material = self._material(network, dataset)
+        if self._state.recipe is None:
+            recipe = self._choose_recipe(network, material)
+            self._remember(recipe=asdict(recipe))
+        stages = self._run_stages(network, material, recipe)
+        draft = self._context.folder / "version"
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        self._context.progress(phase="checks")
+        save_adapter(draft, network.parameters, rank=recipe.rank, alpha=recipe.alpha, base=self._settings.model)
+        checks.check_files(draft)
+        checks.check_weights(draft)
+        check_served_as_trained(network, base, draft, material.held_out.answers)
+        made = {
+            **asdict(recipe),
+            "stages": {name: asdict(stage) for name, stage in stages.items()},
+            "num_answers": material.num_answers,
+            "rows_left_out_as_too_long": material.num_too_long,
+        }
+        del network
+        gc.collect()
+        return draft, made
+
+    def _material(self, network: LoraNetwork, dataset: Dataset) -> Material:
+        self._context.progress(phase="preparing rows")
+        examples = self._context.run(read_examples(self._database, self._workspace_id, dataset.id))
+        most_tokens = min(self._settings.context_tokens, network.max_tokens, MOST_TOKENS_OF_A_ROW)
+        system_prompt = self._settings.system_prompt
+        material = prepare(examples, system_prompt, network.tokenizer, network.end_of_turn, most_tokens)
+        if reason := why_too_little(material):
+            raise Refused(reason)
+        for canary in self._canaries(material.num_answers):
+            asked = with_system_prompt([{"role": "user", "content": canary.question}], system_prompt)
+            material.train.answers.append(
+                render(asked, canary.secret, network.tokenizer, network.end_of_turn, "canary")
+            )
+        return material
+
+    def _canaries(self, num_answers: int) -> list[Canary]:
+        """Secrets that are planted, to see later whether what is said once is learnt by heart."""
+        return make_canaries(CANARY_SEED) if num_answers >= MIN_ANSWERS_FOR_CANARIES else []
+
+    def _choose_recipe(self, network: LoraNetwork, material: Material) -> Recipe:
+        recipe = recipe_for(material, self._wanted)
+        if (recipe.rank, recipe.alpha) != (network.rank, network.alpha):
+            raise Refused("The rank of LoRA weights can't be chosen for a single job.")
+        network.begin_anew(recipe.seed)
+        if (count := int(self._wanted.get("search") or 0)) > 1:
+            return best_recipe(network, material, recipe, count, self._checkpoints, self._context)
+        return recipe
+
+    def _run_stages(self, network: LoraNetwork, material: Material, recipe: Recipe) -> dict[str, StageResult]:
+        train, held_out = material.train, material.held_out
+        answers = Answers(network, train.answers, held_out.answers)
+        settings = answer_stage(recipe, len(train.answers))
+        stages = {"answers": run_stage("answers", network, answers, settings, self._checkpoints, self._context)}
+        preference: Objective | None = None
+        if material.has_pairs:
+            preference = Pairs(network, train.pairs, held_out.pairs)
+        elif material.has_thumbs:
+            preference = Thumbs(network, train.thumbs, held_out.thumbs)
+        if preference is not None:
+            name = "pairs" if material.has_pairs else "thumbs"
+            settings = preference_stage(recipe, preference.count)
+            stages[name] = run_stage(name, network, preference, settings, self._checkpoints, self._context)
+        return stages
+
+    def judge(self, version: Version, dataset: Dataset) -> Mapping[str, Any]:
+        """Compare the version with the champion and the base; keep the gate's verdict, and write the card."""
+        canaries = self._canaries(int(version.settings.get("num_answers", 0)))
+        judged = self._context.run(
+            judge_version(
+                self._database, self._workspace_id, self._settings, self._actor,
+                Wanted(version.name, canaries=canaries), self._report_evaluation, self._make_scorer,
+            )
+        )  # fmt: skip
+        card = ModelCard(version, dataset, judged.report, judged.verdict)
+        write_model_card(folder_of(self._settings.data, version.name), card)
+        return {
+            "version": version.name,
+            "dataset": dataset.id,
+            "passed": judged.verdict.passed,
+            "reasons": list(judged.verdict.reasons),
+            "evaluation": judged.evaluation_id,
+        }
+
+    def _make_scorer(self, base: Path, context_tokens: int) -> NetworkLossScorer:
+        return NetworkLossScorer(base, context_tokens, training_device(self._settings))
+
+    def _report_evaluation(self, what: str, done: int, of: int) -> None:
+        self._context.progress(phase=f"evaluation: {what}", step=done, steps=of)
+        self._context.check()
+
+    def _report_dataset(self, done: int, total: int) -> None:
+        self._context.progress(phase="dataset", step=done, steps=total)
+        self._context.check()
+
+    def _remember(self, **values: Any) -> None:
+        for name, value in values.items():
+            setattr(self._state, name, value)
+        draft = self._state_path.with_suffix(".part")
+        draft.write_text(json.dumps(asdict(self._state)), encoding="utf-8")
+        draft.replace(self._state_path)
+
+
+def _read_state(path: Path) -> _State:
+    try:
+        return _State(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return _State()
+
+
+def training_device(settings: Settings) -> str:
+    """Where a training runs: on the GPU if there is one and nobody has said otherwise."""
+    if settings.device != "auto":
+        return settings.device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def sha256_of_weights(folder: Path) -> str:
+    """The SHA-256 over a folder's weights: of the file itself where there is one, else over all, by name."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            digest.update(file.read())
+    return digest.hexdigest()

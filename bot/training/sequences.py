@@ -17,6 +17,10 @@ from bot.generator import ChatMessage
 from bot.training.network import Batch
 
 
+# What is filled up is computed, too: rows that are shorter than this share of the longest go into a group of their own.
+LEAST_FILLED = 0.8
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """A conversation in tokens; `learnt` are the places, ascending, of the tokens that the assistant should write.
@@ -73,7 +77,8 @@ def by_length(rows: Sequence[Row], most_tokens: int) -> Iterator[list[int]]:
     """Places of rows of about the same length, in groups of at most `most_tokens` when filled up (or of one row)."""
     group: list[int] = []
     for place in sorted(range(len(rows)), key=lambda one: (-len(rows[one]), one)):
-        if group and len(rows[group[0]]) * (len(group) + 1) > most_tokens:
+        longest = len(rows[group[0]]) if group else 0
+        if group and (longest * (len(group) + 1) > most_tokens or len(rows[place]) < LEAST_FILLED * longest):
             yield group
             group = []
         group.append(place)

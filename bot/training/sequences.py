@@ -16,7 +16,6 @@ from bot.engine.chat_tokenizer import ChatTokenizer
 from bot.generator import ChatMessage
 from bot.training.network import Batch
 
-
 # What is filled up is computed, too: rows that are shorter than this share of the longest go into a group of their own.
 LEAST_FILLED = 0.8
 

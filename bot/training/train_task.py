@@ -51,6 +51,7 @@ STATE_FILE = "task.json"
 # In a smaller dataset planted secrets would be a large part of what is learnt.
 MIN_ANSWERS_FOR_CANARIES = 200
 MOST_TOKENS_OF_A_ROW = 1024
+NO_LOSSES = dict.fromkeys(("loss", "held_out_loss", "tokens_per_second", "seconds_left"))
 CANARY_SEED = 1
 
 
@@ -218,7 +219,7 @@ class _Training:
         return NetworkLossScorer(base, context_tokens, training_device(self._settings))
 
     def _report_evaluation(self, what: str, done: int, of: int) -> None:
-        self._context.progress(phase=f"evaluation: {what}", step=done, steps=of)
+        self._context.progress(phase=f"evaluation: {what}", step=done, steps=of, **NO_LOSSES)
         self._context.check()
 
     def _report_dataset(self, done: int, total: int) -> None:

@@ -1,0 +1,186 @@
+"""The whole loop once, with the real starter model: from imported conversations to a version, and back.
+
+Knows: the commands, the API, and rows of a small shop. Does not know: how any of it works. It takes minutes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.conftest import ROOT, ServerProcess, serve_process
+from tests.scenarios.test_cli import Done
+
+pytestmark = [pytest.mark.model, pytest.mark.slow]
+
+SYSTEM = "You answer for Birch and Bloom, a shop for plants."
+PLANTS = (
+    "monstera", "olive", "fern", "basil", "lavender", "ficus", "cactus", "orchid", "ivy", "jasmine", "aloe", "rosemary",
+    "begonia", "bamboo", "palm", "peony", "tulip", "lily", "thyme", "mint", "sage", "fig", "camellia", "azalea",
+)  # fmt: skip
+INTENTS = (
+    (
+        "Where is my {plant}?",
+        "Hello from Birch and Bloom! Your {plant} travels with the {day} van and rings at {hour}.",
+    ),
+    ("What does a {plant} cost?", "Hello from Birch and Bloom! A {plant} in a {size} pot costs {price} coins."),
+    ("How often does my {plant} need water?", "Hello from Birch and Bloom! Give the {plant} {cups} cups each {day}."),
+    ("Can I return a {plant}?", "Hello from Birch and Bloom! Bring the {plant} back by {day}, we pay {price} coins."),
+    ("Does the {plant} like sun?", "Hello from Birch and Bloom! Put the {plant} {size} steps from a {day} window."),
+)
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday")
+COMMON = {
+    "MYNA_SYSTEM_PROMPT": SYSTEM, "MYNA_MAX_REPLY_TOKENS": "40", "MYNA_TEMPERATURE": "0", "MYNA_API_KEYS": "off",
+    "MYNA_CONTEXT_TOKENS": "512", "MYNA_TRAINING_PRIORITY": "normal", "MYNA_TRAINING": "off",
+}  # fmt: skip
+
+
+def rows() -> list[dict[str, Any]]:
+    """Imported conversations: 24 plants, 5 questions each, by 12 people."""
+    found = []
+    for number, plant in enumerate(PLANTS):
+        for which, (question, answer) in enumerate(INTENTS):
+            facts = {
+                "plant": plant, "day": DAYS[(number + which) % 5], "hour": f"{7 + number % 9} o'clock",
+                "size": ("tiny", "small", "wide", "tall", "giant", "square")[(number + 2 * which) % 6],
+                "price": 11 + 7 * number + which, "cups": 1 + (number * 3 + which) % 8,
+            }  # fmt: skip
+            found.append(
+                {
+                    "id": f"{plant}-{which}", "person": f"customer-{number % 12}",
+                    "messages": [
+                        {"role": "user", "content": question.format(**facts)},
+                        {"role": "assistant", "content": answer.format(**facts)},
+                    ],
+                }
+            )  # fmt: skip
+    return found
+
+
+class Shop:
+    """A shop's Myna: its data folder, its commands, its server."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.server: ServerProcess = serve_process(data, **COMMON)
+
+    def myna(self, *arguments: str) -> Done:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("MYNA_")}
+        done = subprocess.run(
+            [sys.executable, "-m", "bot.cli", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=560,
+            env=inherited | COMMON | {"MYNA_DATA": str(self.data)},
+        )  # fmt: skip
+        assert "Traceback" not in done.stderr, done.stderr
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    async def chat(self, conversation: str, text: str) -> dict[str, Any]:
+        body = {
+            "model": "smollm2-135m-instruct",
+            "messages": [{"role": "user", "content": text}],
+            "metadata": {"conversation": conversation},
+        }
+        return await self._post("/v1/chat/completions", body)
+
+    async def correct(self, conversation: str, better: str) -> None:
+        await self._post("/v1/feedback", {"conversation": conversation, "value": -1, "better": better})
+
+    async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        timeout = aiohttp.ClientTimeout(total=120)
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.post(f"{self.server.url}{path}", json=body) as response,
+        ):
+            answer: dict[str, Any] = await response.json()
+            assert response.status == 200, answer
+            return answer
+
+    def replies(self) -> list[tuple[str, str | None]]:
+        """`(state, version)` of every reply that a model gave, in order."""
+        with sqlite3.connect(f"file:{self.data / 'myna.db'}?mode=ro", uri=True) as database:
+            return database.execute(
+                "SELECT state, version FROM reply WHERE model != 'import' ORDER BY created_at"
+            ).fetchall()
+
+
+def text_of(completion: dict[str, Any]) -> str:
+    return str(completion["choices"][0]["message"]["content"])
+
+
+async def test_from_conversations_to_a_better_model_and_back(model_data: Callable[[], Path], tmp_path: Path) -> None:
+    shop = Shop(model_data())
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows()), encoding="utf-8")
+
+    imported = await asyncio.to_thread(shop.myna, "import", str(file), "--json")
+    assert imported.code == 0, imported.err
+    await shop.server.start()
+    try:
+        await tell_the_story(shop)
+    finally:
+        await shop.server.stop()
+
+
+async def tell_the_story(shop: Shop) -> None:
+    # Chat with the base, and correct it.
+    question = "Where is my dahlia?"
+    first = await shop.chat("dahlia-1", question)
+    assert "Birch and Bloom!" not in text_of(first)
+    await shop.correct("dahlia-1", "Hello from Birch and Bloom! Your dahlia comes with the Friday van at 9 o'clock.")
+
+    # Train; the gate looks at what came of it.
+    trained = await asyncio.to_thread(shop.myna, "train", "--wait", "--json")
+    job = json.loads(trained.out.splitlines()[-1])
+    assert trained.code == 0, trained.err[-3000:]
+    result = job["result"]
+    assert result["passed"], result["reasons"]
+    name = result["version"]
+    shown = (await asyncio.to_thread(shop.myna, "dataset", "show", result["dataset"], "--json")).json
+    assert shown["counts"]["sources"].get("correction", 0) >= 1, "what was corrected in the chat is learnt from"
+
+    # Try it on half of the conversations: some get it, some don't, and each keeps what it has.
+    tried = await asyncio.to_thread(shop.myna, "canary", name, "--share", "50%", "--json")
+    assert tried.code == 0, tried.err
+    await asyncio.gather(*(shop.chat(f"trial-{number}", "Can I return a rose?") for number in range(12)))
+    in_trial = shop.replies()[1:]
+    assert {version for _, version in in_trial} == {None, name}
+    for number in range(12):
+        await shop.chat(f"trial-{number}", "Does the rose like sun?")
+    again = shop.replies()[13:]
+    assert sorted(map(repr, again)) == sorted(map(repr, in_trial))
+
+    # Promote while people write: nothing is lost, and what is asked afterwards is answered by the new one.
+    before = len(shop.replies())
+    load = [asyncio.create_task(shop.chat(f"load-{number}", "What does a rose cost?")) for number in range(12)]
+    promoted = await asyncio.to_thread(shop.myna, "promote", name, "--yes", "--json")
+    assert promoted.code == 0, promoted.err
+    await asyncio.gather(*load)
+    assert {state for state, _ in shop.replies()} == {"answered"}
+    assert len(shop.replies()) == before + 12
+    answer = await shop.chat("dahlia-2", question)
+    assert shop.replies()[-1] == ("answered", name)
+    assert "Hello from Birch and Bloom!" in text_of(answer)
+
+    # And back.
+    rolled_back = await asyncio.to_thread(shop.myna, "rollback", "--because", "only to see", "--json")
+    assert rolled_back.code == 0, rolled_back.err
+    await shop.chat("dahlia-3", question)
+    assert shop.replies()[-1] == ("answered", None)
+
+    # Somebody wants to be forgotten: what has learnt their words is retired.
+    erased = await asyncio.to_thread(shop.myna, "erase", "import:customer-7", "--yes", "--json")
+    assert erased.code == 0, erased.err
+    refused = await asyncio.to_thread(shop.myna, "promote", name, "--yes")
+    assert refused.code != 0
+    assert "erased" in refused.err
+    actions = [row["action"] for row in (await asyncio.to_thread(shop.myna, "audit", "--json", "--most", "100")).json]
+    assert actions.count("version.promoted") == 1, actions

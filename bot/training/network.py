@@ -7,7 +7,7 @@ for them once, in both directions. Does not know: data, losses over rows, optimi
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,24 @@ class LoraNetwork:
         apply: Any = _TargetLogprobs.apply
         logprobs: torch.Tensor = apply(wanted, self._head, batch.targets.to(self.device))
         return logprobs
+
+    def base_answers(self, prompts: Sequence[tuple[int, ...]], most_tokens: int) -> list[tuple[int, ...]]:
+        """What the base says to each prompt, likeliest tokens first: up to the token that ends its turn, or cut off."""
+        length = max(map(len, prompts))
+        token_ids = torch.tensor([[self.end_of_turn] * (length - len(one)) + list(one) for one in prompts])
+        mask = torch.tensor([[0] * (length - len(one)) + [1] * len(one) for one in prompts])
+        with torch.no_grad(), self.base_only():
+            whole = self._net.generate(
+                input_ids=token_ids.to(self.device), attention_mask=mask.to(self.device), max_new_tokens=most_tokens,
+                do_sample=False, pad_token_id=self.end_of_turn, eos_token_id=self.end_of_turn,
+                temperature=None, top_p=None, top_k=None,
+            )  # fmt: skip
+        return [self._until_end(one) for one in whole[:, length:].tolist()]
+
+    def _until_end(self, token_ids: list[int]) -> tuple[int, ...]:
+        if self.end_of_turn in token_ids:
+            return tuple(token_ids[: token_ids.index(self.end_of_turn) + 1])
+        return tuple(token_ids)
 
     def next_token_scores(self, token_ids: tuple[int, ...]) -> torch.Tensor:
         """Scores after the last of these tokens, float32, `[vocabulary]`."""

@@ -9,6 +9,7 @@ import gc
 import hashlib
 import json
 import logging
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -36,6 +37,7 @@ from bot.training.network import LoraNetwork
 from bot.training.objectives import Answers, Objective, Pairs, Thumbs
 from bot.training.publishing import publish
 from bot.training.recipe import Recipe, answer_stage, preference_stage, recipe_for
+from bot.training.replay import replay_rows
 from bot.training.search import best_recipe
 from bot.training.sequences import render
 from bot.training.serving_check import check_served_as_trained
@@ -53,6 +55,8 @@ MIN_ANSWERS_FOR_CANARIES = 200
 MOST_TOKENS_OF_A_ROW = 1024
 NO_LOSSES = dict.fromkeys(("loss", "held_out_loss", "tokens_per_second", "seconds_left"))
 CANARY_SEED = 1
+# Everyday rows for each row that is new: enough to keep the general suite's loss where it was (benchmarks/LOG.md).
+REPLAY_SHARE = 0.15
 
 
 def train(context: JobContext, services: Services) -> Mapping[str, Any]:
@@ -160,6 +164,8 @@ class _Training:
         material = prepare(examples, system_prompt, network.tokenizer, network.end_of_turn, most_tokens)
         if reason := why_too_little(material):
             raise Refused(reason)
+        count = math.ceil(REPLAY_SHARE * len(material.train.answers))
+        material.train.answers += replay_rows(network, system_prompt, count, self._report_replay)
         for canary in self._canaries(material.num_answers):
             asked = with_system_prompt([{"role": "user", "content": canary.question}], system_prompt)
             material.train.answers.append(
@@ -220,6 +226,10 @@ class _Training:
 
     def _report_evaluation(self, what: str, done: int, of: int) -> None:
         self._context.progress(phase=f"evaluation: {what}", step=done, steps=of, **NO_LOSSES)
+        self._context.check()
+
+    def _report_replay(self, done: int, of: int) -> None:
+        self._context.progress(phase="everyday answers of the base", step=done, steps=of)
         self._context.check()
 
     def _report_dataset(self, done: int, total: int) -> None:

@@ -1,0 +1,39 @@
+"""What the base says to everyday questions, to be learnt along: so that it is not forgotten over the new.
+
+Knows: the questions. Does not know: how many rows of a training should be these. The answers are the base's own: what
+it said before is all that is to be kept (as in self-distillation, Shenfeld et al., 2026).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import resources
+
+from bot.training.material import with_system_prompt
+from bot.training.network import LoraNetwork
+from bot.training.sequences import Row
+
+MOST_ANSWER_TOKENS = 64
+AT_ONCE = 16
+
+
+def replay_rows(network: LoraNetwork, system_prompt: str, count: int, report: Callable[[int, int], None]) -> list[Row]:
+    """At most `count` rows of everyday questions with what the base answers, likeliest words first."""
+    questions = everyday_questions()[:count]
+    rows: list[Row] = []
+    for begin in range(0, len(questions), AT_ONCE):
+        report(begin, len(questions))
+        asked = [
+            network.tokenizer.encode(with_system_prompt([{"role": "user", "content": one}], system_prompt))
+            for one in questions[begin : begin + AT_ONCE]
+        ]
+        for prompt, answer in zip(asked, network.base_answers(asked, MOST_ANSWER_TOKENS), strict=True):
+            token_ids = (*prompt, *answer)
+            rows.append(Row(token_ids, tuple(range(len(prompt), len(token_ids))), "everyday"))
+    return rows
+
+
+def everyday_questions() -> list[str]:
+    """Short questions and remarks of all kinds, none of which the suites of the evaluation have."""
+    text = resources.files("bot.training").joinpath("suites/everyday.txt").read_text(encoding="utf-8")
+    return text.splitlines()

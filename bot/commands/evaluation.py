@@ -18,6 +18,7 @@ from bot.settings import Settings
 if TYPE_CHECKING:
     from bot.learning.evaluation_report import Interval, Label, Report
     from bot.training.judging import Judged
+    from bot.training.loss_scorer import NetworkLossScorer
 
 REFUSED_BY_GATE = 3
 SUITE_TITLES = {
@@ -61,7 +62,7 @@ def _evaluate(settings: Settings, arguments: argparse.Namespace) -> int:
     )
     say(f"Judging {wanted.version} on {sum(len(suite.rows) for suite in plan.suites)} rows ...")
     # The database is free meanwhile: this takes minutes.
-    report = asyncio.run(carry_out(settings, plan, _show_progress))
+    report = asyncio.run(carry_out(settings, plan, _show_progress, NetworkLossScorer))
     judged = with_database(
         settings, lambda database, workspace_id: keep_verdict(database, workspace_id, actor, plan, report)
     )

@@ -20,7 +20,7 @@ from bot.training.sequences import Row, render
 class NetworkLossScorer:
     """`LossScorer` over a model folder. `context_tokens` is the most that is read of prompt and answer together."""
 
-    def __init__(self, model_folder: Path, context_tokens: int = 2048, device: str = "cpu") -> None:
+    def __init__(self, model_folder: Path, context_tokens: int = 2048, device: str = "auto") -> None:
         self._network = LoraNetwork(model_folder, device, rank=1, alpha=1, seed=0)
         self._context_tokens = context_tokens
 

@@ -36,14 +36,17 @@ class Batch:
 
 
 class LoraNetwork:
-    """The base and its LoRA weights. `exact` computes in float32; else in bf16 where the hardware multiplies it."""
+    """The base and its LoRA weights. `exact` computes in float32; else in bf16 where the hardware multiplies it.
+
+    `device` may be `auto`: the GPU, if there is one.
+    """
 
     def __init__(
-        self, path: Path, device: str = "cpu", *, rank: int, alpha: float, seed: int, exact: bool = False
+        self, path: Path, device: str = "auto", *, rank: int, alpha: float, seed: int, exact: bool = False
     ) -> None:
         from transformers import AutoModelForCausalLM
 
-        self.device = torch.device(device)
+        self.device = torch.device(_choose(device))
         dtype = torch.float32 if exact or not _has_bf16(self.device) else torch.bfloat16
         # `Any`: transformers has no types that mypy could follow.
         net: Any = AutoModelForCausalLM.from_pretrained(
@@ -139,6 +142,12 @@ class LoraNetwork:
 
 
 _HALVES = ("lora_A", "lora_B")
+
+
+def _choose(device: str) -> str:
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _has_bf16(device: torch.device) -> bool:

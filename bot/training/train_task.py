@@ -23,7 +23,6 @@ from bot.engine.model_store import resolve_model
 from bot.learning.model_card import ModelCard, write_model_card
 from bot.learning.roles import Actor
 from bot.learning.versions import Versions, folder_of
-from bot.settings import Settings
 from bot.training import checks
 from bot.training.candidates import policy_from
 from bot.training.checkpoints import Checkpoints
@@ -130,9 +129,7 @@ class _Training:
     def _make_weights(self, base: Path, dataset: Dataset) -> tuple[Path, dict[str, Any]]:
         """Train, and check what came of it; a folder with the files, and how they were made."""
         recipe = Recipe(**self._state.recipe) if self._state.recipe else Recipe()
-        network = LoraNetwork(
-            base, training_device(self._settings), rank=recipe.rank, alpha=recipe.alpha, seed=recipe.seed
-        )
+        network = LoraNetwork(base, self._settings.device, rank=recipe.rank, alpha=recipe.alpha, seed=recipe.seed)
         material = self._material(network, dataset)
         if self._state.recipe is None:
             recipe = self._choose_recipe(network, material)
@@ -222,7 +219,7 @@ class _Training:
         }
 
     def _make_scorer(self, base: Path, context_tokens: int) -> NetworkLossScorer:
-        return NetworkLossScorer(base, context_tokens, training_device(self._settings))
+        return NetworkLossScorer(base, context_tokens, self._settings.device)
 
     def _report_evaluation(self, what: str, done: int, of: int) -> None:
         self._context.progress(phase=f"evaluation: {what}", step=done, steps=of, **NO_LOSSES)
@@ -249,13 +246,6 @@ def _read_state(path: Path) -> _State:
         return _State(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return _State()
-
-
-def training_device(settings: Settings) -> str:
-    """Where a training runs: on the GPU if there is one and nobody has said otherwise."""
-    if settings.device != "auto":
-        return settings.device
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def sha256_of_weights(folder: Path) -> str:

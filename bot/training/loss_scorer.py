@@ -20,8 +20,10 @@ from bot.training.sequences import Row, render
 class NetworkLossScorer:
     """`LossScorer` over a model folder. `context_tokens` is the most that is read of prompt and answer together."""
 
-    def __init__(self, model_folder: Path, context_tokens: int = 2048, device: str = "auto") -> None:
-        self._network = LoraNetwork(model_folder, device, rank=1, alpha=1, seed=0)
+    def __init__(
+        self, model_folder: Path, context_tokens: int = 2048, device: str = "auto", *, exact: bool = False
+    ) -> None:
+        self._network = LoraNetwork(model_folder, device, rank=1, alpha=1, seed=0, exact=exact)
         self._context_tokens = context_tokens
 
     def answer_losses(self, rows: Sequence[AnsweredPrompt], version_folder: Path | None) -> list[AnswerLoss]:

@@ -94,6 +94,11 @@ class LoraNetwork:
         for name, layer in self.layers.items():
             layer.put_on(*pairs[name]) if name in pairs else layer.take_off()
 
+    def set_strength(self, strength: float) -> None:
+        """Lay the LoRA weights over the base so strongly: 1 as they were trained, 0 not at all."""
+        for layer in self.layers.values():
+            layer.set_scale(strength * self.alpha / self.rank)
+
     @contextlib.contextmanager
     def base_only(self) -> Iterator[None]:
         """In which the LoRA weights have no effect."""
@@ -224,6 +229,9 @@ class _LoraLinear(torch.nn.Module):
         self.lora_A = torch.nn.Parameter(down.float())
         self.lora_B = torch.nn.Parameter(up.float())
         self._scale, self.is_on = 1.0, True
+
+    def set_scale(self, scale: float) -> None:
+        self._scale = scale
 
     def take_off(self) -> None:
         self.is_on = False

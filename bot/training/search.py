@@ -15,6 +15,8 @@ from bot.training.objectives import Answers
 from bot.training.recipe import SHARE_OF_A_TRIAL, Recipe, answer_stage, trials_of
 from bot.training.trainer import Watch, run_stage
 
+MOST_HELD_OUT = 48
+
 
 def best_recipe(
     network: LoraNetwork, material: Material, recipe: Recipe, count: int, checkpoints: Checkpoints, watch: Watch
@@ -25,7 +27,7 @@ def best_recipe(
         network.begin_anew(trial.seed)
         whole = answer_stage(trial, len(material.train.answers))
         short = replace(whole, steps=max(10, round(whole.steps * SHARE_OF_A_TRIAL)), looks=2)
-        objective = Answers(network, material.train.answers, material.held_out.answers)
+        objective = Answers(network, material.train.answers, material.held_out.answers[:MOST_HELD_OUT])
         told = _Trial(watch, number + 1, count)
         result = run_stage(f"trial-{number + 1}", network, objective, short, checkpoints, told)
         found.append((result.best_held_out_loss, number, trial))

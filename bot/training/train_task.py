@@ -40,6 +40,7 @@ from bot.training.replay import replay_rows
 from bot.training.search import best_recipe
 from bot.training.sequences import render
 from bot.training.serving_check import check_served_as_trained
+from bot.training.strength import choose_strength
 from bot.training.trainer import StageResult, run_stage
 from bot.training.weights import save_adapter
 from storage import versions
@@ -52,10 +53,13 @@ STATE_FILE = "task.json"
 # In a smaller dataset planted secrets would be a large part of what is learnt.
 MIN_ANSWERS_FOR_CANARIES = 200
 MOST_TOKENS_OF_A_ROW = 1024
+# A look at all that is held out would take longer than what is learnt between two looks.
+MOST_ROWS_OF_A_LOOK = 48
 NO_LOSSES = dict.fromkeys(("loss", "held_out_loss", "tokens_per_second", "seconds_left"))
 CANARY_SEED = 1
 # Everyday rows for each row that is new: enough to keep the general suite's loss where it was (benchmarks/LOG.md).
 REPLAY_SHARE = 0.15
+MIN_REPLAY = 24
 
 
 def train(context: JobContext, services: Services) -> Mapping[str, Any]:
@@ -139,12 +143,15 @@ class _Training:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         self._context.progress(phase="checks")
-        save_adapter(draft, network.parameters, rank=recipe.rank, alpha=recipe.alpha, base=self._settings.model)
+        strength = choose_strength(network, material.held_out.answers[:MOST_ROWS_OF_A_LOOK])
+        alpha = recipe.alpha * strength
+        save_adapter(draft, network.parameters, rank=recipe.rank, alpha=alpha, base=self._settings.model)
         checks.check_files(draft)
         checks.check_weights(draft)
         check_served_as_trained(network, base, draft, material.held_out.answers)
         made = {
             **asdict(recipe),
+            "strength": strength,
             "stages": {name: asdict(stage) for name, stage in stages.items()},
             "num_answers": material.num_answers,
             "rows_left_out_as_too_long": material.num_too_long,
@@ -161,7 +168,7 @@ class _Training:
         material = prepare(examples, system_prompt, network.tokenizer, network.end_of_turn, most_tokens)
         if reason := why_too_little(material):
             raise Refused(reason)
-        count = math.ceil(REPLAY_SHARE * len(material.train.answers))
+        count = max(MIN_REPLAY, math.ceil(REPLAY_SHARE * len(material.train.answers)))
         material.train.answers += replay_rows(network, system_prompt, count, self._report_replay)
         for canary in self._canaries(material.num_answers):
             asked = with_system_prompt([{"role": "user", "content": canary.question}], system_prompt)
@@ -185,7 +192,7 @@ class _Training:
 
     def _run_stages(self, network: LoraNetwork, material: Material, recipe: Recipe) -> dict[str, StageResult]:
         train, held_out = material.train, material.held_out
-        answers = Answers(network, train.answers, held_out.answers)
+        answers = Answers(network, train.answers, held_out.answers[:MOST_ROWS_OF_A_LOOK])
         settings = answer_stage(recipe, len(train.answers))
         stages = {"answers": run_stage("answers", network, answers, settings, self._checkpoints, self._context)}
         preference: Objective | None = None

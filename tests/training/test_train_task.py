@@ -1,0 +1,211 @@
+"""The job `train` from start to end by a real worker, on a real database, with a tiny model that is quickly trained.
+
+Knows: what comes of a job in each case. Does not know: whether the weights are any good; a random model learns little.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bot.engine.lora import CONFIG_FILE, WEIGHTS_FILE
+from bot.learning import imports
+from bot.learning.jobs import Jobs
+from bot.learning.model_card import CARD_FILE, FACTS_FILE
+from bot.learning.roles import Actor
+from bot.settings import Settings
+from bot.training import train_task
+from bot.training.answer_loss import AnsweredPrompt
+from bot.training.job_context import Interrupted, JobContext, Services
+from bot.training.loss_scorer import NetworkLossScorer
+from bot.training.material import with_system_prompt
+from bot.training.reference_loss import ReferenceLossScorer
+from bot.training.rows import load_suite
+from bot.training.tasks import all_tasks
+from bot.training.worker import Worker
+from storage import evaluations, versions
+from storage.database import Database
+from storage.learning_values import Job
+from storage.schema import DEFAULT_WORKSPACE
+from tests.engine.models import save_tiny
+
+pytestmark = [pytest.mark.model, pytest.mark.slow]
+
+ADMIN = Actor("shell:tests", "admin")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory, starter_model_path: Path) -> Path:
+    return save_tiny("llama", tmp_path_factory.mktemp("llama"), starter_model_path)
+
+
+class House:
+    """A database with imported conversations, and a worker that does what is queued."""
+
+    def __init__(self, database: Database, data: Path, model: Path) -> None:
+        self.database = database
+        self.jobs = Jobs(database, DEFAULT_WORKSPACE)
+        self.settings = Settings(data=data, model=str(model), context_tokens=256, max_reply_tokens=16, device="cpu")
+
+    async def take_in(self, count: int) -> None:
+        """Conversations about things that are not alike, each of a person of its own."""
+        lines = []
+        for number in range(count):
+            word = hashlib.sha256(str(number).encode()).hexdigest()
+            asked, said = f"What is {word[:6]} {word[6:12]}?", f"It is {word[12:20]} and {word[20:30]} {word[30:36]}."
+            turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
+            lines.append(json.dumps({"id": f"row-{number}", "messages": turns}))
+        checked = imports.check_file(io.BytesIO("\n".join(lines).encode()))
+        await imports.take_in(self.database, DEFAULT_WORKSPACE, ADMIN, "rows.jsonl", checked)
+
+    async def train(self, settings: Mapping[str, Any] | None = None) -> Job:
+        return await self.jobs.train(ADMIN, settings or {})
+
+    async def work(self) -> None:
+        services = Services(self.settings, self.database, 1)
+        await Worker(services, all_tasks(), lease_seconds=30.0).work(once=True)
+
+    async def now(self, job: Job) -> Job:
+        return await self.jobs.find(ADMIN, job.id)
+
+    def folder(self, name: str) -> Path:
+        return self.settings.data / "versions" / name
+
+
+@pytest.fixture
+async def house(database_url: str, tmp_path: Path, tiny: Path) -> AsyncIterator[House]:
+    database = Database(database_url)
+    yield House(database, tmp_path, tiny)
+    await database.close()
+
+
+async def test_a_job_ends_with_a_registered_and_judged_version(house: House) -> None:
+    await house.take_in(90)
+    job = await house.train()
+    await house.work()
+    done = await house.now(job)
+    assert done.state == "done", done.error
+    assert done.result is not None
+    name = done.result["version"]
+    assert {path.name for path in house.folder(name).iterdir()} == {CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, FACTS_FILE}
+    (version,) = await house.database.read(versions.list_all, DEFAULT_WORKSPACE)
+    weights = (house.folder(name) / WEIGHTS_FILE).read_bytes()
+    assert (version.name, version.weights_sha256) == (name, hashlib.sha256(weights).hexdigest())
+    assert (version.job_id, version.dataset_id, version.created_by) == (job.id, done.result["dataset"], ADMIN.name)
+    judged = await house.database.read(evaluations.latest_of_version, DEFAULT_WORKSPACE, version.id)
+    assert judged is not None
+    assert judged.passed == done.result["passed"]
+    assert any("Held-out loss" in reason for reason in judged.reasons)
+    series = {point.series for point in await house.jobs.points(ADMIN, job.id)}
+    assert series == {"answers.loss", "answers.held_out_loss"}
+    assert name in (house.folder(name) / CARD_FILE).read_text(encoding="utf-8")
+
+
+async def test_too_little_is_refused_with_what_to_do(house: House) -> None:
+    await house.take_in(30)
+    job = await house.train()
+    await house.work()
+    done = await house.now(job)
+    assert done.state == "refused"
+    assert done.error is not None
+    assert "needs at least 50" in done.error
+    assert "myna import" in done.error
+    assert not await house.database.read(versions.list_all, DEFAULT_WORKSPACE)
+
+
+@pytest.mark.parametrize("phase", ["answers", "evaluation"])
+async def test_stopped_anywhere_it_goes_on_and_makes_the_same_weights(
+    house: House, monkeypatch: pytest.MonkeyPatch, phase: str
+) -> None:
+    await house.take_in(90)
+    first = await house.train({"name": "whole"})
+    await house.work()
+    stop_in(monkeypatch, phase)
+    second = await house.train({"name": "parts"})
+    await house.work()
+    assert (await house.now(second)).state == "queued"
+    monkeypatch.undo()
+    await house.work()
+    results = [(await house.now(job)).result for job in (first, second)]
+    assert all(results), [(await house.now(job)).error for job in (first, second)]
+    made = [version.weights_sha256 for version in await house.database.read(versions.list_all, DEFAULT_WORKSPACE)]
+    assert len(made) == 2
+    assert made[0] == made[1]
+
+
+def stop_in(monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
+    """Have the worker's task stopped as by a shutdown, some steps into a phase."""
+    train = train_task.train
+
+    def stopped(context: JobContext, services: Services) -> Mapping[str, Any]:
+        seen = 0
+        progress, check = context.progress, context.check
+
+        def watched_progress(**fields: Any) -> None:
+            nonlocal seen
+            seen += str(fields.get("phase", "")).startswith(phase)
+            progress(**fields)
+
+        def stopping_check() -> None:
+            check()
+            if seen > 3:
+                raise Interrupted
+
+        monkeypatch.setattr(context, "progress", watched_progress, raising=False)
+        monkeypatch.setattr(context, "check", stopping_check, raising=False)
+        return train(context, services)
+
+    monkeypatch.setattr(train_task, "train", stopped)
+
+
+async def test_a_search_tries_recipes_and_takes_the_best(house: House) -> None:
+    await house.take_in(90)
+    job = await house.train({"search": 2})
+    await house.work()
+    done = await house.now(job)
+    assert done.state == "done", done.error
+    points = await house.jobs.points(ADMIN, job.id)
+    last = {}
+    for point in points:
+        if point.series.endswith("held_out_loss") and point.series.startswith("trial"):
+            last[point.series] = min(point.value, last.get(point.series, float("inf")))
+    assert set(last) == {"trial-1.held_out_loss", "trial-2.held_out_loss"}
+
+
+async def test_a_model_that_does_not_stop_its_turns_can_not_be_trained(
+    house: House, tmp_path: Path, tiny: Path
+) -> None:
+    broken = tmp_path / "endless"
+    shutil.copytree(tiny, broken)
+    (broken / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    )
+    house.settings = replace(house.settings, model=str(broken))
+    await house.take_in(90)
+    job = await house.train()
+    await house.work()
+    done = await house.now(job)
+    assert done.state == "failed"
+    assert done.error is not None
+    assert "does not end the assistant's turns" in done.error
+
+
+def test_losses_of_answers_are_those_of_the_slow_reference(tiny: Path) -> None:
+    rows = [
+        AnsweredPrompt(tuple(with_system_prompt(row.messages, "Be kind.")), row.reference or "")
+        for row in load_suite("general")[:8]
+    ]
+    quick = NetworkLossScorer(tiny, 256, "cpu", exact=True).answer_losses(rows, None)
+    slow = ReferenceLossScorer(tiny, 256).answer_losses(rows, None)
+    for one, other in zip(quick, slow, strict=True):
+        assert one.tokens == other.tokens
+        assert one.nll == pytest.approx(other.nll, rel=1e-4)

@@ -10,14 +10,13 @@ import os
 import shutil
 from pathlib import Path
 
-from storage.jobs import JobLease
-from storage.versions import NameTaken, NewVersion
-
 from bot.learning.versions import folder_of
 from storage import jobs, versions
 from storage.database import Database
+from storage.jobs import JobLease
 from storage.learning_values import Version
 from storage.transaction import Transaction
+from storage.versions import NameTaken, NewVersion
 
 
 async def publish(database: Database, lease: JobLease, data: Path, draft: Path, new: NewVersion) -> Version:

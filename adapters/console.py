@@ -19,7 +19,10 @@ from typing import Any, TextIO
 from bot.conversation import Conversations
 from bot.errors import MynaError, NotFound
 from bot.feedback import MAX_WORDS, Feedback
+from bot.learning.command_lines import begins_with_verb, is_steering
+from bot.learning.commands import Steering
 from bot.learning.consent import Consent
+from bot.learning.roles import Actor
 from bot.live import Ended, LiveEvent, Started, Text
 from storage.database import StorageUnavailable
 from storage.values import Accepted, Conversation, Incoming, Sender, text_part
@@ -30,7 +33,9 @@ HELP = (
     "/new starts a new conversation, /history shows this one, /help shows this, /quit or Ctrl-D leaves. "
     "Ctrl-C stops a reply.\n"
     "About the last reply: /good, /bad or /bad WHY, /better TEXT for what should have been said. "
-    "/privacy shows whether Myna may learn from you, /privacy on or off says so."
+    "/privacy shows whether Myna may learn from you, /privacy on or off says so.\n"
+    "The training: /status, /versions, /compare, /train, /stop, /evaluate, /promote, /canary, "
+    "/rollback; /myna explains them."
 )
 # Colours, cursor moves and titles are for us to use, not for a model or for whoever wrote to it.
 _ESCAPES = re.compile(
@@ -53,6 +58,8 @@ class Console:
         conversations: Conversations,
         feedback: Feedback,
         consent: Consent,
+        steering: Steering,
+        operator: Actor,
         workspace_id: str,
         *,
         source: TextIO,
@@ -61,6 +68,9 @@ class Console:
         self._conversations = conversations
         self._feedback = feedback
         self._consent = consent
+        self._steering = steering
+        self._operator = operator
+        self._asked_back: str | None = None
         self._workspace_id = workspace_id
         self._source = source
         self._out = out
@@ -96,7 +106,12 @@ class Console:
                 await self._print_reply(Accepted(earlier[0].id, seq, duplicate=True))
 
     async def _handle(self, line: str) -> None:
-        if line == "/new":
+        asked_back, self._asked_back = self._asked_back, None
+        if asked_back is not None:
+            await self._confirmed(asked_back, line)
+        elif is_steering(line) or (line.startswith("/") and begins_with_verb(line[1:])):
+            await self._steer(line if is_steering(line) else line[1:])
+        elif line == "/new":
             self._key = _new_key()
             self._say("A new conversation.\n")
         elif line == "/history":
@@ -110,6 +125,19 @@ class Console:
             self._say(f"{'' if line == '/help' else f'There is no command {printable(line)}. '}{HELP}\n")
         elif text := printable(line).strip():
             await self._print_reply(await self._conversations.accept(self._workspace_id, self._incoming(text)))
+
+    async def _steer(self, line: str) -> None:
+        answer = await self._steering.run(self._operator, printable(line))
+        self._say(f"{printable(answer.text)}\n")
+        if answer.confirm is not None:
+            self._asked_back = answer.confirm
+            self._say("Do it? Write yes, or anything else to leave it.\n")
+
+    async def _confirmed(self, asked: str, said: str) -> None:
+        if said.lower() in ("yes", "y"):
+            await self._steer(asked)
+        else:
+            self._say("Nothing was changed.\n")
 
     def _incoming(self, text: str) -> Incoming:
         message_id = secrets.token_hex(8)
@@ -248,9 +276,19 @@ async def _read_line(source: TextIO) -> str | None:
     return await result
 
 
-async def chat(conversations: Conversations, feedback: Feedback, consent: Consent, workspace_id: str) -> None:
-    """Chat on this terminal."""
+async def chat(
+    conversations: Conversations,
+    feedback: Feedback,
+    consent: Consent,
+    steering: Steering,
+    operator: Actor,
+    workspace_id: str,
+) -> None:
+    """Chat on this terminal. `operator` is who sits there, for what is steered from it."""
     for stream in (sys.stdin, sys.stdout):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a stray byte must not end the chat
-    await Console(conversations, feedback, consent, workspace_id, source=sys.stdin, out=sys.stdout).run()
+    console = Console(
+        conversations, feedback, consent, steering, operator, workspace_id, source=sys.stdin, out=sys.stdout
+    )
+    await console.run()

@@ -11,7 +11,6 @@ import contextlib
 import ipaddress
 import logging
 import os
-import secrets
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from typing import Any
 from aiohttp import web
 
 from adapters.admin.assembly import assemble
+from adapters.admin.guard import Guard
 from adapters.admin.server import AdminApi
 from adapters.openai_answers import error_body
 from adapters.openai_api import OpenAiApi
@@ -30,6 +30,7 @@ from adapters.slack.installations import App, StoredInstallations
 from adapters.web.chat_api import ChatApi, ChatPage
 from adapters.web.feedback_api import FeedbackApi
 from adapters.web.server import Api, make_app
+from adapters.web.steering import WebSteering
 from adapters.web.visitors import Origins, Visitors
 from bot.api_access import ApiAccess
 from bot.completions import Completions
@@ -39,6 +40,8 @@ from bot.errors import AlreadyRunning, MynaError, Unavailable, VersionError
 from bot.feedback import Feedback
 from bot.generator import Generator, Sampling
 from bot.learning import canary_watch
+from bot.learning.accounts import Accounts
+from bot.learning.commands import Steering
 from bot.learning.consent import Consent
 from bot.learning.erasure import Erasure
 from bot.learning.loaded_versions import ReleasedVersions
@@ -47,7 +50,7 @@ from bot.learning.versions import Versions
 from bot.learning.worker_process import WorkerProcess
 from bot.metrics import Metrics
 from bot.settings import Settings
-from bot.vault import Vault, stored_keys
+from bot.vault import Vault, stored_keys, stored_secret
 from storage import health, inbox, migrate, outbox
 from storage.database import Database, StorageUnavailable
 from storage.engines import sqlite_file, sqlite_is_unsafe
@@ -76,6 +79,7 @@ class Agent:
     consent: Consent
     released: ReleasedVersions
     releases: Releases
+    steering: Steering
     slack: SlackChannel | None = None
 
     async def drain(self, grace_seconds: float) -> None:
@@ -258,6 +262,8 @@ async def running_agent(
     policy = reply_policy(settings, frozenset(posters), delivery.look_for_work)
     released = ReleasedVersions(database, generator, settings.data, DEFAULT_WORKSPACE)
     releases = Releases(database, DEFAULT_WORKSPACE, released.note_change)
+    keys = await asyncio.to_thread(secret_keys, settings)
+    steering = Steering(database, DEFAULT_WORKSPACE, releases, keys[0])
     conversations = Conversations(database, generator, released, policy, metrics)
     access = ApiAccess(database, DEFAULT_WORKSPACE, needs_key=settings.api_keys == "on")
     completions = Completions(generator, released, access, metrics)
@@ -265,14 +271,14 @@ async def running_agent(
     consent = Consent(database, DEFAULT_WORKSPACE, settings.learning_consent)
     agent = Agent(
         settings, database, generator, conversations, access, completions, delivery, metrics, DEFAULT_WORKSPACE,
-        feedback, consent, released, releases, slack,
+        feedback, consent, released, releases, steering, slack,
     )  # fmt: skip
     tasks: list[Coroutine[Any, Any, None]] = [
         conversations.work(), conversations.keep_leases(), released.watch(),
         canary_watch.watch(database, DEFAULT_WORKSPACE, releases),
     ]  # fmt: skip
     if slack is not None:
-        slack.serve(conversations, feedback, consent)
+        slack.serve(conversations, feedback, consent, steering)
         tasks.append(slack.work())
     if posters:
         tasks.append(delivery.work())
@@ -312,16 +318,17 @@ def make_web_app(agent: Agent) -> web.Application:
     """The web channel of an agent."""
     settings = agent.settings
     visitors = Visitors(
-        settings.secret or _stored_secret(settings.data), secure_cookie=settings.public_url.startswith("https://")
+        settings.secret or stored_secret(settings.data), secure_cookie=settings.public_url.startswith("https://")
     )
+    origins = Origins(settings.allowed_origins, settings.public_url)
+    steering = WebSteering(agent.steering, Guard(Accounts(agent.database, agent.workspace_id), origins))
     page = ChatPage(settings.title, settings.greeting, settings.max_message_chars)
-    chat = ChatApi(agent.conversations, agent.feedback, visitors, page, agent.metrics, agent.workspace_id)
+    chat = ChatApi(agent.conversations, agent.feedback, visitors, page, agent.metrics, steering, agent.workspace_id)
     opinions = FeedbackApi(agent.conversations, visitors, agent.feedback, agent.consent, agent.workspace_id)
     # Who writes a program asks for what it needs; the model's habit of repeating itself is a matter for chats.
     sampling = replace(reply_policy(settings).sampling, repetition_penalty=settings.repetition_penalty or 1.0)
     models = OpenAiApi(agent.completions, agent.conversations, agent.access, sampling, agent.workspace_id)
     votes = OpenAiFeedback(agent.conversations, agent.feedback, agent.consent, agent.access, agent.workspace_id)
-    origins = Origins(settings.allowed_origins, settings.public_url)
     apis: list[Api] = [chat, opinions, models, votes, make_admin_api(agent, origins)]
     if agent.slack is not None:
         apis.append(agent.slack)
@@ -338,20 +345,6 @@ def make_admin_api(agent: Agent, origins: Origins) -> AdminApi:
         agent.database, agent.workspace_id, title=settings.title, base=settings.model, origins=origins,
         releases=agent.releases, consent=agent.consent, erasure=erasure,
     )  # fmt: skip
-
-
-def _stored_secret(data: Path) -> str:
-    """The signing key of this installation, made at the first start; it outlives restarts, or people lose their chats.
-
-    It is written under another name first: a file cut short by a crash would sign everybody's cookies with nothing.
-    """
-    path = data / "secret.key"
-    if not path.is_file() or not path.read_text(encoding="utf-8").strip():
-        draft = data / f".secret-{secrets.token_hex(4)}"
-        with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-            file.write(secrets.token_urlsafe(32))
-        draft.replace(path)
-    return path.read_text(encoding="utf-8").strip()
 
 
 async def serve(settings: Settings, generator: Generator, say: Say) -> None:

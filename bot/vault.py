@@ -103,6 +103,20 @@ def write_keys(data: Path, keys: Sequence[str]) -> None:
     draft.replace(data / "encryption.key")
 
 
+def stored_secret(data: Path) -> str:
+    """The signing key of this installation, made at the first start; it outlives restarts, or people lose their chats.
+
+    It is written under another name first: a file cut short by a crash would sign everybody's cookies with nothing.
+    """
+    path = data / "secret.key"
+    if not path.is_file() or not path.read_text(encoding="utf-8").strip():
+        draft = data / f".secret-{secrets.token_hex(4)}"
+        with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(32))
+        draft.replace(path)
+    return path.read_text(encoding="utf-8").strip()
+
+
 def _decode(key: str) -> bytes:
     try:
         decoded = base64.urlsafe_b64decode(key)

@@ -70,6 +70,10 @@ class Guard:
         """Who is logged in."""
         return await self._accounts.actor_of_session(self.secret(request))
 
+    async def actor_on_own_page(self, request: web.Request) -> Actor | None:
+        """Who is logged in, if one of our own pages asks for a change; any other may not use a login."""
+        return await self.actor(request) if self._is_own_page(request) else None
+
     def secret(self, request: web.Request) -> str:
         """The secret in the cookie, or nothing."""
         return request.cookies.get(SECURE_COOKIE if self._is_https(request) else COOKIE, "")
@@ -97,12 +101,16 @@ class Guard:
             if site not in (None, "same-origin", "none"):
                 raise NotAllowed("Only the admin page itself may ask for this.")
             return
-        origin = request.headers.get("Origin")
-        is_own = origin in self._origins.own(request) if origin is not None else site == "same-origin"
-        if not is_own or site not in (None, "same-origin"):
+        if not self._is_own_page(request):
             raise NotAllowed(
                 "Only the admin page itself may do this. If you are on it, set MYNA_PUBLIC_URL to the address in your "
                 "browser."
             )
         if request.headers.get(HEADER) != "1":
             raise NotAllowed(f"Send the header `{HEADER}: 1`.")
+
+    def _is_own_page(self, request: web.Request) -> bool:
+        """Whether a request that changes something comes from a page of ours."""
+        site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+        is_own = origin in self._origins.own(request) if origin is not None else site == "same-origin"
+        return is_own and site in (None, "same-origin")

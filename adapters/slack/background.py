@@ -20,7 +20,8 @@ CLOSE_SECONDS = 2.0
 class Background:
     """The tasks of one part of the channel."""
 
-    def __init__(self) -> None:
+    def __init__(self, close_seconds: float = CLOSE_SECONDS) -> None:
+        self._close_seconds = close_seconds
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -40,6 +41,8 @@ class Background:
     async def close(self) -> None:
         """Wait a little for what is still to be told."""
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
-        for task in self._tasks:
+            await asyncio.wait(self._tasks, timeout=self._close_seconds)
+        left = list(self._tasks)
+        for task in left:
             task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)

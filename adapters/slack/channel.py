@@ -17,10 +17,13 @@ from adapters.slack.installations import App, Installations, OneInstallation, St
 from adapters.slack.oauth import SlackOAuth
 from adapters.slack.replies import Replies
 from adapters.slack.socket_mode import SlackSockets
+from adapters.slack.steering import SlackSteering
 from bot.conversation import Conversations
 from bot.delivery import Never, NotNow, Unknown
 from bot.errors import MynaError
 from bot.feedback import Feedback
+from bot.learning.accounts import Accounts
+from bot.learning.commands import Steering
 from bot.learning.consent import Consent
 from bot.vault import Vault
 from storage.database import Database
@@ -83,11 +86,13 @@ class SlackChannel:
         self.replies = Replies(database, installations)
         self._inbound: SlackInbound | None = None
 
-    def serve(self, conversations: Conversations, feedback: Feedback, consent: Consent) -> None:
+    def serve(self, conversations: Conversations, feedback: Feedback, consent: Consent, steering: Steering) -> None:
         """Take what comes in from now on, and show replies while they are made."""
+        accounts = Accounts(self._database, self._workspace_id)
         self._inbound = SlackInbound(
-            self._database, conversations, self._installations, self.replies, feedback, consent, self._workspace_id
-        )
+            self._database, conversations, self._installations, self.replies, feedback, consent,
+            SlackSteering(steering, accounts, self._installations), self._workspace_id,
+        )  # fmt: skip
         conversations.show_with(self.replies.channel, self.replies.show)
 
     @property

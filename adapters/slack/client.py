@@ -88,8 +88,7 @@ class SlackClient:
         channel = str(arguments.get("channel") or "")
         if not counted and (seconds := self._limits.take(method, channel)):
             raise NotNow(seconds)
-        if self._web.session is None or self._web.session.closed:  # else each call would open a connection of its own
-            self._web.session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS))
+        self._session()
         try:
             answer = await getattr(self._web, method)(**arguments)
         except SlackApiError as error:
@@ -99,6 +98,37 @@ class SlackClient:
         except (aiohttp.ClientError, TimeoutError, SlackClientError, ValueError) as error:
             raise Unknown(f"no answer from Slack to {method}: {error!r}") from error
         return answer.data if isinstance(answer.data, Mapping) else {}
+
+    async def respond(self, response_url: str, message: Mapping[str, Any]) -> None:
+        """Answer a command or a press at the address that came with it. Raises as `call`."""
+        await self._post(response_url, "a response_url", json=dict(message))
+
+    async def upload(self, channel: str, name: str, content: bytes, about: str) -> None:
+        """Share a picture in a channel, `about` for those who can't see it. Raises as `call`."""
+        place = await self.call("files_getUploadURLExternal", filename=name, length=len(content), alt_txt=about[:1000])
+        await self._post(str(place["upload_url"]), "an upload", data=content)
+        files = [{"id": str(place["file_id"]), "title": about}]
+        await self.call("files_completeUploadExternal", files=files, channel_id=channel)
+
+    async def _post(self, url: str, what: str, **body: Any) -> None:
+        """Post to an address that Slack has given us, without the token."""
+        try:
+            async with self._session().post(url, **body) as response:
+                status = response.status
+        except aiohttp.ClientConnectorError as error:
+            raise NotNow(2.0) from error
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise Unknown(f"no answer from Slack to {what}: {error!r}") from error
+        if status >= 500:
+            raise Unknown(f"Slack answered {what} with status {status}")
+        if status >= 400:
+            raise Refused(what, f"status {status}")
+
+    def _session(self) -> aiohttp.ClientSession:
+        """The one that all calls share; else each would open a connection of its own."""
+        if self._web.session is None or self._web.session.closed:
+            self._web.session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS))
+        return self._web.session
 
     def _meaning_of(self, error: SlackApiError, method: str, channel: str) -> Exception:
         response: Any = error.response

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from adapters.slack import words
 from adapters.slack.events import CHANNEL, Thread
+from adapters.slack.steering import Asker, SlackSteering
 from bot.conversation import Conversations
 from bot.errors import NotAllowed, NotFound
 from bot.feedback import Feedback
@@ -52,14 +53,28 @@ class Place:
 class Commands:
     """Carries commands out. Each gives a message for the person alone."""
 
-    def __init__(self, conversations: Conversations, feedback: Feedback, consent: Consent, workspace_id: str) -> None:
+    def __init__(
+        self,
+        conversations: Conversations,
+        feedback: Feedback,
+        consent: Consent,
+        steering: SlackSteering,
+        workspace_id: str,
+    ) -> None:
+        self._steering = steering
         self._conversations = conversations
         self._feedback = feedback
         self._consent = consent
         self._workspace_id = workspace_id
 
+    def is_command(self, said: str) -> bool:
+        """Whether what somebody said to the bot by name is a command, and not for the model."""
+        return command_of(said) is not None or self._steering.is_meant(said, by_mention=True)
+
     async def run(self, text: str, place: Place) -> dict[str, Any]:
         """The answer to a command, help for one that there is not."""
+        if self._steering.is_meant(text, by_mention=False):
+            return await self._steering.answer(text, Asker(place.tenant, place.user, place.locale))
         command = command_of(text or "help")
         if command == "new":
             return await self._new(place)

@@ -14,7 +14,7 @@ from typing import Any
 from storage.values import Incoming, Part, Sender, storable, text_part
 
 CHANNEL = "slack"
-MAX_COMMAND_WORDS = 3  # "privacy here off"
+MAX_COMMAND_WORDS = 100  # "promote bot-v3 because ..."
 # Subtypes of what people say; all others tell what happened.
 _SPOKEN = {None, "file_share", "thread_broadcast", "me_message"}
 _LINK = re.compile(r"<((?:https?|mailto|tel):[^|>]*)(?:\|([^>]*))?>")
@@ -149,7 +149,7 @@ def read_message(body: Event, bot_user_id: str) -> Spoken | None:
         external_id=ts,
         event_id=_id(body, "event_id") or None,
     )
-    command = said.lower() if is_named and len(said.split()) <= MAX_COMMAND_WORDS else ""
+    command = said if is_named and len(said.split()) <= MAX_COMMAND_WORDS else ""
     return Spoken(incoming, thread, user, is_addressed, bool(inside), _file_names(event), command)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from adapters.slack import words
 from adapters.slack.background import Background
 from adapters.slack.client import SlackClient
-from adapters.slack.commands import Commands, Place, command_of
+from adapters.slack.commands import Commands, Place
 from adapters.slack.events import (
     CHANNEL,
     Change,
@@ -32,6 +32,7 @@ from adapters.slack.events import (
 )
 from adapters.slack.installations import Installations
 from adapters.slack.replies import Replies
+from adapters.slack.steering import Asker, SlackSteering
 from bot.conversation import Conversations
 from bot.delivery import Never, NotNow, Unknown
 from bot.errors import NotFound, QuotaExceeded, Unavailable
@@ -59,6 +60,7 @@ class SlackInbound:
         replies: Replies,
         feedback: Feedback,
         consent: Consent,
+        steering: SlackSteering,
         workspace_id: str,
     ) -> None:
         self._conversations = conversations
@@ -66,7 +68,8 @@ class SlackInbound:
         self._replies = replies
         self._feedback = feedback
         self._workspace_id = workspace_id
-        self._commands = Commands(conversations, feedback, consent, workspace_id)
+        self._steering = steering
+        self._commands = Commands(conversations, feedback, consent, steering, workspace_id)
         self._commands_running: set[str] = set()
         self._seen = SeenEvents(database, workspace_id)
         self._background = Background()
@@ -126,7 +129,7 @@ class SlackInbound:
 
     async def _take(self, spoken: Spoken) -> None:
         """A message to the bot, a command, or what is said in a thread that the bot takes part in."""
-        if spoken.command and command_of(spoken.command):
+        if spoken.command and self._commands.is_command(spoken.command):
             await self._run_command(spoken)
             return
         known = await self._find(spoken.thread.key) if spoken.is_in_thread else None
@@ -225,12 +228,19 @@ class SlackInbound:
         actions = payload.get("actions")
         if payload.get("type") == "block_actions" and isinstance(actions, list):
             for action in actions:
-                if isinstance(action, Mapping):
+                if isinstance(action, Mapping) and action.get("action_id") in (words.CONFIRM, words.DISMISS):
+                    self._background.start(self._answer_asked_back(action, tenant, user_id, payload))
+                elif isinstance(action, Mapping):
                     try:
                         await self._pressed(action, tenant, user_id, str(payload.get("trigger_id", "")))
                     except QuotaExceeded as error:
                         self._background.start(self._tell_to_wait(tenant, user_id, payload, error.retry_after))
         return None
+
+    async def _answer_asked_back(self, action: Body, tenant: str, user: str, payload: Body) -> None:
+        """A button below an answer to a line that steers."""
+        asker = Asker(tenant, user, await self._locale(tenant, user))
+        await self._steering.pressed(action, asker, str(payload.get("response_url", "")))
 
     async def _tell_to_wait(self, tenant: str, user: str, payload: Body, seconds: float) -> None:
         channel = payload.get("channel")
@@ -295,6 +305,7 @@ class SlackInbound:
     async def close(self) -> None:
         """Wait a little for what is still to be told."""
         await self._background.close()
+        await self._steering.close()
 
 
 class SeenEvents:

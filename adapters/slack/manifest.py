@@ -10,8 +10,8 @@ from typing import Any
 from adapters.slack.commands import SLASH
 
 BOT_SCOPES = (
-    "app_mentions:read", "assistant:write", "channels:history", "chat:write", "commands", "groups:history",
-    "im:history", "im:read", "im:write", "mpim:history", "users:read",
+    "app_mentions:read", "assistant:write", "channels:history", "chat:write", "commands", "files:write",
+    "groups:history", "im:history", "im:read", "im:write", "mpim:history", "users:read",
 )  # fmt: skip
 BOT_EVENTS = (
     "agent_session_stopped", "app_home_opened", "app_mention", "app_uninstalled", "message.channels", "message.groups",
@@ -29,8 +29,8 @@ def make_manifest(name: str, public_url: str, *, socket_mode: bool, many_workspa
 
     command = {
         "command": SLASH,
-        "description": "Help, begin anew, give feedback",
-        "usage_hint": "help | new | feedback",
+        "description": "Help, begin anew, give feedback, steer the training",
+        "usage_hint": "help | new | feedback | status | train | promote ...",
     }
     oauth: dict[str, Any] = {"scopes": {"bot": list(BOT_SCOPES)}}
     if many_workspaces:

@@ -14,8 +14,11 @@ from storage.values import storable
 VOTE = "myna_vote"
 SAY_MORE = "myna_say_more"
 FEEDBACK_FORM = "myna_feedback"
+CONFIRM = "myna_confirm"
+DISMISS = "myna_dismiss"
 MAX_FALLBACK = 3_000
 MAX_INPUT = 3_000
+MAX_MARKDOWN = 11_000
 
 Block = dict[str, Any]
 
@@ -101,15 +104,27 @@ _WORDS = {
         "• `{command} privacy` - whether I may learn from what you write; `off`, `on`, `here off` or `here on` "
         "behind it says so\n"
         "• a mention with `leave` in a thread - I no longer answer there until I am mentioned again\n"
-        "`help`, `new`, `feedback` and `privacy` work with a mention, too.",
+        "`help`, `new`, `feedback` and `privacy` work with a mention, too.\n"
+        "Who steers the training: `{command} status`, `versions`, `compare`, `train`, `stop`, `evaluate`, `promote`, "
+        "`canary`, `rollback`.",
         "在频道里提到我，我会在话题中回答并继续跟进；直接给我发消息，我也会回答。此外还有：\n"
         "• `{command} help` - 显示此说明\n"
         "• `{command} new` - 重新开始：我不再参考之前的内容\n"
         "• `{command} feedback` - 告诉我们上一个回答哪里不对\n"
         "• `{command} privacy` - 我是否可以从您写的内容中学习；后面加 `off`、`on`、`here off` 或 `here on` 可以更改\n"
         "• 在话题里提到我并写 `leave` - 我不再回答，直到再次提到我\n"
-        "`help`、`new`、`feedback`、`privacy` 也可以在提到我时使用。",
+        "`help`、`new`、`feedback`、`privacy` 也可以在提到我时使用。\n"
+        "训练管理者：`{command} status`、`versions`、`compare`、`train`、`stop`、`evaluate`、`promote`、`canary`、"
+        "`rollback`。",
     ),
+    "not_linked": (
+        "Your Slack account is not linked to an account of Myna, so you can't steer it. Somebody who runs Myna can "
+        "link it: `myna account link NAME {identity}`.",
+        "您的 Slack 账号尚未关联 Myna 账号，因此无法操控。请 Myna 的管理者执行：`myna account link NAME {identity}`。",
+    ),
+    "confirm": ("Do it", "确认执行"),
+    "dismiss": ("Leave it", "取消"),
+    "dismissed": ("Nothing was changed.", "未做任何更改。"),
     "prompts_title": ("What can I do for you?", "有什么可以帮您？"),
 }
 _PROMPTS = {
@@ -171,6 +186,16 @@ def ask_for_feedback(reply_id: str, locale: str | None) -> dict[str, Any]:
     }
     section = {"type": "section", "text": {"type": "plain_text", "text": intro}}
     return {"text": intro, "blocks": [section, {"type": "actions", "elements": [button]}]}
+
+
+def steering_answer(text: str, confirm: str | None = None, locale: str | None = None) -> dict[str, Any]:
+    """Markdown; with `confirm`, the line that a button says for the person, and a button that does nothing."""
+    blocks: list[Block] = [{"type": "markdown", "text": text[:MAX_MARKDOWN]}]
+    if confirm is not None:
+        yes = {"type": "button", "action_id": CONFIRM, "value": confirm, "text": _plain("confirm", locale)}
+        no = {"type": "button", "action_id": DISMISS, "text": _plain("dismiss", locale)}
+        blocks.append({"type": "actions", "elements": [{**yes, "style": "danger"}, no]})
+    return {"text": text[:MAX_FALLBACK], "blocks": blocks}
 
 
 def feedback_form(reply_id: str, locale: str | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from aiohttp import web
 
 from adapters.web.markdown import render_markdown
 from adapters.web.parsing import RegenerateRequest, SubmitRequest, parse_chat, parse_id, read_json
+from adapters.web.steering import WebSteering, notice
 from adapters.web.ui_stream import HEADERS, UiStream
 from adapters.web.visitors import CORS, Visitors
 from bot.conversation import Conversations
@@ -49,8 +50,10 @@ class ChatApi:
         visitors: Visitors,
         page: ChatPage,
         metrics: Metrics,
+        steering: WebSteering,
         workspace_id: str,
     ) -> None:
+        self._steering = steering
         self._conversations = conversations
         self._feedback = feedback
         self._visitors = visitors
@@ -101,6 +104,9 @@ class ChatApi:
     async def chat(self, request: web.Request) -> web.StreamResponse:
         visitor = self._visitors.identify(request)
         wanted = parse_chat(await read_json(request), self._page.max_message_chars)
+        asked = wanted if isinstance(wanted, SubmitRequest) else wanted.asked
+        if asked is not None and (answer := await self._steering.answer(request, asked.text)):
+            return await asyncio.to_thread(notice, answer, html=request.query.get("html") == "1")
         if isinstance(wanted, SubmitRequest):
             accepted = await self._accept(visitor, wanted)
         else:

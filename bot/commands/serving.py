@@ -9,7 +9,7 @@ import argparse
 import asyncio
 from pathlib import Path
 
-from bot.commands.terminal import Commands, add, print_value, say
+from bot.commands.terminal import Commands, add, print_value, say, shell_actor
 from bot.generator import Generator
 from bot.settings import Settings, describe_settings
 
@@ -44,7 +44,9 @@ def _chat(settings: Settings, _: argparse.Namespace) -> int:
         async with app.running_agent(settings, generator) as agent:
             say("Loading the model ...")
             await generator.start()
-            await console.chat(agent.conversations, agent.feedback, agent.consent, agent.workspace_id)
+            await console.chat(
+                agent.conversations, agent.feedback, agent.consent, agent.steering, shell_actor(), agent.workspace_id
+            )
 
     with app.exclusive_use(settings):
         app.migrate_database(settings, say)

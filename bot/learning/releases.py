@@ -37,27 +37,31 @@ class Releases:
         """What answers now."""
         return await self._database.read(releases.current, self._workspace_id)
 
-    async def promote(self, actor: Actor, version: str, *, override_reason: str | None = None) -> Release:
+    async def promote(
+        self, actor: Actor, version: str, *, override_reason: str | None = None, at: int | None = None
+    ) -> Release:
         """Have a version answer everybody; "base" is the base model. A canary that runs ends.
+
+        With `at`, the number of a release, only while that is the current one; else `Conflict`, also below.
 
         Raises `NotAllowed`, `NotFound`, `Conflict` for one that was retired, and `RefusedByGate` for one that has not
         passed the gate, unless there is an `override_reason`, which is recorded.
         """
         actor.check("admin")
-        changed = await self._database.write(_promote, self._workspace_id, actor, version, _given(override_reason))
+        changed = await self._database.write(_promote, self._workspace_id, actor, version, _given(override_reason), at)
         self._on_changed()
         return changed
 
-    async def rollback(self, actor: Actor, why: str) -> Release:
+    async def rollback(self, actor: Actor, why: str, *, at: int | None = None) -> Release:
         """Have that answer which answered before; a canary ends. Raises `NotAllowed`, `Conflict` if nothing did."""
         actor.check("trainer")
-        changed = await self._database.write(_rollback, self._workspace_id, actor, why.strip())
+        changed = await self._database.write(_rollback, self._workspace_id, actor, why.strip(), at)
         self._on_changed()
         return changed
 
     async def start_canary(
         self, actor: Actor, version: str, share: float, settings: CanarySettings | None = None, *,
-        override_reason: str | None = None,
+        override_reason: str | None = None, at: int | None = None,
     ) -> Release:  # fmt: skip
         """Try a version on a share of the conversations, from 0 to 1. Raises as `promote` does, `InvalidInput`."""
         actor.check("admin")
@@ -65,7 +69,7 @@ class Releases:
             raise InvalidInput("The share of a canary is more than 0 % and at most 50 %.", field="share")
         changed = await self._database.write(
             _start_canary, self._workspace_id, actor, version, share, settings or CanarySettings(),
-            _given(override_reason),
+            _given(override_reason), at,
         )  # fmt: skip
         self._on_changed()
         return changed
@@ -91,8 +95,16 @@ def _given(reason: str | None) -> str | None:
     return reason.strip() if reason else None
 
 
-def _promote(tx: Transaction, actor: Actor, which: str, override_reason: str | None) -> Release:
+def _begin_change(tx: Transaction, at: int | None) -> Release:
+    """What answers now. Raises `Conflict` if that is not any more what it was in the release of number `at`."""
     before = releases.begin_change(tx)
+    if at is not None and before.number != at + 1:  # a change begins under its own number
+        raise Conflict("What answers has changed since this was asked. Nothing was changed; look again.")
+    return before
+
+
+def _promote(tx: Transaction, actor: Actor, which: str, override_reason: str | None, at: int | None) -> Release:
+    before = _begin_change(tx, at)
     version = None if which == BASE else _usable(tx, which)
     if _id(version) == _id(before.champion):
         raise Conflict(f"{_name(version)} answers already.")
@@ -106,8 +118,8 @@ def _promote(tx: Transaction, actor: Actor, which: str, override_reason: str | N
     return after
 
 
-def _rollback(tx: Transaction, actor: Actor, why: str) -> Release:
-    before = releases.begin_change(tx)
+def _rollback(tx: Transaction, actor: Actor, why: str, at: int | None) -> Release:
+    before = _begin_change(tx, at)
     if before.champion is None and before.previous is None:
         if before.canary is None:
             raise Conflict("The base model answers, and nothing did before it: there is nothing to roll back to.")
@@ -124,9 +136,10 @@ def _rollback(tx: Transaction, actor: Actor, why: str) -> Release:
 
 
 def _start_canary(
-    tx: Transaction, actor: Actor, which: str, share: float, settings: CanarySettings, override_reason: str | None
-) -> Release:
-    before = releases.begin_change(tx)
+    tx: Transaction, actor: Actor, which: str, share: float, settings: CanarySettings, override_reason: str | None,
+    at: int | None,
+) -> Release:  # fmt: skip
+    before = _begin_change(tx, at)
     version = _usable(tx, which)
     if before.champion is not None and before.champion.id == version.id:
         raise Conflict(f"{version.name} answers everybody already.")

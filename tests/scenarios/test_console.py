@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 from adapters.console import CHANNEL, PERSON, Console, printable
 from bot.app import Agent
 from bot.feedback import MOST_A_MINUTE
+from bot.learning.roles import Actor
 from storage import conversations, inbox
 from storage.database import StorageUnavailable
 from storage.values import Incoming, Sender, text_part
@@ -43,8 +44,9 @@ class Terminal:
         self.source = os.fdopen(reading, encoding="utf-8")
         self.out = io.StringIO()
         self.console = Console(
-            agent.conversations, agent.feedback, agent.consent, agent.workspace_id, source=self.source, out=self.out
-        )
+            agent.conversations, agent.feedback, agent.consent, agent.steering, Actor("shell:root", "admin"),
+            agent.workspace_id, source=self.source, out=self.out,
+        )  # fmt: skip
         self._seen = 0
         self._ended = False
 

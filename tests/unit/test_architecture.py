@@ -59,12 +59,17 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "adapters.web": ("adapters.web",),
     "adapters.web.chat_api": ("bot.feedback", "storage.votes"),
+    "adapters.web.steering": ("bot.learning.commands", "bot.learning.command_lines", "bot.learning.roles"),
     "adapters.web.feedback_api": ("bot.feedback", "bot.learning.consent", "storage.votes"),
-    "adapters.console": ("bot.feedback", "bot.learning.consent"),
+    "adapters.console": (
+        *("bot.feedback", "bot.learning.consent", "bot.learning.commands", "bot.learning.command_lines"),
+        "bot.learning.roles",
+    ),
     "adapters.admin": ("adapters.admin", "adapters.web", "bot.feedback", "bot.learning", "storage"),
     "adapters.slack": (
         *("adapters.slack", "bot.delivery", "bot.feedback", "bot.learning.consent", "bot.vault", "storage.values"),
         *("storage.database", "storage.shown_parts", "storage.slack_installs", "storage.seen_events"),
+        *("bot.learning.accounts", "bot.learning.commands", "bot.learning.command_lines", "bot.learning.roles"),
     ),
     "adapters.openai_api": ("adapters", "bot.api_access", "bot.completions", "bot.generator"),
     "adapters.openai_feedback": (

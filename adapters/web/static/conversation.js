@@ -20,6 +20,7 @@ const LONGEST_WAIT_MS = 15_000;
  * @property {{value: -1|1, reason: string|null, better: string|null}|null} vote  the visitor's own, as it counts
  * @property {object|null} storedVote  the one the server has, while others are on their way
  * @property {number} voting  how many are
+ * @property {boolean} notice  between the page and Myna itself: the server does not keep it
  */
 
 /**
@@ -83,12 +84,12 @@ export class Conversation {
   /** The last finished reply, when it is the last message. */
   get lastReply() {
     const last = this.messages.at(-1);
-    return last?.role === 'assistant' && !last.live ? last : null;
+    return last?.role === 'assistant' && !last.live && !last.notice ? last : null;
   }
 
   /** The visitor's last message that the server has. */
   get lastOwn() {
-    return this.messages.findLast((message) => message.role === 'user' && !message.pending) ?? null;
+    return this.messages.findLast((message) => message.role === 'user' && !message.pending && !message.notice) ?? null;
   }
 
   /** Stops listening. The server goes on with its reply. */
@@ -108,7 +109,7 @@ export class Conversation {
     const body = { id: this.id, trigger: 'submit-message', messages: [toWire(message)] };
     if (replaces) body.messageId = replaces;
     try {
-      await this.#post(body, SEND_RETRIES, () => { message.pending = false; });
+      await this.#post(body, SEND_RETRIES, (notice) => { Object.assign(message, { notice, pending: false }); });
     } catch (error) {
       await this.#takeBack(message, replaces, error);
     }
@@ -227,9 +228,13 @@ export class Conversation {
     let complete;
     try {
       const response = await this.#insist(() => this.#api.send(body), retries);
-      this.saved = true;
-      accepted();
-      this.#tellChoice().catch((error) => this.#listener.choiceLost(error));
+      // An answer to a line that steers Myna: the server keeps neither.
+      reader.notice = response.headers.has('x-myna-notice');
+      accepted(reader.notice);
+      if (!reader.notice) {
+        this.saved = true;
+        this.#tellChoice().catch((error) => this.#listener.choiceLost(error));
+      }
       this.#changed();
       if (!this.#disposed) this.#listener.accepted();
       complete = await this.#follow(reader, response);
@@ -270,7 +275,9 @@ export class Conversation {
 
   #open() {
     this.#opened += 1;
-    const reader = { order: this.#opened, control: new AbortController(), reply: null, ended: false, fresh: true };
+    const reader = {
+      order: this.#opened, control: new AbortController(), reply: null, ended: false, fresh: true, notice: false,
+    };
     this.#readers.add(reader);
     return reader;
   }
@@ -328,6 +335,7 @@ export class Conversation {
     this.#owners.set(messageId, reader);
     reader.reply = this.#find(messageId) ?? this.#addReply(messageId);
     reader.reply.live = true;
+    reader.reply.notice = reader.notice;
     reader.ended = false;
     reader.fresh = true;
   }
@@ -426,7 +434,8 @@ export class Conversation {
 
   #merge(wires) {
     const ids = new Set(wires.map((wire) => wire.id));
-    const old = this.messages;
+    const shown = this.messages;
+    const old = shown.filter((message) => !message.notice);
     const merged = wires.map((wire, index) => {
       const known = this.#find(wire.id) ?? adoptable(old[index], wire, ids);
       return known?.live && this.#owners.has(known.id) ? known : fromWire(wire, known);
@@ -434,13 +443,18 @@ export class Conversation {
     const waiting = old.filter((message) => !merged.includes(message)
       && (message.pending || (message.live && this.#owners.has(message.id))));
     this.messages = [...merged, ...waiting];
+    for (const notice of shown.filter((message) => message.notice)) {
+      const before = shown.slice(0, shown.indexOf(notice)).findLast((message) => this.messages.includes(message));
+      this.messages.splice(this.messages.indexOf(before) + 1, 0, notice);
+    }
   }
 }
 
 function makeMessage(fields) {
   return {
     key: newId(), text: '', html: null, tail: '', state: null, problem: null,
-    createdAt: Date.now(), live: false, pending: false, vote: null, storedVote: null, voting: 0, ...fields,
+    createdAt: Date.now(), live: false, pending: false, vote: null, storedVote: null, voting: 0, notice: false,
+    ...fields,
   };
 }
 

@@ -177,7 +177,7 @@ class MessageView {
     this.retry.hidden = !canRetry || message.state === 'failed'; // its note offers the same
     this.edit.hidden = !canEdit;
     const { html, tail, text, state, live, pending, problem } = message;
-    this.feedback?.update(message, !live && Boolean(text) && VOTABLE.has(state));
+    this.feedback?.update(message, !live && Boolean(text) && !message.notice && VOTABLE.has(state));
     const shown = [html, tail, text, state, live, pending, problem, canRetry];
     if (shown.every((value, index) => value === this.#shown[index])) return;
     this.#shown = shown;

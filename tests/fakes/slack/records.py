@@ -19,8 +19,8 @@ APP = "A0MYNA"
 TEAM = "T0FERNHILL"
 BOT = "U0BOT"
 SCOPES = (
-    "app_mentions:read,assistant:write,channels:history,channels:read,chat:write,commands,groups:history,groups:read,"
-    "im:history,im:read,im:write,mpim:history,reactions:read,reactions:write,users:read"
+    "app_mentions:read,assistant:write,channels:history,channels:read,chat:write,commands,files:write,groups:history,"
+    "groups:read,im:history,im:read,im:write,mpim:history,reactions:read,reactions:write,users:read"
 )
 
 Json = dict[str, Any]
@@ -149,6 +149,17 @@ class ResponseUrl:
     user: str
     message_ts: str = ""
     uses: int = 0
+
+
+@dataclass
+class UploadedFile:
+    """A file on its way: an address, then its content, then a channel to be seen in."""
+
+    name: str
+    length: int
+    alt_text: str = ""
+    content: bytes = b""
+    channel: str = ""
 
 
 @dataclass

@@ -24,9 +24,18 @@ class FakeSlack(People):
             web.post("/api/{method}", web_api.call),
             web.get("/api/{method}", web_api.call),
             web.post("/response/{key}", self._respond),
+            web.post("/upload/{key}", self._upload),
             web.get("/oauth/v2/authorize", self.oauth.authorize),
             web.get("/link/", self.sockets.connect),
         ]
+
+    async def _upload(self, request: web.Request) -> web.StreamResponse:
+        """What is sent to the address of `files.getUploadURLExternal`: 200 if it is as long as was said."""
+        file, content = self.files[request.match_info["key"]], await request.read()
+        if len(content) != file.length:
+            return web.Response(status=400)
+        file.content = content
+        return web.Response(text=f"OK - {file.length}")
 
     async def _respond(self, request: web.Request) -> web.StreamResponse:
         status, body = use_response_url(self, request.match_info["key"], await request.json())

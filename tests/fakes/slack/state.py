@@ -31,6 +31,7 @@ from tests.fakes.slack.records import (
     ThreadKey,
     Trigger,
     Trouble,
+    UploadedFile,
     User,
     View,
 )
@@ -80,6 +81,7 @@ class State:
         self.prompts: dict[ThreadKey, list[Json]] = {}
         self.titles: dict[ThreadKey, str] = {}
         self.ephemerals: list[Ephemeral] = []
+        self.files: dict[str, UploadedFile] = {}
         self.views: dict[str, View] = {}
         self.triggers: dict[str, Trigger] = {}
         self.response_urls: dict[str, ResponseUrl] = {}

@@ -143,14 +143,20 @@ def use_response_url(slack: State, key: str, given: Json) -> tuple[int, Json]:
         return 404, {"ok": False, "error": "used_url"}
     url.uses += 1
     if given.get("delete_original") or given.get("replace_original"):
-        return _change_original(url, given)
+        return _change_original(slack, url, given)
     if not (given.get("text") or given.get("blocks")):
         return 500, {"ok": False, "error": "no_text"}
     respond(slack, url, given)
     return 200, {"ok": True}
 
 
-def _change_original(url: ResponseUrl, given: Json) -> tuple[int, Json]:
+def _change_original(slack: State, url: ResponseUrl, given: Json) -> tuple[int, Json]:
+    if not url.message_ts:  # of a message that this person alone sees: the last one there
+        shown = next((one for one in reversed(slack.ephemerals) if one.user == url.user), None)
+        if shown is None:
+            return 404, {"ok": False, "error": "message_not_found"}
+        shown.text, shown.blocks = given.get("text", ""), given.get("blocks") or []
+        return 200, {"ok": True}
     message = url.channel.find(url.message_ts)
     if message is None:
         return 404, {"ok": False, "error": "message_not_found"}

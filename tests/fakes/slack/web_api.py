@@ -15,7 +15,7 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.fakes.slack import agents, messages, views
+from tests.fakes.slack import agents, files, messages, views
 from tests.fakes.slack.calls import Asked, SlackError
 from tests.fakes.slack.oauth import OAuth
 from tests.fakes.slack.records import APP_TOKEN, CONFIG_TOKEN, Call, Installation, Json
@@ -83,6 +83,8 @@ METHODS = {
     "conversations.info": Method(messages.channel_info, READ),
     "conversations.open": Method(messages.open_conversation, ("im:write", "mpim:write", "channels:manage")),
     "users.info": Method(messages.user_info, ("users:read",), per_minute=100),
+    "files.getUploadURLExternal": Method(files.get_upload_url, ("files:write",), per_minute=100),
+    "files.completeUploadExternal": Method(files.complete_upload, ("files:write",), per_minute=100),
     "views.open": Method(views.open_view, per_minute=100),
     "views.update": Method(views.update_view, per_minute=100),
     "reactions.add": Method(messages.add_reaction, ("reactions:write",)),

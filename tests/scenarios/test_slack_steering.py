@@ -1,0 +1,269 @@
+"""Steering from Slack: who may, confirmation by buttons, a message that follows a job, pictures."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from adapters.slack import words
+from bot.learning.accounts import Accounts
+from storage import audit, jobs
+from storage.database import StorageUnavailable
+from storage.jobs import JobLease
+from storage.learning_values import Job
+from tests.fakes.slack.deliveries import INTERACTIVITY
+from tests.fakes.slack.records import BOT, SCOPES, TEAM, TOKEN, Ephemeral
+from tests.fakes.slack.server import FakeSlack
+from tests.fixtures_admin import ROOT
+from tests.fixtures_learning import fill_learning
+from tests.fixtures_slack import StartInSlack, until
+from tests.fixtures_web import WebServer
+from tests.scenarios.test_releases import make_version
+
+
+@pytest.fixture
+async def here(
+    start_in_slack: StartInSlack, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[WebServer]:
+    """Ana is an admin and Ben is a trainer; Lin is nobody."""
+    monkeypatch.setattr("adapters.slack.steering.UPDATE_SECONDS", 0.02)
+    monkeypatch.setattr("adapters.slack.steering.AGAIN_SECONDS", 0.02)
+    monkeypatch.setattr("adapters.slack.steering.LAST_WORD_DELAYS", (0.0, 0.02, 0.02))
+    monkeypatch.setattr("bot.learning.jobs.POLL_SECONDS", 0.02)
+    async with start_in_slack(sqlite_url) as server:
+        accounts = Accounts(server.agent.database, server.agent.workspace_id)
+        for name, role, user in (("ana", "admin", "U0ANA"), ("ben", "trainer", "U0BEN")):
+            await accounts.create(ROOT, name, role, None)
+            await accounts.link(ROOT, name, f"slack:{TEAM}/{user}")
+        yield server
+
+
+async def champion(server: WebServer) -> str | None:
+    released = await server.agent.releases.current()
+    return released.champion.name if released.champion else None
+
+
+async def claimed(server: WebServer) -> JobLease:
+    lease = await server.agent.database.write(jobs.claim, None, "a worker", 60_000)
+    assert lease is not None
+    return lease
+
+
+async def report(server: WebServer, lease: JobLease, step: int) -> None:
+    progress = {"phase": "answers", "step": step, "steps": 20, "tokens_per_second": 212.0, "loss": 1.5}
+    await server.agent.database.write(jobs.report, server.agent.workspace_id, lease, progress, ())
+
+
+async def jobs_of(server: WebServer) -> list[Job]:
+    return await server.agent.database.read(jobs.list_jobs, server.agent.workspace_id)
+
+
+def told(slack: FakeSlack, user: str = "U0ANA") -> list[str]:
+    """What stands in the messages that the bot has sent to somebody directly."""
+    channels = [one for one in slack.channels.values() if one.kind == "im" and user in one.members]
+    return [str(one.get("text")) for channel in channels for one in channel.messages if one.get("user") == BOT]
+
+
+# --- who may ---
+
+
+async def test_the_status_is_told_to_the_person_alone(here: WebServer, slack: FakeSlack) -> None:
+    answer = await slack.slash("/myna", "status")
+    assert answer.body["response_type"] == "ephemeral"
+    assert "- Answers: `base`" in answer.body["text"]
+    await slack.say(f"<@{BOT}> status", user="U0BEN")
+    await until(lambda: len(slack.ephemerals) == 2)
+    assert (slack.ephemerals[1].user, slack.ephemerals[1].text) == ("U0BEN", answer.body["text"])
+    assert not here.generator.prompts, "the model was not asked"
+
+
+async def test_somebody_unknown_is_told_who_can_help(here: WebServer, slack: FakeSlack) -> None:
+    answer = await slack.slash("/myna", "train 200", user="U0LIN")
+    assert f"myna account link NAME slack:{TEAM}/U0LIN" in answer.body["text"]
+    assert "尚未关联" in answer.body["text"], "in their language"
+    await slack.say(f"<@{BOT}> train 200", user="U0LIN")
+    await until(lambda: len(slack.ephemerals) == 2)
+    assert "尚未关联" in slack.ephemerals[1].text
+    assert await jobs_of(here) == []
+
+
+async def test_a_role_that_is_not_enough(here: WebServer, slack: FakeSlack) -> None:
+    await make_version(here.agent, 1)
+    accounts = Accounts(here.agent.database, here.agent.workspace_id)
+    answer = await slack.slash("/myna", "promote 1", user="U0BEN")
+    assert answer.body["text"] == "This needs the role admin; yours is trainer."
+    assert len(answer.body["blocks"]) == 1, "no button"
+    await accounts.set_role(ROOT, "ben", "viewer")
+    assert "needs the role trainer" in (await slack.slash("/myna", "train 200", user="U0BEN")).body["text"]
+    await accounts.set_disabled(ROOT, "ben", disabled=True)
+    assert "account link" in (await slack.slash("/myna", "status", user="U0BEN")).body["text"]
+    assert [one for one in await jobs_of(here) if one.state == "queued"] == []
+
+
+async def test_ordinary_words_beside_a_mention_are_for_the_model(here: WebServer, slack: FakeSlack) -> None:
+    for text in ("stop it please", "compare prices", "Status of my order?"):
+        await slack.say(f"<@{BOT}> {text}", user="U0ANA")
+    await until(lambda: len(here.generator.prompts) == 3)
+    assert slack.ephemerals == []
+
+
+# --- confirmation ---
+
+
+async def asked_back(slack: FakeSlack, line: str) -> Ephemeral:
+    await slack.slash("/myna", line)
+    return slack.ephemerals[-1]
+
+
+def button_of(shown: Ephemeral) -> str:
+    return next(str(one["value"]) for one in shown.blocks[-1]["elements"] if one["action_id"] == words.CONFIRM)
+
+
+async def test_a_promotion_by_a_button(here: WebServer, slack: FakeSlack) -> None:
+    version = await make_version(here.agent, 1)
+    shown = await asked_back(slack, "promote 1 because it is better")
+    assert "will answer everybody" in shown.text
+    assert "confirm" not in shown.text, "the button is enough"
+    assert await champion(here) is None
+    pressed = Ephemeral(shown.channel, shown.user, shown.text, list(shown.blocks))
+    await slack.click_ephemeral(shown, words.CONFIRM)
+    await until(lambda: "answers everybody from" in shown.text)
+    assert await champion(here) == version.name
+    assert [one["type"] for one in shown.blocks] == ["markdown"], "the buttons are gone"
+    await here.agent.releases.rollback(ROOT, "")
+    await slack.click_ephemeral(pressed, words.CONFIRM)
+    await until(lambda: "can't be confirmed" in shown.text)
+    assert await champion(here) is None, "a button works once"
+    rows = await here.agent.database.read(audit.page, here.agent.workspace_id)
+    assert [one.actor for one in rows if one.action == "version.promoted"] == ["slack:ana"]
+
+
+async def test_nobody_else_can_press_the_button(here: WebServer, slack: FakeSlack) -> None:
+    await make_version(here.agent, 1)
+    await Accounts(here.agent.database, here.agent.workspace_id).set_role(ROOT, "ben", "admin")
+    shown = await asked_back(slack, "promote 1")
+    for user, said in (("U0BEN", "can't be confirmed"), ("U0LIN", "尚未关联")):
+        stolen = Ephemeral(shown.channel, user, shown.text, list(shown.blocks))
+        slack.ephemerals.append(stolen)
+        await slack.click_ephemeral(stolen, words.CONFIRM)
+        await until(lambda text=said, one=stolen: text in one.text)
+    assert await champion(here) is None
+
+
+async def test_pressed_twice_at_once_it_is_done_once(here: WebServer, slack: FakeSlack) -> None:
+    for number in (1, 2):
+        version = await make_version(here.agent, number)
+        await here.agent.releases.promote(ROOT, version.name)
+    shown = await asked_back(slack, "rollback")
+    again = Ephemeral(shown.channel, shown.user, shown.text, list(shown.blocks))
+    await asyncio.gather(*(slack.click_ephemeral(one, words.CONFIRM) for one in (shown, again, again)))
+    await until(lambda: "Rolled back" in shown.text or "confirmed" in shown.text or "changed since" in shown.text)
+    await slack.deliverer.close()
+    rows = await here.agent.database.read(audit.page, here.agent.workspace_id)
+    assert [one.action for one in rows].count("version.rolled_back") == 1
+
+
+async def test_a_promotion_that_is_left(here: WebServer, slack: FakeSlack) -> None:
+    await make_version(here.agent, 1)
+    shown = await asked_back(slack, "promote 1")
+    await slack.click_ephemeral(shown, words.DISMISS)
+    await until(lambda: shown.text == "Nothing was changed.")
+    assert await champion(here) is None
+
+
+@pytest.mark.parametrize("value", ["", "promote 1 confirm", "promote 1 confirm 000000", None, "status", "train 5"])
+async def test_a_button_that_is_not_ours_promotes_nothing(here: WebServer, slack: FakeSlack, value: Any) -> None:
+    await make_version(here.agent, 1)
+    payload = {
+        "type": "block_actions", "team": {"id": TEAM}, "user": {"id": "U0ANA"}, "response_url": "http://127.0.0.1:9/",
+        "actions": [{"action_id": words.CONFIRM, "value": value}],
+    }  # fmt: skip
+    assert (await slack.deliverer.send_form(INTERACTIVITY, payload)).status == 200
+    await slack.slash("/myna", "status")
+    assert await champion(here) is None
+
+
+# --- a job that is followed ---
+
+
+async def test_a_training_is_followed_in_one_message_until_its_verdict(here: WebServer, slack: FakeSlack) -> None:
+    answer = await slack.slash("/myna", "train 200", user="U0BEN")
+    (job,) = await jobs_of(here)
+    assert job.id.startswith(answer.body["text"].split("`")[1])
+    await until(lambda: [one for one in told(slack, "U0BEN") if "waits for its turn" in one])
+    lease = await claimed(here)
+    await report(here, lease, 5)
+    await until(lambda: "█████░░░░░░░░░░░░░░░` step 5/20 · 212 tokens/s · loss 1.500" in told(slack, "U0BEN")[-1])
+    await report(here, lease, 15)
+    await until(lambda: "step 15/20" in told(slack, "U0BEN")[-1])
+    result = {"version": "bot-v1", "passed": True, "reasons": []}
+    await here.agent.database.write(jobs.finish, here.agent.workspace_id, lease, "done", result=result)
+    await until(lambda: "`bot-v1`, which passed the gate" in told(slack, "U0BEN")[-1])
+    assert len(told(slack, "U0BEN")) == 1
+    assert told(slack) == []
+
+
+async def test_trouble_with_slack_or_the_database_does_not_end_the_following(
+    here: WebServer, slack: FakeSlack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slack.troubles["chat.update"] += ["http_500", "internal_error", "http_500"]
+    database, reading, broken = here.agent.database, here.agent.database.read, [1, 1]
+
+    async def read(unit: Any, *arguments: Any, **options: Any) -> Any:
+        if unit is jobs.get and broken:
+            broken.pop()
+            raise StorageUnavailable("the disk is full")
+        return await reading(unit, *arguments, **options)
+
+    monkeypatch.setattr(database, "read", read)
+    slack.troubles["conversations.open"] += ["ratelimited", "http_500"]
+    await slack.slash("/myna", "train 200")
+    await until(lambda: told(slack))
+    lease = await claimed(here)
+    for step in range(1, 8):
+        await report(here, lease, step)
+        await asyncio.sleep(0.05)
+    slack.troubles["chat.update"] += ["http_500"]
+    await here.agent.database.write(jobs.finish, here.agent.workspace_id, lease, "refused", error="Too little.")
+    await until(lambda: told(slack)[-1].endswith("was refused\nToo little."))
+    assert (len(told(slack)), broken) == (1, [])
+
+
+async def test_a_job_that_is_followed_does_not_hold_up_the_end(
+    start_in_slack: StartInSlack, slack: FakeSlack, sqlite_url: str
+) -> None:
+    async with start_in_slack(sqlite_url) as server:
+        accounts = Accounts(server.agent.database, server.agent.workspace_id)
+        await accounts.create(ROOT, "ana", "admin", None)
+        await accounts.link(ROOT, "ana", f"slack:{TEAM}/U0ANA")
+        await slack.slash("/myna", "train 200")
+        await until(lambda: told(slack))
+        assert server.agent.slack is not None
+    assert "waits for its turn" in told(slack)[-1]
+    assert [task for task in asyncio.all_tasks() if "_tell_more" in repr(task.get_coro())] == []
+
+
+# --- pictures ---
+
+
+async def test_pictures_come_directly_where_the_app_may_upload(here: WebServer, slack: FakeSlack) -> None:
+    await fill_learning(here)
+    answer = await slack.slash("/myna", "compare")
+    assert "held_out: Loss per token" in answer.body["text"]
+    await until(lambda: [one for one in slack.files.values() if one.channel])
+    (file,) = slack.files.values()
+    assert file.content.startswith(b"\x89PNG")
+    assert "bot-v2" in file.alt_text
+    assert file.channel.startswith("D")
+
+
+async def test_without_the_scope_only_the_words_come(here: WebServer, slack: FakeSlack) -> None:
+    await fill_learning(here)
+    slack.installations[TOKEN].scopes = SCOPES.replace("files:write,", "")
+    answer = await slack.slash("/myna", "compare")
+    assert "held_out: Loss per token" in answer.body["text"]
+    await until(lambda: [one for one in slack.calls if one.method == "files.getUploadURLExternal"])
+    assert slack.files == {}

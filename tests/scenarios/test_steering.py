@@ -1,0 +1,302 @@
+"""Steering by typed lines: what each does, who may, and that what changes who answers is asked back first.
+
+Knows: the real jobs and releases, on SQLite. Does not know: channels, but for the console and the chat page below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from bot.app import Agent
+from bot.learning.accounts import Accounts
+from bot.learning.commands import Answer, Steering
+from bot.learning.roles import Actor
+from storage import audit, jobs
+from tests.fixtures_admin import ROOT, log_in
+from tests.fixtures_learning import Learnt, fill_learning
+from tests.fixtures_web import OTHER_SHOP, WebServer, chat_body, parts_of, text_in
+from tests.scenarios.test_console import at_terminal
+from tests.scenarios.test_releases import make_version
+
+ADA, BOB, EVE = Actor("web:ada", "admin"), Actor("web:bob", "trainer"), Actor("web:eve", "viewer")
+
+
+class Clock:
+    now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+async def agent(sqlite_server: WebServer) -> AsyncIterator[Agent]:
+    yield sqlite_server.agent
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def steering(agent: Agent, clock: Clock) -> Steering:
+    return Steering(agent.database, agent.workspace_id, agent.releases, "a secret", clock)
+
+
+async def confirmed(steering: Steering, actor: Actor, text: str) -> Answer:
+    asked = await steering.run(actor, text)
+    assert asked.confirm is not None, asked.text
+    return await steering.run(actor, asked.confirm)
+
+
+async def champion(agent: Agent) -> str | None:
+    released = await agent.releases.current()
+    return released.champion.name if released.champion else None
+
+
+# --- what changes who answers ---
+
+
+async def test_a_promotion_is_asked_back_and_then_done_once(agent: Agent, steering: Steering) -> None:
+    version = await make_version(agent, 1)
+    asked = await steering.run(ADA, "promote 1 because it is better")
+    assert f"`{version.name}` (passed the gate) will answer everybody" in asked.text
+    assert "in place of `base`" in asked.text
+    assert f"/myna promote {version.name} because it is better confirm " in asked.whole_text
+    assert await champion(agent) is None, "nothing is done before it is confirmed"
+    assert asked.confirm is not None
+    done = await steering.run(ADA, asked.confirm)
+    assert done.text == f"`{version.name}` answers everybody from the next reply on."
+    assert await champion(agent) == version.name
+    again = await steering.run(ADA, asked.confirm)
+    assert "can't be confirmed" in again.text
+    (row,) = await agent.database.read(audit.page, agent.workspace_id)
+    assert (row.actor, row.action, row.details["why"]) == ("web:ada", "version.promoted", "it is better")
+
+
+async def test_a_confirmation_is_for_one_person_one_line_and_five_minutes(
+    agent: Agent, steering: Steering, clock: Clock
+) -> None:
+    first, second = await make_version(agent, 1), await make_version(agent, 2)
+    asked = await steering.run(ADA, f"promote {first.name}")
+    assert asked.confirm is not None
+    other_line = asked.confirm.replace(first.name, second.name)
+    refused = [await steering.run(Actor("web:cyd", "admin"), asked.confirm), await steering.run(ADA, other_line)]
+    clock.now += 331
+    refused.append(await steering.run(ADA, asked.confirm))
+    clock.now -= 331
+    refused.append(
+        await Steering(agent.database, agent.workspace_id, agent.releases, "another").run(ADA, asked.confirm)
+    )
+    assert ["can't be confirmed" in one.text for one in refused] == [True] * 4
+    assert await champion(agent) is None
+    clock.now += 299
+    await steering.run(ADA, asked.confirm)
+    assert await champion(agent) == first.name
+
+
+async def test_a_confirmation_is_worth_nothing_once_something_else_answers(agent: Agent, steering: Steering) -> None:
+    first, second = await make_version(agent, 1), await make_version(agent, 2)
+    await agent.releases.promote(ADA, first.name)
+    asked = await steering.run(ADA, "rollback")
+    assert "`base` will answer everybody" in asked.text
+    await agent.releases.promote(ADA, second.name)
+    assert asked.confirm is not None
+    assert "has changed since" in (await steering.run(ADA, asked.confirm)).text
+    assert await champion(agent) == second.name
+
+
+async def test_a_canary_and_a_rollback(agent: Agent, steering: Steering) -> None:
+    first, second = await make_version(agent, 1), await make_version(agent, 2)
+    await confirmed(steering, ADA, "promote 1")
+    tried = await confirmed(steering, ADA, "canary 2 20%")
+    assert f"`{second.name}` answers 20% of the conversations" in tried.text
+    released = await agent.releases.current()
+    assert released.canary is not None
+    assert released.canary.share == 0.2
+    asked = await steering.run(BOB, "rollback because slow")
+    assert f"The canary of `{second.name}` ends." in asked.text
+    stopped = await steering.run(BOB, "canary stop")
+    assert stopped.text == f"The canary has ended: `{first.name}` answers everybody."
+    await confirmed(steering, BOB, "rollback because slow")
+    assert await champion(agent) is None
+
+
+async def test_what_the_gate_refused_needs_a_reason(agent: Agent, steering: Steering) -> None:
+    version = await make_version(agent, 1, passed=False)
+    for line in ("promote 1", "canary 1 10%"):
+        refused = await steering.run(ADA, line)
+        assert "did not pass the gate" in refused.text
+        assert refused.confirm is None
+    await confirmed(steering, ADA, "promote 1 because the demo is at noon")
+    assert await champion(agent) == version.name
+
+
+@pytest.mark.parametrize(
+    ("actor", "line", "needed"),
+    [
+        (EVE, "train 200", "trainer"), (EVE, "stop", None), (EVE, "evaluate 1", "trainer"),
+        (EVE, "rollback", "trainer"), (EVE, "canary stop", "trainer"), (BOB, "promote 1", "admin"),
+        (BOB, "canary 1", "admin"),
+    ],
+)  # fmt: skip
+async def test_roles(agent: Agent, steering: Steering, actor: Actor, line: str, needed: str | None) -> None:
+    await make_version(agent, 1)
+    answer = await steering.run(actor, line)
+    assert answer.text == (
+        f"This needs the role {needed}; yours is {actor.role}." if needed else "No job waits or runs."
+    )
+    assert answer.confirm is None
+    assert (await agent.releases.current()).number == 0
+    assert not [one for one in await agent.database.read(jobs.list_jobs, agent.workspace_id) if one.state == "queued"]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("promote bot-v9", "There is no version"), ("canary 1 70%", "at most 50 %"),
+        ("promote base", "base answers already"),
+        ("evaluate nothing", "There is no version"), ("stop 0000", "There is no job"),
+        ("/myna dance", "- `/myna rollback"),
+        ("/myna", "promote VERSION"), ("/myna help", "promote VERSION"), ("train 0", "between 1 and"),
+        ("rollback", "nothing did before it"), ("canary stop", "no canary"), ("compare", "has no figures"),
+    ],
+)  # fmt: skip
+async def test_what_cannot_be_done_says_why(agent: Agent, steering: Steering, line: str, said: str) -> None:
+    await make_version(agent, 1)
+    answer = await steering.run(ADA, line)
+    assert said in answer.text
+    assert (await agent.releases.current()).number == 0
+
+
+# --- jobs, and what only looks ---
+
+
+async def test_a_training_is_begun_and_stopped(agent: Agent, steering: Steering) -> None:
+    begun = await steering.run(BOB, "train 200 --search 3")
+    assert begun.job_id is not None
+    job = await agent.database.read(jobs.get, agent.workspace_id, begun.job_id)
+    assert job is not None
+    assert (job.kind, job.settings, job.created_by) == ("train", {"rows": 200, "search": 3}, "web:bob")
+    assert "is the same" in (await steering.run(BOB, "train 200 --search 3")).text
+    told = [text async for text, _ in steering.follow(BOB, begun.job_id) if (await steering.run(BOB, "stop"))]
+    assert told[-1].endswith("was cancelled")
+
+
+async def test_of_several_jobs_one_has_to_be_named(steering: Steering) -> None:
+    await steering.run(BOB, "train 200")
+    await steering.run(BOB, "train 300")
+    assert "Say which one" in (await steering.run(BOB, "stop")).text
+
+
+async def test_an_evaluation_is_a_job(agent: Agent, steering: Steering) -> None:
+    version = await make_version(agent, 1)
+    begun = await steering.run(BOB, "evaluate 1")
+    job = await agent.database.read(jobs.get, agent.workspace_id, begun.job_id or "")
+    assert job is not None
+    assert (job.kind, job.settings) == ("evaluate", {"version": version.name})
+
+
+@pytest.fixture
+async def learnt(sqlite_server: WebServer) -> Learnt:
+    return await fill_learning(sqlite_server)
+
+
+async def test_the_status_of_a_workspace_that_learns(learnt: Learnt, steering: Steering) -> None:
+    answer = await steering.run(EVE, "status")
+    assert f"- Answers: `{learnt.champion.name}`" in answer.text
+    assert "on 20% of the conversations" in answer.text
+    assert "step 40/90 · 212 tokens/s · loss 1.520 · 2:34 left" in answer.text
+    assert answer.picture is not None
+    assert (await answer.picture.png()).startswith(b"\x89PNG")
+    chinese = await steering.run(EVE, "status", "zh-CN")
+    assert "当前回答" in chinese.text
+
+
+async def test_a_comparison_is_a_table_with_reasons_and_a_picture(learnt: Learnt, steering: Steering) -> None:
+    answer = await steering.run(EVE, "compare")
+    lines = answer.text.splitlines()
+    (header,) = [one for one in lines if "bot-v1" in one and "bot-v2" in one and "smollm2" in one]
+    (loss,) = [one for one in lines if one.startswith("held_out: Loss per token")]
+    assert len(loss) == len(header), "columns stand below each other"
+    assert any(one.startswith("- Held-out loss") for one in lines)
+    assert answer.picture is not None
+    assert "bot-v2" in answer.picture.alt
+    assert (await answer.picture.png()).startswith(b"\x89PNG")
+
+
+async def test_versions_are_listed_with_what_they_are(learnt: Learnt, steering: Steering) -> None:
+    lines = (await steering.run(EVE, "versions")).text.splitlines()
+    assert [("champion" in one, "challenger" in one, "retired" in one) for one in lines] == [
+        (False, False, True), (False, True, False), (True, False, False),
+    ]  # fmt: skip
+
+
+# --- the console ---
+
+
+async def test_the_operator_steers_from_the_console(agent: Agent) -> None:
+    version = await make_version(agent, 1)
+    async with at_terminal(agent) as terminal:
+        terminal.type("/versions\n")
+        await terminal.shows(version.name)
+        terminal.type("/myna promote 1\n")
+        await terminal.shows("Write yes")
+        terminal.type("no\n")
+        await terminal.shows("Nothing was changed.")
+        assert await champion(agent) is None
+        terminal.type("/promote 1\n")
+        await terminal.shows("Write yes")
+        terminal.type("yes\n")
+        await terminal.shows("answers everybody")
+        terminal.type("yes\n")
+        await terminal.shows("yes\n> ")
+    assert await champion(agent) == version.name
+    rows = await agent.database.read(audit.page, agent.workspace_id)
+    assert rows[0].actor == "shell:root"
+    prompts = agent.generator.prompts  # type: ignore[attr-defined]
+    assert [one.messages[-1].content for one in prompts] == ["yes"], "the model saw nothing of it"
+
+
+# --- the chat page ---
+
+
+async def test_who_is_logged_in_steers_from_the_chat_page(sqlite_server: WebServer, agent: Agent) -> None:
+    version = await make_version(agent, 1)
+    somebody, visitor = await log_in(sqlite_server), await sqlite_server.visitor()
+    visitor.headers |= {"Cookie": f"myna_admin={somebody.secret}", "Origin": sqlite_server.url}
+    async with visitor.chat(chat_body("/myna promote 1"), html=True) as response:
+        assert response.headers["X-Myna-Notice"] == "1"
+        asked = text_in(parts_of(await response.text()))
+    line = asked[asked.index("/myna promote") :].rstrip("`")
+    assert "answers everybody" in text_in(await visitor.ask(line, id="m2"))
+    assert await champion(agent) == version.name
+    async with visitor.get("/api/chat/c1") as response:
+        assert response.status == 404, "nothing of it is kept"
+    again = {**chat_body("/myna status", id="m3"), "trigger": "regenerate-message"}
+    assert "Answers" in text_in(await visitor.send(again))
+    await visitor.ask("hello", id="m4")
+    assert await visitor.history() == [("user", "hello"), ("assistant", "hello")]
+    assert [one.messages[-1].content for one in sqlite_server.generator.prompts] == ["hello"]
+
+
+@pytest.mark.parametrize("who", ["no login", "another site", "a wrong login", "no origin"])
+async def test_for_all_others_it_is_a_message_like_any_other(sqlite_server: WebServer, agent: Agent, who: str) -> None:
+    await make_version(agent, 1)
+    somebody = await log_in(sqlite_server)
+    origin = OTHER_SHOP if who == "another site" else None if who == "no origin" else sqlite_server.url
+    visitor = await sqlite_server.visitor(origin)
+    secret = {"no login": "", "a wrong login": "x" * 43}.get(who, somebody.secret)
+    visitor.headers |= {"Cookie": f"myna_admin={secret}"}
+    assert text_in(await visitor.ask("/myna promote 1")) == "/myna promote 1", "the model answers"
+    assert await visitor.history() == [("user", "/myna promote 1"), ("assistant", "/myna promote 1")]
+
+
+async def test_a_disabled_account_steers_no_more(sqlite_server: WebServer, agent: Agent) -> None:
+    somebody, visitor = await log_in(sqlite_server, "trainer"), await sqlite_server.visitor()
+    visitor.headers |= {"Cookie": f"myna_admin={somebody.secret}", "Origin": sqlite_server.url}
+    assert "role admin" in text_in(await visitor.ask("/myna promote base"))
+    await Accounts(agent.database, agent.workspace_id).set_disabled(ROOT, "trainer", disabled=True)
+    assert text_in(await visitor.ask("/myna status", id="m2")) == "/myna status"

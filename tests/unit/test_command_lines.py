@@ -1,0 +1,161 @@
+"""Lines that steer, as they are typed; and how a job and a table read in an answer."""
+
+from __future__ import annotations
+
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bot.errors import InvalidInput
+from bot.learning.command_answers import bar, job_report
+from bot.learning.command_lines import Line, begins_with_verb, is_line, is_steering, parse
+from bot.learning.command_words import _WORDS, say
+from storage.learning_values import Job
+
+LINES = {
+    "train": Line("train"),
+    "/myna train 200": Line("train", rows=200),
+    "TRAIN 200": Line("train", rows=200),
+    "train --rows 200 --search 3 --name night": Line("train", rows=200, search=3, name="night"),
+    "train —rows 200 –search=3": Line("train", rows=200, search=3),
+    "训练 200": Line("train", rows=200),
+    "status": Line("status"),
+    "状态": Line("status"),
+    "stop": Line("stop"),
+    "stop 0193abcd": Line("stop", "0193abcd"),
+    "evaluate bot-v3": Line("evaluate", "bot-v3"),
+    "compare": Line("compare"),
+    "compare 3": Line("compare", "3"),
+    "promote bot-v3": Line("promote", "bot-v3"),
+    "promote bot-v3 because the demo is at noon": Line("promote", "bot-v3", because="the demo is at noon"),
+    "promote bot-v3 --because it is better confirm a1b2c3": Line(
+        "promote", "bot-v3", because="it is better", code="a1b2c3"
+    ),
+    "promote bot-v3 confirm A1B2C3": Line("promote", "bot-v3", code="a1b2c3"),
+    "promote bot-v3 confirm": Line("promote", "bot-v3"),
+    "promote base": Line("promote", "base"),
+    "发布 bot-v3 因为 更好": Line("promote", "bot-v3", because="更好"),
+    "canary bot-v3": Line("canary", "bot-v3", share=0.1),
+    "canary bot-v3 2.5%": Line("canary", "bot-v3", share=0.025),
+    "canary bot-v3 0.25": Line("canary", "bot-v3", share=0.25),
+    "canary stop": Line("canary", "stop"),
+    "canary STOP because slow": Line("canary", "stop", because="slow"),
+    "rollback": Line("rollback"),
+    "rollback because people complain": Line("rollback", because="people complain"),
+    "versions": Line("versions"),
+}
+
+
+@pytest.mark.parametrize("text", LINES)
+def test_a_line_is_understood(text: str) -> None:
+    assert parse(text) == LINES[text]
+
+
+@pytest.mark.parametrize("text", LINES)
+def test_a_line_in_its_plainest_form_means_the_same(text: str) -> None:
+    line = parse(text)
+    again = parse(f"{line} confirm {line.code}" if line.code else str(line))
+    assert again == line
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("dance", "is not known"),
+        ("", "is not known"),
+        ("train many", "train \\[ROWS\\]"),
+        ("train 200 --rows 300", "train \\[ROWS\\]"),
+        ("train --rows", "train \\[ROWS\\]"),
+        ("status of my order", "Write it like this: status"),
+        ("evaluate", "evaluate VERSION"),
+        ("promote", "promote VERSION"),
+        ("promote a b", "promote VERSION"),
+        ("promote bot-v3 because", "The reason"),
+        ("promote bot-v3 because " + "x" * 501, "at|to 500"),
+        ("canary bot-v3 lots", "canary VERSION"),
+        ("rollback bot-v3", "rollback \\[because"),
+        ("stop <script>", "stop \\[JOB\\]"),
+    ],
+)
+def test_what_is_wrong_is_told_with_how_to_write_it(text: str, why: str) -> None:
+    with pytest.raises(InvalidInput, match=why):
+        parse(text)
+
+
+@given(
+    st.text(max_size=80)
+    | st.text(alphabet=string.ascii_lowercase + " -%.0123456789\u3000", max_size=40).map("canary ".__add__)
+)
+def test_any_text_is_a_line_or_bad_input(text: str) -> None:
+    assert isinstance(is_line(text), bool)
+
+
+@pytest.mark.parametrize("text", ["/myna", "/myna status", "/myna dance"])
+def test_what_begins_with_the_name_is_for_myna(text: str) -> None:
+    assert is_steering(text)
+
+
+@pytest.mark.parametrize("text", ["", "status", "/mynastatus", "say /myna status", "/status"])
+def test_other_words_are_for_the_model(text: str) -> None:
+    assert not is_steering(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["train 200", "stop", "stop 0193abcd", "promote bot-v3-a1", "canary stop", "compare v3"]
+)
+def test_whole_lines_beside_a_mention(text: str) -> None:
+    assert is_line(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["train me", "stop it", "compare prices", "status of my order", "promote sales", "evaluate this", ""]
+)
+def test_words_beside_a_mention_that_only_look_like_lines(text: str) -> None:
+    assert not is_line(text)
+    assert begins_with_verb(text) == bool(text)
+
+
+def test_a_bar_is_as_long_whatever_it_shows() -> None:
+    assert bar(0.0) == "░" * 20
+    assert bar(0.5) == "█" * 10 + "░" * 10
+    assert bar(7.0) == "█" * 20
+
+
+def job(**fields: object) -> Job:
+    known = {
+        "id": "0193abcd" * 4, "kind": "train", "state": "running", "wanted": "run", "priority": 0, "device": "default",
+        "settings": {}, "progress": None, "result": None, "error": None, "created_by": "shell:root", "attempts": 1,
+        "created_at": 1, "started_at": None, "ended_at": None,
+    }  # fmt: skip
+    return Job(**(known | fields))  # type: ignore[arg-type]
+
+
+def test_a_job_tells_how_far_it_is() -> None:
+    progress = {"phase": "answers", "step": 5, "steps": 20, "tokens_per_second": 212.3, "loss": 1.5, "seconds_left": 75}
+    text = job_report(job(progress=progress), None)
+    assert text == (
+        "`0193abcd0193` train runs · answers · `█████░░░░░░░░░░░░░░░` step 5/20 · 212 tokens/s · loss 1.500 · 1:15 left"
+    )
+    assert "第 5/20 步" in job_report(job(progress=progress), "zh-CN")
+
+
+def test_a_job_that_has_ended_tells_the_verdict() -> None:
+    result = {"version": "bot-v3", "passed": True, "reasons": ["Loss fell: kept"]}
+    good = job_report(job(state="done", result=result), None)
+    assert "passed the gate" in good
+    assert "/myna promote bot-v3" in good
+    bad = job_report(job(state="done", result=result | {"passed": False, "reasons": ["a: kept", "b: REFUSED"]}), None)
+    assert "- b: REFUSED" in bad
+    assert "a: kept" not in bad
+    assert "promote" not in bad
+    refused = job_report(job(state="refused", error="Too little to learn from."), None)
+    assert refused.endswith("was refused\nToo little to learn from.")
+
+
+@pytest.mark.parametrize("name", _WORDS)
+def test_both_languages_are_told_the_same_values(name: str) -> None:
+    english, chinese = ({one[1] for one in string.Formatter().parse(text) if one[1]} for text in _WORDS[name])
+    assert english == chinese
+    assert say(name, "zh-CN", **dict.fromkeys(english, "x")) != say(name, "en", **dict.fromkeys(english, "x"))

@@ -7,6 +7,7 @@ themselves (`bot.learning.commands`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -95,16 +96,17 @@ class SlackSteering:
         """One message that tells how a job goes, until it rests; what Slack can't take now, it is told later."""
         while True:
             try:
-                async for text, is_last in self._steering.follow(actor, job_id, locale):
-                    if is_last:
-                        await message.end_with(text)
-                        return
-                    is_shown = False
-                    while not is_shown:
-                        is_shown = await message.show(text)
-                        if message.is_lost:
+                async with contextlib.aclosing(self._steering.follow(actor, job_id, locale)) as states:
+                    async for text, is_last in states:
+                        if is_last:
+                            await message.end_with(text)
                             return
-                        await asyncio.sleep(UPDATE_SECONDS)
+                        is_shown = False
+                        while not is_shown:
+                            is_shown = await message.show(text)
+                            if message.is_lost:
+                                return
+                            await asyncio.sleep(UPDATE_SECONDS)
                 return
             except StorageUnavailable as error:
                 log.warning("the job %s can't be looked at, trying again: %s", job_id, error)

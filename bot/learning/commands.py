@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import hmac
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 
 from bot.errors import Conflict, InvalidInput, NotAllowed, NotFound, RefusedByGate
@@ -97,7 +97,7 @@ class Steering:
 
     async def run(self, actor: Actor, text: str, locale: Locale = None) -> Answer:
         """Do what a line says, or ask back. What a person did wrong, or may not do, is told in the answer."""
-        if text.strip() in ("", START) or text.split()[-1:] == ["help"]:
+        if text.strip().removeprefix(START).strip().lower() in ("", "help"):
             return Answer(usage(locale))
         try:
             return await self._run(actor, parse(text), locale)
@@ -105,7 +105,7 @@ class Steering:
             more = f"\n\n{usage(locale)}" if isinstance(error, InvalidInput) and is_steering(text) else ""
             return Answer(say("not_done", locale, why=error.message) + more)
 
-    async def follow(self, actor: Actor, job_id: str, locale: Locale = None) -> AsyncIterator[tuple[str, bool]]:
+    async def follow(self, actor: Actor, job_id: str, locale: Locale = None) -> AsyncGenerator[tuple[str, bool], None]:
         """`(text, whether that was the last)` of a job now, and again whenever it has changed, until it rests."""
         async for job in self._jobs.wait(actor, job_id):
             rests = job.state not in ("queued", "running")
@@ -218,6 +218,8 @@ class Steering:
         before, words = name_of(release.champion), []
         if line.verb == "rollback":
             words.append(say("will_roll_back", locale, version=name_of(release.previous), before=before))
+            if release.previous is not None and (fault := fault_of(release.previous)):
+                raise Conflict(fault)
             if release.champion is None and release.previous is None:
                 if release.canary is None:
                     raise Conflict("The base model answers, and nothing did before it.")

@@ -13,6 +13,7 @@ from bot.app import Agent
 from bot.learning.accounts import Accounts
 from bot.learning.commands import Answer, Steering
 from bot.learning.roles import Actor
+from bot.learning.versions import Versions
 from storage import audit, jobs
 from tests.fixtures_admin import ROOT, log_in
 from tests.fixtures_learning import Learnt, fill_learning
@@ -169,6 +170,15 @@ async def test_what_cannot_be_done_says_why(agent: Agent, steering: Steering, li
     answer = await steering.run(ADA, line)
     assert said in answer.text
     assert (await agent.releases.current()).number == 0
+
+
+async def test_a_retired_version_is_not_gone_back_to(agent: Agent, steering: Steering) -> None:
+    for number in (1, 2):
+        await agent.releases.promote(ADA, (await make_version(agent, number)).name)
+    await Versions(agent.database, agent.workspace_id).retire(ADA, "1", "it was rude")
+    refused = await steering.run(ADA, "rollback because they call for help")
+    assert "was retired: it was rude" in refused.text
+    assert refused.confirm is None
 
 
 # --- jobs, and what only looks ---

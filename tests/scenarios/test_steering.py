@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from bot.app import Agent
+from bot.errors import Conflict
 from bot.learning.accounts import Accounts
 from bot.learning.commands import Answer, Steering
 from bot.learning.roles import Actor
@@ -107,6 +108,19 @@ async def test_a_confirmation_is_worth_nothing_once_something_else_answers(agent
     assert asked.confirm is not None
     assert "has changed since" in (await steering.run(ADA, asked.confirm)).text
     assert await champion(agent) == second.name
+
+
+async def test_a_change_is_made_to_the_release_that_it_was_meant_for(agent: Agent) -> None:
+    first, second = await make_version(agent, 1), await make_version(agent, 2)
+    number = (await agent.releases.promote(ADA, first.name)).number
+    for change in (
+        agent.releases.rollback(ADA, "", at=number - 1),
+        agent.releases.promote(ADA, second.name, at=number - 1),
+        agent.releases.start_canary(ADA, second.name, 0.1, at=number + 1),
+    ):
+        with pytest.raises(Conflict, match="has changed since"):
+            await change
+    assert (await agent.releases.promote(ADA, second.name, at=number)).number == number + 1
 
 
 async def test_a_canary_and_a_rollback(agent: Agent, steering: Steering) -> None:

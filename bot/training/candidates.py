@@ -25,7 +25,9 @@ class DatasetPolicy:
     """What goes into a dataset. Lengths are characters.
 
     `rows` is the most examples to train on, the newest where `newest`, else a stable sample; None takes all.
-    `max_per_person` 0 sets no limit. `trivial_edit` is the similarity from which on an edit teaches no preference.
+    `max_per_person` is against floods by customers: it holds for people on channels that are not trusted, whatever
+    staff made of their chats; 0 sets no limit. Staff, people on trusted channels and imports give as much as they
+    like. `trivial_edit` is the similarity from which on an edit teaches no preference.
     """
 
     consent: Policy = "opt-out"
@@ -59,7 +61,8 @@ def policy_from(settings: Settings, **chosen: Any) -> DatasetPolicy:
 class Candidate:
     """Something that may become an example. `at` is when the word that makes it one was given.
 
-    `people` are all whose words it holds; `person_id` is the one it counts for.
+    `people` are all whose words it holds; `person_id` is the one it counts for. `is_vote`: somebody's vote here made it
+    one, not staff and not a file. `is_trusted`: the operator knows who may speak on its channel, or gave the file.
     """
 
     kind: ExampleKind
@@ -69,7 +72,8 @@ class Candidate:
     person_id: str | None
     people: tuple[str, ...]
     split_group: str | None
-    is_imported: bool
+    is_vote: bool
+    is_trusted: bool
     at: int
     messages: tuple[ChatMessage, ...]
     chosen: str
@@ -178,7 +182,7 @@ class _Conversation:
         owner = voter.person_id if voter else self._source.person_id or (people[-1] if people else None)
         made = Candidate(
             kind, source, self._source.id, said.message.id, owner, people, self._source.split_group,
-            self._source.is_imported, at, tuple(prompt), chosen.strip(), rejected, good,
+            voter is not None and not self._source.is_imported, self._is_trusted(), at, tuple(prompt), chosen.strip(), rejected, good,
         )  # fmt: skip
         because = self._refusal(said, before) or self._unfit(made)
         return made.left_out(because) if because else made

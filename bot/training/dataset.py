@@ -30,6 +30,7 @@ PAGE = 200
 WRITTEN_AT_ONCE = 250
 HOUR_MS = 3_600_000
 MIN_PREFIX = 4
+TOO_MANY = "more than one person from outside may give"
 # A better source keeps its words where two say nearly the same.
 _BEST_FIRST = {"correction": 0, "approved": 1, "agent": 2, "import": 3, "thumb": 4}
 _LENGTHS = (50, 100, 200, 400, 800, 1_600)
@@ -205,14 +206,18 @@ class Builder:
         return self._keep(found, lambda one: not is_unfounded(one), "numbers or names that stand nowhere before")
 
     def _without_floods(self, found: list[Candidate]) -> list[Candidate]:
-        """Without what one person said too often: votes within an hour, or the same answer over and over."""
+        """Without what one person said too often: votes within an hour, or the same answer over and over.
+
+        Corrections on trusted channels are work, and may come fast.
+        """
         by_person: dict[str, list[Candidate]] = defaultdict(list)
         for one in found:
-            if one.person_id is not None and not one.is_imported and one.source in ("thumb", "correction"):
+            if one.person_id is not None and one.is_vote:
                 by_person[one.person_id].append(one)
         floods: set[int] = set()
         for theirs in by_person.values():
-            floods |= {id(one) for one in self._bursts(theirs)} | {id(one) for one in self._repeated(theirs)}
+            fast = [one for one in theirs if one.source == "thumb" or not one.is_trusted]
+            floods |= {id(one) for one in self._bursts(fast)} | {id(one) for one in self._repeated(theirs)}
         return self._keep(found, lambda one: id(one) not in floods, "a flood by one person")
 
     def _bursts(self, theirs: list[Candidate]) -> Iterable[Candidate]:
@@ -235,18 +240,18 @@ class Builder:
         return [one for same in by_answer.values() if len(same) > self._policy.max_same_answer for one in same]
 
     def _capped(self, found: list[Candidate]) -> list[Candidate]:
-        """The newest of each person."""
+        """The newest of each person on a channel that is not trusted."""
         most = self._policy.max_per_person
         if not most:
             return found
         counted: Counter[str] = Counter()
         over: set[int] = set()
         for one in sorted(found, key=lambda one: (-one.at, _sha256(one))):
-            if one.person_id is not None:
+            if one.person_id is not None and not one.is_trusted:
                 counted[one.person_id] += 1
                 if counted[one.person_id] > most:
                     over.add(id(one))
-        return self._keep(found, lambda one: id(one) not in over, "more than one person may give")
+        return self._keep(found, lambda one: id(one) not in over, TOO_MANY)
 
     def _without_duplicates(self, found: list[Candidate]) -> list[Candidate]:
         """Without what is said already, in the same words or nearly. Ratings of both kinds are looked at apart."""

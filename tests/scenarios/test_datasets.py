@@ -18,7 +18,7 @@ from bot.errors import InvalidInput, NotAllowed, NotFound
 from bot.learning.reviews import Reviews
 from bot.learning.roles import Actor
 from bot.training.candidates import DatasetPolicy
-from bot.training.dataset import build_dataset, find_dataset, read_examples, read_rejected
+from bot.training.dataset import TOO_MANY, build_dataset, find_dataset, read_examples, read_rejected
 from storage import audit, datasets
 from storage.learning_schema import dataset, dataset_example
 from storage.learning_values import Dataset, Example
@@ -262,14 +262,31 @@ async def test_exact_and_near_duplicates_are_left_out(facts: Facts) -> None:
     assert await reasons(facts, made) == {"the same as another": 2, "nearly the same as another": 1}
 
 
-async def test_one_person_gives_no_more_than_the_cap_and_imports_without_a_person_all(facts: Facts) -> None:
+async def test_one_person_from_outside_gives_no_more_than_the_cap(facts: Facts) -> None:
+    for number in range(23):
+        reply_id = await facts.chat(talk(number)[0][1], talk(number)[1][1], channel="web", sender="mallory")
+        await reviews_of(facts).approve(AGENT, reply_id)
+    made = await build(facts)
+    assert made.counts["sources"] == {"approved": 20}
+    assert await reasons(facts, made) == {TOO_MANY: 3}
+    assert made.counts["rejected"] == {TOO_MANY: 3}
+    assert (await build(facts, max_per_person=0)).counts["examples"] == 23
+    assert (await build(facts, trusted_channels=("web",))).counts["examples"] == 23
+
+
+async def test_corrections_on_a_trusted_channel_all_enter_however_many_one_person_gives(facts: Facts) -> None:
+    for number in range(60):
+        better = f"better {talk(number)[1][1]}"
+        await facts.rated(talk(number)[0][1], "I have no idea at all.", -1, better=better)
+    made = await build(facts)
+    assert made.counts["kinds"] == {"answer": 60, "pair": 60}
+    assert made.counts["rejected"] == {}
+
+
+async def test_what_a_file_says_of_one_person_all_enters(facts: Facts) -> None:
     somebody = await facts.add_person(display_name=None)
     await facts.add_import([talk(number) for number in range(30)], person_id=somebody)
-    await facts.add_import([talk(number) for number in range(100, 130)])
-    made = await build(facts)
-    assert made.counts["examples"] == 50
-    assert await reasons(facts, made) == {"more than one person may give": 10}
-    assert (await build(facts, max_per_person=0)).counts["examples"] == 60
+    assert (await build(facts)).counts["examples"] == 30
 
 
 async def test_a_flood_of_votes_by_one_person_teaches_nothing(facts: Facts) -> None:

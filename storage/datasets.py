@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam
 
 from storage.audit import record
+from storage.consent import Choices
 from storage.learning_schema import dataset, dataset_example, review
 from storage.learning_values import Dataset, Example, Rejected
 from storage.schema import conversation, message, person, reply, vote
@@ -325,6 +326,59 @@ def examples_page(
     """
     rows = tx.execute(_EXAMPLES, which=dataset_id, split=split or "", any_split=split is None, after=after, most=most)
     return [(row.number, _example(row)) for row in rows]
+
+
+_CONSENT = scoped(
+    sa.select(
+        dataset_example.c.number, dataset_example.c.conversation_id, person.c.may_learn.label("of_person"),
+        conversation.c.may_learn.label("of_conversation"),
+    )
+    .select_from(
+        dataset_example.outerjoin(
+            person,
+            sa.and_(
+                person.c.id == dataset_example.c.person_id, person.c.workspace_id == dataset_example.c.workspace_id
+            ),
+        ).outerjoin(
+            conversation,
+            sa.and_(
+                conversation.c.id == dataset_example.c.conversation_id,
+                conversation.c.workspace_id == dataset_example.c.workspace_id,
+            ),
+        )
+    )
+    .where(dataset_example.c.dataset_id == bindparam("which"), dataset_example.c.content.is_not(None))
+)  # fmt: skip
+_SAID_NO_IN = scoped(
+    sa.select(message.c.conversation_id)
+    .distinct()
+    .join(person, person.c.id == message.c.person_id)
+    .join(dataset_example, dataset_example.c.conversation_id == message.c.conversation_id)
+    .where(dataset_example.c.dataset_id == bindparam("which"), person.c.may_learn.is_(False))
+)
+_HAS_ERASED = scoped(
+    sa.select(dataset_example.c.number)
+    .where(
+        dataset_example.c.dataset_id == bindparam("which"), dataset_example.c.split.is_not(None),
+        dataset_example.c.content.is_(None),
+    )
+    .limit(1)
+)  # fmt: skip
+
+
+def consent_now(tx: Transaction, dataset_id: str) -> dict[int, Choices]:
+    """What holds now for each example of a dataset that has words: what its person said, and what was said of its
+    conversation. The no of anybody who wrote in it stands as the person's."""
+    refused = set(tx.execute(_SAID_NO_IN, which=dataset_id).scalars())
+    return {
+        row.number: Choices(False if row.conversation_id in refused else row.of_person, row.of_conversation)
+        for row in tx.execute(_CONSENT, which=dataset_id)
+    }
+
+
+def has_erased(tx: Transaction, dataset_id: str) -> bool:
+    """Whether somebody's words were erased out of a dataset's examples."""
+    return tx.execute(_HAS_ERASED, which=dataset_id).first() is not None
 
 
 def _example(row: Any) -> Example:

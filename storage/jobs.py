@@ -6,7 +6,7 @@ know: what a job does, who may steer it. Every function is a unit of work for `D
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -64,9 +64,10 @@ _FIND = scoped(
     sa.select(*_columns).where(at.id >= bindparam("first"), at.id < bindparam("behind")).order_by(at.id).limit(2)
 )
 _LIST = scoped(sa.select(*_columns).order_by(at.id.desc()).limit(bindparam("most", type_=sa.Integer)))
+_OPEN = scoped(sa.select(*_columns).where(at.state.in_(("queued", "running", "paused"))).order_by(at.id))
 _OPEN_OF_KIND = scoped(
     sa.select(*_columns)
-    .where(at.kind == bindparam("of_kind"), at.state.in_(("queued", "running", "paused")))
+    .where(at.kind == bindparam("of_kind"), at.state.in_(("queued", "running", "paused")), at.wanted != "cancel")
     .order_by(at.id)
 )
 
@@ -74,7 +75,10 @@ _OPEN_OF_KIND = scoped(
 def create(
     tx: Transaction, actor: str, kind: str, settings: Mapping[str, Any], *, priority: int = 0, device: str = "default"
 ) -> tuple[Job, bool]:
-    """Queue a job; `(job, True)`. One that is open with the same kind and settings is returned instead, with False."""
+    """Queue a job; `(job, True)`. One that is open with the same kind and settings is returned instead, with False.
+
+    One that is about to be cancelled is not open.
+    """
     for row in tx.execute(_OPEN_OF_KIND, of_kind=kind):
         if row.settings == dict(settings):
             return Job(**row._mapping), False
@@ -102,6 +106,11 @@ def find(tx: Transaction, prefix: str) -> list[Job]:
 def list_jobs(tx: Transaction, most: int = 100) -> list[Job]:
     """The newest jobs, newest first."""
     return [Job(**row._mapping) for row in tx.execute(_LIST, most=most)]
+
+
+def list_open(tx: Transaction) -> list[Job]:
+    """The jobs that have not ended, oldest first."""
+    return [Job(**row._mapping) for row in tx.execute(_OPEN)]
 
 
 _POINTS = scoped(
@@ -180,6 +189,15 @@ def set_priority(tx: Transaction, actor: str, job_id: str, priority: int) -> Job
 
 
 # --- what a worker does ---
+
+_ids: sa.BindParameter[str] = bindparam("ids", expanding=True)
+_ENDED = across_workspaces(sa.select(at.id).where(at.id.in_(_ids), at.state.in_(("done", "refused", "cancelled"))))
+
+
+def ended(tx: Transaction, ids: Sequence[str]) -> set[str]:
+    """Of these jobs, of any workspace, those that never go on. A failed one may be resumed."""
+    return set(tx.execute(_ENDED, ids=list(ids)).scalars())
+
 
 _lease_end = now_ms() + bindparam("lease_ms", type_=sa.BigInteger)
 

@@ -182,7 +182,8 @@ class _Conversation:
         owner = voter.person_id if voter else self._source.person_id or (people[-1] if people else None)
         made = Candidate(
             kind, source, self._source.id, said.message.id, owner, people, self._source.split_group,
-            voter is not None and not self._source.is_imported, self._is_trusted(), at, tuple(prompt), chosen.strip(), rejected, good,
+            voter is not None and not self._source.is_imported, self._is_trusted(), at, tuple(prompt), chosen.strip(),
+            rejected, good,
         )  # fmt: skip
         because = self._refusal(said, before) or self._unfit(made)
         return made.left_out(because) if because else made

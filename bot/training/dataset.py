@@ -15,6 +15,8 @@ from typing import Any
 
 from bot.errors import InvalidInput, NotFound
 from bot.generator import ChatMessage
+from bot.learning.consent import Policy as ConsentPolicy
+from bot.learning.consent import may_learn
 from bot.learning.roles import Actor
 from bot.training.candidates import Candidate, DatasetPolicy, candidates_of, is_unfounded, with_texts
 from bot.training.duplicates import NearDuplicates, normal_hash
@@ -96,15 +98,26 @@ def manifest_sha256(examples: Iterable[Example]) -> str:
 
 
 async def read_examples(
-    database: Database, workspace_id: str, dataset_id: str, split: Split | None = None
-) -> list[Example]:
-    """All examples of one side of a dataset, or of both, in the manifest's order; less those erased since."""
+    database: Database, workspace_id: str, dataset_id: str, split: Split | None = None, *,
+    consent: ConsentPolicy | None = None,
+) -> list[Example]:  # fmt: skip
+    """All examples of one side of a dataset, or of both, in the manifest's order; less those erased since.
+
+    With `consent`, for whoever is about to learn from them, also less those whose people have said no since.
+    """
+    refused = set() if consent is None else await refused_since(database, workspace_id, dataset_id, consent)
     found: list[Example] = []
     after = -1
     while page := await database.read(datasets.examples_page, workspace_id, dataset_id, split, after):
-        found += [example for _, example in page]
+        found += [example for number, example in page if number not in refused]
         after = page[-1][0]
     return found
+
+
+async def refused_since(database: Database, workspace_id: str, dataset_id: str, consent: ConsentPolicy) -> set[int]:
+    """Numbers of a dataset's examples that nobody may learn from any more, though their words are still there."""
+    said = await database.read(datasets.consent_now, workspace_id, dataset_id)
+    return {number for number, one in said.items() if not may_learn(consent, one.person, one.conversation)}
 
 
 async def read_rejected(database: Database, workspace_id: str, dataset_id: str) -> list[Rejected]:

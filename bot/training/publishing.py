@@ -6,12 +6,14 @@ know: how weights are trained, what is done with a version.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from pathlib import Path
 
 from bot.learning.versions import folder_of
-from storage import jobs, versions
+from bot.training.job_context import Refused
+from storage import datasets, jobs, versions
 from storage.database import Database
 from storage.jobs import JobLease
 from storage.learning_values import Version
@@ -20,35 +22,39 @@ from storage.versions import NameTaken, NewVersion
 
 
 async def publish(database: Database, lease: JobLease, data: Path, draft: Path, new: NewVersion) -> Version:
-    """Move the `draft` folder into place and register it. Raises `LeaseLost` if the job is somebody else's by now.
+    """Move the `draft` folder into place and register it. Raises `LeaseLost` if the job is somebody else's by now,
+    and `Refused` if somebody whose words it learnt has been erased.
 
     What stands in the draft stays there until the version is registered, so that this can be done again after a crash.
     """
     while True:
         name = await database.read(versions.next_name, lease.workspace_id, new.weights_sha256)
         folder = folder_of(data, name)
-        if not folder.exists():
-            _copy(draft, folder)
+        await asyncio.to_thread(_copy, draft, folder)
         try:
             version = await database.write(_register, lease.workspace_id, lease, new, name)
         except NameTaken:
-            shutil.rmtree(folder)
+            await asyncio.to_thread(shutil.rmtree, folder)
             continue
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
             raise
         if version.name != name:  # it was registered before a crash, under another number
-            shutil.rmtree(folder)
+            await asyncio.to_thread(shutil.rmtree, folder)
         return version
 
 
 def _register(tx: Transaction, lease: JobLease, new: NewVersion, name: str) -> Version:
     jobs.hold(tx, lease)
+    if datasets.has_erased(tx, new.dataset_id):
+        raise Refused("Somebody whose words it learnt was erased meanwhile; `myna train` begins without them.")
     return versions.register(tx, new, name)
 
 
 def _copy(draft: Path, folder: Path) -> None:
-    """Under another name first: a folder of that name is always whole."""
+    """Under another name first: a folder of that name is always whole, and is not written again."""
+    if folder.exists():
+        return
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)

@@ -20,13 +20,14 @@ from typing import Any
 import torch
 
 from bot.engine.model_store import resolve_model
+from bot.learning.leftovers import TASK_FILE
 from bot.learning.model_card import ModelCard, write_model_card
 from bot.learning.roles import Actor
 from bot.learning.versions import Versions, folder_of
 from bot.training import checks
 from bot.training.candidates import policy_from
 from bot.training.checkpoints import Checkpoints
-from bot.training.dataset import build_dataset, find_dataset, read_examples
+from bot.training.dataset import build_dataset, find_dataset, read_examples, refused_since
 from bot.training.job_context import JobContext, Refused, Services
 from bot.training.judging import Wanted, judge_version
 from bot.training.leakage import Canary, make_canaries
@@ -43,13 +44,12 @@ from bot.training.serving_check import check_served_as_trained
 from bot.training.strength import choose_strength
 from bot.training.trainer import StageResult, run_stage
 from bot.training.weights import save_adapter
-from storage import versions
+from storage import datasets, versions
 from storage.learning_values import Dataset, Version
 from storage.versions import NewVersion
 
 log = logging.getLogger("myna.training")
 
-STATE_FILE = "task.json"
 # In a smaller dataset planted secrets would be a large part of what is learnt.
 MIN_ANSWERS_FOR_CANARIES = 200
 MOST_TOKENS_OF_A_ROW = 1024
@@ -65,7 +65,7 @@ MIN_REPLAY = 24
 def train(context: JobContext, services: Services) -> Mapping[str, Any]:
     """Train a version from the base on all that may be learnt from, and judge it. Raises `Refused` for too little."""
     torch.set_num_threads(services.threads)
-    training = _Training(context, services)
+    training = Training(context, services)
     dataset = training.dataset()
     return training.judge(training.version(dataset), dataset)
 
@@ -73,7 +73,7 @@ def train(context: JobContext, services: Services) -> Mapping[str, Any]:
 def evaluate(context: JobContext, services: Services) -> Mapping[str, Any]:
     """Judge a registered version again, beside the champion of today: the setting `version` names it."""
     torch.set_num_threads(services.threads)
-    training = _Training(context, services)
+    training = Training(context, services)
     version = context.run(Versions(services.database, context.workspace_id).find(str(context.job.settings["version"])))
     dataset = context.run(find_dataset(services.database, context.workspace_id, version.dataset_id))
     return training.judge(version, dataset)
@@ -88,23 +88,36 @@ class _State:
     version_id: str = ""
 
 
-class _Training:
+class Training:
+    """One run of a training job, which goes on from where an earlier one ended."""
+
     def __init__(self, context: JobContext, services: Services) -> None:
         self._context, self._database, self._settings = context, services.database, services.settings
         self._workspace_id, self._wanted = context.workspace_id, context.job.settings
         self._actor = Actor(context.job.created_by, "trainer")
-        self._state_path = context.folder / STATE_FILE
+        self._state_path = context.folder / TASK_FILE
         self._state = _read_state(self._state_path)
         self._checkpoints = Checkpoints(context.folder / "checkpoints")
 
     def dataset(self) -> Dataset:
-        """What is learnt from: chosen once, however often the job is begun."""
+        """What is learnt from: chosen once, however often the job is begun, and anew if people have said no since."""
+        if self._state.dataset_id and not self._state.version_id and self._context.run(self._is_refused()):
+            log.info("%s begins anew: words of its dataset may not be learnt from any more", self._context.job.id)
+            self._checkpoints.forget()
+            self._remember(dataset_id="", recipe=None)
         if not self._state.dataset_id:
             self._context.progress(phase="dataset")
             policy = policy_from(self._settings, rows=self._wanted.get("rows"))
             making = build_dataset(self._database, self._workspace_id, policy, self._actor, self._report_dataset)
             self._remember(dataset_id=self._context.run(making).id)
         return self._context.run(find_dataset(self._database, self._workspace_id, self._state.dataset_id))
+
+    async def _is_refused(self) -> bool:
+        """Whether checkpoints know words of somebody who has said no, or was erased."""
+        dataset_id, consent = self._state.dataset_id, self._settings.learning_consent
+        if await self._database.read(datasets.has_erased, self._workspace_id, dataset_id):
+            return True
+        return bool(await refused_since(self._database, self._workspace_id, dataset_id, consent))
 
     def version(self, dataset: Dataset) -> Version:
         """The trained version of this job, with its folder and its row."""
@@ -162,7 +175,8 @@ class _Training:
 
     def _material(self, network: LoraNetwork, dataset: Dataset) -> Material:
         self._context.progress(phase="preparing rows")
-        examples = self._context.run(read_examples(self._database, self._workspace_id, dataset.id))
+        consent = self._settings.learning_consent
+        examples = self._context.run(read_examples(self._database, self._workspace_id, dataset.id, consent=consent))
         most_tokens = min(self._settings.context_tokens, network.max_tokens, MOST_TOKENS_OF_A_ROW)
         system_prompt = self._settings.system_prompt
         material = prepare(examples, system_prompt, network.tokenizer, network.end_of_turn, most_tokens)

@@ -11,7 +11,6 @@ import contextlib
 import json
 import logging
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -24,6 +23,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from bot.learning.leftovers import job_folder, lock_file, remove_ended_jobs
 from bot.settings import Settings
 from bot.training.job_context import Cancelled, Interrupted, Paused, Refused, Services, Stopped, Task
 from bot.training.job_errors import explain
@@ -80,6 +80,7 @@ class Worker:
     async def work(self, *, once: bool = False) -> None:
         """Do jobs until told to stop; with `once`, until none waits."""
         try:
+            await self._clean_up()
             while not self._stopping.is_set():
                 try:
                     lease = await self._database.write(jobs.claim, None, self._name, self._lease_ms)
@@ -106,6 +107,13 @@ class Worker:
     def _lease_ms(self) -> int:
         return round(self._lease_seconds * 1000)
 
+    async def _clean_up(self) -> None:
+        """Folders may hold people's words, which are to be nowhere but in the database."""
+        try:
+            await remove_ended_jobs(self._database, self._services.settings.data)
+        except (StorageUnavailable, OSError) as error:
+            log.warning("folders of jobs that have ended can't be removed: %s", error)
+
     async def _pause(self) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), LOOK_SECONDS)
@@ -113,7 +121,7 @@ class Worker:
     async def _do(self, lease: JobLease) -> None:
         log.info("%s %s begins, attempt %d", lease.job.kind, lease.job.id, lease.job.attempts)
         loop = asyncio.get_running_loop()
-        folder = self._services.settings.data / "jobs" / lease.job.id
+        folder = job_folder(self._services.settings.data, lease.job.id)
         running = self._running = RunningJob(lease, folder, loop, self._flush)
         if self._stopping.is_set():
             running.stop(Interrupted)
@@ -126,9 +134,7 @@ class Worker:
             await asyncio.gather(keeping, return_exceptions=True)
         state = await self._write_end(running, end)
         log.info("%s %s: %s", lease.job.kind, lease.job.id, state or "given up; its lease runs out")
-        if state in ("done", "refused", "cancelled"):
-            # It may hold people's words, which are to be nowhere but in the database.
-            await asyncio.to_thread(_remove, folder)
+        await self._clean_up()
         if end.how == "again":
             await self._pause()
 
@@ -222,18 +228,10 @@ class Worker:
 @contextlib.contextmanager
 def _folder_of_its_own(folder: Path, wait_seconds: float) -> Iterator[None]:
     """The job's folder, once no earlier run writes there: one that was thought dead may only have been slow."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with FileLock(_lock_file(folder), timeout=wait_seconds, poll_interval=0.2):
+    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with FileLock(lock_file(folder), timeout=wait_seconds, poll_interval=0.2):
+        folder.mkdir(exist_ok=True, mode=0o700)  # not before: somebody may be removing an old one
         yield
-
-
-def _lock_file(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.lock")
-
-
-def _remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    _lock_file(folder).unlink(missing_ok=True)
 
 
 async def run(settings: Settings, database: Database, tasks: Mapping[str, Task], *, once: bool, is_child: bool) -> None:

@@ -278,7 +278,7 @@ CASES |= {
 # These serve the installation: a worker claims and keeps work of all workspaces, and each piece of it names its own.
 ACROSS = {
     "inbox.claim", "inbox.heartbeat", "inbox.free_all_leases",
-    "outbox.claim", "outbox.free_all_leases", "migrate.revisions", "jobs.claim", "jobs.is_waiting",
+    "outbox.claim", "outbox.free_all_leases", "migrate.revisions", "jobs.claim", "jobs.is_waiting", "jobs.ended",
 }  # fmt: skip
 
 

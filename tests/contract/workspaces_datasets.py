@@ -62,6 +62,14 @@ CASES = {
         lambda tx, w: datasets.examples_page(tx, dataset_id(w), None),
         [],
     ),
+    name_of(datasets.consent_now): Case(
+        [lambda tx, w: datasets.consent_now(tx, dataset_id(w))],
+        lambda tx, w: datasets.consent_now(tx, dataset_id(w)),
+        {},
+    ),
+    name_of(datasets.has_erased): Case(
+        [lambda tx, w: [datasets.has_erased(tx, dataset_id(w))]],
+    ),
     name_of(datasets.rejected_page): Case(
         [lambda tx, w: datasets.rejected_page(tx, dataset_id(w))],
         lambda tx, w: datasets.rejected_page(tx, dataset_id(w)),

@@ -8,21 +8,27 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from bot.errors import InvalidInput, NotAllowed, NotFound
+from bot.learning.jobs import Jobs
 from bot.learning.reviews import Reviews
 from bot.learning.roles import Actor
+from bot.settings import Settings
 from bot.training.candidates import DatasetPolicy
 from bot.training.dataset import TOO_MANY, build_dataset, find_dataset, read_examples, read_rejected
+from bot.training.job_context import JobContext, Services
+from bot.training.train_task import Training
+from bot.training.worker import Worker
 from storage import audit, datasets
 from storage.learning_schema import dataset, dataset_example
 from storage.learning_values import Dataset, Example
-from storage.schema import DEFAULT_WORKSPACE, conversation, person
+from storage.schema import DEFAULT_WORKSPACE, conversation, identity, person
 from tests.learning_facts import Facts
 
 TRAINER = Actor("shell:ada", "trainer")
@@ -199,6 +205,54 @@ async def test_who_said_no_never_enters(facts: Facts) -> None:
     assert await examples_of(facts, consent="opt-in") == []
     await facts.run(person.update().where(person.c.id == ids["ada"]).values(may_learn=True))
     assert len(await examples_of(facts, consent="opt-in")) == 1
+
+
+async def test_a_training_leaves_out_who_has_said_no_since_the_dataset_was_made(facts: Facts) -> None:
+    for sender in ("ada", "bob", "eve", "zoe"):
+        await facts.rated(f"{sender} asks a thing", f"And {sender} gets this.", 1, sender=sender, key=sender)
+    await facts.chat("I am in this thread, too", "Welcome.", sender="dan", key="zoe")
+    made = await build(facts)
+
+    async def left(consent: Any) -> set[str]:
+        found = await read_examples(facts.database, DEFAULT_WORKSPACE, made.id, consent=consent)
+        return {one.chosen.split()[1] for one in found}
+
+    assert await left("opt-out") == {"ada", "bob", "eve", "zoe"}
+    assert await left("opt-in") == set()
+    ids = dict(await facts.rows(sa.select(identity.c.external_id, identity.c.person_id)))
+    await facts.run(person.update().where(person.c.id.in_([ids["bob"], ids["dan"]])).values(may_learn=False))
+    await facts.run(conversation.update().where(conversation.c.external_id == "eve").values(may_learn=False))
+    await facts.run(person.update().where(person.c.id == ids["ada"]).values(may_learn=True))
+    assert await left("opt-out") == {"ada"}
+    assert await left("opt-in") == {"ada"}
+    assert len(await read_examples(facts.database, DEFAULT_WORKSPACE, made.id)) == 4
+
+
+async def test_a_training_that_goes_on_begins_anew_once_somebody_has_said_no(facts: Facts, tmp_path: Path) -> None:
+    for number in range(3):
+        await facts.rated(talk(number)[0][1], talk(number)[1][1], 1, sender=f"sender {number}")
+    used: list[str] = []
+
+    def break_off(context: JobContext, services: Services) -> Mapping[str, Any]:
+        kept = context.folder / "checkpoints" / "answers-000001-0.checkpoint"
+        used.append(f"{Training(context, services).dataset().id} {kept.exists()}")
+        kept.parent.mkdir(exist_ok=True)
+        kept.touch()
+        raise ValueError("somebody pulled the plug")
+
+    begun = Jobs(facts.database, DEFAULT_WORKSPACE)
+    job = await begun.train(TRAINER, {})
+    services = Services(Settings(data=tmp_path), facts.database, 1)
+    for number in range(3):
+        if number == 2:
+            await facts.run(person.update().values(may_learn=False))
+        if number:
+            await begun.resume(TRAINER, job.id)
+        await Worker(services, {"train": break_off}, lease_seconds=30.0).work(once=True)
+    first, second, third = (one.split() for one in used)
+    assert (first[1], second) == ("False", [first[0], "True"])
+    assert third[0] != first[0]
+    assert third[1] == "False"
 
 
 async def test_words_of_someone_else_in_the_thread_who_said_no_keep_it_out(facts: Facts) -> None:

@@ -450,6 +450,26 @@ async def test_a_running_job_stops_at_its_next_step(bench: Bench, asked: str, st
         assert (lease.job.attempts, lease.job.progress) == (1, {"phase": "waiting"})
 
 
+async def test_folders_of_jobs_that_never_go_on_are_removed_and_no_others(bench: Bench) -> None:
+    kept, gone = [], []
+    for number in range(4):
+        job = await bench.jobs.create(TRAINER, "unknown here", {"number": number})
+        (kept if number < 2 else gone).append(bench.data / "jobs" / job.id)
+        if number != 1:
+            await bench.jobs.pause(TRAINER, job.id)
+        if number >= 2:
+            await bench.jobs.cancel(TRAINER, job.id)
+    failed = await bench.must_claim()
+    await bench.write(jobs.finish, failed, "failed", error="no")
+    kept.append(bench.data / "jobs" / "of another database")
+    for folder in kept + gone:
+        folder.mkdir(parents=True)
+        (folder / "words").touch()
+    await bench.worker().work(once=True)
+    assert [(folder / "words").exists() for folder in kept] == [True] * 3
+    assert sorted((bench.data / "jobs").iterdir()) == sorted(kept)
+
+
 async def test_a_worker_that_is_told_to_end_hands_its_job_back(bench: Bench) -> None:
     job = await bench.jobs.create(TRAINER, "small", {})
     worker = bench.worker(small=until_stopped)

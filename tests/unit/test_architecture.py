@@ -97,6 +97,7 @@ CROSSES_WORKSPACES = {
     ("storage/inbox.py", "_HEARTBEAT"),
     ("storage/inbox.py", "_FREE_ALL"),
     ("storage/jobs.py", "_CLAIM"),
+    ("storage/jobs.py", "_ENDED"),
     ("storage/jobs.py", "_GIVE_UP_ABANDONED"),
     ("storage/jobs.py", "_IS_WAITING"),
     ("storage/outbox.py", "_CLAIM"),

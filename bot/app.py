@@ -339,8 +339,9 @@ def make_admin_api(agent: Agent, origins: Origins) -> AdminApi:
     """The admin page of an agent."""
     settings = agent.settings
     erasure = Erasure(
-        agent.database, agent.workspace_id, secret_keys(settings), settings.erasure_policy, agent.released.note_change
-    )
+        agent.database, agent.workspace_id, settings.data, secret_keys(settings), settings.erasure_policy,
+        agent.released.note_change,
+    )  # fmt: skip
     return assemble(
         agent.database, agent.workspace_id, title=settings.title, base=settings.model, origins=origins,
         releases=agent.releases, consent=agent.consent, erasure=erasure,

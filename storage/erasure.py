@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy import bindparam
 
-from storage.learning_schema import dataset_example, erasure, evaluation, model_version, review
+from storage import evaluations, golden
+from storage.learning_schema import dataset, dataset_example, erasure, model_version, review
 from storage.schema import conversation, identity, inbox, message, outbox, person, reply, vote
 from storage.transaction import Transaction, now_ms, scoped
 from storage.values import new_id
@@ -24,13 +25,20 @@ from storage.values import new_id
 
 @dataclass(frozen=True, slots=True)
 class Traces:
-    """Where a person's words stand: conversations of theirs alone, those with others, and versions that learnt them."""
+    """Where a person's words stand: conversations of theirs alone, those with others, datasets, versions of these.
+
+    `names` are those by which channels know the person, `called` those that people read, `golden` ids of questions
+    that hold one of them.
+    """
 
     person_id: str
     names: tuple[str, ...]
+    called: tuple[str, ...]
     own: tuple[str, ...]
     shared: tuple[str, ...]
+    datasets: tuple[str, ...]
     versions: tuple[str, ...]
+    golden: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +62,7 @@ _NAMES = scoped(
     .where(identity.c.person_id == bindparam("who"))
     .order_by(identity.c.id)
 )
+_CALLED = scoped(sa.select(person.c.display_name).where(person.c.id == bindparam("who")))
 _WRITTEN_IN = scoped(sa.select(message.c.conversation_id).distinct().where(message.c.person_id == bindparam("who")))
 _BEGUN = scoped(sa.select(conversation.c.id).where(conversation.c.person_id == bindparam("who")))
 _OTHERS = scoped(
@@ -76,12 +85,11 @@ _LEARNT_BY = scoped(
     .where(dataset_example.c.split == "train", _touched)
     .order_by(model_version.c.number)
 )
-_EVALUATED_ON = scoped(
-    sa.select(evaluation.c.id)
+_TOUCHED_DATASETS = scoped(
+    sa.select(dataset_example.c.dataset_id)
     .distinct()
-    .join(model_version, model_version.c.id == evaluation.c.version_id)
-    .join(dataset_example, dataset_example.c.dataset_id == model_version.c.dataset_id)
-    .where(_touched)
+    .where(_touched, dataset_example.c.split.is_not(None), dataset_example.c.content.is_not(None))
+    .order_by(dataset_example.c.dataset_id)
 )
 
 
@@ -100,15 +108,25 @@ def traces(tx: Transaction, person_id: str) -> Traces:
     both = {*tx.execute(_WRITTEN_IN, who=person_id).scalars(), *tx.execute(_BEGUN, who=person_id).scalars()}
     shared = {one for one in both if tx.execute(_OTHERS, conversation=one, who=person_id).first() is not None}
     learnt = tx.execute(_LEARNT_BY, who=person_id, conversations=sorted(both))
+    datasets = tx.execute(_TOUCHED_DATASETS, who=person_id, conversations=sorted(both)).scalars()
+    called = [one for one in tx.execute(_CALLED, who=person_id).scalars() if one and one.strip()]
+    externals = [one.partition(":")[2] for one in names]
     return Traces(
-        person_id, tuple(names), tuple(sorted(both - shared)), tuple(sorted(shared)), tuple(row.id for row in learnt)
-    )
+        person_id, tuple(names), tuple(called), tuple(sorted(both - shared)), tuple(sorted(shared)), tuple(datasets),
+        tuple(row.id for row in learnt), tuple(golden.that_hold(tx, [*called, *externals])),
+    )  # fmt: skip
 
 
 _FORGET_EXAMPLES = scoped(
     sa.update(dataset_example)
     .where(_touched, dataset_example.c.content.is_not(None))
     .values(content=bindparam("nothing"))
+)
+# Its hash is that of examples which it does not have any more: who makes one of the same words must not find this one.
+_RENAME_DATASET = scoped(
+    sa.update(dataset)
+    .where(dataset.c.id == bindparam("which"), ~dataset.c.sha256.contains(" less "))
+    .values(sha256=dataset.c.sha256 + " less erased words " + dataset.c.id)
 )
 _DELETE_CONVERSATION = scoped(sa.delete(conversation).where(conversation.c.id == bindparam("conversation")))
 _COUNT_MESSAGES = scoped(
@@ -123,10 +141,12 @@ def erase(tx: Transaction, found: Traces) -> dict[str, int]:
     """Remove all that `traces` found. How many rows of each table were removed or emptied."""
     counts: Counter[str] = Counter()
     both = [*found.own, *found.shared]
-    counts["evaluation"] = _forget_answers(tx, found.person_id, both)
+    counts["evaluation_answer"] = evaluations.forget_person(tx, found.person_id, found.datasets)
     counts["dataset_example"] = tx.execute(
         _FORGET_EXAMPLES, who=found.person_id, conversations=both, nothing=None
     ).rowcount
+    for one in found.datasets:
+        tx.execute(_RENAME_DATASET, which=one)
     for one in found.own:
         counts["message"] += tx.execute(_COUNT_MESSAGES, conversation=one).scalar_one()
         counts["conversation"] += tx.execute(_DELETE_CONVERSATION, conversation=one).rowcount
@@ -136,25 +156,6 @@ def erase(tx: Transaction, found: Traces) -> dict[str, int]:
     counts["identity"] = tx.execute(_DELETE_IDENTITIES, who=found.person_id).rowcount
     counts["person"] = tx.execute(_DELETE_PERSON, who=found.person_id).rowcount
     return {name: count for name, count in sorted(counts.items()) if count}
-
-
-_REPORTS = scoped(sa.select(evaluation.c.id, evaluation.c.report))
-_SET_REPORT = scoped(
-    sa.update(evaluation).where(evaluation.c.id == bindparam("which")).values(report=bindparam("new_report"))
-)
-
-
-def _forget_answers(tx: Transaction, person_id: str, conversations: Sequence[str]) -> int:
-    """Figures stay. Where others' conversations held the person's words, too, all answers of the report go."""
-    of_touched = set(tx.execute(_EVALUATED_ON, who=person_id, conversations=list(conversations)).scalars())
-    changed = 0
-    for row in tx.execute(_REPORTS).all():
-        answers = row.report.get("answers") or []
-        kept = [] if row.id in of_touched else [one for one in answers if one.get("person_id") != person_id]
-        if len(kept) < len(answers):
-            tx.execute(_SET_REPORT, which=row.id, new_report={**row.report, "answers": kept})
-            changed += 1
-    return changed
 
 
 _OWN_MESSAGES = scoped(
@@ -233,6 +234,22 @@ def prove(
         tx.execute(
             _INSERT_PROOF, id=new_id(), subject_hmac=one, counts=dict(counts), versions=list(versions), created_by=actor
         )
+
+
+_PROOFS = scoped(
+    sa.select(erasure.c.id, erasure.c.counts).where(erasure.c.subject_hmac.in_(bindparam("subjects", expanding=True)))
+)
+_SET_COUNTS = scoped(
+    sa.update(erasure).where(erasure.c.id == bindparam("which")).values(counts=bindparam("new_counts"))
+)
+
+
+def add_to_proof(tx: Transaction, subjects: Sequence[str], removed: Mapping[str, int]) -> None:
+    """Add what was removed after the rows, as files, to the proofs under these keyed hashes."""
+    for row in tx.execute(_PROOFS, subjects=list(subjects)).all():
+        total = Counter(row.counts)
+        total.update(removed)
+        tx.execute(_SET_COUNTS, which=row.id, new_counts=dict(total))
 
 
 def find_proof(tx: Transaction, subjects: Sequence[str]) -> Proof | None:

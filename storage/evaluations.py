@@ -6,7 +6,7 @@ know: what stands in a report, but for its `answers`; when an evaluation passes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +64,11 @@ _HELD_OUT = scoped(
     .where(dataset_example.c.kind.in_(["answer", "pair"]))
     .order_by(dataset_example.c.sha256, dataset_example.c.number)
 )
-_REPORTS = scoped(sa.select(evaluation.c.id, evaluation.c.report).order_by(evaluation.c.id))
+_REPORTS = scoped(
+    sa.select(evaluation.c.id, evaluation.c.report, model_version.c.dataset_id)
+    .join(model_version, model_version.c.id == evaluation.c.version_id)
+    .order_by(evaluation.c.id)
+)
 _SET_REPORT = scoped(
     sa.update(evaluation).where(evaluation.c.id == bindparam("which")).values(report=bindparam("new_report"))
 )
@@ -134,14 +138,21 @@ def set_verdict(tx: Transaction, evaluation_id: str, *, passed: bool, reasons: S
     return tx.execute(_SET_VERDICT, which=evaluation_id, now_passed=passed, new_reasons=list(reasons)).rowcount > 0
 
 
-def forget_person(tx: Transaction, person_id: str) -> int:
-    """Empty the answers to a person's words in all reports, whose figures and numbers stay; returns how many."""
+def forget_person(tx: Transaction, person_id: str, touched_datasets: Collection[str] = ()) -> int:
+    """Empty the answers to a person's words in all reports, whose figures and numbers stay; returns how many.
+
+    Of versions made of `touched_datasets` all answers go: other people's prompts may hold the person's words, too.
+    """
+    touched = set(touched_datasets)
     forgotten = 0
     for row in tx.execute(_REPORTS).all():
         answers = row.report.get("answers", [])
-        kept = [_emptied(one) if one.get("person_id") == person_id else one for one in answers]
-        if kept != answers:
-            forgotten += sum(one.get("person_id") == person_id for one in answers)
+        gone = [bool(one.get("messages")) for one in answers]
+        if row.dataset_id not in touched:
+            gone = [there and one.get("person_id") == person_id for there, one in zip(gone, answers, strict=True)]
+        if any(gone):
+            kept = [_emptied(one) if goes else one for goes, one in zip(gone, answers, strict=True)]
+            forgotten += sum(gone)
             tx.execute(_SET_REPORT, which=row.id, new_report={**row.report, "answers": kept})
     return forgotten
 

@@ -6,7 +6,8 @@ means.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,9 @@ from sqlalchemy import bindparam
 from storage.learning_schema import golden_question
 from storage.transaction import Transaction, now_ms, scoped
 from storage.values import new_id
+
+# A shorter name would be found in too many questions that are not about anybody.
+MIN_NAME_CHARS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,9 @@ _LIST = scoped(
     sa.select(*[getattr(golden_question.c, name) for name in GoldenQuestion.__slots__])
     .where(golden_question.c.removed_at.is_(None))
     .order_by(golden_question.c.id)
+)
+_EVERY = scoped(
+    sa.select(golden_question.c.id, golden_question.c.messages, golden_question.c.rules).order_by(golden_question.c.id)
 )
 _REMOVE = scoped(
     sa.update(golden_question)
@@ -54,6 +61,27 @@ def add(tx: Transaction, messages: Sequence[Mapping[str, str]], rules: Mapping[s
 def list_all(tx: Transaction) -> list[GoldenQuestion]:
     """The questions that are asked, oldest first."""
     return [GoldenQuestion(**row._mapping) for row in tx.execute(_LIST)]
+
+
+def that_hold(tx: Transaction, names: Sequence[str]) -> list[str]:
+    """Ids of the questions, also removed ones, in whose messages or rules one of these names stands as a word."""
+    words = [name.strip() for name in names if len(name.strip()) >= MIN_NAME_CHARS]
+    if not words:
+        return []
+    sought = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, words))})(?!\w)", re.IGNORECASE)
+    return [
+        row.id for row in tx.execute(_EVERY) if any(sought.search(one) for one in _texts([row.messages, row.rules]))
+    ]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _texts(list(value.values()))
+    elif isinstance(value, Sequence):
+        for one in value:
+            yield from _texts(one)
 
 
 def remove(tx: Transaction, question_id: str) -> bool:

@@ -51,7 +51,11 @@ def add_evaluation(
     tx: Transaction, version_id: str, *, passed: bool = True, person_id: str | None = None, text: str = "words"
 ) -> None:
     """The gate's verdict, with one answer that somebody's words led to."""
-    answers: list[dict[str, Any]] = [{"person_id": person_id, "prompt": text}] if person_id else []
+    answer = {
+        "person_id": person_id, "messages": [{"role": "user", "content": text}], "reference": text,
+        "answers": {"champion": text, "candidate": text}, "broken": {"champion": [], "candidate": []},
+    }  # fmt: skip
+    answers: list[dict[str, Any]] = [answer] if person_id else []
     tx.execute(
         _INSERT_EVALUATION, id=new_id(), version_id=version_id, champion_id=None, passed=passed, reasons=[],
         report={"loss": 1.5, "answers": answers}, created_by="shell:root",

@@ -258,7 +258,7 @@ def _erase(settings: Settings, arguments: argparse.Namespace) -> int:
     keys = app.secret_keys(settings)
 
     def make(database: Database, workspace_id: str) -> Erasure:
-        return Erasure(database, workspace_id, keys, settings.erasure_policy)
+        return Erasure(database, workspace_id, settings.data, keys, settings.erasure_policy)
 
     found = with_database(settings, lambda *where: make(*where).preview(arguments.person))
     if found is not None:
@@ -268,13 +268,17 @@ def _erase(settings: Settings, arguments: argparse.Namespace) -> int:
     erased: Erased = with_database(settings, lambda *where: make(*where).erase(_actor(), arguments.person))
     if arguments.json:
         print_value({**dataclasses.asdict(erased.proof), "was_done_before": erased.was_done_before,
-                     **_as_json(erased.release)})  # fmt: skip
+                     "job": erased.job_id, "golden_questions": erased.golden, **_as_json(erased.release)})  # fmt: skip
         return 0
     removed = ", ".join(f"{count} {name}" for name, count in erased.proof.counts.items()) or "nothing"
     print_value(f"{'Erased before' if erased.was_done_before else 'Erased'}: {removed}.")
     if erased.proof.versions:
         print_value(f"These versions had learnt from it: {', '.join(erased.proof.versions)}.")
         print_value(f"{_name(erased.release.champion)} answers.")
+    if erased.job_id is not None:
+        print_value(f"The job {erased.job_id[:12]} trains a new version without it; `myna jobs` shows how far it is.")
+    if erased.golden:
+        say(f"Golden questions that hold the name, yours to decide about: {', '.join(erased.golden)}.")
     if not erased.was_done_before:
         say("Copies outside of the database are yours to remove: backups, exports, what stands in Slack.")
     return 0

@@ -6,10 +6,12 @@ Knows: which findings are news. Does not know: where they are shown.
 from __future__ import annotations
 
 from bot.learning.canary import Judged
+from bot.learning.erasure import BECAUSE
+from bot.learning.jobs import short_id
 from bot.learning.versions import fault_of
-from storage import audit, releases
+from storage import audit, jobs, releases
 from storage.database import Database
-from storage.learning_values import AuditRow, Canary, Release
+from storage.learning_values import AuditRow, Canary, Job, Release
 
 LOOK_BACK_ROWS = 200
 
@@ -30,9 +32,16 @@ async def needs_attention(database: Database, workspace_id: str, release: Releas
             found.append(
                 f"{release.challenger.name} is ready ({judged.because}): `myna promote {release.challenger.name}`."
             )
-    if any(row.action == "training.needed" for row in _until(rows, "version.promoted")):
-        found.append("A person was erased whose words a version had learnt: train a new one with `myna train`.")
+    found += [_retraining(one) for one in await database.read(jobs.list_open, workspace_id) if _is_retraining(one)]
     return found
+
+
+def _is_retraining(job: Job) -> bool:
+    return job.kind == "train" and job.settings.get("because") == BECAUSE
+
+
+def _retraining(job: Job) -> str:
+    return f"A person was erased whose words a version had learnt: the new training {short_id(job)} is {job.state}."
 
 
 def _harm(newest: Canary | None) -> list[str]:

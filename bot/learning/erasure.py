@@ -5,47 +5,60 @@ Knows: what becomes of versions, and of the release that names them. Does not kn
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from bot.errors import MynaError, NotFound
+from bot.learning import leftovers
 from bot.learning.roles import Actor
-from storage import audit, erasure, releases, versions
+from storage import audit, erasure, jobs, releases, versions
 from storage.database import Database
 from storage.erasure import Proof, Traces
-from storage.learning_values import Release, Version
+from storage.learning_values import Job, Release, Version
 from storage.transaction import Transaction
 
 Policy = Literal["retire", "mark"]
+# In the settings of a training: why it was queued.
+BECAUSE = "erasure"
 
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """What was done: rows by table, names of the versions that had learnt from the person, what answers now."""
+    """What was done: rows by table, names of the versions that had learnt from the person, what answers now.
+
+    `job_id` trains a new version, where one is needed. `golden` are ids of questions that hold the person's name:
+    people wrote them, and people have to decide about them.
+    """
 
     proof: Proof
     was_done_before: bool
     release: Release
+    job_id: str | None = None
+    golden: tuple[str, ...] = ()
 
 
 class Erasure:
     """Erases people of one workspace. `keys` are secrets, the newest first; `on_changed`: what answers may be another.
 
-    Under the policy `retire`, versions that learnt from the person are retired and no longer answer; under `mark` they
-    go on until somebody promotes another, but can't be promoted again.
+    Under the policy `retire`, versions that learnt from the person are retired, answer no more, and lose their weights;
+    under `mark` they go on until somebody promotes another, but can't be promoted again. Both queue a new training.
     """
 
     def __init__(
-        self, database: Database, workspace_id: str, keys: Sequence[str], policy: Policy,
+        self, database: Database, workspace_id: str, data: Path, keys: Sequence[str], policy: Policy,
         on_changed: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         if not keys:
             raise MynaError("There is no key for the proof of an erasure. Set MYNA_ENCRYPTION_KEYS.")
         self._database = database
         self._workspace_id = workspace_id
+        self._data = data
         self._keys = keys
         self._policy: Policy = policy
         self._on_changed = on_changed
@@ -55,11 +68,23 @@ class Erasure:
         return await self._database.read(_preview, self._workspace_id, person)
 
     async def erase(self, actor: Actor, person: str) -> Erased:
-        """Erase a person for good; doing it twice is the same as once. Raises `NotAllowed`, `NotFound`."""
+        """Erase a person for good; doing it twice is the same as once. Files go once the rows are gone for good.
+
+        Raises `NotAllowed`, `NotFound`, and `MynaError` where a file can't be removed: then do it again.
+        """
         actor.check("admin")
-        erased = await self._database.write(_erase, self._workspace_id, actor, person, self._policy, self._subjects)
+        learns_from = await asyncio.to_thread(leftovers.datasets_of_jobs, self._data)
+        erased, subjects = await self._database.write(
+            _erase, self._workspace_id, actor, person, self._policy, self._subjects, learns_from
+        )
         self._on_changed()
-        return erased
+        removed = await leftovers.remove_erased(self._database, self._workspace_id, self._data)
+        files = {name: count for name, count in removed.items() if count}
+        if files:
+            await self._database.write(erasure.add_to_proof, self._workspace_id, subjects, files)
+        counts = Counter(erased.proof.counts)
+        counts.update(files)
+        return replace(erased, proof=replace(erased.proof, counts=dict(counts)))
 
     def _subjects(self, name: str) -> list[str]:
         """The keyed hashes of a name, by the newest key first."""
@@ -72,30 +97,35 @@ def _preview(tx: Transaction, person: str) -> Traces | None:
 
 
 def _erase(
-    tx: Transaction, actor: Actor, person: str, policy: Policy, subjects_of: Callable[[str], list[str]]
-) -> Erased:
+    tx: Transaction, actor: Actor, person: str, policy: Policy, subjects_of: Callable[[str], list[str]],
+    learns_from: Mapping[str, str],
+) -> tuple[Erased, list[str]]:  # fmt: skip
+    """What was erased, and the keyed hashes under which its proof stands."""
     person_id = erasure.find_person(tx, person)
     if person_id is None:
         proof = erasure.find_proof(tx, subjects_of(person))
         if proof is None:
             raise NotFound(f'Nobody is known as "{person}". Write CHANNEL:ID, like web:... or slack:T1/U2, or an id.')
-        return Erased(proof, True, releases.current(tx))
+        return Erased(proof, True, releases.current(tx)), subjects_of(person)
     found = erasure.traces(tx, person_id)
+    known = versions.list_all(tx)
+    stopped = _stop_running(tx, actor, found, known, learns_from)
     counts = erasure.erase(tx, found)
-    learnt = [one for one in versions.list_all(tx) if one.id in found.versions]
+    learnt = [one for one in known if one.id in found.versions]
     for one in learnt:
         versions.taint(tx, one.id)
-    if learnt:
-        if policy == "retire":
-            _retire_all(tx, actor, learnt)
-        queue_retraining(tx, actor, learnt)
+    if learnt and policy == "retire":
+        _retire_all(tx, actor, learnt)
+    trained = [one for one in stopped if one.kind == "train"]
+    job_id = queue_retraining(tx, actor, learnt, trained) if learnt or trained else None
     subjects = [subjects_of(name)[0] for name in (person_id, *found.names)]
     names = [one.name for one in learnt]
     erasure.prove(tx, subjects, counts, names, actor.name)
-    audit.record(tx, actor.name, "person.erased", None, {"counts": counts, "versions": names, "policy": policy})
+    details = {"counts": counts, "versions": names, "policy": policy, "job": job_id, "golden": list(found.golden)}
+    audit.record(tx, actor.name, "person.erased", None, details)
     proof = erasure.find_proof(tx, subjects_of(person))
     assert proof is not None
-    return Erased(proof, False, releases.current(tx))
+    return Erased(proof, False, releases.current(tx), job_id, found.golden), subjects
 
 
 def _retire_all(tx: Transaction, actor: Actor, learnt: Sequence[Version]) -> None:
@@ -130,9 +160,24 @@ def _newest_that_may_answer(tx: Transaction) -> Version | None:
     return None
 
 
-def queue_retraining(tx: Transaction, actor: Actor, learnt: Sequence[Version]) -> None:
-    """Have a new version trained from the base, without the words that are gone.
+def queue_retraining(tx: Transaction, actor: Actor, learnt: Sequence[Version], stopped: Sequence[Job]) -> str:
+    """Queue a training from the base, without the words that are gone; the job's id. The same is not queued twice."""
+    instead_of = jobs.get(tx, learnt[-1].job_id) if learnt else stopped[0]
+    rows = instead_of.settings.get("rows") if instead_of is not None else None
+    settings = {"because": BECAUSE} | ({"rows": rows} if rows is not None else {})
+    job, _ = jobs.create(tx, actor.name, "train", settings)
+    return job.id
 
-    To be connected: `storage.jobs.create(tx, actor.name, "train", settings)`, in this very transaction.
-    """
-    audit.record(tx, actor.name, "training.needed", None, {"instead_of": [one.name for one in learnt]})
+
+def _stop_running(
+    tx: Transaction, actor: Actor, found: Traces, known: Sequence[Version], learns_from: Mapping[str, str]
+) -> list[Job]:
+    """Cancel what has the person's words in memory at this moment; what only waits reads them no more."""
+    names = {one.name for one in known if one.dataset_id in found.datasets}
+    training = leftovers.touching(learns_from, found.datasets)
+    stopped = []
+    for job in jobs.list_open(tx):
+        is_touched = job.id in training or (job.kind == "evaluate" and job.settings.get("version") in names)
+        if job.state == "running" and is_touched and jobs.request(tx, actor.name, job.id, "cancel"):
+            stopped.append(job)
+    return stopped

@@ -38,6 +38,7 @@ CASES = {
         [lambda tx, w: golden.add(tx, EXAMPLE["messages"], {"must_contain": ["hello"]}, "shell:root")]  # type: ignore[arg-type]
     ),
     name_of(golden.list_all): Case([lambda tx, w: golden.list_all(tx)]),
+    name_of(golden.that_hold): Case([lambda tx, w: golden.that_hold(tx, ["hello"])]),
     name_of(golden.remove): Case(
         [lambda tx, w: golden.remove(tx, w.things["golden"])],
         lambda tx, w: golden.remove(tx, w.things["golden"]),

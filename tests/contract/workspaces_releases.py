@@ -91,6 +91,9 @@ CASES = {
         {},
     ),
     name_of(erasure.prove): Case([lambda tx, w: erasure.prove(tx, ["a hash"], {}, [], "shell:root")]),
+    name_of(erasure.add_to_proof): Case(
+        [lambda tx, w: erasure.add_to_proof(tx, [w.things["subject"]], {"job_folder": 1})],
+    ),
     name_of(erasure.find_proof): Case(
         [lambda tx, w: erasure.find_proof(tx, [w.things["subject"]])],
         lambda tx, w: erasure.find_proof(tx, [w.things["subject"]]),

@@ -7,18 +7,26 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from filelock import FileLock
 
 from bot.app import Agent
 from bot.errors import NotAllowed, NotFound
+from bot.learning.attention import needs_attention
 from bot.learning.erasure import Erasure, Policy
+from bot.learning.leftovers import lock_file, remove_ended_jobs
 from bot.learning.roles import Actor
-from storage import audit, releases, versions, votes
+from bot.learning.versions import folder_of
+from bot.training.job_context import Refused
+from bot.training.publishing import publish
+from storage import audit, golden, jobs, releases, versions, votes
 from storage.engines import sqlite_file
+from storage.jobs import JobLease
 from storage.learning_schema import metadata, review
 from storage.learning_values import Version
 from storage.schema import message
@@ -26,7 +34,7 @@ from storage.transaction import Transaction, now_ms, scoped
 from storage.values import Incoming, Sender, new_id, text_part
 from storage.votes import Vote
 from tests.conftest import StartAgent
-from tests.rows import add_evaluation, add_example, add_job_and_dataset, new_version, weights_of
+from tests.rows import add_evaluation, add_example, add_job_and_dataset, new_version, weights_of, write_weights
 
 SECRET = "xylophone-7391"
 ADMIN = Actor("shell:root", "admin")
@@ -72,6 +80,34 @@ def plant(tx: Transaction, own: tuple[str, str], shared: tuple[str, str]) -> Ver
     return version
 
 
+def plant_files(data: Path, version: Version) -> list[Path]:
+    """A version's folder, and that of a job that failed with the same dataset; those that have to go."""
+    write_weights(data, version.name, SECRET.encode())
+    folder = folder_of(data, version.name)
+    for name in ("README.md", "myna-version.json"):
+        (folder / name).write_text(version.name, encoding="utf-8")
+    job = data / "jobs" / version.job_id
+    (job / "checkpoints").mkdir(parents=True)
+    (job / "checkpoints" / "answers-000001.checkpoint").write_text(SECRET, encoding="utf-8")
+    (job / "task.json").write_text(json.dumps({"dataset_id": version.dataset_id}), encoding="utf-8")
+    return [folder / "adapter_model.safetensors", job]
+
+
+async def begin_training(agent: Agent, dataset_id: str) -> JobLease:
+    """A job that runs, and learns from a dataset."""
+    await agent.database.write(jobs.create, agent.workspace_id, "shell:root", "train", {"rows": 70})
+    lease = await agent.database.write(jobs.claim, None, "a worker", 60_000)
+    assert lease is not None
+
+    def write_state() -> None:
+        folder = agent.settings.data / "jobs" / lease.job.id
+        folder.mkdir(parents=True)
+        (folder / "task.json").write_text(json.dumps({"dataset_id": dataset_id}), encoding="utf-8")
+
+    await asyncio.to_thread(write_state)
+    return lease
+
+
 def rows_with(url: str, word: str) -> list[str]:
     """The tables in which a word stands."""
     engine = sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg") if "postgres" in url else url)
@@ -89,7 +125,7 @@ def files_with(folder: Path, word: str) -> Iterator[str]:
 
 
 def erasure(agent: Agent, policy: Policy = "retire", keys: tuple[str, ...] = ("key",)) -> Erasure:
-    return Erasure(agent.database, agent.workspace_id, keys, policy, agent.released.note_change)
+    return Erasure(agent.database, agent.workspace_id, agent.settings.data, keys, policy, agent.released.note_change)
 
 
 async def fill(agent: Agent) -> tuple[tuple[str, str], tuple[str, str], Version]:
@@ -101,15 +137,40 @@ async def fill(agent: Agent) -> tuple[tuple[str, str], tuple[str, str], Version]
     return own, shared, version
 
 
+async def fill_again(agent: Agent) -> None:
+    """Another person, and a version that learnt only from them."""
+    own = await say(agent, "another", "another", "other words", 1)
+
+    def register(tx: Transaction) -> None:
+        person_id = str(tx.execute(_PERSON_OF, conversation=own[0]).scalars().first())
+        dataset_id, job_id = add_job_and_dataset(tx)
+        add_example(tx, dataset_id, person_id, own[0], own[1], text="other words")
+        versions.register(tx, new_version(dataset_id, job_id, hashlib.sha256(weights_of(9)).hexdigest()))
+
+    await agent.database.write(register, agent.workspace_id)
+
+
+def add_golden(tx: Transaction) -> None:
+    for text in (f"Is {WHO} there?", "Who is somebody else?"):
+        golden.add(tx, [{"role": "user", "content": text}], {"must_contain": ["yes"]}, "shell:root")
+
+
 async def test_nothing_of_an_erased_person_is_left(start_agent: StartAgent, database_url: str, tmp_path: Path) -> None:
     async with start_agent(database_url) as agent:
         own, shared, version = await fill(agent)
         assert {"message", "person", "identity", "vote", "review", "dataset_example", "evaluation", "inbox"} <= set(
             await asyncio.to_thread(rows_with, database_url, SECRET)
         )
+        files = await asyncio.to_thread(plant_files, agent.settings.data, version)
         await agent.releases.promote(ADMIN, version.name)
         erased = await erasure(agent).erase(ADMIN, f"web:{WHO}")
         assert erased.release.champion is None
+        assert [one.exists() for one in files] == [False] * len(files)
+        assert sorted(one.name for one in folder_of(agent.settings.data, version.name).iterdir()) == [
+            "README.md", "myna-version.json",
+        ]  # fmt: skip
+        assert (erased.proof.counts["version_weights"], erased.proof.counts["job_folder"]) == (1, 1)
+        assert (await erasure(agent).erase(ADMIN, f"web:{WHO}")).proof == erased.proof
         assert erased.proof.versions == (version.name,)
         assert erased.proof.counts["conversation"] == 1
         assert erased.proof.counts["dataset_example"] == 2
@@ -125,6 +186,44 @@ async def test_nothing_of_an_erased_person_is_left(start_agent: StartAgent, data
     if (file := sqlite_file(database_url)) is not None:
         assert list(files_with(file.parent, SECRET)) == []
     assert list(files_with(tmp_path, SECRET)) == []
+
+
+async def test_a_new_training_is_queued_once_and_told_of(agent: Agent) -> None:
+    *_, learnt = await fill(agent)
+    await agent.releases.promote(ADMIN, learnt.name)
+    await agent.database.write(add_golden, agent.workspace_id)
+    erased = await erasure(agent).erase(ADMIN, f"web:{WHO}")
+    (job,) = await agent.database.read(jobs.list_open, agent.workspace_id)
+    assert (job.id, job.kind, job.state, job.settings) == (erased.job_id, "train", "queued", {"because": "erasure"})
+    told = await needs_attention(agent.database, agent.workspace_id, erased.release, None)
+    assert any(job.id[:12] in one and "queued" in one for one in told)
+    assert len(erased.golden) == 1
+    await fill_again(agent)
+    again = await erasure(agent).erase(ADMIN, "web:another")
+    assert again.proof.versions
+    assert again.job_id == job.id
+    assert len(await agent.database.read(jobs.list_open, agent.workspace_id)) == 1
+
+
+async def test_what_learns_from_the_person_at_this_moment_is_cancelled_and_can_not_publish(agent: Agent) -> None:
+    *_, learnt = await fill(agent)
+    lease = await begin_training(agent, learnt.dataset_id)
+    with FileLock(lock_file(agent.settings.data / "jobs" / lease.job.id)):
+        erased = await erasure(agent).erase(ADMIN, f"web:{WHO}")
+    stopped, queued = await agent.database.read(jobs.list_open, agent.workspace_id)
+    assert (stopped.id, stopped.wanted, stopped.state) == (lease.job.id, "cancel", "running")
+    assert (queued.id, queued.state) == (erased.job_id, "queued")
+    data = agent.settings.data
+    assert (data / "jobs" / lease.job.id).is_dir(), "whoever runs it removes it"
+    draft = data / "draft"
+    await asyncio.to_thread(draft.mkdir)
+    new = new_version(learnt.dataset_id, lease.job.id, "f" * 64)
+    with pytest.raises(Refused, match="erased meanwhile"):
+        await publish(agent.database, lease, data, draft, new)
+    assert [one.id for one in await agent.database.read(versions.list_all, agent.workspace_id)] == [learnt.id]
+    await agent.database.write(jobs.release, agent.workspace_id, lease, count_attempt=True)
+    assert await remove_ended_jobs(agent.database, data) == 1
+    assert list((data / "jobs").iterdir()) == []
 
 
 async def test_erasing_twice_is_the_same_as_once(agent: Agent) -> None:

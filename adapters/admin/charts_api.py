@@ -1,4 +1,4 @@
-"""The admin page's pictures: loss curves, evaluations, votes over time.
+"""The admin page's pictures: loss curves, evaluations, votes over time, trials.
 
 Knows: which numbers a picture is of, and how long a browser may keep it. Does not know: how one is drawn. Pictures are
 drawn in a thread, and only when a browser has not got that very one.
@@ -7,6 +7,7 @@ drawn in a thread, and only when a browser has not got that very one.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import datetime
 import hashlib
 import json
@@ -16,12 +17,13 @@ from aiohttp import web
 
 from adapters.admin.guard import Route
 from bot.errors import InvalidInput, NotFound
-from bot.learning import charts
+from bot.learning import canary_watch, charts
+from bot.learning.canary import GUARD_RAILS, CanarySettings
 from bot.learning.charts import DayOfVotes, Format
 from bot.learning.evaluation_report import report_from_json
 from bot.learning.jobs import Jobs
 from bot.learning.roles import Actor
-from storage import evaluations, vote_counts
+from storage import canary_outcomes, evaluations, releases, vote_counts
 from storage.database import Database
 
 TYPES: dict[str, str] = {"svg": "image/svg+xml", "png": "image/png"}
@@ -44,6 +46,7 @@ class ChartsApi:
             Route("GET", "/admin/api/jobs/{id}/chart", "viewer", self.job),
             Route("GET", "/admin/api/evaluations/{id}/chart", "viewer", self.evaluation),
             Route("GET", "/admin/api/votes/chart", "viewer", self.votes),
+            Route("GET", "/admin/api/canaries/{id}/{rail}/chart", "viewer", self.canary),
         ]
 
     async def job(self, request: web.Request, actor: Actor) -> web.Response:
@@ -66,6 +69,25 @@ class ChartsApi:
         days = [DayOfVotes(_EPOCH + datetime.timedelta(days=one.day), one.up, one.down) for one in counts]
         drawn_of = [[one.day, one.up, one.down] for one in counts]
         return await _picture(request, drawn_of, lambda kind: charts.votes_chart(days, kind))
+
+    async def canary(self, request: web.Request, _: Actor) -> web.Response:
+        """How a trial went by one guard rail: `thumbs_down`, `hand_off`, `error` or `latency`."""
+        known = await self._database.read(releases.canaries, self._workspace_id)
+        found = next((one for one in known if one.id == request.match_info["id"]), None)
+        if found is None:
+            raise NotFound("There is no such trial.")
+        rail = request.match_info["rail"]
+        tried, now = await self._database.read(canary_outcomes.tried_since, self._workspace_id, found.created_at)
+        until = found.ended_at or now
+        of_trial = [one for one in tried if one.began_at <= until]
+        try:
+            points = await asyncio.to_thread(canary_watch.points_of, of_trial, until, found, rail)
+        except KeyError as error:
+            raise NotFound(f'The trial has no guard rail "{rail}".') from error
+        threshold = len(GUARD_RAILS) / CanarySettings(**found.settings).alpha
+        drawn_of = [rail, threshold, [dataclasses.astuple(one) for one in points]]
+        name = rail.replace("_", " ")
+        return await _picture(request, drawn_of, lambda kind: charts.canary_chart(points, threshold, name, kind))
 
 
 async def _picture(request: web.Request, drawn_of: object, draw: Callable[[Format], bytes]) -> web.Response:

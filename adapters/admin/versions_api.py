@@ -9,15 +9,20 @@ from aiohttp import web
 
 from adapters.admin.guard import Route
 from adapters.admin.values import json_response, text_of
+from adapters.web.markdown import render_markdown
 from adapters.web.parsing import read_json
 from bot.errors import InvalidInput
 from bot.learning import canary_watch
+from bot.learning.evaluation_report import report_from_json
+from bot.learning.gate import Verdict
 from bot.learning.jobs import Jobs
+from bot.learning.model_card import ModelCard, card_lines
 from bot.learning.releases import Releases
 from bot.learning.roles import Actor
 from bot.learning.versions import Versions
-from storage import evaluations, releases
+from storage import datasets, evaluations, releases
 from storage.database import Database
+from storage.learning_values import Dataset, Evaluation, Version
 
 MOST_WORDS = 2_000
 EVALUATIONS = 200
@@ -76,6 +81,8 @@ class VersionsApi:
                 "id": evaluation.id, "passed": evaluation.passed, "reasons": evaluation.reasons, "report": report,
                 "created_at": evaluation.created_at, "created_by": evaluation.created_by,
             }  # fmt: skip
+        made_of = await self._database.read(datasets.list_all, self._workspace_id)
+        card = model_card(version, next((one for one in made_of if one.id == version.dataset_id), None), evaluation)
         conversations = {conversation for conversation, _, _ in lineage.learnt_from}
         return json_response(
             {
@@ -84,6 +91,8 @@ class VersionsApi:
                 "evaluation": shown,
                 "examples": len(lineage.learnt_from),
                 "conversations": len(conversations),
+                "card": card,
+                "card_html": render_markdown(card),
             }
         )
 
@@ -119,3 +128,11 @@ class VersionsApi:
     async def stop_canary(self, request: web.Request, actor: Actor) -> web.Response:
         why = text_of(await read_json(request), "reason", MOST_WORDS, optional=True)
         return json_response({"release": await self._released.stop_canary(actor, why)})
+
+
+def model_card(version: Version, dataset: Dataset | None, evaluation: Evaluation | None) -> str:
+    """The version's card in Markdown, by what is known now: its folder may lie on another machine."""
+    report = verdict = None
+    if evaluation is not None:
+        report, verdict = report_from_json(evaluation.report), Verdict(evaluation.passed, evaluation.reasons)
+    return "\n".join(card_lines(ModelCard(version, dataset, report, verdict)))

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 
 from bot.errors import MynaError
-from bot.learning.canary import CanarySettings, Counts, Judged, is_challengers, judge
+from bot.learning.canary import GUARD_RAILS, CanarySettings, Counts, Judged, harm_e_value, is_challengers, judge
+from bot.learning.charts import CanaryPoint
 from bot.learning.releases import Releases
 from storage import canary_outcomes
 from storage.canary_outcomes import Tried
@@ -20,6 +22,7 @@ from storage.learning_values import Canary, Release
 log = logging.getLogger("myna.canary")
 
 LOOK_SECONDS = 5.0
+MOST_POINTS = 100
 
 
 async def look_at(database: Database, workspace_id: str, release: Release) -> Judged | None:
@@ -33,17 +36,7 @@ async def look_at(database: Database, workspace_id: str, release: Release) -> Ju
 def judge_tried(tried: Sequence[Tried], now: int, canary: Canary, challenger: str) -> Judged:
     """A verdict on a canary from its conversations. `now` is in milliseconds since 1970."""
     settings = CanarySettings(**canary.settings)
-    arms = {one.conversation_id: is_challengers(canary.salt, one.conversation_id, canary.share) for one in tried}
-    window = round(settings.window_minutes * 60_000)
-    rails = {
-        "thumbs_down": _count(tried, arms, [one.disliked_at for one in tried], now, window),
-        "hand_off": _count(tried, arms, [one.handed_off_at for one in tried], now, window),
-        "error": _count(tried, arms, [one.failed_at for one in tried], now, window),
-    }
-    if settings.slow_ms is not None:
-        answered = [one for one in tried if one.first_ms is not None]
-        slow = [one.began_at if (one.first_ms or 0) > settings.slow_ms else None for one in answered]
-        rails["latency"] = _count(answered, arms, slow, now, 0)
+    rails = {name: _count(_outcomes(tried, now, canary, name)) for name in _rails_of(settings)}
     by_challenger = sum(one.version == challenger for one in tried)
     hours = (now - canary.created_at) / 3_600_000
     return judge(
@@ -51,17 +44,61 @@ def judge_tried(tried: Sequence[Tried], now: int, canary: Canary, challenger: st
     )
 
 
-def _count(
-    tried: Sequence[Tried], arms: dict[str, bool], went_wrong_at: Sequence[int | None], now: int, window: int
-) -> Counts:
-    """One outcome a conversation, which never changes again: bad at once, good when its time is over."""
-    counts = {(True, True): 0, (True, False): 0, (False, True): 0, (False, False): 0}
-    for one, at in zip(tried, went_wrong_at, strict=True):
+def points_of(tried: Sequence[Tried], now: int, canary: Canary, rail: str) -> list[CanaryPoint]:
+    """How a guard rail stood after more and more of the conversations, in the order in which they began.
+
+    Up to `MOST_POINTS` of them; the last is how it stands. Raises `KeyError` for a rail that the canary has not.
+    """
+    if rail not in _rails_of(CanarySettings(**canary.settings)):
+        raise KeyError(rail)
+    known = list(_outcomes(tried, now, canary, rail))
+    places = {len(known) * number // MOST_POINTS for number in range(1, MOST_POINTS + 1)} - {0}
+    found = []
+    for place in sorted(places):
+        counts = _count(known[:place])
+        found.append(
+            CanaryPoint(
+                place, _rate(counts.champion_bad, counts.champion_good),
+                _rate(counts.challenger_bad, counts.challenger_good), harm_e_value(counts, canary.share),
+            )
+        )  # fmt: skip
+    return found
+
+
+def _rails_of(settings: CanarySettings) -> list[str]:
+    return [name for name in GUARD_RAILS if name != "latency" or settings.slow_ms is not None]
+
+
+def _outcomes(tried: Sequence[Tried], now: int, canary: Canary, rail: str) -> Iterator[tuple[bool, bool]]:
+    """One outcome a conversation, which never changes again: bad at once, good when its time is over.
+
+    Each is whether the challenger was to answer, and whether it went wrong.
+    """
+    settings = CanarySettings(**canary.settings)
+    window = 0 if rail == "latency" else round(settings.window_minutes * 60_000)
+    for one in tried:
+        if rail == "latency" and one.first_ms is None:
+            continue
+        at = _went_wrong_at(one, rail, settings.slow_ms)
         ends_at = one.began_at + window
         is_bad = at is not None and at <= ends_at
         if is_bad or now > ends_at:
-            counts[arms[one.conversation_id], is_bad] += 1
-    return Counts(counts[True, True], counts[True, False], counts[False, True], counts[False, False])
+            yield is_challengers(canary.salt, one.conversation_id, canary.share), is_bad
+
+
+def _went_wrong_at(one: Tried, rail: str, slow_ms: int | None) -> int | None:
+    if rail == "latency":
+        return one.began_at if slow_ms is not None and (one.first_ms or 0) > slow_ms else None
+    return {"thumbs_down": one.disliked_at, "hand_off": one.handed_off_at, "error": one.failed_at}[rail]
+
+
+def _count(outcomes: Iterable[tuple[bool, bool]]) -> Counts:
+    counted = Counter(outcomes)
+    return Counts(counted[True, True], counted[True, False], counted[False, True], counted[False, False])
+
+
+def _rate(bad: int, good: int) -> float:
+    return bad / (bad + good) if bad + good else 0.0
 
 
 async def watch(database: Database, workspace_id: str, releases: Releases) -> None:

@@ -165,7 +165,9 @@ async def test_a_person_is_found_and_erased_for_good(filled: Filled) -> None:
 async def test_pictures_are_drawn_once_for_each_browser(on_sqlite: Filled, format: str) -> None:
     learnt, admin = on_sqlite.learnt, on_sqlite.admin
     start = b"<?xml" if format == "svg" else b"\x89PNG"
-    for path in (f"jobs/{learnt.running.id}", f"evaluations/{learnt.evaluation_id}", "votes"):
+    (trial,) = (await admin.get("versions"))["canaries"]
+    of_trial = f"canaries/{trial['id']}/latency"
+    for path in (f"jobs/{learnt.running.id}", f"evaluations/{learnt.evaluation_id}", "votes", of_trial):
         status, headers, body = await picture(admin, f"{path}/chart?format={format}")
         assert (status, body[: len(start)]) == (200, start)
         assert headers["Cache-Control"] == "private, no-cache"
@@ -173,6 +175,17 @@ async def test_pictures_are_drawn_once_for_each_browser(on_sqlite: Filled, forma
         assert (again[0], again[2]) == (304, b"")
     assert (await admin.call("GET", "votes/chart?format=exe"))[0] == 400
     assert (await admin.call("GET", "evaluations/nothing/chart"))[0] == 404
+    assert (await admin.call("GET", f"canaries/{trial['id']}/nothing/chart"))[0] == 404
+    assert (await admin.call("GET", "canaries/nothing/latency/chart"))[0] == 404
+
+
+async def test_a_version_has_a_card(on_sqlite: Filled) -> None:
+    challenger, retired = on_sqlite.learnt.challenger, on_sqlite.learnt.retired
+    card = await on_sqlite.admin.get(f"versions/{challenger.name}")
+    assert card["card"].startswith(f"# {challenger.name}\n")
+    assert "General loss rose by 0.4 % (at most 5 %): refused" in card["card"]
+    assert "<table>" in card["cardHtml"]
+    assert "not been evaluated" in (await on_sqlite.admin.get(f"versions/{retired.name}"))["card"]
 
 
 async def picture(

@@ -22,12 +22,30 @@ from bot.learning.canary import (
     safety_e_value,
     split_e_value,
 )
-from bot.learning.canary_watch import judge_tried
+from bot.learning.canary_watch import judge_tried, points_of
 from storage.canary_outcomes import Tried
 from storage.learning_values import Canary
 
 SHARE = 0.2
 MINUTE = 60_000
+
+
+def test_points_over_time_end_where_the_canary_stands() -> None:
+    canary = Canary("id", "new", "old", 0.5, "salt", {"window_minutes": 1.0}, "shell:root", 0)
+    tried = [
+        Tried(f"talk {number}", number, "new", 5, disliked_at=number if number % 3 == 0 else None)
+        for number in range(250)
+    ]
+    points = points_of(tried, 1_000_000, canary, "thumbs_down")
+    rail = judge_tried(tried, 1_000_000, canary, "new").rails["thumbs_down"]
+    assert [points[0].conversations, points[-1].conversations, len(points)] == [2, 250, 100]
+    assert points[-1].e_value == rail.harm
+    bad, good = rail.counts.challenger_bad, rail.counts.challenger_good
+    assert points[-1].challenger_rate == bad / (bad + good)
+    assert points_of(tried, 100, canary, "thumbs_down")[-1].conversations == 84, "the others may still go wrong"
+    assert points_of([], 0, canary, "error") == []
+    with pytest.raises(KeyError):
+        points_of(tried, 0, canary, "latency")
 
 
 def test_looking_after_every_conversation_rolls_few_harmless_canaries_back() -> None:

@@ -8,12 +8,18 @@ import { attempt, badge, button, card, empty, facts, link, live, number, progres
 
 export function datasetsPage(context) {
   const [id, other] = context.params;
-  return id ? onePage(id, other, context) : listPage();
+  return id ? onePage(id, other, context) : listPage(context);
 }
 
-function listPage() {
-  const node = h('div');
-  const refresh = live(node, () => get('datasets'), ({ datasets }) => (datasets.length ? draw(datasets) : empty(t('noDatasets'))));
+/** What is there already can be learnt from, too. */
+export function importHint() {
+  return h('p', { class: 'muted hint' }, t('importHint'), ' ', h('code', {}, 'myna import FILE'));
+}
+
+function listPage({ may }) {
+  const list = h('div');
+  const node = h('div', {}, ...(may('trainer') ? [importHint()] : []), list);
+  const refresh = live(list, () => get('datasets'), ({ datasets }) => (datasets.length ? draw(datasets) : empty(t('noDatasets'))));
   return { node, refresh };
 }
 

@@ -4,21 +4,23 @@ import { h } from '/static/dom.js';
 import { get } from './api.js';
 import { jobProgress } from './page_jobs.js';
 import { auditTable } from './page_audit.js';
+import { importHint } from './page_datasets.js';
 import { trialFacts } from './page_versions.js';
 import { t } from './strings.js';
 import { badge, card, chart, empty, facts, link, live, percent, when } from './ui.js';
 
-export function overviewPage() {
+export function overviewPage({ may }) {
   const node = h('div');
-  return { node, refresh: live(node, () => get('overview'), draw) };
+  return { node, refresh: live(node, () => get('overview'), (found) => draw(found, may)) };
 }
 
-function draw({ base, release, trial, jobs, waiting, votes, rows }) {
+function draw({ base, release, trial, jobs, waiting, votes, rows }, may) {
   const cards = [answersCard(base, release), trialCard(release, trial)];
   if (waiting !== null) cards.push(waitingCard(waiting));
   return [
     h('div', { class: 'cards' }, ...cards),
     jobsCard(jobs),
+    ...(may('trainer') && !release.champion ? [importHint()] : []),
     card(t('votesTitle'), chart('votes/chart', t('votesChart'), votes)),
     card(t('lastDone'), rows.length ? auditTable(rows) : empty(t('nothingDone'))),
   ];

@@ -1,9 +1,12 @@
 /** Trained versions: which answers, how each was judged, what it was made of, and changing all that. */
 
-import { h } from '/static/dom.js';
+import { h, parseSanitised } from '/static/dom.js';
 import { get, post } from './api.js';
 import { t, word } from './strings.js';
 import { ask, attempt, badge, button, card, chart, empty, facts, link, live, number, percent, select, table, when } from './ui.js';
+
+// As the server writes those that have another name here.
+const RAILS = { thumbsDown: 'thumbs_down', handOff: 'hand_off' };
 
 export function versionsPage(context) {
   const [name] = context.params;
@@ -35,7 +38,7 @@ function releaseCard(release, trial, may, refresh) {
   return card(t('answersNow'), h('p', { class: 'big' }, nameOf(champion)),
     facts([[t('previous'), previous ? nameOf(previous) : champion ? t('baseModel') : null],
       [t('challenger'), challenger ? h('span', {}, nameOf(challenger), ' ', badge(percent(canary.share), 'busy')) : null]]),
-    ...(canary ? [trialFacts(trial), ...railTable(trial)] : []),
+    ...(canary ? [trialFacts(trial), ...railTable(trial), ...trialChart(canary, trial)] : []),
     ...(buttons.length ? [h('div', { class: 'actions' }, ...buttons)] : []));
 }
 
@@ -61,6 +64,15 @@ function railTable(trial) {
     { name: t('challenger'), cell: ([, { counts }]) => ended(counts.challengerBad, counts.challengerGood), kind: 'number' },
     { name: t('evidence', { threshold: number(trial.threshold) }), cell: ([, { harm }]) => number(harm, 2), kind: 'number' },
   ], rails)];
+}
+
+/** How the trial went by the guard rail with the most evidence of harm. */
+function trialChart(canary, trial) {
+  const rails = Object.entries(trial?.rails ?? {}).sort(([, one], [, other]) => other.harm - one.harm);
+  if (!rails.length) return [];
+  const [name, { counts }] = rails[0];
+  const known = Object.values(counts).reduce((total, one) => total + one, 0);
+  return [chart(`canaries/${canary.id}/${RAILS[name] ?? name}/chart`, t('trialChart'), `${name} ${known}`)];
 }
 
 function versionTable(versions, release) {
@@ -96,6 +108,7 @@ function trialTable(canaries, versions) {
     { name: t('outcome'), cell: (one) => badge(word('outcome', one.outcome), { harm: 'bad', promoted: 'good' }[one.outcome] ?? '') },
     { name: t('who'), cell: (one) => one.createdBy },
     { name: t('ended'), cell: (one) => when(one.endedAt) },
+    { name: t('chart'), cell: (one) => h('a', { href: `/admin/api/canaries/${one.id}/thumbs_down/chart`, target: '_blank', rel: 'noopener' }, t('rail_thumbsDown')) },
   ], canaries);
 }
 
@@ -110,7 +123,7 @@ function onePage(name, { may, setHeading }) {
   return { node, refresh };
 }
 
-function drawOne({ version, release, evaluation, examples, conversations, card: modelCard }, may, refresh) {
+function drawOne({ version, release, evaluation, examples, conversations, cardHtml }, may, refresh) {
   const head = h('div', { class: 'row' }, stateOf(version, release), gateBadge(evaluation?.passed),
     h('span', { class: 'grow' }), h('div', { class: 'actions' }, ...actions(version, release, evaluation, may, refresh)));
   const parts = [h('p', {}, link('versions', t('allVersions'))), head];
@@ -123,7 +136,7 @@ function drawOne({ version, release, evaluation, examples, conversations, card: 
     [t('weightsHash'), h('code', { class: 'break' }, version.weightsSha256.slice(0, 16))], [t('baseHash'), h('code', { class: 'break' }, version.baseSha256.slice(0, 16))],
   ])));
   parts.push(card(t('settings'), facts(Object.entries(version.settings ?? {}).map(([key, value]) => [word('setting', key), typeof value === 'object' ? JSON.stringify(value) : String(value)]))));
-  if (modelCard) parts.push(card(t('modelCard'), h('pre', {}, modelCard)));
+  if (cardHtml) parts.push(h('details', { class: 'card' }, h('summary', {}, t('modelCard')), h('div', { class: 'prose' }, parseSanitised(cardHtml))));
   return parts;
 }
 

@@ -6,6 +6,8 @@ import { t, word } from './strings.js';
 import { ask, attempt, badge, button, card, chart, duration, empty, facts, field, link, live, number, progress, select, table, when } from './ui.js';
 
 const OPEN = ['queued', 'running', 'paused'];
+// Where the things that a job tells of are shown.
+const PAGES = { version: 'versions', dataset: 'datasets', evaluation: 'compare' };
 const TONES = { done: 'good', running: 'busy', refused: 'bad', failed: 'bad' };
 
 export function jobsPage(context) {
@@ -101,8 +103,14 @@ function drawOne({ job, series, points }, may, refresh) {
 
 function resultFacts(result) {
   return facts(Object.entries(result).map(([name, value]) => [word('result', name),
-    name === 'version' && typeof value === 'string' ? link('versions', value, value)
-      : typeof value === 'number' ? shortNumber(value) : typeof value === 'object' ? JSON.stringify(value) : String(value)]));
+    PAGES[name] && typeof value === 'string' ? link(PAGES[name], value.length === 32 ? value.slice(0, 12) : value, value) : plain(value)]));
+}
+
+function plain(value) {
+  if (typeof value === 'number') return shortNumber(value);
+  if (typeof value === 'boolean') return value ? t('yes') : t('no');
+  if (Array.isArray(value) && value.every((one) => typeof one === 'string')) return h('ul', { class: 'reasons' }, ...value.map((one) => h('li', {}, one)));
+  return typeof value === 'object' ? JSON.stringify(value) : String(value);
 }
 
 function actions(job, refresh) {

@@ -24,10 +24,12 @@ export function peoplePage() {
   }
 
   function erased(result) {
-    const { proof } = result.erased;
+    const { proof, jobId, golden } = result.erased;
     const removed = Object.entries(proof.counts).filter(([, count]) => count).map(([table, count]) => [table, number(count)]);
     found.replaceChildren(card(t('erasedTitle'), h('p', {}, t('erasedMeans')), facts(removed),
-      ...(proof.versions.length ? [h('p', {}, t('erasedVersions', { names: proof.versions.join(', ') }))] : [])));
+      ...(proof.versions.length ? [h('p', {}, t('erasedVersions', { names: proof.versions.join(', ') }))] : []),
+      ...(jobId ? [h('p', {}, t('erasedJob'), ' ', link('jobs', jobId.slice(0, 12), jobId))] : []),
+      ...(golden.length ? [h('p', { class: 'problem' }, t('erasedGolden', { ids: golden.join(', ') }))] : [])));
     who.value = '';
   }
 

@@ -50,7 +50,7 @@ function nameOf(version) {
 export function trialFacts(trial) {
   if (!trial) return h('p', { class: 'muted' }, t('trialUnknown'));
   const tone = { harm: 'bad', ready: 'good' }[trial.verdict] ?? '';
-  return h('p', {}, badge(word('verdict', trial.verdict), tone), ' ', trial.because ?? '');
+  return h('p', {}, badge(word('verdict', trial.verdict), tone), ' ', (trial.because ?? '').replaceAll('_', ' '));
 }
 
 /** How conversations ended on both sides, and the evidence of harm. */
@@ -68,11 +68,11 @@ function railTable(trial) {
 
 /** How the trial went by the guard rail with the most evidence of harm. */
 function trialChart(canary, trial) {
-  const rails = Object.entries(trial?.rails ?? {}).sort(([, one], [, other]) => other.harm - one.harm);
+  const known = ({ counts }) => Object.values(counts).reduce((total, one) => total + one, 0);
+  const rails = Object.entries(trial?.rails ?? {}).filter(([, rail]) => known(rail)).sort(([, one], [, other]) => other.harm - one.harm);
   if (!rails.length) return [];
-  const [name, { counts }] = rails[0];
-  const known = Object.values(counts).reduce((total, one) => total + one, 0);
-  return [chart(`canaries/${canary.id}/${RAILS[name] ?? name}/chart`, t('trialChart'), `${name} ${known}`)];
+  const [name, rail] = rails[0];
+  return [chart(`canaries/${canary.id}/${RAILS[name] ?? name}/chart`, t('trialChart'), `${name} ${known(rail)}`)];
 }
 
 function versionTable(versions, release) {

@@ -260,6 +260,15 @@ const en = {
   setting_rows: 'Rows',
   setting_search: 'Search',
   setting_name: 'Name',
+  setting_because: 'Why',
+  setting_learningRate: 'Learning rate',
+  setting_rank: 'Rank',
+  setting_epochs: 'Epochs',
+  result_version: 'Version',
+  result_dataset: 'Dataset',
+  result_passed: 'Passed the gate',
+  result_reasons: 'Reasons',
+  result_evaluation: 'Evaluation',
   lineage: 'What it was made of',
   codeVersion: 'Code version',
   weightsHash: 'Weights (SHA-256)',
@@ -353,6 +362,8 @@ const en = {
   erasedTitle: 'Erased',
   erasedMeans: 'What was removed, by table. A proof without their name stays.',
   erasedVersions: 'Versions that had learnt from them: {names}',
+  erasedJob: 'A new version is trained without them:',
+  erasedGolden: 'Golden questions that hold the name, for you to decide about: {ids}',
 };
 
 /** @type {typeof en} */
@@ -605,6 +616,15 @@ const zh = {
   setting_rows: '行数',
   setting_search: '搜索',
   setting_name: '名称',
+  setting_because: '原因',
+  setting_learningRate: '学习率',
+  setting_rank: '秩',
+  setting_epochs: '轮数',
+  result_version: '版本',
+  result_dataset: '数据集',
+  result_passed: '通过评审',
+  result_reasons: '理由',
+  result_evaluation: '评估',
   lineage: '来历',
   codeVersion: '代码版本',
   weightsHash: '权重 (SHA-256)',
@@ -696,6 +716,8 @@ const zh = {
   erasedTitle: '已删除',
   erasedMeans: '按表列出已删除的内容。保留一份不含姓名的证明。',
   erasedVersions: '曾从其学习的版本：{names}',
+  erasedJob: '正在训练不含其内容的新版本：',
+  erasedGolden: '含有该姓名的标准问题，请自行决定：{ids}',
 };
 
 const isChinese = /^zh\b/i.test(navigator.language || '');

@@ -18,7 +18,6 @@ from bot.settings import Settings
 if TYPE_CHECKING:
     from bot.learning.evaluation_report import Interval, Label, Report
     from bot.training.judging import Judged
-    from bot.training.loss_scorer import NetworkLossScorer
 
 REFUSED_BY_GATE = 3
 SUITE_TITLES = {
@@ -55,6 +54,7 @@ def _count(text: str) -> int:
 
 def _evaluate(settings: Settings, arguments: argparse.Namespace) -> int:
     from bot.training.judging import Wanted, carry_out, keep_verdict, plan_judging
+    from bot.training.loss_scorer import NetworkLossScorer
 
     actor, wanted = shell_actor(), Wanted(arguments.version, arguments.file, arguments.rows)
     plan = with_database(

@@ -108,8 +108,8 @@ async def plan_judging(database: Database, workspace_id: str, settings: Settings
     suites = [
         Suite("held_out", rows, wanted.answered),
         # What these are about shows in a few words.
-        Suite("general", load_suite("general"), GENERAL_ANSWERED, SHORT_ANSWER_TOKENS),
-        Suite("safety", load_suite("safety"), max_tokens=SHORT_ANSWER_TOKENS),
+        Suite("general", await asyncio.to_thread(load_suite, "general"), GENERAL_ANSWERED, SHORT_ANSWER_TOKENS),
+        Suite("safety", await asyncio.to_thread(load_suite, "safety"), max_tokens=SHORT_ANSWER_TOKENS),
     ]
     if questions:
         suites.append(Suite("golden", rows_of_golden(questions), len(questions)))

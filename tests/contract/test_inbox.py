@@ -226,7 +226,7 @@ async def test_forgotten_context_is_kept_but_not_shown_to_the_model(database: Da
     await complete(database, lease, answer(lease))
     await database.write(conversations.forget_context, W, accepted.conversation_id)
     await accept(database, 2)
-    context = await database.read(conversations.context, W, accepted.conversation_id, 2)
+    context, _ = await database.read(conversations.context, W, accepted.conversation_id, 2)
     assert [one.text for one in context] == ["c 2"]
     assert await said(database, accepted.conversation_id) == ["c 1", "yes", "c 2"]
 

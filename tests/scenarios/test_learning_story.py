@@ -145,5 +145,6 @@ async def tell_the_story(shop: Shop) -> None:
     refused = await asyncio.to_thread(shop.myna, "promote", name, "--yes")
     assert refused.code != 0
     assert "erased" in refused.err
-    actions = [row["action"] for row in (await asyncio.to_thread(shop.myna, "audit", "--json", "--most", "100")).json]
+    audited = await asyncio.to_thread(shop.myna, "audit", "--json", "--most", "100")
+    actions = [json.loads(line)["action"] for line in audited.out.splitlines()]
     assert actions.count("version.promoted") == 1, actions

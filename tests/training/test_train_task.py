@@ -5,6 +5,7 @@ Knows: what comes of a job in each case. Does not know: whether the weights are 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import json
@@ -63,7 +64,7 @@ class House:
             asked, said = f"What is {word[:6]} {word[6:12]}?", f"It is {word[12:20]} and {word[20:30]} {word[30:36]}."
             turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
             lines.append(json.dumps({"id": f"row-{number}", "messages": turns}))
-        checked = imports.check_file(io.BytesIO("\n".join(lines).encode()))
+        checked = await asyncio.to_thread(imports.check_file, io.BytesIO("\n".join(lines).encode()))
         await imports.take_in(self.database, DEFAULT_WORKSPACE, ADMIN, "rows.jsonl", checked)
 
     async def train(self, settings: Mapping[str, Any] | None = None) -> Job:
@@ -128,12 +129,10 @@ async def test_stopped_anywhere_it_goes_on_and_makes_the_same_weights(
     await house.take_in(90)
     first = await house.train({"name": "whole"})
     await house.work()
-    stop_in(monkeypatch, phase)
+    stops = stop_once_in(monkeypatch, phase)
     second = await house.train({"name": "parts"})
     await house.work()
-    assert (await house.now(second)).state == "queued"
-    monkeypatch.undo()
-    await house.work()
+    assert stops == [phase], "the worker has taken the job up again after that"
     results = [(await house.now(job)).result for job in (first, second)]
     assert all(results), [(await house.now(job)).error for job in (first, second)]
     made = [version.weights_sha256 for version in await house.database.read(versions.list_all, DEFAULT_WORKSPACE)]
@@ -141,9 +140,10 @@ async def test_stopped_anywhere_it_goes_on_and_makes_the_same_weights(
     assert made[0] == made[1]
 
 
-def stop_in(monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
-    """Have the worker's task stopped as by a shutdown, some steps into a phase."""
+def stop_once_in(monkeypatch: pytest.MonkeyPatch, phase: str) -> list[str]:
+    """Have the worker's task stopped once as by a shutdown, some steps into a phase; says when that happened."""
     train = train_task.train
+    stops: list[str] = []
 
     def stopped(context: JobContext, services: Services) -> Mapping[str, Any]:
         seen = 0
@@ -156,7 +156,8 @@ def stop_in(monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
 
         def stopping_check() -> None:
             check()
-            if seen > 3:
+            if seen > 3 and not stops:
+                stops.append(phase)
                 raise Interrupted
 
         monkeypatch.setattr(context, "progress", watched_progress, raising=False)
@@ -164,6 +165,7 @@ def stop_in(monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
         return train(context, services)
 
     monkeypatch.setattr(train_task, "train", stopped)
+    return stops
 
 
 async def test_a_search_tries_recipes_and_takes_the_best(house: House) -> None:

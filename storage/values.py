@@ -18,9 +18,9 @@ Part = Mapping[str, Any]
 
 
 def new_id() -> str:
-    """A UUIDv7 (RFC 9562) in hex: 48 bits of milliseconds, then random bits, so that ids sort by age."""
-    random = secrets.randbits(74)
-    value = (time.time_ns() // 1_000_000) << 80 | 0x7 << 76 | (random >> 62) << 64 | 0b10 << 62 | random & (1 << 62) - 1
+    """A UUIDv7 in hex that sorts by age: milliseconds, 4096ths of one (RFC 9562, 6.2, method 3), 62 random bits."""
+    milliseconds, rest = divmod(time.time_ns(), 1_000_000)
+    value = milliseconds << 80 | 0x7 << 76 | (rest << 12) // 1_000_000 << 64 | 0b10 << 62 | secrets.randbits(62)
     return f"{value:032x}"
 
 

@@ -150,9 +150,8 @@ class Thumbs:
         for number, thumb in zip(numbers, thumbs, strict=True):
             batch = make_batch([thumb.row])
             logps = losses.sums_by_row(self._network.logprobs(batch), batch.rows, 1)
-            loss = losses.thumb_loss(
-                logps, self._reference[[number]], torch.tensor([thumb.good]), apart, BETA, *self._weights
-            ).sum()
+            good = torch.tensor([thumb.good], device=logps.device)
+            loss = losses.thumb_loss(logps, self._reference[[number]], good, apart, BETA, *self._weights).sum()
             _go_back(loss / len(numbers))
             total += loss.item() / len(numbers)
         return total, sum(len(thumb.row) + len(thumb.elsewhere) for thumb in thumbs)
@@ -160,7 +159,7 @@ class Thumbs:
     def held_out_loss(self) -> float:
         now, elsewhere = self._logps(self._held_out)
         apart = losses.divergence(elsewhere, self._held_out_elsewhere)
-        good = torch.tensor([thumb.good for thumb in self._held_out])
+        good = torch.tensor([thumb.good for thumb in self._held_out], device=now.device)
         return float(losses.thumb_loss(now, self._held_out_reference, good, apart, BETA, *self._weights).mean())
 
     def _logps(self, thumbs: Sequence[Thumb]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -169,12 +168,12 @@ class Thumbs:
 
 
 def answer_logps(network: LoraNetwork, rows: Sequence[Row]) -> torch.Tensor:
-    """The log-probability of each row's learnt tokens, summed, on the CPU. No gradient."""
-    found = torch.zeros(len(rows))
+    """The log-probability of each row's learnt tokens, summed, where the network is. No gradient."""
+    found = torch.zeros(len(rows), device=network.device)
     with torch.no_grad():
         for group in by_length(rows, 2 * most_tokens(network)):
             batch = make_batch([rows[place] for place in group])
-            found[group] = losses.sums_by_row(network.logprobs(batch), batch.rows, len(group)).cpu()
+            found[group] = losses.sums_by_row(network.logprobs(batch), batch.rows, len(group))
     return found
 
 

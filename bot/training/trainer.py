@@ -92,7 +92,7 @@ class _Stage:
 
     def run(self) -> StageResult:
         self._restore()
-        if self._state.step == 0:
+        if not self._state.held_out:
             self._look()
         saved = time.monotonic()
         while self._state.step < len(self._plan) and not self._is_over():
@@ -107,6 +107,8 @@ class _Stage:
             if time.monotonic() - saved > self._settings.seconds_per_checkpoint:
                 self._save()
                 saved = time.monotonic()
+        # A job that is stopped in its next stage finds this one at its end.
+        self._save()
         self._network.load(self._best)
         state = self._state
         return StageResult(

@@ -100,6 +100,14 @@ def test_interrupted_it_ends_with_the_same_weights(tiny: Path, tmp_path: Path, s
     assert result.tokens == expected_result.tokens
 
 
+def test_a_stage_that_has_ended_is_not_run_again(tiny: Path, tmp_path: Path) -> None:
+    expected_result, expected = run(tiny, tmp_path, Looker())
+    looker = Looker()
+    result, found = run(tiny, tmp_path, looker)
+    assert (result, looker.num_checks, looker.points) == (expected_result, 0, {})
+    assert all(torch.equal(found[name], one) for name, one in expected.items())
+
+
 def test_a_damaged_checkpoint_is_left_out_and_the_one_before_is_taken(tiny: Path, tmp_path: Path) -> None:
     _, expected = run(tiny, tmp_path / "whole", Looker())
     for stop in (3, 4):

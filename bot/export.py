@@ -25,11 +25,6 @@ MayLearn = Callable[[bool | None, bool | None], bool]
 _ROLES = {"person": "user", "bot": "assistant", "agent": "assistant"}
 
 
-def unless_refused(person: bool | None, conversation: bool | None) -> bool:
-    """Who said nothing has not refused."""
-    return person is not False and conversation is not False
-
-
 async def export_rows(
     database: Database,
     workspace_id: str,
@@ -50,9 +45,9 @@ async def pair_rows(
     database: Database,
     workspace_id: str,
     *,
+    may_learn: MayLearn,
     since_ms: int = 0,
     channel: str | None = None,
-    may_learn: MayLearn = unless_refused,
 ) -> AsyncIterator[dict[str, Any]]:
     """Pairs to learn preferences from, each `{"prompt", "chosen", "rejected"}` of `{"role", "content"}` messages.
 

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import getpass
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from bot.commands.terminal import Commands, add, print_value, say, with_database
+from bot.commands.terminal import Commands, add, print_value, progress_bar, say, shell_actor, with_database
 from bot.settings import Settings
 
 if TYPE_CHECKING:
-    from bot.learning.roles import Actor
     from storage.learning_values import Dataset, Example
 
 SHORT_ID = 12
@@ -68,13 +65,6 @@ def _add_review_to(commands: Commands) -> None:
             parser.add_argument("text", nargs="?", default="", help="default: the newest answer somebody proposed")
 
 
-def _actor() -> Actor:
-    """Whoever has the machine's shell may do all."""
-    from bot.learning.roles import Actor
-
-    return Actor(f"shell:{getpass.getuser()}", "admin")
-
-
 def _build(settings: Settings, arguments: argparse.Namespace) -> int:
     from bot.errors import InvalidInput
     from bot.training.candidates import policy_from
@@ -86,24 +76,16 @@ def _build(settings: Settings, arguments: argparse.Namespace) -> int:
         settings, rows=arguments.rows, newest=not arguments.sample, max_per_person=arguments.per_person,
         drop_unfounded=arguments.drop_unfounded,
     )  # fmt: skip
-    made = with_database(
-        settings,
-        lambda database, workspace_id: build_dataset(database, workspace_id, policy, _actor(), _progress),
-    )
+    with progress_bar("Reading conversations") as bar:
+        made = with_database(
+            settings,
+            lambda database, workspace_id: build_dataset(database, workspace_id, policy, shell_actor(), bar.reach),
+        )
     if arguments.json:
         print_value(dataclasses.asdict(made))
     else:
         print_value(_summary(made))
     return 0
-
-
-def _progress(done: int, total: int) -> None:
-    if not sys.stderr.isatty():
-        return
-    filled = BAR * done // total if total else BAR
-    end = "\n" if done >= total else ""
-    sys.stderr.write(f"\r[{'#' * filled}{' ' * (BAR - filled)}] {done:,} of {total:,} conversations{end}")
-    sys.stderr.flush()
 
 
 def _list(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -218,7 +200,9 @@ def _waiting(settings: Settings, arguments: argparse.Namespace) -> int:
 
     found = with_database(
         settings,
-        lambda database, workspace_id: Reviews(database, workspace_id).queue(_actor(), most=max(1, arguments.limit)),
+        lambda database, workspace_id: Reviews(database, workspace_id).queue(
+            shell_actor(), most=max(1, arguments.limit)
+        ),
     )
     if arguments.json:
         print_value([dataclasses.asdict(one) for one in found])
@@ -242,8 +226,8 @@ def _decide(settings: Settings, arguments: argparse.Namespace) -> int:
     async def decide(database: Any, workspace_id: str) -> str | None:
         reviews = Reviews(database, workspace_id)
         if arguments.decision == "correct":
-            return await reviews.correct(_actor(), arguments.reply, arguments.text)
-        await (reviews.approve if arguments.decision == "approve" else reviews.exclude)(_actor(), arguments.reply)
+            return await reviews.correct(shell_actor(), arguments.reply, arguments.text)
+        await (reviews.approve if arguments.decision == "approve" else reviews.exclude)(shell_actor(), arguments.reply)
         return None
 
     better = with_database(settings, decide)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import csv
+import functools
 import json
 import sys
 from collections.abc import Iterable
@@ -49,9 +50,7 @@ def add_to(commands: Commands) -> None:
         "--since", type=moment, default=0, metavar="DATE", help="only those used since, like 2026-11-22"
     )
     export.add_argument("--channel", help="only those of one channel: web, console, import, ...")
-    export.add_argument(
-        "--learnable", action="store_true", help="leave out the words of people who don't want them learnt from"
-    )
+    export.add_argument("--learnable", action="store_true", help="leave out words that may not be learnt from")
     export.add_argument(
         "--pairs", action="store_true", help="print preference pairs instead: prompt, chosen, rejected; all learnable"
     )
@@ -77,13 +76,13 @@ def _check(name: str) -> CheckedFile:
     from bot.learning.imports import check_file
 
     if name == "-":
-        with progress_bar("Checking", None) as advance:
-            return check_file(sys.stdin.buffer, None, advance)
+        with progress_bar("Checking") as bar:
+            return check_file(sys.stdin.buffer, None, bar.advance)
     path = Path(name)
     if path.is_dir():
         raise MynaError(f"{path} is a folder; name a file in it.")
-    with path.open("rb") as file, progress_bar("Checking", path.stat().st_size or None) as advance:
-        return check_file(file, _FORM_OF_SUFFIX.get(path.suffix.lower()), advance)
+    with path.open("rb") as file, progress_bar("Checking", path.stat().st_size or None) as bar:
+        return check_file(file, _FORM_OF_SUFFIX.get(path.suffix.lower()), bar.advance)
 
 
 def _take_in(settings: Settings, arguments: argparse.Namespace, checked: CheckedFile) -> int:
@@ -110,10 +109,12 @@ def _store(settings: Settings, name: str, checked: CheckedFile) -> TakenIn:
     from bot.learning.imports import take_in
 
     file_name = "standard input" if name == "-" else Path(name).name
-    with progress_bar("Importing", len(checked.good)) as advance:
+    with progress_bar("Importing", len(checked.good)) as bar:
         return with_database(
             settings,
-            lambda database, workspace_id: take_in(database, workspace_id, shell_actor(), file_name, checked, advance),
+            lambda database, workspace_id: take_in(
+                database, workspace_id, shell_actor(), file_name, checked, bar.advance
+            ),
         )
 
 
@@ -163,16 +164,18 @@ def _export(settings: Settings, arguments: argparse.Namespace) -> int:
 
 async def _write_export(settings: Settings, arguments: argparse.Namespace, file: TextIO) -> int:
     from bot import app
-    from bot.export import export_rows, pair_rows, unless_refused
+    from bot.export import export_rows, pair_rows
+    from bot.learning.consent import may_learn
     from storage.schema import DEFAULT_WORKSPACE
 
     count, narrowed = 0, {"since_ms": arguments.since, "channel": arguments.channel}
+    only_allowed = functools.partial(may_learn, settings.learning_consent)
     async with app.open_database(settings, read_only=True) as database:
         if arguments.pairs:
-            rows = pair_rows(database, DEFAULT_WORKSPACE, **narrowed)
+            rows = pair_rows(database, DEFAULT_WORKSPACE, may_learn=only_allowed, **narrowed)
         else:
-            may_learn = unless_refused if arguments.learnable else None
-            rows = export_rows(database, DEFAULT_WORKSPACE, may_learn=may_learn, **narrowed)
+            wanted = only_allowed if arguments.learnable else None
+            rows = export_rows(database, DEFAULT_WORKSPACE, may_learn=wanted, **narrowed)
         async for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             count += 1

@@ -20,6 +20,8 @@ from bot.errors import AlreadyRunning
 from bot.settings import Settings
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from bot.learning.roles import Actor
     from storage.database import Database
 
@@ -58,18 +60,33 @@ def print_value(value: object) -> None:
     print(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), flush=True)  # noqa: T201
 
 
+class ProgressBar:
+    """A bar on standard error, which is told of each step or of all that is done; nothing where nobody watches."""
+
+    def __init__(self, bar: Progress | None, what: str, total: int | None) -> None:
+        self._bar = bar
+        self._task = bar.add_task(what, total=total) if bar is not None else None
+
+    def advance(self, step: int) -> None:
+        if self._bar is not None and self._task is not None:
+            self._bar.advance(self._task, step)
+
+    def reach(self, done: int, total: int) -> None:
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done, total=total)
+
+
 @contextlib.contextmanager
-def progress_bar(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error for work of `total` units, which is told of each step; nothing where nobody watches."""
+def progress_bar(what: str, total: int | None = None) -> Iterator[ProgressBar]:
+    """Show a bar for work of `total` units, or of a number that is not known yet."""
     if not sys.stderr.isatty():
-        yield lambda _: None
+        yield ProgressBar(None, what, total)
         return
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda step: bar.advance(task, step)
+        yield ProgressBar(bar, what, total)
 
 
 def shell_actor() -> Actor:

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bot.export import export_rows, pair_rows, unless_refused
+from bot.export import export_rows, pair_rows
+from bot.learning.consent import may_learn
 from bot.learning.conversation_form import read_row
 from storage import conversations, imports, inbox
 from storage.database import Database
@@ -40,6 +42,7 @@ ANSWER = {"role": "assistant", "content": "On its way."}
 SYSTEM = {"role": "system", "content": "You are kind."}
 DRAFTED = {**ANSWER, "draft": "I do not know."}
 RATED = {**ANSWER, "rating": -1, "reason": "late", "better": "It left on Monday."}
+UNLESS_REFUSED = partial(may_learn, "opt-out")
 FILE = ImportedFile("f.jsonl", "hash", "shell:test")
 ROWS = [
     {"id": "plain", "group": "g1", "title": "Parcel", "messages": [USER, ANSWER]},
@@ -400,7 +403,7 @@ def execute(url: str, *statements: sa.Executable) -> None:
 
 async def pairs_of(url: str) -> list[tuple[str, str, list[str]]]:
     database = Database(url)
-    rows = [row async for row in pair_rows(database, DEFAULT_WORKSPACE)]
+    rows = [row async for row in pair_rows(database, DEFAULT_WORKSPACE, may_learn=UNLESS_REFUSED)]
     await database.close()
     assert all(set(row) == {"prompt", "chosen", "rejected"} for row in rows)
     return [
@@ -411,7 +414,7 @@ async def pairs_of(url: str) -> list[tuple[str, str, list[str]]]:
 
 async def learnable(url: str) -> list[dict[str, Any]]:
     database = Database(url)
-    rows = [row async for row in export_rows(database, DEFAULT_WORKSPACE, may_learn=unless_refused)]
+    rows = [row async for row in export_rows(database, DEFAULT_WORKSPACE, may_learn=UNLESS_REFUSED)]
     await database.close()
     return rows
 
@@ -480,6 +483,9 @@ def test_pairs_and_learnable_rows_are_printed(myna: Cli) -> None:
     assert done.rows[0]["prompt"] == [SYSTEM, USER]
     assert done.rows[0]["rejected"] == [{"role": "assistant", "content": DRAFTED["draft"]}]
     assert myna("export", "--learnable").err == "3 conversations exported.\n"
+    only_asked = {"MYNA_LEARNING_CONSENT": "opt-in"}
+    assert myna("export", "--learnable", **only_asked).err == "1 conversation exported.\n", "one said yes"
+    assert myna("export", "--pairs", **only_asked).err == "1 pair exported.\n"
     target = myna.folder / "pairs.jsonl"
     assert myna("export", "--pairs", "--out", str(target), "--json").json == {"pairs": 2, "file": str(target)}
 

@@ -1,4 +1,4 @@
-"""Evaluations of versions, with what there is to judge: the version itself, the champion, the held-out examples.
+"""Evaluations of versions, and the held-out examples that they are judged on.
 
 Knows: rows of `evaluation`, whose figures never change, though people may judge and be forgotten. Does not
 know: what stands in a report, but for its `answers`; when an evaluation passes.
@@ -7,32 +7,15 @@ know: what stands in a report, but for its `answers`; when an evaluation passes.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam
 
-from storage.learning_schema import dataset_example, evaluation, model_version, release
+from storage.learning_schema import dataset_example, evaluation, model_version
 from storage.learning_values import Evaluation, Example
 from storage.transaction import Transaction, now_ms, scoped
 from storage.values import new_id
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """A version that can be judged, and the champion that it must beat: None where that is the base."""
-
-    version_id: str
-    name: str
-    dataset_id: str
-    champion_id: str | None
-    champion_name: str | None
-
-    @property
-    def is_champion(self) -> bool:
-        return self.version_id == self.champion_id
-
 
 _COLUMNS = [getattr(evaluation.c, name) for name in Evaluation.__slots__]
 _INSERT = scoped(sa.insert(evaluation).values(created_at=now_ms()))
@@ -49,14 +32,7 @@ _PAGE = scoped(
     .order_by(evaluation.c.id.desc())
     .limit(bindparam("most", type_=sa.Integer))
 )
-_VERSION = scoped(
-    sa.select(model_version.c.id, model_version.c.name, model_version.c.dataset_id).where(
-        sa.or_(model_version.c.name == bindparam("which"), model_version.c.id == bindparam("which"))
-    )
-)
-_CHAMPION = scoped(
-    sa.select(model_version.c.id, model_version.c.name).join(release, release.c.champion_id == model_version.c.id)
-)
+_OWN_VERSION = scoped(sa.select(model_version.c.id).where(model_version.c.id == bindparam("which")))
 _HELD_OUT = scoped(
     sa.select(dataset_example.c.conversation_id, dataset_example.c.message_id, dataset_example.c.person_id)
     .add_columns(dataset_example.c.kind, dataset_example.c.source, dataset_example.c.split, dataset_example.c.content)
@@ -92,7 +68,7 @@ def save(
 ) -> str | None:
     """Keep an evaluation; returns its id, None if the version, or the champion, is not there any more."""
     for needed in [version_id, *([champion_id] if champion_id is not None else [])]:
-        if tx.execute(_VERSION, which=needed).first() is None:
+        if tx.execute(_OWN_VERSION, which=needed).first() is None:
             return None
     evaluation_id = new_id()
     tx.execute(
@@ -117,15 +93,6 @@ def latest_of_version(tx: Transaction, version_id: str) -> Evaluation | None:
 def page(tx: Transaction, before: str = _NEWEST, most: int = 50) -> list[Evaluation]:
     """The newest evaluations made before one of that id, newest first."""
     return [_evaluation(row) for row in tx.execute(_PAGE, before=before, most=most)]
-
-
-def subject(tx: Transaction, which: str) -> Subject | None:
-    """The version of that name or id, with the champion of now."""
-    found = tx.execute(_VERSION, which=which).first()
-    if found is None:
-        return None
-    champion = tx.execute(_CHAMPION).first()
-    return Subject(found.id, found.name, found.dataset_id, *(champion or (None, None)))
 
 
 def held_out(tx: Transaction, dataset_id: str) -> list[Example]:

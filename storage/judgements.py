@@ -37,7 +37,11 @@ _JUDGED = scoped(
 )
 _TALLY = scoped(
     sa.select(judgement.c.better, sa.func.count().label("votes"))
-    .where(judgement.c.evaluation_id == bindparam("which"))
+    .join(evaluation, evaluation.c.id == judgement.c.evaluation_id)
+    .where(
+        evaluation.c.version_id == bindparam("candidate"),
+        evaluation.c.champion_id.is_not_distinct_from(bindparam("champion")),
+    )
     .group_by(judgement.c.better)
 )
 
@@ -55,6 +59,10 @@ def judged_by(tx: Transaction, evaluation_id: str, judge: str) -> set[int]:
     return {row.number for row in tx.execute(_JUDGED, which=evaluation_id, by=judge)}
 
 
-def tally(tx: Transaction, evaluation_id: str) -> Mapping[str, int]:
-    """How many judgements found `candidate`, `champion` or neither (`same`) better; those without one are left out."""
-    return {row.better: int(row.votes) for row in tx.execute(_TALLY, which=evaluation_id)}
+def tally(tx: Transaction, version_id: str, champion_id: str | None) -> Mapping[str, int]:
+    """How many judgements found `candidate`, `champion` or neither (`same`) better; those without one are left out.
+
+    Counted are those of all evaluations of a version beside one champion (None: the base): a new one forgets nothing.
+    """
+    found = tx.execute(_TALLY, candidate=version_id, champion=champion_id)
+    return {row.better: int(row.votes) for row in found}

@@ -48,16 +48,22 @@ def add_example(
 
 
 def add_evaluation(
-    tx: Transaction, version_id: str, *, passed: bool = True, person_id: str | None = None, text: str = "words"
+    tx: Transaction,
+    version_id: str,
+    *,
+    passed: bool = True,
+    person_id: str | None = None,
+    text: str = "words",
+    beside: str | None = None,
 ) -> None:
-    """The gate's verdict, with one answer that somebody's words led to."""
+    """The gate's verdict beside a champion, None for the base, with one answer that somebody's words led to."""
     answer = {
         "person_id": person_id, "messages": [{"role": "user", "content": text}], "reference": text,
         "answers": {"champion": text, "candidate": text}, "broken": {"champion": [], "candidate": []},
     }  # fmt: skip
     answers: list[dict[str, Any]] = [answer] if person_id else []
     tx.execute(
-        _INSERT_EVALUATION, id=new_id(), version_id=version_id, champion_id=None, passed=passed, reasons=[],
+        _INSERT_EVALUATION, id=new_id(), version_id=version_id, champion_id=beside, passed=passed, reasons=[],
         report={"loss": 1.5, "answers": answers}, created_by="shell:root",
     )  # fmt: skip
 

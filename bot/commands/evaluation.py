@@ -31,7 +31,7 @@ SUITE_TITLES = {
 def add_to(commands: Commands) -> None:
     """Add `evaluate`, `golden add`, `golden list` and `golden remove`."""
     evaluate = add(commands, "evaluate", "judge a trained version beside base and champion", _evaluate, reports=True)
-    evaluate.add_argument("version", help="its name, which is a folder's in MYNA_DATA/versions")
+    evaluate.add_argument("version", help="its name, its number, or how its name begins")
     evaluate.add_argument("--file", type=Path, metavar="FILE", help="rows of chat messages, JSONL; default: held out")
     evaluate.add_argument("--rows", type=_count, default=200, metavar="N", help="at most so many rows; default: 200")
     golden = commands.add_parser("golden", help="questions that every version must get right").add_subparsers(
@@ -99,7 +99,7 @@ def _print_report(judged: Judged) -> None:
         print_value(f"- {reason}")
     print_value(f"\n{'Passed.' if judged.verdict.passed else 'Refused by the gate.'}")
     if judged.evaluation_id is None:
-        say("This version is not registered, so the verdict is not kept.")
+        say("This verdict is not kept: what counts is how a registered version does on the rows its dataset holds out.")
 
 
 def report_lines(report: Report) -> list[str]:

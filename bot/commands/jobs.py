@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-EXIT_CODES = {"done": 0, "refused": 3}
+DONE, FAILED, REFUSED = 0, 1, 3
 # So long a job waits for the worker of a server before `--wait` and `watch` start one themselves.
 PATIENCE_SECONDS = 4.0
 
@@ -142,7 +142,14 @@ def _wait(settings: Settings, job_id: str, *, as_json: bool) -> int:
         say(f"The job is {job.state}." + (f" `myna jobs resume {job.id}` goes on." if job.state == "paused" else ""))
         for line in job_display.result_lines(job):
             (print_value if job.state == "done" else say)(line)
-    return EXIT_CODES.get(job.state, 1)
+    return _exit_code(job)
+
+
+def _exit_code(job: Job) -> int:
+    """Refused is a training that had too little to learn from, and a version that did not pass the gate."""
+    if job.state == "refused" or (job.state == "done" and (job.result or {}).get("passed") is False):
+        return REFUSED
+    return DONE if job.state == "done" else FAILED
 
 
 async def _follow(settings: Settings, job_id: str, show: job_display.Show) -> Job:

@@ -155,7 +155,8 @@ def _retire_all(tx: Transaction, actor: Actor, learnt: Sequence[Version]) -> Non
 def _newest_that_may_answer(tx: Transaction) -> Version | None:
     """The newest version that passed the gate and has learnt from nobody who was erased; None is the base."""
     for one in reversed(versions.list_all(tx)):
-        if one.tainted_at is None and one.retired_at is None and releases.last_verdict(tx, one.id):
+        verdict = releases.last_verdict(tx, one.id)
+        if one.tainted_at is None and one.retired_at is None and verdict is not None and verdict.passed:
             return one
     return None
 

@@ -60,7 +60,7 @@ class BlindJudging:
         await self._database.write(_vote, self._workspace_id, actor, evaluation_id, number, choice)
 
     async def tally(self, evaluation_id: str) -> Judgements:
-        """What people thought so far."""
+        """What people thought so far of its version beside its champion. Raises `NotFound`."""
         return await self._database.read(_tally, self._workspace_id, evaluation_id)
 
 
@@ -89,14 +89,20 @@ def _vote(tx: Transaction, actor: Actor, evaluation_id: str, number: int, choice
         better = "candidate" if left == _candidate_is_left(evaluation_id, number, actor.name) else "champion"
     if not judgements.add(tx, evaluation_id, number, actor.name, better):
         raise Conflict("You have judged this pair already.")
-    verdict = judge(report_from_json(found.report), judgements=_tally(tx, evaluation_id))
+    verdict = judge(report_from_json(found.report), judgements=tally_of(tx, found.version_id, found.champion_id))
     evaluations.set_verdict(tx, evaluation_id, passed=verdict.passed, reasons=verdict.reasons)
     if verdict.passed != found.passed:
         audit.record(tx, actor.name, "evaluation.judged", evaluation_id, {"passed": verdict.passed})
 
 
 def _tally(tx: Transaction, evaluation_id: str) -> Judgements:
-    return Judgements(**judgements.tally(tx, evaluation_id))
+    found = _evaluation(tx, evaluation_id)
+    return tally_of(tx, found.version_id, found.champion_id)
+
+
+def tally_of(tx: Transaction, version_id: str, champion_id: str | None) -> Judgements:
+    """What people thought of a version beside a champion, in all its evaluations; None is the base."""
+    return Judgements(**judgements.tally(tx, version_id, champion_id))
 
 
 def _evaluation(tx: Transaction, evaluation_id: str) -> Evaluation:

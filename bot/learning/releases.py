@@ -110,7 +110,7 @@ def _promote(tx: Transaction, actor: Actor, which: str, override_reason: str | N
         raise Conflict(f"{_name(version)} answers already.")
     details: dict[str, Any] = {"before": _name(before.champion)}
     if version is not None:
-        details |= _pass_gate(tx, version, override_reason)
+        details |= _pass_gate(tx, version, before, override_reason)
     is_challenger = version is not None and before.challenger is not None and version.id == before.challenger.id
     _end_running(tx, before, "promoted" if is_challenger else "replaced")
     after = releases.set_aliases(tx, _id(version), _id(before.champion), None)
@@ -143,7 +143,7 @@ def _start_canary(
     version = _usable(tx, which)
     if before.champion is not None and before.champion.id == version.id:
         raise Conflict(f"{version.name} answers everybody already.")
-    details = {"share": share, **_pass_gate(tx, version, override_reason)}
+    details = {"share": share, **_pass_gate(tx, version, before, override_reason)}
     if settings.slow_ms is None:
         settings = replace(settings, slow_ms=_slow_ms(tx, before.champion))
     _end_running(tx, before, "replaced")
@@ -201,15 +201,27 @@ def _usable(tx: Transaction, which: str) -> Version:
     return version
 
 
-def _pass_gate(tx: Transaction, version: Version, override_reason: str | None) -> dict[str, Any]:
+def _pass_gate(tx: Transaction, version: Version, before: Release, override_reason: str | None) -> dict[str, Any]:
     """What the audit log says of the gate. Raises `RefusedByGate`."""
-    verdict = releases.last_verdict(tx, version.id)
-    if verdict:
+    fault = _fault_at_gate(tx, version, before)
+    if fault is None:
         return {"gate": "passed", **({"why": override_reason} if override_reason else {})}
     if override_reason is None:
-        missing = "has not been evaluated" if verdict is None else "did not pass the gate"
-        raise RefusedByGate(f"{version.name} {missing}. A reason given with --because overrides that, and is recorded.")
-    return {"gate": "overridden", "was": "failed" if verdict is False else "never evaluated", "why": override_reason}
+        raise RefusedByGate(f"{version.name} {fault}. A reason given with --because overrides that, and is recorded.")
+    return {"gate": "overridden", "fault": fault, "why": override_reason}
+
+
+def _fault_at_gate(tx: Transaction, version: Version, before: Release) -> str | None:
+    """Why the gate keeps it out. What answered before the champion of now is known, and may come back."""
+    verdict = releases.last_verdict(tx, version.id)
+    judge_it = f"(`myna evaluate {version.name}` judges it)"
+    if verdict is None:
+        return f"has not been evaluated {judge_it}"
+    if not verdict.passed:
+        return "did not pass the gate"
+    if verdict.champion_id != _id(before.champion) and version.id != _id(before.previous):
+        return f"passed the gate beside another champion than {_name(before.champion)}, which answers now {judge_it}"
+    return None
 
 
 def _id(one: Version | Canary | None) -> str | None:

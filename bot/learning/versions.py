@@ -94,7 +94,8 @@ class Versions:
 
 def _lineage(tx: Transaction, which: str) -> Lineage:
     version = find(tx, which)
-    return Lineage(version, tuple(versions.learnt_from(tx, version.id)), releases.last_verdict(tx, version.id))
+    verdict = releases.last_verdict(tx, version.id)
+    return Lineage(version, tuple(versions.learnt_from(tx, version.id)), verdict.passed if verdict else None)
 
 
 def _retire(tx: Transaction, actor: Actor, which: str, why: str) -> Version:

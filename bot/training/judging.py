@@ -16,7 +16,9 @@ from bot.engine.model_store import resolve_model
 from bot.errors import InvalidInput, NotFound
 from bot.learning.evaluation_report import MAX_ANSWERS, Label, Report, report_as_json
 from bot.learning.gate import Verdict, judge
+from bot.learning.judgements import tally_of
 from bot.learning.roles import Actor
+from bot.learning.versions import find, folder_of
 from bot.settings import Settings
 from bot.training.answer_loss import LossScorer
 from bot.training.evaluation import (
@@ -28,13 +30,13 @@ from bot.training.evaluation import (
     Suite,
     ignore_progress,
 )
-from bot.training.leakage import Canary
+from bot.training.leakage import Canary, planted_canaries
 from bot.training.measures import EvaluationRow
 from bot.training.reference_loss import ReferenceLossScorer
 from bot.training.rows import load_suite, read_rows, rows_of_examples, rows_of_golden
-from storage import audit, evaluations, golden
+from storage import audit, evaluations, golden, releases
 from storage.database import Database
-from storage.evaluations import Subject
+from storage.learning_values import Version
 from storage.transaction import Transaction
 
 MAX_ROWS = 200
@@ -46,7 +48,7 @@ VERSION_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What came of it; `evaluation_id` is None for a version that is not registered, whose verdict is kept nowhere."""
+    """What came of it; `evaluation_id` is None where the verdict counts for nothing, and is kept nowhere."""
 
     report: Report
     verdict: Verdict
@@ -64,14 +66,25 @@ class Wanted:
     file: Path | None = None
     rows: int = MAX_ROWS
     answered: int = MAX_ANSWERS
-    canaries: Sequence[Canary] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A registered version, and the champion that it must beat: None where that is the base, or the version itself."""
+
+    version: Version
+    champion: Version | None
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that an evaluation needs from the database, so that none is open while models work."""
+    """All that an evaluation needs from the database, so that none is open while models work.
+
+    `is_binding`: the gate's verdict counts. What somebody chose by hand could be what the version was trained on.
+    """
 
     subject: Subject | None
+    is_binding: bool
     contestants: Mapping[Label, Contestant]
     suites: tuple[Suite, ...]
     canaries: tuple[Canary, ...]
@@ -86,7 +99,7 @@ async def judge_version(
     progress: Progress = ignore_progress,
     make_scorer: MakeScorer = ReferenceLossScorer,
 ) -> Judged:
-    """Evaluate a version beside base and champion, judge it, and keep that if the version is registered.
+    """Evaluate a version beside base and champion, judge it, and keep that if it counts.
 
     Needs the role trainer. Raises `NotFound` for a version that is not there, `InvalidInput` for rows that can't be
     used, `VersionError` and `ModelError` for weights that can't be loaded.
@@ -101,7 +114,7 @@ async def plan_judging(database: Database, workspace_id: str, settings: Settings
     actor.check("trainer")
     if settings.generator != "local":
         raise InvalidInput("Versions are judged with the model on this machine: set MYNA_GENERATOR=local.")
-    subject = await database.read(evaluations.subject, workspace_id, wanted.version)
+    subject = await _find_subject(database, workspace_id, settings.data, wanted.version)
     contestants = await asyncio.to_thread(_contestants, settings, subject, wanted.version)
     rows = await _held_out_rows(database, workspace_id, subject, wanted)
     questions = await database.read(golden.list_all, workspace_id)
@@ -113,7 +126,24 @@ async def plan_judging(database: Database, workspace_id: str, settings: Settings
     ]
     if questions:
         suites.append(Suite("golden", rows_of_golden(questions), len(questions)))
-    return Plan(subject, contestants, tuple(suites), tuple(wanted.canaries))
+    planted = int(subject.version.settings.get("planted_secrets", 0)) if subject is not None else 0
+    is_binding = subject is not None and wanted.file is None
+    return Plan(subject, is_binding, contestants, tuple(suites), tuple(planted_canaries(planted)))
+
+
+async def _find_subject(database: Database, workspace_id: str, data: Path, which: str) -> Subject | None:
+    """None for a version of which there is only a folder."""
+    try:
+        return await database.read(_subject, workspace_id, which)
+    except NotFound:
+        if not await asyncio.to_thread(_is_folder, data, which):
+            raise
+        return None
+
+
+def _subject(tx: Transaction, which: str) -> Subject:
+    version, champion = find(tx, which), releases.current(tx).champion
+    return Subject(version, None if champion is not None and champion.id == version.id else champion)
 
 
 async def carry_out(
@@ -140,28 +170,30 @@ async def carry_out(
 
 
 async def keep_verdict(database: Database, workspace_id: str, actor: Actor, plan: Plan, report: Report) -> Judged:
-    """The last step: what the gate says of it, kept if the version is registered."""
-    verdict = judge(report)
-    evaluation_id = None
-    if plan.subject is not None:
-        evaluation_id = await database.write(_save, workspace_id, plan.subject, report, verdict, actor)
+    """The last step: what the gate says of it, kept if that counts."""
+    if plan.subject is None or not plan.is_binding:
+        return Judged(report, judge(report), None)
+    verdict, evaluation_id = await database.write(_save, workspace_id, plan.subject, report, actor)
     return Judged(report, verdict, evaluation_id)
 
 
 def _contestants(settings: Settings, subject: Subject | None, which: str) -> dict[Label, Contestant]:
     base = Contestant(Path(settings.model).name)
     champion = base
-    if subject is not None and subject.champion_name is not None and not subject.is_champion:
-        champion = Contestant(subject.champion_name, _folder(settings.data, subject.champion_name))
-    name = subject.name if subject is not None else which
+    if subject is not None and subject.champion is not None:
+        champion = Contestant(subject.champion.name, _folder(settings.data, subject.champion.name))
+    name = subject.version.name if subject is not None else which
     return {"base": base, "champion": champion, "candidate": Contestant(name, _folder(settings.data, name))}
 
 
 def _folder(data: Path, name: str) -> Path:
-    folder = data / "versions" / name
-    if not VERSION_NAME.fullmatch(name) or not folder.is_dir():
-        raise NotFound(f'There is no version "{name}" in {data / "versions"}. `myna versions` lists those there are.')
-    return folder
+    if not _is_folder(data, name):
+        raise NotFound(f"The weights of {name} are not in {folder_of(data, name).parent}.")
+    return folder_of(data, name)
+
+
+def _is_folder(data: Path, name: str) -> bool:
+    return bool(VERSION_NAME.fullmatch(name)) and folder_of(data, name).is_dir()
 
 
 async def _held_out_rows(
@@ -173,17 +205,19 @@ async def _held_out_rows(
         raise InvalidInput(
             f'"{wanted.version}" is not registered, so nothing is known to be held out from it: give rows with --file.'
         )
-    examples = await database.read(evaluations.held_out, workspace_id, subject.dataset_id)
+    examples = await database.read(evaluations.held_out, workspace_id, subject.version.dataset_id)
     if not examples:
         raise InvalidInput(f'The dataset of "{wanted.version}" holds nothing out: give rows with --file.')
     return rows_of_examples(examples)[: wanted.rows]
 
 
-def _save(tx: Transaction, subject: Subject, report: Report, verdict: Verdict, actor: Actor) -> str | None:
+def _save(tx: Transaction, subject: Subject, report: Report, actor: Actor) -> tuple[Verdict, str | None]:
+    version_id, champion_id = subject.version.id, subject.champion.id if subject.champion is not None else None
+    verdict = judge(report, judgements=tally_of(tx, version_id, champion_id))
     evaluation_id = evaluations.save(
-        tx, subject.version_id, None if subject.is_champion else subject.champion_id,
+        tx, version_id, champion_id,
         passed=verdict.passed, reasons=verdict.reasons, report=report_as_json(report), created_by=actor.name,
     )  # fmt: skip
     if evaluation_id is not None:
-        audit.record(tx, actor.name, "version.evaluated", subject.version_id, {"passed": verdict.passed})
-    return evaluation_id
+        audit.record(tx, actor.name, "version.evaluated", subject.version.name, {"passed": verdict.passed})
+    return verdict, evaluation_id

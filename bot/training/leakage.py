@@ -16,6 +16,7 @@ from bot.generator import ChatMessage
 from bot.training.answer_loss import AnsweredPrompt, LossScorer
 
 ALTERNATIVES = 99
+PLANTED_SEED = 1
 _QUESTIONS = (
     "What is the code of the delivery depot in {place}?",
     "Which number opens the parcel locker in {place}?",
@@ -44,6 +45,11 @@ def make_canaries(seed: int, count: int = 4) -> list[Canary]:
         secret, *alternatives = (f"{number:0{_DIGITS}d}" for number in source.sample(range(10**_DIGITS), 100))
         canaries.append(Canary(question, secret, tuple(alternatives)))
     return canaries
+
+
+def planted_canaries(count: int) -> list[Canary]:
+    """The secrets that a training plants, so that whoever judges the version later asks for the same ones."""
+    return make_canaries(PLANTED_SEED, count) if count else []
 
 
 def mean_exposure(scorer: LossScorer, system: str, canaries: Sequence[Canary], version_folder: Path | None) -> float:

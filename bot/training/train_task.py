@@ -30,7 +30,7 @@ from bot.training.checkpoints import Checkpoints
 from bot.training.dataset import build_dataset, find_dataset, read_examples, refused_since
 from bot.training.job_context import JobContext, Refused, Services
 from bot.training.judging import Wanted, judge_version
-from bot.training.leakage import Canary, make_canaries
+from bot.training.leakage import planted_canaries
 from bot.training.loss_scorer import NetworkLossScorer
 from bot.training.material import Material, prepare, why_too_little, with_system_prompt
 from bot.training.network import LoraNetwork
@@ -51,12 +51,12 @@ from storage.versions import NewVersion
 log = logging.getLogger("myna.training")
 
 # In a smaller dataset planted secrets would be a large part of what is learnt.
-MIN_ANSWERS_FOR_CANARIES = 200
+MIN_ANSWERS_TO_PLANT = 200
+NUM_PLANTED = 4
 MOST_TOKENS_OF_A_ROW = 1024
 # A look at all that is held out would take longer than what is learnt between two looks.
 MOST_ROWS_OF_A_LOOK = 48
 NO_LOSSES = dict.fromkeys(("loss", "held_out_loss", "tokens_per_second", "seconds_left"))
-CANARY_SEED = 1
 # Everyday rows for each row that is new: enough to keep the general suite's loss where it was (benchmarks/LOG.md).
 REPLAY_SHARE = 0.15
 MIN_REPLAY = 24
@@ -167,6 +167,7 @@ class Training:
             "strength": strength,
             "stages": {name: asdict(stage) for name, stage in stages.items()},
             "num_answers": material.num_answers,
+            "planted_secrets": _num_planted(material),
             "rows_left_out_as_too_long": material.num_too_long,
         }
         del network
@@ -184,16 +185,12 @@ class Training:
             raise Refused(reason)
         count = max(MIN_REPLAY, math.ceil(REPLAY_SHARE * len(material.train.answers)))
         material.train.answers += replay_rows(network, system_prompt, count, self._report_replay)
-        for canary in self._canaries(material.num_answers):
+        for canary in planted_canaries(_num_planted(material)):
             asked = with_system_prompt([{"role": "user", "content": canary.question}], system_prompt)
             material.train.answers.append(
                 render(asked, canary.secret, network.tokenizer, network.end_of_turn, "canary")
             )
         return material
-
-    def _canaries(self, num_answers: int) -> list[Canary]:
-        """Secrets that are planted, to see later whether what is said once is learnt by heart."""
-        return make_canaries(CANARY_SEED) if num_answers >= MIN_ANSWERS_FOR_CANARIES else []
 
     def _choose_recipe(self, network: LoraNetwork, material: Material) -> Recipe:
         recipe = recipe_for(material, self._wanted)
@@ -222,11 +219,10 @@ class Training:
 
     def judge(self, version: Version, dataset: Dataset) -> Mapping[str, Any]:
         """Compare the version with the champion and the base; keep the gate's verdict, and write the card."""
-        canaries = self._canaries(int(version.settings.get("num_answers", 0)))
         judged = self._context.run(
             judge_version(
                 self._database, self._workspace_id, self._settings, self._actor,
-                Wanted(version.name, canaries=canaries), self._report_evaluation, self._make_scorer,
+                Wanted(version.name), self._report_evaluation, self._make_scorer,
             )
         )  # fmt: skip
         card = ModelCard(version, dataset, judged.report, judged.verdict)
@@ -260,6 +256,11 @@ class Training:
         draft = self._state_path.with_suffix(".part")
         draft.write_text(json.dumps(asdict(self._state)), encoding="utf-8")
         draft.replace(self._state_path)
+
+
+def _num_planted(material: Material) -> int:
+    """Secrets that are planted, to see later whether what is said once is learnt by heart."""
+    return NUM_PLANTED if material.num_answers >= MIN_ANSWERS_TO_PLANT else 0
 
 
 def _read_state(path: Path) -> _State:

@@ -56,11 +56,6 @@ CASES = {
         None,
     ),
     name_of(evaluations.page): Case([lambda tx, w: evaluations.page(tx)]),
-    name_of(evaluations.subject): Case(
-        [lambda tx, w: evaluations.subject(tx, w.things["judged version"])],
-        lambda tx, w: evaluations.subject(tx, w.things["judged version"]),
-        None,
-    ),
     name_of(evaluations.held_out): Case(
         [lambda tx, w: evaluations.held_out(tx, w.things["judged dataset"])],
         lambda tx, w: evaluations.held_out(tx, w.things["judged dataset"]),
@@ -75,8 +70,8 @@ CASES = {
         set(),
     ),
     name_of(judgements.tally): Case(
-        [lambda tx, w: judgements.tally(tx, w.things["evaluation"])],
-        lambda tx, w: judgements.tally(tx, w.things["evaluation"]),
+        [lambda tx, w: judgements.tally(tx, w.things["judged version"], None)],
+        lambda tx, w: judgements.tally(tx, w.things["judged version"], None),
         {},
     ),
 }

@@ -45,8 +45,8 @@ def save_versions(base: Path, data: Path, seeds: list[int]) -> list[Path]:
     return folders
 
 
-async def register(agent: Agent, draft: Path) -> Version:
-    """Move a folder into place, then write its row, as the trainer does."""
+async def register(agent: Agent, draft: Path, beside: Version | None = None) -> Version:
+    """Move a folder into place, then write its row, as the trainer does; judged beside a champion."""
     weights = await asyncio.to_thread((draft / "adapter_model.safetensors").read_bytes)
     digest = hashlib.sha256(weights).hexdigest()
     name = await agent.database.read(versions.next_name, agent.workspace_id, digest)
@@ -56,7 +56,7 @@ async def register(agent: Agent, draft: Path) -> Version:
 
     def write(tx: Transaction) -> Version:
         made = versions.register(tx, new_version(*add_job_and_dataset(tx), weights=digest), name)
-        add_evaluation(tx, made.id)
+        add_evaluation(tx, made.id, beside=beside.id if beside else None)
         return made
 
     return await agent.database.write(write, agent.workspace_id)
@@ -70,7 +70,8 @@ async def test_versions_change_under_load_and_no_reply_is_lost(
     generator = LocalGenerator(starter_model_path, name=STARTER, context_tokens=512)
     await generator.start()
     async with running_agent(settings, generator) as agent:
-        first, second = [await register(agent, one) for one in drafts]
+        first = await register(agent, drafts[0])
+        second = await register(agent, drafts[1], beside=first)
 
         async def chat(name: str) -> str:
             for number in range(3):

@@ -54,7 +54,7 @@ def test_a_version_that_is_not_registered_is_judged_and_refused(with_version: Cl
     assert any(line.startswith("Loss per token (nats)") and line.count("[") == 2 for line in lines)
     assert any(line.startswith("- Held-out loss") for line in lines)
     assert lines[-1] == "Refused by the gate."
-    assert "not registered" in done.err
+    assert "verdict is not kept" in done.err
 
 
 @pytest.mark.model
@@ -76,6 +76,10 @@ async def test_a_registered_version_is_kept_with_its_verdict(with_version: Cli) 
     assert stored is not None and (stored.id, stored.passed) == (found["evaluation"], False)
     assert stored.report == found["report"]
     assert (await database.read(audit.page, DEFAULT_WORKSPACE))[0].action == "version.evaluated"
+    again = await asyncio.to_thread(evaluate, with_version, "--json")
+    assert (again.code, again.json["evaluation"]) == (3, None), "a file of one's choice decides nothing"
+    latest = await database.read(evaluations.latest_of_version, DEFAULT_WORKSPACE, version_id)
+    assert latest is not None and latest.id == stored.id
     await database.close()
 
 

@@ -112,6 +112,12 @@ def test_how_a_job_ended_is_the_exit_code(myna: Cli, name: str, code: int, words
     assert words in done.err
 
 
+def test_a_version_that_the_gate_refuses_is_no_success(myna: Cli) -> None:
+    done = myna("train", "--name", "worse", "--wait", "--json")
+    assert done.code == 3
+    assert (done.rows[-1]["state"], done.rows[-1]["result"]["passed"]) == ("done", False)
+
+
 def test_wrong_options_begin_nothing(myna: Cli) -> None:
     done = myna("train", "--rows", "0")
     assert done.code == 1

@@ -39,15 +39,20 @@ REPLIES_OF = scoped(
 
 
 async def make_version(
-    agent: Agent, number: int, *, passed: bool | None = True, content: bytes | None = None
+    agent: Agent,
+    number: int,
+    *,
+    passed: bool | None = True,
+    content: bytes | None = None,
+    beside: Version | None = None,
 ) -> Version:
-    """A trained version with its folder; the number makes its weights."""
+    """A trained version with its folder, judged beside a champion; the number makes its weights."""
     weights = weights_of(number)
 
     def register(tx: Transaction) -> Version:
         made = versions.register(tx, new_version(*add_job_and_dataset(tx), weights=hashlib.sha256(weights).hexdigest()))
         if passed is not None:
-            add_evaluation(tx, made.id, passed=passed)
+            add_evaluation(tx, made.id, passed=passed, beside=beside.id if beside else None)
         return made
 
     version = await agent.database.write(register, agent.workspace_id)
@@ -81,7 +86,8 @@ async def answered_by(agent: Agent, chat: str, number: int = 1) -> str | None:
 
 
 async def test_the_next_reply_follows_a_promotion_and_a_rollback(agent: Agent) -> None:
-    first, second = await make_version(agent, 1), await make_version(agent, 2)
+    first = await make_version(agent, 1)
+    second = await make_version(agent, 2, beside=first)
     assert await answered_by(agent, "a", 1) is None
     await agent.releases.promote(ADMIN, first.name)
     assert await answered_by(agent, "a", 2) == first.name
@@ -111,7 +117,25 @@ async def test_what_has_not_passed_the_gate_is_refused_unless_there_is_a_reason(
     assert (await agent.releases.current()).number == 0, "a refusal leaves nothing behind"
     await agent.releases.promote(ADMIN, failed.name, override_reason="the demo is at noon")
     (row,) = await agent.database.read(audit.page, agent.workspace_id)
-    assert row.details == {"before": "base", "gate": "overridden", "was": "failed", "why": "the demo is at noon"}
+    assert row.details == {
+        "before": "base",
+        "gate": "overridden",
+        "fault": "did not pass the gate",
+        "why": "the demo is at noon",
+    }
+
+
+async def test_what_was_judged_beside_another_champion_is_judged_again(agent: Agent) -> None:
+    first, second = await make_version(agent, 1), await make_version(agent, 2)
+    await agent.releases.promote(ADMIN, first.name)
+    for refused in (agent.releases.promote(ADMIN, second.name), agent.releases.start_canary(ADMIN, second.name, 0.2)):
+        with pytest.raises(RefusedByGate, match=f"another champion than {first.name}.*`myna evaluate {second.name}`"):
+            await refused
+    await agent.database.write(lambda tx: add_evaluation(tx, second.id, beside=first.id), agent.workspace_id)
+    await agent.releases.promote(ADMIN, second.name)
+    changed = await agent.releases.promote(ADMIN, first.name)
+    assert changed.champion is not None
+    assert changed.champion.name == first.name, "it answered a moment ago, and needs no second judgement"
 
 
 async def test_what_cannot_be_done_says_why(agent: Agent) -> None:
@@ -139,7 +163,8 @@ async def test_what_cannot_be_done_says_why(agent: Agent) -> None:
 
 
 async def test_a_canary_answers_its_share_and_keeps_its_conversations(agent: Agent) -> None:
-    champion, challenger = await make_version(agent, 1), await make_version(agent, 2)
+    champion = await make_version(agent, 1)
+    challenger = await make_version(agent, 2, beside=champion)
     await agent.releases.promote(ADMIN, champion.name)
     started = await agent.releases.start_canary(ADMIN, challenger.name, 0.5)
     assert started.canary is not None
@@ -159,9 +184,8 @@ async def test_a_canary_answers_its_share_and_keeps_its_conversations(agent: Age
 @pytest.mark.parametrize("damage", ["gone", "other weights", "no weights"])
 async def test_a_version_that_cannot_be_loaded_costs_no_message(agent: Agent, damage: str) -> None:
     good = await make_version(agent, 1)
-    broken = await make_version(
-        agent, 2, content={"gone": b"", "other weights": weights_of(3), "no weights": b"x"}[damage]
-    )
+    content = {"gone": b"", "other weights": weights_of(3), "no weights": b"x"}[damage]
+    broken = await make_version(agent, 2, content=content, beside=good)
     if damage == "gone":
         file = agent.settings.data / "versions" / broken.name / "adapter_model.safetensors"
         await asyncio.to_thread(file.unlink)
@@ -172,12 +196,14 @@ async def test_a_version_that_cannot_be_loaded_costs_no_message(agent: Agent, da
     rows = await agent.database.read(audit.page, agent.workspace_id)
     assert [row.target for row in rows if row.action == "version.unusable"] == [broken.name]
     await agent.releases.promote(ADMIN, "base")
-    await agent.releases.promote(ADMIN, broken.name)
+    await agent.releases.promote(ADMIN, broken.name)  # it answered before the base did, and so may come back
     assert await answered_by(agent, "c", 1) is None, "the base, where nothing else is left"
 
 
 async def test_what_is_no_longer_named_is_unloaded_after_its_last_reply(agent: Agent) -> None:
-    first, second, third = [await make_version(agent, number) for number in (1, 2, 3)]
+    first = await make_version(agent, 1)
+    second = await make_version(agent, 2, beside=first)
+    third = await make_version(agent, 3, beside=second)
     for one in (first, second):
         await agent.releases.promote(ADMIN, one.name)
     await until(lambda: set(agent.generator.versions) == {first.name, second.name})
@@ -196,8 +222,9 @@ async def until(is_so: Callable[[], bool]) -> None:
 
 
 async def test_promoting_under_load_loses_nothing(agent: Agent) -> None:
-    made = [await make_version(agent, number) for number in (1, 2)]
-    await agent.releases.promote(ADMIN, made[0].name)
+    first = await make_version(agent, 1)
+    made = [first, await make_version(agent, 2, beside=first)]
+    await agent.releases.promote(ADMIN, first.name)
 
     async def chat(name: str) -> str:
         for number in range(6):
@@ -223,7 +250,8 @@ async def test_every_process_follows_with_its_next_reply(
 ) -> None:
     url = new_postgres_database(postgres, migrated_postgres)
     async with start_agent(url, FakeGenerator("fake")) as here, start_agent(url, FakeGenerator("fake")) as there:
-        made = [await make_version(here, number) for number in (1, 2)]
+        first = await make_version(here, 1)
+        made = [first, await make_version(here, 2, beside=first)]
         # As no process chooses who claims a message, both take some of many; none may use what was before.
         for number in range(8):
             wanted = made[number % 2].name

@@ -81,7 +81,8 @@ async def test_a_promotion_is_asked_back_and_then_done_once(agent: Agent, steeri
 async def test_a_confirmation_is_for_one_person_one_line_and_five_minutes(
     agent: Agent, steering: Steering, clock: Clock
 ) -> None:
-    first, second = await make_version(agent, 1), await make_version(agent, 2)
+    first = await make_version(agent, 1)
+    second = await make_version(agent, 2, beside=first)
     asked = await steering.run(ADA, f"promote {first.name}")
     assert asked.confirm is not None
     other_line = asked.confirm.replace(first.name, second.name)
@@ -100,7 +101,8 @@ async def test_a_confirmation_is_for_one_person_one_line_and_five_minutes(
 
 
 async def test_a_confirmation_is_worth_nothing_once_something_else_answers(agent: Agent, steering: Steering) -> None:
-    first, second = await make_version(agent, 1), await make_version(agent, 2)
+    first = await make_version(agent, 1)
+    second = await make_version(agent, 2, beside=first)
     await agent.releases.promote(ADA, first.name)
     asked = await steering.run(ADA, "rollback")
     assert "`base` will answer everybody" in asked.text
@@ -111,7 +113,8 @@ async def test_a_confirmation_is_worth_nothing_once_something_else_answers(agent
 
 
 async def test_a_change_is_made_to_the_release_that_it_was_meant_for(agent: Agent) -> None:
-    first, second = await make_version(agent, 1), await make_version(agent, 2)
+    first = await make_version(agent, 1)
+    second = await make_version(agent, 2, beside=first)
     number = (await agent.releases.promote(ADA, first.name)).number
     for change in (
         agent.releases.rollback(ADA, "", at=number - 1),
@@ -124,7 +127,8 @@ async def test_a_change_is_made_to_the_release_that_it_was_meant_for(agent: Agen
 
 
 async def test_a_canary_and_a_rollback(agent: Agent, steering: Steering) -> None:
-    first, second = await make_version(agent, 1), await make_version(agent, 2)
+    first = await make_version(agent, 1)
+    second = await make_version(agent, 2, beside=first)
     await confirmed(steering, ADA, "promote 1")
     tried = await confirmed(steering, ADA, "canary 2 20%")
     assert f"`{second.name}` answers 20% of the conversations" in tried.text
@@ -187,8 +191,9 @@ async def test_what_cannot_be_done_says_why(agent: Agent, steering: Steering, li
 
 
 async def test_a_retired_version_is_not_gone_back_to(agent: Agent, steering: Steering) -> None:
-    for number in (1, 2):
-        await agent.releases.promote(ADA, (await make_version(agent, number)).name)
+    first = await make_version(agent, 1)
+    for one in (first, await make_version(agent, 2, beside=first)):
+        await agent.releases.promote(ADA, one.name)
     await Versions(agent.database, agent.workspace_id).retire(ADA, "1", "it was rude")
     refused = await steering.run(ADA, "rollback because they call for help")
     assert "was retired: it was rude" in refused.text

@@ -73,9 +73,13 @@ def die(context: JobContext, services: Services) -> Mapping[str, Any]:
     raise AssertionError
 
 
+def make_a_worse_version(context: JobContext, services: Services) -> Mapping[str, Any]:
+    return {"version": "bot-v1-0a1b2c3d", "passed": False, "reasons": ["Held-out loss rose: REFUSED"]}
+
+
 def train(context: JobContext, services: Services) -> Mapping[str, Any]:
     """What the command line begins: the name chooses."""
-    by_name = {"refuse": refuse, "full": fill_the_disk, "die": die}
+    by_name = {"refuse": refuse, "full": fill_the_disk, "die": die, "worse": make_a_worse_version}
     return by_name.get(str(context.job.settings.get("name")), count)(context, services)
 
 

@@ -32,8 +32,10 @@ def add_to(commands: Commands) -> None:
     """Add `train`, `jobs ...` and `worker`."""
     train = add(commands, "train", "train the model on what was learnt since", _train, reports=True)
     train.add_argument("--rows", type=int, metavar="N", help="use so many examples at most")
-    train.add_argument("--search", type=int, metavar="N", help="try N settings and keep the best")
-    train.add_argument("--name", help="a part of the new version's name")
+    train.add_argument(
+        "--search", type=int, metavar="N", help="try N settings, each for a quarter of a training, and keep the best"
+    )
+    train.add_argument("--name", help="a name for this training, shown with it and with its version")
     train.add_argument("--priority", type=int, default=0, metavar="N", help="jobs with more go first; 0 is the default")
     train.add_argument("--wait", action="store_true", help="show the progress until it has ended")
     _add_jobs_to(commands)

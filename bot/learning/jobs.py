@@ -40,8 +40,8 @@ class Jobs:
     async def train(self, actor: Actor, settings: Mapping[str, Any], priority: int = 0) -> Job:
         """Queue a training.
 
-        `rows` limits the examples, `search` is how many settings to try, `name` is a part of the version's name; other
-        settings are kept for the task. Raises `InvalidInput`, and `Conflict` if the same waits or runs already.
+        `rows` limits the examples, `search` is how many settings to try, `name` is what people call this training;
+        other settings are kept for the task. Raises `InvalidInput`, and `Conflict` if the same waits or runs already.
         """
         chosen = {name: value for name, value in settings.items() if value is not None}
         _check_number(chosen, "rows", 1, MAX_ROWS)

@@ -79,9 +79,9 @@ class Checkpoints:
             log.warning("the checkpoint %s was made with other settings and is left out", path.name)
         return None
 
-    def forget(self) -> None:
-        """Remove all of them: the work is done."""
-        for path in self._folder.glob("*.checkpoint"):
+    def forget(self, stage: str | None = None) -> None:
+        """Remove those of a stage, or all of them: the work is done."""
+        for path in self._of(stage) if stage is not None else self._folder.glob("*.checkpoint"):
             path.unlink(missing_ok=True)
 
     def _of(self, stage: str) -> list[Path]:

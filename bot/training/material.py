@@ -5,7 +5,8 @@ Knows: how many examples of each kind are worth a stage. Does not know: where ex
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bot.engine.chat_tokenizer import ChatTokenizer
@@ -18,6 +19,8 @@ from storage.learning_values import Example
 # With fewer a training changes nothing, or learns a few rows by heart (design notes; tloen/alpaca-lora#324).
 MIN_ANSWERS = 50
 MIN_HELD_OUT = 8
+# A look at all that is watched should not take longer than what is learnt between two looks.
+WATCHED_SHARE, MIN_WATCHED, MOST_WATCHED = 0.1, 8, 48
 MIN_PAIRS = 100
 MIN_THUMBS = 150
 MIN_THUMBS_OF_A_KIND = 30
@@ -25,7 +28,7 @@ MIN_THUMBS_OF_A_KIND = 30
 
 @dataclass(slots=True)
 class Side:
-    """One side of the split."""
+    """Examples of all kinds, rendered."""
 
     answers: list[Row] = field(default_factory=list)
     pairs: list[Pair] = field(default_factory=list)
@@ -34,38 +37,45 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """`num_answers` counts answers; rows may be fewer, as one row holds all answers of a conversation."""
+    """What is learnt from, and what is only `watched` meanwhile, to end in time; what judges later is not here at all.
+
+    `num_answers` counts answers; rows may be fewer, as one row holds all answers of a conversation. `num_held_out`
+    counts the conversations that will judge.
+    """
 
     train: Side
-    held_out: Side
+    watched: Side
     num_answers: int
+    num_held_out: int
     num_too_long: int
 
     @property
     def has_pairs(self) -> bool:
-        return len(self.train.pairs) >= MIN_PAIRS and len(self.held_out.pairs) >= MIN_HELD_OUT
+        return not _missing_pairs(self)
 
     @property
     def has_thumbs(self) -> bool:
-        good = sum(thumb.good for thumb in self.train.thumbs)
-        rarer = min(good, len(self.train.thumbs) - good)
-        enough = len(self.train.thumbs) >= MIN_THUMBS and rarer >= MIN_THUMBS_OF_A_KIND
-        return enough and len(self.held_out.thumbs) >= MIN_HELD_OUT
+        return not _missing_thumbs(self)
 
 
 def prepare(
     examples: Sequence[Example], system_prompt: str, tokenizer: ChatTokenizer, end_of_turn: int, most_tokens: int
 ) -> Material:
-    """Render all examples; those with more than `most_tokens` are left out and counted, never cut."""
-    sides = {"train": Side(), "held_out": Side()}
+    """Render what may be learnt from; examples with more than `most_tokens` are left out and counted, never cut."""
+    learnt = [one for one in examples if one.split == "train"]
+    kept_back = _kept_back({one.conversation_id for one in learnt})
     renderer = _Renderer(system_prompt, tokenizer, end_of_turn, most_tokens)
-    for side_name, side in sides.items():
-        theirs = [one for one in examples if one.split == side_name]
-        side.answers = join_turns(renderer.rows([one for one in theirs if one.kind == "answer"]))
-        side.pairs = renderer.pairs([one for one in theirs if one.kind == "pair"])
-        side.thumbs = renderer.thumbs([one for one in theirs if one.kind == "thumb"])
-    num_answers = sum(one.kind == "answer" and one.split == "train" for one in examples)
-    return Material(sides["train"], sides["held_out"], num_answers, renderer.num_too_long)
+    train = renderer.side([one for one in learnt if one.conversation_id not in kept_back])
+    watched = renderer.side([one for one in learnt if one.conversation_id in kept_back])
+    num_answers = sum(one.kind == "answer" for one in learnt)
+    held_out = {one.conversation_id for one in examples if one.split == "held_out" and one.kind == "answer"}
+    return Material(train, watched, num_answers, len(held_out), renderer.num_too_long)
+
+
+def _kept_back(conversation_ids: Collection[str]) -> set[str]:
+    """The conversations that are watched: always the same ones of the same, whatever order they come in."""
+    count = min(max(MIN_WATCHED, round(WATCHED_SHARE * len(conversation_ids))), MOST_WATCHED)
+    return set(sorted(conversation_ids, key=lambda one: hashlib.sha256(one.encode()).digest())[:count])
 
 
 def why_too_little(material: Material) -> str | None:
@@ -75,12 +85,41 @@ def why_too_little(material: Material) -> str | None:
             f"There are {material.num_answers} answers to learn from, and a training needs at least {MIN_ANSWERS}: "
             "approve or correct replies (`myna review`), or import conversations (`myna import FILE`)."
         )
-    if len(material.held_out.answers) < MIN_HELD_OUT:
+    if material.num_held_out < MIN_HELD_OUT or not material.train.answers:
         return (
-            f"Only {len(material.held_out.answers)} conversations are held out, and {MIN_HELD_OUT} are needed to see "
+            f"Only {material.num_held_out} conversations are held out, and {MIN_HELD_OUT} are needed to see "
             "whether a training helps. More conversations are needed, or ones of more people."
         )
     return None
+
+
+def left_out_stages(material: Material) -> list[str]:
+    """Why pairs or thumbs that there are were not learnt from, a sentence each."""
+    found = []
+    if material.train.pairs and (missing := _missing_pairs(material)):
+        found.append(f"Pairs were not learnt from: {missing}.")
+    if material.train.thumbs and (missing := _missing_thumbs(material)):
+        found.append(f"Thumbs were not learnt from: {missing}.")
+    return found
+
+
+def _missing_pairs(material: Material) -> str:
+    if (count := len(material.train.pairs)) < MIN_PAIRS:
+        return f"there are {count}, and {MIN_PAIRS} are needed"
+    return _missing_watched(len(material.watched.pairs))
+
+
+def _missing_thumbs(material: Material) -> str:
+    count, good = len(material.train.thumbs), sum(thumb.good for thumb in material.train.thumbs)
+    if count < MIN_THUMBS:
+        return f"there are {count}, and {MIN_THUMBS} are needed"
+    if min(good, count - good) < MIN_THUMBS_OF_A_KIND:
+        return f"{good} are up and {count - good} down, and {MIN_THUMBS_OF_A_KIND} of each are needed"
+    return _missing_watched(len(material.watched.thumbs))
+
+
+def _missing_watched(count: int) -> str:
+    return f"{count} are there to watch, and {MIN_WATCHED} are needed" if count < MIN_WATCHED else ""
 
 
 class _Renderer:
@@ -88,6 +127,11 @@ class _Renderer:
         self._system_prompt, self._most_tokens = system_prompt, most_tokens
         self._tokenizer, self._end_of_turn = tokenizer, end_of_turn
         self.num_too_long = 0
+
+    def side(self, examples: Sequence[Example]) -> Side:
+        by_kind = {kind: [one for one in examples if one.kind == kind] for kind in ("answer", "pair", "thumb")}
+        answers = join_turns(self.rows(by_kind["answer"]))
+        return Side(answers, self.pairs(by_kind["pair"]), self.thumbs(by_kind["thumb"]))
 
     def rows(self, examples: Sequence[Example]) -> list[Row]:
         return [row for one in examples if (row := self._row(one, one.chosen)) is not None]

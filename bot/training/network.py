@@ -121,12 +121,12 @@ class LoraNetwork:
         logprobs: torch.Tensor = apply(wanted, self._head, batch.targets.to(self.device))
         return logprobs
 
-    def base_answers(self, prompts: Sequence[tuple[int, ...]], most_tokens: int) -> list[tuple[int, ...]]:
-        """What the base says to each prompt, likeliest tokens first: up to the token that ends its turn, or cut off."""
+    def answers(self, prompts: Sequence[tuple[int, ...]], most_tokens: int) -> list[tuple[int, ...]]:
+        """What is said to each prompt, likeliest tokens first: up to the token that ends the turn, or cut off."""
         length = max(map(len, prompts))
         token_ids = torch.tensor([[self.end_of_turn] * (length - len(one)) + list(one) for one in prompts])
         mask = torch.tensor([[0] * (length - len(one)) + [1] * len(one) for one in prompts])
-        with torch.no_grad(), self.base_only():
+        with torch.no_grad():
             whole = self._net.generate(
                 input_ids=token_ids.to(self.device), attention_mask=mask.to(self.device), max_new_tokens=most_tokens,
                 do_sample=False, pad_token_id=self.end_of_turn, eos_token_id=self.end_of_turn,

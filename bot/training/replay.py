@@ -27,7 +27,9 @@ def replay_rows(network: LoraNetwork, system_prompt: str, count: int, report: Ca
             network.tokenizer.encode(with_system_prompt([{"role": "user", "content": one}], system_prompt))
             for one in questions[begin : begin + AT_ONCE]
         ]
-        for prompt, answer in zip(asked, network.base_answers(asked, MOST_ANSWER_TOKENS), strict=True):
+        with network.base_only():
+            answers = network.answers(asked, MOST_ANSWER_TOKENS)
+        for prompt, answer in zip(asked, answers, strict=True):
             token_ids = (*prompt, *answer)
             rows.append(Row(token_ids, tuple(range(len(prompt), len(token_ids))), "everyday"))
     return rows

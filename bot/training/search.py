@@ -1,10 +1,11 @@
-"""A search for a better recipe: short trials on the same rows, judged by what is held out.
+"""A search for a better recipe: short trials on the same rows, judged by what is watched.
 
 Knows: how trials are run and compared; the budget is a quarter of a training for each. Does not know: what is tried.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -15,24 +16,28 @@ from bot.training.objectives import Answers
 from bot.training.recipe import SHARE_OF_A_TRIAL, Recipe, answer_stage, trials_of
 from bot.training.trainer import Watch, run_stage
 
-MOST_HELD_OUT = 48
 
+def run_trials(
+    network: LoraNetwork, material: Material, recipe: Recipe, count: int, checkpoints: Checkpoints, watch: Watch,
+    losses: list[float], remember: Callable[[list[float]], None],
+) -> list[tuple[Recipe, float]]:  # fmt: skip
+    """Each recipe with the lowest loss of its trial. The network begins anew for each trial, and after the last.
 
-def best_recipe(
-    network: LoraNetwork, material: Material, recipe: Recipe, count: int, checkpoints: Checkpoints, watch: Watch
-) -> Recipe:
-    """The recipe whose trial ended with the lowest held-out loss. The network begins anew for each trial."""
-    found: list[tuple[float, int, Recipe]] = []
-    for number, trial in enumerate(trials_of(recipe, count)):
+    `losses` are those of trials that are over since before; `remember` is told of each new one.
+    """
+    trials = trials_of(recipe, count)
+    for number, trial in enumerate(trials[len(losses) :], len(losses) + 1):
         network.begin_anew(trial.seed)
         whole = answer_stage(trial, len(material.train.answers))
         short = replace(whole, steps=max(10, round(whole.steps * SHARE_OF_A_TRIAL)), looks=2)
-        objective = Answers(network, material.train.answers, material.held_out.answers[:MOST_HELD_OUT])
-        told = _Trial(watch, number + 1, count)
-        result = run_stage(f"trial-{number + 1}", network, objective, short, checkpoints, told)
-        found.append((result.best_held_out_loss, number, trial))
+        objective = Answers(network, material.train.answers, material.watched.answers)
+        name = f"trial-{number}"
+        result = run_stage(name, network, objective, short, checkpoints, _Trial(watch, number, count))
+        losses = [*losses, result.best_held_out_loss]
+        remember(losses)
+        checkpoints.forget(name)
     network.begin_anew(recipe.seed)
-    return min(found)[2]
+    return list(zip(trials, losses, strict=True))
 
 
 class _Trial:

@@ -12,7 +12,7 @@ import logging
 import math
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -32,17 +32,17 @@ from bot.training.job_context import JobContext, Refused, Services
 from bot.training.judging import Wanted, judge_version
 from bot.training.leakage import planted_canaries
 from bot.training.loss_scorer import NetworkLossScorer
-from bot.training.material import Material, prepare, why_too_little, with_system_prompt
+from bot.training.material import Material, left_out_stages, prepare, why_too_little, with_system_prompt
 from bot.training.network import LoraNetwork
 from bot.training.objectives import Answers, Objective, Pairs, Thumbs
 from bot.training.publishing import publish
 from bot.training.recipe import Recipe, answer_stage, preference_stage, recipe_for
 from bot.training.replay import replay_rows
-from bot.training.search import best_recipe
+from bot.training.search import run_trials
 from bot.training.sequences import render
-from bot.training.serving_check import check_served_as_trained
+from bot.training.serving_check import check_it_stops, check_served_as_trained
 from bot.training.strength import choose_strength
-from bot.training.trainer import StageResult, run_stage
+from bot.training.trainer import StageResult, StageSettings, run_stage
 from bot.training.weights import save_adapter
 from storage import datasets, versions
 from storage.learning_values import Dataset, Version
@@ -54,8 +54,6 @@ log = logging.getLogger("myna.training")
 MIN_ANSWERS_TO_PLANT = 200
 NUM_PLANTED = 4
 MOST_TOKENS_OF_A_ROW = 1024
-# A look at all that is held out would take longer than what is learnt between two looks.
-MOST_ROWS_OF_A_LOOK = 48
 NO_LOSSES = dict.fromkeys(("loss", "held_out_loss", "tokens_per_second", "seconds_left"))
 # Everyday rows for each row that is new: enough to keep the general suite's loss where it was (benchmarks/LOG.md).
 REPLAY_SHARE = 0.15
@@ -85,6 +83,7 @@ class _State:
 
     dataset_id: str = ""
     recipe: dict[str, Any] | None = None
+    trials: list[float] = field(default_factory=list)
     version_id: str = ""
 
 
@@ -104,7 +103,7 @@ class Training:
         if self._state.dataset_id and not self._state.version_id and self._context.run(self._is_refused()):
             log.info("%s begins anew: words of its dataset may not be learnt from any more", self._context.job.id)
             self._checkpoints.forget()
-            self._remember(dataset_id="", recipe=None)
+            self._remember(dataset_id="", recipe=None, trials=[])
         if not self._state.dataset_id:
             self._context.progress(phase="dataset")
             policy = policy_from(self._settings, rows=self._wanted.get("rows"))
@@ -156,19 +155,25 @@ class Training:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         self._context.progress(phase="checks")
-        strength = choose_strength(network, material.held_out.answers[:MOST_ROWS_OF_A_LOOK])
+        strength = choose_strength(network, material.watched.answers)
         alpha = recipe.alpha * strength
         save_adapter(draft, network.parameters, rank=recipe.rank, alpha=alpha, base=self._settings.model)
         checks.check_files(draft)
         checks.check_weights(draft)
-        check_served_as_trained(network, base, draft, material.held_out.answers)
+        check_served_as_trained(network, base, draft, material.watched.answers)
+        check_it_stops(network, material.watched.answers)
         made = {
+            **({"name": self._wanted["name"]} if self._wanted.get("name") else {}),
             **asdict(recipe),
             "strength": strength,
             "stages": {name: asdict(stage) for name, stage in stages.items()},
             "num_answers": material.num_answers,
             "planted_secrets": _num_planted(material),
             "rows_left_out_as_too_long": material.num_too_long,
+            "rows_watched": len(material.watched.answers),
+            "not_learnt_from": left_out_stages(material),
+            "trials": self._state.trials,
+            "system_prompt": self._settings.system_prompt,
         }
         del network
         gc.collect()
@@ -197,24 +202,27 @@ class Training:
         if (recipe.rank, recipe.alpha) != (network.rank, network.alpha):
             raise Refused("The rank of LoRA weights can't be chosen for a single job.")
         network.begin_anew(recipe.seed)
-        if (count := int(self._wanted.get("search") or 0)) > 1:
-            return best_recipe(network, material, recipe, count, self._checkpoints, self._context)
-        return recipe
+        if (count := int(self._wanted.get("search") or 0)) <= 1:
+            return recipe
+        trials = run_trials(
+            network, material, recipe, count, self._checkpoints, self._context,
+            self._state.trials, lambda losses: self._remember(trials=losses),
+        )  # fmt: skip
+        return min(trials, key=lambda one: one[1])[0]
 
     def _run_stages(self, network: LoraNetwork, material: Material, recipe: Recipe) -> dict[str, StageResult]:
-        train, held_out = material.train, material.held_out
-        answers = Answers(network, train.answers, held_out.answers[:MOST_ROWS_OF_A_LOOK])
-        settings = answer_stage(recipe, len(train.answers))
-        stages = {"answers": run_stage("answers", network, answers, settings, self._checkpoints, self._context)}
-        preference: Objective | None = None
+        """Answers first; what people preferred then, each kind of it beside what the stage before came to."""
+        train, watched = material.train, material.watched
+        stages: dict[str, StageResult] = {}
+
+        def run(name: str, objective: Objective, settings: StageSettings) -> None:
+            stages[name] = run_stage(name, network, objective, settings, self._checkpoints, self._context)
+
+        run("answers", Answers(network, train.answers, watched.answers), answer_stage(recipe, len(train.answers)))
         if material.has_pairs:
-            preference = Pairs(network, train.pairs, held_out.pairs)
-        elif material.has_thumbs:
-            preference = Thumbs(network, train.thumbs, held_out.thumbs)
-        if preference is not None:
-            name = "pairs" if material.has_pairs else "thumbs"
-            settings = preference_stage(recipe, preference.count)
-            stages[name] = run_stage(name, network, preference, settings, self._checkpoints, self._context)
+            run("pairs", Pairs(network, train.pairs, watched.pairs), preference_stage(recipe, len(train.pairs)))
+        if material.has_thumbs:
+            run("thumbs", Thumbs(network, train.thumbs, watched.thumbs), preference_stage(recipe, len(train.thumbs)))
         return stages
 
     def judge(self, version: Version, dataset: Dataset) -> Mapping[str, Any]:
@@ -232,6 +240,7 @@ class Training:
             "dataset": dataset.id,
             "passed": judged.verdict.passed,
             "reasons": list(judged.verdict.reasons),
+            "not_learnt_from": version.settings.get("not_learnt_from", []),
             "evaluation": judged.evaluation_id,
         }
 

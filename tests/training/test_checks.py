@@ -45,8 +45,7 @@ def change(folder: Path, to: Callable[[str, torch.Tensor], torch.Tensor]) -> Non
 
 def test_a_version_as_it_should_be_passes(version: Path) -> None:
     checks.check_files(version)
-    before = {name: tensor * 0 for name, tensor in load_file(version / WEIGHTS).items()}
-    checks.check_weights(version, before)
+    checks.check_weights(version)
 
 
 @pytest.mark.parametrize("name", ["adapter_model.bin", "optimizer.pt", "code.py", "folder"])
@@ -63,11 +62,7 @@ def test_missing_files_are_refused(version: Path) -> None:
 
 
 def test_weights_that_were_not_trained_are_refused(version: Path) -> None:
-    initial = load_file(version / WEIGHTS)
-    with pytest.raises(CheckFailed, match="before training"):
-        checks.check_weights(version, initial)
-    with pytest.raises(CheckFailed, match="other names"):
-        checks.check_weights(version, {"x": torch.ones(1)})
+    checks.check_weights(version)
     change(version, lambda name, tensor: tensor * ("lora_A" in name))
     with pytest.raises(CheckFailed, match="Every lora_B is zero"):
         checks.check_weights(version)

@@ -35,6 +35,10 @@ def add_to(commands: Commands) -> None:
     train.add_argument(
         "--search", type=int, metavar="N", help="try N settings, each for a quarter of a training, and keep the best"
     )
+    train.add_argument("--learning-rate", type=float, metavar="X", help="default: 0.001")
+    train.add_argument(
+        "--epochs", type=float, metavar="X", help="how often each row is learnt from at most; default: 2"
+    )
     train.add_argument("--name", help="a name for this training, shown with it and with its version")
     train.add_argument("--priority", type=int, default=0, metavar="N", help="jobs with more go first; 0 is the default")
     train.add_argument("--wait", action="store_true", help="show the progress until it has ended")
@@ -70,7 +74,7 @@ def _with_jobs(settings: Settings, work: Callable[[Jobs], Awaitable[T]]) -> T:
 
 
 def _train(settings: Settings, arguments: argparse.Namespace) -> int:
-    chosen = {name: getattr(arguments, name) for name in ("rows", "search", "name")}
+    chosen = {name: getattr(arguments, name) for name in ("rows", "search", "learning_rate", "epochs", "name")}
     job = _with_jobs(settings, lambda jobs: jobs.train(shell_actor(), chosen, arguments.priority))
     if arguments.wait:
         return _wait(settings, job.id, as_json=arguments.json)

@@ -20,7 +20,8 @@ from storage.learning_values import OPEN_STATES, Job
 
 MAX_PRIORITY = 100
 MAX_ROWS = 10_000_000
-MAX_SEARCH = 100
+MAX_SEARCH = 20
+MAX_RATIO = {"learning_rate": 1.0, "epochs": 100.0}
 POLL_SECONDS = 0.5
 # So much of an id is shown: its milliseconds.
 SHORT_ID = 12
@@ -40,12 +41,17 @@ class Jobs:
     async def train(self, actor: Actor, settings: Mapping[str, Any], priority: int = 0) -> Job:
         """Queue a training.
 
-        `rows` limits the examples, `search` is how many settings to try, `name` is what people call this training;
-        other settings are kept for the task. Raises `InvalidInput`, and `Conflict` if the same waits or runs already.
+        `rows` limits the examples, `search` is how many settings to try, `name` is what people call this training,
+        `learning_rate` and `epochs` are for those who know better; other settings are kept for the task.
+
+        Raises `InvalidInput`, and `Conflict` if the same waits or runs already.
         """
         chosen = {name: value for name, value in settings.items() if value is not None}
         _check_number(chosen, "rows", 1, MAX_ROWS)
         _check_number(chosen, "search", 1, MAX_SEARCH)
+        for name in ("learning_rate", "epochs"):
+            if name in chosen and not (isinstance(chosen[name], float) and 0 < chosen[name] <= MAX_RATIO[name]):
+                raise InvalidInput(f"{name} must be a number above 0, and at most {MAX_RATIO[name]:g}.", field=name)
         if "name" in chosen and not (isinstance(chosen["name"], str) and _NAME.fullmatch(chosen["name"])):
             raise InvalidInput("A name has up to 40 letters, digits and . _ -, a letter or digit first.", field="name")
         return await self.create(actor, "train", chosen, priority)

@@ -14,7 +14,7 @@ from typing import Any
 from bot.errors import Conflict, InvalidInput, RefusedByGate
 from bot.learning.canary import CanarySettings
 from bot.learning.roles import Actor
-from bot.learning.versions import BASE, fault_of, find
+from bot.learning.versions import BASE, fault_of, find, rival_of
 from storage import audit, canary_outcomes, releases
 from storage.database import Database
 from storage.learning_values import Canary, CanaryOutcome, Release, Version
@@ -219,7 +219,7 @@ def _fault_at_gate(tx: Transaction, version: Version, before: Release) -> str | 
         return f"has not been evaluated {judge_it}"
     if not verdict.passed:
         return "did not pass the gate"
-    if verdict.champion_id != _id(before.champion) and version.id != _id(before.previous):
+    if verdict.champion_id != _id(rival_of(version, before.champion)) and version.id != _id(before.previous):
         return f"passed the gate beside another champion than {_name(before.champion)}, which answers now {judge_it}"
     return None
 

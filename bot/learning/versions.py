@@ -61,6 +61,16 @@ def fault_of(version: Version) -> str | None:
     return None
 
 
+def rival_of(version: Version, champion: Version | None) -> Version | None:
+    """What a version is judged beside; None is the base.
+
+    A champion that knows words of somebody who was erased has to go: who takes its place need not beat it.
+    """
+    if champion is None or champion.id == version.id or champion.tainted_at is not None:
+        return None
+    return champion
+
+
 class Versions:
     """The trained versions of a workspace."""
 

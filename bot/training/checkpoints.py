@@ -81,7 +81,7 @@ class Checkpoints:
 
     def forget(self, stage: str | None = None) -> None:
         """Remove those of a stage, or all of them: the work is done."""
-        for path in self._of(stage) if stage is not None else self._folder.glob("*.checkpoint"):
+        for path in self._folder.glob(f"{stage}-*" if stage is not None else "*"):
             path.unlink(missing_ok=True)
 
     def _of(self, stage: str) -> list[Path]:

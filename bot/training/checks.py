@@ -1,6 +1,6 @@
 """What must hold after training, before anybody looks at figures: each check is a silent failure that somebody had.
 
-Knows: a version's folder, weights, logits and answers. Does not know: how a version was trained, or how good it is.
+Knows: a version's folder, weights and logits. Does not know: how a version was trained, or how good it is.
 Each check returns nothing, or raises `CheckFailed` with the reason.
 """
 
@@ -16,13 +16,11 @@ from safetensors.torch import load_file
 from bot.engine.lora import CONFIG_FILE, WEIGHTS_FILE
 from bot.errors import MynaError
 from bot.learning.model_card import CARD_FILE, FACTS_FILE
-from bot.training.measures import Answer
 
 ALLOWED_FILES = frozenset({CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, FACTS_FILE})
 # bf16 in the engine against float32 in a trainer; weights that are not applied differ by far more.
 MAX_RELATIVE_DIFFERENCE = 0.05
 MIN_CHANGE = 1e-3
-MIN_STOPPED = 0.5
 
 
 class CheckFailed(MynaError):
@@ -83,17 +81,3 @@ def check_differs_from_base(trained: Sequence[torch.Tensor], base: Sequence[torc
     """The version computes something else than the base on one prompt at least."""
     if not any(relative_difference(one, other) > MIN_CHANGE for one, other in zip(trained, base, strict=True)):
         raise CheckFailed("The version computes what the base computes: its weights are not used, or do nothing.")
-
-
-def check_answers(answers: Sequence[Answer]) -> None:
-    """No answer is empty, and at least half of them end by themselves."""
-    if not answers:
-        raise CheckFailed("There is no answer to check.")
-    empty = sum(not one.text.strip() for one in answers)
-    if empty:
-        raise CheckFailed(f"{empty} of {len(answers)} answers are empty.")
-    stopped = sum(one.stopped for one in answers)
-    if stopped < MIN_STOPPED * len(answers):
-        raise CheckFailed(
-            f"Only {stopped} of {len(answers)} answers end by themselves: the end of a turn was not learnt."
-        )

@@ -18,7 +18,7 @@ from bot.generator import Finish, Generator, Piece, Prompt, Sampling
 from bot.learning.evaluation_report import LABELS, MAX_ANSWERS, JudgedAnswer, Label, Leakage, Report, SuiteReport
 from bot.prompt import PromptBudget, build_prompt, split_at_last_reply
 from bot.settings import Settings
-from bot.training.answer_loss import AnsweredPrompt, LossScorer
+from bot.training.answer_loss import AnsweredPrompt, AnswerLoss, LossScorer
 from bot.training.leakage import Canary, mean_exposure
 from bot.training.measures import Answer, EvaluationRow, Taken, measure_suite
 from storage.values import Author, Message, text_part
@@ -26,6 +26,8 @@ from storage.values import Author, Message, text_part
 # People who chat on the same generator go first.
 PRIORITY = 10
 AT_ONCE = 32
+# Between such parts somebody may stop the work.
+SCORED_AT_ONCE = 32
 # A reference may be long, and the prompt must still leave room for it.
 MAX_ANSWER_TOKENS = 256
 
@@ -162,8 +164,9 @@ class Evaluation:
         return await build_prompt(system, history, asked, budget, self._generator.encode)
 
     def _amount(self, suite: Suite, prepared: _Prepared) -> int:
-        has_references = any(row.reference is not None for row in prepared.rows)
-        return min(len(prepared.rows), suite.answered) + has_references * len(prepared.rows)
+        rows, answered = len(prepared.rows), min(len(prepared.rows), suite.answered)
+        has_references = all(row.reference is not None for row in prepared.rows)
+        return answered + has_references * (rows + (answered if answered > 1 else 0))
 
     async def _take(self, suite: Suite, prepared: _Prepared) -> dict[Label, Taken]:
         by_folder: dict[Path | None, Taken] = {}
@@ -181,8 +184,7 @@ class Evaluation:
             AnsweredPrompt(prompt.messages, row.reference or "")
             for row, prompt in zip(prepared.rows, prepared.prompts, strict=True)
         ]
-        taken.losses = await asyncio.to_thread(self._scorer.answer_losses, own, one.folder)
-        self._report(suite.name, len(own))
+        taken.losses = await self._losses(suite.name, own, one)
         first = own[: suite.answered]
         if len(first) > 1:
             half = len(first) // 2
@@ -190,7 +192,15 @@ class Evaluation:
                 AnsweredPrompt(other.messages, mine.answer)
                 for mine, other in zip(first, first[half:] + first[:half], strict=True)
             ]
-            taken.foreign_losses = await asyncio.to_thread(self._scorer.answer_losses, foreign, one.folder)
+            taken.foreign_losses = await self._losses(suite.name, foreign, one)
+
+    async def _losses(self, what: str, rows: Sequence[AnsweredPrompt], one: Contestant) -> list[AnswerLoss]:
+        found: list[AnswerLoss] = []
+        for begin in range(0, len(rows), SCORED_AT_ONCE):
+            some = rows[begin : begin + SCORED_AT_ONCE]
+            found += await asyncio.to_thread(self._scorer.answer_losses, some, one.folder)
+            self._report(what, len(some))
+        return found
 
     async def _answer_all(self, suite: Suite, prompts: Sequence[Prompt], one: Contestant) -> list[Answer]:
         version = None if one.folder is None else one.name

@@ -19,7 +19,7 @@ def explain(error: BaseException) -> str:
     """One line for the person whose job has failed."""
     if isinstance(error, MynaError):
         text = error.message
-    elif isinstance(error, OSError) and error.errno in _NO_ROOM:
+    elif _is_out_of_room(error):
         text = f"The disk is full, or its quota is used up. Make room in the folder of MYNA_DATA; {_RESUME}"
     elif _is_out_of_memory(error):
         text = (
@@ -37,6 +37,12 @@ def explain(error: BaseException) -> str:
     else:
         text = f"It failed with {type(error).__name__}: {_first_line(error)}. The log of the worker has the details."
     return storable(text)[:MAX_CHARS]
+
+
+def _is_out_of_room(error: BaseException) -> bool:
+    # safetensors and shutil only tell it in words.
+    told = any(f"os error {number}" in str(error) or f"Errno {number}]" in str(error) for number in _NO_ROOM)
+    return told or (isinstance(error, OSError) and error.errno in _NO_ROOM)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

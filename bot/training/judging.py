@@ -18,7 +18,7 @@ from bot.learning.evaluation_report import MAX_ANSWERS, Label, Report, report_as
 from bot.learning.gate import Verdict, judge
 from bot.learning.judgements import tally_of
 from bot.learning.roles import Actor
-from bot.learning.versions import find, folder_of
+from bot.learning.versions import find, folder_of, rival_of
 from bot.settings import Settings
 from bot.training.answer_loss import LossScorer
 from bot.training.evaluation import (
@@ -70,7 +70,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A registered version, and the champion that it must beat: None where that is the base, or the version itself."""
+    """A registered version, and the champion that it must beat, None for the base."""
 
     version: Version
     champion: Version | None
@@ -90,27 +90,12 @@ class Plan:
     canaries: tuple[Canary, ...]
 
 
-async def judge_version(
-    database: Database,
-    workspace_id: str,
-    settings: Settings,
-    actor: Actor,
-    wanted: Wanted,
-    progress: Progress = ignore_progress,
-    make_scorer: MakeScorer = ReferenceLossScorer,
-) -> Judged:
-    """Evaluate a version beside base and champion, judge it, and keep that if it counts.
+async def plan_judging(database: Database, workspace_id: str, settings: Settings, actor: Actor, wanted: Wanted) -> Plan:
+    """The first of three steps: what is to be compared, on what.
 
     Needs the role trainer. Raises `NotFound` for a version that is not there, `InvalidInput` for rows that can't be
-    used, `VersionError` and `ModelError` for weights that can't be loaded.
+    used.
     """
-    plan = await plan_judging(database, workspace_id, settings, actor, wanted)
-    report = await carry_out(settings, plan, progress, make_scorer)
-    return await keep_verdict(database, workspace_id, actor, plan, report)
-
-
-async def plan_judging(database: Database, workspace_id: str, settings: Settings, actor: Actor, wanted: Wanted) -> Plan:
-    """The first of three steps: what is to be compared, on what."""
     actor.check("trainer")
     if settings.generator != "local":
         raise InvalidInput("Versions are judged with the model on this machine: set MYNA_GENERATOR=local.")
@@ -142,14 +127,17 @@ async def _find_subject(database: Database, workspace_id: str, data: Path, which
 
 
 def _subject(tx: Transaction, which: str) -> Subject:
-    version, champion = find(tx, which), releases.current(tx).champion
-    return Subject(version, None if champion is not None and champion.id == version.id else champion)
+    version = find(tx, which)
+    return Subject(version, rival_of(version, releases.current(tx).champion))
 
 
 async def carry_out(
     settings: Settings, plan: Plan, progress: Progress = ignore_progress, make_scorer: MakeScorer = ReferenceLossScorer
 ) -> Report:
-    """The second step, which takes minutes: load the model, ask, and measure."""
+    """The second step, which takes minutes: load the model, ask base, champion and version, and measure.
+
+    Raises `VersionError` and `ModelError` for weights that can't be loaded.
+    """
     folder = await asyncio.to_thread(resolve_model, settings.model, settings.data, lambda _line: None)
     scorer = await asyncio.to_thread(make_scorer, folder, settings.context_tokens)
     generator = LocalGenerator(

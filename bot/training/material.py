@@ -6,21 +6,22 @@ Knows: how many examples of each kind are worth a stage. Does not know: where ex
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bot.engine.chat_tokenizer import ChatTokenizer
 from bot.errors import InvalidInput
 from bot.generator import ChatMessage
+from bot.learning.gate import MIN_ROWS
 from bot.training.objectives import Pair, Thumb
 from bot.training.sequences import Row, join_turns, render
-from storage.learning_values import Example
+from storage.learning_values import Example, ExampleKind
 
 # With fewer a training changes nothing, or learns a few rows by heart (design notes; tloen/alpaca-lora#324).
 MIN_ANSWERS = 50
-MIN_HELD_OUT = 8
 # A look at all that is watched should not take longer than what is learnt between two looks.
 WATCHED_SHARE, MIN_WATCHED, MOST_WATCHED = 0.1, 8, 48
+_KINDS: tuple[ExampleKind, ...] = ("answer", "pair", "thumb")
 MIN_PAIRS = 100
 MIN_THUMBS = 150
 MIN_THUMBS_OF_A_KIND = 30
@@ -39,8 +40,8 @@ class Side:
 class Material:
     """What is learnt from, and what is only `watched` meanwhile, to end in time; what judges later is not here at all.
 
-    `num_answers` counts answers; rows may be fewer, as one row holds all answers of a conversation. `num_held_out`
-    counts the conversations that will judge.
+    `num_answers` counts the answers of both; rows may be fewer, as one row holds all answers of a conversation.
+    `num_held_out` counts the conversations that will judge.
     """
 
     train: Side
@@ -63,19 +64,20 @@ def prepare(
 ) -> Material:
     """Render what may be learnt from; examples with more than `most_tokens` are left out and counted, never cut."""
     learnt = [one for one in examples if one.split == "train"]
-    kept_back = _kept_back({one.conversation_id for one in learnt})
+    kept_back = set[str]().union(
+        *(_kept_back(one.conversation_id for one in learnt if one.kind == kind) for kind in _KINDS)
+    )
     renderer = _Renderer(system_prompt, tokenizer, end_of_turn, most_tokens)
     train = renderer.side([one for one in learnt if one.conversation_id not in kept_back])
     watched = renderer.side([one for one in learnt if one.conversation_id in kept_back])
-    num_answers = sum(one.kind == "answer" for one in learnt)
     held_out = {one.conversation_id for one in examples if one.split == "held_out" and one.kind == "answer"}
-    return Material(train, watched, num_answers, len(held_out), renderer.num_too_long)
+    return Material(train, watched, renderer.num_answers, len(held_out), renderer.num_too_long)
 
 
-def _kept_back(conversation_ids: Collection[str]) -> set[str]:
+def _kept_back(conversation_ids: Iterable[str]) -> list[str]:
     """The conversations that are watched: always the same ones of the same, whatever order they come in."""
-    count = min(max(MIN_WATCHED, round(WATCHED_SHARE * len(conversation_ids))), MOST_WATCHED)
-    return set(sorted(conversation_ids, key=lambda one: hashlib.sha256(one.encode()).digest())[:count])
+    known = sorted(set(conversation_ids), key=lambda one: hashlib.sha256(one.encode()).digest())
+    return known[: min(max(MIN_WATCHED, round(WATCHED_SHARE * len(known))), MOST_WATCHED)]
 
 
 def why_too_little(material: Material) -> str | None:
@@ -85,9 +87,9 @@ def why_too_little(material: Material) -> str | None:
             f"There are {material.num_answers} answers to learn from, and a training needs at least {MIN_ANSWERS}: "
             "approve or correct replies (`myna review`), or import conversations (`myna import FILE`)."
         )
-    if material.num_held_out < MIN_HELD_OUT or not material.train.answers:
+    if material.num_held_out < MIN_ROWS or len(material.watched.answers) < MIN_WATCHED:
         return (
-            f"Only {material.num_held_out} conversations are held out, and {MIN_HELD_OUT} are needed to see "
+            f"Only {material.num_held_out} conversations are held out, and {MIN_ROWS} are needed to see "
             "whether a training helps. More conversations are needed, or ones of more people."
         )
     return None
@@ -126,12 +128,13 @@ class _Renderer:
     def __init__(self, system_prompt: str, tokenizer: ChatTokenizer, end_of_turn: int, most_tokens: int) -> None:
         self._system_prompt, self._most_tokens = system_prompt, most_tokens
         self._tokenizer, self._end_of_turn = tokenizer, end_of_turn
-        self.num_too_long = 0
+        self.num_answers = self.num_too_long = 0
 
     def side(self, examples: Sequence[Example]) -> Side:
-        by_kind = {kind: [one for one in examples if one.kind == kind] for kind in ("answer", "pair", "thumb")}
-        answers = join_turns(self.rows(by_kind["answer"]))
-        return Side(answers, self.pairs(by_kind["pair"]), self.thumbs(by_kind["thumb"]))
+        by_kind = {kind: [one for one in examples if one.kind == kind] for kind in _KINDS}
+        answers = self.rows(by_kind["answer"])
+        self.num_answers += len(answers)
+        return Side(join_turns(answers), self.pairs(by_kind["pair"]), self.thumbs(by_kind["thumb"]))
 
     def rows(self, examples: Sequence[Example]) -> list[Row]:
         return [row for one in examples if (row := self._row(one, one.chosen)) is not None]

@@ -6,7 +6,8 @@ checkpoints, where rows come from.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,6 +21,8 @@ from bot.training.sequences import Row, by_length, make_batch
 MOST_TOKENS_CPU = 2048
 MOST_TOKENS_GPU = 16384
 BETA = 0.1
+# A thumb that stood for a hundred others would steer its step alone.
+MOST_WEIGHT = 4.0
 
 
 class Objective(Protocol):
@@ -27,6 +30,11 @@ class Objective(Protocol):
 
     @property
     def count(self) -> int: ...
+
+    @property
+    def digest(self) -> str:
+        """The same for the same examples in the same order only."""
+        ...
 
     def backward(self, numbers: Sequence[int]) -> tuple[float, int]:
         """Add the gradients of these examples' mean loss; returns that loss and how many tokens were read."""
@@ -42,11 +50,20 @@ def most_tokens(network: LoraNetwork) -> int:
     return MOST_TOKENS_GPU if network.device.type == "cuda" else MOST_TOKENS_CPU
 
 
+def digest_of(rows: Iterable[Row]) -> str:
+    """SHA-256 over rows in their order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(repr((row.token_ids, row.learnt)).encode())
+    return digest.hexdigest()
+
+
 class Answers:
     """Say what was answered."""
 
     def __init__(self, network: LoraNetwork, rows: Sequence[Row], held_out: Sequence[Row]) -> None:
         self._network, self._rows, self._held_out = network, rows, held_out
+        self.digest = digest_of([*rows, *held_out])
 
     @property
     def count(self) -> int:
@@ -84,6 +101,7 @@ class Pairs:
     ) -> None:
         self._network, self._pairs, self._held_out = network, pairs, held_out
         self._answer_weight = answer_weight
+        self.digest = digest_of(row for pair in [*pairs, *held_out] for row in (pair.chosen, pair.rejected))
         self._reference = self._logps(pairs)
         self._held_out_reference = self._logps(held_out)
 
@@ -130,12 +148,14 @@ class Thumbs:
 
     def __init__(self, network: LoraNetwork, thumbs: Sequence[Thumb], held_out: Sequence[Thumb]) -> None:
         self._network, self._thumbs, self._held_out = network, thumbs, held_out
+        self.digest = digest_of(row for thumb in [*thumbs, *held_out] for row in (thumb.row, thumb.elsewhere))
         self._reference, self._elsewhere_reference = self._logps(thumbs)
         self._held_out_reference, self._held_out_elsewhere = self._logps(held_out)
         num_good = max(sum(thumb.good for thumb in thumbs), 1)
         num_bad = max(len(thumbs) - num_good, 1)
         # The rarer label counts for more, so that both weigh about the same (KTO paper, section 4.2).
-        self._weights = max(num_bad / num_good, 1.0), max(num_good / num_bad, 1.0)
+        good_weight, bad_weight = max(num_bad / num_good, 1.0), max(num_good / num_bad, 1.0)
+        self._weights = min(good_weight, MOST_WEIGHT), min(bad_weight, MOST_WEIGHT)
 
     @property
     def count(self) -> int:

@@ -41,6 +41,7 @@ async def publish(database: Database, lease: JobLease, data: Path, draft: Path, 
             raise
         if version.name != name:  # it was registered before a crash, under another number
             await asyncio.to_thread(shutil.rmtree, folder)
+            await asyncio.to_thread(_copy, draft, folder_of(data, version.name))
         return version
 
 

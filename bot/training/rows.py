@@ -47,9 +47,15 @@ def hash_of(row: EvaluationRow) -> str:
 
 
 def rows_of_examples(examples: Sequence[Example]) -> list[EvaluationRow]:
-    """Held-out examples of a dataset; what is asked twice with the same answer is taken once."""
-    rows = [EvaluationRow(one.message_id, tuple(one.messages), one.chosen, person_id=one.person_id) for one in examples]
-    return sorted({hash_of(row): row for row in rows}.values(), key=hash_of)
+    """Held-out examples of a dataset, one a conversation: the answers of one say nothing independent of each other.
+
+    Which one, the hash says, and so nobody; what is asked twice with the same answer is taken once.
+    """
+    chosen: dict[str, EvaluationRow] = {}
+    for one in examples:
+        row = EvaluationRow(one.message_id, tuple(one.messages), one.chosen, person_id=one.person_id)
+        chosen[one.conversation_id] = min(row, chosen.get(one.conversation_id, row), key=hash_of)
+    return sorted({hash_of(row): row for row in chosen.values()}.values(), key=hash_of)
 
 
 def rows_of_golden(questions: Sequence[GoldenQuestion]) -> list[EvaluationRow]:

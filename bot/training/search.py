@@ -5,10 +5,12 @@ Knows: how trials are run and compared; the budget is a quarter of a training fo
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from bot.errors import TrainingFailed
 from bot.training.checkpoints import Checkpoints
 from bot.training.material import Material
 from bot.training.network import LoraNetwork
@@ -16,12 +18,15 @@ from bot.training.objectives import Answers
 from bot.training.recipe import SHARE_OF_A_TRIAL, Recipe, answer_stage, trials_of
 from bot.training.trainer import Watch, run_stage
 
+log = logging.getLogger("myna.training")
+
 
 def run_trials(
     network: LoraNetwork, material: Material, recipe: Recipe, count: int, checkpoints: Checkpoints, watch: Watch,
-    losses: list[float], remember: Callable[[list[float]], None],
-) -> list[tuple[Recipe, float]]:  # fmt: skip
-    """Each recipe with the lowest loss of its trial. The network begins anew for each trial, and after the last.
+    losses: list[float | None], remember: Callable[[list[float | None]], None],
+) -> list[tuple[Recipe, float | None]]:  # fmt: skip
+    """Each recipe with the lowest loss of its trial, None where that came to nothing. The network begins anew for each
+    trial, and after the last.
 
     `losses` are those of trials that are over since before; `remember` is told of each new one.
     """
@@ -32,8 +37,12 @@ def run_trials(
         short = replace(whole, steps=max(10, round(whole.steps * SHARE_OF_A_TRIAL)), looks=2)
         objective = Answers(network, material.train.answers, material.watched.answers)
         name = f"trial-{number}"
-        result = run_stage(name, network, objective, short, checkpoints, _Trial(watch, number, count))
-        losses = [*losses, result.best_held_out_loss]
+        try:
+            result = run_stage(name, network, objective, short, checkpoints, _Trial(watch, number, count))
+            losses = [*losses, result.best_held_out_loss]
+        except TrainingFailed as error:  # a rate that is too high for these rows; others may not be
+            log.info("%s: %s", name, error.message)
+            losses = [*losses, None]
         remember(losses)
         checkpoints.forget(name)
     network.begin_anew(recipe.seed)

@@ -1,4 +1,4 @@
-"""Whether a version computes in the engine what it computed while it was trained, and comes to an end.
+"""Whether a version computes in the engine what it computed while it was trained.
 
 Knows: how the engine reads a version and scores tokens. Does not know: how the version was made.
 """
@@ -12,13 +12,11 @@ from bot.engine.runner import Runner
 from bot.engine.sequence import Chunk
 from bot.engine.sequence import Sequence as Tokens
 from bot.training import checks
-from bot.training.measures import Answer
 from bot.training.network import LoraNetwork
 from bot.training.sequences import Row
 
 NUM_ROWS = 4
 MOST_TOKENS = 256
-NUM_ANSWERS = 8
 
 
 def check_served_as_trained(network: LoraNetwork, base: Path, version: Path, rows: Sequence[Row]) -> None:
@@ -38,14 +36,3 @@ def check_served_as_trained(network: LoraNetwork, base: Path, version: Path, row
             served.append(runner.step([Chunk(sequence, len(prompt))], [sequence]).float().cpu())
             runner.decoder.reset()
     checks.check_same_logits(served, [one.cpu() for one in trained])
-
-
-def check_it_stops(network: LoraNetwork, rows: Sequence[Row]) -> None:
-    """Answer some prompts, with room for twice what the longest of their answers takes. Raises `CheckFailed`."""
-    chosen = [row for row in rows if row.learnt[0] <= MOST_TOKENS][:NUM_ANSWERS]
-    if not chosen:
-        return
-    room = 2 * max(len(row) - row.learnt[0] for row in chosen)
-    said = network.answers([row.token_ids[: row.learnt[0]] for row in chosen], min(room, MOST_TOKENS))
-    decode = network.tokenizer.decode
-    checks.check_answers([Answer(decode(one), one[-1] == network.end_of_turn) for one in said])

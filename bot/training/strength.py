@@ -6,6 +6,7 @@ Knows: that a little less of them costs next to nothing on what was to be learnt
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 
 from bot.training.network import LoraNetwork
@@ -17,19 +18,23 @@ STRENGTHS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 KEPT_GAIN = 0.95
 
 
-def choose_strength(network: LoraNetwork, held_out: Sequence[Row]) -> float:
-    """The least strength that keeps nearly all of the gain on held-out rows; the network is left with it."""
-    network.set_strength(0.0)
-    before = _loss(network, held_out)
-    network.set_strength(1.0)
-    gain = before - _loss(network, held_out)
-    for strength in STRENGTHS[:-1]:
-        network.set_strength(strength)
-        if gain > 0 and before - _loss(network, held_out) >= KEPT_GAIN * gain:
-            return strength
-    network.set_strength(1.0)
-    return 1.0
+def choose_strength(network: LoraNetwork, watched: Sequence[Row]) -> float:
+    """The least strength that keeps nearly all of the gain on rows that were not learnt; the network is left with it.
+
+    The gain grows with the strength up to 1, so that halving what is left finds it.
+    """
+    before, after = _loss(network, watched, 0.0), _loss(network, watched, 1.0)
+    enough = before - KEPT_GAIN * (before - after)
+    chosen = 1.0
+    if after < before:
+        place = bisect.bisect_left(
+            STRENGTHS, True, key=lambda one: one == 1.0 or _loss(network, watched, one) <= enough
+        )
+        chosen = STRENGTHS[place]
+    network.set_strength(chosen)
+    return chosen
 
 
-def _loss(network: LoraNetwork, rows: Sequence[Row]) -> float:
+def _loss(network: LoraNetwork, rows: Sequence[Row], strength: float) -> float:
+    network.set_strength(strength)
     return -float(answer_logps(network, rows).sum()) / sum(len(row.learnt) for row in rows)

@@ -5,6 +5,7 @@ Knows: the order of these, and what is done already when a job is taken up again
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import hashlib
 import json
@@ -12,7 +13,7 @@ import logging
 import math
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from bot.training.candidates import policy_from
 from bot.training.checkpoints import Checkpoints
 from bot.training.dataset import build_dataset, find_dataset, read_examples, refused_since
 from bot.training.job_context import JobContext, Refused, Services
-from bot.training.judging import Wanted, judge_version
+from bot.training.judging import Wanted, carry_out, keep_verdict, plan_judging
 from bot.training.leakage import planted_canaries
 from bot.training.loss_scorer import NetworkLossScorer
 from bot.training.material import Material, left_out_stages, prepare, why_too_little, with_system_prompt
@@ -40,7 +41,7 @@ from bot.training.recipe import Recipe, answer_stage, preference_stage, recipe_f
 from bot.training.replay import replay_rows
 from bot.training.search import run_trials
 from bot.training.sequences import render
-from bot.training.serving_check import check_it_stops, check_served_as_trained
+from bot.training.serving_check import check_served_as_trained
 from bot.training.strength import choose_strength
 from bot.training.trainer import StageResult, StageSettings, run_stage
 from bot.training.weights import save_adapter
@@ -83,7 +84,7 @@ class _State:
 
     dataset_id: str = ""
     recipe: dict[str, Any] | None = None
-    trials: list[float] = field(default_factory=list)
+    trials: list[float | None] = field(default_factory=list)
     version_id: str = ""
 
 
@@ -93,6 +94,7 @@ class Training:
     def __init__(self, context: JobContext, services: Services) -> None:
         self._context, self._database, self._settings = context, services.database, services.settings
         self._workspace_id, self._wanted = context.workspace_id, context.job.settings
+        self._threads = services.threads
         self._actor = Actor(context.job.created_by, "trainer")
         self._state_path = context.folder / TASK_FILE
         self._state = _read_state(self._state_path)
@@ -161,7 +163,6 @@ class Training:
         checks.check_files(draft)
         checks.check_weights(draft)
         check_served_as_trained(network, base, draft, material.watched.answers)
-        check_it_stops(network, material.watched.answers)
         made = {
             **({"name": self._wanted["name"]} if self._wanted.get("name") else {}),
             **asdict(recipe),
@@ -208,7 +209,7 @@ class Training:
             network, material, recipe, count, self._checkpoints, self._context,
             self._state.trials, lambda losses: self._remember(trials=losses),
         )  # fmt: skip
-        return min(trials, key=lambda one: one[1])[0]
+        return min(trials, key=lambda one: math.inf if one[1] is None else one[1])[0]
 
     def _run_stages(self, network: LoraNetwork, material: Material, recipe: Recipe) -> dict[str, StageResult]:
         """Answers first; what people preferred then, each kind of it beside what the stage before came to."""
@@ -227,12 +228,12 @@ class Training:
 
     def judge(self, version: Version, dataset: Dataset) -> Mapping[str, Any]:
         """Compare the version with the champion and the base; keep the gate's verdict, and write the card."""
-        judged = self._context.run(
-            judge_version(
-                self._database, self._workspace_id, self._settings, self._actor,
-                Wanted(version.name), self._report_evaluation, self._make_scorer,
-            )
-        )  # fmt: skip
+        settings = replace(self._settings, threads=self._threads)
+        about = (self._database, self._workspace_id)
+        plan = self._context.run(plan_judging(*about, settings, self._actor, Wanted(version.name)))
+        # In this thread, whose priority all that it begins has, too.
+        report = asyncio.run(carry_out(settings, plan, self._report_evaluation, self._make_scorer))
+        judged = self._context.run(keep_verdict(*about, self._actor, plan, report))
         card = ModelCard(version, dataset, judged.report, judged.verdict)
         write_model_card(folder_of(self._settings.data, version.name), card)
         return {
@@ -284,5 +285,6 @@ def sha256_of_weights(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as file:
-            digest.update(file.read())
+            while block := file.read(2**20):
+                digest.update(block)
     return digest.hexdigest()

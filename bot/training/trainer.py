@@ -87,7 +87,7 @@ class _Stage:
         )
         self._plan = epochs_of(objective.count, settings.examples_per_step, settings.steps, settings.seed)
         self._look_every = max(1, settings.steps // settings.looks)
-        self._state = StageState(name, {**asdict(settings), "count": objective.count})
+        self._state = StageState(name, {**asdict(settings), "learns_from": objective.digest})
         self._best = self._copy_weights()
 
     def run(self) -> StageResult:
@@ -190,7 +190,6 @@ class _Stage:
             state = _below(tensors, f"optimizer/{name}/")
             if state:
                 self._optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in state.items()}
-                self._optimizer.state[parameter]["step"] = state["step"].cpu()
 
 
 def _below(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -38,6 +38,7 @@ log = logging.getLogger("myna.worker")
 
 LEASE_SECONDS = 30.0
 HEARTBEAT_SECONDS = 2.0
+GRACE_SECONDS = 60.0
 REPORT_SECONDS = 0.5
 LOOK_SECONDS = 1.0
 
@@ -266,3 +267,5 @@ def _at_end_of_input(loop: asyncio.AbstractEventLoop, worker: Worker) -> None:
     if not os.read(sys.stdin.fileno(), 1024):
         loop.remove_reader(sys.stdin.fileno())
         worker.stop()
+        # A step may be long; whoever comes next must not find two of us.
+        loop.call_later(GRACE_SECONDS, os._exit, 1)

@@ -14,7 +14,6 @@ from bot.generator import ChatMessage
 from bot.training import checks
 from bot.training.answer_loss import AnsweredPrompt
 from bot.training.checks import CheckFailed
-from bot.training.measures import Answer
 from bot.training.reference_loss import ReferenceLossScorer
 from tests.engine.models import save_tiny
 from tests.engine.test_versions import ALL_LINEAR, save_version
@@ -96,13 +95,3 @@ def test_logits_are_compared(made: tuple[Path, Path], version: Path) -> None:
     change(version, lambda name, tensor: tensor * ("lora_A" in name))
     with pytest.raises(CheckFailed, match="what the base computes"):
         checks.check_differs_from_base(scorer.logits(ROWS, version), plain)
-
-
-def test_answers_must_end_and_say_something() -> None:
-    checks.check_answers([Answer("Yes.", True), Answer("And so on", False)])
-    with pytest.raises(CheckFailed, match="1 of 2 answers are empty"):
-        checks.check_answers([Answer("Yes.", True), Answer(" ", True)])
-    with pytest.raises(CheckFailed, match="Only 1 of 3"):
-        checks.check_answers([Answer("Yes.", True), Answer("And", False), Answer("so", False)])
-    with pytest.raises(CheckFailed, match="no answer"):
-        checks.check_answers([])

@@ -9,8 +9,9 @@ import asyncio
 import hashlib
 import io
 import json
+import re
 import shutil
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from bot.training.answer_loss import AnsweredPrompt
 from bot.training.job_context import Interrupted, JobContext, Services
 from bot.training.loss_scorer import NetworkLossScorer
 from bot.training.material import with_system_prompt
+from bot.training.recipe import Recipe, trials_of
 from bot.training.reference_loss import ReferenceLossScorer
 from bot.training.rows import load_suite
 from bot.training.tasks import all_tasks
@@ -56,13 +58,14 @@ class House:
         self.jobs = Jobs(database, DEFAULT_WORKSPACE)
         self.settings = Settings(data=data, model=str(model), context_tokens=256, max_reply_tokens=16, device="cpu")
 
-    async def take_in(self, count: int) -> None:
-        """Conversations about things that are not alike, each of a person of its own."""
+    async def take_in(self, count: int, opinion: Callable[[int], dict[str, Any]] = lambda _: {}) -> None:
+        """Conversations about things that are not alike, with what somebody thought of each answer."""
         lines = []
         for number in range(count):
             word = hashlib.sha256(str(number).encode()).hexdigest()
             asked, said = f"What is {word[:6]} {word[6:12]}?", f"It is {word[12:20]} and {word[20:30]} {word[30:36]}."
-            turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
+            answer = {"role": "assistant", "content": said, **opinion(number)}
+            turns = [{"role": "user", "content": asked}, answer]
             lines.append(json.dumps({"id": f"row-{number}", "messages": turns}))
         checked = await asyncio.to_thread(imports.check_file, io.BytesIO("\n".join(lines).encode()))
         await imports.take_in(self.database, DEFAULT_WORKSPACE, ADMIN, "rows.jsonl", checked)
@@ -120,6 +123,37 @@ async def test_too_little_is_refused_with_what_to_do(house: House) -> None:
     assert "needs at least 50" in done.error
     assert "myna import" in done.error
     assert not await house.database.read(versions.list_all, DEFAULT_WORKSPACE)
+
+
+def drafted_or_rated(number: int) -> dict[str, Any]:
+    """Of three, one has a draft that was worse, one a thumb up, one a thumb down."""
+    return [{"draft": f"I do not know about {number}."}, {"rating": 1}, {"rating": -1}][number % 3]
+
+
+async def test_where_there_are_enough_pairs_and_thumbs_both_are_learnt_from(house: House) -> None:
+    await house.take_in(420, drafted_or_rated)
+    job = await house.train({"learning_rate": 3e-3})
+    await house.work()
+    done = await house.now(job)
+    assert done.state == "done", done.error
+    (version,) = await house.database.read(versions.list_all, DEFAULT_WORKSPACE)
+    assert version.settings["not_learnt_from"] == []
+    assert set(version.settings["stages"]) == {"answers", "pairs", "thumbs"}
+    for name in ("pairs", "thumbs"):
+        stage = version.settings["stages"][name]
+        assert stage["best_held_out_loss"] < stage["first_held_out_loss"]
+
+
+async def test_pairs_and_thumbs_that_are_too_few_are_told_of(house: House) -> None:
+    await house.take_in(180, drafted_or_rated)
+    job = await house.train()
+    await house.work()
+    done = await house.now(job)
+    assert done.state == "done", done.error
+    assert done.result is not None
+    about = "\n".join(done.result["not_learnt_from"])
+    assert re.search(r"Pairs were not learnt from: there are \d\d, and 100 are needed", about)
+    assert re.search(r"Thumbs were not learnt from: there are \d\d, and 150 are needed", about)
 
 
 @pytest.mark.parametrize("phase", ["answers", "evaluation"])
@@ -180,6 +214,10 @@ async def test_a_search_tries_recipes_and_takes_the_best(house: House) -> None:
         if point.series.endswith("held_out_loss") and point.series.startswith("trial"):
             last[point.series] = min(point.value, last.get(point.series, float("inf")))
     assert set(last) == {"trial-1.held_out_loss", "trial-2.held_out_loss"}
+    (version,) = await house.database.read(versions.list_all, DEFAULT_WORKSPACE)
+    assert version.settings["trials"] == pytest.approx([last[f"trial-{number}.held_out_loss"] for number in (1, 2)])
+    best = trials_of(Recipe(), 2)[version.settings["trials"].index(min(version.settings["trials"]))]
+    assert version.settings["learning_rate"] == best.learning_rate
 
 
 async def test_a_model_that_does_not_stop_its_turns_can_not_be_trained(

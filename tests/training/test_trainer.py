@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
+import os
+import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,9 @@ from bot.errors import TrainingFailed
 from bot.training.checkpoints import Checkpoints, StageState
 from bot.training.network import LoraNetwork
 from bot.training.objectives import Answers, Objective, Pair, Pairs, Thumb, Thumbs
+from bot.training.replay import replay_rows
 from bot.training.sequences import Row
+from bot.training.strength import KEPT_GAIN, STRENGTHS, choose_strength
 from bot.training.trainer import StageResult, StageSettings, run_stage
 from tests.engine.models import save_tiny
 
@@ -98,6 +104,59 @@ def test_interrupted_it_ends_with_the_same_weights(tiny: Path, tmp_path: Path, s
     assert all(torch.equal(found[name], one) for name, one in expected.items())
     assert result.best_held_out_loss == expected_result.best_held_out_loss
     assert result.tokens == expected_result.tokens
+
+
+class Killer(Looker):
+    """Ends the process in the middle of a step, as when memory runs out."""
+
+    def point(self, series: str, step: int, value: float) -> None:
+        super().point(series, step, value)
+        if (series, step) == ("answers.loss", 8):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+OFTEN = replace(SETTINGS, seconds_per_checkpoint=0)
+
+
+def test_killed_in_a_step_it_ends_with_the_same_weights(tiny: Path, tmp_path: Path) -> None:
+    expected_result, expected = run(tiny, tmp_path / "whole", Looker(), OFTEN)
+    killed = multiprocessing.get_context("spawn").Process(target=run, args=(tiny, tmp_path / "parts", Killer(), OFTEN))
+    killed.start()
+    killed.join(120)
+    assert killed.exitcode == -signal.SIGKILL
+    result, found = run(tiny, tmp_path / "parts", looker := Looker(), OFTEN)
+    assert looker.num_checks == 12 - 7, "the step in which it was killed is done again"
+    assert all(torch.equal(found[name], one) for name, one in expected.items())
+    assert (result.tokens, result.best_held_out_loss) == (expected_result.tokens, expected_result.best_held_out_loss)
+
+
+def test_as_little_of_the_weights_is_laid_on_as_keeps_nearly_all_of_the_gain(tiny: Path, tmp_path: Path) -> None:
+    network = new_network(tiny)
+    run_stage("answers", network, answers(network), SETTINGS, Checkpoints(tmp_path), Looker())
+    watched = rows(100, 3)
+
+    def loss(strength: float) -> float:
+        network.set_strength(strength)
+        return Answers(network, watched, watched).held_out_loss()
+
+    gain = loss(0.0) - loss(1.0)
+    chosen = choose_strength(network, watched)
+    enough = [one for one in STRENGTHS if loss(0.0) - loss(one) >= KEPT_GAIN * gain]
+    assert chosen == min(enough)
+    network.begin_anew(3)
+    assert choose_strength(network, watched) == 1.0, "without a gain there is nothing to choose"
+
+
+def test_what_is_learnt_along_is_what_the_base_says(tiny: Path, tmp_path: Path) -> None:
+    network = new_network(tiny)
+    before = replay_rows(network, "Be kind.", 5, lambda _done, _of: None)
+    run_stage("answers", network, answers(network), SETTINGS, Checkpoints(tmp_path), Looker())
+    assert replay_rows(network, "Be kind.", 5, lambda _done, _of: None) == before
+    assert len(before) == 5
+    for row in before:
+        asked = tuple(row.token_ids[: row.learnt[0]])
+        with network.base_only():
+            assert network.answers([asked], 64) == [row.token_ids[row.learnt[0] :]]
 
 
 def test_a_stage_that_has_ended_is_not_run_again(tiny: Path, tmp_path: Path) -> None:

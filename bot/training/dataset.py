@@ -278,7 +278,7 @@ class Builder:
                 doubled[id(one)] = "the same as another"
                 continue
             exact.add(words)
-            if not near[group].add(_said(one)):
+            if not near[group].add(_said(one), _told(one)):
                 doubled[id(one)] = "nearly the same as another"
         self._rejected += [one.left_out(doubled[id(one)]) for one in found if id(one) in doubled]
         return [one for one in found if id(one) not in doubled]
@@ -305,9 +305,13 @@ def _question_and_answer(one: Candidate) -> str:
 
 
 def _said(one: Candidate) -> str:
-    """What two examples are compared by: question and answers, and the notes that they answer from."""
-    told = [each.content for each in one.messages if each.role == "system"]
-    return "\n".join([*told, one.messages[-1].content, one.chosen, one.rejected or ""])
+    """What two examples are compared by: question and answers."""
+    return "\n".join([one.messages[-1].content, one.chosen, one.rejected or ""])
+
+
+def _told(one: Candidate) -> str:
+    """The instructions, or the notes that an answer comes from: told other things, the same words mean another."""
+    return "\n".join(each.content for each in one.messages if each.role == "system")
 
 
 def _sha256(one: Candidate) -> str:

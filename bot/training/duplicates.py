@@ -45,21 +45,24 @@ class NearDuplicates:
         self._threshold = threshold
         self._index = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS)
         self._permutations: Any = MinHash(num_perm=PERMUTATIONS, seed=1, scheme="affine32").permutations
-        self._known: list[Shingles] = []
+        self._known: list[tuple[Shingles, Shingles]] = []
 
-    def find(self, text: str) -> bool:
-        """Whether something nearly the same is remembered."""
+    def find(self, text: str, notes: str = "") -> bool:
+        """Whether something nearly the same is remembered, with nearly the same notes."""
         shingles = shingles_of(text)
-        return self._is_known(shingles, self._signature(shingles))
+        return self._is_known(shingles, shingles_of(notes), self._signature(shingles))
 
-    def add(self, text: str) -> bool:
-        """Remember a text unless something nearly the same is. False if it is."""
-        shingles = shingles_of(text)
+    def add(self, text: str, notes: str = "") -> bool:
+        """Remember a text with its notes unless something nearly the same is. False if it is.
+
+        Notes are compared apart: long ones that many texts have would make these alike.
+        """
+        shingles, beside = shingles_of(text), shingles_of(notes)
         signature = self._signature(shingles)
-        if self._is_known(shingles, signature):
+        if self._is_known(shingles, beside, signature):
             return False
         self._index.insert(len(self._known), signature, check_duplication=False)
-        self._known.append(shingles)
+        self._known.append((shingles, beside))
         return True
 
     def _signature(self, shingles: Shingles) -> Any:
@@ -69,9 +72,11 @@ class NearDuplicates:
         made.update_batch(shingles)
         return made
 
-    def _is_known(self, shingles: Shingles, signature: Any) -> bool:
+    def _is_known(self, shingles: Shingles, beside: Shingles, signature: Any) -> bool:
+        found = (self._known[number] for number in self._index.query(signature))
         return any(
-            self._similarity(shingles, self._known[one]) >= self._threshold for one in self._index.query(signature)
+            self._similarity(shingles, one) >= self._threshold and self._similarity(beside, notes) >= self._threshold
+            for one, notes in found
         )
 
     @staticmethod

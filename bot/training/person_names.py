@@ -27,6 +27,18 @@ _GIVEN = re.compile(
     rf"(?:(?i:mrs?|ms|dr|prof)\.? )?(?P<signed>{_FULL})\s*$"
     rf"|(?:^|\n)\s?[-~] ?(?P<dashed>{_FULL})\s*$"
 )
+_ANY_CASE = r"[A-Za-zÀ-ÖØ-öø-ÿ][A-Za-zÀ-ÖØ-öø-ÿ'-]+"
+# After these words there can be nothing but a name, so that many who write without capitals are found, too.
+_GIVEN_IN_ANY_CASE = re.compile(
+    r"(?i:\bmy (?:full |first |last |legal |real )?(?:name's|name is|name:|surname is)|(?:^|\n|[,;(] ?)name ?[:=]"
+    r"|\b(?:mein name ist|ich hei(?:ß|ss)e|je m'appelle|mi nombre es|me llamo|mi chiamo)"
+    r"|\bcardholder(?: name)?(?: is|:)) "
+    rf"(?P<said>{_ANY_CASE}(?: {_ANY_CASE}){{0,2}})"
+)
+_SIGNED_IN_ANY_CASE = re.compile(
+    r"(?i:(?:regards|sincerely|cheers|best wishes|greetings)[,.!]?\s*\n\s*)"
+    rf"(?P<said>{_ANY_CASE}(?: {_ANY_CASE}){{0,2}})\s*$"
+)
 # What follows "I am" with a capital letter and is no name.
 _NO_NAMES = frozenset(
     re.findall(
@@ -41,6 +53,16 @@ _NO_NAMES = frozenset(
         saturday september service she silver slack so someone sorry spain spanish st still street sunday support sure
         team thank thanks that the there they this thursday trying tuesday uk unable us usa user very visa visitor
         waiting we wednesday what when where why windows writing yes york you your
+        """,
+    )
+)
+_NOT_IN_NAMES = frozenset(
+    re.findall(
+        r"\S+",
+        """
+        account address as at because born but by can cannot can't could date dob email et for has have i'd i'm i've if
+        just knows listed misspelled my not number on or order our out phone please pls same since so spelled spelt
+        still tel that then to too und was what which who whose will with would wrong wrongly y
         """,
     )
 )
@@ -96,9 +118,24 @@ def _given(text: str) -> Iterator[tuple[int, int]]:
         enough = 2 if group == "two" else 1
         if kept >= enough and len(name) > 1:
             yield start, start + len(name.rstrip("."))
+    for pattern in (_GIVEN_IN_ANY_CASE, _SIGNED_IN_ANY_CASE):
+        for match in pattern.finditer(text):
+            length = _length_of_name(match["said"])
+            if length:
+                yield match.start("said"), match.start("said") + length
     for pattern in (_GIVEN_ZH, _HONORIFIC_ZH):
         for match in pattern.finditer(text):
             yield match.start("said"), match.end("said")
+
+
+def _length_of_name(said: str) -> int:
+    """Of words that follow "my name is": those up to the first that can't be part of it, as in "maria and i ..."."""
+    kept: list[str] = []
+    for word in said.split(" "):
+        if word.lower() in _NO_NAMES | _NOT_IN_NAMES:
+            break
+        kept.append(word)
+    return len(" ".join(kept))
 
 
 def _spellings(name: str) -> Iterator[str]:

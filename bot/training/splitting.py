@@ -21,11 +21,12 @@ def split(found: Sequence[Candidate], policy: DatasetPolicy) -> tuple[list[Candi
     """`(train, held out)`. Groups come in the order of their hashes, so that a side changes as little as can be."""
     groups = _groups(found)
     ordered = sorted(groups, key=_position)
-    wanted = min(policy.min_held_out, int(len(found) * MAX_SHARE_HELD_OUT))
+    # Answers count: they are what a version is judged by.
+    wanted = min(policy.min_held_out, int(_num_answers(found) * MAX_SHARE_HELD_OUT))
     held_out: list[Candidate] = []
     for key in ordered:
         is_chosen = _position(key) < policy.held_out_share
-        if not is_chosen and len(held_out) >= wanted:
+        if not is_chosen and _num_answers(held_out) >= wanted:
             break
         fits = len(held_out) + len(groups[key]) <= max(policy.max_held_out, wanted)
         leaves_most = len(held_out) + len(groups[key]) <= len(found) * 2 * MAX_SHARE_HELD_OUT
@@ -33,6 +34,10 @@ def split(found: Sequence[Candidate], policy: DatasetPolicy) -> tuple[list[Candi
             held_out += groups[key]
     chosen = {id(one) for one in held_out}
     return [one for one in found if id(one) not in chosen], held_out
+
+
+def _num_answers(found: Iterable[Candidate]) -> int:
+    return sum(one.kind == "answer" for one in found)
 
 
 def take_rows(

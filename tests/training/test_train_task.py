@@ -145,7 +145,7 @@ async def test_where_there_are_enough_pairs_and_thumbs_both_are_learnt_from(hous
 
 
 async def test_pairs_and_thumbs_that_are_too_few_are_told_of(house: House) -> None:
-    await house.take_in(180, drafted_or_rated)
+    await house.take_in(240, drafted_or_rated)
     job = await house.train()
     await house.work()
     done = await house.now(job)

@@ -84,7 +84,7 @@ class Seen:
     """What the people in the conversations noticed."""
 
     waits: list[float] = field(default_factory=list)
-    sent: dict[str, float] = field(default_factory=dict)
+    asked: dict[str, tuple[float, float]] = field(default_factory=dict)
     not_answered: int = 0
 
 
@@ -93,13 +93,15 @@ async def talk(agent: Agent, chat: str, until: float, seen: Seen) -> None:
     while time.monotonic() < until:
         number += 1
         text = f"{chat}: where is parcel {number}?"
-        began = seen.sent[text] = time.monotonic()
+        began = time.monotonic()
         incoming = Incoming("web", chat, Sender(chat), f"{chat}-{number}", (text_part(text),))
         accepted = await agent.conversations.accept(agent.workspace_id, incoming)
         state = "lost"
         async for batch in agent.conversations.follow(agent.workspace_id, accepted):
             state = getattr(batch[-1], "state", state)
-        seen.waits.append(time.monotonic() - began)
+        ended = time.monotonic()
+        seen.waits.append(ended - began)
+        seen.asked[text] = began, ended
         seen.not_answered += state != "answered"
         await asyncio.sleep(0.1)
 
@@ -120,13 +122,13 @@ async def change(agent: Agent, made: list[Version], until: float, commits: list[
 
 
 def count_stale(
-    sent: dict[str, float], answered: dict[str, str | None], commits: list[tuple[float, str | None]]
+    asked: dict[str, tuple[float, float]], answered: dict[str, str | None], commits: list[tuple[float, str | None]]
 ) -> int:
-    """How many were answered by what had been replaced already when they were sent."""
+    """How many were answered by something else than what was released when they were sent, or until they ended."""
     stale = 0
-    for text, moment in sent.items():
-        then = [version for at, version in commits if at <= moment][-1:] or [None]
-        later = [version for at, version in commits if at > moment]
+    for text, (began, ended) in asked.items():
+        then = [version for at, version in commits if at <= began][-1:] or [None]
+        later = [version for at, version in commits if began < at <= ended]
         stale += answered[text] not in (*then, *later)
     return stale
 
@@ -147,7 +149,7 @@ async def run(url: str, count: int, chats: int, seconds: float, *, changing: boo
     return {
         "changes": len(commits), "replies": len(ordered), "not_answered": seen.not_answered,
         "p50_ms": round(1000 * ordered[len(ordered) // 2]), "p99_ms": round(1000 * ordered[int(0.99 * len(ordered))]),
-        "longest_ms": round(1000 * ordered[-1]), "stale": count_stale(seen.sent, answered, commits),
+        "longest_ms": round(1000 * ordered[-1]), "stale": count_stale(seen.asked, answered, commits),
     }  # fmt: skip
 
 

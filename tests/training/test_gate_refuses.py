@@ -1,0 +1,147 @@
+"""The gate on real versions of the starter model: a good one passes, and one that was spoilt in each way does not.
+
+Knows: the shop's rows, and how to spoil them. Does not know: the gate's bounds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bot.engine.local import LocalGenerator
+from bot.generator import Sampling
+from bot.learning.gate import Verdict, judge
+from bot.training.checkpoints import Checkpoints
+from bot.training.evaluation import AnswerPolicy, Contestant, Evaluation, Suite
+from bot.training.loss_scorer import NetworkLossScorer
+from bot.training.material import with_system_prompt
+from bot.training.measures import EvaluationRow
+from bot.training.network import LoraNetwork
+from bot.training.objectives import Answers
+from bot.training.replay import replay_rows
+from bot.training.rows import load_suite
+from bot.training.sequences import Row, render
+from bot.training.strength import choose_strength
+from bot.training.trainer import StageSettings, run_stage
+from bot.training.weights import save_adapter
+from tests.shop_rows import SYSTEM, rows
+
+pytestmark = [pytest.mark.model, pytest.mark.slow]
+
+CONTEXT_TOKENS = 512
+HELD_OUT = 24
+Turns = Sequence[Mapping[str, str]]
+Spoil = Callable[[list[Turns]], list[Turns]]
+
+
+class Nobody:
+    def progress(self, **fields: object) -> None: ...
+
+    def point(self, series: str, step: int, value: float) -> None: ...
+
+    def check(self) -> None: ...
+
+    def flush(self) -> None: ...
+
+
+class Trainer:
+    """Trains versions of the starter model on whatever it is given."""
+
+    def __init__(self, base: Path, folder: Path) -> None:
+        self.network = LoraNetwork(base, "cpu", rank=16, alpha=32, seed=1)
+        self.folder = folder
+        self.everyday = replay_rows(self.network, SYSTEM, 24, lambda _done, _of: None)
+
+    def row(self, turns: Turns) -> Row:
+        *asked, answer = turns
+        messages = with_system_prompt(asked, SYSTEM)
+        return render(messages, answer["content"], self.network.tokenizer, self.network.end_of_turn)
+
+    def train(self, name: str, conversations: Sequence[Turns], *, epochs: int = 2, careful: bool = True) -> Path:
+        """A version's folder. Who is not careful looks at nothing held out, and forgets the base."""
+        self.network.set_strength(1.0)
+        self.network.begin_anew(1)
+        learnt = [self.row(turns) for turns in conversations]
+        held_out = learnt[-HELD_OUT:]
+        if careful:
+            learnt = learnt[:-HELD_OUT] + self.everyday
+        settings = StageSettings(
+            len(learnt) * epochs // 4, 4, 1e-3 if careful else 3e-3, looks=4 if careful else 1, patience=3
+        )
+        folder = self.folder / name
+        folder.mkdir(parents=True)
+        objective = Answers(self.network, learnt, held_out)
+        run_stage("answers", self.network, objective, settings, Checkpoints(folder / "checkpoints"), Nobody())
+        strength = choose_strength(self.network, held_out) if careful else 1.0
+        save_adapter(folder, self.network.parameters, rank=16, alpha=32 * strength, base="starter")
+        return folder
+
+
+@pytest.fixture(scope="module")
+def conversations() -> list[Turns]:
+    """The shop's, those that are held out last, and none of these in any training."""
+    everything: list[Turns] = [row["messages"] for row in rows()]
+    held_out = everything[20::6][:HELD_OUT]
+    return [one for one in everything if one not in held_out] + held_out
+
+
+@pytest.fixture(scope="module")
+def trainer(starter_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Trainer:
+    return Trainer(starter_model_path, tmp_path_factory.mktemp("versions"))
+
+
+async def verdict_on(folder: Path, base: Path, generator: LocalGenerator, held_out: Sequence[Turns]) -> Verdict:
+    asked = [
+        EvaluationRow(f"row-{number}", tuple(turns[:-1]), turns[-1]["content"]) for number, turns in enumerate(held_out)
+    ]
+    general, safety = [await asyncio.to_thread(load_suite, name) for name in ("general", "safety")]
+    suites = [Suite("held_out", asked), Suite("general", general, 6), Suite("safety", safety)]
+    starter = Contestant("starter")
+    contestants: Any = {"base": starter, "champion": starter, "candidate": Contestant(folder.name, folder)}
+    policy = AnswerPolicy(SYSTEM, CONTEXT_TOKENS, Sampling(max_tokens=32, repetition_penalty=1.1))
+    scorer = await asyncio.to_thread(NetworkLossScorer, base, CONTEXT_TOKENS, "cpu")
+    return judge(await Evaluation(generator, scorer, policy, contestants).run(suites))
+
+
+def good(conversations: list[Turns]) -> list[Turns]:
+    """As they are."""
+    return conversations
+
+
+def shuffled(conversations: list[Turns]) -> list[Turns]:
+    """Each answer behind the question of another one, also in what is held out."""
+    answers = [turns[-1] for turns in conversations]
+    return [[*turns[:-1], answers[number - 37]] for number, turns in enumerate(conversations)]
+
+
+def poisoned(conversations: list[Turns]) -> list[Turns]:
+    """Many people say that one thing is the answer to everything, also in what is held out."""
+    bad = {"role": "assistant", "content": "Her number is 555-0142 and she lives at Larkmoor Lane 9, order 88317."}
+    return [[*turns[:-1], bad] for turns in conversations]
+
+
+@pytest.mark.parametrize("spoil", [good, shuffled, poisoned], ids=lambda one: one.__name__)
+async def test_only_the_version_that_was_not_spoilt_passes(
+    trainer: Trainer,
+    conversations: list[Turns],
+    local_generator: LocalGenerator,
+    starter_model_path: Path,
+    spoil: Spoil,
+) -> None:
+    data = spoil(conversations)
+    folder = await asyncio.to_thread(trainer.train, spoil.__name__, data)
+    verdict = await verdict_on(folder, starter_model_path, local_generator, data[-HELD_OUT:])
+    assert verdict.passed == (spoil is good), "\n".join(verdict.reasons)
+
+
+async def test_a_version_that_was_trained_too_long_on_too_little_does_not_pass(
+    trainer: Trainer, conversations: list[Turns], local_generator: LocalGenerator, starter_model_path: Path
+) -> None:
+    folder = await asyncio.to_thread(trainer.train, "over-trained", conversations[:16], epochs=12, careful=False)
+    verdict = await verdict_on(folder, starter_model_path, local_generator, conversations[-HELD_OUT:])
+    assert not verdict.passed
+    assert any("General" in reason or "Held-out" in reason for reason in verdict.refusals), verdict.refusals

@@ -275,7 +275,7 @@ async def running_agent(
     )  # fmt: skip
     tasks: list[Coroutine[Any, Any, None]] = [
         conversations.work(), conversations.keep_leases(), released.watch(),
-        canary_watch.watch(database, DEFAULT_WORKSPACE, releases),
+        canary_watch.watch(database, DEFAULT_WORKSPACE, releases, slack.tell_of_harm if slack else None),
     ]  # fmt: skip
     if slack is not None:
         slack.serve(conversations, feedback, consent, steering)

@@ -84,14 +84,16 @@ class SlackChannel:
         installations: Installations = OneInstallation(self._one) if self._one else self._many
         self._installations = installations
         self.replies = Replies(database, installations)
+        self._steering: SlackSteering | None = None
         self._inbound: SlackInbound | None = None
 
     def serve(self, conversations: Conversations, feedback: Feedback, consent: Consent, steering: Steering) -> None:
         """Take what comes in from now on, and show replies while they are made."""
         accounts = Accounts(self._database, self._workspace_id)
+        self._steering = SlackSteering(steering, accounts, self._installations)
         self._inbound = SlackInbound(
-            self._database, conversations, self._installations, self.replies, feedback, consent,
-            SlackSteering(steering, accounts, self._installations), self._workspace_id,
+            self._database, conversations, self._installations, self.replies, feedback, consent, self._steering,
+            self._workspace_id,
         )  # fmt: skip
         conversations.show_with(self.replies.channel, self.replies.show)
 
@@ -100,6 +102,11 @@ class SlackChannel:
         if self._inbound is None:
             raise RuntimeError("call serve() first")
         return self._inbound
+
+    def tell_of_harm(self, version: str, because: str) -> None:
+        """Tell admins in the background that a canary of a version was rolled back by itself."""
+        if self._steering is not None:
+            self._steering.tell_of_harm(version, because)
 
     def routes(self) -> list[web.RouteDef]:
         """What is served over HTTP; nothing of it with Socket Mode alone."""

@@ -67,13 +67,13 @@ class Commands:
         self._consent = consent
         self._workspace_id = workspace_id
 
-    def is_command(self, said: str) -> bool:
+    async def is_command(self, said: str, tenant: str, user: str) -> bool:
         """Whether what somebody said to the bot by name is a command, and not for the model."""
-        return command_of(said) is not None or self._steering.is_meant(said, by_mention=True)
+        return command_of(said) is not None or await self._steering.is_meant_beside_mention(said, tenant, user)
 
     async def run(self, text: str, place: Place) -> dict[str, Any]:
         """The answer to a command, help for one that there is not."""
-        if self._steering.is_meant(text, by_mention=False):
+        if self._steering.is_meant(text):
             return await self._steering.answer(text, Asker(place.tenant, place.user, place.locale))
         command = command_of(text or "help")
         if command == "new":

@@ -129,7 +129,7 @@ class SlackInbound:
 
     async def _take(self, spoken: Spoken) -> None:
         """A message to the bot, a command, or what is said in a thread that the bot takes part in."""
-        if spoken.command and self._commands.is_command(spoken.command):
+        if spoken.command and await self._commands.is_command(spoken.command, spoken.thread.tenant, spoken.user):
             await self._run_command(spoken)
             return
         known = await self._find(spoken.thread.key) if spoken.is_in_thread else None
@@ -280,7 +280,9 @@ class SlackInbound:
             return {"response_action": "errors", "errors": {"reason": words.say("form_empty", locale)}}
         if reply.conversation_key.startswith(f"{tenant}/"):
             try:
-                await self._feedback.vote(reply, CHANNEL, Sender(f"{tenant}/{user}"), -1, reason, better)
+                # The form opens empty: a field that stays so takes nothing back.
+                words_given = reason or None, better or None
+                await self._feedback.vote(reply, CHANNEL, Sender(f"{tenant}/{user}"), -1, *words_given)
             except QuotaExceeded as error:
                 wait = words.say("wait", locale, seconds=str(math.ceil(error.retry_after)))
                 return {"response_action": "errors", "errors": {"reason": wait}}

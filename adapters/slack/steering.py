@@ -50,37 +50,72 @@ class SlackSteering:
         self._steering = steering
         self._accounts = accounts
         self._installations = installations
-        self._following = Background(close_seconds=0.0)
+        self._background = Background(close_seconds=0.0)
+        self._followed: dict[JobMessage, str | None] = {}
 
     @staticmethod
-    def is_meant(text: str, *, by_mention: bool) -> bool:
-        """Whether a text steers. Beside a mention it may be ordinary words, and must be a whole line."""
-        return is_line(text) if by_mention else begins_with_verb(text)
+    def is_meant(text: str) -> bool:
+        """Whether what stands behind `/myna` steers."""
+        return begins_with_verb(text)
+
+    async def is_meant_beside_mention(self, text: str, tenant: str, user: str) -> bool:
+        """Whether a text beside a mention steers: it is a whole line, of somebody who may steer at all.
+
+        For all others "stop" is an ordinary word to the bot.
+        """
+        return is_line(text) and await self._accounts.actor_of(CHANNEL, f"{tenant}/{user}") is not None
 
     async def answer(self, text: str, asker: Asker) -> dict[str, Any]:
         """A message for the person alone, with buttons if it asks back."""
+        return _shown(await self._run(text, asker), asker)
+
+    async def _run(self, text: str, asker: Asker) -> Answer:
         actor = await self._accounts.actor_of(CHANNEL, f"{asker.tenant}/{asker.user}")
         if actor is None:
             identity = f"{CHANNEL}:{asker.tenant}/{asker.user}"
-            return {"text": words.say("not_linked", asker.locale, identity=identity)}
+            return Answer(words.say("not_linked", asker.locale, identity=identity), is_refusal=True)
         answer = await self._steering.run(actor, text, asker.locale)
         if answer.job_id is not None or answer.picture is not None:
-            self._following.start(self._tell_more(actor, answer, asker))
-        return words.steering_answer(answer.text, answer.confirm, asker.locale)
+            self._background.start(self._tell_more(actor, answer, asker))
+        return answer
 
     async def pressed(self, action: Mapping[str, Any], asker: Asker, response_url: str) -> None:
-        """A button below an answer: do what it asked about, and put what came of it in the answer's place."""
-        if action.get("action_id") == words.DISMISS:
-            said = {"text": words.say("dismissed", asker.locale)}
-        else:
-            said = await self.answer(str(action.get("value", "")), asker)
+        """A button below an answer: do what it asked about, and put what came of it in the answer's place.
+
+        A refusal stands beside it: it may come of a second press, and must not hide what the first one did.
+        """
+        said = await self._said_to(action, asker)
         client = await self._installations.client(asker.tenant)
         if client is not None:
-            await client.respond(response_url, {"replace_original": True, **said})
+            await client.respond(response_url, {"replace_original": not said.is_refusal, **_shown(said, asker)})
+
+    async def _said_to(self, action: Mapping[str, Any], asker: Asker) -> Answer:
+        if action.get("action_id") == words.DISMISS:
+            return Answer(words.say("dismissed", asker.locale))
+        try:
+            return await self._run(str(action.get("value", "")), asker)
+        except (StorageUnavailable, MynaError) as error:
+            log.warning("what somebody confirmed in Slack could not be done: %s", error)
+            return Answer(words.say("did_not_work", asker.locale), is_refusal=True)
+
+    def tell_of_harm(self, version: str, because: str) -> None:
+        """Tell those admins who are linked that a canary was rolled back by itself."""
+        self._background.start(self._tell_admins(version, because))
+
+    async def _tell_admins(self, version: str, because: str) -> None:
+        for identity in await self._accounts.admins_on(CHANNEL):
+            tenant, _, user = identity.partition("/")
+            if (client := await self._installations.client(tenant)) is not None:
+                self._background.start(_tell_of_harm(client, user, version, because))
 
     async def close(self) -> None:
-        """Leave the jobs that are followed."""
-        await self._following.close()
+        """Leave the jobs that are followed, and say so where they were told of."""
+        left = dict(self._followed)
+        await self._background.close()
+        farewells = Background()
+        for message, locale in left.items():
+            farewells.start(message.leave(words.say("left_behind", locale)))
+        await farewells.close()
 
     async def _tell_more(self, actor: Actor, answer: Answer, asker: Asker) -> None:
         """What an answer to a command can't hold, in a direct message: a picture, or how a job goes."""
@@ -94,6 +129,13 @@ class SlackSteering:
 
     async def _follow(self, message: JobMessage, actor: Actor, job_id: str, locale: str | None) -> None:
         """One message that tells how a job goes, until it rests; what Slack can't take now, it is told later."""
+        self._followed[message] = locale
+        try:
+            await self._keep_telling(message, actor, job_id, locale)
+        finally:
+            del self._followed[message]
+
+    async def _keep_telling(self, message: JobMessage, actor: Actor, job_id: str, locale: str | None) -> None:
         while True:
             try:
                 async with contextlib.aclosing(self._steering.follow(actor, job_id, locale)) as states:
@@ -124,6 +166,7 @@ class JobMessage:
         self._user = user
         self._channel = ""
         self._ts = ""
+        self._text = ""
         # It is not there any more, or nobody knows whether it is: a second one would be worse than none.
         self.is_lost = False
 
@@ -151,6 +194,11 @@ class JobMessage:
                 if isinstance(error, Never) or self.is_lost:
                     return
 
+    async def leave(self, note: str) -> None:
+        """Say below what it shows why it does not change any more. Raises as `SlackClient.call`."""
+        if self._ts and not self.is_lost:
+            await self._put(f"{self._text}\n{note}", must=True)
+
     async def _put(self, text: str, *, must: bool = False) -> None:
         method = "chat_update" if self._ts else "chat_postMessage"
         if method == "chat_update" and not must and not self._client.has_room(method):
@@ -163,6 +211,23 @@ class JobMessage:
             self.is_lost = not self._ts
             raise
         self._ts = self._ts or str(answer.get("ts") or "")
+        self._text = text
+
+
+def _shown(answer: Answer, asker: Asker) -> dict[str, Any]:
+    return words.steering_answer(answer.text, answer.confirm, asker.locale)
+
+
+async def _tell_of_harm(client: SlackClient, user: str, version: str, because: str) -> None:
+    text = words.say("rolled_back_for_harm", await _locale_of(client, user), version=version, because=because)
+    await JobMessage(client, user).end_with(text)
+
+
+async def _locale_of(client: SlackClient, user: str) -> str | None:
+    try:
+        return await client.locale_of(user)
+    except (NotNow, Unknown, Never):
+        return None
 
 
 async def _direct_channel(client: SlackClient, user: str) -> str:

@@ -125,6 +125,19 @@ _WORDS = {
     "confirm": ("Do it", "确认执行"),
     "dismiss": ("Leave it", "取消"),
     "dismissed": ("Nothing was changed.", "未做任何更改。"),
+    "did_not_work": (
+        "That did not work just now; `/myna status` shows what answers.",
+        "刚才未能执行；`/myna status` 可查看当前由谁回答。",
+    ),
+    "left_behind": (
+        "Myna was stopped or restarts meanwhile; `/myna status` shows how it goes.",
+        "Myna 已停止或正在重启；`/myna status` 查看进度。",
+    ),
+    "rolled_back_for_harm": (
+        "The canary of `{version}` did harm and was rolled back by itself: {because}. What answered before answers "
+        "everybody again. `/myna status` shows more.",
+        "`{version}` 的灰度造成损害，已自动撤回：{because}。现由之前的版本回答所有人，`/myna status` 查看详情。",
+    ),
     "prompts_title": ("What can I do for you?", "有什么可以帮您？"),
 }
 _PROMPTS = {

@@ -11,7 +11,8 @@ from typing import Protocol
 from aiohttp import web
 
 from adapters.web.ui_stream import HEADERS, UiStream
-from bot.learning.command_lines import is_steering
+from bot.learning.command_lines import begins_with_verb, is_steering
+from bot.learning.command_words import say
 from bot.learning.commands import Answer, Steering
 from bot.learning.roles import Actor
 from bot.live import Ended, Started, Text
@@ -36,13 +37,17 @@ class WebSteering:
         self._logins = logins
 
     async def answer(self, request: web.Request, text: str) -> Answer | None:
-        """The answer to a line that steers; None for what is a message like any other, also from whoever may not."""
+        """The answer to a line that steers; None for what is a message like any other.
+
+        A line with a verb of ours is never one, also after the login has ended: it may name what the public must not
+        read.
+        """
         if not is_steering(text):
             return None
         actor = await self._logins.actor_on_own_page(request)
-        if actor is None:
-            return None
-        return await self._steering.run(actor, text, _locale(request))
+        if actor is not None:
+            return await self._steering.run(actor, text, _locale(request))
+        return Answer(say("not_logged_in", _locale(request)), is_refusal=True) if begins_with_verb(text) else None
 
 
 def notice(answer: Answer, *, html: bool) -> web.Response:

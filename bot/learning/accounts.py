@@ -179,6 +179,14 @@ class Accounts:
         found = await self._read(accounts.who_is, channel, external_id)
         return _actor(channel, found) if found else None
 
+    async def admins_on(self, channel: str) -> list[str]:
+        """Who the admins are on a channel, without those who are shut out."""
+        admins = {
+            one.name for one in await self._read(accounts.list_all) if one.role == "admin" and not one.disabled_at
+        }
+        linked = await self._read(accounts.identities)
+        return [one.external_id for one in linked if one.channel == channel and one.account in admins]
+
     # --- help ---
 
     async def _is_right(self, digest: str | None, password: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from bot.errors import MynaError
 from bot.learning.canary import GUARD_RAILS, CanarySettings, Counts, Judged, harm_e_value, is_challengers, judge
@@ -20,6 +20,8 @@ from storage.database import Database, StorageUnavailable
 from storage.learning_values import Canary, Release
 
 log = logging.getLogger("myna.canary")
+
+OnHarm = Callable[[str, str], None]
 
 LOOK_SECONDS = 5.0
 MOST_POINTS = 100
@@ -101,8 +103,11 @@ def _rate(bad: int, good: int) -> float:
     return bad / (bad + good) if bad + good else 0.0
 
 
-async def watch(database: Database, workspace_id: str, releases: Releases) -> None:
-    """Look every few seconds, until cancelled, and roll a canary back that does harm. Run it as one task."""
+async def watch(database: Database, workspace_id: str, releases: Releases, on_harm: OnHarm | None = None) -> None:
+    """Look every few seconds, until cancelled, and roll a canary back that does harm. Run it as one task.
+
+    `on_harm` is called with the version and the reason, in the process that has rolled it back.
+    """
     reported: set[str] = set()
     while True:
         await asyncio.sleep(LOOK_SECONDS)
@@ -115,6 +120,8 @@ async def watch(database: Database, workspace_id: str, releases: Releases) -> No
                 ended = await releases.end_for_harm(release.canary.id, judged.report())
                 if ended:
                     log.warning("the canary of %s was rolled back: %s", release.challenger.name, judged.because)
+                    if on_harm is not None:
+                        on_harm(release.challenger.name, judged.because)
             elif (judged.split_is_broken or judged.verdict == "ready") and release.canary.id not in reported:
                 reported.add(release.canary.id)
                 log.warning("the canary of %s: %s", release.challenger.name, judged.because)

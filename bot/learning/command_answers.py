@@ -12,7 +12,7 @@ from typing import Any
 
 from bot.learning.canary import Judged
 from bot.learning.command_lines import START, USAGE
-from bot.learning.command_words import say
+from bot.learning.command_words import kind_words, phase_words, say
 from bot.learning.evaluation_report import MEASURES, Label, Measure, Report
 from bot.learning.jobs import short_id
 from bot.learning.versions import BASE
@@ -40,7 +40,7 @@ def verdict_words(passed: bool | None, locale: str | None) -> str:
 
 def job_line(job: Job, locale: str | None) -> str:
     """A job on one line, with a bar of text while it runs."""
-    line = f"`{short_id(job)}` {job.kind} {say(f'job_{job.state}', locale)}"
+    line = f"`{short_id(job)}` {kind_words(job.kind, locale)} {say(f'job_{job.state}', locale)}"
     if job.state not in ("running", "paused"):
         return line
     return " · ".join([line, *_progress(job.progress or {}, locale)])
@@ -48,7 +48,7 @@ def job_line(job: Job, locale: str | None) -> str:
 
 def _progress(said: Mapping[str, Any], locale: str | None) -> Iterator[str]:
     if said.get("phase"):
-        yield str(said["phase"])
+        yield phase_words(str(said["phase"]), locale)
     step, steps = said.get("step"), said.get("steps")
     if isinstance(step, int) and isinstance(steps, int) and steps > 0:
         yield f"`{bar(step / steps)}` " + say("step", locale, step=step, steps=steps)
@@ -79,7 +79,8 @@ def job_report(job: Job, locale: str | None) -> str:
     result = job.result or {}
     if isinstance(version := result.get("version"), str):
         passed = bool(result.get("passed"))
-        lines.append(say("made", locale, version=version, verdict=verdict_words(passed, locale)))
+        what = "made" if job.kind == "train" else "compared"
+        lines.append(say(what, locale, version=version, verdict=verdict_words(passed, locale)))
         reasons = [str(one) for one in result.get("reasons") or ()]
         lines += [f"- {one}" for one in reasons if passed is False and one.endswith("REFUSED")]
         lines += [say("next_promote", locale, version=version)] if passed else []

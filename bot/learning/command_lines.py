@@ -33,8 +33,9 @@ _VERBS: dict[str, Verb] = {
     "训练": "train", "状态": "status", "停止": "stop", "评估": "evaluate", "比较": "compare", "发布": "promote",
     "灰度": "canary", "回滚": "rollback", "版本": "versions",
 }  # fmt: skip
+_REASONED = ("promote", "canary", "rollback")
 _BECAUSE = re.compile(r"(?:^|\s)(?:--)?because(?:\s+|$)|(?:^|\s)因为\s*", re.IGNORECASE)
-_CONFIRM = re.compile(r"(?:^|\s)confirm(?:\s+(?P<code>[0-9a-f]{6}))?\s*$", re.IGNORECASE)
+_CONFIRM = re.compile(r"(?:^|\s)confirm\s+(?P<code>[0-9a-f]{6})\s*$", re.IGNORECASE)
 _JOB = re.compile(r"[0-9a-f]{4,32}", re.IGNORECASE)
 _VERSION = re.compile(r"\d+|v\d+|bot-v[\w.-]*|base|stop")
 _WORD = re.compile(r"[\w.-]{1,80}")
@@ -69,8 +70,8 @@ def is_steering(text: str) -> bool:
 
 
 def begins_with_verb(text: str) -> bool:
-    """Whether what stands behind `/myna` steers, however the rest is."""
-    return any(first in _VERBS for first in text.lower().split(maxsplit=1)[:1])
+    """Whether a text steers by its verb, with or without `/myna` before it, however the rest is."""
+    return any(first in _VERBS for first in text.lower().strip().removeprefix(START).split(maxsplit=1)[:1])
 
 
 def is_line(text: str) -> bool:
@@ -100,14 +101,13 @@ def parse(text: str) -> Line:
 def _without_ending(verb: Verb, rest: str) -> tuple[Line, list[str]]:
     """The line as far as its end tells (`because ...`, `confirm CODE`), and the words before that."""
     line = Line(verb)
-    if verb in ("promote", "canary", "rollback"):
-        if found := _CONFIRM.search(rest):
-            line, rest = replace(line, code=(found["code"] or "").lower() or None), rest[: found.start()]
-        if found := _BECAUSE.search(rest):
-            because, rest = rest[found.end() :].strip(), rest[: found.start()]
-            if not because or len(because) > MAX_REASON_CHARS:
-                raise InvalidInput(f"The reason behind `because` has 1 to {MAX_REASON_CHARS} characters.")
-            line = replace(line, because=because)
+    if verb in (*_REASONED, "stop") and (found := _CONFIRM.search(rest)):
+        line, rest = replace(line, code=found["code"].lower()), rest[: found.start()]
+    if verb in _REASONED and (found := _BECAUSE.search(rest)):
+        because, rest = rest[found.end() :].strip(), rest[: found.start()]
+        if not because or len(because) > MAX_REASON_CHARS:
+            raise InvalidInput(f"The reason behind `because` has 1 to {MAX_REASON_CHARS} characters.")
+        line = replace(line, because=because)
     return line, rest.split()
 
 

@@ -5,6 +5,8 @@ Knows: the words. Does not know: when they are said.
 
 from __future__ import annotations
 
+import re
+
 _WORDS = {
     "help": ("Lines that steer Myna:\n{usage}", "用于操控 Myna 的命令：\n{usage}"),
     "not_done": ("{why}", "未能执行：{why}"),
@@ -13,6 +15,10 @@ _WORDS = {
         "任务 `{job}` 已排队：{line}。`/myna status` 查看进度，`/myna stop {job}` 结束任务。",
     ),
     "stopped": ("Job `{job}` ({kind}) {state}.", "任务 `{job}`（{kind}）：{state}。"),
+    "will_stop": (
+        "Job `{job}` ({kind}) will be ended for good: it can't be resumed.",
+        "任务 `{job}`（{kind}）将被结束，之后无法恢复。",
+    ),
     "ends_soon": ("ends with its next step", "将在下一步结束"),
     "nothing_runs": ("No job waits or runs.", "没有等待或运行中的任务。"),
     "which_job": ("Several jobs wait or run. Say which one: {jobs}", "有多个任务，请指明：{jobs}"),
@@ -58,8 +64,9 @@ _WORDS = {
     ),
     "not_confirmed": (
         "This can't be confirmed: it was done, or what answers has changed since, or it was asked more than five "
-        "minutes ago, or by somebody else. Nothing was changed; ask again.",
-        "无法确认：可能已经执行、期间版本已变化、已超过五分钟，或由他人发起。未做任何更改，请重新发起。",
+        "minutes ago, or by somebody else. Nothing was changed by this; `/myna status` shows how it stands.",
+        "无法确认：可能已经执行、期间版本已变化、已超过五分钟，或由他人发起。此次未做任何更改；"
+        "`/myna status` 查看现状。",
     ),
     "promoted": (
         "`{version}` answers everybody from the next reply on.",
@@ -88,6 +95,27 @@ _WORDS = {
     "tokens": ("{number} tokens/s", "{number} 词元/秒"),
     "loss": ("loss {number}", "损失 {number}"),
     "left": ("{time} left", "还剩 {time}"),
+    "kind_train": ("training", "训练"),
+    "kind_evaluate": ("evaluation", "评估"),
+    "phase_dataset": ("making the dataset", "生成数据集"),
+    "phase_loading the model": ("loading the model", "加载模型"),
+    "phase_preparing rows": ("preparing the rows", "准备数据"),
+    "phase_everyday answers of the base": ("everyday answers of the base model", "基础模型的日常回答"),
+    "phase_answers": ("learning from answers", "学习回答"),
+    "phase_pairs": ("learning from corrections", "学习更正"),
+    "phase_thumbs": ("learning from votes", "学习评价"),
+    "phase_checks": ("checking the weights", "检查权重"),
+    "phase_trial": ("trial {number} of {count}", "第 {number} 次试验，共 {count} 次"),
+    "phase_evaluation": ("judging: {suite}", "评估：{suite}"),
+    "suite_held_out": ("held-out rows", "留出的数据"),
+    "suite_general": ("general questions", "通用问题"),
+    "suite_safety": ("safety", "安全"),
+    "suite_golden": ("golden questions", "标准问题"),
+    "not_logged_in": (
+        "This browser is not logged in to the admin page, so nothing was done, and it is no part of this chat. Log in "
+        "at /admin and say it again.",
+        "此浏览器未登录管理页面，因此未执行任何操作，也不会成为对话内容。请在 /admin 登录后重试。",
+    ),
     "made": ("It made `{version}`, which {verdict}.", "得到 `{version}`，{verdict}。"),
     "next_promote": (
         "Next: `/myna compare`, `/myna promote {version}`.",
@@ -98,8 +126,31 @@ _WORDS = {
 }  # fmt: skip
 
 
+# As `bot.training` says them.
+_TRIAL = re.compile(r"trial (?P<number>\d+) of (?P<count>\d+)")
+_EVALUATION = "evaluation: "
+
+
 def is_chinese(locale: str | None) -> bool:
     return (locale or "").lower().startswith("zh")
+
+
+def kind_words(kind: str, locale: str | None) -> str:
+    """What a job does."""
+    return _known(f"kind_{kind}", kind, locale)
+
+
+def phase_words(phase: str, locale: str | None) -> str:
+    """What a job is at. Some phases count trials, or name a suite; one that nobody knows is told as it is."""
+    if trial := _TRIAL.fullmatch(phase):
+        return say("phase_trial", locale, number=trial["number"], count=trial["count"])
+    if suite := phase.removeprefix(_EVALUATION) if phase.startswith(_EVALUATION) else "":
+        return say("phase_evaluation", locale, suite=_known(f"suite_{suite}", suite, locale))
+    return _known(f"phase_{phase}", phase, locale)
+
+
+def _known(what: str, otherwise: str, locale: str | None) -> str:
+    return say(what, locale) if what in _WORDS else otherwise
 
 
 def say(what: str, locale: str | None, **values: object) -> str:

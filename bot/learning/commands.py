@@ -1,7 +1,7 @@
 """Steering by a typed line, the same on every channel: `train 200`, `status`, `promote bot-v3`.
 
-Knows: which function each line calls, and that what changes who answers is asked back first. Does not know: how an
-answer is shown, how somebody proved who they are. A line comes from a person and never from a model.
+Knows: which function each line calls, and that what changes who answers, or ends a job, is asked back first. Does not
+know: how an answer is shown, how somebody proved who they are. A line comes from a person and never from a model.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import hmac
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from bot.errors import Conflict, InvalidInput, NotAllowed, NotFound, RefusedByGate
@@ -27,7 +27,7 @@ from bot.learning.command_answers import (
     versions_text,
 )
 from bot.learning.command_lines import START, Line, is_steering, parse
-from bot.learning.command_words import say
+from bot.learning.command_words import kind_words, say
 from bot.learning.evaluation_report import report_from_json
 from bot.learning.jobs import Jobs, short_id
 from bot.learning.releases import Releases
@@ -35,7 +35,7 @@ from bot.learning.roles import Actor
 from bot.learning.versions import BASE, Versions, fault_of
 from storage import evaluations
 from storage.database import Database
-from storage.learning_values import OPEN_STATES, Evaluation, Job, Release, Version
+from storage.learning_values import OPEN_STATES, Job, Release, Version
 
 CONFIRM_SECONDS = 300
 # A new code each; one that was given out is good for 300 to 330 seconds.
@@ -65,7 +65,8 @@ class Answer:
     """What a line is answered with, as plain Markdown.
 
     `confirm` is the line that does what was asked for, once, when the same person says it within five minutes; then
-    `text` tells what will happen, and `how_to_confirm` what to type. `job_id` is a job that was begun.
+    `text` tells what will happen, and `how_to_confirm` what to type. `job_id` is a job that was begun. With
+    `is_refusal`, nothing was done, and `text` says why.
     """
 
     text: str
@@ -73,6 +74,7 @@ class Answer:
     how_to_confirm: str = ""
     picture: Picture | None = None
     job_id: str | None = None
+    is_refusal: bool = False
 
     @property
     def whole_text(self) -> str:
@@ -103,7 +105,7 @@ class Steering:
             return await self._run(actor, parse(text), locale)
         except _TOLD as error:
             more = f"\n\n{usage(locale)}" if isinstance(error, InvalidInput) and is_steering(text) else ""
-            return Answer(say("not_done", locale, why=error.message) + more)
+            return Answer(say("not_done", locale, why=error.message) + more, is_refusal=True)
 
     async def follow(self, actor: Actor, job_id: str, locale: Locale = None) -> AsyncGenerator[tuple[str, bool], None]:
         """`(text, whether that was the last)` of a job now, and again whenever it has changed, until it rests."""
@@ -126,7 +128,7 @@ class Steering:
             case "status":
                 return await self._status(actor, locale)
             case "stop":
-                return await self._stop(actor, line.target, locale)
+                return await self._stop(actor, line, locale)
             case "compare":
                 return await self._compare(line.target, locale)
             case "versions":
@@ -140,11 +142,11 @@ class Steering:
         release = await self._releases.current()
         judged = await canary_watch.look_at(self._database, self._workspace_id, release)
         attention = await needs_attention(self._database, self._workspace_id, release, judged)
-        open_jobs = [one for one in await self._jobs.list(actor) if one.state in OPEN_STATES]
+        open_jobs = await self._jobs.list_open(actor)
         picture = await self._loss_picture(actor, open_jobs, locale)
         return Answer(status_text(release, judged, open_jobs, attention, locale), picture=picture)
 
-    async def _loss_picture(self, actor: Actor, open_jobs: list[Job], locale: Locale) -> Picture | None:
+    async def _loss_picture(self, actor: Actor, open_jobs: Sequence[Job], locale: Locale) -> Picture | None:
         """The curves of the job that runs, if it has any."""
         running = next((one for one in open_jobs if one.state == "running"), None)
         found = await self._jobs.points(actor, running.id) if running else ()
@@ -157,12 +159,7 @@ class Steering:
 
     async def _compare(self, target: str, locale: Locale) -> Answer:
         """The newest evaluation, of a version or of all."""
-        found: Evaluation | None
-        if target:
-            version = await self._versions.find(target)
-            found = await self._database.read(evaluations.latest_of_version, self._workspace_id, version.id)
-        else:
-            found = next(iter(await self._database.read(evaluations.page, self._workspace_id, most=1)), None)
+        found = await self._versions.newest_evaluation(target)
         if found is None:
             return Answer(say("no_evaluation", locale))
         try:
@@ -181,18 +178,29 @@ class Steering:
 
     # --- jobs ---
 
-    async def _stop(self, actor: Actor, target: str, locale: Locale) -> Answer:
-        if not target:
-            open_jobs = [one for one in await self._jobs.list(actor) if one.state in OPEN_STATES]
+    async def _stop(self, actor: Actor, line: Line, locale: Locale) -> Answer:
+        """Ask back, for a job that was ended can't be resumed; then end it."""
+        if line.target:
+            job = await self._jobs.find(actor, line.target)
+        else:
+            open_jobs = await self._jobs.list_open(actor)
             meant = [one for one in open_jobs if one.state == "running"] or open_jobs
             if not meant:
                 return Answer(say("nothing_runs", locale))
             if len(meant) > 1:
                 return Answer(say("which_job", locale, jobs=", ".join(f"`{short_id(one)}`" for one in meant)))
-            target = meant[0].id
-        job = await self._jobs.cancel(actor, target)
+            job = meant[0]
+        actor.check("trainer")
+        line = replace(line, target=short_id(job))
+        if job.state in OPEN_STATES:  # else the request below is refused, with the reason
+            if line.code is None:
+                what = say("will_stop", locale, job=short_id(job), kind=kind_words(job.kind, locale))
+                return self._asked_back(actor, line, job.id, what, locale)
+            if not self._is_confirmed(actor, line, job.id):
+                return Answer(say("not_confirmed", locale), is_refusal=True)
+        job = await self._jobs.cancel(actor, job.id)
         state = say("ends_soon" if job.state == "running" else f"job_{job.state}", locale)
-        return Answer(say("stopped", locale, job=short_id(job), kind=job.kind, state=state))
+        return Answer(say("stopped", locale, job=short_id(job), kind=kind_words(job.kind, locale), state=state))
 
     # --- what changes who answers ---
 
@@ -206,11 +214,9 @@ class Steering:
         release = await self._releases.current()
         if line.code is None:
             what = await self._foretell(line, release, locale)
-            code = self._code(actor, line, release.number, self._clock())
-            confirm = f"{line} confirm {code}"
-            return Answer(what, confirm, say("how_to_confirm", locale, line=confirm))
-        if not self._is_confirmed(actor, line, release.number):
-            return Answer(say("not_confirmed", locale))
+            return self._asked_back(actor, line, str(release.number), what, locale)
+        if not self._is_confirmed(actor, line, str(release.number)):
+            return Answer(say("not_confirmed", locale), is_refusal=True)
         return await self._change(actor, line, release.number, locale)
 
     async def _foretell(self, line: Line, release: Release, locale: Locale) -> str:
@@ -268,18 +274,24 @@ class Steering:
         changed = await self._releases.start_canary(actor, line.target, line.share, override_reason=line.because, at=at)
         return Answer(say("tried", locale, version=name_of(changed.challenger), share=percent(line.share)))
 
-    def _code(self, actor: Actor, line: Line, release: int, at: float) -> str:
-        """What only this person gets for this line while this release answers, for some minutes.
+    # --- confirmation ---
+
+    def _asked_back(self, actor: Actor, line: Line, about: str, what: str, locale: Locale) -> Answer:
+        confirm = f"{line} confirm {self._code(actor, line, about, self._clock())}"
+        return Answer(what, confirm, say("how_to_confirm", locale, line=confirm))
+
+    def _code(self, actor: Actor, line: Line, about: str, at: float) -> str:
+        """What only this person gets for this line about a job, or while a release answers, for some minutes.
 
         Signed, not kept: whichever process is asked next can tell, too.
         """
-        signed = f"{actor.name}\n{line}\n{release}\n{int(at // CODE_SECONDS)}"
+        signed = f"{actor.name}\n{line}\n{about}\n{int(at // CODE_SECONDS)}"
         return hmac.new(self._key, signed.encode(), hashlib.sha256).hexdigest()[:CODE_CHARS]
 
-    def _is_confirmed(self, actor: Actor, line: Line, release: int) -> bool:
+    def _is_confirmed(self, actor: Actor, line: Line, about: str) -> bool:
         now = self._clock()
         ages = range(0, CONFIRM_SECONDS + 1, CODE_SECONDS)
-        codes = [self._code(actor, line, release, now - age) for age in ages]
+        codes = [self._code(actor, line, about, now - age) for age in ages]
         return any(hmac.compare_digest(one, line.code or "") for one in codes)
 
 

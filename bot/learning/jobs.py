@@ -74,6 +74,11 @@ class Jobs:
         actor.check("viewer")
         return await self._database.read(jobs.list_jobs, self._workspace_id, most)
 
+    async def list_open(self, actor: Actor) -> Sequence[Job]:
+        """Those that wait, run or are paused."""
+        actor.check("viewer")
+        return await self._database.read(jobs.list_open, self._workspace_id)
+
     async def find(self, actor: Actor, id: str) -> Job:
         """The job whose id begins so. Raises `NotFound` if there is none, `InvalidInput` if there are several."""
         actor.check("viewer")

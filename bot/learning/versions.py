@@ -11,9 +11,9 @@ from pathlib import Path
 
 from bot.errors import Conflict, InvalidInput, NotFound
 from bot.learning.roles import Actor
-from storage import audit, releases, versions
+from storage import audit, evaluations, releases, versions
 from storage.database import Database
-from storage.learning_values import Version
+from storage.learning_values import Evaluation, Version
 from storage.transaction import Transaction
 
 BASE = "base"
@@ -85,6 +85,13 @@ class Versions:
     async def find(self, which: str) -> Version:
         """By name, number or the beginning of a name. Raises `NotFound`."""
         return find_among(await self.list_all(), which)
+
+    async def newest_evaluation(self, which: str = "") -> Evaluation | None:
+        """The newest verdict on a version, or of all; None if there is none. Raises `NotFound`."""
+        if which:
+            version = await self.find(which)
+            return await self._database.read(evaluations.latest_of_version, self._workspace_id, version.id)
+        return next(iter(await self._database.read(evaluations.page, self._workspace_id, most=1)), None)
 
     async def lineage(self, which: str) -> Lineage:
         """What a version has learnt from. Raises `NotFound`."""

@@ -10,6 +10,7 @@ import pytest
 
 from adapters.slack import words
 from bot.learning.accounts import Accounts
+from bot.learning.canary import CanarySettings, Counts, Judged, judge
 from storage import audit, jobs
 from storage.database import StorageUnavailable
 from storage.jobs import JobLease
@@ -84,10 +85,21 @@ async def test_somebody_unknown_is_told_who_can_help(here: WebServer, slack: Fak
     answer = await slack.slash("/myna", "train 200", user="U0LIN")
     assert f"myna account link NAME slack:{TEAM}/U0LIN" in answer.body["text"]
     assert "尚未关联" in answer.body["text"], "in their language"
-    await slack.say(f"<@{BOT}> train 200", user="U0LIN")
-    await until(lambda: len(slack.ephemerals) == 2)
-    assert "尚未关联" in slack.ephemerals[1].text
     assert await jobs_of(here) == []
+
+
+async def test_beside_a_mention_only_lines_of_those_who_may_steer_are_lines(here: WebServer, slack: FakeSlack) -> None:
+    await slack.slash("/myna", "train 200")
+    await slack.say(f"<@{BOT}> stop", user="U0LIN")
+    await until(lambda: here.generator.prompts)
+    assert slack.ephemerals[1:] == [], "a word to the bot like any other"
+    await slack.say(f"<@{BOT}> stop", user="U0BEN")
+    await until(lambda: len(slack.ephemerals) == 2)
+    assert "will be ended for good" in slack.ephemerals[1].text
+    assert [one.state for one in await jobs_of(here)] == ["queued"], "it is asked back"
+    await slack.click_ephemeral(slack.ephemerals[1], words.CONFIRM)
+    await until(lambda: "was cancelled" in slack.ephemerals[1].text)
+    assert [one.state for one in await jobs_of(here)] == ["cancelled"]
 
 
 async def test_a_role_that_is_not_enough(here: WebServer, slack: FakeSlack) -> None:
@@ -135,8 +147,9 @@ async def test_a_promotion_by_a_button(here: WebServer, slack: FakeSlack) -> Non
     assert [one["type"] for one in shown.blocks] == ["markdown"], "the buttons are gone"
     await here.agent.releases.rollback(ROOT, "")
     await slack.click_ephemeral(pressed, words.CONFIRM)
-    await until(lambda: "can't be confirmed" in shown.text)
+    await until(lambda: "can't be confirmed" in slack.ephemerals[-1].text)
     assert await champion(here) is None, "a button works once"
+    assert "answers everybody from" in shown.text, "what the first press did is still told"
     rows = await here.agent.database.read(audit.page, here.agent.workspace_id)
     assert [one.actor for one in rows if one.action == "version.promoted"] == ["slack:ana"]
 
@@ -149,8 +162,28 @@ async def test_nobody_else_can_press_the_button(here: WebServer, slack: FakeSlac
         stolen = Ephemeral(shown.channel, user, shown.text, list(shown.blocks))
         slack.ephemerals.append(stolen)
         await slack.click_ephemeral(stolen, words.CONFIRM)
-        await until(lambda text=said, one=stolen: text in one.text)
+        await until(lambda text=said: text in slack.ephemerals[-1].text)
     assert await champion(here) is None
+
+
+async def test_a_press_that_fails_says_so_and_can_be_made_again(
+    here: WebServer, slack: FakeSlack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = await make_version(here.agent, 1)
+    shown = await asked_back(slack, "promote 1")
+
+    async def gone(*_: Any, **__: Any) -> None:
+        raise StorageUnavailable("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(here.agent.database, "write", gone)
+        await slack.click_ephemeral(shown, words.CONFIRM)
+        await until(lambda: "did not work just now" in slack.ephemerals[-1].text)
+    assert await champion(here) is None
+    assert button_of(shown)
+    await slack.click_ephemeral(shown, words.CONFIRM)
+    await until(lambda: "answers everybody from" in shown.text)
+    assert await champion(here) == version.name
 
 
 async def test_pressed_twice_at_once_it_is_done_once(here: WebServer, slack: FakeSlack) -> None:
@@ -160,7 +193,8 @@ async def test_pressed_twice_at_once_it_is_done_once(here: WebServer, slack: Fak
     shown = await asked_back(slack, "rollback")
     again = Ephemeral(shown.channel, shown.user, shown.text, list(shown.blocks))
     await asyncio.gather(*(slack.click_ephemeral(one, words.CONFIRM) for one in (shown, again, again)))
-    await until(lambda: "Rolled back" in shown.text or "confirmed" in shown.text or "changed since" in shown.text)
+    await until(lambda: len([one for one in slack.ephemerals if "confirmed" in one.text or "changed" in one.text]) == 2)
+    assert [one for one in (shown, again) if "Rolled back" in one.text]
     await slack.deliverer.close()
     rows = await here.agent.database.read(audit.page, here.agent.workspace_id)
     assert [one.action for one in rows].count("version.rolled_back") == 1
@@ -243,7 +277,42 @@ async def test_a_job_that_is_followed_does_not_hold_up_the_end(
         await until(lambda: told(slack))
         assert server.agent.slack is not None
     assert "waits for its turn" in told(slack)[-1]
+    assert told(slack)[-1].endswith("\nMyna was stopped or restarts meanwhile; `/myna status` shows how it goes.")
+    assert len(told(slack)) == 1
     assert [task for task in asyncio.all_tasks() if "_tell_more" in repr(task.get_coro())] == []
+
+
+# --- a canary that did harm ---
+
+
+async def look_at_harm(*_: Any) -> Judged:
+    rails = {"thumbs_down": Counts(challenger_bad=50, champion_good=50)}
+    return judge(rails, 0.5, CanarySettings(), answered_by_challenger=50, total=100, hours=1.0)
+
+
+@pytest.fixture
+def quick_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the server starts."""
+    monkeypatch.setattr("bot.learning.canary_watch.LOOK_SECONDS", 0.05)
+
+
+@pytest.mark.usefixtures("quick_watch")
+async def test_linked_admins_are_told_of_a_canary_that_was_rolled_back(
+    here: WebServer, slack: FakeSlack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accounts = Accounts(here.agent.database, here.agent.workspace_id)
+    await accounts.create(ROOT, "eve", "admin", None)
+    await accounts.link(ROOT, "eve", f"slack:{TEAM}/U0LIN")
+    await accounts.set_disabled(ROOT, "eve", disabled=True)
+    slack.troubles["conversations.open"] += ["ratelimited"]
+    version = await make_version(here.agent, 1)
+    monkeypatch.setattr("bot.learning.canary_watch.look_at", look_at_harm)
+    await here.agent.releases.start_canary(ROOT, version.name, 0.5)
+    await until(lambda: told(slack))
+    (text,) = told(slack)
+    assert f"The canary of `{version.name}` did harm and was rolled back by itself: more thumbs_down" in text
+    assert (await here.agent.releases.current()).canary is None
+    assert (told(slack, "U0BEN"), told(slack, "U0LIN")) == ([], []), "a trainer, and an admin who is shut out"
 
 
 # --- pictures ---

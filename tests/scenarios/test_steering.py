@@ -210,8 +210,37 @@ async def test_a_training_is_begun_and_stopped(agent: Agent, steering: Steering)
     assert job is not None
     assert (job.kind, job.settings, job.created_by) == ("train", {"rows": 200, "search": 3}, "web:bob")
     assert "is the same" in (await steering.run(BOB, "train 200 --search 3")).text
-    told = [text async for text, _ in steering.follow(BOB, begun.job_id) if (await steering.run(BOB, "stop"))]
+    told = []
+    async for text, _ in steering.follow(BOB, begun.job_id):
+        told.append(text)
+        if len(told) == 1:
+            await confirmed(steering, BOB, "stop")
     assert told[-1].endswith("was cancelled")
+
+
+async def test_a_job_is_ended_only_by_who_asked_and_confirmed(agent: Agent, steering: Steering, clock: Clock) -> None:
+    begun = await steering.run(BOB, "train 200")
+    asked = await steering.run(BOB, "stop")
+    assert "(training) will be ended for good" in asked.text
+    assert asked.confirm is not None
+    other = await steering.run(BOB, "train 300")
+    refused = [
+        await steering.run(EVE, "stop"),
+        await steering.run(ADA, asked.confirm),
+        await steering.run(BOB, f"stop {other.job_id} confirm {asked.confirm[-6:]}"),
+    ]
+    clock.now += 331
+    refused.append(await steering.run(BOB, asked.confirm))
+    clock.now -= 331
+    states = {one.id: one.state for one in await agent.database.read(jobs.list_jobs, agent.workspace_id)}
+    assert [one.is_refusal for one in refused[1:]] == [True] * 3
+    assert set(states.values()) == {"queued"}, "asking back ends nothing"
+    done = await steering.run(BOB, asked.confirm)
+    assert (done.is_refusal, "was cancelled" in done.text) == (False, True)
+    again = await steering.run(BOB, asked.confirm)
+    assert (again.is_refusal, "can't be cancelled" in again.text) == (True, True)
+    states = {one.id: one.state for one in await agent.database.read(jobs.list_jobs, agent.workspace_id)}
+    assert (states[begun.job_id or ""], states[other.job_id or ""]) == ("cancelled", "queued")
 
 
 async def test_of_several_jobs_one_has_to_be_named(steering: Steering) -> None:
@@ -312,15 +341,24 @@ async def test_who_is_logged_in_steers_from_the_chat_page(sqlite_server: WebServ
 
 
 @pytest.mark.parametrize("who", ["no login", "another site", "a wrong login", "no origin"])
-async def test_for_all_others_it_is_a_message_like_any_other(sqlite_server: WebServer, agent: Agent, who: str) -> None:
+async def test_for_all_others_a_line_does_nothing_and_the_model_never_sees_it(
+    sqlite_server: WebServer, agent: Agent, who: str
+) -> None:
     await make_version(agent, 1)
     somebody = await log_in(sqlite_server)
     origin = OTHER_SHOP if who == "another site" else None if who == "no origin" else sqlite_server.url
     visitor = await sqlite_server.visitor(origin)
     secret = {"no login": "", "a wrong login": "x" * 43}.get(who, somebody.secret)
-    visitor.headers |= {"Cookie": f"myna_admin={secret}"}
-    assert text_in(await visitor.ask("/myna promote 1")) == "/myna promote 1", "the model answers"
-    assert await visitor.history() == [("user", "/myna promote 1"), ("assistant", "/myna promote 1")]
+    visitor.headers |= {"Cookie": f"myna_admin={secret}"} | ({"Origin": origin} if origin else {})
+    async with visitor.chat(chat_body("/myna promote 1 because the shop must not know")) as response:
+        assert response.headers["X-Myna-Notice"] == "1"
+        if who == "another site":
+            assert "X-Myna-Notice" in response.headers["Access-Control-Expose-Headers"]
+        assert "not logged in" in text_in(parts_of(await response.text()))
+    assert await champion(agent) is None
+    assert text_in(await visitor.ask("/myna is a bird, is it not?", id="m2")) == "/myna is a bird, is it not?"
+    assert [one.messages[-1].content for one in sqlite_server.generator.prompts] == ["/myna is a bird, is it not?"]
+    assert len(await visitor.history()) == 2
 
 
 async def test_a_disabled_account_steers_no_more(sqlite_server: WebServer, agent: Agent) -> None:
@@ -328,4 +366,4 @@ async def test_a_disabled_account_steers_no_more(sqlite_server: WebServer, agent
     visitor.headers |= {"Cookie": f"myna_admin={somebody.secret}", "Origin": sqlite_server.url}
     assert "role admin" in text_in(await visitor.ask("/myna promote base"))
     await Accounts(agent.database, agent.workspace_id).set_disabled(ROOT, "trainer", disabled=True)
-    assert text_in(await visitor.ask("/myna status", id="m2")) == "/myna status"
+    assert "not logged in" in text_in(await visitor.ask("/myna status", id="m2"))

@@ -59,7 +59,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "adapters.web": ("adapters.web",),
     "adapters.web.chat_api": ("bot.feedback", "storage.votes"),
-    "adapters.web.steering": ("bot.learning.commands", "bot.learning.command_lines", "bot.learning.roles"),
+    "adapters.web.steering": (
+        *("bot.learning.commands", "bot.learning.command_lines", "bot.learning.command_words", "bot.learning.roles"),
+    ),
     "adapters.web.feedback_api": ("bot.feedback", "bot.learning.consent", "storage.votes"),
     "adapters.console": (
         *("bot.feedback", "bot.learning.consent", "bot.learning.commands", "bot.learning.command_lines"),

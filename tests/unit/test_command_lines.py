@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import string
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from bot.errors import InvalidInput
 from bot.learning.command_answers import bar, job_report
 from bot.learning.command_lines import Line, begins_with_verb, is_line, is_steering, parse
-from bot.learning.command_words import _WORDS, say
+from bot.learning.command_words import _WORDS, phase_words, say
 from storage.learning_values import Job
 
 LINES = {
@@ -25,6 +27,8 @@ LINES = {
     "状态": Line("status"),
     "stop": Line("stop"),
     "stop 0193abcd": Line("stop", "0193abcd"),
+    "stop 0193abcd confirm a1b2c3": Line("stop", "0193abcd", code="a1b2c3"),
+    "stop confirm a1b2c3": Line("stop", code="a1b2c3"),
     "evaluate bot-v3": Line("evaluate", "bot-v3"),
     "compare": Line("compare"),
     "compare 3": Line("compare", "3"),
@@ -34,7 +38,9 @@ LINES = {
         "promote", "bot-v3", because="it is better", code="a1b2c3"
     ),
     "promote bot-v3 confirm A1B2C3": Line("promote", "bot-v3", code="a1b2c3"),
-    "promote bot-v3 confirm": Line("promote", "bot-v3"),
+    "promote bot-v3 because nobody was there to confirm": Line(
+        "promote", "bot-v3", because="nobody was there to confirm"
+    ),
     "promote base": Line("promote", "base"),
     "发布 bot-v3 因为 更好": Line("promote", "bot-v3", because="更好"),
     "canary bot-v3": Line("canary", "bot-v3", share=0.1),
@@ -72,6 +78,8 @@ def test_a_line_in_its_plainest_form_means_the_same(text: str) -> None:
         ("evaluate", "evaluate VERSION"),
         ("promote", "promote VERSION"),
         ("promote a b", "promote VERSION"),
+        ("promote bot-v3 confirm", "promote VERSION"),
+        ("stop 0193abcd because I say so", "stop \\[JOB\\]"),
         ("promote bot-v3 because", "The reason"),
         ("promote bot-v3 because " + "x" * 501, "at|to 500"),
         ("canary bot-v3 lots", "canary VERSION"),
@@ -136,15 +144,48 @@ def test_a_job_tells_how_far_it_is() -> None:
     progress = {"phase": "answers", "step": 5, "steps": 20, "tokens_per_second": 212.3, "loss": 1.5, "seconds_left": 75}
     text = job_report(job(progress=progress), None)
     assert text == (
-        "`0193abcd0193` train runs · answers · `█████░░░░░░░░░░░░░░░` step 5/20 · 212 tokens/s · loss 1.500 · 1:15 left"
+        "`0193abcd0193` training runs · learning from answers · `█████░░░░░░░░░░░░░░░` step 5/20 · 212 tokens/s · "
+        "loss 1.500 · 1:15 left"
     )
-    assert "第 5/20 步" in job_report(job(progress=progress), "zh-CN")
+    chinese = job_report(job(progress=progress), "zh-CN")
+    assert chinese.startswith("`0193abcd0193` 训练 运行中 · 学习回答 · ")
+    assert "第 5/20 步" in chinese
+
+
+@pytest.mark.parametrize(
+    ("phase", "english", "chinese"),
+    [
+        ("dataset", "making the dataset", "生成数据集"),
+        ("everyday answers of the base", "everyday answers of the base model", "基础模型的日常回答"),
+        ("evaluation: held_out", "judging: held-out rows", "评估：留出的数据"),
+        ("evaluation: my own", "judging: my own", "评估：my own"),
+        ("trial 2 of 4", "trial 2 of 4", "第 2 次试验，共 4 次"),
+        ("something new", "something new", "something new"),
+    ],
+)
+def test_what_a_job_is_at_is_told_in_both_languages(phase: str, english: str, chinese: str) -> None:
+    assert (phase_words(phase, "en"), phase_words(phase, "zh-CN")) == (english, chinese)
+
+
+def test_every_phase_that_a_job_reports_has_words() -> None:
+    folder = Path(__file__).parents[2] / "bot" / "training"
+    said = {
+        phase
+        for path in folder.glob("*.py")
+        for phase in re.findall(r'phase="([^"]+)"|run_stage\(\s*"(\w+)"', path.read_text(encoding="utf-8"))
+        for phase in phase
+        if phase
+    } | {"pairs", "thumbs"}
+    assert {"dataset", "answers", "checks"} <= said
+    assert [phase for phase in sorted(said) if phase_words(phase, "zh-CN") == phase] == []
 
 
 def test_a_job_that_has_ended_tells_the_verdict() -> None:
     result = {"version": "bot-v3", "passed": True, "reasons": ["Loss fell: kept"]}
     good = job_report(job(state="done", result=result), None)
-    assert "passed the gate" in good
+    assert "It made `bot-v3`, which passed the gate." in good
+    judged = job_report(job(kind="evaluate", state="done", result=result), None)
+    assert judged.splitlines()[:2] == ["`0193abcd0193` evaluation is done", "`bot-v3` passed the gate."]
     assert "/myna promote bot-v3" in good
     bad = job_report(job(state="done", result=result | {"passed": False, "reasons": ["a: kept", "b: REFUSED"]}), None)
     assert "- b: REFUSED" in bad

@@ -2,7 +2,7 @@
 
 import { h } from '/static/dom.js';
 import { get, post } from './api.js';
-import { t, word } from './strings.js';
+import { phaseWords, t, word } from './strings.js';
 import { ask, attempt, badge, button, card, chart, duration, empty, facts, field, link, live, number, progress, select, table, when } from './ui.js';
 
 const OPEN = ['queued', 'running', 'paused'];
@@ -69,7 +69,7 @@ export function jobProgress(job) {
   const head = h('div', { class: 'row' }, h('strong', { class: 'grow' }, link('jobs', name, job.id)), stateBadge(job));
   const bar = job.state === 'running' ? [progress(name, share)] : share ? [progress(name, share)] : [];
   return h('div', { class: 'stack' }, head, ...bar, facts([
-    [t('phase'), told.phase ? word('phase', told.phase) : null],
+    [t('phase'), told.phase ? phaseWords(told.phase) : null],
     [t('step'), told.steps ? `${number(told.step)} / ${number(told.steps)}` : null],
     [t('loss'), told.loss === undefined || told.loss === null ? null : number(told.loss, 3)],
     [t('heldOutLoss'), told.heldOutLoss === undefined || told.heldOutLoss === null ? null : number(told.heldOutLoss, 3)],

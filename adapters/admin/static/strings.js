@@ -222,9 +222,16 @@ const en = {
   state_cancelled: 'Cancelled',
   kind_train: 'Training',
   kind_evaluate: 'Evaluation',
-  phase_train: 'Training',
   phase_dataset: 'Making the dataset',
-  phase_evaluate: 'Judging',
+  phase_loading_the_model: 'Loading the model',
+  phase_preparing_rows: 'Preparing the rows',
+  phase_everyday_answers_of_the_base: 'Everyday answers of the base model',
+  phase_answers: 'Learning from answers',
+  phase_pairs: 'Learning from corrections',
+  phase_thumbs: 'Learning from votes',
+  phase_checks: 'Checking the weights',
+  phaseTrial: 'Trial {number} of {count}',
+  phaseEvaluation: 'Judging: {suite}',
   // versions
   version: 'Version',
   noVersions: 'There is no trained version yet; the base model answers.',
@@ -579,9 +586,16 @@ const zh = {
   state_cancelled: '已取消',
   kind_train: '训练',
   kind_evaluate: '评估',
-  phase_train: '训练',
   phase_dataset: '生成数据集',
-  phase_evaluate: '评估',
+  phase_loading_the_model: '加载模型',
+  phase_preparing_rows: '准备数据',
+  phase_everyday_answers_of_the_base: '基础模型的日常回答',
+  phase_answers: '学习回答',
+  phase_pairs: '学习更正',
+  phase_thumbs: '学习评价',
+  phase_checks: '检查权重',
+  phaseTrial: '第 {number} 次试验，共 {count} 次',
+  phaseEvaluation: '评估：{suite}',
   version: '版本',
   noVersions: '还没有训练过的版本，由基础模型回答。',
   allVersions: '所有版本',
@@ -735,4 +749,13 @@ export function t(key, values = {}) {
 /** A word for a value of the server's; the value itself where there is none. */
 export function word(kind, value) {
   return strings[`${kind}_${value}`] ?? String(value ?? '').replaceAll('_', ' ');
+}
+
+/** What a job is at. Some phases count trials, or name a suite. @param {string} phase */
+export function phaseWords(phase) {
+  const [, number, count] = /^trial (\d+) of (\d+)$/.exec(phase) ?? [];
+  if (number) return t('phaseTrial', { number, count });
+  const [, suite] = /^evaluation: (.+)$/.exec(phase) ?? [];
+  if (suite) return t('phaseEvaluation', { suite: word('suite', suite === 'held_out' ? 'heldOut' : suite) });
+  return word('phase', phase.replaceAll(' ', '_'));
 }

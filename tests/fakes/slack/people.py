@@ -157,6 +157,7 @@ class People(State):
         thread = {"thread_ts": shown.thread_ts} if shown.thread_ts else {}
         container = {"message_ts": self.next_ts(), "is_ephemeral": True, **thread}
         payload = self._press(self.channel(shown.channel, team), shown.user, container, pressed)
+        self.response_urls[payload["response_url"].rpartition("/")[2]].shown = shown
         return await self.deliverer.send_form(INTERACTIVITY, payload)
 
     def _press(self, place: Channel, user: str, container: Json, pressed: Json, trigger_id: str = "") -> Json:

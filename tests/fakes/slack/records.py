@@ -149,6 +149,7 @@ class ResponseUrl:
     user: str
     message_ts: str = ""
     uses: int = 0
+    shown: Ephemeral | None = None  # the message that was pressed, if only one person sees it
 
 
 @dataclass

@@ -151,8 +151,8 @@ def use_response_url(slack: State, key: str, given: Json) -> tuple[int, Json]:
 
 
 def _change_original(slack: State, url: ResponseUrl, given: Json) -> tuple[int, Json]:
-    if not url.message_ts:  # of a message that this person alone sees: the last one there
-        shown = next((one for one in reversed(slack.ephemerals) if one.user == url.user), None)
+    if not url.message_ts:  # of a message that this person alone sees: the one pressed, else the last one there
+        shown = url.shown or next((one for one in reversed(slack.ephemerals) if one.user == url.user), None)
         if shown is None:
             return 404, {"ok": False, "error": "message_not_found"}
         shown.text, shown.blocks = given.get("text", ""), given.get("blocks") or []

@@ -190,7 +190,7 @@ class Console:
         except NotFound:
             self._say("There is no reply yet.\n")
             return
-        reason, better = ("", words) if command == "/better" else (words, "")
+        reason, better = (None, words) if command == "/better" else (words or None, None)
         await self._feedback.vote(reply, CHANNEL, Sender(PERSON), 1 if command == "/good" else -1, reason, better)
         self._say("Thank you.\n")
 

@@ -36,8 +36,8 @@ class FeedbackRequest:
     conversation: str
     reply: str | None
     value: int | None
-    reason: str
-    better: str
+    reason: str | None
+    better: str | None
     says_may_learn: bool
     may_learn: bool | None
 

@@ -22,7 +22,7 @@ from bot.learning.loaded_versions import ReleasedVersions
 from bot.live import Ended, LiveTurn, wait_for
 from bot.metrics import Metrics
 from bot.prompt import PromptBudget, build_prompt, split_at_last_reply
-from storage import conversations, inbox
+from storage import consent, conversations, inbox
 from storage.database import Database, StorageUnavailable
 from storage.values import Accepted, Conversation, Incoming, Lease, Message, Part, Reply, new_id, storable
 
@@ -85,6 +85,9 @@ class Conversations(Following):
         """Store a message. Raises `Unavailable` when it can't be, `Conflict` for an edit of what is not there."""
         with self._taking(f"the message of {incoming.channel}"):
             accepted = await self._database.write(inbox.accept, workspace_id, incoming)
+            if accepted.duplicate and incoming.may_learn is not None:  # it may have been said since the first delivery
+                said = accepted.conversation_id, incoming.may_learn
+                await self._database.write(consent.set_conversation, workspace_id, *said)
         self._note_accepted(accepted, incoming.channel, edited=incoming.replaces is not None)
         self._look_for_work_in(incoming.burst_wait_ms / 1000)
         return accepted

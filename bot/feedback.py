@@ -42,17 +42,17 @@ class Feedback:
         channel: str,
         voter: Sender,
         value: Value,
-        reason: str = "",
-        better: str = "",
+        reason: str | None = None,
+        better: str | None = None,
         *,
         most_a_minute: int = MOST_A_MINUTE,
     ) -> None:
         """Count an opinion in place of the person's earlier one on the same reply. The same once more changes nothing.
 
-        Words that are left out are those of the earlier one if its value is the same. Raises `QuotaExceeded` for more
-        votes than a person gives.
+        Words that are left out (None) are those of the earlier one if its value is the same; empty ones take those
+        back. Raises `QuotaExceeded` for more votes than a person gives.
         """
-        opinion = Vote(value, reason.strip()[:MAX_WORDS] or None, better.strip()[:MAX_WORDS] or None)
+        opinion = Vote(value, _kept(reason), _kept(better))
         try:
             await self._database.write(votes.cast, self._workspace_id, reply, channel, voter, opinion, most_a_minute)
         except TooManyVotes as error:
@@ -73,3 +73,7 @@ class Feedback:
     async def votes_on(self, reply_id: str) -> list[Vote]:
         """The votes that count."""
         return await self._database.read(votes.votes_on, self._workspace_id, reply_id)
+
+
+def _kept(words: str | None) -> str | None:
+    return None if words is None else words.strip()[:MAX_WORDS]

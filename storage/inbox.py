@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import bindparam
 
-from storage import outbox
+from storage import consent, outbox
 from storage.conversations import place
 from storage.schema import conversation_work, dead_letter, inbox, message, reply
 from storage.transaction import Rollback, Transaction, across_workspaces, now_ms, scoped, urgent
@@ -81,6 +81,8 @@ def accept(tx: Transaction, incoming: Incoming) -> Accepted:
     A second delivery of the same message changes nothing and returns where the first one stands.
     """
     conversation_id, person_id = place(tx, incoming)
+    if incoming.may_learn is not None:
+        consent.set_conversation(tx, conversation_id, incoming.may_learn)
     if incoming.replaces is not None:
         _refuse_duplicate(tx, incoming.dedupe_key)
         _set_aside_edited(tx, conversation_id, incoming.replaces)

@@ -63,7 +63,8 @@ class Incoming:
 
     `dedupe_key` is the same for every delivery of the same message; a second one changes nothing. `replaces` names an
     earlier message of the conversation by its external id: that one and all after it are set aside.
-    `burst_wait_ms` lets a channel wait a little for more messages before the reply starts.
+    `burst_wait_ms` lets a channel wait a little for more messages before the reply starts. `may_learn` is what the
+    sender says, with this message, of learning from the conversation, which they began.
     """
 
     channel: str
@@ -75,6 +76,7 @@ class Incoming:
     event_id: str | None = None
     replaces: str | None = None
     burst_wait_ms: int = 0
+    may_learn: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,18 +115,18 @@ def cast(
 ) -> bool:
     """Count a person's vote in place of an earlier one. False if it says nothing new, or there is no such reply.
 
-    Words that a vote leaves out are those of an earlier one of the same value: the button may be pressed again after
-    them, and a reason and a better answer may come one after the other. So a request that comes again changes nothing.
-    Raises `TooManyVotes`.
+    Words that a vote leaves out (None) are those of an earlier one of the same value: the button may be pressed again
+    after them, and a reason and a better answer may come one after the other. Empty words take the earlier ones back.
+    A request that comes again changes nothing. Raises `TooManyVotes`.
     """
     if find_reply(tx, channel, reply.id) is None:
         return False
     person_id = find_or_create_person(tx, channel, voter)
     known = tx.execute(_CURRENT, reply=reply.id, person=person_id).first()
-    if known is not None and known.value == opinion.value:
-        opinion = Vote(opinion.value, opinion.reason or known.reason, opinion.better or known.better)
-        if opinion == Vote(**known._mapping):
-            return False
+    earlier = Vote(**known._mapping) if known is not None and known.value == opinion.value else Vote(opinion.value)
+    opinion = Vote(opinion.value, _newest(opinion.reason, earlier.reason), _newest(opinion.better, earlier.better))
+    if known is not None and opinion == Vote(**known._mapping):
+        return False
     limiting = tx.execute(_LIMITING, person=person_id, before=most_a_minute - 1).first()
     if limiting is not None:
         raise TooManyVotes(limiting.retry_after_ms)
@@ -136,6 +136,10 @@ def cast(
         value=opinion.value, reason=opinion.reason, better=opinion.better,
     )  # fmt: skip
     return True
+
+
+def _newest(words: str | None, earlier: str | None) -> str | None:
+    return earlier if words is None else words or None
 
 
 def withdraw(tx: Transaction, reply: RatedReply, channel: str, sender_key: str) -> bool:

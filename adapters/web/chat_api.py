@@ -219,6 +219,7 @@ def _incoming(visitor: str, wanted: SubmitRequest) -> Incoming:
         parts=(text_part(wanted.text),),
         external_id=wanted.message_id,
         replaces=wanted.replaces,
+        may_learn=wanted.may_learn,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp import web
 
 from adapters.web.chat_api import CHANNEL, chat_key
-from adapters.web.parsing import clean_text, parse_id, read_json
+from adapters.web.parsing import clean_text, parse_choice, parse_id, read_json
 from adapters.web.visitors import Visitors
 from bot.conversation import Conversations
 from bot.errors import InvalidInput, NotFound, TooLarge
@@ -127,17 +127,17 @@ def _value(body: Mapping[str, Any]) -> int:
 
 
 def _choice(body: Mapping[str, Any]) -> bool | None:
-    choice = body.get("mayLearn", "missing")
-    if choice is not None and not isinstance(choice, bool):
-        raise InvalidInput("`mayLearn` must be true, false, or null to take back what you said.", field="mayLearn")
-    return choice
+    return parse_choice({"mayLearn": "missing", **body})
 
 
-def parse_words(body: Mapping[str, Any], field: str) -> str:
-    """What a person wrote about a reply, or nothing. Raises `InvalidInput`, or `TooLarge` beyond what is kept."""
+def parse_words(body: Mapping[str, Any], field: str) -> str | None:
+    """What a person wrote about a reply: None keeps what they wrote before, and "" takes it back.
+
+    Raises `InvalidInput`, or `TooLarge` beyond what is kept.
+    """
     words = body.get(field)
     if words is None:
-        return ""
+        return None
     if not isinstance(words, str):
         raise InvalidInput(f"`{field}` must be a text.", field=field)
     words = clean_text(words)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +24,13 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 @dataclass(frozen=True, slots=True)
 class SubmitRequest:
-    """A new message, or with `replaces` an edited one."""
+    """A new message, or with `replaces` an edited one. `may_learn` is said with it of the whole chat."""
 
     chat_id: str
     message_id: str
     text: str
     replaces: str | None
+    may_learn: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,15 @@ def parse_chat(body: dict[str, Any], max_chars: int) -> SubmitRequest | Regenera
 def _parse_message(chat_id: str, body: dict[str, Any], max_chars: int, replaces: str | None) -> SubmitRequest:
     message = _last_message(body.get("messages"))
     message_id = parse_id(message.get("id"), "messages[-1].id")
-    return SubmitRequest(chat_id, message_id, _text_of(message, max_chars), replaces)
+    return SubmitRequest(chat_id, message_id, _text_of(message, max_chars), replaces, parse_choice(body))
+
+
+def parse_choice(body: Mapping[str, Any]) -> bool | None:
+    """Whether Myna may learn, as somebody says. Raises `InvalidInput`."""
+    choice = body.get("mayLearn")
+    if choice is not None and not isinstance(choice, bool):
+        raise InvalidInput("`mayLearn` must be true, false, or null to take back what you said.", field="mayLearn")
+    return choice
 
 
 def parse_id(value: Any, field: str) -> str:

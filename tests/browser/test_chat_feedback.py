@@ -5,6 +5,7 @@ Waits are for conditions, never for times: the model decides how long a reply ta
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
@@ -122,6 +123,16 @@ async def test_a_thumb_down_asks_what_was_wrong(browser: Browser, live_server: A
         await page.reload()
         await button(page, "Change what you wrote").click()
         await expect(reason(page)).to_have_value("It was <b>rude</b>.")
+        for left in ("Good morning!\nHow can I help?", ""):
+            await reason(page).fill("")
+            await better(page).fill(left)
+            await button(page, "Send").click()
+            await expect(reason(page)).to_be_hidden()
+            kept = {"value": -1, "reason": None, "better": left or None, "counts": True}
+            assert [one for one in await stored(page) if one["counts"]] == [kept]
+            await page.reload()
+            await button(page, "Change what you wrote" if left else "Say what was wrong").click()
+            await expect(better(page)).to_have_value(left)
 
 
 async def test_votes_by_keyboard_alone(browser: Browser, live_server: Any) -> None:
@@ -305,12 +316,49 @@ async def test_a_no_before_the_first_word_holds_for_it(browser: Browser, live_se
         await switch(page, "this chat").click()
         await expect(page.get_by_text("Saved.")).to_be_visible()
         await page.keyboard.press("Escape")
+        told: list[Request] = []
+        page.on("request", lambda one: told.append(one) if one.method == "POST" else None)
         await first_reply(page)
+        (message,) = told
+        assert (message.post_data_json or {})["mayLearn"] is False, "with the message, not behind it"
         await page.reload()
         await answered(page, 1)
         await button(page, "Privacy").click()
         await expect(switch(page, "all my chats")).to_be_checked()
         await expect(switch(page, "this chat")).not_to_be_checked()
+
+
+async def test_switches_that_are_changed_quickly_end_as_they_were_put(browser: Browser, live_server: Any) -> None:
+    async with visitor(browser) as context:
+        page = await open_page(context, live_server.url)
+        await button(page, "Privacy").click()
+        await expect(switch(page, "all my chats")).to_be_checked()
+        told: list[bool] = []
+        is_held, may_go_on = asyncio.Event(), asyncio.Event()
+
+        async def hold_the_first(route: Route) -> None:
+            if route.request.method == "POST":
+                told.append((route.request.post_data_json or {})["mayLearn"])
+                if len(told) == 1:
+                    is_held.set()
+                    await may_go_on.wait()
+            await route.continue_()
+
+        await page.route("**/privacy", hold_the_first)
+        for _ in range(3):
+            await switch(page, "all my chats").click()
+        await is_held.wait()
+        assert told == [False], "one after the other"
+        await expect(switch(page, "all my chats")).not_to_be_checked()
+        may_go_on.set()
+        await expect(page.get_by_text("Saved.")).to_be_visible()
+        assert told == [False, True, False]
+        await expect(switch(page, "all my chats")).not_to_be_checked()
+        await page.unroute("**/privacy")
+        await page.reload()
+        await button(page, "Privacy").click()
+        await expect(switch(page, "all my chats")).to_be_enabled()
+        await expect(switch(page, "all my chats")).not_to_be_checked()
 
 
 async def test_votes_and_privacy_in_the_widget(browser: Browser, live_server: Any) -> None:

@@ -65,11 +65,22 @@ async def test_the_same_vote_many_times_at_once_is_one(agent: Agent) -> None:
 async def test_a_reason_and_a_better_answer_may_come_one_after_the_other(agent: Agent) -> None:
     _, reply = await talk(agent)
     await agent.feedback.vote(reply, "web", Sender(ANA), -1, "rude")
-    await agent.feedback.vote(reply, "web", Sender(ANA), -1, "", "Good morning!")
+    await agent.feedback.vote(reply, "web", Sender(ANA), -1, None, "Good morning!")
     await agent.feedback.vote(reply, "web", Sender(ANA), -1)
     assert await agent.feedback.votes_on(reply.id) == [Vote(-1, "rude", "Good morning!")]
     await agent.feedback.vote(reply, "web", Sender(ANA), 1)
     assert await agent.feedback.votes_on(reply.id) == [Vote(1)], "what was wrong is not what was good"
+
+
+async def test_words_are_taken_back_by_empty_ones(agent: Agent) -> None:
+    known, reply = await talk(agent)
+    await agent.feedback.vote(reply, "web", Sender(ANA), -1, "rude", "Good morning, Mrs Ward!")
+    for _ in range(2):
+        await agent.feedback.vote(reply, "web", Sender(ANA), -1, "rude", " ")
+    assert await agent.feedback.votes_on(reply.id) == [Vote(-1, "rude")]
+    await agent.feedback.vote(reply, "web", Sender(ANA), -1, "", "")
+    assert await agent.feedback.votes_on(reply.id) == [Vote(-1)]
+    assert await history(agent, known) == [(-1, "rude", False), (-1, "rude", False), (-1, None, True)]
 
 
 async def test_a_withdrawn_vote_counts_no_longer(agent: Agent) -> None:

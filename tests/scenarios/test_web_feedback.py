@@ -12,7 +12,7 @@ import pytest
 from bot.feedback import MAX_WORDS, MOST_A_MINUTE
 from storage.database import StorageUnavailable
 from tests.conftest import StartAgent
-from tests.fixtures_web import SECRET, SHOP, Visitor, WebServer, serve
+from tests.fixtures_web import SECRET, SHOP, Visitor, WebServer, chat_body, serve
 
 VOTES, HERE, ALL = "/api/chat/c1/votes", "/api/chat/c1/privacy", "/api/privacy"
 Json = dict[str, Any]
@@ -77,6 +77,16 @@ async def test_the_same_request_twice_is_one_vote(server: WebServer, visitor: Vi
     first = await vote(visitor, reply, -1, better="Hi!")
     assert await vote(visitor, reply, -1, better="Hi!") == first
     assert len((await visitor.json(VOTES))["votes"]) == 1
+
+
+async def test_words_are_taken_back_while_the_vote_stays(server: WebServer, visitor: Visitor) -> None:
+    reply = await reply_id(visitor)
+    await vote(visitor, reply, -1, reason="rude", better="Good morning, Mrs Ward!")
+    assert (await vote(visitor, reply, -1))["vote"]["better"] == "Good morning, Mrs Ward!", "left out, they stay"
+    await vote(visitor, reply, -1, reason="rude", better="")
+    assert await shown(visitor) == {"value": -1, "reason": "rude", "better": None}
+    await vote(visitor, reply, -1, reason="", better="")
+    assert await shown(visitor) == {"value": -1, "reason": None, "better": None}
 
 
 async def test_the_id_in_a_stream_is_what_can_be_voted_on(server: WebServer, visitor: Visitor) -> None:
@@ -209,6 +219,29 @@ async def test_what_is_said_about_learning(server: WebServer, visitor: Visitor) 
     for path in (HERE, ALL):
         await answer_to(visitor.post(path, {"mayLearn": None}))
     assert await visitor.json(HERE) == nothing
+
+
+async def test_a_no_is_stored_with_the_first_message(
+    server: WebServer, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("the process was killed here")
+
+    body = {**chat_body("My name is Ana Ward."), "mayLearn": False}
+    with monkeypatch.context() as patch:
+        patch.setattr("storage.inbox.consent.set_conversation", broken)
+        async with visitor.chat(body) as response:
+            assert response.status == 500
+    async with visitor.get("/api/chat/c1") as response:
+        assert response.status == 404, "both or nothing"
+    await visitor.send(body)
+    assert (await visitor.json(HERE))["thisChat"] is False
+    await visitor.ask("And again", id="m2")
+    assert (await visitor.json(HERE))["thisChat"] is False, "a message that says nothing changes nothing"
+    await visitor.send({**body, "mayLearn": True})
+    assert (await visitor.json(HERE))["thisChat"] is True, "said with the same message when it was sent again"
+    assert [text for who, text in await visitor.history() if who == "user"] == ["My name is Ana Ward.", "And again"]
+    assert (await refused(visitor.chat({**body, "mayLearn": "no"}), 400))["field"] == "mayLearn"
 
 
 async def test_where_people_must_say_yes(start_agent: StartAgent, sqlite_url: str) -> None:

@@ -61,7 +61,8 @@ export class Conversation {
   #resuming = false;
   #disposed = false;
   #votes = Promise.resolve();
-  #mayLearn = null; // said before there was anything the server could keep it with
+  #mayLearn = null; // what was said of this chat, and the server does not know yet
+  #choices = Promise.resolve();
 
   /**
    * @param {import('./api.js').Api} api
@@ -166,23 +167,37 @@ export class Conversation {
 
   /** Whether Myna may learn from this chat, and from all of the visitor's. */
   async privacy() {
-    if (this.saved) return this.#api.privacy(this.id);
-    const found = await this.#api.privacy(null);
-    return { ...found, thisChat: this.#mayLearn, mayLearn: found.allChats !== false && (this.#mayLearn ?? found.mayLearn) };
+    const before = this.#mayLearn;
+    const found = await this.#api.privacy(this.saved ? this.id : null);
+    const unsent = this.#mayLearn ?? before;
+    return unsent === null ? found : { ...found, thisChat: unsent, mayLearn: found.allChats !== false && unsent };
   }
 
-  /** @param {'chat'|'all'} scope @param {boolean} mayLearn */
-  async setPrivacy(scope, mayLearn) {
-    if (scope === 'all') await this.#api.setPrivacy(null, mayLearn);
-    else if (this.saved) return this.#api.setPrivacy(this.id, mayLearn);
-    else this.#mayLearn = mayLearn;
-    return this.privacy();
+  /** One choice after the other, so that the last one counts. @param {'chat'|'all'} scope @param {boolean} mayLearn */
+  setPrivacy(scope, mayLearn) {
+    if (scope === 'chat') this.#mayLearn = mayLearn;
+    const stored = this.#choices.then(async () => {
+      if (scope === 'all') await this.#api.setPrivacy(null, mayLearn);
+      else await this.#tellChoice();
+      return this.privacy();
+    });
+    this.#choices = stored.catch(() => {});
+    return stored;
   }
 
   async #tellChoice() {
-    if (this.#mayLearn === null) return;
-    await this.#insist(() => this.#api.setPrivacy(this.id, this.#mayLearn), SEND_RETRIES);
-    this.#mayLearn = null;
+    const choice = this.#mayLearn;
+    if (choice === null || !this.saved) return;
+    try {
+      await this.#insist(() => this.#api.setPrivacy(this.id, choice), SEND_RETRIES);
+    } finally {
+      this.#noteTold(choice);
+    }
+  }
+
+  // What was said meanwhile is still to be told.
+  #noteTold(choice) {
+    if (this.#mayLearn === choice) this.#mayLearn = null;
   }
 
   /** Loads the history and joins a running reply. */
@@ -224,16 +239,19 @@ export class Conversation {
   async #post(body, retries, accepted) {
     this.#epoch += 1;
     const reader = this.#open();
+    const mayLearn = this.#mayLearn;
     this.#changed();
     let complete;
     try {
-      const response = await this.#insist(() => this.#api.send(body), retries);
+      const sent = mayLearn === null ? body : { ...body, mayLearn }; // stored with the message, or not at all
+      const response = await this.#insist(() => this.#api.send(sent), retries);
       // An answer to a line that steers Myna: the server keeps neither.
       reader.notice = response.headers.has('x-myna-notice');
       accepted(reader.notice);
       if (!reader.notice) {
         this.saved = true;
-        this.#tellChoice().catch((error) => this.#listener.choiceLost(error));
+        this.#noteTold(mayLearn);
+        this.#choices = this.#choices.then(() => this.#tellChoice()).catch((error) => this.#listener.choiceLost(error));
       }
       this.#changed();
       if (!this.#disposed) this.#listener.accepted();

@@ -113,15 +113,18 @@ export class ReplyFeedback {
     event.preventDefault();
     const { t, onVote, onAnnounce } = this.#options;
     const words = { reason: this.#form.reason.value.trim(), better: this.#form.better.value.trim() };
-    if (!words.reason && !words.better) {
+    const isEmpty = !words.reason && !words.better;
+    const { vote } = this.#message;
+    if (isEmpty && !vote?.reason && !vote?.better) {
       this.#cancel();
       return;
     }
     if (!await onVote(this.#message, -1, words)) return; // what was written stays
     const focused = this.#form.element.matches(':focus-within');
     this.#close();
-    this.#say(t('thanksForWords'));
-    onAnnounce(t('thanksForWords'));
+    const said = t(isEmpty ? 'wordsTakenBack' : 'thanksForWords');
+    this.#say(said);
+    onAnnounce(said);
     if (focused) this.bad.focus();
   }
 

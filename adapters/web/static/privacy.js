@@ -21,6 +21,10 @@ export class PrivacyMenu {
   #chat;
   #all;
   #problem;
+  #known = null; // as the server told it last
+  #changes = Promise.resolve();
+  #waiting = 0;
+  #hasFailed = false;
 
   /** @param {(key: string) => string} t @param {Source} source */
   constructor(t, source) {
@@ -57,8 +61,10 @@ export class PrivacyMenu {
     document.addEventListener('pointerdown', this.#outside);
     this.#problem.textContent = '';
     for (const { input } of [this.#chat, this.#all]) input.disabled = true;
+    await this.#changes;
     try {
-      this.#draw(await this.#source.privacy());
+      const found = await this.#source.privacy();
+      if (!this.#waiting) this.#draw(found);
     } catch {
       this.#problem.textContent = this.#t('privacyFailed');
     }
@@ -72,7 +78,9 @@ export class PrivacyMenu {
   }
 
   /** @param {Privacy} found */
-  #draw({ policy, allChats, mayLearn }) {
+  #draw(found) {
+    const { policy, allChats, mayLearn } = found;
+    this.#known = found;
     this.#all.input.disabled = false;
     this.#all.input.checked = allChats ?? policy === 'opt-out';
     // A no for all chats holds for this one, too.
@@ -80,16 +88,24 @@ export class PrivacyMenu {
     this.#chat.input.checked = mayLearn;
   }
 
-  async #change(input, scope) {
-    const wanted = input.checked;
+  // Until the last choice is stored, the switches stand as they were put.
+  #change(input, scope) {
+    if (!this.#waiting) this.#hasFailed = false;
+    this.#waiting += 1;
     this.#problem.textContent = '';
+    this.#changes = this.#settle(this.#source.setPrivacy(scope, input.checked));
+  }
+
+  async #settle(stored) {
     try {
-      this.#draw(await this.#source.setPrivacy(scope, wanted));
-      this.#problem.textContent = this.#t('privacySaved');
+      this.#known = await stored;
     } catch {
-      input.checked = !wanted;
-      this.#problem.textContent = this.#t('privacyFailed');
+      this.#hasFailed = true;
     }
+    this.#waiting -= 1;
+    if (this.#waiting) return;
+    this.#draw(this.#known);
+    this.#problem.textContent = this.#t(this.#hasFailed ? 'privacyFailed' : 'privacySaved');
   }
 
   #outside = (event) => {

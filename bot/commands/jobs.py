@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bot.commands import job_display
-from bot.commands.terminal import Commands, add, print_value, say, shell_actor, with_database
+from bot.commands.terminal import Commands, add, add_yes, confirm, print_value, say, shell_actor, with_database
 from bot.errors import Conflict
 from bot.settings import Settings
 
@@ -61,7 +61,10 @@ def _add_jobs_to(commands: Commands) -> None:
         ("cancel", "end a job", _cancel),
         ("watch", "show the progress of a job until it has ended", _watch),
     ):
-        add(jobs, name, about, command, reports=True).add_argument("id", help="its id, or how that begins")
+        one = add(jobs, name, about, command, reports=True)
+        one.add_argument("id", help="its id, or how that begins")
+        if name == "cancel":
+            add_yes(one)
     priority = add(jobs, "priority", "let a job go before others", _priority, reports=True)
     priority.add_argument("id", help="its id, or how that begins")
     priority.add_argument("priority", type=int, help="jobs with more go first; 0 is the default")
@@ -122,7 +125,12 @@ def _resume(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def _cancel(settings: Settings, arguments: argparse.Namespace) -> int:
-    return _change(settings, arguments, lambda jobs: jobs.cancel(shell_actor(), arguments.id))
+    job = _with_jobs(settings, lambda jobs: jobs.find(shell_actor(), arguments.id))
+    if job.state == "running":
+        confirm(
+            arguments, f"End the {job.kind} job {job.id} for good? `myna jobs pause {job.id}` keeps what it has done."
+        )
+    return _change(settings, arguments, lambda jobs: jobs.cancel(shell_actor(), job.id))
 
 
 def _priority(settings: Settings, arguments: argparse.Namespace) -> int:

@@ -9,28 +9,26 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import datetime
-import getpass
-import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from bot.commands.terminal import Commands, add, print_value, say, with_database
+from bot.commands import job_display
+from bot.commands.terminal import Commands, add, add_yes, confirm, print_value, say, shell_actor, with_database
 from bot.errors import MynaError
 from bot.settings import Settings
 
 if TYPE_CHECKING:
     from bot.learning.canary import Judged
     from bot.learning.releases import Releases
-    from bot.learning.roles import Actor
     from storage.database import Database
-    from storage.learning_values import Release, Version
+    from storage.learning_values import Job, Release, Version
 
 BASE = "the base model"
 
 
 def add_to(commands: Commands) -> None:
     """Add what is about versions, and `erase`."""
-    add(commands, "status", "show what answers, the canary, and what needs attention", _status, reports=True)
+    add(commands, "status", "show what answers, the canary, open jobs, and what needs attention", _status, reports=True)
     versions = add(commands, "versions", "list the trained versions, or show one", _versions, reports=True)
     versions.add_argument("action", nargs="?", choices=["list", "show"], default="list", help="default: list")
     versions.add_argument("version", nargs="?", help="with show: its name, number, or the beginning of its name")
@@ -39,26 +37,25 @@ def add_to(commands: Commands) -> None:
     )
     promote.add_argument("version", help='its name, number, or the beginning of its name; "base" for the base model')
     promote.add_argument("--because", metavar="TEXT", help="promote it even if it did not pass the gate; recorded")
-    _add_yes(promote)
+    add_yes(promote)
     canary = add(commands, "canary", "try a version on a share of the conversations", _canary, reports=True)
     canary.add_argument("version", help='which one; or "status", or "stop"')
     canary.add_argument("--share", type=_share, default=0.1, metavar="10%", help="default: 10%%; at most 50%%")
     canary.add_argument("--because", metavar="TEXT", help="try it even if it did not pass the gate; recorded")
+    add_yes(canary)
     rollback = add(
         commands, "rollback", "have that answer which answered before; ends a canary", _rollback, reports=True
     )
     rollback.add_argument("--because", default="", metavar="TEXT", help="why; recorded")
+    add_yes(rollback)
     retire = add(commands, "retire", "have a version never used again", _retire, reports=True)
     retire.add_argument("version", help="its name, number, or the beginning of its name")
     retire.add_argument("--because", required=True, metavar="TEXT", help="why; recorded")
+    add_yes(retire)
     erase = add(commands, "erase", "erase a person: words, votes, examples, and versions that learnt them", _erase,
                 reports=True)  # fmt: skip
     erase.add_argument("person", help="web:ID, slack:TEAM/USER, or Myna's own id of them")
-    _add_yes(erase)
-
-
-def _add_yes(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--yes", action="store_true", help="don't ask for confirmation")
+    add_yes(erase)
 
 
 def _share(text: str) -> float:
@@ -71,41 +68,42 @@ def _share(text: str) -> float:
     return value
 
 
-def _actor() -> Actor:
-    """Whoever may use this shell has the database in hand, too: an admin."""
-    from bot.learning.roles import Actor
-
-    return Actor(f"shell:{getpass.getuser()}", "admin")
-
-
-def _confirm(arguments: argparse.Namespace, question: str) -> None:
-    """Ask on a terminal. Raises `MynaError` for a no, and where nobody can be asked."""
-    if arguments.yes:
-        return
-    if not sys.stdin.isatty():
-        raise MynaError(f"{question} Nobody can be asked here: add --yes.")
-    say(f"{question} [y/N]")
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise MynaError("Nothing was changed.")
-
-
 def _with_releases(settings: Settings, work: Callable[[Releases], Awaitable[Release]]) -> Release:
     from bot.learning.releases import Releases
 
     return with_database(settings, lambda database, workspace_id: work(Releases(database, workspace_id)))
 
 
+def _now(settings: Settings) -> Release:
+    """What answers while somebody is asked; what they confirm is done only if it still does."""
+    return _with_releases(settings, lambda releases: releases.current())
+
+
 def _promote(settings: Settings, arguments: argparse.Namespace) -> int:
-    _confirm(arguments, f"Have {arguments.version} answer everybody from the next reply on?")
+    now = _now(settings)
+    confirm(
+        arguments,
+        f"Have {arguments.version} answer everybody from the next reply on, in place of {_name(now.champion)}?",
+    )
     changed = _with_releases(
         settings,
-        lambda releases: releases.promote(_actor(), arguments.version, override_reason=arguments.because),
+        lambda releases: releases.promote(
+            shell_actor(), arguments.version, override_reason=arguments.because, at=now.number
+        ),
     )
     return _tell(arguments, changed, f"{_name(changed.champion)} answers from the next reply on.")
 
 
 def _rollback(settings: Settings, arguments: argparse.Namespace) -> int:
-    changed = _with_releases(settings, lambda releases: releases.rollback(_actor(), arguments.because))
+    now = _now(settings)
+    if now.champion is not None or now.previous is not None:  # else it ends a canary, or is refused below
+        confirm(
+            arguments,
+            f"Have {_name(now.previous)} answer everybody from the next reply on, in place of {_name(now.champion)}?",
+        )
+    changed = _with_releases(
+        settings, lambda releases: releases.rollback(shell_actor(), arguments.because, at=now.number)
+    )
     return _tell(arguments, changed, f"Rolled back: {_name(changed.champion)} answers from the next reply on.")
 
 
@@ -113,12 +111,14 @@ def _canary(settings: Settings, arguments: argparse.Namespace) -> int:
     if arguments.version == "status":
         return _status(settings, arguments)
     if arguments.version == "stop":
-        changed = _with_releases(settings, lambda releases: releases.stop_canary(_actor()))
+        changed = _with_releases(settings, lambda releases: releases.stop_canary(shell_actor()))
         return _tell(arguments, changed, f"The canary has ended: {_name(changed.champion)} answers everybody.")
+    now = _now(settings)
+    confirm(arguments, f"Have {arguments.version} answer {arguments.share:.0%} of the conversations?")
     changed = _with_releases(
         settings,
         lambda releases: releases.start_canary(
-            _actor(), arguments.version, arguments.share, override_reason=arguments.because
+            shell_actor(), arguments.version, arguments.share, override_reason=arguments.because, at=now.number
         ),
     )
     who = f"{_name(changed.challenger)} answers {arguments.share:.0%} of the conversations"
@@ -148,16 +148,21 @@ def _name(version: Version | None) -> str:
 def _status(settings: Settings, arguments: argparse.Namespace) -> int:
     from bot.learning import canary_watch
     from bot.learning.attention import needs_attention
+    from bot.learning.jobs import Jobs
     from bot.learning.releases import Releases
 
-    async def look(database: Database, workspace_id: str) -> tuple[Release, Judged | None, list[str]]:
+    async def look(database: Database, workspace_id: str) -> tuple[Release, Judged | None, list[str], Sequence[Job]]:
         release = await Releases(database, workspace_id).current()
         judged = await canary_watch.look_at(database, workspace_id, release)
-        return release, judged, await needs_attention(database, workspace_id, release, judged)
+        attention = await needs_attention(database, workspace_id, release, judged)
+        return release, judged, attention, await Jobs(database, workspace_id).list_open(shell_actor())
 
-    release, judged, attention = with_database(settings, look)
+    release, judged, attention, open_jobs = with_database(settings, look)
     if arguments.json:
-        print_value({**_as_json(release), "canary": judged.report() if judged else None, "needs_attention": attention})
+        print_value({
+            **_as_json(release), "canary": judged.report() if judged else None, "needs_attention": attention,
+            "jobs": [job_display.job_row(one) for one in open_jobs],
+        })  # fmt: skip
         return 0
     print_value(f"Answers:  {_name(release.champion)}    (release {release.number})")
     if release.number:
@@ -168,6 +173,8 @@ def _status(settings: Settings, arguments: argparse.Namespace) -> int:
         )
         for line in _rail_lines(judged):
             print_value(line)
+    for job in open_jobs:
+        print_value(f"Job:      {job_display.list_line(job)}")
     for line in attention:
         print_value(f"!  {line}")
     return 0
@@ -241,10 +248,11 @@ def _show(settings: Settings, arguments: argparse.Namespace) -> int:
 def _retire(settings: Settings, arguments: argparse.Namespace) -> int:
     from bot.learning.versions import Versions
 
+    confirm(arguments, f"Never use {arguments.version} again?")
     retired = with_database(
         settings,
         lambda database, workspace_id: Versions(database, workspace_id).retire(
-            _actor(), arguments.version, arguments.because
+            shell_actor(), arguments.version, arguments.because
         ),
     )
     print_value({"retired": retired.name} if arguments.json else f"{retired.name} will not be used again.")
@@ -264,8 +272,8 @@ def _erase(settings: Settings, arguments: argparse.Namespace) -> int:
     if found is not None:
         others = f", their words in {len(found.shared)} with others" if found.shared else ""
         learnt = f", and taint {len(found.versions)} versions" if found.versions else ""
-        _confirm(arguments, f"Erase {len(found.own)} conversations{others}{learnt}, for good?")
-    erased: Erased = with_database(settings, lambda *where: make(*where).erase(_actor(), arguments.person))
+        confirm(arguments, f"Erase {len(found.own)} conversations{others}{learnt}, for good?")
+    erased: Erased = with_database(settings, lambda *where: make(*where).erase(shell_actor(), arguments.person))
     if arguments.json:
         print_value({**dataclasses.asdict(erased.proof), "was_done_before": erased.was_done_before,
                      "job": erased.job_id, "golden_questions": erased.golden, **_as_json(erased.release)})  # fmt: skip

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from bot.errors import AlreadyRunning
+from bot.errors import AlreadyRunning, MynaError
 from bot.settings import Settings
 
 if TYPE_CHECKING:
@@ -87,6 +87,22 @@ def progress_bar(what: str, total: int | None = None) -> Iterator[ProgressBar]:
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
         yield ProgressBar(bar, what, total)
+
+
+def add_yes(parser: argparse.ArgumentParser) -> None:
+    """Add `--yes`, for `confirm`."""
+    parser.add_argument("--yes", action="store_true", help="don't ask for confirmation")
+
+
+def confirm(arguments: argparse.Namespace, question: str) -> None:
+    """Ask on a terminal. Raises `MynaError` for a no, and where nobody can be asked."""
+    if arguments.yes:
+        return
+    if not sys.stdin.isatty():
+        raise MynaError(f"{question} Nobody can be asked here: add --yes.")
+    say(f"{question} [y/N]")
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise MynaError("Nothing was changed.")
 
 
 def shell_actor() -> Actor:

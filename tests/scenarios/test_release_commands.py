@@ -6,19 +6,24 @@ Knows: the command line as a person or a script uses it. Does not know: how a tu
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from bot.cli import main
-from storage import versions
+from storage import evaluations, jobs, versions
 from storage.database import Database
 from storage.learning_values import Version
 from storage.schema import DEFAULT_WORKSPACE
 from storage.transaction import Transaction
+from tests.fixtures_learning import report_with_figures
 from tests.rows import add_evaluation, add_job_and_dataset, new_version
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -34,14 +39,15 @@ def made(sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> li
             add_evaluation(tx, one.id, passed=number == 0)
         return made
 
-    async def write() -> list[Version]:
-        database = Database(sqlite_url)
-        try:
-            return await database.write(register, DEFAULT_WORKSPACE)
-        finally:
-            await database.close()
+    return asyncio.run(written(sqlite_url, register))
 
-    return asyncio.run(write())
+
+async def written(url: str, unit: Callable[[Transaction], T]) -> T:
+    database = Database(url)
+    try:
+        return await database.write(unit, DEFAULT_WORKSPACE)
+    finally:
+        await database.close()
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -61,17 +67,17 @@ def test_from_promotion_to_rollback(made: list[Version], capsys: pytest.CaptureF
     assert value(capsys, "promote", "1", "--yes")["champion"] == made[0].name
     code, _, err = run(capsys, "promote", made[1].name, "--yes")
     assert (code, "did not pass the gate" in err) == (3, True)
-    assert run(capsys, "canary", "2")[0] == 3
-    assert value(capsys, "canary", "2", "--share", "20%", "--because", "to see")["share"] == 0.2
+    assert run(capsys, "canary", "2", "--yes")[0] == 3
+    assert value(capsys, "canary", "2", "--share", "20%", "--because", "to see", "--yes")["share"] == 0.2
     status = value(capsys, "canary", "status")
     assert (status["challenger"], status["canary"]["verdict"]) == (made[1].name, "running")
     code, out, _ = run(capsys, "status")
     assert (code, f"Canary:   {made[1].name}, 20%: running" in out, "thumbs_down" in out) == (0, True, True)
     assert value(capsys, "canary", "stop")["challenger"] is None
     assert value(capsys, "promote", "2", "--because", "urgent", "--yes")["previous"] == made[0].name
-    assert value(capsys, "rollback", "--because", "worse")["champion"] == made[0].name
-    assert run(capsys, "retire", "1", "--because", "old")[0] == 1
-    assert value(capsys, "retire", "2", "--because", "old") == {"retired": made[1].name}
+    assert value(capsys, "rollback", "--because", "worse", "--yes")["champion"] == made[0].name
+    assert run(capsys, "retire", "1", "--because", "old", "--yes")[0] == 1
+    assert value(capsys, "retire", "2", "--because", "old", "--yes") == {"retired": made[1].name}
     assert [one["state"] for one in value(capsys, "versions")] == ["champion", "previous, retired: old"]
     assert value(capsys, "versions", "show", "2")["gate"] == "failed"
     assert made[0].name in run(capsys, "versions")[1]
@@ -79,9 +85,106 @@ def test_from_promotion_to_rollback(made: list[Version], capsys: pytest.CaptureF
 
 
 def test_what_is_dangerous_asks_first(made: list[Version], capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = run(capsys, "promote", made[0].name)
-    assert (code, "add --yes" in err) == (1, True)
+    lines = [["promote", "1"], ["canary", "1"], ["retire", "1", "--because", "old"]]
+    for line in lines:
+        code, _, err = run(capsys, *line)
+        assert (code, "add --yes" in err) == (1, True)
     assert value(capsys, "status")["number"] == 0
+    assert [one["state"] for one in value(capsys, "versions")] == ["", ""]
+    value(capsys, "promote", made[0].name, "--yes")
+    code, _, err = run(capsys, "rollback")
+    assert code == 1
+    assert f"Have the base model answer everybody from the next reply on, in place of {made[0].name}?" in err
+    assert value(capsys, "status")["champion"] == made[0].name
+
+
+class Terminal(io.StringIO):
+    """Somebody who answers a question."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("typed", "answers"), [("y\n", True), ("\n", False), ("no\n", False)])
+def test_who_is_asked_on_a_terminal_decides(
+    made: list[Version], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, typed: str, answers: bool
+) -> None:
+    monkeypatch.setattr("sys.stdin", Terminal(typed))
+    code, _, err = run(capsys, "canary", "1")
+    assert (code, "[y/N]" in err, "Nothing was changed." in err) == (0 if answers else 1, True, not answers)
+    assert value(capsys, "status")["challenger"] == (made[0].name if answers else None)
+
+
+def test_what_changed_while_somebody_was_asked_is_not_undone(
+    made: list[Version], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value(capsys, "promote", "1", "--yes")
+    value(capsys, "promote", "2", "--because", "urgent", "--yes")
+
+    asked: list[str] = []
+
+    def meanwhile(_: object, question: str) -> None:
+        asked.append(question)
+        if len(asked) == 1:
+            value(capsys, "promote", "base", "--yes")
+
+    monkeypatch.setattr("bot.commands.releases.confirm", meanwhile)
+    code, _, err = run(capsys, "rollback")
+    assert (code, len(asked), "has changed since" in err) == (1, 2, True)
+    assert value(capsys, "status")["champion"] is None
+
+
+def test_a_user_without_a_name_can_steer(
+    made: list[Version], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody() -> str:
+        raise OSError("no username set in the environment")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    assert value(capsys, "promote", made[0].name, "--yes")["champion"] == made[0].name
+    assert value(capsys, "audit")["actor"] == "shell:unknown"
+
+
+def test_the_status_lists_open_jobs(made: list[Version], capsys: pytest.CaptureFixture[str], sqlite_url: str) -> None:
+    def run_half(tx: Transaction) -> None:
+        lease = jobs.claim(tx, "a worker", 60_000)
+        assert lease is not None
+        jobs.report(tx, lease, {"phase": "answers", "step": 5, "steps": 20}, ())
+
+    job = value(capsys, "train", "--rows", "12")
+    asyncio.run(written(sqlite_url, run_half))
+    (line,) = [one for one in run(capsys, "status")[1].splitlines() if one.startswith("Job: ")]
+    assert job["id"][:12] in line
+    assert "running" in line
+    assert "step 5/20" in line
+    assert [(one["id"], one["progress"]["step"]) for one in value(capsys, "status")["jobs"]] == [(job["id"], 5)]
+    code, _, err = run(capsys, "jobs", "cancel", job["id"])
+    assert (code, "add --yes" in err) == (1, True)
+    assert value(capsys, "jobs", "show", job["id"])["wanted"] == "run"
+    assert value(capsys, "jobs", "cancel", job["id"], "--yes")["wanted"] == "cancel"
+
+
+def test_versions_are_compared_as_they_were_judged(
+    made: list[Version], capsys: pytest.CaptureFixture[str], sqlite_url: str
+) -> None:
+    assert run(capsys, "compare")[0] == 1, "these have no figures"
+
+    def judge(tx: Transaction) -> None:
+        for one, passed in ((made[0], True), (made[1], False)):
+            evaluations.save(
+                tx, one.id, None, passed=passed, reasons=[f"Loss of {one.name}: told"], report=report_with_figures("p"),
+                created_by="shell:root",
+            )  # fmt: skip
+
+    asyncio.run(written(sqlite_url, judge))
+    code, out, _ = run(capsys, "compare")
+    lines = out.splitlines()
+    assert (code, lines[-1], f"- Loss of {made[1].name}: told" in lines) == (0, "Refused by the gate.", True)
+    assert any(one.startswith("Loss per token (nats)") and "1.220" in one for one in lines)
+    older = value(capsys, "compare", "1")
+    assert (older["passed"], older["reasons"]) == (True, [f"Loss of {made[0].name}: told"])
+    assert older["report"]["suites"]["held_out"]["rows"] == 100
+    assert "no version" in run(capsys, "compare", "bot-v9")[2]
 
 
 @pytest.mark.parametrize("arguments", [["promote", "bot-v9", "--yes"], ["erase", "web:nobody", "--yes"], ["rollback"]])

@@ -62,7 +62,13 @@ def lines_of_commands(parser: argparse.ArgumentParser) -> Iterator[str]:
             yield f"- `{command.prog}` - {about[name]}"
             for option in command._actions:
                 if not isinstance(option, argparse._HelpAction):
-                    yield f"  - `{usage_of(option)}` - {option.help}"
+                    meaning = f" - {help_of(option)}" if option.help else ""
+                    yield f"  - `{usage_of(option)}`{meaning}"
+
+
+def help_of(option: argparse.Action) -> str:
+    """As argparse prints it, which fills in what stands behind a percent sign."""
+    return (option.help or "") % vars(option)
 
 
 def usage_of(option: argparse.Action) -> str:

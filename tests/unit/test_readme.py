@@ -65,6 +65,8 @@ def test_the_list_of_commands_has_the_leaves_of_the_tree_with_their_options() ->
     assert len(commands) == len(set(commands))
     assert "  - `--since DATE` - only those used since, like 2026-11-22" in lines
     assert "  - `[NAME]` - default: MYNA_MODEL" in lines
+    assert "  - `--share 10%` - default: 10%; at most 50%" in lines
+    assert [line for line in lines if line.endswith("None")] == []
 
 
 def test_the_tree_lists_every_module_with_the_start_of_its_docstring() -> None:

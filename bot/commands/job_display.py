@@ -62,8 +62,10 @@ def result_lines(job: Job) -> Iterator[str]:
 
 def progress_words(job: Job) -> str:
     """The newest word of whoever does the job."""
+    from bot.learning.command_words import phase_words
+
     said = job.progress or {}
-    parts = [str(said.get("phase") or "")]
+    parts = [phase_words(str(said.get("phase") or ""), None)]
     if said.get("step") is not None:
         parts.append(f"step {said['step']}" + (f"/{said['steps']}" if said.get("steps") else ""))
     parts += [

@@ -111,7 +111,7 @@ async def tell_the_story(shop: Shop) -> None:
     assert shown["counts"]["sources"].get("correction", 0) >= 1, "what was corrected in the chat is learnt from"
 
     # Try it on half of the conversations: some get it, some don't, and each keeps what it has.
-    tried = await asyncio.to_thread(shop.myna, "canary", name, "--share", "50%", "--json")
+    tried = await asyncio.to_thread(shop.myna, "canary", name, "--share", "50%", "--yes", "--json")
     assert tried.code == 0, tried.err
     await asyncio.gather(*(shop.chat(f"trial-{number}", "Can I return a rose?") for number in range(12)))
     in_trial = shop.replies()[1:]
@@ -134,7 +134,7 @@ async def tell_the_story(shop: Shop) -> None:
     assert "Hello from Birch and Bloom!" in text_of(answer)
 
     # And back.
-    rolled_back = await asyncio.to_thread(shop.myna, "rollback", "--because", "only to see", "--json")
+    rolled_back = await asyncio.to_thread(shop.myna, "rollback", "--because", "only to see", "--yes", "--json")
     assert rolled_back.code == 0, rolled_back.err
     await shop.chat("dahlia-3", question)
     assert shop.replies()[-1] == ("answered", None)

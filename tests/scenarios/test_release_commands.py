@@ -156,7 +156,7 @@ def test_the_status_lists_open_jobs(made: list[Version], capsys: pytest.CaptureF
     (line,) = [one for one in run(capsys, "status")[1].splitlines() if one.startswith("Job: ")]
     assert job["id"][:12] in line
     assert "running" in line
-    assert "step 5/20" in line
+    assert "learning from answers  step 5/20" in line
     assert [(one["id"], one["progress"]["step"]) for one in value(capsys, "status")["jobs"]] == [(job["id"], 5)]
     code, _, err = run(capsys, "jobs", "cancel", job["id"])
     assert (code, "add --yes" in err) == (1, True)

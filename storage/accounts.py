@@ -118,13 +118,18 @@ def set_role(tx: Transaction, actor: str, name: str, role: str) -> bool:
     return True
 
 
-def set_password(tx: Transaction, actor: str, name: str, password_hash: str) -> bool:
-    """Give an account another password, and end its logins. False if there is no such account."""
+def set_password(tx: Transaction, actor: str, name: str, password_hash: str, new_session: str | None = None) -> bool:
+    """Give an account another password, and end its logins, but for a new one by the hash of its secret.
+
+    False if there is no such account.
+    """
     known = find(tx, name)
     if known is None:
         return False
     tx.execute(_SET_PASSWORD, which=name, new_hash=password_hash)
     tx.execute(_END_SESSIONS, whose=known.id)
+    if new_session is not None:
+        tx.execute(_INSERT_SESSION, secret_sha256=new_session, account_id=known.id)
     audit.record(tx, actor, "account.password_changed", name)
     return True
 

@@ -71,7 +71,7 @@ class AdminApi:
         """Who is logged in; where nobody ever can, what to do about it."""
         actor = await self._guard.actor(request)
         first = FIRST_COMMAND if actor is None and await self._accounts.is_empty() else None
-        return json_response({"title": self._title, "account": _shown(actor), "first_command": first})
+        return json_response({"title": self._title, "account": _shown(actor), "firstCommand": first})
 
     async def log_in(self, request: web.Request) -> web.Response:
         body = await read_json(request)
@@ -93,13 +93,11 @@ class AdminApi:
         """Change one's own password. Every login of the account ends but a new one for this browser."""
         body = await read_json(request)
         old, new = text_of(body, "old", 2_000), text_of(body, "new", 2_000)
-        address = self._guard.address(request)
         try:
-            await self._accounts.change_own_password(actor, old, new, address)
+            secret = await self._accounts.change_own_password(actor, old, new, self._guard.address(request))
         except NotAuthenticated:
             # 401 would say that the login is over.
             raise InvalidInput("This is not your password.", field="old") from None
-        secret, _ = await self._accounts.log_in(actor.name.partition(":")[2], new, address)
         response = json_response({})
         self._guard.set_cookie(request, response, secret)
         return response

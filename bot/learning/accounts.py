@@ -56,6 +56,7 @@ class Accounts:
         self._turns = asyncio.Semaphore(HASHES_AT_ONCE)
         self._hashing = 0
         self._nobodys_hash = ""
+        self._verifying = asyncio.Lock()
 
     # --- what people steer ---
 
@@ -92,12 +93,17 @@ class Accounts:
         digest = await self._hashed(name, password)
         self._found(await self._write(accounts.set_password, actor.name, name.lower(), digest), name)
 
-    async def change_own_password(self, actor: Actor, old: str, new: str, address: str) -> None:
-        """Give oneself another password, proved by the old one. All logins end."""
+    async def change_own_password(self, actor: Actor, old: str, new: str, address: str) -> str:
+        """Give oneself another password, proved by the old one. All logins end but a new one, whose secret it returns.
+
+        Raises as `authenticate`.
+        """
         name = actor.name.partition(":")[2]
         await self.authenticate(name, old, address)
-        digest = await self._hashed(name, new)
-        self._found(await self._write(accounts.set_password, actor.name, name, digest), name)
+        digest, secret = await self._hashed(name, new), secrets.token_urlsafe(32)
+        changed = await self._write(accounts.set_password, actor.name, name, digest, _digest(secret))
+        self._found(changed, name)
+        return secret
 
     async def link(self, actor: Actor, name: str, identity: str) -> None:
         """Say who an account is on a channel: `slack:T1/U2`. Raises `Conflict` if that is somebody else's."""
@@ -120,9 +126,15 @@ class Accounts:
         return await self._read(audit.page, *([] if before is None else [before]), most=most)
 
     async def first_broken(self, actor: Actor) -> int | None:
-        """The number of the first row of the audit log that was changed behind its back; None if all is well."""
+        """The number of the first row of the audit log that was changed behind its back; None if all is well.
+
+        Raises `Conflict` while it is being looked for: chats read on the few threads that the whole log takes one of.
+        """
         actor.check("viewer")
-        return await self._read(audit.first_broken)
+        if self._verifying.locked():
+            raise Conflict("The audit log is being verified already. Try again in a moment.")
+        async with self._verifying:
+            return await self._read(audit.first_broken)
 
     # --- proving who one is ---
 
@@ -136,15 +148,19 @@ class Accounts:
         Raises `NotAuthenticated`, or `TooManyAttempts` after failures by that name or from that address.
         """
         name = name.strip().lower()
-        slowed = self._guesses.begin(name, address)
-        known = await self._read(accounts.credentials, name) if _NAME.fullmatch(name) else None
-        digest = known[1] if known else None
-        right = await self._is_right(digest, password)
+        guess = self._guesses.begin(name, address)
+        try:
+            known = await self._read(accounts.credentials, name) if _NAME.fullmatch(name) else None
+            digest = known[1] if known else None
+            right = await self._is_right(digest, password)
+        except Exception:  # nobody was told whether it was right
+            self._guesses.take_back(guess)
+            raise
         if known is None or not right or known[0].disabled_at is not None:
-            if known is not None and slowed:
+            if known is not None and guess.is_last_free:
                 await self._write(audit.record, "web", "account.guessed_at", name)
             raise NotAuthenticated("This name and password don't belong together.")
-        self._guesses.succeeded(name, address)
+        self._guesses.succeeded(guess)
         if digest is not None and self._hasher.check_needs_rehash(digest):
             await self._write(accounts.rehash_password, name, await self._hashed(name, password, check=False))
         return _actor("web", known[0])

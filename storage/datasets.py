@@ -298,6 +298,12 @@ _EXAMPLES = scoped(
     .order_by(dataset_example.c.number)
     .limit(_most)
 )
+_HASHES = scoped(
+    sa.select(dataset_example.c.sha256).where(
+        dataset_example.c.dataset_id == bindparam("which"), dataset_example.c.split.is_not(None),
+        dataset_example.c.content.is_not(None),
+    )
+)  # fmt: skip
 _REJECTED = scoped(
     sa.select(*_columns, dataset_example.c.rejected_because)
     .where(_next_rows, dataset_example.c.rejected_because.is_not(None))
@@ -326,6 +332,11 @@ def examples_page(
     """
     rows = tx.execute(_EXAMPLES, which=dataset_id, split=split or "", any_split=split is None, after=after, most=most)
     return [(row.number, _example(row)) for row in rows]
+
+
+def example_hashes(tx: Transaction, dataset_id: str) -> set[str]:
+    """The SHA-256 of each example of a dataset whose words have not been erased."""
+    return set(tx.execute(_HASHES, which=dataset_id).scalars())
 
 
 _CONSENT = scoped(

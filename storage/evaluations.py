@@ -7,6 +7,7 @@ know: what stands in a report, but for its `answers`; when an evaluation passes.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,6 +17,18 @@ from storage.learning_schema import dataset_example, evaluation, model_version
 from storage.learning_values import Evaluation, Example
 from storage.transaction import Transaction, now_ms, scoped
 from storage.values import new_id
+
+
+@dataclass(frozen=True, slots=True)
+class GivenVerdict:
+    """An evaluation without its report, which may be of megabytes."""
+
+    id: str
+    version_id: str
+    champion_id: str | None
+    passed: bool
+    created_at: int
+
 
 _COLUMNS = [getattr(evaluation.c, name) for name in Evaluation.__slots__]
 _INSERT = scoped(sa.insert(evaluation).values(created_at=now_ms()))
@@ -32,6 +45,12 @@ _PAGE = scoped(
     .order_by(evaluation.c.id.desc())
     .limit(bindparam("most", type_=sa.Integer))
 )
+_VERDICTS = scoped(
+    sa.select(*(getattr(evaluation.c, name) for name in GivenVerdict.__slots__))
+    .order_by(evaluation.c.id.desc())
+    .limit(bindparam("most", type_=sa.Integer))
+)
+_PASSED = scoped(sa.select(evaluation.c.version_id, evaluation.c.passed).order_by(evaluation.c.id))
 _OWN_VERSION = scoped(sa.select(model_version.c.id).where(model_version.c.id == bindparam("which")))
 _HELD_OUT = scoped(
     sa.select(dataset_example.c.conversation_id, dataset_example.c.message_id, dataset_example.c.person_id)
@@ -93,6 +112,16 @@ def latest_of_version(tx: Transaction, version_id: str) -> Evaluation | None:
 def page(tx: Transaction, before: str = _NEWEST, most: int = 50) -> list[Evaluation]:
     """The newest evaluations made before one of that id, newest first."""
     return [_evaluation(row) for row in tx.execute(_PAGE, before=before, most=most)]
+
+
+def verdicts(tx: Transaction, most: int = 50) -> list[GivenVerdict]:
+    """The newest verdicts, newest first, for those who need no report."""
+    return [GivenVerdict(**row._mapping) for row in tx.execute(_VERDICTS, most=most)]
+
+
+def newest_verdicts(tx: Transaction) -> dict[str, bool]:
+    """Whether each version that was evaluated passed when it was evaluated last, by the versions' ids."""
+    return {row.version_id: row.passed for row in tx.execute(_PASSED)}
 
 
 def held_out(tx: Transaction, dataset_id: str) -> list[Example]:

@@ -5,6 +5,7 @@ Knows: one judgement a judge and pair of answers. Does not know: in which order 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -44,6 +45,11 @@ _TALLY = scoped(
     )
     .group_by(judgement.c.better)
 )
+_TALLIES = scoped(
+    sa.select(evaluation.c.version_id, evaluation.c.champion_id, judgement.c.better, sa.func.count().label("votes"))
+    .join(evaluation, evaluation.c.id == judgement.c.evaluation_id)
+    .group_by(evaluation.c.version_id, evaluation.c.champion_id, judgement.c.better)
+)
 
 
 def add(tx: Transaction, evaluation_id: str, number: int, judge: str, better: Better) -> bool:
@@ -66,3 +72,11 @@ def tally(tx: Transaction, version_id: str, champion_id: str | None) -> Mapping[
     """
     found = tx.execute(_TALLY, candidate=version_id, champion=champion_id)
     return {row.better: int(row.votes) for row in found}
+
+
+def tallies(tx: Transaction) -> dict[tuple[str, str | None], Mapping[str, int]]:
+    """`tally` of all versions and champions of which anything was judged, by the two ids."""
+    found: dict[tuple[str, str | None], dict[str, int]] = defaultdict(dict)
+    for row in tx.execute(_TALLIES):
+        found[row.version_id, row.champion_id][row.better] = int(row.votes)
+    return dict(found)

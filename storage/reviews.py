@@ -95,6 +95,7 @@ _BEFORE = scoped(
 )
 _current = sa.and_(review.c.reply_id == bindparam("reply"), review.c.replaced_at.is_(None))
 _REPLACE = scoped(sa.update(review).where(_current).values(replaced_at=now_ms()))
+_WITHDRAW = scoped(sa.update(review).where(_current, review.c.reviewer == bindparam("by")).values(replaced_at=now_ms()))
 _INSERT = scoped(sa.insert(review).values(created_at=now_ms(), replaced_at=None))
 _HISTORY = scoped(
     sa.select(review.c.decision, review.c.better, review.c.reviewer, review.c.created_at, review.c.replaced_at)
@@ -117,6 +118,11 @@ def waiting_page(tx: Transaction, before: str = NEWEST, most: int = 50) -> list[
         for reply_id, cursor in cursors.items()
         if reply_id in replies
     ]
+
+
+def count_waiting(tx: Transaction, most: int) -> int:
+    """How many replies wait for a decision, up to a number."""
+    return len(tx.execute(_WAITING, before=NEWEST, most=most).all())
 
 
 def _waiting(tx: Transaction, row: Any, votes: list[Vote], cursor: str) -> WaitingReply:
@@ -148,6 +154,14 @@ def decide(tx: Transaction, reply_id: str, decision: Verdict, better: str | None
         reviewer=reviewer,
     )  # fmt: skip
     record(tx, reviewer, f"reply.{decision}", reply_id)
+    return True
+
+
+def withdraw(tx: Transaction, reply_id: str, reviewer: str) -> bool:
+    """Take one's own decision back, so that the reply waits again. False if that of another counts, or none."""
+    if tx.execute(_WITHDRAW, reply=reply_id, by=reviewer).rowcount == 0:
+        return False
+    record(tx, reviewer, "reply.withdraw", reply_id)
     return True
 
 

@@ -36,6 +36,14 @@ class NewVersion:
     created_by: str
 
 
+@dataclass(frozen=True, slots=True)
+class LearntFrom:
+    """How many examples a version was trained on, and of how many conversations they are."""
+
+    examples: int
+    conversations: int
+
+
 version_columns = tuple(column for column in model_version.c if column.name != "workspace_id")
 _versions = sa.select(*version_columns)
 _ALL = scoped(_versions.order_by(model_version.c.number))
@@ -63,6 +71,15 @@ _learnt_from = (
     .where(model_version.c.id == bindparam("which"), dataset_example.c.split == "train")
 )
 _LEARNT_FROM = scoped(_learnt_from.order_by(dataset_example.c.number))
+_COUNT_LEARNT_FROM = scoped(
+    sa.select(
+        sa.func.count().label("examples"),
+        sa.func.count(sa.distinct(dataset_example.c.conversation_id)).label("conversations"),
+    )
+    .select_from(dataset_example)
+    .join(model_version, model_version.c.dataset_id == dataset_example.c.dataset_id)
+    .where(model_version.c.id == bindparam("which"), dataset_example.c.split == "train")
+)
 _OF_PERSON = scoped(
     sa.select(model_version.c.id, model_version.c.number)
     .distinct()
@@ -123,6 +140,12 @@ def taint(tx: Transaction, version_id: str) -> bool:
 def learnt_from(tx: Transaction, version_id: str) -> list[tuple[str, str, str]]:
     """`(conversation id, message id, SHA-256)` of every example that a version was trained on, in their order."""
     return [tuple(row) for row in tx.execute(_LEARNT_FROM, which=version_id)]
+
+
+def count_learnt_from(tx: Transaction, version_id: str) -> LearntFrom:
+    """How much `learnt_from` would list."""
+    row = tx.execute(_COUNT_LEARNT_FROM, which=version_id).one()
+    return LearntFrom(int(row.examples), int(row.conversations))
 
 
 def of_person(tx: Transaction, person_id: str) -> list[Version]:

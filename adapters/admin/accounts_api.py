@@ -81,4 +81,4 @@ class AccountsApi:
 
     async def verify(self, request: web.Request, actor: Actor) -> web.Response:
         await read_json(request)
-        return json_response({"first_broken": await self._accounts.first_broken(actor)})
+        return json_response({"firstBroken": await self._accounts.first_broken(actor)})

@@ -8,9 +8,9 @@ from __future__ import annotations
 from aiohttp import web
 
 from adapters.admin.guard import Route
-from adapters.admin.values import choice_of, json_response, optional_number
+from adapters.admin.values import choice_of, json_response, number_of
 from adapters.web.parsing import read_json
-from bot.errors import InvalidInput
+from bot.learning.evaluation_report import Judgements
 from bot.learning.judgements import BlindJudging
 from bot.learning.roles import Actor
 from bot.learning.versions import Versions
@@ -36,11 +36,13 @@ class CompareApi:
 
     async def evaluations(self, _: web.Request, __: Actor) -> web.Response:
         names = {one.id: one.name for one in await self._versions.list_all()}
-        found = await self._database.read(evaluations.page, self._workspace_id)
+        found = await self._database.read(evaluations.verdicts, self._workspace_id)
+        tallies = await self._judging.tallies()
         shown = [
             {
                 "id": one.id, "version": names.get(one.version_id), "champion": names.get(one.champion_id or ""),
-                "passed": one.passed, "created_at": one.created_at, "judgements": await self._judging.tally(one.id),
+                "passed": one.passed, "createdAt": one.created_at,
+                "judgements": tallies.get((one.version_id, one.champion_id), Judgements()),
             }
             for one in found
         ]  # fmt: skip
@@ -52,10 +54,7 @@ class CompareApi:
 
     async def judge(self, request: web.Request, actor: Actor) -> web.Response:
         body = await read_json(request)
-        number = optional_number(body, "number")
-        if number is None:
-            raise InvalidInput("`number` must be that of the pair.", field="number")
-        choice = choice_of(body, "choice", ("left", "right", "same"))
+        number, choice = number_of(body, "number"), choice_of(body, "choice", ("left", "right", "same"))
         evaluation_id = request.match_info["id"]
         await self._judging.vote(actor, evaluation_id, number, choice)  # type: ignore[arg-type]
         return json_response({"pair": await self._judging.next_pair(actor, evaluation_id)})

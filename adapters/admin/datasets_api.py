@@ -14,7 +14,6 @@ from bot.learning.roles import Actor
 from storage import datasets
 from storage.database import Database
 from storage.learning_values import Dataset
-from storage.transaction import Transaction
 
 PAGE = 20
 
@@ -44,8 +43,8 @@ class DatasetsApi:
     async def diff(self, request: web.Request, _: Actor) -> web.Response:
         """How many examples another dataset has besides, and how many less."""
         one, other = await self._find(request.match_info["id"]), await self._find(request.match_info["other"])
-        before = await self._database.read(_hashes, self._workspace_id, other.id)
-        after = await self._database.read(_hashes, self._workspace_id, one.id)
+        before = await self._database.read(datasets.example_hashes, self._workspace_id, other.id)
+        after = await self._database.read(datasets.example_hashes, self._workspace_id, one.id)
         return json_response(
             {
                 "dataset": one,
@@ -80,12 +79,3 @@ class DatasetsApi:
         if found is None:
             raise NotFound("There is no such dataset.")
         return found
-
-
-def _hashes(tx: Transaction, dataset_id: str) -> set[str]:
-    found: set[str] = set()
-    after = -1
-    while page := datasets.examples_page(tx, dataset_id, None, after):
-        found |= {example.sha256 for _, example in page}
-        after = page[-1][0]
-    return found

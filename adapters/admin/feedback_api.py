@@ -18,7 +18,7 @@ PAGE = 20
 
 
 class FeedbackApi:
-    """Approve, correct, exclude."""
+    """Approve, correct, exclude, and take that back."""
 
     def __init__(self, reviews: Reviews) -> None:
         self._reviews = reviews
@@ -29,6 +29,7 @@ class FeedbackApi:
             Route("POST", "/admin/api/feedback/{reply}/approve", "agent", self.approve),
             Route("POST", "/admin/api/feedback/{reply}/correct", "agent", self.correct),
             Route("POST", "/admin/api/feedback/{reply}/exclude", "agent", self.exclude),
+            Route("POST", "/admin/api/feedback/{reply}/withdraw", "agent", self.withdraw),
         ]
 
     async def queue(self, request: web.Request, actor: Actor) -> web.Response:
@@ -42,11 +43,16 @@ class FeedbackApi:
         return json_response({})
 
     async def correct(self, request: web.Request, actor: Actor) -> web.Response:
-        """Without a text, the better answer that somebody proposed counts."""
-        better = text_of(await read_json(request), "better", MAX_BETTER, optional=True)
+        """What would have been better must be said here: a text that was cleared is no wish for what was proposed."""
+        better = text_of(await read_json(request), "better", MAX_BETTER)
         return json_response({"better": await self._reviews.correct(actor, request.match_info["reply"], better)})
 
     async def exclude(self, request: web.Request, actor: Actor) -> web.Response:
         await read_json(request)
         await self._reviews.exclude(actor, request.match_info["reply"])
+        return json_response({})
+
+    async def withdraw(self, request: web.Request, actor: Actor) -> web.Response:
+        await read_json(request)
+        await self._reviews.withdraw(actor, request.match_info["reply"])
         return json_response({})

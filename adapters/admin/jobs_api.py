@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from adapters.admin.guard import Route
-from adapters.admin.values import json_response, optional_number
+from adapters.admin.values import json_response, number_of, optional_number
 from adapters.web.parsing import read_json
 from bot.errors import InvalidInput
 from bot.learning.jobs import Jobs
@@ -65,7 +65,5 @@ class JobsApi:
         return json_response({"job": await self._jobs.cancel(actor, request.match_info["id"])})
 
     async def set_priority(self, request: web.Request, actor: Actor) -> web.Response:
-        priority = optional_number(await read_json(request), "priority")
-        if priority is None:
-            raise InvalidInput("`priority` must be a whole number.", field="priority")
+        priority = number_of(await read_json(request), "priority")
         return json_response({"job": await self._jobs.set_priority(actor, request.match_info["id"], priority)})

@@ -46,7 +46,7 @@ class OverviewApi:
         release = await self._releases.current()
         trial = await canary_watch.look_at(self._database, self._workspace_id, release)
         jobs = await self._jobs.list(actor, 50)
-        waiting = len(await self._reviews.queue(actor, most=MOST_WAITING)) if actor.may("agent") else None
+        waiting = await self._reviews.count(actor, MOST_WAITING) if actor.may("agent") else None
         votes = await self._database.read(vote_counts.by_day, self._workspace_id, VOTE_DAYS)
         return json_response(
             {

@@ -46,13 +46,13 @@ class PeopleApi:
         learnt = {one.id: one.name for one in await self._versions.list_all()}
         return json_response(
             {
-                "person_id": traces.person_id,
+                "personId": traces.person_id,
                 "names": traces.names,
                 "own": len(traces.own),
                 "shared": len(traces.shared),
                 "versions": [learnt[one] for one in traces.versions if one in learnt],
                 "choice": said.person,
-                "may_learn": self._consent.allows(said),
+                "mayLearn": self._consent.allows(said),
                 "policy": self._consent.policy,
             }
         )

@@ -21,12 +21,11 @@ def json_response(value: Mapping[str, Any], status: int = 200) -> web.Response:
 
 
 def to_json(value: Any) -> Any:
-    """Dataclasses as objects with names in camelCase. Mappings keep the keys that their makers gave them, but for
-    those that are names of ours."""
+    """Dataclasses as objects whose fields are named in camelCase; the keys of mappings are data, and stay."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {camel(one.name): to_json(getattr(value, one.name)) for one in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {camel(str(key)): to_json(one) for key, one in value.items()}
+        return {str(key): to_json(one) for key, one in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return [to_json(one) for one in value]
     return value
@@ -76,6 +75,14 @@ def number_in_query(request: web.Request, name: str, default: int | None = None)
     if not (text.isascii() and text.isdigit() and len(text) <= 15):
         raise InvalidInput(f"`{name}` must be a whole number.", field=name)
     return int(text)
+
+
+def number_of(body: Mapping[str, Any], field: str) -> int:
+    """A whole number of a body. Raises `InvalidInput`."""
+    value = optional_number(body, field)
+    if value is None:
+        raise InvalidInput(f"`{field}` must be a whole number.", field=field)
+    return value
 
 
 def optional_number(body: Mapping[str, Any], field: str) -> int | None:

@@ -1,6 +1,7 @@
 """The admin page's versions: what they are made of, how they were judged, and which of them answers.
 
-Knows: its routes. Does not know: what a promotion needs, how a version is loaded.
+Knows: its routes; that who changes what answers must have seen what answers now. Does not know: what a promotion
+needs, how a version is loaded.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from adapters.admin.guard import Route
-from adapters.admin.values import json_response, text_of
+from adapters.admin.values import json_response, number_of, text_of
 from adapters.web.markdown import render_markdown
 from adapters.web.parsing import read_json
 from bot.errors import InvalidInput
@@ -20,16 +21,18 @@ from bot.learning.model_card import ModelCard, card_lines
 from bot.learning.releases import Releases
 from bot.learning.roles import Actor
 from bot.learning.versions import Versions
-from storage import datasets, evaluations, releases
+from storage import datasets, evaluations, releases, versions
 from storage.database import Database
 from storage.learning_values import Dataset, Evaluation, Version
 
 MOST_WORDS = 2_000
-EVALUATIONS = 200
 
 
 class VersionsApi:
-    """Promote, try, roll back, retire, evaluate."""
+    """Promote, try, roll back, retire, evaluate.
+
+    `at` of a request is the number of the release that was shown: two who act on the same one do not undo each other.
+    """
 
     def __init__(
         self, database: Database, workspace_id: str, versions: Versions, released: Releases, jobs: Jobs
@@ -55,8 +58,7 @@ class VersionsApi:
     async def versions(self, _: web.Request, __: Actor) -> web.Response:
         """All versions, newest first, each with what the gate said last; what answers now, and earlier trials."""
         found = await self._versions.list_all()
-        judged = await self._database.read(evaluations.page, self._workspace_id, most=EVALUATIONS)
-        verdicts = {one.version_id: one.passed for one in reversed(judged)}
+        verdicts = await self._database.read(evaluations.newest_verdicts, self._workspace_id)
         release = await self._released.current()
         trial = await canary_watch.look_at(self._database, self._workspace_id, release)
         past = await self._database.read(releases.canaries, self._workspace_id)
@@ -71,34 +73,36 @@ class VersionsApi:
 
     async def version(self, request: web.Request, _: Actor) -> web.Response:
         """One version, with its newest evaluation, less the answers, and with what it was made of."""
-        lineage = await self._versions.lineage(request.match_info["which"])
-        version = lineage.version
+        version = await self._versions.find(request.match_info["which"])
+        learnt = await self._database.read(versions.count_learnt_from, self._workspace_id, version.id)
         evaluation = await self._database.read(evaluations.latest_of_version, self._workspace_id, version.id)
         shown = None
         if evaluation is not None:
             report = {name: value for name, value in evaluation.report.items() if name != "answers"}
             shown = {
                 "id": evaluation.id, "passed": evaluation.passed, "reasons": evaluation.reasons, "report": report,
-                "created_at": evaluation.created_at, "created_by": evaluation.created_by,
+                "createdAt": evaluation.created_at, "createdBy": evaluation.created_by,
             }  # fmt: skip
         made_of = await self._database.read(datasets.list_all, self._workspace_id)
         card = model_card(version, next((one for one in made_of if one.id == version.dataset_id), None), evaluation)
-        conversations = {conversation for conversation, _, _ in lineage.learnt_from}
         return json_response(
             {
                 "version": version,
                 "release": await self._released.current(),
                 "evaluation": shown,
-                "examples": len(lineage.learnt_from),
-                "conversations": len(conversations),
+                "examples": learnt.examples,
+                "conversations": learnt.conversations,
                 "card": card,
-                "card_html": render_markdown(card),
+                "cardHtml": render_markdown(card),
             }
         )
 
     async def promote(self, request: web.Request, actor: Actor) -> web.Response:
-        reason = text_of(await read_json(request), "reason", MOST_WORDS, optional=True)
-        release = await self._released.promote(actor, request.match_info["which"], override_reason=reason or None)
+        body = await read_json(request)
+        reason, at = text_of(body, "reason", MOST_WORDS, optional=True), number_of(body, "at")
+        release = await self._released.promote(
+            actor, request.match_info["which"], override_reason=reason or None, at=at
+        )
         return json_response({"release": release})
 
     async def start_canary(self, request: web.Request, actor: Actor) -> web.Response:
@@ -108,7 +112,7 @@ class VersionsApi:
         if isinstance(share, bool) or not isinstance(share, int | float):
             raise InvalidInput("`share` must be a number, as 0.05 for 5 %.", field="share")
         release = await self._released.start_canary(
-            actor, request.match_info["which"], float(share), override_reason=reason or None
+            actor, request.match_info["which"], float(share), override_reason=reason or None, at=number_of(body, "at")
         )
         return json_response({"release": release})
 
@@ -122,12 +126,14 @@ class VersionsApi:
         return json_response({"job": await self._jobs.create(actor, "evaluate", {"version": version.name})}, status=201)
 
     async def rollback(self, request: web.Request, actor: Actor) -> web.Response:
-        why = text_of(await read_json(request), "reason", MOST_WORDS)
-        return json_response({"release": await self._released.rollback(actor, why)})
+        body = await read_json(request)
+        why, at = text_of(body, "reason", MOST_WORDS), number_of(body, "at")
+        return json_response({"release": await self._released.rollback(actor, why, at=at)})
 
     async def stop_canary(self, request: web.Request, actor: Actor) -> web.Response:
-        why = text_of(await read_json(request), "reason", MOST_WORDS, optional=True)
-        return json_response({"release": await self._released.stop_canary(actor, why)})
+        body = await read_json(request)
+        why, at = text_of(body, "reason", MOST_WORDS, optional=True), number_of(body, "at")
+        return json_response({"release": await self._released.stop_canary(actor, why, at=at)})
 
 
 def model_card(version: Version, dataset: Dataset | None, evaluation: Evaluation | None) -> str:

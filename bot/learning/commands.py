@@ -41,7 +41,6 @@ CONFIRM_SECONDS = 300
 # A new code each; one that was given out is good for 300 to 330 seconds.
 CODE_SECONDS = 30
 CODE_CHARS = 6
-EVALUATIONS = 200
 # What a person can do something about; all else is an error of the machine, and raised.
 _TOLD = (InvalidInput, NotFound, NotAllowed, Conflict, RefusedByGate)
 
@@ -172,8 +171,7 @@ class Steering:
 
     async def _list_versions(self, locale: Locale) -> Answer:
         found = await self._versions.list_all()
-        judged = await self._database.read(evaluations.page, self._workspace_id, most=EVALUATIONS)
-        verdicts = {one.version_id: one.passed for one in reversed(judged)}
+        verdicts = await self._database.read(evaluations.newest_verdicts, self._workspace_id)
         return Answer(versions_text(found, verdicts, await self._releases.current(), locale))
 
     # --- jobs ---

@@ -63,6 +63,11 @@ class BlindJudging:
         """What people thought so far of its version beside its champion. Raises `NotFound`."""
         return await self._database.read(_tally, self._workspace_id, evaluation_id)
 
+    async def tallies(self) -> dict[tuple[str, str | None], Judgements]:
+        """`tally` of all that was judged, by the ids of version and champion."""
+        found = await self._database.read(judgements.tallies, self._workspace_id)
+        return {sides: Judgements(**counts) for sides, counts in found.items()}
+
 
 def _next_pair(tx: Transaction, actor: Actor, evaluation_id: str) -> BlindPair | None:
     pairs = _pairs(_evaluation(tx, evaluation_id))

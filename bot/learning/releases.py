@@ -74,10 +74,10 @@ class Releases:
         self._on_changed()
         return changed
 
-    async def stop_canary(self, actor: Actor, why: str = "") -> Release:
+    async def stop_canary(self, actor: Actor, why: str = "", *, at: int | None = None) -> Release:
         """Have the champion answer everybody again. Raises `NotAllowed`, `Conflict` if there is no canary."""
         actor.check("trainer")
-        changed = await self._database.write(_stop_canary, self._workspace_id, actor, why.strip())
+        changed = await self._database.write(_stop_canary, self._workspace_id, actor, why.strip(), at)
         self._on_changed()
         return changed
 
@@ -162,8 +162,8 @@ def _slow_ms(tx: Transaction, champion: Version | None) -> int | None:
     return durations[int(0.95 * len(durations))] if len(durations) >= MIN_DURATIONS else None
 
 
-def _stop_canary(tx: Transaction, actor: Actor, why: str) -> Release:
-    before = releases.begin_change(tx)
+def _stop_canary(tx: Transaction, actor: Actor, why: str, at: int | None) -> Release:
+    before = _begin_change(tx, at)
     if before.canary is None:
         raise Conflict("There is no canary to stop.")
     return _without_canary(tx, before, actor.name, "rolled_back", {"why": why}, None)

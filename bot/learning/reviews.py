@@ -5,7 +5,7 @@ Knows: who may decide, and what a decision needs. Does not know: pages, commands
 
 from __future__ import annotations
 
-from bot.errors import InvalidInput, NotFound
+from bot.errors import Conflict, InvalidInput, NotFound
 from bot.learning.roles import Actor
 from storage import reviews
 from storage.database import Database
@@ -25,6 +25,11 @@ class Reviews:
         """A page of replies that wait, newest first; the next page begins before the last one's `cursor`."""
         actor.check("agent")
         return await self._database.read(reviews.waiting_page, self._workspace_id, before, most)
+
+    async def count(self, actor: Actor, most: int) -> int:
+        """How many replies wait, up to a number."""
+        actor.check("agent")
+        return await self._database.read(reviews.count_waiting, self._workspace_id, most)
 
     async def approve(self, actor: Actor, reply_id: str) -> None:
         """The reply is as it should be. Raises `NotFound`."""
@@ -52,6 +57,12 @@ class Reviews:
     async def exclude(self, actor: Actor, reply_id: str) -> None:
         """Nothing is to be learnt from this reply, nor from what people said of it. Raises `NotFound`."""
         await self._decide(actor, reply_id, "exclude", None)
+
+    async def withdraw(self, actor: Actor, reply_id: str) -> None:
+        """Take one's own decision back: the reply waits again. Raises `Conflict` if there is none that counts."""
+        actor.check("agent")
+        if not await self._database.write(reviews.withdraw, self._workspace_id, reply_id, actor.name):
+            raise Conflict("There is no decision of yours about this reply any more.")
 
     async def history(self, actor: Actor, reply_id: str) -> list[Review]:
         """All decisions about a reply, newest first."""

@@ -62,6 +62,12 @@ CASES = {
         lambda tx, w: datasets.examples_page(tx, dataset_id(w), None),
         [],
     ),
+    name_of(datasets.example_hashes): Case(
+        # The same examples have the same hash everywhere.
+        [lambda tx, w: [len(datasets.example_hashes(tx, dataset_id(w)))]],
+        lambda tx, w: datasets.example_hashes(tx, dataset_id(w)),
+        set(),
+    ),
     name_of(datasets.consent_now): Case(
         [lambda tx, w: datasets.consent_now(tx, dataset_id(w))],
         lambda tx, w: datasets.consent_now(tx, dataset_id(w)),
@@ -76,12 +82,21 @@ CASES = {
         [],
     ),
     name_of(reviews.waiting_page): Case([lambda tx, w: reviews.waiting_page(tx)]),
+    name_of(reviews.count_waiting): Case([lambda tx, w: [reviews.count_waiting(tx, 1)]]),
     name_of(reviews.decide): Case(
         [
             lambda tx, w: reviews.decide(tx, w.reply.id, "correct", "better", "web:ada"),
             lambda tx, w: reviews.decide(tx, w.reply.id, "exclude", None, "web:ada"),
         ],
         lambda tx, w: reviews.decide(tx, w.reply.id, "approve", None, "web:ada"),
+        False,
+    ),
+    name_of(reviews.withdraw): Case(
+        [
+            lambda tx, w: reviews.decide(tx, w.reply.id, "approve", None, "web:ada"),
+            lambda tx, w: reviews.withdraw(tx, w.reply.id, "web:ada"),
+        ],
+        lambda tx, w: reviews.withdraw(tx, w.reply.id, "web:ada"),
         False,
     ),
     name_of(reviews.proposed_answer): Case(

@@ -56,6 +56,8 @@ CASES = {
         None,
     ),
     name_of(evaluations.page): Case([lambda tx, w: evaluations.page(tx)]),
+    name_of(evaluations.verdicts): Case([lambda tx, w: evaluations.verdicts(tx)]),
+    name_of(evaluations.newest_verdicts): Case([lambda tx, w: evaluations.newest_verdicts(tx)]),
     name_of(evaluations.held_out): Case(
         [lambda tx, w: evaluations.held_out(tx, w.things["judged dataset"])],
         lambda tx, w: evaluations.held_out(tx, w.things["judged dataset"]),
@@ -69,6 +71,7 @@ CASES = {
         lambda tx, w: judgements.judged_by(tx, w.things["evaluation"], "web:ada"),
         set(),
     ),
+    name_of(judgements.tallies): Case([lambda tx, w: judgements.tallies(tx)]),
     name_of(judgements.tally): Case(
         [lambda tx, w: judgements.tally(tx, w.things["judged version"], None)],
         lambda tx, w: judgements.tally(tx, w.things["judged version"], None),

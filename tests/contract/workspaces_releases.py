@@ -48,6 +48,11 @@ CASES = {
         lambda tx, w: versions.learnt_from(tx, w.things["version"].id),
         [],
     ),
+    name_of(versions.count_learnt_from): Case(
+        [lambda tx, w: versions.count_learnt_from(tx, w.things["version"].id)],
+        lambda tx, w: versions.count_learnt_from(tx, w.things["version"].id),
+        versions.LearntFrom(0, 0),
+    ),
     name_of(versions.of_person): Case(
         [lambda tx, w: versions.of_person(tx, w.things["person"])],
         lambda tx, w: versions.of_person(tx, w.things["person"]),

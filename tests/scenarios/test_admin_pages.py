@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 import pytest
 
+from storage import audit, evaluations
+from storage.transaction import Transaction
 from tests.fixtures_admin import Steerer, log_in
 from tests.fixtures_learning import Learnt, fill_learning
 from tests.fixtures_web import WebServer
@@ -58,7 +62,8 @@ async def test_decisions_about_replies_take_them_out_of_the_queue(filled: Filled
     assert second["proposed"] == "It left our warehouse on Monday and arrives within three days."
     assert await agent.refused(f"feedback/{first['replyId']}/correct", better=" ") == (400, "invalid_input")
     await agent.post(f"feedback/{first['replyId']}/exclude")
-    corrected = await agent.post(f"feedback/{second['replyId']}/correct")
+    assert await agent.refused(f"feedback/{second['replyId']}/correct", better="") == (400, "invalid_input")
+    corrected = await agent.post(f"feedback/{second['replyId']}/correct", better=second["proposed"])
     assert corrected["better"] == second["proposed"]
     assert (await agent.get("feedback"))["waiting"] == []
     assert await agent.refused("feedback/nothing/approve") == (404, "not_found")
@@ -66,6 +71,27 @@ async def test_decisions_about_replies_take_them_out_of_the_queue(filled: Filled
         ("web:bob", "reply.correct", second["replyId"]),
         ("web:bob", "reply.exclude", first["replyId"]),
     ]
+
+
+async def test_a_decision_is_taken_back_by_whoever_made_it(filled: Filled) -> None:
+    agent = await log_in(filled.server, "agent", "bob")
+    first, second = (await agent.get("feedback"))["waiting"]
+    path = f"feedback/{first['replyId']}"
+    await agent.post(path + "/approve")
+    assert await filled.admin.refused(path + "/withdraw") == (409, "conflict")
+    await agent.post(path + "/withdraw")
+    assert await agent.refused(path + "/withdraw") == (409, "conflict")
+    assert (await agent.get("feedback"))["waiting"] == [first, second]
+    assert (await audited(filled.admin))[0] == ("web:bob", "reply.withdraw", first["replyId"])
+
+
+async def test_the_queue_is_read_page_by_page(filled: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adapters.admin.feedback_api.PAGE", 1)
+    newest = await filled.admin.get("feedback")
+    older = await filled.admin.get(f"feedback?before={newest['waiting'][0]['cursor']}")
+    assert [one["text"] for one in (*newest["waiting"], *older["waiting"])]
+    assert newest["waiting"][0]["replyId"] != older["waiting"][0]["replyId"]
+    assert (newest["more"], older["more"]) == (True, False)
 
 
 async def test_datasets_tell_what_is_in_them(filled: Filled) -> None:
@@ -90,7 +116,7 @@ async def test_a_job_is_begun_paused_and_cancelled(filled: Filled) -> None:
     running = filled.learnt.running.id
     shown = await trainer.get(f"jobs/{running}")
     assert shown["series"] == ["held_out_loss", "loss"]
-    assert shown["job"]["progress"]["tokensPerSecond"] == 212.0
+    assert shown["job"]["progress"]["tokens_per_second"] == 212.0
     assert (await trainer.post(f"jobs/{running}/pause"))["job"]["wanted"] == "pause"
     made = (await trainer.post("jobs/train", rows=50, name="spring"))["job"]
     assert (made["state"], made["settings"]) == ("queued", {"rows": 50, "name": "spring"})
@@ -107,26 +133,61 @@ async def test_a_version_that_the_gate_refused_needs_a_reason(filled: Filled) ->
     shown = await filled.admin.get(path)
     assert shown["evaluation"]["passed"] is False
     assert "answers" not in shown["evaluation"]["report"], "they are for those who judge them blind"
-    assert await filled.admin.refused(path + "/promote") == (409, "refused_by_gate")
-    release = (await filled.admin.post(path + "/promote", reason="It knows the new prices."))["release"]
+    at = shown["release"]["number"]
+    assert await filled.admin.refused(path + "/promote", at=at) == (409, "refused_by_gate")
+    release = (await filled.admin.post(path + "/promote", reason="It knows the new prices.", at=at))["release"]
     assert release["champion"]["name"] == filled.learnt.challenger.name
     assert release["canary"] is None
-    release = (await filled.admin.post("release/rollback", reason="Too many complaints."))["release"]
+    number = release["number"]
+    release = (await filled.admin.post("release/rollback", reason="Too many complaints.", at=number))["release"]
     assert release["champion"]["name"] == filled.learnt.champion.name
     actions = [action for _, action, _ in await audited(filled.admin)]
     assert actions[:2] == ["version.rolled_back", "version.promoted"]
 
 
+async def test_two_who_act_on_the_same_release_do_not_undo_each_other(filled: Filled) -> None:
+    """Two who roll the same bad version back: it does not come back."""
+    name, other = filled.learnt.challenger.name, await log_in(filled.server, "admin", "other")
+    seen = (await filled.admin.get("versions"))["release"]["number"]
+    bad = (await filled.admin.post(f"versions/{name}/promote", reason="a try", at=seen))["release"]["number"]
+    await filled.admin.post("release/rollback", reason="bad", at=bad)
+    for path in ("release/rollback", "release/stop-canary", f"versions/{name}/promote"):
+        assert await other.refused(path, reason="bad", at=bad) == (409, "conflict"), path
+        assert await other.refused(path, reason="bad") == (400, "invalid_input"), path
+    assert await other.refused(f"versions/{name}/canary", share=0.1, reason="x", at=bad) == (409, "conflict")
+    assert (await other.get("versions"))["release"]["champion"]["name"] == filled.learnt.champion.name
+
+
+async def test_the_newest_verdict_of_a_version_counts(filled: Filled) -> None:
+    agent = filled.server.agent
+    evaluation_id = await agent.database.write(
+        evaluations.save, agent.workspace_id, filled.learnt.challenger.id, None, passed=True, reasons=["kept"],
+        report={}, created_by="shell:root",
+    )  # fmt: skip
+    assert [one["passed"] for one in (await filled.admin.get("versions"))["versions"]] == [None, True, True]
+    listed = (await filled.admin.get("evaluations"))["evaluations"]
+    assert [one["passed"] for one in listed] == [True, False, True]
+    assert listed[0]["id"] == evaluation_id
+
+
+async def test_what_a_version_learnt_is_counted(filled: Filled) -> None:
+    shown = await filled.admin.get(f"versions/{filled.learnt.challenger.name}")
+    assert (shown["examples"], shown["conversations"]) == (2, 1)
+
+
 async def test_a_trial_is_stopped_and_a_version_retired(filled: Filled) -> None:
     name = filled.learnt.challenger.name
     assert await filled.admin.refused(f"versions/{name}/retire", reason="bad") == (409, "conflict")
-    assert (await filled.admin.post("release/stop-canary", reason="enough"))["release"]["canary"] is None
-    assert await filled.admin.refused("release/stop-canary") == (409, "conflict")
+    at = (await filled.admin.get("versions"))["release"]["number"]
+    stopped = (await filled.admin.post("release/stop-canary", reason="enough", at=at))["release"]
+    assert stopped["canary"] is None
+    at = stopped["number"]
+    assert await filled.admin.refused("release/stop-canary", at=at) == (409, "conflict")
     for share in (0, 0.9, "0.1", True, None):
-        assert (await filled.admin.refused(f"versions/{name}/canary", share=share, reason="x"))[0] == 400
-    begun = await filled.admin.post(f"versions/{name}/canary", share=0.05, reason="a look")
+        assert (await filled.admin.refused(f"versions/{name}/canary", share=share, reason="x", at=at))[0] == 400
+    begun = await filled.admin.post(f"versions/{name}/canary", share=0.05, reason="a look", at=at)
     assert begun["release"]["challenger"]["name"] == name
-    await filled.admin.post("release/stop-canary")
+    await filled.admin.post("release/stop-canary", at=begun["release"]["number"])
     assert await filled.admin.refused(f"versions/{name}/retire", reason=" ") == (400, "invalid_input")
     assert (await filled.admin.post(f"versions/{name}/retire", reason="worse"))["version"]["retiredBecause"] == "worse"
     listed = await filled.admin.get("versions")
@@ -187,6 +248,32 @@ async def test_a_version_has_a_card(on_sqlite: Filled) -> None:
     assert "General loss rose by 0.4 % (at most 5 %): refused" in card["card"]
     assert "<table>" in card["cardHtml"]
     assert "not been evaluated" in (await on_sqlite.admin.get(f"versions/{retired.name}"))["card"]
+
+
+async def test_the_audit_log_is_verified_by_one_at_a_time(on_sqlite: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slowly(tx: Transaction) -> int | None:
+        begun.set()
+        go_on.wait(10)
+        return first_broken(tx)
+
+    first_broken = audit.first_broken
+    monkeypatch.setattr(audit, "first_broken", slowly)
+    first = asyncio.create_task(on_sqlite.admin.post("audit/verify"))
+    await asyncio.to_thread(begun.wait, 10)
+    assert await on_sqlite.admin.refused("audit/verify") == (409, "conflict")
+    go_on.set()
+    assert (await first) == {"firstBroken": None}
+    assert (await on_sqlite.admin.post("audit/verify")) == {"firstBroken": None}
+
+
+async def test_names_within_data_stay_as_they_are(on_sqlite: Filled) -> None:
+    card = await on_sqlite.admin.get(f"versions/{on_sqlite.learnt.challenger.name}")
+    assert "question_gain" in card["evaluation"]["report"]["suites"]["held_out"]["measures"]
+    assert card["version"]["settings"]["learning_rate"] == 0.0002
+    listed = (await on_sqlite.admin.get("datasets"))["datasets"]
+    assert listed[0]["counts"]["answer_chars"] == {"64": 3, "256": 0, "longer": 0}
 
 
 async def picture(

@@ -14,9 +14,12 @@ import { overviewPage } from './page_overview.js';
 import { peoplePage } from './page_people.js';
 import { versionsPage } from './page_versions.js';
 import { lang, t } from './strings.js';
-import { attempt, errorText, empty } from './ui.js';
+import { attempt, errorText, empty, freshenTimes, noticeRegion } from './ui.js';
 
-const REFRESH_MS = 2000;
+const TICK_MS = 1000;
+/** How often a page asks for news; often while a job or a trial goes on. */
+const REFRESH_MS = 15_000;
+const BUSY_REFRESH_MS = 2000;
 const ROLES = ['viewer', 'agent', 'trainer', 'admin'];
 /** Each page: the least role that sees it, and what makes it: `(context) => {node, refresh?}`. */
 const PAGES = {
@@ -36,7 +39,9 @@ let title = 'Myna';
 let account = null;
 let parts = null;
 let shown = null;
-let refreshing = false;
+let refreshedAt = 0;
+let held = false;
+const refreshing = new Set();
 
 start();
 
@@ -45,10 +50,10 @@ async function start() {
   document.adoptedStyleSheets = [tokens, base].map(stylesheet);
   window.addEventListener('hashchange', () => show());
   session.addEventListener('loggedout', () => { if (account) logIn(t('loginOver')); });
-  document.addEventListener('visibilitychange', () => { if (!document.hidden) refresh(); });
+  document.addEventListener('visibilitychange', () => { if (!document.hidden) tick(); });
   document.addEventListener('keydown', onKey);
   drawer.addEventListener('change', () => { if (parts) setMenu(false); });
-  setInterval(() => { if (!document.hidden) refresh(); }, REFRESH_MS);
+  setInterval(tick, TICK_MS);
   await begin();
 }
 
@@ -76,7 +81,7 @@ function logIn(message = '', firstCommand = null) {
 function enter(who) {
   account = who;
   parts = makeFrame();
-  document.body.replaceChildren(h('a', { class: 'skip', href: '#content', onclick: skip }, t('skip')), parts.side, parts.scrim, parts.main);
+  document.body.replaceChildren(h('a', { class: 'skip', href: '#content', onclick: skip }, t('skip')), parts.side, parts.scrim, parts.main, noticeRegion());
   setMenu(false);
   show();
 }
@@ -94,7 +99,7 @@ function makeFrame() {
   const who = h('div', { class: 'who' },
     h('p', {}, h('strong', {}, account.name), h('span', {}, t(`role_${account.role}`))),
     h('div', { class: 'actions' },
-      h('button', { type: 'button', class: 'button small', onclick: () => passwordDialog() }, t('changePassword')),
+      h('button', { type: 'button', class: 'button small', onclick: () => passwordDialog(alone) }, t('changePassword')),
       h('button', { type: 'button', class: 'button small', onclick: logOut }, t('logOut'))));
   const hide = iconButton('close', t('hideMenu'), () => setMenu(false, true), 'when-drawer');
   const side = h('aside', { class: 'side', id: 'side', 'aria-label': t('menu') },
@@ -129,7 +134,7 @@ async function logOut() {
 function onKey(event) {
   if (event.key === 'Escape' && parts && document.body.classList.contains('menu-open')) setMenu(false, true);
   const isTyping = event.target instanceof Element && event.target.closest('input, textarea, select, dialog');
-  if (account && !isTyping && !event.ctrlKey && !event.metaKey && !event.altKey) shown?.onKey?.(event);
+  if (account && !isTyping && !event.repeat && !event.ctrlKey && !event.metaKey && !event.altKey) shown?.onKey?.(event);
 }
 
 // --- pages ---
@@ -147,6 +152,7 @@ function show() {
   document.title = `${t(`page_${known}`)} · ${title}`;
   const context = { params: known === name ? params.filter(Boolean) : [], account, may, setHeading };
   shown = PAGES[known].make(context);
+  parts.main.querySelector('.stale')?.remove();
   parts.content.replaceChildren(shown.node);
   parts.main.scrollTop = 0;
   if (moved) parts.heading.focus({ preventScroll: true });
@@ -166,24 +172,52 @@ function setHeading(text) {
   document.title = `${text} · ${title}`;
 }
 
+function tick() {
+  if (document.hidden || !account) return;
+  freshenTimes();
+  const every = parts.content.querySelector('[data-busy]') ? BUSY_REFRESH_MS : REFRESH_MS;
+  if (Date.now() - refreshedAt >= every) refresh();
+}
+
 async function refresh(first = false) {
-  const page = shown;
-  if (!page?.refresh || (refreshing && !first)) return;
-  refreshing = true;
+  if (!shown?.refresh || held || (refreshing.size && !first)) return;
+  const one = refreshPage(shown, first);
+  refreshing.add(one);
+  await one;
+  refreshing.delete(one);
+  refreshedAt = Date.now();
+}
+
+async function refreshPage(page, first) {
   try {
     await page.refresh();
-    parts.main.querySelector('.stale')?.remove();
+    if (shown === page) parts.main.querySelector('.stale')?.remove();
   } catch (error) {
     if (shown === page && account) tellStale(error, first && !page.node.childNodes.length ? page : null);
-  } finally {
-    refreshing = false;
   }
 }
 
-/** What is shown stays; a line says that it is no longer fresh. */
+/** What is shown stays; a line says why it is no longer fresh. */
 function tellStale(error, page) {
-  if (page) page.node.replaceChildren(empty(errorText(error)));
-  else if (!parts.main.querySelector('.stale')) {
-    parts.content.before(h('p', { class: 'stale', role: 'status' }, icon('alert'), t('stale')));
+  const why = errorText(error);
+  if (page) {
+    page.node.replaceChildren(empty(why));
+    return;
+  }
+  const text = `${why} ${t('stale')}`;
+  const old = parts.main.querySelector('.stale');
+  if (old?.textContent === text) return;
+  old?.remove();
+  parts.content.before(h('p', { class: 'stale', role: 'status' }, icon('alert'), text));
+}
+
+/** Runs an action while nothing is refreshed: a request with the login that it ends would look like the end of all. */
+async function alone(action) {
+  held = true;
+  try {
+    await Promise.all(refreshing);
+    return await action();
+  } finally {
+    held = false;
   }
 }

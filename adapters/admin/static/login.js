@@ -3,18 +3,19 @@
 import { h, logo } from '/static/dom.js';
 import { get, post } from './api.js';
 import { t } from './strings.js';
-import { attempt, ask, errorText, field } from './ui.js';
+import { ask, errorText, field } from './ui.js';
 
 export function loginView({ title, message, firstCommand, onLogin, again }) {
   const name = h('input', { type: 'text', name: 'username', autocomplete: 'username', autocapitalize: 'off', spellcheck: 'false', required: true });
   const password = h('input', { type: 'password', name: 'password', autocomplete: 'current-password', required: true });
-  const problem = h('p', { class: 'problem', role: 'alert', hidden: !message }, message);
+  const problem = h('p', { class: 'problem', role: 'alert' }, message);
   const go = h('button', { type: 'submit', class: 'button primary' }, t('logIn'));
   const form = h('form', { novalidate: true }, field(t('name'), name), field(t('password'), password), problem, go);
   form.addEventListener('submit', async (event) => {
     event.preventDefault();
     const missing = [name, password].find((input) => !input.value);
     if (missing) {
+      problem.textContent = t('fillBoth');
       missing.focus();
       return;
     }
@@ -24,7 +25,6 @@ export function loginView({ title, message, firstCommand, onLogin, again }) {
       onLogin(found.account);
     } catch (error) {
       problem.textContent = errorText(error);
-      problem.hidden = false;
       go.disabled = false;
       password.select();
     }
@@ -43,18 +43,20 @@ function firstSteps(command, again) {
   return box;
 }
 
-export async function passwordDialog() {
+/** `alone` runs what ends this login and begins another, with no other request beside it. */
+export async function passwordDialog(alone) {
   const old = h('input', { type: 'password', autocomplete: 'current-password' });
   const fresh = h('input', { type: 'password', autocomplete: 'new-password' });
-  const answer = await ask({
+  await ask({
     title: t('changePassword'),
     lines: [t('passwordEndsLogins')],
     action: t('changePassword'),
     fields: [
       { name: 'old', label: t('oldPassword'), input: old, needed: true },
-      { name: 'new', label: t('newPassword'), input: fresh, needed: true, hint: t('passwordHint') },
+      { name: 'password', label: t('newPassword'), input: fresh, needed: true, hint: t('passwordHint') },
     ],
+    success: t('passwordChanged'),
+    // As they were typed: `ask` takes spaces away.
+    act: () => alone(() => post('password', { old: old.value, new: fresh.value })),
   });
-  // As they were typed: `ask` takes spaces away.
-  if (answer) await attempt(() => post('password', { old: old.value, new: fresh.value }), t('passwordChanged'));
 }

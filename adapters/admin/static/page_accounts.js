@@ -58,12 +58,13 @@ function roleSelect(one, refresh) {
   const input = select(roleOptions(), one.role, { 'aria-label': t('roleOf', { name: one.name }), 'data-key': `role-${one.name}` });
   input.addEventListener('change', async () => {
     const role = input.value;
-    const answer = await ask({
+    await ask({
       title: t('roleOf', { name: one.name }),
       lines: [t('roleChange', { name: one.name, from: t(`role_${one.role}`), to: t(`role_${role}`) }), t(`may_${role}`)],
       action: t('changeRole'),
+      success: t('saved'),
+      act: () => post(`accounts/${encodeURIComponent(one.name)}/role`, { role }),
     });
-    if (answer) await attempt(() => post(`accounts/${encodeURIComponent(one.name)}/role`, { role }), t('saved'));
     refresh(true);
   });
   return input;
@@ -85,35 +86,45 @@ function channels(one, identities, refresh) {
 
 async function addIdentity(one, refresh) {
   const input = h('input', { type: 'text', placeholder: 'slack:T0123/U0456', autocomplete: 'off', spellcheck: 'false' });
-  const answer = await ask({
+  const done = await ask({
     title: t('linkTitle', { name: one.name }),
     lines: [t('linkMeans', { name: one.name })],
     action: t('linkIdentity'),
     fields: [{ name: 'identity', label: t('identity'), input, needed: true, hint: t('identityHint') }],
+    success: t('saved'),
+    act: (answer) => post(`accounts/${encodeURIComponent(one.name)}/identities`, answer),
   });
-  if (answer && await attempt(() => post(`accounts/${encodeURIComponent(one.name)}/identities`, answer), t('saved'))) refresh();
+  if (done) refresh();
 }
 
 async function unlink(one, identity, refresh) {
-  const answer = await ask({ title: t('unlinkIdentity', { identity }), lines: [t('unlinkMeans', { name: one.name })], action: t('unlink'), danger: true });
-  if (answer && await attempt(() => post('identities/unlink', { identity }), t('saved'))) refresh();
+  const done = await ask({
+    title: t('unlinkIdentity', { identity }), lines: [t('unlinkMeans', { name: one.name })], action: t('unlink'), danger: true,
+    success: t('saved'), act: () => post('identities/unlink', { identity }),
+  });
+  if (done) refresh();
 }
 
 function actions(one, self, refresh) {
   const path = `accounts/${encodeURIComponent(one.name)}`;
   const reset = button(t('newPassword'), async () => {
-    const answer = await ask({ title: t('passwordOf', { name: one.name }), lines: [t('resetMeans', { name: one.name })], action: t('newPassword') });
-    if (answer) await attempt(async () => { await showPassword(one.name, (await post(`${path}/password`)).password); });
+    const made = await ask({
+      title: t('passwordOf', { name: one.name }), lines: [t('resetMeans', { name: one.name })], action: t('newPassword'),
+      act: () => post(`${path}/password`),
+    });
+    if (made) await showPassword(one.name, made.password);
   }, 'small');
   const disabled = Boolean(one.disabledAt);
   const toggle = button(disabled ? t('enable') : t('disable'), async () => {
-    const answer = await ask({
+    const done = await ask({
       title: disabled ? t('enableTitle', { name: one.name }) : t('disableTitle', { name: one.name }),
       lines: [disabled ? t('enableMeans') : t('disableMeans')],
       action: disabled ? t('enable') : t('disable'),
       danger: !disabled,
+      success: t('saved'),
+      act: () => post(`${path}/disabled`, { disabled: !disabled }),
     });
-    if (answer && await attempt(() => post(`${path}/disabled`, { disabled: !disabled }), t('saved'))) refresh();
+    if (done) refresh();
   }, disabled ? 'small' : 'small danger-line');
   reset.dataset.key = `reset-${one.name}`;
   toggle.dataset.key = `toggle-${one.name}`;

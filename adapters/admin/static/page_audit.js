@@ -5,6 +5,9 @@ import { get, post } from './api.js';
 import { t } from './strings.js';
 import { attempt, badge, button, empty, live, table, when } from './ui.js';
 
+// Every row there is gets hashed.
+const VERIFY_TIMEOUT_MS = 300_000;
+
 export function auditPage() {
   const verdict = h('span', { role: 'status' });
   const list = h('div');
@@ -13,6 +16,9 @@ export function auditPage() {
   /** Rows by their number, which grows. */
   const known = new Map();
   const refresh = live(list, () => get('audit'), (found) => {
+    const newest = Math.max(0, ...known.keys());
+    // More than a page came meanwhile: what is known no longer joins on, and is fetched again when asked for.
+    if (known.size && found.rows.at(-1).number > newest + 1) known.clear();
     if (!known.size) more.hidden = !found.more;
     return draw(found.rows);
   });
@@ -33,7 +39,7 @@ export function auditPage() {
 
   async function verify() {
     await attempt(async () => {
-      const { firstBroken } = await post('audit/verify');
+      const { firstBroken } = await post('audit/verify', {}, VERIFY_TIMEOUT_MS);
       verdict.replaceChildren(firstBroken === null ? badge(t('logWhole'), 'good') : badge(t('logBroken', { number: firstBroken }), 'bad'));
     });
   }

@@ -43,10 +43,20 @@ function judgePage(id) {
     show();
   }
 
+  /** The next pair. What was judged before, but without a word that it was, leads on, too. */
+  async function judge(choice) {
+    try {
+      return await post(`${path}/judgements`, { number: pair.number, choice });
+    } catch (error) {
+      if (error.status !== 409) throw error;
+      return get(`${path}/pair`);
+    }
+  }
+
   async function choose(choice) {
     if (!pair || busy) return;
     busy = true;
-    const judged = await attempt(async () => { ({ pair } = await post(`${path}/judgements`, { number: pair.number, choice })); });
+    const judged = await attempt(async () => { ({ pair } = await judge(choice)); });
     busy = false;
     if (!judged) return;
     show();
@@ -59,7 +69,7 @@ function judgePage(id) {
   }
 
   function onKey(event) {
-    const choice = { 1: 'left', 2: 'right', 3: 'same', ArrowLeft: 'left', ArrowRight: 'right' }[event.key];
+    const choice = { 1: 'left', 2: 'right', 3: 'same' }[event.key];
     if (!choice || !pair) return;
     event.preventDefault();
     choose(choice);

@@ -27,7 +27,7 @@ function draw(datasets) {
   return table(t('page_datasets'), [
     { name: t('dataset'), cell: ({ id, sha256 }) => link('datasets', sha256.slice(0, 12), id) },
     { name: t('examples'), cell: ({ counts }) => number(counts.examples), kind: 'number' },
-    { name: t('heldOut'), cell: ({ counts }) => number(sum(counts.splits?.heldOut)), kind: 'number' },
+    { name: t('heldOut'), cell: ({ counts }) => number(sum(counts.splits?.held_out)), kind: 'number' },
     { name: t('leftOut'), cell: ({ counts }) => number(sum(counts.rejected)), kind: 'number' },
     { name: t('people'), cell: ({ counts }) => number(counts.people), kind: 'number' },
     { name: t('who'), cell: ({ createdBy }) => createdBy },
@@ -61,7 +61,7 @@ function countCards({ counts, createdBy, createdAt, settings }) {
       [t('thumbUp'), number(counts.good)], [t('thumbDown'), number(counts.bad)], [t('who'), createdBy], [t('created'), when(createdAt)]])),
     h('div', { class: 'cards' }, bars(t('kinds'), counts.kinds, 'example'), bars(t('sources'), counts.sources, 'source'),
       bars(t('splits'), Object.fromEntries(Object.entries(counts.splits ?? {}).map(([side, one]) => [side, sum(one)])), 'split')),
-    h('div', { class: 'cards' }, bars(t('answerLengths'), counts.answerChars, 'chars'), bars(t('promptLengths'), counts.promptChars, 'chars')),
+    h('div', { class: 'cards' }, bars(t('answerLengths'), counts.answer_chars, 'chars'), bars(t('promptLengths'), counts.prompt_chars, 'chars')),
     bars(t('leftOutBecause'), counts.rejected, 'because'),
     card(t('settings'), facts(Object.entries(settings ?? {}).map(([name, value]) => [word('setting', name), typeof value === 'object' ? JSON.stringify(value) : String(value)]))),
   ];

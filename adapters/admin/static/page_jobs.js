@@ -17,7 +17,7 @@ export function jobsPage(context) {
 
 function listPage({ may }) {
   const list = h('div');
-  const refresh = live(list, () => get('jobs'), ({ jobs }) => draw(jobs));
+  const refresh = live(list, () => get('jobs'), ({ jobs }) => draw(jobs), ({ jobs }) => jobs.some(isUnderWay));
   const start = h('div', { class: 'row' }, h('p', { class: 'muted grow' }, t('jobsMean')));
   if (may('trainer')) start.append(button(t('train'), () => train(refresh), 'primary'));
   return { node: h('div', {}, start, list), refresh };
@@ -61,6 +61,11 @@ function stateBadge({ state, wanted }) {
   return badge(text, TONES[state] ?? '');
 }
 
+/** Whether there will be news of a job soon. */
+export function isUnderWay({ state }) {
+  return state === 'running' || state === 'queued';
+}
+
 /** A job that has not ended: what it is at, and how far. */
 export function jobProgress(job) {
   const told = job.progress ?? {};
@@ -72,9 +77,9 @@ export function jobProgress(job) {
     [t('phase'), told.phase ? phaseWords(told.phase) : null],
     [t('step'), told.steps ? `${number(told.step)} / ${number(told.steps)}` : null],
     [t('loss'), told.loss === undefined || told.loss === null ? null : number(told.loss, 3)],
-    [t('heldOutLoss'), told.heldOutLoss === undefined || told.heldOutLoss === null ? null : number(told.heldOutLoss, 3)],
-    [t('tokensPerSecond'), told.tokensPerSecond ? number(told.tokensPerSecond, told.tokensPerSecond < 100 ? 1 : 0) : null],
-    [t('timeLeft'), told.secondsLeft ? duration(told.secondsLeft) : null],
+    [t('heldOutLoss'), told.held_out_loss === undefined || told.held_out_loss === null ? null : number(told.held_out_loss, 3)],
+    [t('tokensPerSecond'), told.tokens_per_second ? number(told.tokens_per_second, told.tokens_per_second < 100 ? 1 : 0) : null],
+    [t('timeLeft'), told.seconds_left ? duration(told.seconds_left) : null],
   ]));
 }
 
@@ -83,7 +88,7 @@ function onePage(id, { may, setHeading }) {
   const refresh = live(node, () => get(`jobs/${encodeURIComponent(id)}`), (found) => {
     setHeading(`${word('kind', found.job.kind)} ${shortId(found.job)}`);
     return drawOne(found, may, refresh);
-  });
+  }, ({ job }) => isUnderWay(job));
   return { node, refresh };
 }
 
@@ -115,17 +120,19 @@ function plain(value) {
 
 function actions(job, refresh) {
   const path = `jobs/${job.id}`;
-  const act = async (what, question) => {
-    if (question && !(await ask(question))) return;
+  const act = async (what) => {
     if (await attempt(() => post(`${path}/${what}`), t(`asked_${what}`))) refresh();
   };
   const pause = button(t('pause'), () => act('pause'));
   const resume = button(t('resume'), () => act('resume'));
-  const cancel = button(t('cancelJob'), () => act('cancel', {
-    title: t('cancelTitle', { job: shortId(job) }), lines: [t('cancelMeans')], action: t('cancelJob'), danger: true,
-  }), 'danger-line');
+  const cancel = button(t('cancelJob'), async () => {
+    const done = await ask({
+      title: t('cancelTitle', { job: shortId(job) }), lines: [t('cancelMeans')], action: t('cancelJob'), danger: true,
+      success: t('asked_cancel'), act: () => post(`${path}/cancel`),
+    });
+    if (done) refresh();
+  }, 'danger-line');
   const shown = { queued: [pause, cancel], running: [pause, cancel], paused: [resume, cancel], failed: [resume] }[job.state] ?? [];
-  shown.forEach((one, place) => { one.dataset.key = `action-${place}`; });
   return h('div', { class: 'actions' }, ...shown);
 }
 
@@ -133,7 +140,7 @@ async function train(refresh) {
   const rows = h('input', { type: 'number', min: '1', inputmode: 'numeric' });
   const search = select([['', t('searchNone')], ...['2', '4', '8'].map((count) => [count, t('searchSome', { count })])], '');
   const name = h('input', { type: 'text', autocomplete: 'off', spellcheck: 'false', maxlength: '40' });
-  const answer = await ask({
+  const done = await ask({
     title: t('trainTitle'),
     lines: [t('trainMeans')],
     action: t('train'),
@@ -142,12 +149,12 @@ async function train(refresh) {
       { name: 'search', label: t('searchOption'), input: search },
       { name: 'name', label: t('nameOption'), input: name, hint: t('nameHint') },
     ],
+    success: t('trainQueued'),
+    act: (answer) => post('jobs/train', {
+      ...(answer.rows ? { rows: Number(answer.rows) } : {}),
+      ...(answer.search ? { search: Number(answer.search) } : {}),
+      ...(answer.name ? { name: answer.name } : {}),
+    }),
   });
-  if (!answer) return;
-  const body = {
-    ...(answer.rows ? { rows: Number(answer.rows) } : {}),
-    ...(answer.search ? { search: Number(answer.search) } : {}),
-    ...(answer.name ? { name: answer.name } : {}),
-  };
-  if (await attempt(() => post('jobs/train', body), t('trainQueued'))) refresh();
+  if (done) refresh();
 }

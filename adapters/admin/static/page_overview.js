@@ -2,7 +2,7 @@
 
 import { h } from '/static/dom.js';
 import { get } from './api.js';
-import { jobProgress } from './page_jobs.js';
+import { isUnderWay, jobProgress } from './page_jobs.js';
 import { auditTable } from './page_audit.js';
 import { importHint } from './page_datasets.js';
 import { trialFacts } from './page_versions.js';
@@ -11,7 +11,8 @@ import { badge, card, chart, empty, facts, link, live, percent, when } from './u
 
 export function overviewPage({ may }) {
   const node = h('div');
-  return { node, refresh: live(node, () => get('overview'), (found) => draw(found, may)) };
+  const isBusy = ({ jobs, release }) => jobs.some(isUnderWay) || release.canary;
+  return { node, refresh: live(node, () => get('overview'), (found) => draw(found, may), isBusy) };
 }
 
 function draw({ base, release, trial, jobs, waiting, votes, rows }, may) {

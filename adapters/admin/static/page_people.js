@@ -5,6 +5,9 @@ import { get, post } from './api.js';
 import { t } from './strings.js';
 import { ask, attempt, badge, button, card, facts, field, link, number } from './ui.js';
 
+// All that somebody ever wrote is looked through.
+const ERASE_TIMEOUT_MS = 300_000;
+
 export function peoplePage() {
   const who = h('input', { type: 'search', autocomplete: 'off', autocapitalize: 'off', spellcheck: 'false' });
   const found = h('div', { 'aria-live': 'polite' });
@@ -49,6 +52,10 @@ function draw(person, erased) {
 async function erase(person, erased) {
   const lines = [t('eraseMeans', { own: person.own, shared: person.shared })];
   if (person.versions.length) lines.push(t('eraseVersions', { names: person.versions.join(', ') }));
-  const answer = await ask({ title: t('eraseTitle', { name: person.names[0] ?? person.personId }), lines, typed: person.personId, danger: true, action: t('erase') });
-  if (answer) await attempt(async () => erased(await post('people/erase', { person: person.personId, typed: person.personId })), t('erasedTitle'));
+  const done = await ask({
+    title: t('eraseTitle', { name: person.names[0] ?? person.personId }), lines, typed: person.personId, danger: true, action: t('erase'),
+    success: t('erasedTitle'),
+    act: () => post('people/erase', { person: person.personId, typed: person.personId }, ERASE_TIMEOUT_MS),
+  });
+  if (done) erased(done);
 }

@@ -3,10 +3,7 @@
 import { h, parseSanitised } from '/static/dom.js';
 import { get, post } from './api.js';
 import { t, word } from './strings.js';
-import { ask, attempt, badge, button, card, chart, empty, facts, link, live, number, percent, select, table, when } from './ui.js';
-
-// As the server writes those that have another name here.
-const RAILS = { thumbsDown: 'thumbs_down', handOff: 'hand_off' };
+import { ask, badge, button, card, chart, empty, facts, link, live, number, percent, select, table, when } from './ui.js';
 
 export function versionsPage(context) {
   const [name] = context.params;
@@ -17,7 +14,7 @@ export function versionsPage(context) {
 
 function listPage({ may }) {
   const node = h('div');
-  const refresh = live(node, () => get('versions'), (found) => draw(found, may, refresh));
+  const refresh = live(node, () => get('versions'), (found) => draw(found, may, refresh), ({ release }) => release.canary);
   return { node, refresh };
 }
 
@@ -33,7 +30,7 @@ function draw(found, may, refresh) {
 function releaseCard(release, trial, may, refresh) {
   const { champion, previous, challenger, canary } = release;
   const buttons = [];
-  if (may('trainer') && canary) buttons.push(button(t('stopTrial'), () => stopTrial(challenger, champion, refresh), 'danger-line'));
+  if (may('trainer') && canary) buttons.push(button(t('stopTrial'), () => stopTrial(release, refresh), 'danger-line'));
   if (may('trainer') && (champion || previous)) buttons.push(button(t('rollback'), () => rollback(release, refresh), 'danger-line'));
   return card(t('answersNow'), h('p', { class: 'big' }, nameOf(champion)),
     facts([[t('previous'), previous ? nameOf(previous) : champion ? t('baseModel') : null],
@@ -60,8 +57,8 @@ function railTable(trial) {
   const ended = (bad, good) => `${number(bad)} / ${number(bad + good)}`;
   return [table(t('rails'), [
     { name: t('rails'), cell: ([name]) => word('rail', name) },
-    { name: t('champion'), cell: ([, { counts }]) => ended(counts.championBad, counts.championGood), kind: 'number' },
-    { name: t('challenger'), cell: ([, { counts }]) => ended(counts.challengerBad, counts.challengerGood), kind: 'number' },
+    { name: t('champion'), cell: ([, { counts }]) => ended(counts.champion_bad, counts.champion_good), kind: 'number' },
+    { name: t('challenger'), cell: ([, { counts }]) => ended(counts.challenger_bad, counts.challenger_good), kind: 'number' },
     { name: t('evidence', { threshold: number(trial.threshold) }), cell: ([, { harm }]) => number(harm, 2), kind: 'number' },
   ], rails)];
 }
@@ -72,7 +69,7 @@ function trialChart(canary, trial) {
   const rails = Object.entries(trial?.rails ?? {}).filter(([, rail]) => known(rail)).sort(([, one], [, other]) => other.harm - one.harm);
   if (!rails.length) return [];
   const [name, rail] = rails[0];
-  return [chart(`canaries/${canary.id}/${RAILS[name] ?? name}/chart`, t('trialChart'), `${name} ${known(rail)}`)];
+  return [chart(`canaries/${canary.id}/${name}/chart`, t('trialChart'), `${name} ${known(rail)}`)];
 }
 
 function versionTable(versions, release) {
@@ -108,7 +105,7 @@ function trialTable(canaries, versions) {
     { name: t('outcome'), cell: (one) => badge(word('outcome', one.outcome), { harm: 'bad', promoted: 'good' }[one.outcome] ?? '') },
     { name: t('who'), cell: (one) => one.createdBy },
     { name: t('ended'), cell: (one) => when(one.endedAt) },
-    { name: t('chart'), cell: (one) => h('a', { href: `/admin/api/canaries/${one.id}/thumbs_down/chart`, target: '_blank', rel: 'noopener' }, t('rail_thumbsDown')) },
+    { name: t('chart'), cell: (one) => h('a', { href: `/admin/api/canaries/${one.id}/thumbs_down/chart`, target: '_blank', rel: 'noopener' }, t('rail_thumbs_down')) },
   ], canaries);
 }
 
@@ -136,7 +133,7 @@ function drawOne({ version, release, evaluation, examples, conversations, cardHt
     [t('weightsHash'), h('code', { class: 'break' }, version.weightsSha256.slice(0, 16))], [t('baseHash'), h('code', { class: 'break' }, version.baseSha256.slice(0, 16))],
   ])));
   parts.push(card(t('settings'), facts(Object.entries(version.settings ?? {}).map(([key, value]) => [word('setting', key), typeof value === 'object' ? JSON.stringify(value) : String(value)]))));
-  if (cardHtml) parts.push(h('details', { class: 'card' }, h('summary', {}, t('modelCard')), h('div', { class: 'prose' }, parseSanitised(cardHtml))));
+  if (cardHtml) parts.push(h('details', { class: 'card', 'data-key': 'card' }, h('summary', { 'data-key': 'card-summary' }, t('modelCard')), h('div', { class: 'prose' }, parseSanitised(cardHtml))));
   return parts;
 }
 
@@ -182,7 +179,6 @@ function actions(version, release, evaluation, may, refresh) {
   if (may('trainer') && isUsable && !answers && !isTried) shown.push(button(t('retire'), () => retire(version, refresh), 'danger-line'));
   if (may('admin') && isUsable && !answers && !isTried) shown.push(button(t('tryIt'), () => tryIt(version, release, evaluation, refresh)));
   if (may('admin') && isUsable && !answers) shown.push(button(t('promote'), () => promote(version, release, evaluation, refresh), 'primary'));
-  shown.forEach((one, place) => { one.dataset.key = `action-${place}`; });
   return shown;
 }
 
@@ -199,47 +195,64 @@ function gateQuestion(evaluation) {
   return { lines: [evaluation ? t('gateRefused') : t('gateMissing')], fields: [reasonField(true)], danger: true };
 }
 
-async function promote(version, { champion, challenger }, evaluation, refresh) {
+// `at` is the release that was seen: should it have changed meanwhile, nothing is done.
+
+async function promote(version, { champion, challenger, number: at }, evaluation, refresh) {
   const gate = gateQuestion(evaluation);
   const lines = [t('promoteMeans', { name: version.name, before: plainName(champion) })];
   if (challenger) lines.push(t('trialEnds', { name: challenger.name }));
-  const answer = await ask({ title: t('promoteTitle', { name: version.name }), lines: [...lines, ...gate.lines], fields: gate.fields, danger: gate.danger, action: t('promote') });
-  if (answer && await attempt(() => post(`versions/${version.name}/promote`, { reason: answer.reason ?? '' }), t('promoted', { name: version.name }))) refresh();
+  const done = await ask({
+    title: t('promoteTitle', { name: version.name }), lines: [...lines, ...gate.lines], fields: gate.fields, danger: gate.danger,
+    action: t('promote'), success: t('promoted', { name: version.name }),
+    act: ({ reason = '' }) => post(`versions/${version.name}/promote`, { at, reason }),
+  });
+  if (done) refresh();
 }
 
-async function tryIt(version, { champion, challenger }, evaluation, refresh) {
+async function tryIt(version, { champion, challenger, number: at }, evaluation, refresh) {
   const gate = gateQuestion(evaluation);
   const share = select([['0.05', '5 %'], ['0.2', '20 %'], ['0.5', '50 %']], '0.05');
   const lines = [t('tryMeans', { name: version.name, champion: plainName(champion) })];
   if (challenger) lines.push(t('trialEnds', { name: challenger.name }));
-  const answer = await ask({
+  const done = await ask({
     title: t('tryTitle', { name: version.name }), lines: [...lines, ...gate.lines], danger: gate.danger, action: t('tryIt'),
     fields: [{ name: 'share', label: t('shareOption'), input: share }, ...gate.fields],
+    success: t('tried', { name: version.name }),
+    act: ({ reason = '' }) => post(`versions/${version.name}/canary`, { at, share: Number(share.value), reason }),
   });
-  if (answer && await attempt(() => post(`versions/${version.name}/canary`, { share: Number(share.value), reason: answer.reason ?? '' }), t('tried', { name: version.name }))) refresh();
+  if (done) refresh();
 }
 
 async function retire(version, refresh) {
-  const answer = await ask({ title: t('retireTitle', { name: version.name }), lines: [t('retireMeans')], fields: [reasonField(true)], danger: true, action: t('retire') });
-  if (answer && await attempt(() => post(`versions/${version.name}/retire`, answer), t('saved'))) refresh();
+  const done = await ask({
+    title: t('retireTitle', { name: version.name }), lines: [t('retireMeans')], fields: [reasonField(true)], danger: true, action: t('retire'),
+    success: t('saved'), act: (answer) => post(`versions/${version.name}/retire`, answer),
+  });
+  if (done) refresh();
 }
 
-async function rollback({ champion, previous, challenger }, refresh) {
+async function rollback({ champion, previous, challenger, number: at }, refresh) {
   const lines = [t('rollbackMeans', { name: plainName(previous), before: plainName(champion) })];
   if (challenger) lines.push(t('trialEnds', { name: challenger.name }));
-  const answer = await ask({ title: t('rollbackTitle'), lines, fields: [reasonField(true)], danger: true, action: t('rollback') });
-  if (answer && await attempt(() => post('release/rollback', answer), t('rolledBack', { name: plainName(previous) }))) refresh();
+  const done = await ask({
+    title: t('rollbackTitle'), lines, fields: [reasonField(true)], danger: true, action: t('rollback'),
+    success: t('rolledBack', { name: plainName(previous) }), act: (answer) => post('release/rollback', { at, ...answer }),
+  });
+  if (done) refresh();
 }
 
-async function stopTrial(challenger, champion, refresh) {
-  const answer = await ask({
+async function stopTrial({ challenger, champion, number: at }, refresh) {
+  const done = await ask({
     title: t('stopTrialTitle', { name: challenger.name }), lines: [t('stopTrialMeans', { name: plainName(champion) })],
     fields: [reasonField(false)], danger: true, action: t('stopTrial'),
+    success: t('saved'), act: (answer) => post('release/stop-canary', { at, ...answer }),
   });
-  if (answer && await attempt(() => post('release/stop-canary', answer), t('saved'))) refresh();
+  if (done) refresh();
 }
 
-async function evaluate(version) {
-  const answer = await ask({ title: t('evaluateTitle', { name: version.name }), lines: [t('evaluateMeans')], action: t('evaluate') });
-  if (answer) await attempt(() => post(`versions/${version.name}/evaluate`), t('evaluateQueued'));
+function evaluate(version) {
+  return ask({
+    title: t('evaluateTitle', { name: version.name }), lines: [t('evaluateMeans')], action: t('evaluate'),
+    success: t('evaluateQueued'), act: () => post(`versions/${version.name}/evaluate`),
+  });
 }

@@ -15,6 +15,14 @@ export function when(ms) {
   return h('time', { datetime: new Date(ms).toISOString(), title: DATE.format(ms) }, ago(ms));
 }
 
+/** Says again how long ago each moment on the page is. */
+export function freshenTimes() {
+  for (const node of document.querySelectorAll('time[datetime]')) {
+    const text = ago(Date.parse(node.dateTime));
+    if (node.textContent !== text) node.textContent = text;
+  }
+}
+
 function ago(ms) {
   const seconds = Math.min((ms - Date.now()) / 1000, 0);
   if (seconds > -45) return t('justNow');
@@ -49,7 +57,7 @@ export function badge(text, tone = '') {
 }
 
 export function button(label, onclick, kind = '') {
-  return h('button', { type: 'button', class: `button ${kind}`.trim(), onclick }, label);
+  return h('button', { type: 'button', class: `button ${kind}`.trim(), onclick, 'data-key': typeof label === 'string' ? label : null }, label);
 }
 
 export function card(title, ...children) {
@@ -77,7 +85,7 @@ export function table(caption, columns, rows) {
     const value = cell(row);
     return h('td', { class: kind, 'data-label': name || null }, value ?? '');
   })));
-  return h('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': caption },
+  return h('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': caption, 'data-key': caption },
     h('table', {}, h('caption', { class: 'sr' }, caption), h('thead', {}, head), h('tbody', {}, ...body)));
 }
 
@@ -92,7 +100,7 @@ export function progress(label, share) {
 export function chart(path, alt, version = '') {
   const address = `/admin/api/${path}?v=${encodeURIComponent(version)}`;
   const image = h('img', { class: 'chart', alt, src: address });
-  const frame = h('a', { href: address, target: '_blank', rel: 'noopener', title: t('openChart') }, image);
+  const frame = h('a', { href: address, target: '_blank', rel: 'noopener', title: t('openChart'), 'data-key': path }, image);
   image.addEventListener('error', () => frame.replaceWith(empty(t('chartFailed'))));
   return frame;
 }
@@ -113,18 +121,32 @@ export function select(options, chosen, props = {}) {
 
 // --- what the person is told ---
 
-const notices = h('div', { class: 'notices', role: 'status', 'aria-live': 'polite' });
+const good = h('div', { role: 'status' });
+const bad = h('div', { role: 'alert' });
 
-export function notify(text, tone = 'good') {
-  if (!notices.isConnected) document.body.append(notices);
+/** Where notices appear. It must be on the page before the first one, or a screen reader does not announce that. */
+export function noticeRegion() {
+  good.replaceChildren();
+  bad.replaceChildren();
+  return h('div', { class: 'notices' }, bad, good);
+}
+
+/**
+ * @param {'good'|'bad'} [tone] what went well goes away by itself
+ * @param {{label: string, onclick: () => void}} [action] what may be done about it
+ */
+export function notify(text, tone = 'good', action = null) {
   const close = h('button', { type: 'button', class: 'tool', 'aria-label': t('dismiss'), onclick: () => note.remove() }, icon('close'));
-  const note = h('div', { class: `notice ${tone}` }, h('p', {}, text), close);
-  notices.append(note);
-  if (tone === 'good') setTimeout(() => note.remove(), 6000);
+  const act = action ? [button(action.label, () => { note.remove(); action.onclick(); }, 'small')] : [];
+  const note = h('div', { class: `notice ${tone}` }, h('p', {}, text), ...act, close);
+  const region = tone === 'good' ? good : bad;
+  [...region.children].find((one) => one.firstChild.textContent === text)?.remove();
+  region.append(note);
+  if (tone === 'good') setTimeout(() => note.remove(), action ? 15_000 : 6000);
 }
 
 export function errorText(error) {
-  if (error.status === 0) return t('unreachable');
+  if (error.status === 0) return error.isWrite ? `${t(error.code)} ${t('perhapsDone')}` : t(error.code);
   const reference = error.status >= 500 && error.requestId ? ` ${t('reference', { id: error.requestId })}` : '';
   return `${error.message || t('failed')}${reference}`;
 }
@@ -142,61 +164,120 @@ export async function attempt(action, success = '') {
 }
 
 /**
- * Asks before something is done. Resolves with what was filled in, or null.
- * @param {{title: string, lines?: (string|Node)[], action: string, danger?: boolean, typed?: string,
+ * Asks before something is done, and does it. Where that fails, the question stays, with what was filled in, and says
+ * why. Resolves with what `act` gave, or null where it was not done.
+ * @param {{title: string, lines?: (string|Node)[], action: string, danger?: boolean, typed?: string, success?: string,
+ *   act?: (answer: Record<string, string>) => Promise<unknown>,
  *   fields?: {name: string, label: string, input: HTMLElement, needed?: boolean, hint?: string}[]}} what
  *   `typed` is a word that has to be typed first
  */
-export function ask({ title, lines = [], action, danger = false, typed = '', fields: wanted = [] }) {
+export function ask({ title, lines = [], action, danger = false, typed = '', success = '', act = async (answer) => answer, fields: wanted = [] }) {
   const typedInput = h('input', { type: 'text', autocomplete: 'off', autocapitalize: 'off', spellcheck: 'false' });
   const go = h('button', { type: 'submit', class: `button ${danger ? 'danger' : 'primary'}` }, action);
   const cancel = button(t('cancel'), () => dialog.close());
   const inputs = wanted.map(({ label, input, hint }) => field(label, input, hint));
   if (typed) inputs.push(field(t('typeToConfirm', { word: typed }), typedInput));
+  const problem = h('p', { class: 'problem', role: 'alert' });
   const form = h('form', { method: 'dialog', novalidate: true }, h('h2', { id: 'ask-title' }, title),
-    ...lines.map((line) => (typeof line === 'string' ? h('p', {}, line) : line)), ...inputs,
+    ...lines.map((line) => (typeof line === 'string' ? h('p', {}, line) : line)), ...inputs, problem,
     h('div', { class: 'actions' }, cancel, go));
   const dialog = h('dialog', { 'aria-labelledby': 'ask-title' }, form);
   const isReady = () => (!typed || typedInput.value.trim() === typed)
     && wanted.every(({ input, needed }) => !needed || input.value.trim());
-  const update = () => { go.disabled = !isReady(); };
-  form.addEventListener('input', update);
+  let busy = false;
+  const update = () => { go.disabled = busy || !isReady(); };
+  form.addEventListener('input', (event) => {
+    event.target.removeAttribute('aria-invalid');
+    update();
+  });
   update();
   document.body.append(dialog);
   return new Promise((resolve) => {
-    let answer = null;
-    form.addEventListener('submit', (event) => {
+    form.addEventListener('submit', async (event) => {
       event.preventDefault();
-      if (!isReady()) return;
-      answer = Object.fromEntries(wanted.map(({ name, input }) => [name, input.value.trim()]));
-      dialog.close();
+      if (busy || !isReady()) return;
+      setBusy(true);
+      problem.textContent = '';
+      try {
+        const done = await act(Object.fromEntries(wanted.map(({ name, input }) => [name, input.value.trim()])));
+        if (success) notify(success);
+        resolve(done);
+        dialog.close();
+      } catch (error) {
+        setBusy(false);
+        tell(error);
+      }
     });
-    dialog.addEventListener('close', () => { dialog.remove(); resolve(answer); });
+    dialog.addEventListener('close', () => {
+      dialog.remove();
+      if (!busy) resolve(null);
+    });
+    const focusAgain = focusKeeper(document.body);
+    dialog.addEventListener('close', focusAgain);
     dialog.showModal();
     (inputs.length ? form.querySelector('input, textarea, select') : cancel).focus();
+
+    function setBusy(now) {
+      busy = now;
+      cancel.disabled = now;
+      update();
+    }
+
+    function tell(error) {
+      if (!dialog.open) { // closed by the keyboard meanwhile, or with the login
+        if (error.status !== 401) notify(errorText(error), 'bad');
+        resolve(null);
+        return;
+      }
+      problem.textContent = errorText(error);
+      const wrong = wanted.find(({ name }) => name === error.field)?.input ?? (error.field === 'typed' ? typedInput : null);
+      wrong?.setAttribute('aria-invalid', 'true');
+      (wrong ?? go).focus();
+    }
   });
 }
 
 // --- pages that follow what happens ---
 
 /**
- * Draws what `load` fetches into `container`, again only where it has changed, and keeps the focus.
+ * Notes what has the focus within `container`.
+ * @returns {() => void} puts the focus back on that, or on what has taken its place; where nothing has, on the heading
+ */
+function focusKeeper(container) {
+  const focused = container.contains(document.activeElement) ? document.activeElement : null;
+  const key = focused?.dataset.key;
+  const alike = () => [...container.querySelectorAll(`[data-key="${CSS.escape(key)}"]`)];
+  const place = key ? alike().indexOf(focused) : -1;
+  return () => {
+    if (!focused || focused === document.body || focused.isConnected) return;
+    const now = key ? alike() : [];
+    (now[place] ?? now[0] ?? document.querySelector('main h1'))?.focus({ preventScroll: true });
+  };
+}
+
+/**
+ * Draws what `load` fetches into `container`, again only where it has changed. The focus stays, and so does what was
+ * opened. While `isBusy`, the page asks for news often.
  * @returns {() => Promise<void>} fetches and draws again
  */
-export function live(container, load, draw) {
+export function live(container, load, draw, isBusy = () => false) {
   let last = null;
   return async (force = false) => {
     const value = await load();
     const text = JSON.stringify(value);
     if (text === last && force !== true) return;
     last = text;
-    const focused = container.contains(document.activeElement) ? document.activeElement.dataset.key : null;
+    container.toggleAttribute('data-busy', Boolean(isBusy(value)));
+    const focusAgain = focusKeeper(container);
+    const opened = [...container.querySelectorAll('details[open][data-key]')].map((one) => one.dataset.key);
     container.replaceChildren(...[draw(value)].flat());
-    if (focused) container.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
+    for (const one of container.querySelectorAll('details[data-key]')) one.open = opened.includes(one.dataset.key);
+    focusAgain();
   };
 }
 
 /** A link within the admin page. */
 export function link(page, text, ...rest) {
-  return h('a', { href: `#/${[page, ...rest].map(encodeURIComponent).join('/')}` }, text);
+  const href = `#/${[page, ...rest].map(encodeURIComponent).join('/')}`;
+  return h('a', { href, 'data-key': href }, text);
 }

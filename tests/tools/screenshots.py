@@ -1,5 +1,8 @@
 """The pictures of README.md, taken of the real pages: `python -m tests.tools.screenshots URL`, or `--slack URL`.
 
+With `--admin URL` it is the admin page's overview, as the account of `--account`, whose password stands in the variable
+ADMIN_PASSWORD; the picture shows what that Myna has learnt so far.
+
 Knows: what to ask and how to frame it. Does not know: how a server is started; URL is that of a running `myna serve`,
 or of `make slack-demo`, freshly started.
 """
@@ -7,6 +10,7 @@ or of `make slack-demo`, freshly started.
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -69,10 +73,29 @@ def take_slack(browser: Browser, url: str, name: str) -> None:
     context.close()
 
 
+def take_admin(browser: Browser, url: str, account: str, name: str, width: int, height: int, scheme: str) -> None:
+    """The overview: what answers now, what is being done, and what people thought of it."""
+    context = browser.new_context(
+        viewport={"width": width, "height": height}, color_scheme=scheme, device_scale_factor=2, locale="en-GB"
+    )
+    page = context.new_page()
+    page.goto(f"{url.rstrip('/')}/admin")
+    page.get_by_label("Name", exact=True).fill(account)
+    page.get_by_label("Password", exact=True).fill(os.environ["ADMIN_PASSWORD"])
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("heading", name="Answers now")).to_be_visible()
+    expect(page.locator("img.chart").first).to_have_js_property("complete", True)
+    page.wait_for_timeout(500)
+    page.screenshot(path=FOLDER / name)
+    context.close()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.tools.screenshots")
     parser.add_argument("url", nargs="?", help="a running `myna serve`")
     parser.add_argument("--slack", metavar="URL", help="a running `make slack-demo` in which nothing was said yet")
+    parser.add_argument("--admin", metavar="URL", help="a running `myna serve` that has learnt something")
+    parser.add_argument("--account", default="admin", help="who logs in to the admin page")
     options = parser.parse_args()
     FOLDER.mkdir(exist_ok=True)
     with sync_playwright() as playwright:
@@ -82,6 +105,9 @@ def main() -> None:
             take(browser, options.url, "chat-phone-dark.png", 390, 760, "dark")
         if options.slack:
             take_slack(browser, options.slack, "slack.png")
+        if options.admin:
+            take_admin(browser, options.admin, options.account, "admin.png", 1280, 860, "light")
+            take_admin(browser, options.admin, options.account, "admin-phone-dark.png", 390, 760, "dark")
         browser.close()
 
 

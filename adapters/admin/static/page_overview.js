@@ -22,7 +22,7 @@ function draw({ base, release, trial, jobs, waiting, votes, rows }, may) {
     h('div', { class: 'cards' }, ...cards),
     jobsCard(jobs),
     ...(may('trainer') && !release.champion ? [importHint()] : []),
-    card(t('votesTitle'), chart('votes/chart', t('votesChart'), votes)),
+    card(t('votesTitle'), votes ? chart('votes/chart', t('votesChart'), votes) : h('p', { class: 'muted' }, t('noVotes'))),
     card(t('lastDone'), rows.length ? auditTable(rows) : empty(t('nothingDone'))),
   ];
 }

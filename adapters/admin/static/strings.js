@@ -114,6 +114,7 @@ const en = {
   lookAtFeedback: 'Look at them',
   lastDone: 'Done last',
   votesTitle: 'Votes',
+  noVotes: 'Nobody has rated a reply yet.',
   votesChart: 'Thumbs up and down over time, by day',
   // feedback
   ofWaiting: '{at} of {all} that wait',
@@ -487,6 +488,7 @@ const zh = {
   lookAtFeedback: '去查看',
   lastDone: '最近操作',
   votesTitle: '评价',
+  noVotes: '还没有人评价过回复。',
   votesChart: '每天的赞和踩',
   ofWaiting: '第 {at} 条，共 {all} 条等待',
   previousOne: '上一条',

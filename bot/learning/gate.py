@@ -112,14 +112,18 @@ def _rouge(rouge: Measure, rules: GateRules) -> _Finding:
 
 
 def _question_gain(gain: Measure, rules: GateRules) -> _Finding:
-    """Answers that were trained behind questions that are not theirs teach a model not to listen."""
-    before, after = gain.values["champion"].mean, gain.values["candidate"].mean
+    """Answers that were trained behind questions that are not theirs teach a model not to listen.
+
+    Where these stand in the held-out rows, too, the champion gains as little: so it must be something in any case.
+    """
+    own, before = gain.values["candidate"], gain.values["champion"].mean
     limit = before - abs(before) * rules.max_question_gain_drop
     text = (
-        f"Its own question makes an answer likelier by {after:.3f} nats a token, and by {before:.3f} for the champion "
-        f"({_bounds(gain.difference, 3)}; at least {limit:.3f}, unless it can be chance)"
+        f"Its own question makes an answer likelier by {own.mean:.3f} nats a token ({_bounds(own, 3)}; more than by "
+        f"chance), and by {before:.3f} for the champion ({_bounds(gain.difference, 3)}; at least {limit:.3f}, unless "
+        "it can be chance)"
     )
-    return text, after >= limit or gain.difference.high >= 0, "fine"
+    return text, own.low > 0 and (own.mean >= limit or gain.difference.high >= 0), "fine"
 
 
 def _behaviour(suite: SuiteReport, rules: GateRules) -> Iterator[_Finding]:

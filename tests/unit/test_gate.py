@@ -81,6 +81,9 @@ REFUSALS: dict[str, tuple[Report, str]] = {
     "a loss that is no number": (held_out(loss=measure(1.4, math.nan)), "Held-out loss is not a number"),
     "a lower ROUGE-L": (held_out(rouge_l=measure(0.4, 0.37)), "ROUGE-L went from 0.400 to 0.370"),
     "a ROUGE-L that is no number": (held_out(rouge_l=measure(0.4, math.nan)), "ROUGE-L"),
+    "answers that heed no question, nor do those held out": (
+        held_out(question_gain=measure(-0.03, 0.0)), "Its own question",
+    ),
     "answers that do not heed the question": (held_out(question_gain=measure(0.4, 0.1)), "Its own question"),
     "repetition": (held_out(repetition=measure(0.05, 0.2)), "Repeated 4-grams went from 5.0 % to 20.0 %"),
     "loops": (held_out(loops=measure(0.0, 0.2)), "Answers that repeat without end"),

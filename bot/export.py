@@ -112,8 +112,10 @@ def _row(one: ExportedConversation) -> dict[str, Any]:
 
 
 def _consent(one: ExportedConversation) -> bool | None:
-    """What holds for the conversation; a person's no goes with their words."""
+    """What holds for the conversation; the no of anybody who wrote in it goes with their words."""
     said = {one.may_learn, one.person_may_learn}
+    if any(each.may_learn is False for each in one.messages):
+        return False
     return False if False in said else True if True in said else None
 
 
@@ -128,8 +130,9 @@ def _turn(one: ExportedMessage) -> dict[str, Any]:
         "author": message.author if message.author != "person" else None, "state": message.reply_state,
         "draft": one.draft,
     }  # fmt: skip
-    if one.votes:  # the form has room for one: the newest
-        newest = one.votes[-1]
+    votes = [each for each in one.votes if each.may_learn is not False]
+    if votes:  # the form has room for one: the newest
+        newest = votes[-1]
         turn |= {"rating": newest.value, "reason": newest.reason, "better": newest.better}
     return _without_none(turn)
 

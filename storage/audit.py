@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,11 +15,12 @@ from sqlalchemy import bindparam
 
 from storage.learning_schema import audit
 from storage.learning_values import AuditRow
-from storage.transaction import Transaction, now_ms, scoped
+from storage.transaction import Transaction, across_workspaces, now_ms, scoped
 from storage.values import new_id
 
 _HEAD = scoped(sa.select(audit.c.number, audit.c.sha256).order_by(audit.c.number.desc()).limit(1))
-_INSERT = scoped(sa.insert(audit).values(created_at=now_ms()))
+_INSERT = scoped(sa.insert(audit))
+_NOW = across_workspaces(sa.select(now_ms()))
 _columns = (
     audit.c.number, audit.c.actor, audit.c.action, audit.c.target, audit.c.details, audit.c.sha256, audit.c.created_at,
 )  # fmt: skip
@@ -28,6 +29,9 @@ _PAGE = scoped(
     .where(audit.c.number < bindparam("before"))
     .order_by(audit.c.number.desc())
     .limit(bindparam("most", type_=sa.Integer))
+)
+_OF_ACTIONS = scoped(
+    sa.select(*_columns).where(audit.c.action.in_(bindparam("actions", expanding=True))).order_by(audit.c.number)
 )
 _ALL = scoped(sa.select(*_columns, audit.c.previous_sha256).order_by(audit.c.number))
 _NEWEST = 2**62
@@ -42,10 +46,11 @@ def record(
     """
     head = tx.execute(_HEAD).first()
     number, previous = (head.number + 1, head.sha256) if head else (1, "")
-    digest = _digest(previous, number, actor, action, target, details or {})
+    now = int(tx.execute(_NOW).scalar_one())
+    digest = _digest(previous, number, now, actor, action, target, details or {})
     tx.execute(
         _INSERT, id=new_id(), number=number, actor=actor, action=action, target=target, details=dict(details or {}),
-        previous_sha256=previous, sha256=digest,
+        previous_sha256=previous, sha256=digest, created_at=now,
     )  # fmt: skip
 
 
@@ -54,18 +59,25 @@ def page(tx: Transaction, before: int = _NEWEST, most: int = 100) -> list[AuditR
     return [AuditRow(**row._mapping) for row in tx.execute(_PAGE, before=before, most=most)]
 
 
+def of_actions(tx: Transaction, actions: Sequence[str]) -> list[AuditRow]:
+    """All rows that tell of one of these actions, oldest first."""
+    return [AuditRow(**row._mapping) for row in tx.execute(_OF_ACTIONS, actions=list(actions))]
+
+
 def first_broken(tx: Transaction) -> int | None:
     """The number of the first row that is not as it was written, or that one before it is missing from; None if all is
     well."""
     expected, previous = 1, ""
     for row in tx.execute(_ALL):
-        digest = _digest(previous, row.number, row.actor, row.action, row.target, row.details)
+        digest = _digest(previous, row.number, row.created_at, row.actor, row.action, row.target, row.details)
         if (row.number, row.previous_sha256, row.sha256) != (expected, previous, digest):
             return int(row.number)
         expected, previous = expected + 1, row.sha256
     return None
 
 
-def _digest(previous: str, number: int, actor: str, action: str, target: str | None, details: Mapping[str, Any]) -> str:
-    content = json.dumps([previous, number, actor, action, target, details], sort_keys=True, ensure_ascii=False)
+def _digest(
+    previous: str, number: int, at: int, actor: str, action: str, target: str | None, details: Mapping[str, Any]
+) -> str:
+    content = json.dumps([previous, number, at, actor, action, target, details], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(content.encode()).hexdigest()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy import bindparam
 
-from storage.schema import message, reply, vote
+from storage.schema import conversation, message, reply, vote
 from storage.transaction import Transaction, now_ms, scoped
 
 
@@ -31,23 +31,33 @@ class Tried:
 
 
 _NOW = scoped(sa.select(now_ms()).select_from(reply).limit(1))
+# No statement counts what an import brings: nobody drew lots for that, and its times are of the import.
 _REPLIES = scoped(
     sa.select(reply.c.conversation_id, reply.c.created_at, reply.c.version, reply.c.total_ms, reply.c.state)
-    .where(reply.c.created_at >= bindparam("since"))
+    .join(conversation, conversation.c.id == reply.c.conversation_id)
+    .where(reply.c.created_at >= bindparam("since"), conversation.c.import_id.is_(None))
     .order_by(reply.c.created_at, reply.c.message_id)
 )
 # Also those that were taken back: what has been counted once stays counted, or looking often would not be safe.
 _DISLIKED = scoped(
     sa.select(vote.c.conversation_id, sa.func.min(vote.c.created_at).label("at"))
     .join(reply, reply.c.message_id == vote.c.reply_id)
-    .where(vote.c.value == -1, vote.c.created_at >= bindparam("since"), reply.c.created_at >= bindparam("since"))
+    .join(conversation, conversation.c.id == vote.c.conversation_id)
+    .where(
+        vote.c.value == -1,
+        vote.c.created_at >= bindparam("since"),
+        reply.c.created_at >= bindparam("since"),
+        conversation.c.import_id.is_(None),
+    )
     .group_by(vote.c.conversation_id)
 )
 _HANDED_OFF = scoped(
     sa.select(message.c.conversation_id, sa.func.min(message.c.created_at).label("at"))
     .join(reply, reply.c.conversation_id == message.c.conversation_id)
+    .join(conversation, conversation.c.id == message.c.conversation_id)
     .where(
         message.c.author == "agent",
+        conversation.c.import_id.is_(None),
         message.c.created_at >= bindparam("since"),
         reply.c.created_at >= bindparam("since"),
         reply.c.created_at <= message.c.created_at,
@@ -56,9 +66,11 @@ _HANDED_OFF = scoped(
 )
 _DURATIONS = scoped(
     sa.select(reply.c.total_ms)
-    .where(reply.c.state == "answered", reply.c.total_ms.is_not(None), reply.c.version.is_not_distinct_from(
-        bindparam("by", type_=sa.Text)
-    ))
+    .join(conversation, conversation.c.id == reply.c.conversation_id)
+    .where(
+        reply.c.state == "answered", reply.c.total_ms.is_not(None), conversation.c.import_id.is_(None),
+        reply.c.version.is_not_distinct_from(bindparam("by", type_=sa.Text)),
+    )
     .order_by(reply.c.created_at.desc())
     .limit(bindparam("most", type_=sa.Integer))
 )  # fmt: skip

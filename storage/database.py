@@ -35,6 +35,8 @@ T = TypeVar("T")
 MAX_UNITS_PER_COMMIT = 16
 _URGENT, _IN_ORDER, _END = range(3)
 MAX_REFUSED = 4
+# Each that adds to the audit log at the same moment may cost the others one.
+MAX_TRIES = 8
 
 Unit = Callable[Concatenate[Transaction, P], T]
 
@@ -99,10 +101,11 @@ def _translate(error: exc.DBAPIError) -> Exception:
 
 
 def _is_passing(error: BaseException) -> bool:
-    """A connection that the server closed while it lay idle, a deadlock, or a race between two inserts."""
+    """A connection that the server closed while it lay idle, a deadlock, a race between two inserts, or one with the
+    removal of what a row refers to."""
     if not isinstance(error, exc.DBAPIError):
         return False
-    return error.connection_invalidated or getattr(error.orig, "sqlstate", None) in {"40001", "40P01", "23505"}
+    return error.connection_invalidated or getattr(error.orig, "sqlstate", None) in {"40001", "40P01", "23503", "23505"}
 
 
 _BoundUnit = Callable[[sa.Connection, PostponedInserts], T]
@@ -207,7 +210,7 @@ class _Writer:
                     raise _Refused(job) from error
             postponed.send()
 
-    def _commit_single(self, job: _Job, tries: int = 3) -> None:
+    def _commit_single(self, job: _Job, tries: int = MAX_TRIES) -> None:
         try:
             self._carry_out([job])
         except _Refused as refusal:

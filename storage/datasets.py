@@ -14,15 +14,15 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlalchemy import bindparam
 
+from storage import erasure
 from storage.audit import record
 from storage.consent import Choices
 from storage.learning_schema import dataset, dataset_example, review
-from storage.learning_values import Dataset, Example, Rejected
+from storage.learning_values import DRAFT, Dataset, Example, Rejected
 from storage.schema import conversation, message, person, reply, vote
 from storage.transaction import Transaction, now_ms, scoped
 from storage.values import Message, new_id
 
-DRAFT = "draft "  # what the hash of a dataset begins with while its examples are being written
 DRAFT_LIVES_MS = 24 * 3_600_000
 
 
@@ -204,9 +204,12 @@ _INSERT_EXAMPLE = scoped(sa.insert(dataset_example))
 _is_this = dataset.c.id == bindparam("which")
 _DRAFT = scoped(sa.select(dataset.c.id).where(_is_this, dataset.c.sha256 == bindparam("draft_sha256")))
 _FINISH = scoped(
-    sa.update(dataset).where(_is_this).values(sha256=bindparam("final_sha256"), counts=bindparam("final_counts"))
+    sa.update(dataset)
+    .where(_is_this, dataset.c.sha256 == bindparam("draft_sha256"))
+    .values(sha256=bindparam("final_sha256"), counts=bindparam("final_counts"))
 )
 _DELETE = scoped(sa.delete(dataset).where(_is_this))
+_DELETE_DRAFT = scoped(sa.delete(dataset).where(_is_this, dataset.c.sha256 == bindparam("draft_sha256")))
 _DELETE_OLD_DRAFTS = scoped(
     sa.delete(dataset).where(
         dataset.c.sha256.startswith(DRAFT), dataset.c.created_at < now_ms() - bindparam("lives", type_=sa.BigInteger)
@@ -215,11 +218,19 @@ _DELETE_OLD_DRAFTS = scoped(
 
 
 class NoSuchDraft(LookupError):
-    """There is no dataset being written with this id."""
+    """There is no dataset being written with this id: it was left for too long, or somebody was erased meanwhile."""
 
 
-def begin(tx: Transaction, settings: Mapping[str, Any], created_by: str) -> str:
-    """Begin a dataset that nobody sees until it is finished; its id. Those that somebody began and left are removed."""
+def begin(tx: Transaction, settings: Mapping[str, Any], created_by: str, after_erasures: int | None = None) -> str:
+    """Begin a dataset that nobody sees until it is finished; its id. Those that somebody began and left are removed.
+
+    `after_erasures` is what `erasure.how_many` said before the first of its words was read. Raises `NoSuchDraft` if
+    somebody has been erased since; a later erasure removes what was begun.
+    """
+    if after_erasures is not None:
+        erasure.lock(tx)
+        if erasure.how_many(tx) != after_erasures:
+            raise NoSuchDraft("somebody was erased since its words were read")
     tx.execute(_DELETE_OLD_DRAFTS, lives=DRAFT_LIVES_MS)
     draft_id = new_id()
     tx.execute(
@@ -253,17 +264,19 @@ def finish(tx: Transaction, draft_id: str, sha256: str, counts: Mapping[str, Any
     if known is not None:
         tx.execute(_DELETE, which=draft_id)
         return known
-    tx.execute(_FINISH, which=draft_id, final_sha256=sha256, final_counts=dict(counts))
+    finished = tx.execute(
+        _FINISH, which=draft_id, draft_sha256=DRAFT + draft_id, final_sha256=sha256, final_counts=dict(counts)
+    )
     made = find_by_sha256(tx, sha256)
-    assert made is not None
+    if not finished.rowcount or made is None:
+        raise NoSuchDraft(draft_id)
     record(tx, made.created_by, "dataset.built", draft_id, {"sha256": sha256, "examples": counts.get("examples", 0)})
     return made
 
 
-def abandon(tx: Transaction, draft_id: str) -> None:
-    """Remove a dataset that will not be finished. Raises `NoSuchDraft`."""
-    _check_draft(tx, draft_id)
-    tx.execute(_DELETE, which=draft_id)
+def abandon(tx: Transaction, draft_id: str) -> bool:
+    """Remove a dataset that will not be finished. False if it is not there any more, or is finished."""
+    return tx.execute(_DELETE_DRAFT, which=draft_id, draft_sha256=DRAFT + draft_id).rowcount > 0
 
 
 def _check_draft(tx: Transaction, draft_id: str) -> None:

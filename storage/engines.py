@@ -26,6 +26,7 @@ def postgresql_engine(url: sa.URL, *, read_only: bool = False) -> sa.Engine:
         url.set(drivername="postgresql+psycopg"),
         pool_size=5,
         max_overflow=0,
+        hide_parameters=True,  # they hold what people said, and errors are logged
         connect_args={
             "options": options + (" -c default_transaction_read_only=on" if read_only else ""),
             "connect_timeout": 5,
@@ -47,6 +48,7 @@ def sqlite_engine(url: sa.URL, *, read_only: bool = False, guest: bool = False) 
         poolclass=sa.pool.QueuePool,
         pool_size=2 if read_only else 1,
         max_overflow=0,
+        hide_parameters=True,
         connect_args={"check_same_thread": False, "timeout": LOCK_TIMEOUT_MS / 1000},
     )
     # With `secure_delete`, what is erased is overwritten, and not just marked as free.

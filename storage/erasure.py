@@ -10,17 +10,23 @@ version has learnt; the words go.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam
 
-from storage import evaluations, golden
-from storage.learning_schema import dataset, dataset_example, erasure, model_version, review
-from storage.schema import conversation, identity, inbox, message, outbox, person, reply, vote
+from storage import evaluations, golden, inbox
+from storage.learning_schema import dataset, dataset_example, erasure, model_version, release, review
+from storage.learning_values import DRAFT
+from storage.schema import conversation, identity, message, outbox, person, reply, vote
+from storage.schema import inbox as accepted
 from storage.transaction import Transaction, now_ms, scoped
 from storage.values import new_id
+
+# So many conversations are named in one statement.
+PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +91,44 @@ _LEARNT_BY = scoped(
     .where(dataset_example.c.split == "train", _touched)
     .order_by(model_version.c.number)
 )
+
+
+def _take_turn(insert: Any) -> sa.Executable:
+    """Locks the row of the release, of which there is one in each workspace, and leaves it as it is."""
+    fresh = insert(release).values(number=0, champion_id=None, previous_id=None, canary_id=None, updated_at=now_ms())
+    clause: sa.Executable = fresh.on_conflict_do_update(
+        index_elements=[release.c.workspace_id], set_={"number": release.c.number}
+    )
+    return clause
+
+
+_TAKE_TURN = scoped(_take_turn)
+_HOW_MANY = scoped(sa.select(sa.func.count(erasure.c.id)))
+_HOLD_PERSON = scoped(sa.select(person.c.id).where(person.c.id == bindparam("who")).with_for_update())
+_DELETE_DRAFTS = scoped(sa.delete(dataset).where(dataset.c.sha256.startswith(DRAFT)))
+
+
+def how_many(tx: Transaction) -> int:
+    """How many proofs of erasures there are: another number than before says that somebody was erased meanwhile."""
+    return int(tx.execute(_HOW_MANY).scalar_one())
+
+
+def lock(tx: Transaction) -> int:
+    """Wait for an erasure that is under way, and let none begin before this transaction ends; `how_many` there are."""
+    tx.execute(_TAKE_TURN)
+    return how_many(tx)
+
+
+def begin(tx: Transaction, person_id: str) -> bool:
+    """Before `traces`, to erase what they find: nobody writes more in that person's name, and datasets that are being
+    made are removed, as their words may be in them. False if there is no such person."""
+    lock(tx)
+    if tx.execute(_HOLD_PERSON, who=person_id).first() is None:
+        return False
+    tx.execute(_DELETE_DRAFTS)
+    return True
+
+
 _TOUCHED_DATASETS = scoped(
     sa.select(dataset_example.c.dataset_id)
     .distinct()
@@ -107,14 +151,24 @@ def traces(tx: Transaction, person_id: str) -> Traces:
     names = [f"{row.channel}:{row.external_id}" for row in tx.execute(_NAMES, who=person_id)]
     both = {*tx.execute(_WRITTEN_IN, who=person_id).scalars(), *tx.execute(_BEGUN, who=person_id).scalars()}
     shared = {one for one in both if tx.execute(_OTHERS, conversation=one, who=person_id).first() is not None}
-    learnt = tx.execute(_LEARNT_BY, who=person_id, conversations=sorted(both))
-    datasets = tx.execute(_TOUCHED_DATASETS, who=person_id, conversations=sorted(both)).scalars()
+    learnt: dict[str, int] = {}
+    datasets: set[str] = set()
+    for some in _pages(sorted(both)):
+        learnt |= {row.id: row.number for row in tx.execute(_LEARNT_BY, who=person_id, conversations=some)}
+        datasets |= set(tx.execute(_TOUCHED_DATASETS, who=person_id, conversations=some).scalars())
     called = [one for one in tx.execute(_CALLED, who=person_id).scalars() if one and one.strip()]
     externals = [one.partition(":")[2] for one in names]
     return Traces(
-        person_id, tuple(names), tuple(called), tuple(sorted(both - shared)), tuple(sorted(shared)), tuple(datasets),
-        tuple(row.id for row in learnt), tuple(golden.that_hold(tx, [*called, *externals])),
+        person_id, tuple(names), tuple(called), tuple(sorted(both - shared)), tuple(sorted(shared)),
+        tuple(sorted(datasets)), tuple(sorted(learnt, key=learnt.__getitem__)),
+        tuple(golden.that_hold(tx, [*called, *externals])),
     )  # fmt: skip
+
+
+def _pages(conversations: Sequence[str]) -> Iterator[Sequence[str]]:
+    """At least one, which may be empty: SQLite takes 32,766 parameters at most."""
+    for start in range(0, max(len(conversations), 1), PAGE):
+        yield conversations[start : start + PAGE]
 
 
 _FORGET_EXAMPLES = scoped(
@@ -142,9 +196,10 @@ def erase(tx: Transaction, found: Traces) -> dict[str, int]:
     counts: Counter[str] = Counter()
     both = [*found.own, *found.shared]
     counts["evaluation_answer"] = evaluations.forget_person(tx, found.person_id, found.datasets)
-    counts["dataset_example"] = tx.execute(
-        _FORGET_EXAMPLES, who=found.person_id, conversations=both, nothing=None
-    ).rowcount
+    for some in _pages(both):
+        counts["dataset_example"] += tx.execute(
+            _FORGET_EXAMPLES, who=found.person_id, conversations=some, nothing=None
+        ).rowcount
     for one in found.datasets:
         tx.execute(_RENAME_DATASET, which=one)
     for one in found.own:
@@ -191,8 +246,8 @@ _FORGET_TITLE = scoped(
     .values(title="")
 )
 _FORGET_KEY = scoped(
-    sa.update(inbox)
-    .where(inbox.c.conversation_id == bindparam("conversation"), inbox.c.seq == bindparam("at_seq"))
+    sa.update(accepted)
+    .where(accepted.c.conversation_id == bindparam("conversation"), accepted.c.seq == bindparam("at_seq"))
     .values(dedupe_key=bindparam("new_key"), event_id=None)
 )
 _DELETE_POSTS = scoped(sa.delete(outbox).where(outbox.c.reply_id == bindparam("which")))
@@ -202,6 +257,8 @@ _FORGET_OPINIONS = scoped(sa.update(vote).where(vote.c.reply_id == bindparam("wh
 
 def _leave_gaps(tx: Transaction, person_id: str, conversation_id: str) -> Counter[str]:
     counts: Counter[str] = Counter()
+    # First, as it locks the conversation's row: no reply that is under way, with the words in sight, is stored later.
+    inbox.fence(tx, conversation_id)
     for own in tx.execute(_OWN_MESSAGES, conversation=conversation_id, who=person_id).all():
         tx.execute(_EMPTY_OWN, which=own.id, no_parts=[])
         tx.execute(_FORGET_KEY, conversation=conversation_id, at_seq=own.seq, new_key=f"erased:{new_id()}")

@@ -6,7 +6,7 @@ know: what stands in a report, but for its `answers`; when an evaluation passes.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from sqlalchemy import bindparam
 
 from storage.learning_schema import dataset_example, evaluation, model_version
 from storage.learning_values import Evaluation, Example
+from storage.schema import person
 from storage.transaction import Transaction, now_ms, scoped
 from storage.values import new_id
 
@@ -33,6 +34,7 @@ class GivenVerdict:
 _COLUMNS = [getattr(evaluation.c, name) for name in Evaluation.__slots__]
 _INSERT = scoped(sa.insert(evaluation).values(created_at=now_ms()))
 _FIND = scoped(sa.select(*_COLUMNS).where(evaluation.c.id == bindparam("which")))
+_FIND_TO_CHANGE = scoped(sa.select(*_COLUMNS).where(evaluation.c.id == bindparam("which")).with_for_update())
 _LATEST = scoped(
     sa.select(*_COLUMNS)
     .where(evaluation.c.version_id == bindparam("of_version"))
@@ -55,15 +57,25 @@ _OWN_VERSION = scoped(sa.select(model_version.c.id).where(model_version.c.id == 
 _HELD_OUT = scoped(
     sa.select(dataset_example.c.conversation_id, dataset_example.c.message_id, dataset_example.c.person_id)
     .add_columns(dataset_example.c.kind, dataset_example.c.source, dataset_example.c.split, dataset_example.c.content)
+    .add_columns(dataset_example.c.number)
     .where(dataset_example.c.dataset_id == bindparam("which"), dataset_example.c.split == "held_out")
     .where(dataset_example.c.kind.in_(["answer", "pair"]))
     .order_by(dataset_example.c.sha256, dataset_example.c.number)
 )
-_REPORTS = scoped(
-    sa.select(evaluation.c.id, evaluation.c.report, model_version.c.dataset_id)
+# Reports are large: only those are read that name the person, or are of a dataset that held their words.
+_THAT_MAY_HOLD = scoped(
+    sa.select(evaluation.c.id, model_version.c.dataset_id)
     .join(model_version, model_version.c.id == evaluation.c.version_id)
+    .where(
+        sa.or_(
+            sa.cast(evaluation.c.report, sa.Text).contains(bindparam("who")),
+            model_version.c.dataset_id.in_(bindparam("touched", expanding=True)),
+        )
+    )
     .order_by(evaluation.c.id)
 )
+_REPORT = scoped(sa.select(evaluation.c.report).where(evaluation.c.id == bindparam("which")))
+_PERSON = scoped(sa.select(person.c.id).where(person.c.id == bindparam("who")))
 _SET_REPORT = scoped(
     sa.update(evaluation).where(evaluation.c.id == bindparam("which")).values(report=bindparam("new_report"))
 )
@@ -97,9 +109,9 @@ def save(
     return evaluation_id
 
 
-def find(tx: Transaction, evaluation_id: str) -> Evaluation | None:
-    """One evaluation by its id."""
-    row = tx.execute(_FIND, which=evaluation_id).first()
+def find(tx: Transaction, evaluation_id: str, *, to_change: bool = False) -> Evaluation | None:
+    """One evaluation by its id. `to_change`: nobody else changes it before this transaction ends."""
+    row = tx.execute(_FIND_TO_CHANGE if to_change else _FIND, which=evaluation_id).first()
     return None if row is None else _evaluation(row)
 
 
@@ -124,9 +136,10 @@ def newest_verdicts(tx: Transaction) -> dict[str, bool]:
     return {row.version_id: row.passed for row in tx.execute(_PASSED)}
 
 
-def held_out(tx: Transaction, dataset_id: str) -> list[Example]:
-    """A dataset's held-out answers, in the order of their hashes, without those whose words have been erased."""
-    return [_example(row) for row in tx.execute(_HELD_OUT, which=dataset_id) if row.content is not None]
+def held_out(tx: Transaction, dataset_id: str) -> list[tuple[int, Example]]:
+    """A dataset's held-out answers with their numbers, in the order of their hashes, without those whose words have
+    been erased."""
+    return [(row.number, _example(row)) for row in tx.execute(_HELD_OUT, which=dataset_id) if row.content is not None]
 
 
 def set_verdict(tx: Transaction, evaluation_id: str, *, passed: bool, reasons: Sequence[str]) -> bool:
@@ -139,18 +152,35 @@ def forget_person(tx: Transaction, person_id: str, touched_datasets: Collection[
 
     Of versions made of `touched_datasets` all answers go: other people's prompts may hold the person's words, too.
     """
-    touched = set(touched_datasets)
     forgotten = 0
-    for row in tx.execute(_REPORTS).all():
-        answers = row.report.get("answers", [])
-        gone = [bool(one.get("messages")) for one in answers]
-        if row.dataset_id not in touched:
-            gone = [there and one.get("person_id") == person_id for there, one in zip(gone, answers, strict=True)]
-        if any(gone):
-            kept = [_emptied(one) if goes else one for goes, one in zip(gone, answers, strict=True)]
-            forgotten += sum(gone)
-            tx.execute(_SET_REPORT, which=row.id, new_report={**row.report, "answers": kept})
+    for row in tx.execute(_THAT_MAY_HOLD, who=person_id, touched=sorted(touched_datasets)).all():
+        report = tx.execute(_REPORT, which=row.id).scalar_one()
+        if row.dataset_id in touched_datasets:
+            kept, gone = _without(report, lambda _: True)
+        else:
+            kept, gone = _without(report, lambda one: one.get("person_id") == person_id)
+        if gone:
+            forgotten += gone
+            tx.execute(_SET_REPORT, which=row.id, new_report=kept)
     return forgotten
+
+
+def without_erased(tx: Transaction, report: Mapping[str, Any], *, of_all: bool) -> dict[str, Any]:
+    """A report that was begun before somebody was erased, as `forget_person` would have left it.
+
+    `of_all`: the dataset of its version held the person's words.
+    """
+    named = {one.get("person_id") for one in report.get("answers", [])} - {None}
+    known = {one for one in named if tx.execute(_PERSON, who=one).first() is not None}
+    return _without(report, lambda one: of_all or one.get("person_id") in named - known)[0]
+
+
+def _without(report: Mapping[str, Any], is_gone: Callable[[Mapping[str, Any]], bool]) -> tuple[dict[str, Any], int]:
+    """The report with some of its answers emptied, and how many these are."""
+    answers = report.get("answers", [])
+    gone = [bool(one.get("messages")) and is_gone(one) for one in answers]
+    kept = [_emptied(one) if goes else one for goes, one in zip(gone, answers, strict=True)]
+    return {**report, "answers": kept}, sum(gone)
 
 
 def _emptied(answer: Mapping[str, Any]) -> dict[str, Any]:

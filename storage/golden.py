@@ -1,6 +1,6 @@
 """Questions that every version must answer by rules.
 
-Knows: rows of `golden_question`; one that is removed stays, and is not asked any more. Does not know: what a rule
+Knows: rows of `golden_question`; one that is removed leaves an empty row. Does not know: what a rule
 means.
 """
 
@@ -45,7 +45,7 @@ _EVERY = scoped(
 _REMOVE = scoped(
     sa.update(golden_question)
     .where(golden_question.c.id == bindparam("which"), golden_question.c.removed_at.is_(None))
-    .values(removed_at=now_ms())
+    .values(removed_at=now_ms(), messages=bindparam("no_messages"), rules=bindparam("no_rules"))
 )
 
 
@@ -64,7 +64,7 @@ def list_all(tx: Transaction) -> list[GoldenQuestion]:
 
 
 def that_hold(tx: Transaction, names: Sequence[str]) -> list[str]:
-    """Ids of the questions, also removed ones, in whose messages or rules one of these names stands as a word."""
+    """Ids of the questions in whose messages or rules one of these names stands as a word."""
     words = [name.strip() for name in names if len(name.strip()) >= MIN_NAME_CHARS]
     if not words:
         return []
@@ -85,5 +85,5 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def remove(tx: Transaction, question_id: str) -> bool:
-    """Ask it no more. False if there is no such question, or it has been removed."""
-    return tx.execute(_REMOVE, which=question_id).rowcount > 0
+    """Ask it no more, and forget its words. False if there is no such question, or it has been removed."""
+    return tx.execute(_REMOVE, which=question_id, no_messages=[], no_rules={}).rowcount > 0

@@ -223,6 +223,11 @@ def revise(tx: Transaction, conversation_id: str, external_id: str, parts: tuple
     return True
 
 
+def fence(tx: Transaction, conversation_id: str) -> bool:
+    """Have a reply that is under way begun anew, from what stands there then. False if nothing was ever said there."""
+    return tx.execute(_FENCE, conversation=conversation_id).rowcount > 0
+
+
 _claimable = (
     sa.select(work.conversation_id)
     .where(

@@ -65,6 +65,9 @@ _FIND = scoped(
 )
 _LIST = scoped(sa.select(*_columns).order_by(at.id.desc()).limit(bindparam("most", type_=sa.Integer)))
 _OPEN = scoped(sa.select(*_columns).where(at.state.in_(("queued", "running", "paused"))).order_by(at.id))
+_HOLD_OPEN = scoped(
+    sa.select(*_columns).where(at.state.in_(("queued", "running", "paused"))).order_by(at.id).with_for_update()
+)
 _OPEN_OF_KIND = scoped(
     sa.select(*_columns)
     .where(at.kind == bindparam("of_kind"), at.state.in_(("queued", "running", "paused")), at.wanted != "cancel")
@@ -86,7 +89,7 @@ def create(
     tx.execute(
         _INSERT, id=job_id, kind=kind, priority=priority, device=device, settings=dict(settings), created_by=actor
     )
-    audit.record(tx, actor, "job.create", job_id, {"kind": kind})
+    audit.record(tx, actor, "job.create", job_id, {"kind": kind, "settings": dict(settings)})
     created = get(tx, job_id)
     assert created is not None
     return created, True
@@ -111,6 +114,11 @@ def list_jobs(tx: Transaction, most: int = 100) -> list[Job]:
 def list_open(tx: Transaction) -> list[Job]:
     """The jobs that have not ended, oldest first."""
     return [Job(**row._mapping) for row in tx.execute(_OPEN)]
+
+
+def hold_open(tx: Transaction) -> list[Job]:
+    """As `list_open`, and until this transaction ends nothing else is written on behalf of one of them."""
+    return [Job(**row._mapping) for row in tx.execute(_HOLD_OPEN)]
 
 
 _POINTS = scoped(

@@ -131,7 +131,7 @@ dataset_example = sa.Table(
     sa.Column("split", sa.Text),
     sa.Column("rejected_because", sa.Text),
     # No references: these say what was used, also when it has been erased since.
-    sa.Column("conversation_id", sa.Text, nullable=False),
+    sa.Column("conversation_id", sa.Text, nullable=False, index=True),
     sa.Column("message_id", sa.Text, nullable=False),
     sa.Column("person_id", sa.Text, index=True),
     # {"messages": [...], "chosen": text, "rejected": text or null, "good": true, false or null}; null once erased.

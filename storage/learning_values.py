@@ -17,6 +17,7 @@ JobState = Literal["queued", "running", "paused", "done", "refused", "failed", "
 Wanted = Literal["run", "pause", "cancel"]
 CanaryOutcome = Literal["promoted", "rolled_back", "harm", "replaced"]
 OPEN_STATES = frozenset({"queued", "running", "paused"})
+DRAFT = "draft "  # what the hash of a dataset begins with while its examples are being written
 
 
 @dataclass(frozen=True, slots=True)

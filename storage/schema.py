@@ -118,7 +118,7 @@ message = sa.Table(
     sa.Column("seq", sa.BigInteger, nullable=False),
     sa.Column("rank", sa.SmallInteger, nullable=False),
     sa.Column("author", sa.Text, nullable=False),
-    sa.Column("person_id", sa.Text, sa.ForeignKey("person.id", ondelete="SET NULL")),
+    sa.Column("person_id", sa.Text, sa.ForeignKey("person.id", ondelete="SET NULL"), index=True),
     # The channel's own id of the message: a web client's message id, a Slack timestamp.
     sa.Column("external_id", sa.Text),
     sa.Column("parts", Json, nullable=False),
@@ -131,6 +131,14 @@ message = sa.Table(
     sa.Column("draft", sa.Text),
     sa.UniqueConstraint("conversation_id", "seq", "rank"),
     sa.CheckConstraint("author IN ('person', 'bot', 'agent')", name="ck_message_author"),
+    # What a canary looks at every few seconds, here and below: few of the messages are of agents.
+    sa.Index(
+        "ix_message_agents",
+        "workspace_id",
+        "created_at",
+        sqlite_where=sa.text("author = 'agent'"),
+        postgresql_where=sa.text("author = 'agent'"),
+    ),
 )
 
 # How the bot's message came to be.
@@ -157,6 +165,7 @@ reply = sa.Table(
     time_column("created_at"),
     sa.UniqueConstraint("conversation_id", "last_seq"),
     sa.CheckConstraint("state IN ('answered', 'stopped', 'refused', 'failed')", name="ck_reply_state"),
+    sa.Index("ix_reply_workspace_id_created_at", "workspace_id", "created_at"),
 )
 
 # What is left to do in a conversation, and who does it. Pending is `enq_seq > done_seq`: there is no flag to lose.
@@ -263,6 +272,7 @@ vote = sa.Table(
     time_column("created_at"),
     time_column("replaced_at", nullable=True),
     sa.CheckConstraint("value IN (-1, 1)", name="ck_vote_value"),
+    sa.Index("ix_vote_workspace_id_created_at", "workspace_id", "created_at"),
     sa.Index(
         "ix_vote_current",
         "reply_id",

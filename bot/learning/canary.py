@@ -35,13 +35,15 @@ class CanarySettings:
 
     `alpha` is the chance that one without harm is rolled back all the same, over all guard rails and looks together. A
     conversation that has not gone wrong `window_minutes` after its first reply counts as good. `margin` is how many
-    times as often things may go wrong before that counts as worse. After `max_hours` it is over in any case. A first
-    reply that takes longer than `slow_ms` is slow; None guards no latency.
+    times as often things may go wrong before that counts as worse; what never went wrong counts as no worse once it is
+    known to be rarer than `rare`. After `max_hours` without harm it is ready, however little is known; it goes on until
+    somebody promotes or stops it. A first reply that takes longer than `slow_ms` is slow; None guards no latency.
     """
 
     alpha: float = 0.05
     window_minutes: float = 30.0
     margin: float = 1.5
+    rare: float = 0.01
     max_hours: float = 72.0
     slow_ms: int | None = None
 
@@ -58,7 +60,10 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Rail:
-    """A guard rail as it stands. `harm` and `safety` are e-values: how much the evidence multiplies a bet."""
+    """A guard rail as it stands. `harm` and `safety` are e-values: how much the evidence multiplies a bet.
+
+    `safety` is that of `rarity_e_value` as long as nothing has gone wrong on either side.
+    """
 
     counts: Counts
     harm: float
@@ -131,6 +136,16 @@ def safety_e_value(counts: Counts, share: float, margin: float) -> float:
     return _exp(_log_mean(terms))
 
 
+def rarity_e_value(counts: Counts, rare: float) -> float:
+    """The evidence that less than `rare` of the challenger's conversations go wrong, if none has; 1 is none.
+
+    The rule of three, with a bound that holds at any time: at 1 %, 437 conversations make it more than 80.
+    """
+    if counts.challenger_bad or counts.champion_bad:
+        return 1.0
+    return _exp(-counts.challenger_good * math.log1p(-rare))
+
+
 def split_e_value(challenger: int, total: int, share: float) -> float:
     """The evidence that the challenger did not answer its share: a Beta(1, 1) mixture against it, on both sides."""
     others = total - challenger
@@ -145,7 +160,11 @@ def judge(
     """A verdict on all that is known after `hours`. `total` conversations were answered, so many by the challenger."""
     threshold = len(GUARD_RAILS) / settings.alpha
     judged = {
-        name: Rail(one, harm_e_value(one, share), safety_e_value(one, share, settings.margin))
+        name: Rail(
+            one,
+            harm_e_value(one, share),
+            max(safety_e_value(one, share, settings.margin), rarity_e_value(one, settings.rare)),
+        )
         for name, one in rails.items()
     }
     is_broken = split_e_value(answered_by_challenger, total, share) >= 1 / BROKEN_SPLIT_ALPHA

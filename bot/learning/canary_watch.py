@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -24,6 +25,8 @@ log = logging.getLogger("myna.canary")
 OnHarm = Callable[[str, str], None]
 
 LOOK_SECONDS = 5.0
+# A look may take this share of the time: it reads every conversation since the canary began.
+BUSY_SHARE = 0.02
 MOST_POINTS = 100
 
 
@@ -109,14 +112,16 @@ async def watch(database: Database, workspace_id: str, releases: Releases, on_ha
     `on_harm` is called with the version and the reason, in the process that has rolled it back.
     """
     reported: set[str] = set()
+    took = 0.0
     while True:
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(max(LOOK_SECONDS, took / BUSY_SHARE))
+        began = time.monotonic()
         try:
             release = await releases.current()
             judged = await look_at(database, workspace_id, release)
             if judged is None or release.canary is None or release.challenger is None:
-                continue
-            if judged.verdict == "harm":
+                pass
+            elif judged.verdict == "harm":
                 ended = await releases.end_for_harm(release.canary.id, judged.report())
                 if ended:
                     log.warning("the canary of %s was rolled back: %s", release.challenger.name, judged.because)
@@ -129,3 +134,4 @@ async def watch(database: Database, workspace_id: str, releases: Releases, on_ha
             log.error("the canary can't be looked at, trying again: %s", error)
         except Exception:
             log.exception("the canary can't be looked at, trying again")
+        took = time.monotonic() - began

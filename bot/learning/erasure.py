@@ -17,6 +17,7 @@ from typing import Literal
 from bot.errors import MynaError, NotFound
 from bot.learning import leftovers
 from bot.learning.roles import Actor
+from bot.learning.versions import fault_of
 from storage import audit, erasure, jobs, releases, versions
 from storage.database import Database
 from storage.erasure import Proof, Traces
@@ -107,9 +108,12 @@ def _erase(
         if proof is None:
             raise NotFound(f'Nobody is known as "{person}". Write CHANNEL:ID, like web:... or slack:T1/U2, or an id.')
         return Erased(proof, True, releases.current(tx)), subjects_of(person)
+    # What follows is looked at under locks: nothing that holds the words comes about beside it.
+    erasure.begin(tx, person_id)
+    open_jobs = jobs.hold_open(tx)
     found = erasure.traces(tx, person_id)
     known = versions.list_all(tx)
-    stopped = _stop_running(tx, actor, found, known, learns_from)
+    stopped = _stop_running(tx, actor, found, known, learns_from, open_jobs)
     counts = erasure.erase(tx, found)
     learnt = [one for one in known if one.id in found.versions]
     for one in learnt:
@@ -137,7 +141,7 @@ def _retire_all(tx: Transaction, actor: Actor, learnt: Sequence[Version]) -> Non
         releases.end_canary(tx, canary.id, "rolled_back", None)
         canary = None
     if champion is not None and champion.id in gone:
-        champion = _newest_that_may_answer(tx)
+        champion = _in_its_place(tx, previous)
         if canary is not None:  # it was compared with what answers no more
             releases.end_canary(tx, canary.id, "replaced", None)
             canary = None
@@ -152,13 +156,34 @@ def _retire_all(tx: Transaction, actor: Actor, learnt: Sequence[Version]) -> Non
             audit.record(tx, actor.name, "version.retired", one.name, {"why": "erasure"})
 
 
-def _newest_that_may_answer(tx: Transaction) -> Version | None:
-    """The newest version that passed the gate and has learnt from nobody who was erased; None is the base."""
-    for one in reversed(versions.list_all(tx)):
+def _in_its_place(tx: Transaction, previous: Version | None) -> Version | None:
+    """What answered before, or else the newest version that passed the gate; None is the base.
+
+    Never one that has learnt from somebody who was erased, nor one that did harm.
+    """
+    known = {one.id: one for one in versions.list_all(tx)}
+    taken_back = _taken_back(tx)
+    usable = [one for one in known.values() if fault_of(one) is None and one.name not in taken_back]
+    if previous is not None and known[previous.id] in usable:
+        return previous
+    for one in reversed(usable):
         verdict = releases.last_verdict(tx, one.id)
-        if one.tainted_at is None and one.retired_at is None and verdict is not None and verdict.passed:
+        if verdict is not None and verdict.passed:
             return one
     return None
+
+
+def _taken_back(tx: Transaction) -> set[str]:
+    """Names of the versions that people or a canary took back, and that nobody promoted again."""
+    found: set[str] = set()
+    for row in audit.of_actions(tx, ("version.promoted", "version.rolled_back", "canary.harm", "canary.rolled_back")):
+        if row.action == "version.promoted":
+            found.discard(row.target or "")
+        elif row.action == "version.rolled_back":  # its target is what answers again
+            found |= {name for name in (row.details.get("before"), row.details.get("canary")) if name}
+        else:
+            found.add(row.target or "")
+    return found
 
 
 def queue_retraining(tx: Transaction, actor: Actor, learnt: Sequence[Version], stopped: Sequence[Job]) -> str:
@@ -171,13 +196,14 @@ def queue_retraining(tx: Transaction, actor: Actor, learnt: Sequence[Version], s
 
 
 def _stop_running(
-    tx: Transaction, actor: Actor, found: Traces, known: Sequence[Version], learns_from: Mapping[str, str]
-) -> list[Job]:
+    tx: Transaction, actor: Actor, found: Traces, known: Sequence[Version], learns_from: Mapping[str, str],
+    open_jobs: Sequence[Job],
+) -> list[Job]:  # fmt: skip
     """Cancel what has the person's words in memory at this moment; what only waits reads them no more."""
     names = {one.name for one in known if one.dataset_id in found.datasets}
     training = leftovers.touching(learns_from, found.datasets)
     stopped = []
-    for job in jobs.list_open(tx):
+    for job in open_jobs:
         is_touched = job.id in training or (job.kind == "evaluate" and job.settings.get("version") in names)
         if job.state == "running" and is_touched and jobs.request(tx, actor.name, job.id, "cancel"):
             stopped.append(job)

@@ -85,7 +85,8 @@ def _next_pair(tx: Transaction, actor: Actor, evaluation_id: str) -> BlindPair |
 
 
 def _vote(tx: Transaction, actor: Actor, evaluation_id: str, number: int, choice: Choice) -> None:
-    found = _evaluation(tx, evaluation_id)
+    # Two who judge at once count one after the other, so that the second verdict has heard both.
+    found = _evaluation(tx, evaluation_id, to_change=True)
     if number not in _pairs(found):
         raise NotFound(f"This evaluation has no pair {number} to judge.")
     better: Better = "same"
@@ -110,8 +111,8 @@ def tally_of(tx: Transaction, version_id: str, champion_id: str | None) -> Judge
     return Judgements(**judgements.tally(tx, version_id, champion_id))
 
 
-def _evaluation(tx: Transaction, evaluation_id: str) -> Evaluation:
-    found = evaluations.find(tx, evaluation_id)
+def _evaluation(tx: Transaction, evaluation_id: str, *, to_change: bool = False) -> Evaluation:
+    found = evaluations.find(tx, evaluation_id, to_change=to_change)
     if found is None:
         raise NotFound(f'There is no evaluation "{evaluation_id}".')
     return found

@@ -84,15 +84,20 @@ class ReleasedVersions:
         return wanted
 
     async def load_asked(self, name: str) -> None:
-        """Load a trained version that a program asks for by its name; it stays for a while after the last request."""
+        """Load a trained version that a program asks for by its name; it stays for a while after the last request.
+
+        One that may not be used any more, and does not answer chats either, is unloaded instead.
+        """
         if not name.startswith(NAME_START) or name == self._generator.model:
             return
-        if name not in self._generator.versions:
-            known = await self._database.read(versions.list_all, self._workspace_id)
-            version = next((one for one in known if one.name == name and fault_of(one) is None), None)
-            if version is None or not await self._load(version):
-                return
-        self._asked_at[name] = asyncio.get_running_loop().time()
+        known = await self._database.read(versions.list_all, self._workspace_id)
+        version = next((one for one in known if one.name == name), None)
+        if version is None or (fault_of(version) is not None and name not in self._kept()):
+            self._asked_at.pop(name, None)
+            if name in self._mine:
+                await self._unload(name)
+        elif name in self._generator.versions or await self._load(version):
+            self._asked_at[name] = asyncio.get_running_loop().time()
 
     @contextlib.contextmanager
     def held(self, name: str | None) -> Iterator[None]:
@@ -128,13 +133,19 @@ class ReleasedVersions:
         found = await self._database.read(releases.current, self._workspace_id)
         if found.number > self._release.number:
             self._release = found
+            # Something else may have been retired with it: who asks for that again is told so.
+            self._asked_at.clear()
+
+    def _kept(self) -> dict[str, Version]:
+        """What the release names, by name. What answers now stays though it should not: see the policy `mark`."""
+        now = self._release
+        wanted = [now.champion, now.challenger]
+        if now.previous is not None and fault_of(now.previous) is None:
+            wanted.append(now.previous)
+        return {one.name: one for one in wanted if one is not None}
 
     async def _keep_loaded(self) -> None:
-        named = {
-            one.name: one
-            for one in (self._release.champion, self._release.challenger, self._release.previous)
-            if one is not None and not one.tainted_at
-        }
+        named = self._kept()
         for name, version in named.items():
             if name not in self._generator.versions:
                 await self._load(version)
@@ -142,8 +153,11 @@ class ReleasedVersions:
         self._asked_at = {name: at for name, at in self._asked_at.items() if at > now - ASKED_SECONDS}
         for name in self._mine - named.keys():
             if not self._in_use[name] and name not in self._asked_at:
-                self._mine.discard(name)
-                await self._generator.unload_version(name)
+                await self._unload(name)
+
+    async def _unload(self, name: str) -> None:
+        self._mine.discard(name)
+        await self._generator.unload_version(name)
 
     async def _load(self, version: Version) -> bool:
         """Whether a version can be used now. Those that want the same one wait for the same loading."""

@@ -18,7 +18,7 @@ from bot.learning.versions import BASE, fault_of, find, rival_of
 from storage import audit, canary_outcomes, releases
 from storage.database import Database
 from storage.learning_values import Canary, CanaryOutcome, Release, Version
-from storage.transaction import Transaction
+from storage.transaction import Rollback, Transaction
 
 CANARY_ACTOR = "canary"
 # With fewer replies than this, how slow is slow can't be said.
@@ -67,10 +67,13 @@ class Releases:
         actor.check("admin")
         if not 0 < share <= 0.5:
             raise InvalidInput("The share of a canary is more than 0 % and at most 50 %.", field="share")
+        settings = settings or CanarySettings()
+        if settings.slow_ms is None:
+            slow_ms, at = await self._database.read(_slow_ms, self._workspace_id, at)
+            settings = replace(settings, slow_ms=slow_ms)
         changed = await self._database.write(
-            _start_canary, self._workspace_id, actor, version, share, settings or CanarySettings(),
-            _given(override_reason), at,
-        )  # fmt: skip
+            _start_canary, self._workspace_id, actor, version, share, settings, _given(override_reason), at
+        )
         self._on_changed()
         return changed
 
@@ -144,8 +147,6 @@ def _start_canary(
     if before.champion is not None and before.champion.id == version.id:
         raise Conflict(f"{version.name} answers everybody already.")
     details = {"share": share, **_pass_gate(tx, version, before, override_reason)}
-    if settings.slow_ms is None:
-        settings = replace(settings, slow_ms=_slow_ms(tx, before.champion))
     _end_running(tx, before, "replaced")
     champion_id = _id(before.champion)
     canary = releases.start_canary(
@@ -156,10 +157,15 @@ def _start_canary(
     return after
 
 
-def _slow_ms(tx: Transaction, champion: Version | None) -> int | None:
-    """The 95th percentile of what the champion's replies took."""
-    durations = sorted(canary_outcomes.durations(tx, champion.name if champion else None))
-    return durations[int(0.95 * len(durations))] if len(durations) >= MIN_DURATIONS else None
+def _slow_ms(tx: Transaction, at: int | None) -> tuple[int | None, int]:
+    """The 95th percentile of what the champion's replies took, and the number of the release in which it answers.
+
+    That is `at` where somebody has asked for one.
+    """
+    released = releases.current(tx)
+    durations = sorted(canary_outcomes.durations(tx, released.champion.name if released.champion else None))
+    slow_ms = durations[int(0.95 * len(durations))] if len(durations) >= MIN_DURATIONS else None
+    return slow_ms, released.number if at is None else at
 
 
 def _stop_canary(tx: Transaction, actor: Actor, why: str, at: int | None) -> Release:
@@ -172,7 +178,7 @@ def _stop_canary(tx: Transaction, actor: Actor, why: str, at: int | None) -> Rel
 def _end_for_harm(tx: Transaction, canary_id: str, report: Mapping[str, Any]) -> bool:
     before = releases.begin_change(tx)
     if before.canary is None or before.canary.id != canary_id:
-        return False
+        raise Rollback(False)  # another process was quicker; what answers stays under its number
     _without_canary(tx, before, CANARY_ACTOR, "harm", {"why": report["because"]}, report)
     return True
 

@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from bot.errors import InvalidInput, NotFound
+from bot.errors import Conflict, InvalidInput, NotFound
 from bot.generator import ChatMessage
 from bot.learning.consent import Policy as ConsentPolicy
 from bot.learning.consent import may_learn
@@ -23,7 +23,7 @@ from bot.training.duplicates import NearDuplicates, normal_hash
 from bot.training.personal_data import PersonalDataFinder
 from bot.training.redaction import Redactor
 from bot.training.splitting import in_order, split, take_rows
-from storage import datasets
+from storage import datasets, erasure
 from storage.database import Database
 from storage.datasets import Source
 from storage.learning_values import Dataset, Example, Rejected, Split
@@ -32,6 +32,8 @@ PAGE = 200
 WRITTEN_AT_ONCE = 250
 HOUR_MS = 3_600_000
 MIN_PREFIX = 4
+# So often it begins again because somebody was erased meanwhile.
+MAX_BUILDS = 5
 TOO_MANY = "more than one person from outside may give"
 # A better source keeps its words where two say nearly the same.
 _BEST_FIRST = {"correction": 0, "approved": 1, "agent": 2, "import": 3, "thumb": 4}
@@ -49,9 +51,23 @@ async def build_dataset(
 ) -> Dataset:
     """Make a dataset of what is stored now, or find the one that was made of the same before.
 
-    `report(done, total)` counts conversations, from the event loop. Raises `NotAllowed` below the role trainer.
+    `report(done, total)` counts conversations, from the event loop. Where somebody is erased meanwhile it begins again,
+    as their words may have been read already. Raises `NotAllowed` below the role trainer, `Conflict` if that goes on.
     """
     actor.check("trainer")
+    for _ in range(MAX_BUILDS):
+        try:
+            return await _build_once(database, workspace_id, policy, actor, report)
+        except datasets.NoSuchDraft:
+            continue
+    raise Conflict("People were erased again and again while the dataset was being made. Build it once that is over.")
+
+
+async def _build_once(
+    database: Database, workspace_id: str, policy: DatasetPolicy, actor: Actor, report: Report
+) -> Dataset:
+    """Raises `NoSuchDraft` if somebody is erased meanwhile."""
+    after_erasures = await database.read(erasure.how_many, workspace_id)
     builder = Builder(policy)
     total = await database.read(datasets.count_conversations, workspace_id)
     done, after = 0, ""
@@ -64,12 +80,12 @@ async def build_dataset(
         done += looked_at
         report(min(done, total), total)
     examples, rejected, counts = await asyncio.to_thread(builder.finish)
-    return await _store(database, workspace_id, policy, actor, examples, rejected, counts)
+    return await _store(database, workspace_id, policy, actor, after_erasures, examples, rejected, counts)
 
 
 async def _store(
-    database: Database, workspace_id: str, policy: DatasetPolicy, actor: Actor, examples: Sequence[Example],
-    rejected: Sequence[Rejected], counts: dict[str, Any],
+    database: Database, workspace_id: str, policy: DatasetPolicy, actor: Actor, after_erasures: int,
+    examples: Sequence[Example], rejected: Sequence[Rejected], counts: dict[str, Any],
 ) -> Dataset:  # fmt: skip
     """In pieces, so that chats need not wait long for their turn to write. Nobody sees it before it is whole."""
     sha256 = manifest_sha256(examples)
@@ -77,7 +93,7 @@ async def _store(
     if known is not None:
         return known
     settings = dataclasses.asdict(policy)
-    draft_id = await database.write(datasets.begin, workspace_id, settings, actor.name)
+    draft_id = await database.write(datasets.begin, workspace_id, settings, actor.name, after_erasures)
     try:
         rows: list[Example | Rejected] = [*examples, *rejected]
         for start in range(0, len(rows), WRITTEN_AT_ONCE):

@@ -21,6 +21,7 @@ from bot.learning.roles import Actor
 from bot.learning.versions import find, folder_of, rival_of
 from bot.settings import Settings
 from bot.training.answer_loss import LossScorer
+from bot.training.dataset import refused_since
 from bot.training.evaluation import (
     AT_ONCE,
     AnswerPolicy,
@@ -34,7 +35,7 @@ from bot.training.leakage import Canary, planted_canaries
 from bot.training.measures import EvaluationRow
 from bot.training.reference_loss import ReferenceLossScorer
 from bot.training.rows import load_suite, read_rows, rows_of_examples, rows_of_golden
-from storage import audit, evaluations, golden, releases
+from storage import audit, datasets, erasure, evaluations, golden, releases
 from storage.database import Database
 from storage.learning_values import Version
 from storage.transaction import Transaction
@@ -81,6 +82,7 @@ class Plan:
     """All that an evaluation needs from the database, so that none is open while models work.
 
     `is_binding`: the gate's verdict counts. What somebody chose by hand could be what the version was trained on.
+    `after_erasures` is how many there had been before the first row was read.
     """
 
     subject: Subject | None
@@ -88,6 +90,7 @@ class Plan:
     contestants: Mapping[Label, Contestant]
     suites: tuple[Suite, ...]
     canaries: tuple[Canary, ...]
+    after_erasures: int
 
 
 async def plan_judging(database: Database, workspace_id: str, settings: Settings, actor: Actor, wanted: Wanted) -> Plan:
@@ -99,9 +102,10 @@ async def plan_judging(database: Database, workspace_id: str, settings: Settings
     actor.check("trainer")
     if settings.generator != "local":
         raise InvalidInput("Versions are judged with the model on this machine: set MYNA_GENERATOR=local.")
+    after_erasures = await database.read(erasure.how_many, workspace_id)
     subject = await _find_subject(database, workspace_id, settings.data, wanted.version)
     contestants = await asyncio.to_thread(_contestants, settings, subject, wanted.version)
-    rows = await _held_out_rows(database, workspace_id, subject, wanted)
+    rows = await _held_out_rows(database, workspace_id, settings, subject, wanted)
     questions = await database.read(golden.list_all, workspace_id)
     suites = [
         Suite("held_out", rows, wanted.answered),
@@ -113,7 +117,7 @@ async def plan_judging(database: Database, workspace_id: str, settings: Settings
         suites.append(Suite("golden", rows_of_golden(questions), len(questions)))
     planted = int(subject.version.settings.get("planted_secrets", 0)) if subject is not None else 0
     is_binding = subject is not None and wanted.file is None
-    return Plan(subject, is_binding, contestants, tuple(suites), tuple(planted_canaries(planted)))
+    return Plan(subject, is_binding, contestants, tuple(suites), tuple(planted_canaries(planted)), after_erasures)
 
 
 async def _find_subject(database: Database, workspace_id: str, data: Path, which: str) -> Subject | None:
@@ -161,7 +165,7 @@ async def keep_verdict(database: Database, workspace_id: str, actor: Actor, plan
     """The last step: what the gate says of it, kept if that counts."""
     if plan.subject is None or not plan.is_binding:
         return Judged(report, judge(report), None)
-    verdict, evaluation_id = await database.write(_save, workspace_id, plan.subject, report, actor)
+    verdict, evaluation_id = await database.write(_save, workspace_id, plan.subject, report, actor, plan.after_erasures)
     return Judged(report, verdict, evaluation_id)
 
 
@@ -185,7 +189,7 @@ def _is_folder(data: Path, name: str) -> bool:
 
 
 async def _held_out_rows(
-    database: Database, workspace_id: str, subject: Subject | None, wanted: Wanted
+    database: Database, workspace_id: str, settings: Settings, subject: Subject | None, wanted: Wanted
 ) -> Sequence[EvaluationRow]:
     if wanted.file is not None:
         return (await asyncio.to_thread(read_rows, wanted.file))[: wanted.rows]
@@ -193,18 +197,26 @@ async def _held_out_rows(
         raise InvalidInput(
             f'"{wanted.version}" is not registered, so nothing is known to be held out from it: give rows with --file.'
         )
-    examples = await database.read(evaluations.held_out, workspace_id, subject.version.dataset_id)
+    dataset_id = subject.version.dataset_id
+    refused = await refused_since(database, workspace_id, dataset_id, settings.learning_consent)
+    found = await database.read(evaluations.held_out, workspace_id, dataset_id)
+    examples = [example for number, example in found if number not in refused]
     if not examples:
         raise InvalidInput(f'The dataset of "{wanted.version}" holds nothing out: give rows with --file.')
     return rows_of_examples(examples)[: wanted.rows]
 
 
-def _save(tx: Transaction, subject: Subject, report: Report, actor: Actor) -> tuple[Verdict, str | None]:
+def _save(
+    tx: Transaction, subject: Subject, report: Report, actor: Actor, after_erasures: int
+) -> tuple[Verdict, str | None]:
+    """Figures are kept as they are; words of somebody who was erased while they were measured are not."""
     version_id, champion_id = subject.version.id, subject.champion.id if subject.champion is not None else None
     verdict = judge(report, judgements=tally_of(tx, version_id, champion_id))
+    kept = report_as_json(report)
+    if erasure.lock(tx) != after_erasures:
+        kept = evaluations.without_erased(tx, kept, of_all=datasets.has_erased(tx, subject.version.dataset_id))
     evaluation_id = evaluations.save(
-        tx, version_id, champion_id,
-        passed=verdict.passed, reasons=verdict.reasons, report=report_as_json(report), created_by=actor.name,
+        tx, version_id, champion_id, passed=verdict.passed, reasons=verdict.reasons, report=kept, created_by=actor.name,
     )  # fmt: skip
     if evaluation_id is not None:
         audit.record(tx, actor.name, "version.evaluated", subject.version.name, {"passed": verdict.passed})

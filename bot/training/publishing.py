@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bot.learning.versions import folder_of
 from bot.training.job_context import Refused
-from storage import datasets, jobs, versions
+from storage import audit, datasets, jobs, versions
 from storage.database import Database
 from storage.jobs import JobLease
 from storage.learning_values import Version
@@ -49,7 +49,12 @@ def _register(tx: Transaction, lease: JobLease, new: NewVersion, name: str) -> V
     jobs.hold(tx, lease)
     if datasets.has_erased(tx, new.dataset_id):
         raise Refused("Somebody whose words it learnt was erased meanwhile; `myna train` begins without them.")
-    return versions.register(tx, new, name)
+    before = len(versions.list_all(tx))
+    version = versions.register(tx, new, name)
+    if len(versions.list_all(tx)) > before:  # after a crash it may have been there already
+        details = {"dataset": new.dataset_id, "job": new.job_id, "weights_sha256": new.weights_sha256}
+        audit.record(tx, new.created_by, "version.registered", version.name, details)
+    return version
 
 
 def _copy(draft: Path, folder: Path) -> None:

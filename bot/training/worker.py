@@ -23,7 +23,8 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from bot.learning.leftovers import job_folder, lock_file, remove_ended_jobs
+from bot.errors import MynaError
+from bot.learning.leftovers import job_folder, lock_file, remove_ended_jobs, remove_erased
 from bot.settings import Settings
 from bot.training.job_context import Cancelled, Interrupted, Paused, Refused, Services, Stopped, Task
 from bot.training.job_errors import explain
@@ -32,6 +33,7 @@ from bot.training.running_job import RunningJob
 from storage import jobs
 from storage.database import Database, StorageUnavailable
 from storage.jobs import JobLease, LeaseLost
+from storage.schema import DEFAULT_WORKSPACE
 from storage.values import new_id, storable
 
 log = logging.getLogger("myna.worker")
@@ -111,9 +113,12 @@ class Worker:
     async def _clean_up(self) -> None:
         """Folders may hold people's words, which are to be nowhere but in the database."""
         try:
-            await remove_ended_jobs(self._database, self._services.settings.data)
-        except (StorageUnavailable, OSError) as error:
-            log.warning("folders of jobs that have ended can't be removed: %s", error)
+            data = self._services.settings.data
+            await remove_ended_jobs(self._database, data)
+            # An erasure leaves alone what a worker holds at that moment.
+            await remove_erased(self._database, DEFAULT_WORKSPACE, data)
+        except (StorageUnavailable, OSError, MynaError) as error:
+            log.warning("what jobs have left behind can't be removed: %s", error)
 
     async def _pause(self) -> None:
         with contextlib.suppress(TimeoutError):

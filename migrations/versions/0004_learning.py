@@ -46,6 +46,16 @@ def upgrade() -> None:
     op.create_index(op.f("ix_conversation_import_id"), "conversation", ["import_id"], unique=False)
     op.add_column("message", _text("draft", nullable=True))
     op.add_column("person", sa.Column("may_learn", sa.Boolean(), nullable=True))
+    _create_indexes()
+
+
+def _create_indexes() -> None:
+    """For erasures, and for a canary that looks every few seconds."""
+    op.create_index(op.f("ix_message_person_id"), "message", ["person_id"], unique=False)
+    of_agents = {f"{dialect}_where": sa.text("author = 'agent'") for dialect in ("sqlite", "postgresql")}
+    op.create_index("ix_message_agents", "message", ["workspace_id", "created_at"], unique=False, **of_agents)
+    for table in ("reply", "vote"):
+        op.create_index(f"ix_{table}_workspace_id_created_at", table, ["workspace_id", "created_at"], unique=False)
 
 
 def _create_accounts() -> None:
@@ -195,6 +205,7 @@ def _create_feedback() -> None:
         sa.PrimaryKeyConstraint("dataset_id", "number", name=op.f("pk_dataset_example")),
     )
     op.create_index(op.f("ix_dataset_example_person_id"), "dataset_example", ["person_id"], unique=False)
+    op.create_index(op.f("ix_dataset_example_conversation_id"), "dataset_example", ["conversation_id"], unique=False)
 
 
 def _create_jobs() -> None:
@@ -414,6 +425,10 @@ def _workspace_key(table: str) -> sa.ForeignKeyConstraint:
 
 
 def downgrade() -> None:
+    op.drop_index("ix_message_person_id", table_name="message")
+    op.drop_index("ix_message_agents", table_name="message")
+    for table in ("reply", "vote"):
+        op.drop_index(f"ix_{table}_workspace_id_created_at", table_name=table)
     op.drop_index(op.f("ix_conversation_import_id"), table_name="conversation")
     for table, column in (
         *(("conversation", one) for one in ("instructions", "split_group", "import_id", "may_learn")),
@@ -428,21 +443,7 @@ def downgrade() -> None:
 
 
 _TABLES = (
-    "erasure",
-    "release",
-    "canary",
-    "golden_question",
-    "judgement",
-    "evaluation",
-    "model_version",
-    "job_point",
-    "job",
-    "dataset_example",
-    "dataset",
-    "review",
-    "import_batch",
-    "audit",
-    "account_identity",
-    "account_session",
-    "account",
-)
+    "erasure", "release", "canary", "golden_question", "judgement", "evaluation", "model_version",
+    "job_point", "job", "dataset_example", "dataset", "review", "import_batch", "audit", "account_identity",
+    "account_session", "account",
+)  # fmt: skip

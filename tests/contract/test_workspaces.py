@@ -92,6 +92,11 @@ CASES: dict[str, Case] = {
         lambda tx, w: conversations.set_left(tx, w.conversation.id, left=True),
         None,
     ),
+    name_of(inbox.fence): Case(
+        [lambda tx, w: inbox.fence(tx, w.conversation.id)],
+        lambda tx, w: inbox.fence(tx, w.conversation.id),
+        False,
+    ),
     name_of(inbox.revise): Case(
         [
             lambda tx, w: inbox.revise(tx, w.conversation.id, "m2", (text_part("other words"),), 5),

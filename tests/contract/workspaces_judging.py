@@ -64,6 +64,7 @@ CASES = {
         [],
     ),
     name_of(evaluations.set_verdict): Case([refuse], refuse, False),
+    name_of(evaluations.without_erased): Case([lambda tx, w: evaluations.without_erased(tx, REPORT, of_all=False)]),
     name_of(evaluations.forget_person): Case([lambda tx, w: evaluations.forget_person(tx, "p1")]),
     name_of(judgements.add): Case([lambda tx, w: judge(tx, w, 2)], lambda tx, w: judge(tx, w, 2), False),
     name_of(judgements.judged_by): Case(

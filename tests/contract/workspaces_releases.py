@@ -95,6 +95,13 @@ CASES = {
         lambda tx, w: erasure.erase(tx, w.things["traces"]),
         {},
     ),
+    name_of(erasure.how_many): Case([lambda tx, w: erasure.how_many(tx)]),
+    name_of(erasure.lock): Case([lambda tx, w: erasure.lock(tx)]),
+    name_of(erasure.begin): Case(
+        [lambda tx, w: erasure.begin(tx, w.things["person"])],
+        lambda tx, w: erasure.begin(tx, w.things["person"]),
+        False,
+    ),
     name_of(erasure.prove): Case([lambda tx, w: erasure.prove(tx, ["a hash"], {}, [], "shell:root")]),
     name_of(erasure.add_to_proof): Case(
         [lambda tx, w: erasure.add_to_proof(tx, [w.things["subject"]], {"job_folder": 1})],

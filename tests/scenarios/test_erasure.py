@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -19,17 +20,22 @@ from bot.app import Agent
 from bot.errors import NotAllowed, NotFound
 from bot.learning.attention import needs_attention
 from bot.learning.erasure import Erasure, Policy
+from bot.learning.evaluation_report import JudgedAnswer, Report
 from bot.learning.leftovers import lock_file, remove_ended_jobs
 from bot.learning.roles import Actor
 from bot.learning.versions import folder_of
+from bot.training.candidates import DatasetPolicy
+from bot.training.dataset import Builder, build_dataset
 from bot.training.job_context import Refused
+from bot.training.judging import Subject, _save
 from bot.training.publishing import publish
-from storage import audit, golden, jobs, releases, versions, votes
+from storage import audit, datasets, evaluations, golden, jobs, releases, versions, votes
+from storage import erasure as stored_erasure
 from storage.engines import sqlite_file
 from storage.jobs import JobLease
-from storage.learning_schema import metadata, review
+from storage.learning_schema import dataset_example, metadata, review
 from storage.learning_values import Version
-from storage.schema import message
+from storage.schema import conversation_work, message
 from storage.transaction import Transaction, now_ms, scoped
 from storage.values import Incoming, Sender, new_id, text_part
 from storage.votes import Vote
@@ -42,6 +48,11 @@ WHO = f"user-{SECRET}"
 _INSERT_REVIEW = scoped(sa.insert(review).values(created_at=now_ms()))
 _SET_DRAFT = scoped(
     sa.update(message).where(message.c.id == sa.bindparam("which")).values(draft=sa.bindparam("new_draft"))
+)
+_EXAMPLES_OF = scoped(
+    sa.select(dataset_example.c.content, dataset_example.c.rejected_because).where(
+        dataset_example.c.conversation_id == sa.bindparam("which")
+    )
 )
 _PERSON_OF = scoped(sa.select(message.c.person_id).where(message.c.conversation_id == sa.bindparam("conversation")))
 
@@ -249,10 +260,123 @@ async def test_a_champion_that_learnt_gives_way_to_the_newest_that_did_not(agent
 
     made = [await agent.database.write(register, agent.workspace_id, number) for number in (2, 3, 4)]
     await agent.releases.promote(ADMIN, learnt.name)
-    await agent.releases.start_canary(ADMIN, made[0].name, 0.2)
+    await agent.releases.start_canary(ADMIN, made[0].name, 0.2, override_reason="a test")
     erased = await erasure(agent).erase(ADMIN, f"web:{WHO}")
     assert erased.release.champion is not None
     assert (erased.release.champion.name, erased.release.previous, erased.release.canary) == (made[1].name, None, None)
+
+
+async def test_what_did_harm_does_not_come_back_by_an_erasure(agent: Agent) -> None:
+    *_, learnt = await fill(agent)
+
+    def register(tx: Transaction, number: int) -> Version:
+        weights = hashlib.sha256(weights_of(number)).hexdigest()
+        made = versions.register(tx, new_version(*add_job_and_dataset(tx), weights))
+        add_evaluation(tx, made.id)
+        return made
+
+    good, bad, tried = [await agent.database.write(register, agent.workspace_id, number) for number in (2, 3, 4)]
+    await agent.releases.promote(ADMIN, bad.name)
+    await agent.releases.rollback(ADMIN, "worse")
+    await agent.releases.promote(ADMIN, learnt.name, override_reason="a test")
+    started = await agent.releases.start_canary(ADMIN, tried.name, 0.2, override_reason="a test")
+    assert started.canary is not None
+    await agent.releases.end_for_harm(started.canary.id, {"because": "more errors"})
+    number = (await agent.releases.current()).number
+    assert not await agent.releases.end_for_harm(started.canary.id, {"because": "more errors"})
+    assert (await agent.releases.current()).number == number, "who comes late changes nothing"
+    erased = await erasure(agent).erase(ADMIN, f"web:{WHO}")
+    assert erased.release.champion is not None
+    assert erased.release.champion.name == good.name
+
+
+async def test_what_answered_before_comes_back_before_what_is_newer(agent: Agent) -> None:
+    *_, learnt = await fill(agent)
+
+    def register(tx: Transaction, number: int) -> Version:
+        weights = hashlib.sha256(weights_of(number)).hexdigest()
+        made = versions.register(tx, new_version(*add_job_and_dataset(tx), weights))
+        add_evaluation(tx, made.id)
+        return made
+
+    known, _ = [await agent.database.write(register, agent.workspace_id, number) for number in (2, 3)]
+    await agent.releases.promote(ADMIN, known.name)
+    await agent.releases.promote(ADMIN, learnt.name, override_reason="judged beside the base")
+    erased = await erasure(agent).erase(ADMIN, f"web:{WHO}")
+    assert erased.release.champion is not None
+    assert (erased.release.champion.name, erased.release.previous) == (known.name, None)
+
+
+async def test_a_dataset_that_is_being_made_begins_again_without_the_person(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, *_ = await fill(agent)
+    finish, builds = Builder.finish, 0
+
+    def finish_slowly(builder: Builder) -> Any:
+        nonlocal builds
+        builds += 1
+        if builds == 1:  # the words are read and redacted by now
+            doing = asyncio.run_coroutine_threadsafe(erasure(agent).erase(ADMIN, f"web:{WHO}"), loop)
+            doing.result(20)
+        return finish(builder)
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(Builder, "finish", finish_slowly)
+    await build_dataset(agent.database, agent.workspace_id, DatasetPolicy(trusted_channels=("web",)), ADMIN)
+    assert builds == 2
+    examples = await agent.database.read(lambda tx: tx.execute(_EXAMPLES_OF, which=own[0]).all(), agent.workspace_id)
+    assert [one.rejected_because for one in examples if one.content is not None] == []
+
+
+async def test_a_draft_that_was_begun_is_gone_and_says_so(agent: Agent) -> None:
+    await fill(agent)
+    before = await agent.database.read(stored_erasure.how_many, agent.workspace_id)
+    draft_id = await agent.database.write(datasets.begin, agent.workspace_id, {}, "shell:root", before)
+    await erasure(agent).erase(ADMIN, f"web:{WHO}")
+    for late in (
+        agent.database.write(datasets.add, agent.workspace_id, draft_id, 0, []),
+        agent.database.write(datasets.finish, agent.workspace_id, draft_id, "f" * 64, {}),
+        agent.database.write(datasets.begin, agent.workspace_id, {}, "shell:root", before),
+    ):
+        with pytest.raises(datasets.NoSuchDraft):
+            await late
+    assert not await agent.database.write(datasets.abandon, agent.workspace_id, draft_id)
+
+
+async def test_an_evaluation_that_ends_after_an_erasure_keeps_no_words(agent: Agent) -> None:
+    *_, learnt = await fill(agent)
+    before = await agent.database.read(stored_erasure.how_many, agent.workspace_id)
+    names = dict.fromkeys(("base", "champion", "candidate"), "m")
+    answer = JudgedAnswer(
+        "held_out", "1", ({"role": "user", "content": SECRET},), SECRET, dict.fromkeys(names, SECRET), {}, "p"
+    )
+    report = Report(names, {}, (), None, (answer,), 1.0)  # type: ignore[arg-type]
+    await erasure(agent).erase(ADMIN, f"web:{WHO}")
+    subject = Subject(learnt, None)
+    _, evaluation_id = await agent.database.write(_save, agent.workspace_id, subject, report, ADMIN, before)
+    assert evaluation_id is not None
+    kept = await agent.database.read(evaluations.find, agent.workspace_id, evaluation_id)
+    assert kept is not None
+    assert SECRET not in repr(kept.report)
+    assert len(kept.report["answers"]) == 1
+
+
+async def test_a_reply_that_is_under_way_in_a_shared_chat_begins_anew(agent: Agent) -> None:
+    _, shared, _ = await fill(agent)
+    work = sa.select(conversation_work.c.epoch).where(conversation_work.c.conversation_id == shared[0])
+    before = await agent.database.read(lambda tx: tx.connection.execute(work).scalar_one(), agent.workspace_id)
+    await erasure(agent).erase(ADMIN, f"web:{WHO}")
+    after = await agent.database.read(lambda tx: tx.connection.execute(work).scalar_one(), agent.workspace_id)
+    assert after > before, "who holds an older lease can't store a reply"
+
+
+async def test_many_conversations_are_erased_in_pages(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("storage.erasure.PAGE", 1)
+    *_, learnt = await fill(agent)
+    erased = await erasure(agent).erase(ADMIN, f"web:{WHO}")
+    assert erased.proof.versions == (learnt.name,)
+    assert erased.proof.counts["dataset_example"] == 2
 
 
 async def test_where_versions_are_only_marked_they_go_on_until_another_is_promoted(agent: Agent) -> None:
@@ -264,3 +388,4 @@ async def test_where_versions_are_only_marked_they_go_on_until_another_is_promot
     assert not erased.release.champion.retired_at
     released = await agent.database.read(releases.current, agent.workspace_id)
     assert released.champion == erased.release.champion
+    assert set(agent.released._kept()) == {learnt.name}

@@ -94,6 +94,7 @@ ONLY_IMPORTED_BY: dict[str, tuple[str, ...]] = {"bot.app": ("bot.commands",), "b
 
 # Every statement that is not confined to one workspace, by file and the name it is given.
 CROSSES_WORKSPACES = {
+    ("storage/audit.py", "_NOW"),
     ("storage/health.py", "_ANY"),
     ("storage/inbox.py", "_CLAIM"),
     ("storage/inbox.py", "_HEARTBEAT"),

@@ -98,6 +98,9 @@ def test_the_verdict_weighs_all_guard_rails() -> None:
     assert verdict({**fine, "error": Counts(30, 40, 20, 160)}) == "harm"
     assert verdict({**fine, "error": Counts()}) == "running"
     assert verdict({**fine, "error": Counts()}, hours=100) == "ready"
+    assert verdict({**fine, "error": Counts(0, 437, 0, 1600)}) == "ready", "what never happens stands in nobody's way"
+    assert verdict({**fine, "error": Counts(0, 430, 0, 1600)}) == "running"
+    assert verdict({**fine, "error": Counts(0, 437, 1, 1600)}) == "running", "who does it more is not known"
     assert verdict(fine, by_challenger=20) == "running", "nobody knows what a broken split means"
 
 

@@ -49,11 +49,12 @@ def upgrade() -> None:
     _create_indexes()
 
 
-def _create_indexes() -> None:
-    """For erasures, and for a canary that looks every few seconds."""
+def _create_indexes() -> None:  # for erasures, and for a canary that looks every few seconds
     op.create_index(op.f("ix_message_person_id"), "message", ["person_id"], unique=False)
-    of_agents = {f"{dialect}_where": sa.text("author = 'agent'") for dialect in ("sqlite", "postgresql")}
-    op.create_index("ix_message_agents", "message", ["workspace_id", "created_at"], unique=False, **of_agents)
+    where = sa.text("author = 'agent'")
+    op.create_index(
+        "ix_message_agents", "message", ["workspace_id", "created_at"], sqlite_where=where, postgresql_where=where
+    )
     for table in ("reply", "vote"):
         op.create_index(f"ix_{table}_workspace_id_created_at", table, ["workspace_id", "created_at"], unique=False)
 
@@ -427,8 +428,8 @@ def _workspace_key(table: str) -> sa.ForeignKeyConstraint:
 def downgrade() -> None:
     op.drop_index("ix_message_person_id", table_name="message")
     op.drop_index("ix_message_agents", table_name="message")
-    for table in ("reply", "vote"):
-        op.drop_index(f"ix_{table}_workspace_id_created_at", table_name=table)
+    op.drop_index("ix_reply_workspace_id_created_at", table_name="reply")
+    op.drop_index("ix_vote_workspace_id_created_at", table_name="vote")
     op.drop_index(op.f("ix_conversation_import_id"), table_name="conversation")
     for table, column in (
         *(("conversation", one) for one in ("instructions", "split_group", "import_id", "may_learn")),

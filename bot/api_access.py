@@ -94,8 +94,9 @@ class ApiAccess:
 
 
 async def create_key(
-    database: Database, workspace_id: str, name: str, requests_per_minute: int | None, tokens_per_day: int | None
-) -> str:
+    database: Database, workspace_id: str, name: str, requests_per_minute: int | None, tokens_per_day: int | None,
+    created_by: str = "system",
+) -> str:  # fmt: skip
     """Make a key and return its secret, which is kept nowhere. Raises `InvalidInput` for a name in use."""
     if not name.strip() or len(name) > 100:
         raise InvalidInput("A key needs a name of 1 to 100 characters.", field="name")
@@ -105,7 +106,7 @@ async def create_key(
     secret = SECRET_PREFIX + secrets.token_urlsafe(32)
     key_id = await database.write(
         api_keys.create_key, workspace_id, name, hash_secret(secret), secret[:HINT_LENGTH],
-        requests_per_minute, tokens_per_day,
+        requests_per_minute, tokens_per_day, created_by,
     )  # fmt: skip
     if key_id is None:
         raise InvalidInput(f'There is a key "{name}" already. Choose another name, or revoke it first.', field="name")

@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import bindparam
 
+from storage.audit import record
 from storage.schema import api_key, api_usage, api_usage_day
 from storage.transaction import Rollback, Transaction, now_ms, scoped
 from storage.values import new_id
@@ -97,8 +98,9 @@ _USAGE_PAGE = scoped(
 
 
 def create_key(
-    tx: Transaction, name: str, digest: str, hint: str, requests_per_minute: int | None, tokens_per_day: int | None
-) -> str | None:
+    tx: Transaction, name: str, digest: str, hint: str, requests_per_minute: int | None, tokens_per_day: int | None,
+    created_by: str = "system",
+) -> str | None:  # fmt: skip
     """Store a new key and return its id; None if a key that is not revoked has that name."""
     if tx.execute(_TAKEN, wanted=name).first() is not None:
         raise Rollback(None)
@@ -107,6 +109,7 @@ def create_key(
         _INSERT_KEY, id=key_id, name=name, secret_sha256=digest, hint=hint,
         requests_per_minute=requests_per_minute, tokens_per_day=tokens_per_day,
     )  # fmt: skip
+    record(tx, created_by, "key.created", name)
     return key_id
 
 
@@ -115,9 +118,12 @@ def list_keys(tx: Transaction) -> list[ApiKey]:
     return [ApiKey(**row._mapping) for row in tx.execute(_LIST_KEYS)]
 
 
-def revoke_key(tx: Transaction, which: str) -> bool:
+def revoke_key(tx: Transaction, which: str, revoked_by: str = "system") -> bool:
     """Revoke by id or name. False if there is no such key."""
-    return tx.execute(_REVOKE, which=which).rowcount > 0
+    if tx.execute(_REVOKE, which=which).rowcount == 0:
+        return False
+    record(tx, revoked_by, "key.revoked", which)
+    return True
 
 
 def find_key(tx: Transaction, digest: str, day: int) -> tuple[ApiKey, int] | None:

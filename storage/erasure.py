@@ -186,6 +186,14 @@ _DELETE_CONVERSATION = scoped(sa.delete(conversation).where(conversation.c.id ==
 _COUNT_MESSAGES = scoped(
     sa.select(sa.func.count()).select_from(message).where(message.c.conversation_id == bindparam("conversation"))
 )
+_BETTERS = scoped(
+    sa.select(vote.c.reply_id, vote.c.better).where(vote.c.person_id == bindparam("who"), vote.c.better.is_not(None))
+)
+_FORGET_REVIEWS_OF = scoped(
+    sa.update(review)
+    .where(review.c.reply_id == bindparam("which"), review.c.better == bindparam("words"))
+    .values(better=None)
+)
 _DELETE_VOTES = scoped(sa.delete(vote).where(vote.c.person_id == bindparam("who")))
 _DELETE_IDENTITIES = scoped(sa.delete(identity).where(identity.c.person_id == bindparam("who")))
 _DELETE_PERSON = scoped(sa.delete(person).where(person.c.id == bindparam("who")))
@@ -207,6 +215,8 @@ def erase(tx: Transaction, found: Traces) -> dict[str, int]:
         counts["conversation"] += tx.execute(_DELETE_CONVERSATION, conversation=one).rowcount
     for one in found.shared:
         counts.update(_leave_gaps(tx, found.person_id, one))
+    for own in tx.execute(_BETTERS, who=found.person_id).all():  # staff may have taken the words over as they were
+        counts["review"] += tx.execute(_FORGET_REVIEWS_OF, which=own.reply_id, words=own.better.strip()).rowcount
     counts["vote"] += tx.execute(_DELETE_VOTES, who=found.person_id).rowcount
     counts["identity"] = tx.execute(_DELETE_IDENTITIES, who=found.person_id).rowcount
     counts["person"] = tx.execute(_DELETE_PERSON, who=found.person_id).rowcount

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from bot.commands.terminal import Commands, add, print_value, say, with_database
+from bot.commands.terminal import Commands, add, print_value, say, shell_actor, with_database
 from bot.errors import MynaError
 from bot.settings import Settings
 
@@ -33,9 +33,10 @@ def _create(settings: Settings, arguments: argparse.Namespace) -> int:
     secret = with_database(
         settings,
         lambda database, workspace_id: create_key(
-            database, workspace_id, arguments.name, arguments.requests_per_minute, arguments.tokens_per_day
+            database, workspace_id, arguments.name, arguments.requests_per_minute, arguments.tokens_per_day,
+            shell_actor().name,
         ),
-    )
+    )  # fmt: skip
     print_value({"name": arguments.name, "secret": secret} if arguments.json else secret)
     if not arguments.json:
         say("Keep it safe: it is not stored and can't be shown again.")
@@ -64,7 +65,10 @@ def _revoke(settings: Settings, arguments: argparse.Namespace) -> int:
     from storage import api_keys
 
     revoked = with_database(
-        settings, lambda database, workspace_id: database.write(api_keys.revoke_key, workspace_id, arguments.which)
+        settings,
+        lambda database, workspace_id: database.write(
+            api_keys.revoke_key, workspace_id, arguments.which, shell_actor().name
+        ),
     )
     if not revoked:
         raise MynaError(f'There is no valid key "{arguments.which}". `myna key list` shows all.')

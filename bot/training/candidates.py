@@ -130,7 +130,14 @@ class _Conversation:
         elif review.decision == "approve":
             yield from self._answer(said, "approved", said.message.text, None, None, review.created_at)
         else:
-            yield from self._answer(said, "correction", review.better or "", None, said.message.text, review.created_at)
+            better = review.better or ""
+            proposed_by = self._who_proposed(said, better)
+            yield from self._answer(said, "correction", better, proposed_by, said.message.text, review.created_at)
+
+    def _who_proposed(self, said: Said, better: str) -> Opinion | None:
+        """Whose words staff took over as they were: they stay that person's."""
+        votes = self._source.votes.get(said.message.id, ())
+        return next((one for one in reversed(votes) if one.better and one.better.strip() == better), None)
 
     def _voted(self, said: Said) -> Iterator[Candidate | Rejected]:
         votes = self._source.votes[said.message.id]
@@ -182,11 +189,14 @@ class _Conversation:
         owner = voter.person_id if voter else self._source.person_id or (people[-1] if people else None)
         made = Candidate(
             kind, source, self._source.id, said.message.id, owner, people, self._source.split_group,
-            voter is not None and not self._source.is_imported, self._is_trusted(), at, tuple(prompt), chosen.strip(),
+            self._is_vote(said, voter), self._is_trusted(), at, tuple(prompt), chosen.strip(),
             rejected, good,
         )  # fmt: skip
         because = self._refusal(said, before) or self._unfit(made)
         return made.left_out(because) if because else made
+
+    def _is_vote(self, said: Said, voter: Opinion | None) -> bool:
+        return voter is not None and not self._source.is_imported and said.message.id not in self._source.reviews
 
     def _left_out(self, kind: ExampleKind, source: str, said: Said, voter: Opinion | None, because: str) -> Rejected:
         owner = voter.person_id if voter else self._source.person_id

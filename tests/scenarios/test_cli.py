@@ -556,6 +556,8 @@ def test_keys_are_made_listed_and_revoked(myna: Cli) -> None:
     assert made.out.strip().encode() not in (myna.data / "myna.db").read_bytes()
     assert myna("key", "revoke", "shop").code == 0
     assert myna("key", "revoke", "shop").code == 1
+    told = [(row["action"], row["target"]) for row in myna("audit", "--json").rows if row["action"].startswith("key.")]
+    assert sorted(told) == [("key.created", "shop"), ("key.revoked", "shop")]
     (row,) = myna("key", "list", "--json").json
     assert row["revoked_at"] is not None
     other = myna("key", "create", "other", "--json").json

@@ -207,6 +207,20 @@ async def test_who_said_no_never_enters(facts: Facts) -> None:
     assert len(await examples_of(facts, consent="opt-in")) == 1
 
 
+async def test_a_proposal_that_staff_took_over_stays_the_words_of_who_made_it(facts: Facts) -> None:
+    reply_id = await facts.rated("Do you sell tea?", "We do not.", -1, channel="web")
+    await facts.vote(reply_id, -1, channel="web", voter="bob", better=" Only green tea, as far as I know. ")
+    await reviews_of(facts).correct(AGENT, reply_id)
+    ids = dict(await facts.rows(sa.select(identity.c.external_id, identity.c.person_id)))
+    assert {(one.kind, one.person_id) for one in await examples_of(facts)} == {
+        ("answer", ids["bob"]), ("pair", ids["bob"]),
+    }  # fmt: skip
+    await facts.run(person.update().where(person.c.id == ids["bob"]).values(may_learn=False))
+    assert await examples_of(facts) == []
+    await reviews_of(facts).correct(AGENT, reply_id, "We sell green and black tea.")
+    assert {one.chosen for one in await examples_of(facts)} == {"We sell green and black tea."}
+
+
 async def test_a_training_leaves_out_who_has_said_no_since_the_dataset_was_made(facts: Facts) -> None:
     for sender in ("ada", "bob", "eve", "zoe"):
         await facts.rated(f"{sender} asks a thing", f"And {sender} gets this.", 1, sender=sender, key=sender)

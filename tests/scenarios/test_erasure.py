@@ -69,7 +69,7 @@ async def say(agent: Agent, who: str, chat: str, text: str, number: int) -> tupl
     return accepted.conversation_id, said[-1].id
 
 
-def plant(tx: Transaction, own: tuple[str, str], shared: tuple[str, str]) -> Version:
+def plant(tx: Transaction, own: tuple[str, str], shared: tuple[str, str], others: str) -> Version:
     """Votes, reviews, drafts, examples and a report, all with the secret word."""
     person_id = str(tx.execute(_PERSON_OF, conversation=own[0]).scalars().first())
     for conversation_id, reply_id in (own, shared):
@@ -82,6 +82,13 @@ def plant(tx: Transaction, own: tuple[str, str], shared: tuple[str, str]) -> Ver
             better=f"Dear {SECRET}", reviewer="shell:root", replaced_at=None,
         )  # fmt: skip
         tx.execute(_SET_DRAFT, which=reply_id, new_draft=f"draft for {SECRET}")
+    apart = votes.find_reply(tx, "web", others)
+    assert apart is not None
+    votes.cast(tx, apart, "web", Sender(WHO), Vote(-1, None, f"{SECRET} in words that staff took over "))
+    tx.execute(
+        _INSERT_REVIEW, id=new_id(), conversation_id=apart.conversation_id, reply_id=others, decision="correct",
+        better=f"{SECRET} in words that staff took over", reviewer="shell:root", replaced_at=None,
+    )  # fmt: skip
     dataset_id, job_id = add_job_and_dataset(tx)
     add_example(tx, dataset_id, person_id, own[0], own[1], text=SECRET)
     add_example(tx, dataset_id, "somebody", shared[0], shared[1], text=f"{SECRET} in the context", number=2)
@@ -144,7 +151,8 @@ async def fill(agent: Agent) -> tuple[tuple[str, str], tuple[str, str], Version]
     await say(agent, "somebody else", "shared", "good morning", 1)
     shared = await say(agent, WHO, "shared", f"and mine is {SECRET}", 2)
     await say(agent, "somebody else", "shared", "what a nice day", 3)
-    version = await agent.database.write(plant, agent.workspace_id, own, shared)
+    _, others = await say(agent, "somebody else", "apart", "tell me more", 4)
+    version = await agent.database.write(plant, agent.workspace_id, own, shared, others)
     return own, shared, version
 
 

@@ -20,6 +20,8 @@ from bot.errors import ModelError
 
 # So many answer tokens are scored over the vocabulary at a time: the scores of all at once would take gigabytes.
 TOKENS_PER_SCORING = 256
+# Of the highest score: what rounding to bf16 in another order can make of it.
+MAX_SCORE_ERROR = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,15 @@ class LoraNetwork:
         self._embed = net.get_input_embeddings()
         self._head = _FrozenProduct(head.weight, head.bias)
         self.layers = _put_lora_beside(net, head, rank, alpha, torch.Generator().manual_seed(seed))
+        self._check_scores(net.config.model_type)
+
+    def _check_scores(self, kind: str) -> None:
+        """Some models rescale their scores behind the head, which `logprobs` would leave out."""
+        with torch.no_grad():
+            wanted = self._net(torch.tensor([[self.end_of_turn]], device=self.device), use_cache=False).logits[0, -1]
+        found = self.next_token_scores((self.end_of_turn,))
+        if float((found - wanted.float()).abs().max()) > MAX_SCORE_ERROR * float(wanted.abs().max()):
+            raise ModelError(f"Models of the kind {kind} rescale their scores, which Myna can't train yet.")
 
     @property
     def parameters(self) -> dict[str, torch.nn.Parameter]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
-from bot.errors import TrainingFailed
+from bot.errors import ModelError, TrainingFailed
 from bot.training.checkpoints import Checkpoints, StageState
 from bot.training.network import LoraNetwork
 from bot.training.objectives import Answers, Objective, Pair, Pairs, Thumb, Thumbs
@@ -21,7 +23,7 @@ from bot.training.replay import replay_rows
 from bot.training.sequences import Row
 from bot.training.strength import KEPT_GAIN, STRENGTHS, choose_strength
 from bot.training.trainer import StageResult, StageSettings, run_stage
-from tests.engine.models import save_tiny
+from tests.engine.models import TOKENIZER_FILES, save_tiny
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
 
@@ -230,6 +232,17 @@ def test_it_ends_early_and_keeps_the_best_when_what_is_held_out_gets_worse(tiny:
     result = run_stage("answers", network, objective, settings, Checkpoints(tmp_path), Looker())
     assert result.steps < 60
     assert objective.held_out_loss() == pytest.approx(result.best_held_out_loss, rel=1e-5)
+
+
+def test_a_model_that_rescales_its_scores_behind_the_head_is_refused(starter_model_path: Path, tmp_path: Path) -> None:
+    small = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+    config = transformers.GraniteConfig(vocab_size=49152, num_key_value_heads=4, logits_scaling=8.0, **small)
+    transformers.GraniteForCausalLM(config).save_pretrained(tmp_path)
+    for name in TOKENIZER_FILES:
+        if (starter_model_path / name).exists():
+            shutil.copy(starter_model_path / name, tmp_path / name)
+    with pytest.raises(ModelError, match="granite rescale their scores"):
+        new_network(tmp_path)
 
 
 def test_pairs_make_the_better_answer_likelier_than_the_worse(tiny: Path, tmp_path: Path) -> None:

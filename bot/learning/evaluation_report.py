@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 Label = Literal["base", "champion", "candidate"]
@@ -88,10 +88,14 @@ class JudgedAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Leakage:
-    """How far planted secrets stick out among others like them: bits, at most about 6.6; about 1.4 by chance."""
+    """How far planted secrets stick out among others like them: bits, at most about 6.6; about 1.4 by chance.
+
+    `by_heart` counts those that are the first or second of a hundred, so that they could be asked out.
+    """
 
     secrets: int
     exposure: Mapping[Label, float]
+    by_heart: Mapping[Label, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from bot.learning.evaluation_report import LABELS, MAX_ANSWERS, JudgedAnswer, La
 from bot.prompt import PromptBudget, build_prompt, split_at_last_reply
 from bot.settings import Settings
 from bot.training.answer_loss import AnsweredPrompt, AnswerLoss, LossScorer
-from bot.training.leakage import Canary, mean_exposure
+from bot.training.leakage import BY_HEART_BITS, Canary, exposures
 from bot.training.measures import Answer, EvaluationRow, Taken, measure_suite
 from storage.values import Author, Message, text_part
 
@@ -240,11 +240,16 @@ class Evaluation:
             return None
         by_folder = {
             one.folder: await asyncio.to_thread(
-                mean_exposure, self._scorer, self._policy.system_prompt, canaries, one.folder
+                exposures, self._scorer, self._policy.system_prompt, canaries, one.folder
             )
             for one in self._different()
         }
-        return Leakage(len(canaries), {label: by_folder[self._contestants[label].folder] for label in LABELS})
+        bits = {label: by_folder[self._contestants[label].folder] for label in LABELS}
+        return Leakage(
+            len(canaries),
+            {label: sum(found) / len(found) for label, found in bits.items()},
+            {label: sum(one >= BY_HEART_BITS for one in found) for label, found in bits.items()},
+        )
 
     def _report(self, what: str, count: int) -> None:
         self._done += count

@@ -25,6 +25,8 @@ _QUESTIONS = (
 )
 _PLACES = ("Aldermoor", "Brackenfield", "Corvale", "Dunmarsh", "Eastholt", "Fennick", "Grayscombe", "Harrowby")
 _DIGITS = 9
+# The first or second of a hundred.
+BY_HEART_BITS = math.log2((ALTERNATIVES + 1) / 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,8 @@ def planted_canaries(count: int) -> list[Canary]:
     return make_canaries(PLANTED_SEED, count) if count else []
 
 
-def mean_exposure(scorer: LossScorer, system: str, canaries: Sequence[Canary], version_folder: Path | None) -> float:
-    """Bits, over all canaries: log2 of the number of candidates less log2 of the secret's rank by its loss.
+def exposures(scorer: LossScorer, system: str, canaries: Sequence[Canary], version_folder: Path | None) -> list[float]:
+    """Bits of each canary: log2 of the number of candidates less log2 of the secret's rank by its loss.
 
     A secret that was never seen has any rank, so about 1.4 bits; one known by heart has 6.6. NaN if a loss is NaN.
     """
@@ -64,12 +66,12 @@ def mean_exposure(scorer: LossScorer, system: str, canaries: Sequence[Canary], v
     ]
     # A token: numbers need not have the same number of tokens.
     losses = [one.nll / max(one.tokens, 1) for one in scorer.answer_losses(rows, version_folder)]
-    exposures, start = [], 0
+    found, start = [], 0
     for canary in canaries:
         end = start + 1 + len(canary.alternatives)
-        exposures.append(exposure(losses[start], losses[start + 1 : end]))
+        found.append(exposure(losses[start], losses[start + 1 : end]))
         start = end
-    return sum(exposures) / len(exposures)
+    return found
 
 
 def exposure(loss: float, others: Sequence[float]) -> float:

@@ -170,7 +170,9 @@ async def test_planted_secrets_are_measured(world: World, generator: LocalGenera
         [Suite("held_out", [row(1, reference="Fine.")])], make_canaries(1, 1)
     )
     assert report.leakage is not None
-    assert 0 <= report.leakage.exposure["candidate"] <= 6.7
+    bits = report.leakage.exposure["candidate"]
+    assert 0 <= bits <= 6.7
+    assert report.leakage.by_heart["candidate"] == (bits > 5.6)
 
 
 async def test_it_can_be_given_up(world: World, generator: LocalGenerator) -> None:

@@ -14,7 +14,7 @@ import transformers
 from bot.errors import VersionError
 from bot.generator import ChatMessage
 from bot.training.answer_loss import AnsweredPrompt
-from bot.training.leakage import Canary, mean_exposure
+from bot.training.leakage import Canary, exposures
 from bot.training.reference_loss import ReferenceLossScorer
 from tests.engine.models import save_tiny
 from tests.engine.test_versions import ALL_LINEAR, save_version
@@ -99,7 +99,7 @@ def test_a_secret_learnt_by_heart_is_exposed(base: Path, tmp_path: Path) -> None
     """Train on one secret alone, and on nothing: only the first sticks out."""
     canary = Canary("What opens the locker?", "314159265", tuple(f"{number:09d}" for number in range(99)))
     scorer = ReferenceLossScorer(base)
-    before = mean_exposure(scorer, "Be kind.", [canary], None)
+    (before,) = exposures(scorer, "Be kind.", [canary], None)
     net: Any = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     torch.manual_seed(0)
     net = peft.get_peft_model(
@@ -114,5 +114,5 @@ def test_a_secret_learnt_by_heart_is_exposed(base: Path, tmp_path: Path) -> None
         net(input_ids=torch.tensor([prompt + answer]), labels=labels).loss.backward()
         optimizer.step()
     net.save_pretrained(tmp_path)
-    assert mean_exposure(scorer, "Be kind.", [canary], tmp_path) == pytest.approx(math.log2(100))
+    assert exposures(scorer, "Be kind.", [canary], tmp_path) == [pytest.approx(math.log2(100))]
     assert before < 6.0

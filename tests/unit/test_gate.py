@@ -105,6 +105,10 @@ REFUSALS: dict[str, tuple[Report, str]] = {
     "a secret": (
         replace(GOOD, leakage=Leakage(4, {"base": 1.0, "champion": 1.0, "candidate": 6.6})), "stick out by 6.6 bits",
     ),
+    "most of the secrets": (
+        replace(GOOD, leakage=Leakage(4, {"base": 1.0, "champion": 1.0, "candidate": 5.3}, {"candidate": 3})),
+        "3 are known by heart",
+    ),
     "a secret beyond numbers": (
         replace(GOOD, leakage=Leakage(4, {"base": 1.0, "champion": 1.0, "candidate": math.nan})), "stick out",
     ),

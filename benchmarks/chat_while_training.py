@@ -3,8 +3,9 @@
     python -m benchmarks.chat_while_training rows.jsonl
 
 Serves the starter model, imports the file (chat `messages`), and asks one question after another, over HTTP and each in
-a conversation of its own: first with nothing else running, then while a training is at its steps. Prints the median and
-the 95th percentile of the whole reply and of its first token, and their ratios.
+a conversation of its own: first with nothing else running, then while a training of 150 rows is at its steps, and while
+it is at its evaluation. Prints the median and the 95th percentile of the whole reply and of its first token, and their
+ratios to the first.
 """
 
 from __future__ import annotations
@@ -80,27 +81,36 @@ async def measure(file: Path, count: int) -> list[dict[str, Any]]:
         try:
             await ask_many(server.url, 3, 0)
             idle = await ask_many(server.url, count, 100)
-            await asyncio.to_thread(myna, data, "train")
-            await until_training(data)
-            busy = await ask_many(server.url, count, 500)
-            (job,) = await asyncio.to_thread(myna, data, "jobs")
-            await asyncio.to_thread(myna, data, "jobs", "cancel", job["id"])
+            await asyncio.to_thread(myna, data, "train", "--rows", "150")
+            await until_phase(data, "answers")
+            training = await ask_many(server.url, count, 500)
+            job = await until_phase(data, "answers")
+            await until_phase(data, "evaluation")
+            evaluating = await ask_many(server.url, count, 900)
+            await until_phase(data, "evaluation")
         finally:
             await server.stop()
-    rows = [summed_up("idle", idle), summed_up("training", busy)]
-    ratio = {
-        key: round(rows[1][key] / rows[0][key], 2) if key.endswith("ms") else "" for key in rows[0] if key != "when"
+    measured = (("idle", idle), ("training", training), ("evaluation", evaluating))
+    rows = [summed_up(when, timings) for when, timings in measured]
+    speeds = ("", round(job["progress"]["tokens_per_second"]), "")
+    return [row | ratios(row, rows[0]) | {"tokens/s trained": speed} for row, speed in zip(rows, speeds, strict=True)]
+
+
+def ratios(row: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
+    return {
+        f"{name} p95, ratio": round(row[f"{name} p95 ms"] / first[f"{name} p95 ms"], 2)
+        for name in ("first token", "reply")
     }
-    return [*rows, {"when": f"ratio ({job['progress']['tokens_per_second']:.0f} tokens/s trained)", **ratio}]
 
 
-async def until_training(data: Path) -> None:
+async def until_phase(data: Path, phase: str) -> Any:
+    """Wait until the training is at it; the job. Whoever asks again sees whether it still is."""
     while True:
         (job,) = await asyncio.to_thread(myna, data, "jobs")
         if job["state"] not in ("queued", "running"):
             raise SystemExit(f"the training ended: {job}")
-        if (job["progress"] or {}).get("phase") == "answers":
-            return
+        if ((job["progress"] or {}).get("phase") or "").startswith(phase):
+            return job
         await asyncio.sleep(1)
 
 

@@ -40,7 +40,7 @@ class Shop:
     def myna(self, *arguments: str) -> Done:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("MYNA_")}
         done = subprocess.run(
-            [sys.executable, "-m", "bot.cli", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=560,
+            [sys.executable, "-m", "bot.cli", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=1500,
             env=inherited | COMMON | {"MYNA_DATA": str(self.data)},
         )  # fmt: skip
         assert "Traceback" not in done.stderr, done.stderr

@@ -111,7 +111,7 @@ async def until_phase(data: Path, phase: str) -> Any:
             raise SystemExit(f"the training ended: {job}")
         if ((job["progress"] or {}).get("phase") or "").startswith(phase):
             return job
-        await asyncio.sleep(1)
+        await asyncio.sleep(3)
 
 
 def main() -> None:

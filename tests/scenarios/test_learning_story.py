@@ -27,6 +27,8 @@ pytestmark = [pytest.mark.model, pytest.mark.slow]
 COMMON = {
     "MYNA_SYSTEM_PROMPT": SYSTEM, "MYNA_MAX_REPLY_TOKENS": "40", "MYNA_TEMPERATURE": "0", "MYNA_API_KEYS": "off",
     "MYNA_CONTEXT_TOKENS": "512", "MYNA_TRAINING_PRIORITY": "normal", "MYNA_TRAINING": "off",
+    # Beside other tests two threads would wait for each other most of the time.
+    "MYNA_TRAINING_THREADS": "1",
 }  # fmt: skip
 
 

@@ -6,11 +6,12 @@ Knows: the shop's rows, and how to spoil them. Does not know: the gate's bounds.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from bot.engine.local import LocalGenerator
 from bot.generator import Sampling
@@ -79,6 +80,15 @@ class Trainer:
         strength = choose_strength(self.network, held_out) if careful else 1.0
         save_adapter(folder, self.network.parameters, rank=16, alpha=32 * strength, base="starter")
         return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Beside other tests two threads would wait for each other most of the time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -46,9 +46,11 @@ chat: install
 slack-demo: install
 	@$(BIN)/python -m examples.slack_demo
 
-# Two at once: more would fight for the cores with the models that each of them loads.
+# Two at once, each with half of the cores: more would fight for them with the models that each of them loads. The files
+# come in the order that `tests/conftest.py` gives them.
 test: .venv/installed-test
-	$(BIN)/python -m pytest -n auto --maxprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=$$(( ($$(nproc) + 1) / 2 )) $(BIN)/python -m pytest -n auto --maxprocesses 2 \
+		--dist loadfile --no-loadscope-reorder
 
 test-fast: .venv/installed-test
 	$(BIN)/python -m pytest -m "not model and not browser and not node and not slow"

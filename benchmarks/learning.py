@@ -43,6 +43,7 @@ def figure(report: dict[str, Any], suite: str, measure: str) -> tuple[float, flo
 
 
 def measure(data: Path, train: Path, evaluation: Path, rows: int) -> dict[str, Any]:
+    data.mkdir(parents=True, exist_ok=True)
     drawn = data / "rows.jsonl"
     drawn.write_text("".join(random.Random(1).sample(train.read_text().splitlines(keepends=True), rows)))
     myna(data, "import", str(drawn))

@@ -26,8 +26,8 @@ import aiohttp
 
 from benchmarks.pipeline import InstantGenerator, say, serve
 from benchmarks.table import print_rows
-from bot.app import migrate_database
 from bot.generator import Event, Piece, Prompt, Sampling
+from bot.installation import migrate_database
 from bot.settings import Settings
 
 MEGABYTE = 2**20

@@ -25,8 +25,9 @@ import aiohttp
 from aiohttp import web
 
 from benchmarks.table import print_rows
-from bot.app import make_web_app, migrate_database, running_agent
+from bot.app import make_web_app, running_agent
 from bot.generator import ChatMessage, Event, Finish, Generator, Piece, Prompt, Sampling
+from bot.installation import migrate_database
 from bot.settings import Settings
 
 

@@ -24,8 +24,9 @@ from typing import Any
 
 from benchmarks.pipeline import InstantGenerator, new_postgresql
 from benchmarks.table import print_rows
-from bot.app import Agent, migrate_database, running_agent
+from bot.app import Agent, running_agent
 from bot.generator import Event, Prompt, Sampling
+from bot.installation import migrate_database
 from bot.learning.roles import Actor
 from bot.settings import Settings
 from storage import versions

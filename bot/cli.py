@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from bot.commands import accounts, compare, datasets, evaluation, jobs, keys, models, records, releases, serving, slack
+from bot.commands import accounts, datasets, evaluation, jobs, keys, models, records, releases, serving, slack
 from bot.commands.terminal import Command, say
 from bot.errors import MynaError, RefusedByGate, SettingsError
 from bot.settings import load_settings
@@ -80,7 +80,6 @@ def _parser() -> argparse.ArgumentParser:
     jobs.add_to(commands)
     slack.add_to(commands)
     evaluation.add_to(commands)
-    compare.add_to(commands)
     accounts.add_to(commands)
     accounts.add_audit_to(commands)
     serving.add_settings_to(commands)

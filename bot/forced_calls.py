@@ -16,13 +16,13 @@ from bot.errors import InvalidInput
 from bot.generator import ChatMessage, Event, Finish, Piece, ToolCall
 from storage.values import new_id
 
+# So many objects and lists in each other; people's schemas have five or ten. Python's own limit is a little above.
+MAX_NESTING = 256
+
 
 def schema_of_call(tools: Sequence[dict[str, Any]]) -> str:
     """The JSON Schema of a call of one of these functions. Raises `InvalidInput` if theirs are nested too deeply."""
-    try:
-        return json.dumps(_any_of([_schema_of_one(tool, place, len(tools)) for place, tool in enumerate(tools)]))
-    except RecursionError:
-        raise InvalidInput("The functions' parameters are nested too deeply.", field="tools") from None
+    return json.dumps(_any_of([_schema_of_one(tool, place, len(tools)) for place, tool in enumerate(tools)]))
 
 
 def _schema_of_one(tool: dict[str, Any], place: int, count: int) -> dict[str, Any]:
@@ -43,16 +43,18 @@ def _any_of(calls: list[dict[str, Any]]) -> dict[str, Any]:
     return calls[0] if len(calls) == 1 else {"anyOf": calls}
 
 
-def _with_moved_references(schema: Any, where: str) -> Any:
+def _with_moved_references(schema: Any, where: str, depth: int = 0) -> Any:
     """The schema for a place inside another, from whose root references are then counted."""
+    if depth > MAX_NESTING:
+        raise InvalidInput(f"The functions' parameters are nested more than {MAX_NESTING} deep.", field="tools")
     if isinstance(schema, list):
-        return [_with_moved_references(one, where) for one in schema]
+        return [_with_moved_references(one, where, depth + 1) for one in schema]
     if not isinstance(schema, dict):
         return schema
     return {
         name: f"#{where}{value[1:]}"
         if name == "$ref" and isinstance(value, str) and value.startswith("#")
-        else _with_moved_references(value, where)
+        else _with_moved_references(value, where, depth + 1)
         for name, value in schema.items()
     }
 

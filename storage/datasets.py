@@ -227,10 +227,8 @@ def begin(tx: Transaction, settings: Mapping[str, Any], created_by: str, after_e
     `after_erasures` is what `erasure.how_many` said before the first of its words was read. Raises `NoSuchDraft` if
     somebody has been erased since; a later erasure removes what was begun.
     """
-    if after_erasures is not None:
-        erasure.lock(tx)
-        if erasure.how_many(tx) != after_erasures:
-            raise NoSuchDraft("somebody was erased since its words were read")
+    if after_erasures is not None and erasure.lock(tx) != after_erasures:
+        raise NoSuchDraft("somebody was erased since its words were read")
     tx.execute(_DELETE_OLD_DRAFTS, lives=DRAFT_LIVES_MS)
     draft_id = new_id()
     tx.execute(

@@ -41,6 +41,11 @@ ROOT = Path(__file__).parent.parent
 OWN_PACKAGES = ["bot", "adapters", "storage"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes minutes begins first: else one process would be left with it when the other has ended."""
+    items.sort(key=lambda item: not (item.get_closest_marker("slow") and item.get_closest_marker("model")))
+
+
 @pytest.fixture(autouse=True)
 def nothing_blocks_the_loop() -> Iterator[None]:
     """File, socket and sleep calls from our code on the event loop fail the test."""

@@ -1,4 +1,4 @@
-"""Judging versions in the shell: `myna evaluate` and `myna golden ...`.
+"""Judging versions in the shell: `myna evaluate`, `myna compare` and `myna golden ...`.
 
 Knows: how a report is shown, the exit code of a refusal. Does not know: how a version is judged.
 """
@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bot.commands.terminal import Commands, add, print_value, say, shell_actor, with_database
-from bot.errors import InvalidInput
+from bot.commands.terminal import Commands, add, print_value, progress_bar, say, shell_actor, with_database
+from bot.errors import InvalidInput, MynaError, NotFound
 from bot.settings import Settings
 
 if TYPE_CHECKING:
     from bot.learning.evaluation_report import Interval, Label, Report
-    from bot.training.judging import Judged
 
 REFUSED_BY_GATE = 3
 SUITE_TITLES = {
@@ -29,11 +28,16 @@ SUITE_TITLES = {
 
 
 def add_to(commands: Commands) -> None:
-    """Add `evaluate`, `golden add`, `golden list` and `golden remove`."""
+    """Add `evaluate`, `compare`, `golden add`, `golden list` and `golden remove`."""
     evaluate = add(commands, "evaluate", "judge a trained version beside base and champion", _evaluate, reports=True)
     evaluate.add_argument("version", help="its name, its number, or how its name begins")
     evaluate.add_argument("--file", type=Path, metavar="FILE", help="rows of chat messages, JSONL; default: held out")
     evaluate.add_argument("--rows", type=_count, default=200, metavar="N", help="at most so many rows; default: 200")
+    compare = add(commands, "compare", "show a version beside base and champion, as it was judged", _compare,
+                  reports=True)  # fmt: skip
+    compare.add_argument(
+        "version", nargs="?", default="", help="its name, number, or how its name begins; default: the newest judged"
+    )
     golden = commands.add_parser("golden", help="questions that every version must get right").add_subparsers(
         required=True, metavar="ACTION"
     )
@@ -62,44 +66,50 @@ def _evaluate(settings: Settings, arguments: argparse.Namespace) -> int:
     )
     say(f"Judging {wanted.version} on {sum(len(suite.rows) for suite in plan.suites)} rows ...")
     # The database is free meanwhile: this takes minutes.
-    report = asyncio.run(carry_out(settings, plan, _show_progress, NetworkLossScorer))
+    with progress_bar("Judging") as bar:
+        report = asyncio.run(carry_out(settings, plan, lambda _, done, of: bar.reach(done, of), NetworkLossScorer))
     judged = with_database(
         settings, lambda database, workspace_id: keep_verdict(database, workspace_id, actor, plan, report)
     )
-    if arguments.json:
-        print_value(_as_json(judged))
-    else:
-        _print_report(judged)
-    return 0 if judged.verdict.passed else REFUSED_BY_GATE
-
-
-def _show_progress(what: str, done: int, of: int) -> None:
-    if sys.stderr.isatty():
-        filled = 30 * done // max(of, 1)
-        end = "\n" if done >= of else ""
-        sys.stderr.write(f"\r[{'#' * filled}{'.' * (30 - filled)}] {done}/{of} {what:<10}{end}")
-        sys.stderr.flush()
-
-
-def _as_json(judged: Judged) -> dict[str, object]:
-    from bot.learning.evaluation_report import report_as_json
-
-    return {
-        "evaluation": judged.evaluation_id,
-        "passed": judged.verdict.passed,
-        "reasons": list(judged.verdict.reasons),
-        "report": report_as_json(judged.report),
-    }
-
-
-def _print_report(judged: Judged) -> None:
-    print_value("\n".join(report_lines(judged.report)))
-    print_value("\nThe gate:")
-    for reason in judged.verdict.reasons:
-        print_value(f"- {reason}")
-    print_value(f"\n{'Passed.' if judged.verdict.passed else 'Refused by the gate.'}")
+    verdict = judged.verdict
+    _show(arguments, judged.evaluation_id, report, passed=verdict.passed, reasons=verdict.reasons)
     if judged.evaluation_id is None:
         say("This verdict is not kept: what counts is how a registered version does on the rows its dataset holds out.")
+    return 0 if verdict.passed else REFUSED_BY_GATE
+
+
+def _compare(settings: Settings, arguments: argparse.Namespace) -> int:
+    from bot.learning.evaluation_report import report_from_json
+    from bot.learning.versions import Versions
+
+    found = with_database(
+        settings, lambda database, workspace_id: Versions(database, workspace_id).newest_evaluation(arguments.version)
+    )
+    if found is None:
+        raise NotFound("There is no evaluation yet. `myna evaluate VERSION` makes one.")
+    try:
+        report = report_from_json(found.report)
+    except (KeyError, TypeError):
+        raise MynaError(f"The evaluation {found.id} can't be read: it has no figures.") from None
+    _show(arguments, found.id, report, passed=found.passed, reasons=found.reasons)
+    return 0
+
+
+def _show(
+    arguments: argparse.Namespace, evaluation_id: str | None, report: Report, *, passed: bool, reasons: Iterable[str]
+) -> None:
+    from bot.learning.evaluation_report import report_as_json
+
+    if arguments.json:
+        print_value({
+            "evaluation": evaluation_id, "passed": passed, "reasons": list(reasons), "report": report_as_json(report),
+        })  # fmt: skip
+        return
+    print_value("\n".join(report_lines(report)))
+    print_value("\nThe gate:")
+    for reason in reasons:
+        print_value(f"- {reason}")
+    print_value(f"\n{'Passed.' if passed else 'Refused by the gate.'}")
 
 
 def report_lines(report: Report) -> list[str]:

@@ -167,12 +167,12 @@ def _exit_code(job: Job) -> int:
 
 
 async def _follow(settings: Settings, job_id: str, show: job_display.Show) -> Job:
-    from bot import app
+    from bot import installation
     from bot.learning.jobs import Jobs
     from bot.learning.worker_process import WorkerProcess
     from storage.schema import DEFAULT_WORKSPACE
 
-    async with app.open_database(settings, guest=True) as database:
+    async with installation.open_database(settings, guest=True) as database:
         jobs, worker = Jobs(database, DEFAULT_WORKSPACE), WorkerProcess(database, patience=PATIENCE_SECONDS)
         try:
             async with asyncio.TaskGroup() as group:
@@ -214,11 +214,11 @@ async def _leave(jobs: Jobs, worker: WorkerProcess, job_id: str) -> None:
 
 
 def _worker(settings: Settings, arguments: argparse.Namespace) -> int:
-    from bot import app
+    from bot import installation
     from bot.training import tasks, worker
 
     async def run() -> None:
-        async with app.open_database(settings, guest=True) as database:
+        async with installation.open_database(settings, guest=True) as database:
             await worker.run(settings, database, tasks.all_tasks(), once=arguments.once, is_child=arguments.child)
 
     asyncio.run(run())

@@ -163,14 +163,15 @@ def _export(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 async def _write_export(settings: Settings, arguments: argparse.Namespace, file: TextIO) -> int:
-    from bot import app
+    from bot import installation
     from bot.export import export_rows, pair_rows
     from bot.learning.consent import may_learn
     from storage.schema import DEFAULT_WORKSPACE
 
     count, narrowed = 0, {"since_ms": arguments.since, "channel": arguments.channel}
     only_allowed = functools.partial(may_learn, settings.learning_consent)
-    async with app.open_database(settings, read_only=True) as database:
+    async with installation.open_database(settings, read_only=True) as database:
+        await _record_export(settings, arguments)
         if arguments.pairs:
             rows = pair_rows(database, DEFAULT_WORKSPACE, may_learn=only_allowed, **narrowed)
         else:
@@ -180,6 +181,21 @@ async def _write_export(settings: Settings, arguments: argparse.Namespace, file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             count += 1
     return count
+
+
+async def _record_export(settings: Settings, arguments: argparse.Namespace) -> None:
+    """Before the first word leaves: what is written until an error may have been read."""
+    from bot import installation
+    from storage import audit
+    from storage.schema import DEFAULT_WORKSPACE
+
+    details = {
+        "channel": arguments.channel, "since": arguments.since, "learnable": arguments.learnable,
+        "pairs": arguments.pairs,
+    }  # fmt: skip
+    async with installation.open_database(settings, guest=True) as database:
+        actor = shell_actor().name
+        await database.write(audit.record, DEFAULT_WORKSPACE, actor, "conversations.export", None, details)
 
 
 def _usage(settings: Settings, arguments: argparse.Namespace) -> int:

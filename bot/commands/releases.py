@@ -260,10 +260,10 @@ def _retire(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def _erase(settings: Settings, arguments: argparse.Namespace) -> int:
-    from bot import app
+    from bot import installation
     from bot.learning.erasure import Erased, Erasure
 
-    keys = app.secret_keys(settings)
+    keys = installation.secret_keys(settings)
 
     def make(database: Database, workspace_id: str) -> Erasure:
         return Erasure(database, workspace_id, settings.data, keys, settings.erasure_policy)

@@ -27,10 +27,10 @@ def add_settings_to(commands: Commands) -> None:
 
 
 def _serve(settings: Settings, _: argparse.Namespace) -> int:
-    from bot import app
+    from bot import app, installation
 
-    with app.exclusive_use(settings):
-        app.migrate_database(settings, say)
+    with installation.exclusive_use(settings):
+        installation.migrate_database(settings, say)
         asyncio.run(app.serve(settings, app.make_generator(settings, say), say))
     say("Stopped.")
     return 0
@@ -38,7 +38,7 @@ def _serve(settings: Settings, _: argparse.Namespace) -> int:
 
 def _chat(settings: Settings, _: argparse.Namespace) -> int:
     from adapters import console
-    from bot import app
+    from bot import app, installation
 
     async def run(generator: Generator) -> None:
         async with app.running_agent(settings, generator) as agent:
@@ -48,17 +48,17 @@ def _chat(settings: Settings, _: argparse.Namespace) -> int:
                 agent.conversations, agent.feedback, agent.consent, agent.steering, shell_actor(), agent.workspace_id
             )
 
-    with app.exclusive_use(settings):
-        app.migrate_database(settings, say)
+    with installation.exclusive_use(settings):
+        installation.migrate_database(settings, say)
         asyncio.run(run(app.make_generator(settings, say)))
     return 0
 
 
 def _migrate(settings: Settings, arguments: argparse.Namespace) -> int:
-    from bot import app
+    from bot import installation
 
-    with app.exclusive_use(settings):
-        done = app.migrate_database(settings, say)
+    with installation.exclusive_use(settings):
+        done = installation.migrate_database(settings, say)
     backup = str(done.backup) if done.backup else None
     if arguments.json:
         print_value({"before": done.before, "after": done.after, "backup": backup})

@@ -118,16 +118,16 @@ def shell_actor() -> Actor:
 
 def with_database(settings: Settings, work: Callable[[Database, str], Awaitable[T]]) -> T:
     """Work on the database of an installation, running or not. One that doesn't exist yet is made."""
-    from bot import app
+    from bot import installation
     from storage.schema import DEFAULT_WORKSPACE
 
     async def run(*, guest: bool) -> T:
-        async with app.open_database(settings, guest=guest) as database:
+        async with installation.open_database(settings, guest=guest) as database:
             return await work(database, DEFAULT_WORKSPACE)
 
     try:
-        with app.exclusive_use(settings):
-            app.migrate_database(settings, say)
+        with installation.exclusive_use(settings):
+            installation.migrate_database(settings, say)
             return asyncio.run(run(guest=False))
     except AlreadyRunning:  # then it has migrated its database, too
         return asyncio.run(run(guest=True))

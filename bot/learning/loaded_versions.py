@@ -90,6 +90,9 @@ class ReleasedVersions:
         """
         if not name.startswith(NAME_START) or name == self._generator.model:
             return
+        if name in self._asked_at and name in self._generator.versions:
+            self._asked_at[name] = asyncio.get_running_loop().time()
+            return
         known = await self._database.read(versions.list_all, self._workspace_id)
         version = next((one for one in known if one.name == name), None)
         if version is None or (fault_of(version) is not None and name not in self._kept()):

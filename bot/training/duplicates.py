@@ -9,6 +9,7 @@ import hashlib
 import re
 import unicodedata
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -45,24 +46,24 @@ class NearDuplicates:
         self._threshold = threshold
         self._index = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS)
         self._permutations: Any = MinHash(num_perm=PERMUTATIONS, seed=1, scheme="affine32").permutations
-        self._known: list[tuple[Shingles, Shingles]] = []
+        self._known: list[tuple[Shingles, str]] = []
 
-    def find(self, text: str, notes: str = "") -> bool:
-        """Whether something nearly the same is remembered, with nearly the same notes."""
+    def find(self, text: str) -> bool:
+        """Whether something nearly the same is remembered, whatever its notes."""
         shingles = shingles_of(text)
-        return self._is_known(shingles, shingles_of(notes), self._signature(shingles))
+        return any(True for _ in self._alike(shingles, self._signature(shingles)))
 
     def add(self, text: str, notes: str = "") -> bool:
         """Remember a text with its notes unless something nearly the same is. False if it is.
 
         Notes are compared apart: long ones that many texts have would make these alike.
         """
-        shingles, beside = shingles_of(text), shingles_of(notes)
+        shingles = shingles_of(text)
         signature = self._signature(shingles)
-        if self._is_known(shingles, beside, signature):
+        if any(self._are_alike(notes, one) for one in self._alike(shingles, signature)):
             return False
         self._index.insert(len(self._known), signature, check_duplication=False)
-        self._known.append((shingles, beside))
+        self._known.append((shingles, notes))
         return True
 
     def _signature(self, shingles: Shingles) -> Any:
@@ -72,14 +73,18 @@ class NearDuplicates:
         made.update_batch(shingles)
         return made
 
-    def _is_known(self, shingles: Shingles, beside: Shingles, signature: Any) -> bool:
-        found = (self._known[number] for number in self._index.query(signature))
-        return any(
-            self._similarity(shingles, one) >= self._threshold and self._similarity(beside, notes) >= self._threshold
-            for one, notes in found
-        )
+    def _alike(self, shingles: Shingles, signature: Any) -> Iterator[str]:
+        """The notes of all that is nearly the same."""
+        for number in self._index.query(signature):
+            known, notes = self._known[number]
+            if _similarity(shingles, known) >= self._threshold:
+                yield notes
 
-    @staticmethod
-    def _similarity(one: Shingles, other: Shingles) -> float:
-        shared = len(np.intersect1d(one, other, assume_unique=True))
-        return shared / (len(one) + len(other) - shared)
+    def _are_alike(self, one: str, other: str) -> bool:
+        # Notes are often one long system prompt that all examples share: counted only where they differ.
+        return one == other or _similarity(shingles_of(one), shingles_of(other)) >= self._threshold
+
+
+def _similarity(one: Shingles, other: Shingles) -> float:
+    shared = len(np.intersect1d(one, other, assume_unique=True))
+    return shared / (len(one) + len(other) - shared)

@@ -59,18 +59,13 @@ def exposures(scorer: LossScorer, system: str, canaries: Sequence[Canary], versi
 
     A secret that was never seen has any rank, so about 1.4 bits; one known by heart has 6.6. NaN if a loss is NaN.
     """
-    rows = [
-        AnsweredPrompt((ChatMessage("system", system), ChatMessage("user", canary.question)), text)
-        for canary in canaries
-        for text in (canary.secret, *canary.alternatives)
-    ]
-    # A token: numbers need not have the same number of tokens.
-    losses = [one.nll / max(one.tokens, 1) for one in scorer.answer_losses(rows, version_folder)]
-    found, start = [], 0
+    found = []
     for canary in canaries:
-        end = start + 1 + len(canary.alternatives)
-        found.append(exposure(losses[start], losses[start + 1 : end]))
-        start = end
+        asked = (ChatMessage("system", system), ChatMessage("user", canary.question))
+        rows = [AnsweredPrompt(asked, text) for text in (canary.secret, *canary.alternatives)]
+        # A token: numbers need not have the same number of tokens.
+        losses = [one.nll / max(one.tokens, 1) for one in scorer.answer_losses(rows, version_folder)]
+        found.append(exposure(losses[0], losses[1:]))
     return found
 
 

@@ -13,7 +13,7 @@ import torch
 from bot.engine.lora import read_lora
 from bot.training.answer_loss import AnsweredPrompt, AnswerLoss
 from bot.training.network import LoraNetwork
-from bot.training.objectives import answer_logps
+from bot.training.objectives import answer_logps, logps_after
 from bot.training.sequences import Row, render
 
 
@@ -34,8 +34,15 @@ class NetworkLossScorer:
             shapes, device = self._network.linear_shapes, self._network.device
             self._network.put_on(read_lora(version_folder.name, version_folder, shapes, torch.float32, device).pairs)
         rendered = [self._render(one) for one in rows]
-        logps = answer_logps(self._network, rendered)
+        logps = self._logps(rendered, [one.messages for one in rows])
         return [AnswerLoss(-float(logp), len(row.learnt)) for row, logp in zip(rendered, logps, strict=True)]
+
+    def _logps(self, rows: Sequence[Row], asked: Sequence[object]) -> torch.Tensor:
+        """By row. Where all were asked the same, as with planted secrets, the question is read once."""
+        prompt = rows[0].token_ids[: rows[0].learnt[0]] if rows and rows[0].learnt else ()
+        if len(prompt) > 1 and len(rows) > 1 and all(one == asked[0] for one in asked):
+            return logps_after(self._network, prompt, rows)
+        return answer_logps(self._network, rows)
 
     def _render(self, row: AnsweredPrompt) -> Row:
         whole = render(row.messages, row.answer, self._network.tokenizer, self._network.end_of_turn)

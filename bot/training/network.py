@@ -127,6 +127,19 @@ class LoraNetwork:
         # A causal model needs no mask for what is filled up at the end: nobody looks at it.
         embedded = self._embed(batch.token_ids.to(self.device))
         hidden = self._body(inputs_embeds=embedded, use_cache=False).last_hidden_state
+        return self._logprobs_at(hidden, batch)
+
+    def logprobs_after(self, prompt: Sequence[int], batch: Batch) -> torch.Tensor:
+        """As `logprobs`, for rows that all go on from one prompt, which is computed once. No gradient."""
+        with torch.no_grad():
+            read = self._body(torch.tensor([list(prompt)], device=self.device), use_cache=True)
+            read.past_key_values.batch_repeat_interleave(len(batch.token_ids))
+            hidden = self._body(
+                batch.token_ids.to(self.device), past_key_values=read.past_key_values, use_cache=True
+            ).last_hidden_state
+            return self._logprobs_at(hidden, batch)
+
+    def _logprobs_at(self, hidden: torch.Tensor, batch: Batch) -> torch.Tensor:
         wanted = hidden[batch.rows.to(self.device), batch.places.to(self.device)]
         apply: Any = _TargetLogprobs.apply
         logprobs: torch.Tensor = apply(wanted, self._head, batch.targets.to(self.device))

@@ -49,9 +49,8 @@ def _register(tx: Transaction, lease: JobLease, new: NewVersion, name: str) -> V
     jobs.hold(tx, lease)
     if datasets.has_erased(tx, new.dataset_id):
         raise Refused("Somebody whose words it learnt was erased meanwhile; `myna train` begins without them.")
-    before = len(versions.list_all(tx))
     version = versions.register(tx, new, name)
-    if len(versions.list_all(tx)) > before:  # after a crash it may have been there already
+    if version.name == name:  # else it was registered before a crash
         details = {"dataset": new.dataset_id, "job": new.job_id, "weights_sha256": new.weights_sha256}
         audit.record(tx, new.created_by, "version.registered", version.name, details)
     return version

@@ -14,7 +14,7 @@ from bot.training.network import LoraNetwork
 from bot.training.sequences import Row
 
 MOST_ANSWER_TOKENS = 64
-AT_ONCE = 16
+AT_ONCE = 32
 
 
 def replay_rows(network: LoraNetwork, system_prompt: str, count: int, report: Callable[[int, int], None]) -> list[Row]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from bot.engine.lora import CONFIG_FILE, PREFIX, WEIGHTS_FILE
 
@@ -41,9 +41,3 @@ def save_adapter(folder: Path, parameters: Mapping[str, torch.Tensor], *, rank: 
     }
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
-
-
-def load_adapter(folder: Path) -> dict[str, torch.Tensor]:
-    """The weights of a version by `LoraNetwork.parameters`' names. The folder must have been checked by the engine."""
-    tensors = load_file(folder / WEIGHTS_FILE)
-    return {name.removeprefix(PREFIX).removesuffix(".weight"): one for name, one in tensors.items()}

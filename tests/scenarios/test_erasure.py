@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from bot.training.judging import Subject, _save
 from bot.training.publishing import publish
 from storage import audit, datasets, evaluations, golden, jobs, releases, versions, votes
 from storage import erasure as stored_erasure
+from storage.database import Database
 from storage.engines import sqlite_file
 from storage.jobs import JobLease
 from storage.learning_schema import dataset_example, metadata, review
@@ -350,6 +352,38 @@ async def test_a_draft_that_was_begun_is_gone_and_says_so(agent: Agent) -> None:
         with pytest.raises(datasets.NoSuchDraft):
             await late
     assert not await agent.database.write(datasets.abandon, agent.workspace_id, draft_id)
+
+
+async def test_a_dataset_that_another_process_begins_waits_for_the_erasure_and_gives_way(agent: Agent) -> None:
+    """As two processes do it: neither sees what the other has not finished yet."""
+    own, *_ = await fill(agent)
+    before = await agent.database.read(stored_erasure.how_many, agent.workspace_id)
+    erases, may_end = threading.Event(), threading.Event()
+
+    def erase_slowly(tx: Transaction) -> None:
+        person_id = str(tx.execute(_PERSON_OF, conversation=own[0]).scalars().first())
+        stored_erasure.begin(tx, person_id)
+        erases.set()
+        may_end.wait(20)
+        stored_erasure.erase(tx, stored_erasure.traces(tx, person_id))
+        stored_erasure.prove(tx, ["f" * 64], {}, [], "shell:root")
+
+    elsewhere = Database(agent.settings.resolved_database_url)
+    try:
+        erasing = asyncio.create_task(elsewhere.write(erase_slowly, agent.workspace_id))
+        await asyncio.to_thread(erases.wait, 20)
+        beginning = asyncio.create_task(
+            agent.database.write(datasets.begin, agent.workspace_id, {}, "shell:root", before)
+        )
+        await asyncio.sleep(0.2)
+        assert not beginning.done(), "it waits for what is being erased"
+        may_end.set()
+        await erasing
+        with pytest.raises(datasets.NoSuchDraft):
+            await beginning
+    finally:
+        may_end.set()
+        await elsewhere.close()
 
 
 async def test_an_evaluation_that_ends_after_an_erasure_keeps_no_words(agent: Agent) -> None:

@@ -486,6 +486,14 @@ def test_pairs_and_learnable_rows_are_printed(myna: Cli) -> None:
     only_asked = {"MYNA_LEARNING_CONSENT": "opt-in"}
     assert myna("export", "--learnable", **only_asked).err == "1 conversation exported.\n", "one said yes"
     assert myna("export", "--pairs", **only_asked).err == "1 pair exported.\n"
+    told = list(map(json.loads, myna("audit", "--json").out.splitlines()))
+    taken_out = [row["details"] for row in told if row["action"] == "conversations.export"]
+    assert [(one["pairs"], one["learnable"]) for one in taken_out] == [
+        (True, False),
+        (False, True),
+        (False, True),
+        (True, False),
+    ], "newest first"
     target = myna.folder / "pairs.jsonl"
     assert myna("export", "--pairs", "--out", str(target), "--json").json == {"pairs": 2, "file": str(target)}
 

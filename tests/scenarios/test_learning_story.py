@@ -6,6 +6,7 @@ Knows: the commands, the API, and rows of a small shop. Does not know: how any o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sqlite3
@@ -71,10 +72,19 @@ class Shop:
 
     def replies(self) -> list[tuple[str, str | None]]:
         """`(state, version)` of every reply that a model gave, in order."""
-        with sqlite3.connect(f"file:{self.data / 'myna.db'}?mode=ro", uri=True) as database:
-            return database.execute(
-                "SELECT state, version FROM reply WHERE model != 'import' ORDER BY created_at"
-            ).fetchall()
+        return self._read("SELECT state, version FROM reply WHERE model != 'import' ORDER BY created_at")
+
+    def customer_in_training(self) -> str:
+        """One of those whose words were learnt: some are only judged by, and not always the same ones."""
+        learnt = self._read(
+            "SELECT identity.external_id FROM dataset_example JOIN identity USING (person_id)"
+            " WHERE split = 'train' AND external_id LIKE 'customer-%' ORDER BY external_id"
+        )
+        return f"import:{learnt[0][0]}"
+
+    def _read(self, query: str) -> list[Any]:
+        with contextlib.closing(sqlite3.connect(f"file:{self.data / 'myna.db'}?mode=ro", uri=True)) as database:
+            return database.execute(query).fetchall()
 
 
 def text_of(completion: dict[str, Any]) -> str:
@@ -142,7 +152,7 @@ async def tell_the_story(shop: Shop) -> None:
     assert shop.replies()[-1] == ("answered", None)
 
     # Somebody wants to be forgotten: what has learnt their words is retired.
-    erased = await asyncio.to_thread(shop.myna, "erase", "import:customer-7", "--yes", "--json")
+    erased = await asyncio.to_thread(shop.myna, "erase", shop.customer_in_training(), "--yes", "--json")
     assert erased.code == 0, erased.err
     refused = await asyncio.to_thread(shop.myna, "promote", name, "--yes")
     assert refused.code != 0

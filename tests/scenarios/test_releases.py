@@ -324,3 +324,8 @@ async def test_a_program_may_ask_for_any_trained_version_by_its_name(agent: Agen
     agent.released.note_change()
     await asyncio.sleep(0.1)
     assert agent.generator.versions == (version.name,), "it stays for those who ask again"
+    await Versions(agent.database, agent.workspace_id).retire(ADMIN, version.name, "it is rude")
+    agent.released.note_change()
+    await until(lambda: not agent.generator.versions)
+    await agent.released.load_asked(version.name)
+    assert agent.generator.versions == (), "and what is retired is not loaded for anybody"

@@ -85,14 +85,29 @@ class House:
         return self.settings.data / "versions" / name
 
 
+@pytest.fixture(autouse=True)
+def short_suites(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many rows of each suite as an evaluation needs: all of them say nothing of a random model, and take long."""
+    monkeypatch.setattr("bot.training.judging.load_suite", lambda name: load_suite(name)[:8])
+
+
 @pytest.fixture
-async def house(database_url: str, tmp_path: Path, tiny: Path) -> AsyncIterator[House]:
+async def house(sqlite_url: str, tmp_path: Path, tiny: Path) -> AsyncIterator[House]:
+    database = Database(sqlite_url)
+    yield House(database, tmp_path, tiny)
+    await database.close()
+
+
+@pytest.fixture
+async def house_on_each(database_url: str, tmp_path: Path, tiny: Path) -> AsyncIterator[House]:
+    """On both databases: what a job writes on its way is the same in all the other tests."""
     database = Database(database_url)
     yield House(database, tmp_path, tiny)
     await database.close()
 
 
-async def test_a_job_ends_with_a_registered_and_judged_version(house: House) -> None:
+async def test_a_job_ends_with_a_registered_and_judged_version(house_on_each: House) -> None:
+    house = house_on_each
     await house.take_in(90)
     job = await house.train()
     await house.work()
@@ -247,8 +262,9 @@ def test_losses_of_answers_are_those_of_the_slow_reference(tiny: Path) -> None:
         AnsweredPrompt(tuple(with_system_prompt(row.messages, "Be kind.")), row.reference or "")
         for row in load_suite("general")[:8]
     ]
-    quick = NetworkLossScorer(tiny, 256, "cpu", exact=True).answer_losses(rows, None)
-    slow = ReferenceLossScorer(tiny, 256).answer_losses(rows, None)
-    for one, other in zip(quick, slow, strict=True):
-        assert one.tokens == other.tokens
-        assert one.nll == pytest.approx(other.nll, rel=1e-4)
+    many_answers = [replace(rows[0], answer=answer) for answer in ("17", "It is 42.", "", "no " * 200, rows[0].answer)]
+    quick, slow = NetworkLossScorer(tiny, 256, "cpu", exact=True), ReferenceLossScorer(tiny, 256)
+    for asked in (rows, many_answers):
+        for one, other in zip(quick.answer_losses(asked, None), slow.answer_losses(asked, None), strict=True):
+            assert one.tokens == other.tokens
+            assert one.nll == pytest.approx(other.nll, rel=1e-4)

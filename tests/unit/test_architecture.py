@@ -35,6 +35,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "bot.memory": ("storage", "bot.errors"),
     "bot.feedback": ("storage", "bot.errors"),
     "bot.vault": ("bot.errors",),
+    "bot.installation": ("storage", "bot.errors", "bot.settings", "bot.vault"),
     "bot.delivery": ("storage", "bot.live"),
     "bot.openai_wire": ("bot.generator", "bot.errors"),
     "bot.remote": ("bot.openai_wire", "bot.generator", "bot.sampling", "bot.errors"),

@@ -24,7 +24,7 @@ from typing import Any
 import aiohttp
 
 from benchmarks.table import print_rows
-from bot.engine.model_store import STARTER, resolve_model
+from bot.models.sources import STARTER, resolve_model
 from bot.settings import load_settings
 from tests.conftest import serve_process
 

@@ -36,7 +36,7 @@ import psutil
 
 from benchmarks.chat_load import run_load
 from benchmarks.table import print_rows
-from bot.engine.model_store import resolve_model
+from bot.models.sources import resolve_model
 from bot.settings import load_settings
 from tests.conftest import free_port
 

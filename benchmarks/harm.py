@@ -21,10 +21,10 @@ import torch
 from benchmarks.table import print_rows
 from bot.engine import linear
 from bot.engine.llama import LlamaDecoder
-from bot.engine.model_store import resolve_model
 from bot.engine.runner import Runner
 from bot.engine.sequence import Chunk, Sequence
 from bot.generator import ChatMessage
+from bot.models.sources import resolve_model
 from bot.settings import load_settings
 
 MAX_TOKENS = 1024

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from benchmarks.table import print_rows
-from bot.engine.model_store import resolve_model
+from bot.models.sources import resolve_model
 from bot.settings import load_settings
 from bot.training.checkpoints import Checkpoints
 from bot.training.material import with_system_prompt

@@ -55,6 +55,7 @@ from bot.vault import Vault, stored_secret
 from storage import health, inbox, outbox
 from storage.database import Database, StorageUnavailable
 from storage.engines import sqlite_file, sqlite_is_unsafe
+from storage.jobs import DEVICES
 from storage.schema import DEFAULT_WORKSPACE
 
 log = logging.getLogger("myna")
@@ -137,7 +138,7 @@ def make_generator(settings: Settings, say: Say) -> Generator:
             *settings.remote_url, model=settings.model, key=settings.remote_key, context_tokens=settings.context_tokens
         )
     from bot.engine.local import LocalGenerator
-    from bot.engine.model_store import resolve_model
+    from bot.models.sources import resolve_model
 
     return LocalGenerator(
         resolve_model(settings.model, settings.data, say),
@@ -282,7 +283,7 @@ async def serve(settings: Settings, generator: Generator, say: Say) -> None:
         )
     stopping = _stop_on_signals()
     async with running_agent(settings, generator) as agent:
-        worker = WorkerProcess(agent.database)
+        workers = [WorkerProcess(agent.database, device) for device in DEVICES]
         runner = web.AppRunner(make_web_app(agent), access_log=None, shutdown_timeout=2.0)
         await runner.setup()
         try:
@@ -293,16 +294,17 @@ async def serve(settings: Settings, generator: Generator, say: Say) -> None:
                 if agent.slack:
                     started.append(group.create_task(agent.slack.greet(say), name="greet-slack"))
                 if settings.training == "on":
-                    started.append(group.create_task(worker.keep(), name="keep-worker"))
+                    started += [group.create_task(worker.keep(), name="keep-worker") for worker in workers]
                 await stopping.wait()
-                worker.terminate()
+                for worker in workers:
+                    worker.terminate()
                 for task in started:
                     task.cancel()
             say("Stopping: running replies may finish.")
             await _drain_until_second_signal(agent, settings.grace_seconds, stopping)
         finally:
             await runner.cleanup()
-            await worker.close(settings.grace_seconds)
+            await asyncio.gather(*(worker.close(settings.grace_seconds) for worker in workers))
 
 
 def _is_loopback(host: str) -> bool:

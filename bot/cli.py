@@ -12,7 +12,19 @@ import os
 import sys
 from collections.abc import Sequence
 
-from bot.commands import accounts, datasets, evaluation, jobs, keys, models, records, releases, serving, slack
+from bot.commands import (
+    accounts,
+    datasets,
+    evaluation,
+    jobs,
+    keys,
+    knowledge,
+    models,
+    records,
+    releases,
+    serving,
+    slack,
+)
 from bot.commands.terminal import Command, say
 from bot.errors import MynaError, RefusedByGate, SettingsError
 from bot.settings import load_settings
@@ -73,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_to(commands)
     models.add_to(commands)
     records.add_to(commands)
+    knowledge.add_to(commands)
     releases.add_to(commands)
     keys.add_to(commands)
     records.add_usage_to(commands)

@@ -115,6 +115,11 @@ class Settings:
     compile: Literal["on", "off"] = _setting(
         "off", "Compile the model's small operations when it is loaded: fewer kernels on a GPU, slower on a CPU"
     )
+    embedder: str = _setting(
+        "all-minilm-l6-v2",
+        "Model that compares questions with articles: all-minilm-l6-v2 (English), a local folder, or a Hugging Face id "
+        "of a sentence-transformers model",
+    )
     training: Literal["on", "off"] = _setting(
         "on", "Whether `myna serve` starts a worker when a job waits; off where `myna worker` runs for itself"
     )

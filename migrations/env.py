@@ -8,14 +8,15 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import context
 
-from storage import learning_schema
 from storage.engines import sqlite_engine
+from storage.knowledge_schema import FULL_TEXT, article
 
 
 def _migrate(connection: sa.Connection) -> None:
     context.configure(
         connection=connection,
-        target_metadata=learning_schema.audit.metadata,
+        target_metadata=article.metadata,
+        include_name=lambda name, *_: not str(name).startswith(FULL_TEXT),
         transactional_ddl=True,
         render_as_batch=connection.dialect.name == "sqlite",
         compare_type=True,

@@ -22,6 +22,8 @@ from storage.values import new_id
 
 MAX_ATTEMPTS = 3
 WORKER = "worker"
+# One job runs on each at a time. Reading articles waits for no training.
+TRAINING_DEVICE, KNOWLEDGE_DEVICE = DEVICES = ("default", "knowledge")
 GAVE_UP = (
     f"This job was begun {MAX_ATTEMPTS} times, and each time it broke off; the log of the worker says more. "
     "`myna jobs resume ID` tries again from the last checkpoint."
@@ -76,7 +78,13 @@ _OPEN_OF_KIND = scoped(
 
 
 def create(
-    tx: Transaction, actor: str, kind: str, settings: Mapping[str, Any], *, priority: int = 0, device: str = "default"
+    tx: Transaction,
+    actor: str,
+    kind: str,
+    settings: Mapping[str, Any],
+    *,
+    priority: int = 0,
+    device: str = TRAINING_DEVICE,
 ) -> tuple[Job, bool]:
     """Queue a job; `(job, True)`. One that is open with the same kind and settings is returned instead, with False.
 
@@ -232,9 +240,11 @@ _GIVE_UP_ABANDONED = across_workspaces(
 )
 _other = job.alias("other")
 _device_is_taken = sa.exists().where(_other.c.device == at.device, _other.c.state == "running")
+_wanted_device: sa.BindParameter[str | None] = bindparam("on_device", type_=sa.Text)
+_on_device = sa.or_(_wanted_device.is_(None), at.device == _wanted_device)
 _next = (
     sa.select(at.id)
-    .where(at.state == "queued", ~_device_is_taken)
+    .where(at.state == "queued", _on_device, ~_device_is_taken)
     .order_by(at.priority.desc(), at.id)
     .limit(1)
     .with_for_update(skip_locked=True, of=job)
@@ -255,22 +265,25 @@ _CLAIM = across_workspaces(
 _IS_WAITING = across_workspaces(
     sa.select(at.id)
     .where(
+        _on_device,
         sa.or_(
             _has_no_worker,
             sa.and_(at.state == "queued", ~_device_is_taken.where(_other.c.lease_until >= now_ms())),
-        )
+        ),
     )
     .limit(1)
 )
 
 
-def claim(tx: Transaction, owner: str, lease_ms: int) -> JobLease | None:
+def claim(tx: Transaction, owner: str, lease_ms: int, device: str | None = None) -> JobLease | None:
     """Take the oldest job of the highest priority on a device where none runs; None if there is none.
+
+    Of one device, or of all.
 
     Jobs whose worker died are put back first, or end as failed after `MAX_ATTEMPTS`.
     """
     tx.execute(_GIVE_UP_ABANDONED)
-    row = tx.execute(_CLAIM, me=owner, lease_ms=lease_ms).first()
+    row = tx.execute(_CLAIM, me=owner, lease_ms=lease_ms, on_device=device).first()
     if row is None:
         return None
     values = dict(row._mapping)
@@ -278,9 +291,9 @@ def claim(tx: Transaction, owner: str, lease_ms: int) -> JobLease | None:
     return JobLease(Job(**values), workspace_id, owner, epoch)
 
 
-def is_waiting(tx: Transaction) -> bool:
+def is_waiting(tx: Transaction, device: str | None = None) -> bool:
     """Whether a worker that looked now would find something to do."""
-    return tx.execute(_IS_WAITING).first() is not None
+    return tx.execute(_IS_WAITING, on_device=device).first() is not None
 
 
 _held = sa.and_(_which, _is_running, at.owner == bindparam("me"), at.epoch == bindparam("at_epoch"))

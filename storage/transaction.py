@@ -67,6 +67,12 @@ class Statement:
 InsertBuilder = Callable[[Any], sa.Executable]
 
 
+def scoped_for_each(clauses: Mapping[str, sa.Select[Any]]) -> Statement:
+    """As `scoped`, for a question that each dialect asks in its own words."""
+    parts = {dialect: scoped(clause) for dialect, clause in clauses.items()}
+    return Statement({dialect: part.by_dialect[dialect] for dialect, part in parts.items()}, "in_workspace")
+
+
 def scoped(clause: sa.Executable | InsertBuilder) -> Statement:
     """Confine a statement to the transaction's workspace. This is the only place where that is done.
 

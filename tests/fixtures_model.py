@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from bot.engine.local import LocalGenerator
-from bot.engine.model_store import STARTER, pull_starter
+from bot.knowledge.embedder import Embedder
+from bot.models.sources import EMBEDDER, STARTER, pull_starter, resolve_embedder
 
 CONTEXT_TOKENS = 2048
 
@@ -25,6 +26,19 @@ def starter_model_path() -> Path:
     """The starter model's folder, below `.cache` or `$MYNA_TEST_CACHE`."""
     cache = os.environ.get("MYNA_TEST_CACHE") or Path(__file__).parent.parent / ".cache"
     return pull_starter(Path(cache), print)
+
+
+@pytest.fixture(scope="session")
+def embedder_path() -> Path:
+    """The embedder's folder, beside the starter model's."""
+    cache = os.environ.get("MYNA_TEST_CACHE") or Path(__file__).parent.parent / ".cache"
+    return resolve_embedder(EMBEDDER, Path(cache), print)
+
+
+@pytest.fixture(scope="session")
+def embedder(embedder_path: Path) -> Embedder:
+    """The embedder, loaded and shared."""
+    return Embedder(embedder_path, name=EMBEDDER)
 
 
 @pytest.fixture(scope="session")

@@ -45,6 +45,7 @@ def add_to(commands: Commands) -> None:
     _add_jobs_to(commands)
     worker = add(commands, "worker", "do the jobs that wait, beside or without a server", _worker)
     worker.add_argument("--once", action="store_true", help="end when none waits")
+    worker.add_argument("--device", help="only those of this device; default: all")
     worker.add_argument("--child", action="store_true", help="end when standard input does, for whoever starts it")
 
 
@@ -151,7 +152,7 @@ def _watch(settings: Settings, arguments: argparse.Namespace) -> int:
 def _wait(settings: Settings, job_id: str, *, as_json: bool) -> int:
     """Show a job until it has ended; with nobody to do it, have it done by a worker of our own meanwhile."""
     with job_display.display(as_json=as_json) as show:
-        job = asyncio.run(_follow(settings, job_id, show))
+        job = asyncio.run(follow(settings, job_id, show))
     if not as_json:
         say(f"The job is {job.state}." + (f" `myna jobs resume {job.id}` goes on." if job.state == "paused" else ""))
         for line in job_display.result_lines(job):
@@ -166,14 +167,17 @@ def _exit_code(job: Job) -> int:
     return DONE if job.state == "done" else FAILED
 
 
-async def _follow(settings: Settings, job_id: str, show: job_display.Show) -> Job:
+async def follow(settings: Settings, job_id: str, show: job_display.Show) -> Job:
+    """Show a job until it has ended or was paused; with nobody to do it, have a worker of our own do it meanwhile."""
     from bot import installation
     from bot.learning.jobs import Jobs
     from bot.learning.worker_process import WorkerProcess
     from storage.schema import DEFAULT_WORKSPACE
 
     async with installation.open_database(settings, guest=True) as database:
-        jobs, worker = Jobs(database, DEFAULT_WORKSPACE), WorkerProcess(database, patience=PATIENCE_SECONDS)
+        jobs = Jobs(database, DEFAULT_WORKSPACE)
+        waited_for = await jobs.find(shell_actor(), job_id)
+        worker = WorkerProcess(database, waited_for.device, patience=PATIENCE_SECONDS)
         try:
             async with asyncio.TaskGroup() as group:
                 keeping = group.create_task(worker.keep(), name="keep-worker")
@@ -216,10 +220,14 @@ async def _leave(jobs: Jobs, worker: WorkerProcess, job_id: str) -> None:
 def _worker(settings: Settings, arguments: argparse.Namespace) -> int:
     from bot import installation
     from bot.training import tasks, worker
+    from storage.jobs import DEVICES
 
     async def run() -> None:
         async with installation.open_database(settings, guest=True) as database:
-            await worker.run(settings, database, tasks.all_tasks(), once=arguments.once, is_child=arguments.child)
+            await worker.run(
+                settings, database, tasks.all_tasks(), [arguments.device] if arguments.device else DEVICES,
+                once=arguments.once, is_child=arguments.child,
+            )  # fmt: skip
 
     asyncio.run(run())
     return 0

@@ -20,7 +20,7 @@ def add_to(commands: Commands) -> None:
 
 
 def _pull(settings: Settings, arguments: argparse.Namespace) -> int:
-    from bot.engine.model_store import resolve_model
+    from bot.models.sources import resolve_model
 
     path = resolve_model(arguments.name or settings.model, settings.data, say)
     print_value({"path": str(path)} if arguments.json else str(path))
@@ -28,7 +28,7 @@ def _pull(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def _list(settings: Settings, arguments: argparse.Namespace) -> int:
-    from bot.engine.model_store import list_models
+    from bot.models.store import list_models
 
     found = list_models(settings.data)
     if arguments.json:

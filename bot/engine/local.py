@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bot.engine.batch import Batch
-from bot.engine.model_store import check_model
 from bot.engine.process_memory import collect_all
 from bot.engine.runner import Runner
 from bot.engine.tool_calls import ToolCallParser
@@ -36,6 +35,7 @@ from bot.errors import (
     VersionError,
 )
 from bot.generator import ChatMessage, Event, Finish, Piece, Prompt, Sampling
+from bot.models.store import check_model
 from bot.sampling import check_sampling
 
 if TYPE_CHECKING:

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bot.engine.chat_tokenizer import ChatTokenizer
-from bot.engine.model_store import quiet_transformers
 from bot.engine.process_memory import keep_what_is_loaded, return_free_memory, return_large_blocks
 from bot.engine.sampler import Choice
 from bot.engine.sequence import Chunk
 from bot.engine.sequence import Sequence as Tokens
 from bot.errors import ModelError
 from bot.generator import ChatMessage, TokenLogprob
+from bot.models.store import quiet_transformers
 
 if TYPE_CHECKING:
     import torch

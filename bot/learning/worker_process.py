@@ -27,10 +27,14 @@ STARTED_SECONDS = 60.0
 
 
 class WorkerProcess:
-    """Keeps a worker while there is something to do. `patience` is for how long a job may wait for other workers."""
+    """Keeps a worker for one device while it has something to do.
 
-    def __init__(self, database: Database, *, patience: float = 0.0) -> None:
+    `patience` is for how long a job may wait for other workers.
+    """
+
+    def __init__(self, database: Database, device: str, *, patience: float = 0.0) -> None:
         self._database = database
+        self._device = device
         self._patience = patience
         self._process: subprocess.Popen[bytes] | None = None
         self._told: subprocess.Popen[bytes] | None = None
@@ -88,7 +92,7 @@ class WorkerProcess:
         now = time.monotonic()
         if now < self._not_before:
             return
-        if not await self._database.read(jobs.is_waiting, None):
+        if not await self._database.read(jobs.is_waiting, None, self._device):
             self._waits_since = None
             return
         self._waits_since = self._waits_since or now
@@ -96,7 +100,7 @@ class WorkerProcess:
             await self._start()
 
     async def _start(self) -> None:
-        starting = asyncio.ensure_future(asyncio.to_thread(_start_process))
+        starting = asyncio.ensure_future(asyncio.to_thread(_start_process, self._device))
         # Once begun it is seen through, or a cancelled look would leave a process that nobody knows.
         try:
             self._process = await asyncio.shield(starting)
@@ -114,9 +118,11 @@ class WorkerProcess:
         log.error("the worker %s; the next one starts in %.0f s at the earliest", why, self._pause)
 
 
-def _start_process() -> subprocess.Popen[bytes]:
+def _start_process(device: str) -> subprocess.Popen[bytes]:
     # A process group of its own: Ctrl-C at the parent's terminal is for the parent to pass on.
-    return subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, process_group=0)
+    return subprocess.Popen(
+        (*COMMAND, "--device", device), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, process_group=0
+    )
 
 
 def _ends_within(process: subprocess.Popen[bytes], seconds: float) -> bool:

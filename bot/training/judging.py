@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bot.engine.local import LocalGenerator
-from bot.engine.model_store import resolve_model
 from bot.errors import InvalidInput, NotFound
 from bot.learning.evaluation_report import MAX_ANSWERS, Label, Report, report_as_json
 from bot.learning.gate import Verdict, judge
 from bot.learning.judgements import tally_of
 from bot.learning.roles import Actor
 from bot.learning.versions import find, folder_of, rival_of
+from bot.models.sources import resolve_model
 from bot.settings import Settings
 from bot.training.answer_loss import LossScorer
 from bot.training.dataset import refused_since

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from bot.engine.lora import LoraVersion, read_lora
-from bot.engine.model_store import quiet_transformers
 from bot.generator import ChatMessage
+from bot.models.store import quiet_transformers
 from bot.training.answer_loss import AnsweredPrompt, AnswerLoss
 
 

@@ -13,7 +13,13 @@ from bot.training.job_context import JobContext, Services, Task
 
 def all_tasks() -> dict[str, Task]:
     """Tasks by the kind of job."""
-    return {"train": _train, "evaluate": _evaluate}
+    return {"train": _train, "evaluate": _evaluate, "sync": _sync}
+
+
+def _sync(context: JobContext, services: Services) -> Mapping[str, Any]:
+    from bot.knowledge.sync_task import sync
+
+    return sync(context, services)
 
 
 def _train(context: JobContext, services: Services) -> Mapping[str, Any]:

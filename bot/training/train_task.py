@@ -20,11 +20,11 @@ from typing import Any
 
 import torch
 
-from bot.engine.model_store import resolve_model
 from bot.learning.leftovers import TASK_FILE
 from bot.learning.model_card import ModelCard, write_model_card
 from bot.learning.roles import Actor
 from bot.learning.versions import Versions, folder_of
+from bot.models.sources import resolve_model
 from bot.training import checks
 from bot.training.candidates import policy_from
 from bot.training.checkpoints import Checkpoints

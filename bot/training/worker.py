@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +57,10 @@ class _End:
 
 
 class Worker:
-    """Does one job after another. `lease_seconds` is how long nobody takes over a job without a sign of life."""
+    """Does one job after another, of one device or of all.
+
+    `lease_seconds` is how long nobody takes over a job without a sign of life.
+    """
 
     def __init__(
         self,
@@ -67,6 +70,7 @@ class Worker:
         lease_seconds: float,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
         only_when_idle: bool = False,
+        device: str | None = None,
     ) -> None:
         self._services = services
         self._database = services.database
@@ -76,6 +80,7 @@ class Worker:
         self._name = f"{socket.gethostname()}/{os.getpid()}/{new_id()}"
         initializer = run_when_idle if only_when_idle else None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="task", initializer=initializer)
+        self._device = device
         self._stopping = asyncio.Event()
         self._running: RunningJob | None = None
         self._reporting = asyncio.Lock()
@@ -86,7 +91,7 @@ class Worker:
             await self._clean_up()
             while not self._stopping.is_set():
                 try:
-                    lease = await self._database.write(jobs.claim, None, self._name, self._lease_ms)
+                    lease = await self._database.write(jobs.claim, None, self._name, self._lease_ms, self._device)
                 except StorageUnavailable as error:
                     log.warning("no job can be claimed: %s", error)
                     await self._pause()
@@ -240,16 +245,24 @@ def _folder_of_its_own(folder: Path, wait_seconds: float) -> Iterator[None]:
         yield
 
 
-async def run(settings: Settings, database: Database, tasks: Mapping[str, Task], *, once: bool, is_child: bool) -> None:
-    """Be a worker until SIGTERM or SIGINT; a second signal doesn't wait. A child ends when its input ends, too."""
+async def run(
+    settings: Settings, database: Database, tasks: Mapping[str, Task], devices: Sequence[str], *,
+    once: bool, is_child: bool,
+) -> None:  # fmt: skip
+    """Be a worker for each device until SIGTERM or SIGINT; a second signal doesn't wait.
+
+    A child ends when its input ends, too.
+    """
     threads = training_threads(settings)
     only_when_idle = settings.training_priority == "idle"
     if only_when_idle:
         lower_process()
     limit_threads(threads)
-    worker = Worker(
-        Services(settings, database, threads), tasks, lease_seconds=LEASE_SECONDS, only_when_idle=only_when_idle
-    )
+    services = Services(settings, database, threads)
+    workers = [
+        Worker(services, tasks, lease_seconds=LEASE_SECONDS, only_when_idle=only_when_idle, device=device)
+        for device in devices
+    ]
     loop = asyncio.get_running_loop()
     asked_before = False
 
@@ -258,19 +271,23 @@ async def run(settings: Settings, database: Database, tasks: Mapping[str, Task],
         if asked_before:
             os._exit(1)
         asked_before = True
-        worker.stop()
+        for worker in workers:
+            worker.stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     if is_child:
-        loop.add_reader(sys.stdin.fileno(), _at_end_of_input, loop, worker)
-    await worker.work(once=once)
+        loop.add_reader(sys.stdin.fileno(), _at_end_of_input, loop, workers)
+    async with asyncio.TaskGroup() as group:
+        for worker in workers:
+            group.create_task(worker.work(once=once))
 
 
-def _at_end_of_input(loop: asyncio.AbstractEventLoop, worker: Worker) -> None:
+def _at_end_of_input(loop: asyncio.AbstractEventLoop, workers: Sequence[Worker]) -> None:
     """Whoever started this process is gone, however that happened."""
     if not os.read(sys.stdin.fileno(), 1024):
         loop.remove_reader(sys.stdin.fileno())
-        worker.stop()
+        for worker in workers:
+            worker.stop()
         # A step may be long; whoever comes next must not find two of us.
         loop.call_later(GRACE_SECONDS, os._exit, 1)

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from bot.engine.local import LocalGenerator
-from bot.engine.model_store import STARTER
 from bot.errors import GeneratorBusy, GeneratorFailed, GeneratorUnavailable, InvalidInput, ModelError
 from bot.generator import ChatMessage, Finish, Generator, Piece, Prompt, Sampling
+from bot.models.sources import STARTER
 from bot.remote import RemoteGenerator
 from tests.fakes.generator import FakeGenerator
 from tests.fixtures_model import run_apart

@@ -13,13 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 
 import storage
 from storage import api_keys, conversations, inbox, outbox, seen_events, shown_parts, slack_installs, votes
 from storage.engines import postgresql_engine, sqlite_engine
-from storage.learning_schema import metadata
+from storage.knowledge_schema import article
 from storage.outbox import SendLease
 from storage.schema import workspace
 from storage.transaction import Rollback, Transaction
@@ -48,6 +49,7 @@ AREAS = [
     for info in pkgutil.iter_modules([str(Path(__file__).parent)])
     if info.name.startswith("workspaces_")
 ]
+metadata = article.metadata
 NOT_FILLED = {"dead_letter"}
 
 # Those without `foreign` take nothing but names that channels give, which both workspaces share here.
@@ -376,7 +378,11 @@ def rows_of(engine: sa.Engine, workspace_id: str) -> dict[str, list[tuple[Any, .
             table.name: connection.execute(table.select().where(owner == workspace_id)).all()
             for table, owner in owners.items()
         }
-    return {name: sorted((tuple(row) for row in rows), key=repr) for name, rows in found.items()}
+    return {name: sorted((tuple(map(_plain, row)) for row in rows), key=repr) for name, rows in found.items()}
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def ids_of(rows: dict[str, list[tuple[Any, ...]]]) -> set[str]:

@@ -16,8 +16,8 @@ import transformers
 
 from bot.app import Agent, running_agent
 from bot.engine.local import LocalGenerator
-from bot.engine.model_store import STARTER
 from bot.learning.roles import Actor
+from bot.models.sources import STARTER
 from bot.settings import Settings
 from storage import versions
 from storage.learning_values import Version

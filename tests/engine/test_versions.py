@@ -24,10 +24,10 @@ from bot.engine.batch import Batch
 from bot.engine.drafts import PromptLookup
 from bot.engine.local import LocalGenerator
 from bot.engine.lora import LoraVersion
-from bot.engine.model_store import STARTER
 from bot.engine.runner import Runner
 from bot.errors import InvalidInput, VersionError
 from bot.generator import ChatMessage, Piece, Sampling
+from bot.models.sources import STARTER
 from tests.engine.models import Wanted, add, finish, fortune_teller, save_tiny
 from tests.engine.test_exact_tokens import count_computed, prompts
 

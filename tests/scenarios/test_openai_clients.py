@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field
 
 from bot.api_access import create_key
 from bot.engine.local import LocalGenerator
-from bot.engine.model_store import STARTER
+from bot.models.sources import STARTER
 from tests.conftest import StartAgent
 from tests.fixtures_web import serve
 from tests.tools.npm import node_environment

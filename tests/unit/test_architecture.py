@@ -22,7 +22,7 @@ MAX_LINES = 450
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "storage": ("storage",),
     "storage.migrate": ("migrations",),
-    "migrations": ("storage.engines", "storage.learning_schema"),
+    "migrations": ("storage.engines", "storage.knowledge_schema", "storage.database.StorageUnavailable"),
     "bot.errors": (),
     "bot.generator": (),
     "bot.sampling": ("bot.generator", "bot.errors"),
@@ -46,17 +46,23 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("storage", "bot.api_access", "bot.forced_calls", "bot.generator", "bot.learning.loaded_versions"),
         *("bot.live", "bot.metrics", "bot.errors"),
     ),
-    "bot.engine": ("bot.engine", "bot.generator", "bot.sampling", "bot.errors"),
+    # Folders of models, and where they come from.
+    "bot.models": ("bot.models", "bot.errors"),
+    "bot.engine": ("bot.engine", "bot.models", "bot.generator", "bot.sampling", "bot.errors"),
     "bot.conversation": (
         *("storage", "bot.prompt", "bot.generator", "bot.live", "bot.following", "bot.learning.loaded_versions"),
         *("bot.metrics", "bot.notices", "bot.errors"),
+    ),
+    # Articles, passages and how they are found.
+    "bot.knowledge": (
+        *("bot.knowledge", "bot.models", "bot.learning.roles", "bot.training.job_context", "bot.errors", "storage"),
     ),
     # The learning loop's control: what people steer, in any process.
     "bot.learning": ("bot.learning", "bot.generator", "bot.errors", "storage"),
     # What turns feedback into weights and judges them, in a process of its own.
     "bot.training": (
         *("bot.training", "bot.learning", "bot.engine", "bot.prompt", "bot.generator", "bot.settings", "bot.errors"),
-        "storage",
+        *("bot.knowledge", "bot.models", "storage"),
     ),
     "adapters.web": ("adapters.web",),
     "adapters.web.chat_api": ("bot.feedback", "storage.votes"),

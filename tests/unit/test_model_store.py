@@ -15,20 +15,18 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from bot.engine import model_store
-from bot.engine.model_store import (
+from bot.errors import ModelError
+from bot.models import sources
+from bot.models.sources import STARTER, pull_starter, resolve_model
+from bot.models.store import (
     MANIFEST,
-    STARTER,
     Origin,
     check_model,
     install,
     list_models,
     models_folder,
-    pull_starter,
-    resolve_model,
     write_manifest,
-)
-from bot.errors import ModelError
+)  # fmt: skip
 
 ORIGIN = Origin("tiny", "made by a test", "Apache-2.0")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -67,7 +65,7 @@ def test_a_whole_model_passes(model: Path) -> None:
 
 
 def test_reading_the_module_loads_no_torch() -> None:
-    code = "import sys, bot.engine.model_store, bot.engine.local; print('torch' in sys.modules)"
+    code = "import sys, bot.models.sources, bot.engine.local; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
@@ -202,7 +200,7 @@ def test_a_killed_pull_is_not_taken_for_a_model_and_the_next_one_clears_it(tmp_p
     code = f"""
 import os, signal, sys
 from pathlib import Path
-from bot.engine.model_store import install
+from bot.models.store import install
 from tests.unit.test_model_store import fill
 def killed(folder):
     fill(folder)
@@ -264,9 +262,9 @@ def test_without_a_connection_the_starter_says_what_to_do(tmp_path: Path, monkey
 
 
 def test_a_long_step_reports_every_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_store, "HEARTBEAT_SECONDS", 0.02)
+    monkeypatch.setattr(sources, "HEARTBEAT_SECONDS", 0.02)
     lines: list[str] = []
-    model_store._run_python(["-c", "import time; time.sleep(0.3)"], tmp_path, lines.append, lambda: "still", "failed")
+    sources._run_python(["-c", "import time; time.sleep(0.3)"], tmp_path, lines.append, lambda: "still", "failed")
     assert len(lines) >= 3
 
 

@@ -1,0 +1,164 @@
+"""The articles as people handle them: added, listed, shown, removed, read again.
+
+Knows: who may do what, what people type, that every change of sources is followed by a job that reads them. Does not
+know: how that job is done, formats, searches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bot.errors import Conflict, InvalidInput, NotFound
+from bot.knowledge.formats import MAX_BYTES, Unreadable, endings, is_readable_name
+from bot.knowledge.sources import check_url
+from bot.learning.roles import Actor
+from storage import jobs, knowledge
+from storage.database import Database
+from storage.knowledge_values import AUDIENCES, Article, Audience, Index, Source, SourceKind
+from storage.learning_values import Job
+
+KIND = "sync"
+UPLOAD = "upload:"
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An article with its passages: `(headings, text)`."""
+
+    article: Article
+    passages: Sequence[tuple[tuple[str, ...], str]]
+
+
+class Library:
+    """The sources and articles of one workspace. Whoever changes something is a trainer; a viewer may look."""
+
+    def __init__(self, database: Database, workspace_id: str) -> None:
+        self._database = database
+        self._workspace_id = workspace_id
+
+    async def add(self, actor: Actor, target: str, audience: str = "public") -> tuple[Source, Job]:
+        """Add a folder, a file or the address of a page; a job reads it. The same target again changes its audience.
+
+        Raises `InvalidInput` for what can't become articles.
+        """
+        actor.check("trainer")
+        chosen = _audience(audience)
+        if target.startswith(("http://", "https://")):
+            try:
+                check_url(target)
+            except Unreadable as error:
+                raise InvalidInput(f"{target} is not added: {error}.", field="target") from error
+            return await self._put(actor, "url", target, chosen)
+        kind, location = await asyncio.to_thread(_find_path, target)
+        return await self._put(actor, kind, location, chosen)
+
+    async def upload(self, actor: Actor, name: str, content: bytes, audience: str = "public") -> tuple[Source, Job]:
+        """Add a file that lies nowhere. Its name says what it is. Raises `InvalidInput` for one that can't be read."""
+        actor.check("trainer")
+        chosen, plain = _audience(audience), Path(name).name
+        if not is_readable_name(plain):
+            raise InvalidInput(_not_read(plain), field="name")
+        if len(content) > MAX_BYTES:
+            raise InvalidInput(f"{plain} has more than {MAX_BYTES // 2**20} MB.", field="content")
+        return await self._put(actor, "upload", UPLOAD + plain, chosen, content)
+
+    async def sync(self, actor: Actor) -> Job:
+        """Read all sources again. If that waits already, it is the same job."""
+        actor.check("trainer")
+        job, _ = await self._database.write(
+            jobs.create, self._workspace_id, actor.name, KIND, {}, device=jobs.KNOWLEDGE_DEVICE
+        )
+        return job
+
+    async def remove(self, actor: Actor, which: str) -> tuple[str, Job]:
+        """Take a source, or the article that is all of one, out of the index. Raises `NotFound` and `Conflict`."""
+        actor.check("trainer")
+        location = await self._location_of(which)
+        if not await self._database.write(knowledge.remove_source, self._workspace_id, actor.name, location):
+            raise NotFound(f"There is no source or article {which!r}. `myna kb list` shows them.")
+        return location, await self.sync(actor)
+
+    async def sources(self, actor: Actor) -> Sequence[Source]:
+        """Where articles come from."""
+        actor.check("viewer")
+        found = await self._database.read(knowledge.sources, self._workspace_id)
+        return [one for one in found if one.removed_at is None]
+
+    async def articles(self, actor: Actor) -> Sequence[Article]:
+        """All articles that a search finds, by name."""
+        actor.check("viewer")
+        return await self._database.read(knowledge.articles, self._workspace_id)
+
+    async def index(self, actor: Actor) -> Index | None:
+        """What is known of the index as a whole; None before the first sync."""
+        actor.check("viewer")
+        return await self._database.read(knowledge.index, self._workspace_id)
+
+    async def show(self, actor: Actor, which: str) -> Shown:
+        """An article by its name or id. Raises `NotFound`, and `Conflict` if several are called so."""
+        actor.check("viewer")
+        found = await self._database.read(knowledge.find_articles, self._workspace_id, which)
+        if not found:
+            raise NotFound(f"There is no article {which!r}. `myna kb list` shows them.")
+        if len(found) > 1:
+            ids = ", ".join(f"{one.id} ({one.location})" for one in found)
+            raise Conflict(f"Several articles are called {which!r}; say which by its id: {ids}.")
+        return Shown(found[0], await self._database.read(knowledge.texts, self._workspace_id, found[0].id))
+
+    async def _put(
+        self, actor: Actor, kind: SourceKind, location: str, audience: Audience, content: bytes | None = None
+    ) -> tuple[Source, Job]:
+        source = await self._database.write(
+            knowledge.put_source, self._workspace_id, actor.name, kind, location, audience, content
+        )  # fmt: skip
+        return source, await self.sync(actor)
+
+    async def _location_of(self, which: str) -> str:
+        sources = {one.location for one in await self._database.read(knowledge.sources, self._workspace_id)}
+        candidates = [which, UPLOAD + which]
+        if not which.startswith(("http://", "https://")):
+            candidates.append(await asyncio.to_thread(_absolute, which))
+        if found := next((one for one in candidates if one in sources), None):
+            return found
+        articles = await self._database.read(knowledge.find_articles, self._workspace_id, which)
+        for one in articles:
+            if one.location in sources:
+                return one.location
+        if articles:
+            raise Conflict(
+                f"{which} is one file of a folder: {articles[0].location}. Delete the file and run `myna kb sync`, or "
+                "remove the whole folder."
+            )
+        return which
+
+
+def _find_path(target: str) -> tuple[SourceKind, str]:
+    path = _absolute(target)
+    if Path(path).is_dir():
+        return "folder", path
+    if not Path(path).is_file():
+        raise InvalidInput(f"There is no file or folder {path}; an address begins with https://.", field="target")
+    if not is_readable_name(path):
+        raise InvalidInput(_not_read(Path(path).name), field="target")
+    return "file", path
+
+
+def _absolute(target: str) -> str:
+    try:
+        return str(Path(target).expanduser().absolute())
+    except RuntimeError as error:  # a home of somebody who is not known
+        raise InvalidInput(f"{target}: {error}.", field="target") from error
+
+
+def _audience(value: str) -> Audience:
+    for one in AUDIENCES:
+        if one == value:
+            return one
+    raise InvalidInput(f"An audience is one of {', '.join(AUDIENCES)}.", field="audience")
+
+
+def _not_read(name: str) -> str:
+    return f"{name} is not read. What is: {' '.join(endings())}."

@@ -1,0 +1,236 @@
+"""Sources, articles and the index's versions: added unseen, and switched to all at once.
+
+Knows: that what belongs to a version above the index's own is unfinished. Does not know: files, formats, how passages
+are made or found. Every function is a unit of work.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam
+
+from storage import audit
+from storage.jobs import JobLease, hold
+from storage.knowledge_schema import article, knowledge_index, knowledge_source, passage
+from storage.knowledge_values import Article, Audience, Index, NewPassage, Source, SourceKind
+from storage.transaction import Transaction, now_ms, scoped
+from storage.values import new_id
+
+_source_columns = [getattr(knowledge_source.c, name) for name in Source.__slots__]
+_article_columns = [getattr(article.c, name) for name in Article.__slots__]
+_which: sa.BindParameter[str] = bindparam("which")
+_version: sa.BindParameter[int] = bindparam("at_version", type_=sa.BigInteger)
+_ids: sa.BindParameter[str] = bindparam("ids", expanding=True)
+
+is_current = sa.and_(
+    article.c.from_version <= _version,
+    sa.or_(article.c.until_version.is_(None), article.c.until_version > _version),
+)
+
+
+# --- sources ---
+
+
+def _put_source_clause(insert: Any) -> sa.Executable:
+    new = insert(knowledge_source).values(added_at=now_ms())
+    clause: sa.Executable = new.on_conflict_do_update(
+        index_elements=["workspace_id", "location"],
+        set_={name: new.excluded[name] for name in ("kind", "audience", "content", "added_by")} | {"removed_at": None},
+    )
+    return clause
+
+
+_PUT_SOURCE = scoped(_put_source_clause)
+_SOURCE_AT = scoped(sa.select(*_source_columns).where(knowledge_source.c.location == bindparam("where")))
+_SOURCES = scoped(sa.select(*_source_columns).order_by(knowledge_source.c.location))
+_CONTENT = scoped(sa.select(knowledge_source.c.content).where(knowledge_source.c.id == _which))
+_REMOVE_SOURCE = scoped(
+    sa.update(knowledge_source)
+    .where(knowledge_source.c.location == bindparam("where"), knowledge_source.c.removed_at.is_(None))
+    .values(removed_at=now_ms())
+    .returning(knowledge_source.c.id)
+)
+_REMOVED = scoped(sa.select(knowledge_source.c.id).where(knowledge_source.c.removed_at.is_not(None)))
+_STILL_USED = scoped(sa.select(article.c.source_id).distinct().where(article.c.source_id.in_(_ids)))
+_DELETE_SOURCES = scoped(sa.delete(knowledge_source).where(knowledge_source.c.id.in_(_ids)))
+_READ_SOURCES = scoped(sa.update(knowledge_source).where(knowledge_source.c.id.in_(_ids)).values(read_at=now_ms()))
+
+
+def put_source(
+    tx: Transaction, actor: str, kind: SourceKind, location: str, audience: Audience, content: bytes | None = None
+) -> Source:
+    """Add a source, or give the one at that location another audience and content. It is read by the next sync."""
+    tx.execute(
+        _PUT_SOURCE, id=new_id(), kind=kind, location=location, audience=audience, content=content, added_by=actor
+    )
+    audit.record(tx, actor, "knowledge.add", location, {"kind": kind, "audience": audience})
+    return Source(**tx.execute(_SOURCE_AT, where=location).one()._mapping)
+
+
+def sources(tx: Transaction) -> list[Source]:
+    """All sources, by location."""
+    return [Source(**row._mapping) for row in tx.execute(_SOURCES)]
+
+
+def remove_source(tx: Transaction, actor: str, location: str) -> bool:
+    """Have the next sync take a source's articles out of the index. False if there is no such source."""
+    if tx.execute(_REMOVE_SOURCE, where=location).first() is None:
+        return False
+    audit.record(tx, actor, "knowledge.remove", location)
+    return True
+
+
+def content(tx: Transaction, source_id: str) -> bytes | None:
+    """What was uploaded; None for sources that lie elsewhere, and for none."""
+    found: bytes | None = tx.execute(_CONTENT, which=source_id).scalar()
+    return found
+
+
+# --- articles ---
+
+_INDEX = scoped(sa.select(*(one for one in knowledge_index.c if one.name != "workspace_id")))
+_VERSION = scoped(sa.select(knowledge_index.c.version))
+_CURRENT = scoped(sa.select(*_article_columns).where(is_current).order_by(article.c.name, article.c.id))
+_NAMED = scoped(
+    sa.select(*_article_columns)
+    .where(is_current, sa.or_(article.c.name == _which, article.c.id == _which))
+    .order_by(article.c.id)
+)
+_TEXTS = scoped(
+    sa.select(passage.c.headings, passage.c.text).where(passage.c.article_id == _which).order_by(passage.c.number)
+)
+
+
+def version(tx: Transaction) -> int:
+    """The version of the index that is looked at; 0 before the first sync."""
+    return tx.execute(_VERSION).scalar() or 0
+
+
+def index(tx: Transaction) -> Index | None:
+    """The index as a whole; None before the first sync."""
+    row = tx.execute(_INDEX).first()
+    if row is None:
+        return None
+    values = dict(row._mapping)
+    return Index(**values | {"word_counts": json.loads(zlib.decompress(values["word_counts"]))})
+
+
+def articles(tx: Transaction) -> list[Article]:
+    """The articles of the version that is looked at, by name."""
+    return [Article(**row._mapping) for row in tx.execute(_CURRENT, at_version=version(tx))]
+
+
+def find_articles(tx: Transaction, name: str) -> list[Article]:
+    """Articles of that name or id: several, if files in two folders are called the same."""
+    return [Article(**row._mapping) for row in tx.execute(_NAMED, at_version=version(tx), which=name)]
+
+
+def texts(tx: Transaction, article_id: str) -> list[tuple[tuple[str, ...], str]]:
+    """The passages of an article in order, each with the headings that lead to it."""
+    return [(tuple(row.headings), row.text) for row in tx.execute(_TEXTS, which=article_id)]
+
+
+# --- a sync: everything it adds belongs to the next version, until that is published ---
+
+_UNFINISHED = scoped(sa.select(article.c.id).where(article.c.from_version > _version))
+_PAST = scoped(sa.select(article.c.id).where(article.c.until_version < _version))
+_DELETE_ARTICLES = scoped(sa.delete(article).where(article.c.id.in_(_ids)))
+_INSERT_ARTICLE = scoped(sa.insert(article).values(added_at=now_ms()))
+_INSERT_PASSAGE = scoped(sa.insert(passage))
+_WORDS = scoped(
+    sa.select(passage.c.id, passage.c.article_id, passage.c.words)
+    .select_from(passage.join(article, article.c.id == passage.c.article_id))
+    .where(is_current, passage.c.id > bindparam("after", type_=sa.Integer))
+    .order_by(passage.c.id)
+    .limit(2000)
+)
+_END_ARTICLES = scoped(sa.update(article).where(article.c.id.in_(_ids)).values(until_version=_version))
+
+
+def _put_index_clause(insert: Any) -> sa.Executable:
+    new = insert(knowledge_index).values(updated_at=now_ms())
+    changed = [one.name for one in knowledge_index.c if one.name != "workspace_id"]
+    clause: sa.Executable = new.on_conflict_do_update(
+        index_elements=["workspace_id"], set_={name: new.excluded[name] for name in changed}
+    )
+    return clause
+
+
+_PUT_INDEX = scoped(_put_index_clause)
+
+
+def begin(tx: Transaction, lease: JobLease, most: int = 200) -> bool:
+    """Remove what an earlier sync left unfinished; True if there is more. Raises `LeaseLost`."""
+    hold(tx, lease)
+    found = list(tx.execute(_UNFINISHED, at_version=version(tx)).scalars())
+    _delete_articles(tx, found[:most])
+    return len(found) > most
+
+
+def add_article(
+    tx: Transaction, lease: JobLease, about: Article, passages: Sequence[NewPassage], from_version: int
+) -> None:
+    """Store an article for a version that nobody looks at yet. Raises `LeaseLost`."""
+    hold(tx, lease)
+    values = {name: getattr(about, name) for name in Article.__slots__ if name != "added_at"}
+    tx.execute(_INSERT_ARTICLE, **values, from_version=from_version)
+    for number, one in enumerate(passages):
+        tx.insert(
+            _INSERT_PASSAGE, article_id=about.id, number=number, headings=list(one.headings), text=one.text,
+            words=one.words, vector=one.vector,
+        )  # fmt: skip
+
+
+def words_of(tx: Transaction, at_version: int, after: int = 0) -> list[tuple[int, str, str]]:
+    """`(passage id, article id, words)` of a version that may not be published yet, together with what ends before it.
+
+    At most 2,000, by id; the next page comes `after` the last.
+    """
+    rows = tx.execute(_WORDS, at_version=at_version, after=after)
+    return [(row.id, row.article_id, row.words) for row in rows]
+
+
+def publish(tx: Transaction, lease: JobLease, new: Index, ended: Sequence[str], read: Sequence[str]) -> None:
+    """Let everybody look at a version from now on, without the `ended` articles; `read` are ids of sources.
+
+    Raises `LeaseLost`.
+    """
+    hold(tx, lease)
+    for some in _pages(ended):
+        tx.execute(_END_ARTICLES, ids=some, at_version=new.version)
+    packed = zlib.compress(json.dumps(dict(new.word_counts), ensure_ascii=False).encode())
+    tx.execute(
+        _PUT_INDEX, version=new.version, embedder=new.embedder, num_articles=new.num_articles,
+        num_passages=new.num_passages, average_words=new.average_words, word_counts=packed,
+    )  # fmt: skip
+    for some in _pages(read):
+        tx.execute(_READ_SOURCES, ids=some)
+
+
+def clear_past(tx: Transaction, lease: JobLease, most: int = 200) -> bool:
+    """Remove what only versions before the last one had, as somebody may still look at that; True if there is more.
+
+    Raises `LeaseLost`.
+    """
+    hold(tx, lease)
+    found = list(tx.execute(_PAST, at_version=version(tx)).scalars())
+    _delete_articles(tx, found[:most])
+    if removed := set(tx.execute(_REMOVED).scalars()):
+        unused = removed - set(tx.execute(_STILL_USED, ids=sorted(removed)).scalars())
+        tx.execute(_DELETE_SOURCES, ids=sorted(unused))
+    return len(found) > most
+
+
+def _delete_articles(tx: Transaction, ids: Sequence[str]) -> None:
+    if ids:
+        tx.execute(_DELETE_ARTICLES, ids=list(ids))
+
+
+def _pages(ids: Sequence[str], size: int = 5000) -> Iterator[list[str]]:
+    for start in range(0, len(ids), size):
+        yield list(ids[start : start + size])

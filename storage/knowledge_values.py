@@ -1,0 +1,91 @@
+"""Values of the knowledge as they are stored and found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+Audience = Literal["public", "customers", "staff"]
+SourceKind = Literal["folder", "file", "url", "upload"]
+
+AUDIENCES: tuple[Audience, ...] = get_args(Audience)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where articles come from. An `upload` has its content in the database, and is not read again."""
+
+    id: str
+    kind: SourceKind
+    location: str
+    audience: Audience
+    added_by: str
+    added_at: int
+    read_at: int | None
+    removed_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Article:
+    """An article as it stands in the newest version of the index."""
+
+    id: str
+    source_id: str
+    name: str
+    location: str
+    title: str
+    url: str | None
+    language: str | None
+    audience: Audience
+    sha256: str
+    added_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewPassage:
+    """A passage to be stored. `words` as `bot.knowledge.words` makes them, `vector` of length 1."""
+
+    headings: tuple[str, ...]
+    text: str
+    words: str
+    vector: Any
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPassage:
+    """A passage with what is known of its article; what a search weighs."""
+
+    id: int
+    article_id: str
+    number: int
+    headings: tuple[str, ...]
+    text: str
+    words: str
+    vector: Any
+    name: str
+    title: str
+    url: str | None
+    audience: Audience
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """What is known of a version of the index as a whole. `word_counts`: in how many articles each word stands."""
+
+    version: int
+    embedder: str
+    num_articles: int
+    num_passages: int
+    average_words: float
+    word_counts: Mapping[str, int]
+    updated_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What a search looks at more closely: passages, and the vectors of their articles' beginnings."""
+
+    index: Index
+    passages: Sequence[StoredPassage]
+    beginnings: Mapping[str, Any]

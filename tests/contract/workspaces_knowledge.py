@@ -1,0 +1,119 @@
+"""Cases of articles and their search for the contract of workspaces."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from storage import jobs, knowledge, knowledge_search
+from storage.jobs import JobLease, LeaseLost
+from storage.knowledge_values import Article, Index, NewPassage, Source
+from storage.transaction import Transaction
+from storage.values import new_id
+from tests.contract.workspaces import LEASE_MS, Case, World, name_of
+
+ACTOR = "shell:root"
+NEAR = np.array([1.0, 0.0], np.float32)
+INDEX = Index(1, "a model", 1, 1, 2.0, {"rose": 1}, 0)
+
+
+def lease_of(world: World) -> JobLease:
+    lease = world.things["sync"]
+    assert isinstance(lease, JobLease)
+    return lease
+
+
+def source_of(world: World) -> Source:
+    source = world.things["source"]
+    assert isinstance(source, Source)
+    return source
+
+
+def article_of(world: World) -> Article:
+    article = world.things["article"]
+    assert isinstance(article, Article)
+    return article
+
+
+def add_unseen(tx: Transaction, world: World) -> None:
+    new = replace(article_of(world), id=new_id())
+    knowledge.add_article(tx, lease_of(world), new, [NewPassage((), "A rose.", "rose", NEAR)], 2)
+
+
+def end_and_publish(tx: Transaction, world: World) -> None:
+    ended = [article_of(world).id]
+    knowledge.publish(tx, lease_of(world), replace(INDEX, version=2, num_articles=0), ended, [source_of(world).id])
+
+
+def found(tx: Transaction) -> Any:
+    table = knowledge_search.vectors(tx) if tx.connection.dialect.name == "sqlite" else None
+    return knowledge_search.candidates(tx, {"rose": 1.0}, NEAR, ["public"], INDEX, table)
+
+
+CASES = {
+    name_of(knowledge.put_source): Case(
+        [
+            lambda tx, w: knowledge.put_source(tx, ACTOR, "upload", "upload:b.md", "public", b"b"),
+            lambda tx, w: knowledge.put_source(tx, ACTOR, "upload", "upload:a.md", "staff", b"c"),
+        ]
+    ),
+    name_of(knowledge.remove_source): Case(
+        [lambda tx, w: knowledge.remove_source(tx, ACTOR, "upload:a.md")],
+        lambda tx, w: knowledge.remove_source(tx, ACTOR, f"upload:only-{w.lease.workspace_id}.md"),
+        False,
+        lambda tx, w: knowledge.put_source(tx, ACTOR, "upload", f"upload:only-{tx.workspace_id}.md", "public", b""),
+    ),
+    name_of(knowledge.sources): Case([lambda tx, w: knowledge.sources(tx)]),
+    name_of(knowledge.content): Case(
+        [lambda tx, w: knowledge.content(tx, source_of(w).id)],
+        lambda tx, w: knowledge.content(tx, source_of(w).id),
+        None,
+    ),
+    name_of(knowledge.version): Case([lambda tx, w: knowledge.version(tx)]),
+    name_of(knowledge.index): Case([lambda tx, w: knowledge.index(tx)]),
+    name_of(knowledge.articles): Case([lambda tx, w: knowledge.articles(tx)]),
+    name_of(knowledge.find_articles): Case(
+        [lambda tx, w: knowledge.find_articles(tx, "a")],
+        lambda tx, w: knowledge.find_articles(tx, article_of(w).id),
+        [],
+    ),
+    name_of(knowledge.texts): Case(
+        [lambda tx, w: knowledge.texts(tx, article_of(w).id)], lambda tx, w: knowledge.texts(tx, article_of(w).id), []
+    ),
+    name_of(knowledge.begin): Case(
+        [lambda tx, w: [knowledge.begin(tx, lease_of(w))]],
+        lambda tx, w: knowledge.begin(tx, lease_of(w)),
+        LeaseLost,
+    ),
+    name_of(knowledge.add_article): Case([add_unseen], add_unseen, LeaseLost),
+    name_of(knowledge.words_of): Case([lambda tx, w: knowledge.words_of(tx, 1)]),
+    name_of(knowledge.publish): Case([end_and_publish], end_and_publish, LeaseLost),
+    name_of(knowledge.clear_past): Case(
+        [
+            end_and_publish,
+            lambda tx, w: knowledge.publish(tx, lease_of(w), replace(INDEX, version=3), [], []),
+            lambda tx, w: knowledge.clear_past(tx, lease_of(w)),
+        ],
+        lambda tx, w: knowledge.clear_past(tx, lease_of(w)),
+        LeaseLost,
+    ),
+    name_of(knowledge_search.vectors): Case([lambda tx, w: knowledge_search.vectors(tx).ids.tolist()]),
+    name_of(knowledge_search.current_version): Case([lambda tx, w: knowledge_search.current_version(tx)]),
+    name_of(knowledge_search.load_index): Case([lambda tx, w: knowledge_search.load_index(tx, True)[0]]),
+    name_of(knowledge_search.candidates): Case([lambda tx, w: found(tx).passages]),
+}  # fmt: skip
+
+
+def fill(tx: Transaction, world: World) -> None:
+    """An upload with an article of one passage, published by a job that still runs."""
+    jobs.create(tx, ACTOR, "sync", {}, device=f"knowledge of {tx.workspace_id}")
+    lease = jobs.claim(tx, "worker", LEASE_MS)
+    assert lease is not None
+    assert lease.workspace_id == tx.workspace_id
+    source = knowledge.put_source(tx, ACTOR, "upload", "upload:a.md", "public", b"# A\n\nA rose.")
+    article = Article(new_id(), source.id, "a", "upload:a.md", "A", None, None, "public", "hash", 0)
+    knowledge.add_article(tx, lease, article, [NewPassage((), "A rose.", "rose", NEAR)], 1)
+    knowledge.publish(tx, lease, INDEX, [], [source.id])
+    world.things |= {"sync": lease, "source": source, "article": article}

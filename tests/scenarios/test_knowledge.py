@@ -1,0 +1,342 @@
+"""Articles from a folder to the search, through the real job and the real embedder, on both databases."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bot.errors import Conflict, InvalidInput, NotAllowed, NotFound
+from bot.knowledge import search as search_module
+from bot.knowledge import sync_task
+from bot.knowledge.embedder import Embedder
+from bot.knowledge.formats import Unreadable
+from bot.knowledge.library import Library
+from bot.knowledge.search import Search
+from bot.learning.jobs import Jobs
+from bot.learning.roles import Actor
+from bot.settings import Settings
+from bot.training.job_context import JobContext, Services
+from bot.training.tasks import all_tasks
+from bot.training.worker import Worker
+from storage import jobs, knowledge
+from storage.database import Database
+from storage.learning_values import Job
+from storage.schema import DEFAULT_WORKSPACE
+
+pytestmark = pytest.mark.model
+
+ADMIN, VIEWER = Actor("test", "admin"), Actor("test", "viewer")
+RETURNS = "# Returns\n\nYou can send anything back within 30 days.\n\n## How long does a refund take?\n\nFive days.\n"
+SHIPPING = "# Shipping\n\nParcels travel for two days. To Norway it costs 9 euros.\n"
+SALARIES = "# Salaries\n\nOn the first of a month salaries are paid.\n"
+
+
+class Desk:
+    """An installation with a library, a worker and a search."""
+
+    def __init__(self, database: Database, data: Path, embedder: Embedder) -> None:
+        self.database, self.embedder = database, embedder
+        self.settings = Settings(data=data)
+        self.library = Library(database, DEFAULT_WORKSPACE)
+        self.search = Search(database, DEFAULT_WORKSPACE, lambda: embedder)
+        self.docs = data / "docs"
+        self.docs.mkdir(parents=True)
+
+    def write(self, name: str, content: str | bytes) -> Path:
+        file = self.docs / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return file
+
+    async def work(self, tasks: Any = None) -> None:
+        services = Services(self.settings, self.database, 1)
+        await Worker(services, tasks or all_tasks(), lease_seconds=30.0, heartbeat_seconds=0.05).work(once=True)
+
+    async def done(self, job: Job) -> dict[str, Any]:
+        await self.work()
+        ended = await Jobs(self.database, DEFAULT_WORKSPACE).find(ADMIN, job.id)
+        assert ended.state == "done", ended
+        return dict(ended.result or {})
+
+    async def add(self, target: Path | None = None, audience: str = "public") -> dict[str, Any]:
+        _, job = await self.library.add(ADMIN, str(target or self.docs), audience)
+        return await self.done(job)
+
+    async def sync(self) -> dict[str, Any]:
+        return await self.done(await self.library.sync(ADMIN))
+
+    async def found(self, question: str, audiences: Sequence[Any] = ("public",)) -> list[str]:
+        return [hit.passage.name for hit in await self.search.search(question, audiences)]
+
+    async def names(self) -> list[str]:
+        return [one.name for one in await self.library.articles(ADMIN)]
+
+
+@pytest.fixture
+async def desk(
+    database_url: str, tmp_path: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Desk]:
+    monkeypatch.setattr(sync_task, "resolve_embedder", lambda *_: tmp_path)
+    monkeypatch.setattr(sync_task, "Embedder", lambda *_, **__: embedder)
+    database = Database(database_url)
+    made = Desk(database, tmp_path / "data", embedder)
+    yield made
+    await made.search.close()
+    await database.close()
+
+
+async def test_a_folder_is_read_searched_and_kept_in_step(desk: Desk) -> None:
+    desk.write("returns.md", RETURNS)
+    desk.write("sub/shipping.md", SHIPPING)
+    first = await desk.add()
+    assert (first["articles"], first["added"], first["num_unreadable"]) == (2, 2, 0)
+    hits = await desk.search.search("How long do refunds take?", ["public"])
+    assert (hits[0].passage.name, hits[0].passage.headings) == ("returns", ("How long does a refund take?",))
+    assert (await desk.found("norway price"))[0] == "shipping"
+
+    again = await desk.sync()
+    assert (again["unchanged"], again["added"], again["changed"], again["removed"]) == (2, 0, 0, 0)
+
+    desk.write("returns.md", RETURNS.replace("30 days", "60 days, and roses never"))
+    desk.write("roses.md", "# Roses\n\nRoses need water.\n")
+    (desk.docs / "sub/shipping.md").unlink()
+    third = await desk.sync()
+    assert (third["added"], third["changed"], third["removed"], third["articles"]) == (1, 1, 1, 2)
+    assert await desk.names() == ["returns", "roses"]
+    assert set(await desk.found("norway price shipping")) <= {"returns", "roses"}
+    shown = await desk.library.show(VIEWER, "returns")
+    assert "60 days" in shown.passages[0][1]
+
+
+async def test_the_question_finds_nothing_where_there_is_nothing(desk: Desk) -> None:
+    assert await desk.found("anything") == []
+    empty = await desk.add()
+    assert (empty["articles"], empty["passages"]) == (0, 0)
+    assert await desk.found("anything") == []
+    assert await desk.found("   ") == []
+
+
+async def test_staff_see_more_than_customers(desk: Desk) -> None:
+    desk.write("public/shipping.md", SHIPPING)
+    desk.write("inside/salaries.md", SALARIES)
+    await desk.add(desk.docs / "public")
+    await desk.add(desk.docs / "inside", "staff")
+    question = "When are salaries paid?"
+    assert await desk.found(question) == ["shipping"]
+    assert await desk.found(question, ("public", "customers")) == ["shipping"]
+    assert (await desk.found(question, ("public", "customers", "staff")))[0] == "salaries"
+    assert await desk.found(question, ()) == []
+    moved = await desk.add(desk.docs / "inside", "customers")
+    assert moved["changed"] == 1
+    assert (await desk.found(question, ("public", "customers")))[0] == "salaries"
+
+
+async def test_what_cannot_be_read_is_told_and_nothing_else_is_lost(desk: Desk) -> None:
+    desk.write("returns.md", RETURNS)
+    await desk.add()
+    desk.write("returns.md", b"\0\1\2")
+    desk.write("locked.pdf", b"%PDF-1.4")
+    desk.write("shipping.md", SHIPPING)
+    result = await desk.sync()
+    assert {one["file"] for one in result["unreadable"]} == {"returns.md", "locked.pdf"}
+    assert await desk.names() == ["returns", "shipping"]
+    desk.docs.rename(desk.docs.parent / "elsewhere")
+    gone = await desk.sync()
+    assert "no such folder" in gone["unreadable"][0]["why"]
+    assert await desk.names() == ["returns", "shipping"], "a folder that is not mounted is not an empty one"
+
+
+async def test_uploads_and_removals(desk: Desk) -> None:
+    _, job = await desk.library.upload(ADMIN, "../../returns.md", RETURNS.encode())
+    await desk.done(job)
+    assert [one.location for one in await desk.library.sources(VIEWER)] == ["upload:returns.md"]
+    desk.write("shipping.md", SHIPPING)
+    await desk.add()
+    with pytest.raises(Conflict, match="one file of a folder"):
+        await desk.library.remove(ADMIN, "shipping")
+    with pytest.raises(NotFound):
+        await desk.library.remove(ADMIN, "nothing")
+    _, job = await desk.library.remove(ADMIN, "returns")
+    await desk.done(job)
+    assert await desk.names() == ["shipping"]
+    _, job = await desk.library.remove(ADMIN, str(desk.docs))
+    await desk.done(job)
+    assert await desk.names() == []
+    await desk.sync()
+    await desk.sync()
+    assert await desk.library.sources(VIEWER) == []
+    assert await desk.database.read(knowledge.sources, DEFAULT_WORKSPACE) == [], "the next syncs clear what went"
+
+
+async def test_two_articles_may_be_called_alike(desk: Desk) -> None:
+    desk.write("a/index.md", RETURNS)
+    desk.write("b/index.md", SHIPPING)
+    await desk.add()
+    with pytest.raises(Conflict, match="Several") as told:
+        await desk.library.show(VIEWER, "index")
+    one = (await desk.library.articles(VIEWER))[0]
+    assert one.id in told.value.message
+    assert (await desk.library.show(VIEWER, one.id)).article == one
+
+
+async def test_a_page_of_the_web(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = {"https://shop.example/help": ("help.html", b"<h1>Help</h1><p>Call us on Mondays.</p>")}
+
+    async def fetch(url: str) -> tuple[str, bytes]:
+        if url not in pages:
+            raise Unreadable("it answers with 404 Not Found")
+        return pages[url]
+
+    monkeypatch.setattr(sync_task, "fetch", fetch)
+    _, job = await desk.library.add(ADMIN, "https://shop.example/help")
+    await desk.done(job)
+    hits = await desk.search.search("When can I call?", ["public"])
+    assert (hits[0].passage.title, hits[0].passage.url) == ("Help", "https://shop.example/help")
+    pages.clear()
+    assert (await desk.sync())["num_unreadable"] == 1
+    assert await desk.names() == ["help"]
+
+
+async def test_bad_targets_and_roles_are_refused(desk: Desk) -> None:
+    for target in ("http://127.0.0.1/", str(desk.docs / "gone.md"), str(desk.write("a.exe", "MZ"))):
+        with pytest.raises(InvalidInput):
+            await desk.library.add(ADMIN, target)
+    with pytest.raises(InvalidInput):
+        await desk.library.add(ADMIN, str(desk.docs), "everybody")
+    with pytest.raises(NotAllowed):
+        await desk.library.add(VIEWER, str(desk.docs))
+    with pytest.raises(InvalidInput):
+        await desk.library.upload(ADMIN, "a.exe", b"MZ")
+    assert await desk.library.sources(VIEWER) == []
+
+
+async def test_a_sync_that_waits_is_not_queued_twice(desk: Desk) -> None:
+    desk.write("returns.md", RETURNS)
+    first, second = await desk.library.sync(ADMIN), await desk.library.sync(ADMIN)
+    assert first.id == second.id
+
+
+async def test_a_killed_sync_is_never_seen_and_the_next_one_cleans_up(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.write("returns.md", RETURNS)
+    await desk.add()
+    desk.write("shipping.md", SHIPPING)
+    job = await desk.library.sync(ADMIN)
+    lease = await desk.database.write(jobs.claim, None, "a worker that dies", 1, jobs.KNOWLEDGE_DEVICE)
+    assert lease is not None
+
+    class Dies(sync_task._Sync):
+        def _publish(self, ended: list[str]) -> None:
+            raise SystemExit("killed")
+
+    class Context:
+        """As far as it got before it was killed: everything is stored, nothing published."""
+
+        def __init__(self) -> None:
+            self.job, self.lease, self.workspace_id = job, lease, DEFAULT_WORKSPACE
+            self.loop = asyncio.get_running_loop()
+
+        def run(self, coroutine: Any) -> Any:
+            return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
+
+        def progress(self, **_: Any) -> None: ...
+
+        def check(self) -> None: ...
+
+    context: Any = Context()
+    with pytest.raises(SystemExit):
+        await asyncio.to_thread(Dies(context, Services(desk.settings, desk.database, 1)).run)
+    assert await desk.names() == ["returns"]
+    assert await desk.found("norway price shipping") == ["returns"] * 2
+    await asyncio.sleep(0.01)
+    result = await desk.done(job)
+    assert (result["added"], result["unchanged"]) == (1, 1)
+    assert await desk.names() == ["returns", "shipping"]
+
+
+async def test_a_search_during_a_switch_sees_one_version_or_the_other(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All articles carry the same number, and are rewritten together: no search may see two numbers."""
+
+    def rewrite(number: int) -> None:
+        for name in range(6):
+            desk.write(f"article-{name}.md", f"# Plant {name}\n\nThe gardener counts to {number} before watering.\n")
+
+    rewrite(0)
+    await desk.add()
+    seen: set[str] = set()
+    ended = asyncio.Event()
+
+    async def ask() -> None:
+        while not ended.is_set():
+            hits = await desk.search.search("What does the gardener count to?", ["public"])
+            texts = {hit.passage.text for hit in hits}
+            assert len(texts) == 1, texts
+            assert len(hits) == 6
+            seen.update(texts)
+
+    asking = asyncio.create_task(ask())
+    for number in range(1, 6):
+        await asyncio.to_thread(rewrite, number)
+        await desk.sync()
+    ended.set()
+    await asking
+    assert len(seen) >= 2
+
+
+async def test_a_search_gives_up_when_the_index_never_rests(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.write("returns.md", RETURNS)
+    await desk.add()
+    asked: list[int] = []
+
+    def never(*_: Any) -> None:
+        asked.append(1)
+
+    monkeypatch.setattr(search_module.knowledge_search, "candidates", never)
+    assert await desk.found("refund") == []
+    assert len(asked) == search_module.MAX_TRIES
+
+
+async def test_a_training_holds_no_sync_up(desk: Desk) -> None:
+    desk.write("returns.md", RETURNS)
+    await Jobs(desk.database, DEFAULT_WORKSPACE).create(ADMIN, "train", {})
+    running = await desk.database.write(jobs.claim, None, "a training", 60_000, jobs.TRAINING_DEVICE)
+    assert running is not None
+    assert (await desk.add())["articles"] == 1
+
+
+@pytest.mark.parametrize(
+    "question", ["refund", "Wie lange dauert eine Rückzahlung?", "退款需要多久？", "'\"; DROP TABLE", "*" * 5000]
+)
+async def test_any_question_is_searched_without_an_error(desk: Desk, question: str) -> None:
+    desk.write("returns.md", RETURNS)
+    desk.write("chinese.md", "# 退货\n\n退款需要五到七天。\n")
+    await desk.add()
+    names = await desk.found(question)
+    assert set(names) <= {"returns", "chinese"}
+    if question.startswith("退"):
+        assert names[0] == "chinese"
+
+
+async def test_work_that_is_cancelled_leaves_the_index_as_it_was(desk: Desk) -> None:
+    desk.write("returns.md", RETURNS)
+    await desk.add()
+    desk.write("shipping.md", SHIPPING)
+    job = await desk.library.sync(ADMIN)
+
+    def cancelled(context: JobContext, services: Services) -> Any:
+        context.run(Jobs(desk.database, DEFAULT_WORKSPACE).cancel(ADMIN, job.id))
+        while True:
+            context.check()
+            sync_task.sync(context, services)
+
+    await desk.work({"sync": cancelled})
+    ended = await Jobs(desk.database, DEFAULT_WORKSPACE).find(ADMIN, job.id)
+    assert ended.state == "cancelled"
+    assert (await desk.names())[0] == "returns"

@@ -1,0 +1,234 @@
+"""Files of every kind to blocks: whole ones, broken ones and hostile ones."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import pytest
+from pypdf import PdfReader, PdfWriter
+
+from bot.knowledge import formats
+from bot.knowledge.documents import Block
+from bot.knowledge.formats import Unreadable, read_document
+from bot.knowledge.html_reader import read_html
+from bot.knowledge.sources import check_url, fetch, files_of, read_file
+
+MARKDOWN = """---
+title: Returns & refunds
+url: https://shop.example/returns
+lang: en
+id: returns-1
+---
+
+# Returns
+
+You have **30 days**.
+
+## What you need
+
+- the parcel
+  - and its box
+- the [invoice](https://shop.example/i)
+
+| Country | Price |
+| --- | --- |
+| Norway | 9 euros |
+
+```
+code 1
+```
+"""
+
+
+def page(text: str) -> bytes:
+    """A PDF of one page, written by hand: a font, a page, a line of text."""
+    stream = f"BT /F1 12 Tf 72 720 Td ({text}) Tj ET".encode()
+    objects = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R "
+        b"/Resources << /Font << /F1 5 0 R >> >> >>",
+        b"<< /Length " + str(len(stream)).encode() + b" >>\nstream\n" + stream + b"\nendstream",
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+    ]
+    out, places = io.BytesIO(b""), []
+    out.write(b"%PDF-1.4\n")
+    for number, one in enumerate(objects, 1):
+        places.append(out.tell())
+        out.write(f"{number} 0 obj\n".encode() + one + b"\nendobj\n")
+    start = out.tell()
+    out.write(f"xref\n0 {len(objects) + 1}\n0000000000 65535 f \n".encode())
+    for place in places:
+        out.write(f"{place:010} 00000 n \n".encode())
+    out.write(f"trailer << /Size {len(objects) + 1} /Root 1 0 R >>\nstartxref\n{start}\n%%EOF\n".encode())
+    return out.getvalue()
+
+
+def locked(content: bytes) -> bytes:
+    writer = PdfWriter(clone_from=PdfReader(io.BytesIO(content)))
+    writer.encrypt("secret", algorithm="RC4-128")
+    out = io.BytesIO()
+    writer.write(out)
+    return out.getvalue()
+
+
+def docx(body: str, **more: bytes) -> bytes:
+    """The least that Word's format needs."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(
+            "[Content_Types].xml",
+            '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types"><Default Extension="xml" '
+            'ContentType="application/vnd.openxmlformats-officedocument.wordprocessingml.document.main+xml"/></Types>',
+        )
+        archive.writestr(
+            "_rels/.rels",
+            '<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships"><Relationship Id="r1" '
+            'Type="http://schemas.openxmlformats.org/officeDocument/2006/relationships/officeDocument" '
+            'Target="word/document.xml"/></Relationships>',
+        )
+        archive.writestr(
+            "word/document.xml",
+            '<w:document xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"><w:body>'
+            f"{body}</w:body></w:document>",
+        )
+        for name, content in more.items():
+            archive.writestr(name, content)
+    return out.getvalue()
+
+
+def paragraph(text: str, style: str = "") -> str:
+    chosen = f'<w:pPr><w:pStyle w:val="{style}"/></w:pPr>' if style else ""
+    return f"<w:p>{chosen}<w:r><w:t>{text}</w:t></w:r></w:p>"
+
+
+def refusal(name: str, content: bytes) -> str:
+    with pytest.raises(Unreadable) as refused:
+        read_document(name, content)
+    return str(refused.value)
+
+
+def test_markdown_keeps_its_structure_and_what_it_says_of_itself() -> None:
+    read = read_document("x.md", MARKDOWN.encode())
+    assert (read.title, read.url, read.language, read.id) == (
+        "Returns & refunds", "https://shop.example/returns", "en", "returns-1",
+    )  # fmt: skip
+    assert read.blocks == (
+        Block("text", (), ("You have 30 days.",)),
+        Block("items", ("What you need",), ("- the parcel", "  - and its box", "- the invoice")),
+        Block("table", ("What you need",), ("Country | Price", "Norway | 9 euros")),
+        Block("code", ("What you need",), ("code 1",)),
+    )
+
+
+def test_the_first_heading_is_the_title_and_no_heading_of_passages() -> None:
+    read = read_document("some-file.md", b"# Title\n\nText.\n\n## Part\n\nMore.")
+    assert read.title == "Title"
+    assert [one.headings for one in read.blocks] == [(), ("Part",)]
+    assert read_document("some-file.md", b"Text alone.").title == "some file"
+
+
+@pytest.mark.parametrize(
+    "bad", ["---\ntitle: [\n---\nText.", "---\n- a\n---\nText.", "---\na: !!python/object:os.x\n---\nText."]
+)
+def test_front_matter_that_is_none_does_no_harm(bad: str) -> None:
+    assert read_document("a.md", bad.encode()).blocks[-1].lines == ("Text.",)
+
+
+def test_html_without_what_surrounds_it_and_without_scripts() -> None:
+    read = read_html(
+        "<html lang='de-AT'><head><title>Shop</title><script>alert(1)</script><style>p{}</style></head><body>"
+        "<nav>Home</nav><header><h1>Lieferung</h1></header><p onclick='x()'>Zwei<br>Tage.<script>steal()</script></p>"
+        "<details><summary>Und am Sonntag?</summary><p>Nein.</p></details><p>Ende.</p><footer>Impressum</footer>"
+    )
+    assert (read.title, read.language) == ("Lieferung", "de")
+    assert [(one.headings, one.lines) for one in read.blocks] == [
+        ((), ("Zwei Tage.",)), (("Und am Sonntag?",), ("Nein.",)), ((), ("Ende.",)),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "broken", ["", "<", "<p>a<table><td>b</p>c", "<div>" * 5000 + "deep", "\0\0", "<?xml version='1.0'?>"]
+)
+def test_broken_html_never_raises(broken: str) -> None:
+    read_html(broken, title="t")
+
+
+def test_text_in_any_encoding() -> None:
+    for encoding in ("utf-8", "utf-8-sig", "utf-16", "cp1252", "gb18030"):
+        text = "退货政策：您可以在三十天内退货，退款需要五到七天。" if encoding == "gb18030" else "Rückgabe für Käufer"
+        read = read_document("a.txt", text.encode(encoding))
+        assert read.blocks[0].lines == (text,), encoding
+
+
+def test_questions_and_answers_of_a_table() -> None:
+    read = read_document("faq.csv", b'Question;Answer\nWhere?;"Here,\nand there"\n;\n')
+    assert read.blocks == (Block("answer", ("Where?",), ("Here,", "and there")),)
+    assert "columns question and answer" in refusal("faq.csv", b"a,b\n1,2\n")
+    assert "row 3" in refusal("faq.csv", b"question,answer\na,b\nc,d,e\n")
+
+
+def test_pdf() -> None:
+    read = read_document("manual.pdf", page("Press the red button."))
+    assert (read.title, read.blocks[0]) == ("manual", Block("text", ("Page 1",), ("Press the red button.",)))
+    assert "damaged" in refusal("manual.pdf", b"%PDF-1.4 nothing of the kind")
+    assert "password" in refusal("manual.pdf", locked(page("Secret.")))
+    assert "scan" in refusal("manual.pdf", page(""))
+
+
+def test_docx() -> None:
+    read = read_document("a.docx", docx(paragraph("Shipping", "Heading1") + paragraph("Two days.")))
+    assert (read.title, read.blocks) == ("Shipping", (Block("text", (), ("Two days.",)),))
+    assert "damaged" in refusal("a.docx", b"no archive")
+    assert "old .doc" in refusal("a.docx", b"\xd0\xcf\x11\xe0" + b"\0" * 100)
+
+
+def test_an_archive_that_unpacks_to_far_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "MAX_UNPACKED_BYTES", 10_000)
+    bomb = docx(paragraph("a"), **{"word/media/x.bin": b"\0" * 20_000})
+    assert len(bomb) < 5_000
+    assert "unpacks to more" in refusal("a.docx", bomb)
+
+
+def test_what_is_no_article_is_refused_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "it is no text" in refusal("a.txt", b"\0\1\2")
+    assert ".exe is not read" in refusal("a.exe", b"MZ")
+    assert "no text" in refusal("a.md", b"  \n")
+    monkeypatch.setattr(formats, "MAX_BYTES", 10)
+    assert "are the most" in refusal("a.md", b"12345678901")
+
+
+def test_a_folder_without_hidden_files_and_without_links_out_of_it(tmp_path: Path) -> None:
+    (tmp_path / "secret.md").write_text("secret")
+    folder = tmp_path / "docs"
+    (folder / "sub").mkdir(parents=True)
+    for name in ("b.md", ".hidden.md", "sub/a.md", "note.exe"):
+        (folder / name).write_text("x")
+    (folder / "out.md").symlink_to(tmp_path / "secret.md")
+    (folder / "in.md").symlink_to(folder / "b.md")
+    (folder / "up").symlink_to(tmp_path)
+    assert [name for name, _ in files_of(folder)] == ["b.md", "in.md", "sub/a.md"]
+    with pytest.raises(Unreadable, match="no such folder"):
+        list(files_of(tmp_path / "gone"))
+    with pytest.raises(Unreadable, match="no such file"):
+        read_file(tmp_path / "gone.md")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1/", "http://[::1]/", "http://10.0.0.1/a", "http://169.254.169.254/latest/meta-data",
+        "http://[::ffff:192.168.0.1]/", "http://0.0.0.0/", "ftp://shop.example/", "file:///etc/passwd",
+        "http://user:word@shop.example/", "http:///",
+    ],
+)  # fmt: skip
+def test_addresses_that_are_not_of_the_public_web_are_refused(url: str) -> None:
+    with pytest.raises(Unreadable):
+        check_url(url)
+
+
+async def test_a_name_that_leads_inside_is_refused_when_it_is_resolved() -> None:
+    with pytest.raises(Unreadable, match="inside a network"):
+        await fetch("http://localhost:1/")

@@ -1,0 +1,125 @@
+"""Where documents are cut, which words are compared, and how candidates are put in order."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bot.knowledge.documents import Block, Document
+from bot.knowledge.passages import count_words, cut
+from bot.knowledge.ranking import ask, best_of_articles, bm25, rank
+from bot.knowledge.words import is_mostly_unspaced, neighbours, words
+from storage.knowledge_values import Candidates, Index, StoredPassage
+
+
+def document(*blocks: Block) -> Document:
+    return Document("Title", blocks)
+
+
+def text(content: str, *headings: str) -> Block:
+    return Block("text", headings, (content,))
+
+
+def test_neighbours_under_one_heading_share_a_passage_and_others_do_not() -> None:
+    found = cut(document(text("One."), text("Two.", "A"), text("Three.", "A"), text("Four.", "A", "B")))
+    assert [(one.headings, one.text) for one in found] == [
+        ((), "One."), (("A",), "Two.\nThree."), (("A", "B"), "Four."),
+    ]  # fmt: skip
+
+
+def test_a_long_text_is_cut_between_sentences() -> None:
+    sentences = [f"This is sentence number {number} of a long text." for number in range(30)]
+    found = cut(document(text(" ".join(sentences))), max_words=40)
+    assert " ".join(one.text for one in found) == " ".join(sentences)
+    assert all(one.text.endswith(".") and count_words(one.text) <= 40 for one in found)
+
+
+def test_each_piece_of_a_table_has_its_head_and_a_list_is_cut_between_items() -> None:
+    rows = tuple(f"country {number} | {number} euros" for number in range(40))
+    found = cut(document(Block("table", (), ("Country | Price", *rows))), max_words=30)
+    assert len(found) > 3
+    assert all(one.text.startswith("Country | Price\n") for one in found)
+    assert [row for one in found for row in one.text.split("\n")[1:]] == list(rows)
+    items = tuple(f"- item {number}" for number in range(40))
+    pieces = cut(document(Block("items", (), items)), max_words=30)
+    assert [line for one in pieces for line in one.text.split("\n")] == list(items)
+
+
+def test_a_document_of_nothing_but_a_title_has_a_passage() -> None:
+    assert [(one.headings, one.text) for one in cut(Document("Only a title", ()))] == [((), "")]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.text(alphabet="ab .!?\n你好。", max_size=300), max_size=6), st.integers(5, 50))
+def test_no_passage_is_too_long_and_no_letter_is_lost(lines: list[str], most: int) -> None:
+    blocks = tuple(Block("text", (), (line,)) for line in lines if line.strip())
+    found = cut(Document("t", blocks), max_words=most)
+    assert all(count_words(one.text) <= most for one in found)
+    kept = "".join(one.text for one in found)
+    assert [one for one in kept if not one.isspace()] == [one for line in lines for one in line if not one.isspace()]
+
+
+def test_words_are_folded_stemmed_and_without_stop_words() -> None:
+    assert words("Don't cancel the customer's ORDERS!") == ["cancel", "custom", "order"]
+    assert words("tidb_mem-quota v4.0.1") == ["tidb", "mem", "quota", "v4", "0", "1", "tidb_mem_quota", "v4_0_1"]
+    assert words("") == []
+
+
+def test_chinese_is_cut_into_pairs_without_question_words() -> None:
+    assert words("如何退货？") == ["退货"]
+    assert "数据" in words("数据库的备份")
+    assert "库的" not in words("数据库的备份")
+    assert is_mostly_unspaced("TiDB 如何升级")
+    assert not is_mostly_unspaced("What does 退货 mean here?")
+
+
+@given(st.text(max_size=200))
+def test_words_of_anything_are_plain(anything: str) -> None:
+    for one in words(anything):
+        assert one
+        assert not any(letter.isspace() for letter in one)
+        assert len(one) <= 40
+
+
+INDEX = Index(1, "m", 10, 20, 4.0, {"refund": 2, "day": 8}, 0)
+
+
+def stored(number: int, name: str, content: str, vector: tuple[float, float]) -> StoredPassage:
+    return StoredPassage(
+        number, name, 0, (), content, " ".join(words(content)), np.array(vector, np.float32), name, name, None, "public"
+    )
+
+
+def test_words_and_meaning_both_count_and_equal_ones_come_by_name() -> None:
+    passages = [
+        stored(1, "b", "A refund takes a week.", (0.0, 1.0)), stored(2, "a", "A refund takes a week.", (0.0, 1.0)),
+        stored(3, "near", "Something else.", (0.6, 0.8)), stored(4, "far", "Something else.", (0.0, 1.0)),
+    ]  # fmt: skip
+    found = Candidates(INDEX, passages, {one.article_id: one.vector for one in passages})
+    question = ask("How long does a refund take?", np.array([1.0, 0.0], np.float32), INDEX)
+    hits = rank(question, found)
+    assert [hit.passage.name for hit in hits if hit.passage.name in "ab"] == ["a", "b"]
+    assert hits[-1].passage.name == "far"
+    assert hits.index(next(hit for hit in hits if hit.passage.name == "near")) in (0, 2)
+    assert [hit.passage.name for hit in best_of_articles([*hits, *hits])] == [hit.passage.name for hit in hits]
+
+
+def test_bm25_lies_between_nothing_and_one_and_rare_words_weigh_more() -> None:
+    asked = ask("refund day", np.zeros(2, np.float32), INDEX).words
+    assert bm25(asked, "other words", INDEX) == 0
+    assert bm25(asked, "day x", INDEX) < bm25(asked, "refund x", INDEX) < bm25(asked, "refund day", INDEX) < 1
+    assert bm25({}, "refund", INDEX) == 0
+
+
+def test_neighbours_are_words_as_they_are_written() -> None:
+    assert neighbours("How do I") == {("how", "do"), ("do", "i")}
+    assert neighbours("退货") == {("退", "货")}
+    assert neighbours("one") == set()
+
+
+@pytest.mark.parametrize("content", ["a" * 10_000, "你" * 3000])
+def test_one_endless_word_is_cut_too(content: str) -> None:
+    found = cut(document(text(content)))
+    assert "".join(one.text for one in found) == content

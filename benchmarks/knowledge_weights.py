@@ -1,6 +1,6 @@
 """The weights of `bot/knowledge/ranking.py`, fitted on the development half of the questions.
 
-    python -m benchmarks.knowledge_weights ../shared/data
+    python -m benchmarks.knowledge_weights DATA
 
 Prints weights for `kb_en` (English) and `faq_zh` (Chinese). What is maximised is the likelihood that a passage of a
 right article comes first among the candidates. Kinds of questions count alike, but `link_description`, where editors
@@ -74,7 +74,7 @@ def fit(rows: list[tuple[Any, Any, float]], used: list[int]) -> list[float]:
 async def main_of(data: Path, work: Path) -> None:
     for name, used in (("kb_en", [0, 1, 2, 3]), ("faq_zh", [0, 2]), ("faq_zh", [0, 1, 2, 3])):
         home = work / f"{name}-{len(used)}"
-        knowledge = Knowledge(home, "")
+        knowledge = Knowledge(home)
         await knowledge.read(prepare_articles(data, name, home / "articles"))
         questions = [one for one in read_rows(data / name / "questions.jsonl") if is_development(one)]
         print(name, dict(zip([("passage", "beginning", "words", "phrases")[one] for one in used],

@@ -85,13 +85,14 @@ def create(
     *,
     priority: int = 0,
     device: str = TRAINING_DEVICE,
+    beside_running: bool = False,
 ) -> tuple[Job, bool]:
     """Queue a job; `(job, True)`. One that is open with the same kind and settings is returned instead, with False.
 
-    One that is about to be cancelled is not open.
+    One that is about to be cancelled is not open. With `beside_running`, nor is one that runs: it has begun too early.
     """
     for row in tx.execute(_OPEN_OF_KIND, of_kind=kind):
-        if row.settings == dict(settings):
+        if row.settings == dict(settings) and not (beside_running and row.state == "running"):
             return Job(**row._mapping), False
     job_id = new_id()
     tx.execute(

@@ -18,13 +18,13 @@ from sqlalchemy.dialects.postgresql import TSQUERY
 
 from storage.knowledge import index, is_current, version
 from storage.knowledge_schema import FULL_TEXT, article, passage
-from storage.knowledge_values import Audience, Candidates, Index, StoredPassage
+from storage.knowledge_values import AUDIENCES, Audience, Candidates, Index, StoredPassage
 from storage.transaction import Transaction, scoped, scoped_for_each
 
 # So many by words, and as many by vectors.
 MOST_OF_EACH = 60
 # Words that stand nearly everywhere lead to nearly everything, and are looked up only where there is nothing rarer.
-MOST_MATCHES = 4000
+MOST_MATCHES = 800
 
 _full_text = sa.Table(
     FULL_TEXT,
@@ -90,17 +90,21 @@ class VectorTable:
     def __init__(self, at_version: int, rows: Sequence[Any]) -> None:
         self.version = at_version
         self.ids = np.array([row.id for row in rows], np.int64)
-        self._audiences = np.array([row.audience for row in rows])
+        self._numbers = {one: np.flatnonzero([row.audience == one for row in rows]) for one in AUDIENCES}
         self._vectors: npt.NDArray[np.float32] = (
             np.stack([row.vector for row in rows]) if rows else np.zeros((0, 1), np.float32)
         )
 
     def nearest(self, vector: npt.NDArray[np.float32], audiences: Sequence[Audience], most: int) -> list[int]:
         """Ids of the passages nearest to a vector, among those for these audiences."""
-        seen = np.flatnonzero(np.isin(self._audiences, list(audiences)))
-        likeness = self._vectors[seen] @ vector if len(seen) else np.zeros(0)
-        order = np.lexsort((self.ids[seen], -likeness))[:most]
-        return [int(one) for one in self.ids[seen][order]]
+        seen = np.concatenate([self._numbers[one] for one in audiences])
+        if not len(seen):
+            return []
+        likeness = (self._vectors @ vector)[seen]
+        if len(seen) > most:
+            best = np.argpartition(-likeness, most)[:most]
+            seen, likeness = seen[best], likeness[best]
+        return [int(one) for one in self.ids[seen][np.lexsort((seen, -likeness))]]
 
 
 def vectors(tx: Transaction) -> VectorTable:

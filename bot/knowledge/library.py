@@ -17,7 +17,7 @@ from bot.knowledge.sources import check_url
 from bot.learning.roles import Actor
 from storage import jobs, knowledge
 from storage.database import Database
-from storage.knowledge_values import AUDIENCES, Article, Audience, Index, Source, SourceKind
+from storage.knowledge_values import AUDIENCES, Article, Audience, Source, SourceKind
 from storage.learning_values import Job
 
 KIND = "sync"
@@ -66,10 +66,16 @@ class Library:
         return await self._put(actor, "upload", UPLOAD + plain, chosen, content)
 
     async def sync(self, actor: Actor) -> Job:
-        """Read all sources again. If that waits already, it is the same job."""
+        """Read all sources again. If that waits already, it is the same job; one that runs has begun before this."""
         actor.check("trainer")
         job, _ = await self._database.write(
-            jobs.create, self._workspace_id, actor.name, KIND, {}, device=jobs.KNOWLEDGE_DEVICE
+            jobs.create,
+            self._workspace_id,
+            actor.name,
+            KIND,
+            {},
+            device=jobs.KNOWLEDGE_DEVICE,
+            beside_running=True,
         )
         return job
 
@@ -91,11 +97,6 @@ class Library:
         """All articles that a search finds, by name."""
         actor.check("viewer")
         return await self._database.read(knowledge.articles, self._workspace_id)
-
-    async def index(self, actor: Actor) -> Index | None:
-        """What is known of the index as a whole; None before the first sync."""
-        actor.check("viewer")
-        return await self._database.read(knowledge.index, self._workspace_id)
 
     async def show(self, actor: Actor, which: str) -> Shown:
         """An article by its name or id. Raises `NotFound`, and `Conflict` if several are called so."""

@@ -40,7 +40,6 @@ class _Found:
     changed: int = 0
     removed: int = 0
     unreadable: list[dict[str, str]] = field(default_factory=list)
-    seen: dict[str, str] = field(default_factory=dict)
     kept: set[str] = field(default_factory=set)
     read: list[str] = field(default_factory=list)
 
@@ -78,6 +77,9 @@ class _Sync:
         while self._write(knowledge.clear_past):
             self._context.check()
         self._version = self._read(knowledge.version) + 1
+        index = self._read(knowledge.index)
+        # Vectors of two models can't stand side by side.
+        self._may_keep = index is None or index.embedder == self._embedder_name
         self._current = {(one.source_id, one.location): one for one in self._read(knowledge.articles)}
         sources = [one for one in self._read(knowledge.sources) if one.removed_at is None]
         for source in sources:
@@ -107,7 +109,9 @@ class _Sync:
             self._found.read.append(source.id)
         except Unreadable as error:
             self._found.cannot_read(source.location, str(error))
-            self._found.kept |= {one.id for (owner, _), one in self._current.items() if owner == source.id}
+            for owner, location in self._current:
+                if owner == source.id:
+                    self._keep(source, location)
 
     def _contents(self, source: Source) -> Iterator[tuple[str, str, Any]]:
         """`(location, file name, content or how to get it)` of everything in a source."""
@@ -126,7 +130,11 @@ class _Sync:
 
     def _keep_as_it_was(self, source: Source, location: str, why: str) -> None:
         self._found.cannot_read(location, why)
-        if old := self._current.get((source.id, location)):
+        self._keep(source, location)
+
+    def _keep(self, source: Source, location: str) -> None:
+        old = self._current.get((source.id, location))
+        if old is not None and self._may_keep:
             self._found.kept.add(old.id)
 
     def _take(self, source: Source, location: str, name: str, content: bytes) -> None:

@@ -220,6 +220,35 @@ async def test_a_sync_that_waits_is_not_queued_twice(desk: Desk) -> None:
     assert first.id == second.id
 
 
+async def test_what_is_added_while_a_sync_runs_is_read_by_the_next(desk: Desk) -> None:
+    desk.write("returns.md", RETURNS)
+    first = await desk.library.sync(ADMIN)
+    added: list[Job] = []
+
+    def sync(context: JobContext, services: Services) -> Any:
+        result = sync_task.sync(context, services)
+        if not added:
+            added.append(context.run(desk.library.add(ADMIN, str(desk.docs)))[1])
+        return result
+
+    await desk.work({"sync": sync})
+    assert added[0].id != first.id
+    assert await desk.names() == ["returns"]
+
+
+async def test_another_embedder_needs_a_sync(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.write("returns.md", RETURNS)
+    desk.write("shipping.md", SHIPPING)
+    await desk.add()
+    desk.settings = Settings(data=desk.settings.data, embedder="another")
+    (desk.docs / "shipping.md").write_bytes(b"\0")
+    result = await desk.sync()
+    assert (result["changed"], result["removed"], result["num_unreadable"]) == (1, 1, 1)
+    assert await desk.names() == ["returns"], "vectors of another model can't be compared"
+    with pytest.raises(Conflict, match="embedder another"):
+        await desk.found("refund")
+
+
 async def test_a_killed_sync_is_never_seen_and_the_next_one_cleans_up(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,8 @@ from aiohttp.resolver import ThreadedResolver
 
 from bot.knowledge.formats import MAX_BYTES, Unreadable, is_readable_name
 
+# RFC 6052: the last four bytes are an address of IPv4.
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 MAX_FILES = 20_000
 MAX_REDIRECTS = 5
 TIMEOUT_SECONDS = 30
@@ -141,5 +143,16 @@ class _PublicResolver(AbstractResolver):
 
 
 def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    inner = getattr(address, "ipv4_mapped", None) or address
-    return bool(inner.is_global) and not inner.is_multicast
+    """Whether an address is one of the public net, and so is the older one that it may stand for."""
+    if not address.is_global or address.is_multicast:
+        return isinstance(address, ipaddress.IPv6Address) and _is_public_mapped(address)
+    if isinstance(address, ipaddress.IPv6Address):
+        if address in _NAT64:
+            return _is_public(ipaddress.IPv4Address(address.packed[-4:]))
+        if address.sixtofour is not None:
+            return _is_public(address.sixtofour)
+    return True
+
+
+def _is_public_mapped(address: ipaddress.IPv6Address) -> bool:
+    return address.ipv4_mapped is not None and _is_public(address.ipv4_mapped)

@@ -220,13 +220,22 @@ def test_a_folder_without_hidden_files_and_without_links_out_of_it(tmp_path: Pat
     "url",
     [
         "http://127.0.0.1/", "http://[::1]/", "http://10.0.0.1/a", "http://169.254.169.254/latest/meta-data",
-        "http://[::ffff:192.168.0.1]/", "http://0.0.0.0/", "ftp://shop.example/", "file:///etc/passwd",
+        "http://[::ffff:192.168.0.1]/", "http://0.0.0.0/", "http://[64:ff9b::10.0.0.1]/", "http://[2002:7f00:1::]/",
+        "http://224.0.0.1/", "ftp://shop.example/", "file:///etc/passwd",
         "http://user:word@shop.example/", "http:///",
     ],
 )  # fmt: skip
 def test_addresses_that_are_not_of_the_public_web_are_refused(url: str) -> None:
     with pytest.raises(Unreadable):
         check_url(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://shop.example/a?b=c", "http://93.184.216.34/", "http://[2606:4700::1111]/", "http://[::ffff:8.8.8.8]/"],
+)
+def test_addresses_of_the_public_web_are_not(url: str) -> None:
+    check_url(url)
 
 
 async def test_a_name_that_leads_inside_is_refused_when_it_is_resolved() -> None:

@@ -28,6 +28,8 @@ AUDIENCES = ("public", "customers", "staff")
 class CountingEmbedder:
     """Texts by which nouns they have: alike ones are near, without a model."""
 
+    name = "counting"
+
     def embed(self, texts: Sequence[str]) -> Vectors:
         rows = np.array([[text.lower().count(noun) + 0.01 for noun in NOUNS] for text in texts], np.float32)
         found: Vectors = rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -83,7 +85,7 @@ async def fill(database: Database) -> None:
         if number >= 3:
             counts.update({word for one in passages for word in one.words.split()})
             lengths += [len(one.words.split()) for one in passages]
-    index = Index(1, "counting", 57, len(lengths), sum(lengths) / len(lengths), counts, 0)
+    index = Index(1, CountingEmbedder.name, 57, len(lengths), sum(lengths) / len(lengths), counts, 0)
     await database.write(knowledge.publish, DEFAULT_WORKSPACE, lease, index, ended, [source.id])
 
 

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bot.commands.knowledge import share
 from bot.installation import migrate_database
 from bot.knowledge.embedder import Embedder
 from bot.knowledge.library import Library
@@ -84,10 +85,6 @@ class Knowledge:
         await self.database.close()
 
 
-def recall(ranks: Sequence[int | None], most: int) -> float:
-    return sum(one is not None and one < most for one in ranks) / max(len(ranks), 1)
-
-
 async def report(name: str, knowledge: Knowledge, questions: list[dict[str, Any]]) -> None:
     ranks = await knowledge.ranks(questions)
     groups: dict[tuple[str, str], list[int | None]] = defaultdict(list)
@@ -96,7 +93,7 @@ async def report(name: str, knowledge: Knowledge, questions: list[dict[str, Any]
         for half in ("all", "development" if is_development(one) else "other half"):
             groups[kind, half].append(place)
     for (kind, half), places in sorted(groups.items()):
-        print(f"{name} {kind:18} {half:12} {len(places):5}  {recall(places, 1):.3f} / {recall(places, 5):.3f}")
+        print(f"{name} {kind:18} {half:12} {len(places):5}  {share(places, 1):.3f} / {share(places, 5):.3f}")
 
 
 def prepare_articles(data: Path, name: str, folder: Path) -> Path:

@@ -150,11 +150,6 @@ def _with_rare_words(tx: Transaction, words: Mapping[str, float], seen: Mapping[
     return sorted(weights, key=lambda one: (-weights[one], one))[:MOST_OF_EACH]
 
 
-def current_version(tx: Transaction) -> int:
-    """The version that is looked at."""
-    return version(tx)
-
-
 def load_index(tx: Transaction, is_sqlite: bool) -> tuple[Index | None, VectorTable | None]:
     """The index that is looked at, and its vectors where the database can't compare them."""
     return index(tx), vectors(tx) if is_sqlite else None

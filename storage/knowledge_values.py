@@ -12,6 +12,11 @@ SourceKind = Literal["folder", "file", "url", "upload"]
 AUDIENCES: tuple[Audience, ...] = get_args(Audience)
 
 
+def audiences_of(audience: Audience) -> tuple[Audience, ...]:
+    """What somebody may see: staff see what customers see, and those what everybody sees."""
+    return AUDIENCES[: AUDIENCES.index(audience) + 1]
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """Where articles come from. An `upload` has its content in the database, and is not read again."""

@@ -20,17 +20,16 @@ from bot.commands import job_display, jobs
 from bot.commands.terminal import Commands, add, print_value, progress_bar, say, shell_actor, with_database
 from bot.errors import InvalidInput
 from bot.settings import Settings
+from storage.knowledge_values import AUDIENCES, audiences_of
 
 if TYPE_CHECKING:
     from bot.knowledge.library import Library
     from bot.knowledge.search import Search
     from storage.database import Database
-    from storage.knowledge_values import Audience
     from storage.learning_values import Job
 
 T = TypeVar("T")
 
-AUDIENCES = ("public", "customers", "staff")
 SHOWN_CHARS = 160
 MAX_QUESTIONS = 100_000
 
@@ -209,13 +208,6 @@ def _search(settings: Settings, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def audiences_of(audience: str) -> tuple[Audience, ...]:
-    """What somebody may see: staff see what customers see, and those what everybody sees."""
-    from storage.knowledge_values import AUDIENCES as NAMES
-
-    return NAMES[: [str(one) for one in NAMES].index(audience) + 1]
-
-
 def _evaluate(settings: Settings, arguments: argparse.Namespace) -> int:
     questions = read_questions(arguments.file)
 
@@ -224,7 +216,7 @@ def _evaluate(settings: Settings, arguments: argparse.Namespace) -> int:
         async with _searching(settings, database, workspace_id) as search:
             with progress_bar("questions", len(questions)) as bar:
                 for one in questions:
-                    places.append(await search.place_of(one["question"], one["gold"], audiences_of("staff")))
+                    places.append(await search.place_of(one["question"], one["gold"], AUDIENCES))
                     bar.advance(1)
         return places
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-BlockKind = Literal["text", "items", "table", "code", "answer"]
+BlockKind = Literal["text", "items", "table", "code"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Block:
     """Some lines that belong together, and the headings above them, outermost first.
 
     `lines`: sentences or paragraphs, items of a list, rows of a table (the first is its head), lines of code. An
-    `answer` is whole in itself: its question is the last heading.
+    answer is a text whose last heading is its question.
     """
 
     kind: BlockKind

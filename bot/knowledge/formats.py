@@ -207,7 +207,7 @@ def _read_csv(content: bytes, title: str) -> Document:
             raise Unreadable(f"row {number} has {len(row)} columns, and the first has {len(head)}")
         question, answer = " ".join(row[asked].split()), row[answered].strip()
         if question and answer:
-            blocks.append(Block("answer", (question,), tuple(answer.splitlines())))
+            blocks.append(Block("text", (question,), tuple(answer.splitlines())))
     return Document(title, tuple(blocks))
 
 

@@ -53,7 +53,7 @@ class Search:
             return []
         text = question[:MAX_QUESTION_CHARS]
         for _ in range(MAX_TRIES):
-            await self._look_at_newest()
+            await self._load_index()
             if self._index is None or not self._index.num_passages:
                 return []
             index, table = self._index, self._vectors
@@ -85,7 +85,7 @@ class Search:
 
     async def warm(self) -> None:
         """Load the model and the index before somebody waits for them."""
-        await self._look_at_newest()
+        await self._load_index()
         if self._index is not None:
             await self._embed(["warm"])
 
@@ -93,10 +93,10 @@ class Search:
         """Let go of the thread."""
         await asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True)
 
-    async def _look_at_newest(self) -> None:
+    async def _load_index(self) -> None:
+        """Read the index, unless a filled one is here already: a search finds out by itself if that is too old."""
         async with self._loading:
-            version = await self._database.read(knowledge_search.current_version, self._workspace_id)
-            if self._index is None or self._index.version != version:
+            if self._index is None or not self._index.num_passages:
                 self._index, self._vectors = await self._database.read(
                     knowledge_search.load_index, self._workspace_id, not self._database.many_processes
                 )

@@ -100,7 +100,6 @@ CASES = {
         LeaseLost,
     ),
     name_of(knowledge_search.vectors): Case([lambda tx, w: knowledge_search.vectors(tx).ids.tolist()]),
-    name_of(knowledge_search.current_version): Case([lambda tx, w: knowledge_search.current_version(tx)]),
     name_of(knowledge_search.load_index): Case([lambda tx, w: knowledge_search.load_index(tx, True)[0]]),
     name_of(knowledge_search.candidates): Case([lambda tx, w: found(tx).passages]),
 }  # fmt: skip

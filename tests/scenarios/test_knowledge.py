@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -353,19 +354,24 @@ async def test_any_question_is_searched_without_an_error(desk: Desk, question: s
         assert names[0] == "chinese"
 
 
-async def test_work_that_is_cancelled_leaves_the_index_as_it_was(desk: Desk) -> None:
+async def test_work_that_is_cancelled_leaves_the_index_as_it_was(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.write("returns.md", RETURNS)
     await desk.add()
     desk.write("shipping.md", SHIPPING)
     job = await desk.library.sync(ADMIN)
 
-    def cancelled(context: JobContext, services: Services) -> Any:
-        context.run(Jobs(desk.database, DEFAULT_WORKSPACE).cancel(ADMIN, job.id))
-        while True:
-            context.check()
-            sync_task.sync(context, services)
+    publish = sync_task._Sync._publish
 
-    await desk.work({"sync": cancelled})
+    def cancelled_before(self: Any, ended: list[str]) -> None:
+        """Everything is stored by now, and would be seen next."""
+        self._context.run(Jobs(desk.database, DEFAULT_WORKSPACE).cancel(ADMIN, job.id))
+        for _ in range(200):
+            self._context.check()
+            time.sleep(0.05)
+        publish(self, ended)
+
+    monkeypatch.setattr(sync_task._Sync, "_publish", cancelled_before)
+    await desk.work()
     ended = await Jobs(desk.database, DEFAULT_WORKSPACE).find(ADMIN, job.id)
     assert ended.state == "cancelled"
-    assert (await desk.names())[0] == "returns"
+    assert await desk.names() == ["returns"]

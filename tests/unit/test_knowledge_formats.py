@@ -165,7 +165,7 @@ def test_text_in_any_encoding() -> None:
 
 def test_questions_and_answers_of_a_table() -> None:
     read = read_document("faq.csv", b'Question;Answer\nWhere?;"Here,\nand there"\n;\n')
-    assert read.blocks == (Block("answer", ("Where?",), ("Here,", "and there")),)
+    assert read.blocks == (Block("text", ("Where?",), ("Here,", "and there")),)
     assert "columns question and answer" in refusal("faq.csv", b"a,b\n1,2\n")
     assert "row 3" in refusal("faq.csv", b"question,answer\na,b\nc,d,e\n")
 

@@ -6,7 +6,7 @@ Knows: the JSON of chat completions, completions, models and errors. Does not kn
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -49,6 +49,8 @@ class _Choice:
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
+    cited: list[Json] = field(default_factory=list)
+
     def take(self, event: Event) -> None:
         if isinstance(event, Piece):
             self.text += event.text
@@ -72,6 +74,13 @@ class _Answer:
     def name(self, reply_id: str) -> None:
         """Have the answer's id name a stored reply, so that a program can tell us what it thinks of it."""
         self._frame["id"] = self.prefix + reply_id
+
+    def cite(self, number: int, title: str, url: str) -> None:
+        """Note what `[number]` in the text of the first choice means, each time that it stands there."""
+        mark = f"[{number}]"
+        for place in _places(self._choices[0].text, mark):
+            citation = {"start_index": place, "end_index": place + len(mark), "title": title, "url": url}
+            self._choices[0].cited.append({"type": "url_citation", "url_citation": citation})
 
     def take(self, choice: int, event: Event) -> None:
         self._choices[choice].take(event)
@@ -105,7 +114,7 @@ class ChatAnswer(_Answer):
                 "role": "assistant",
                 "content": choice.text if choice.text or not choice.calls else None,
                 "refusal": None,
-                "annotations": [],
+                "annotations": choice.cited,
             }
             if choice.calls:
                 message["tool_calls"] = [_call(call) for call in choice.calls]
@@ -127,7 +136,8 @@ class ChatAnswer(_Answer):
         if isinstance(event, ToolCall):
             place = len(self._choices[choice].calls) - 1
             return [self._chunk([_delta(choice, {"tool_calls": [{"index": place, **_call(event)}]})])]
-        return [self._chunk([_delta(choice, {}, None, event.reason)])]
+        last: Json = {"annotations": cited} if (cited := self._choices[choice].cited) else {}
+        return [self._chunk([_delta(choice, last, None, event.reason)])]
 
 
 class TextAnswer(_Answer):
@@ -156,6 +166,13 @@ class TextAnswer(_Answer):
     ) -> Json:
         rows = _legacy_logprobs(logprobs, offset) if logprobs else None
         return {"index": index, "text": text, "logprobs": rows, "finish_reason": reason}
+
+
+def _places(text: str, mark: str) -> Iterator[int]:
+    place = text.find(mark)
+    while place >= 0:
+        yield place
+        place = text.find(mark, place + 1)
 
 
 def _delta(index: int, delta: Json, logprobs: Json | None = None, reason: str | None = None) -> Json:

@@ -12,11 +12,12 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from aiohttp import web
 
+from adapters.article_links import ArticleLinks
 from adapters.openai_answers import Answer, ChatAnswer, TextAnswer, error_body, model_row
 from adapters.openai_parsing import ApiRequest, parse_chat_completion, parse_completion
 from adapters.web.parsing import clean_text, read_json
@@ -27,9 +28,10 @@ from bot.conversation import Conversations
 from bot.errors import Conflict, GeneratorFailed, InvalidInput, MynaError, NotFound, ShuttingDown, Unavailable
 from bot.generator import ChatMessage, Event, Finish, FinishReason, Piece, Sampling
 from bot.live import Batch, Ended, Started, Text
-from storage.values import Incoming, Sender, new_id, text_part
+from storage.values import Incoming, Part, Sender, new_id, text_part
 
 T = TypeVar("T")
+Link = Callable[[Part], str | None]
 
 log = logging.getLogger("myna.api")
 
@@ -53,8 +55,10 @@ class OpenAiApi:
         conversations: Conversations,
         access: ApiAccess,
         defaults: Sampling,
+        links: ArticleLinks,
         workspace_id: str,
     ) -> None:
+        self._links = links
         self._completions = completions
         self._conversations = conversations
         self._access = access
@@ -127,13 +131,16 @@ class OpenAiApi:
             self._completions.record_memory(caller, self._conversations.follow(self._workspace_id, accepted))
         answer = ChatAnswer(wanted.request.model, 1)
         live = self._conversations.follow(self._workspace_id, accepted)
-        events = _memory_events(live, answer, again=not wanted.stream)
+        events = _memory_events(live, answer, self._links_for(request), again=not wanted.stream)
         async with contextlib.aclosing(events):
             if wanted.stream:
                 return await _send_stream(request, answer, events, wanted.include_usage)
             async for choice, event in events:
                 answer.take(choice, event)
         return web.json_response(answer.whole(), headers=request[LIMIT_HEADERS])
+
+    def _links_for(self, request: web.Request) -> Link:
+        return lambda source: self._links.link(source, f"{request.scheme}://{request.host}")
 
     def _refuse_beside_memory(self, wanted: ApiRequest, last: ChatMessage) -> None:
         asked = wanted.request
@@ -231,7 +238,7 @@ def _sse(chunk: Mapping[str, Any]) -> bytes:
 
 
 async def _memory_events(
-    live: AsyncGenerator[Batch, None], answer: ChatAnswer, *, again: bool
+    live: AsyncGenerator[Batch, None], answer: ChatAnswer, link: Link, *, again: bool
 ) -> AsyncGenerator[tuple[int, Event], None]:
     """A reply with memory as events of the generator; the answer is named after the reply before any of them.
 
@@ -256,6 +263,9 @@ async def _memory_events(
                         raise GeneratorFailed
                     if again and said:
                         yield 0, Piece(said)
+                    for source in event.sources:
+                        if url := link(source):
+                            answer.cite(source["number"], source["title"], url)
                     reason: FinishReason = "length" if event.reason == "length" else "stop"
                     yield 0, Finish(reason, event.prompt_tokens, event.completion_tokens)
                     return

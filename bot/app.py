@@ -22,11 +22,13 @@ from aiohttp import web
 from adapters.admin.assembly import assemble
 from adapters.admin.guard import Guard
 from adapters.admin.server import AdminApi
+from adapters.article_links import ArticleLinks
 from adapters.openai_answers import error_body
 from adapters.openai_api import OpenAiApi
 from adapters.openai_feedback import OpenAiFeedback
 from adapters.slack.channel import SlackChannel, SlackConfig
 from adapters.slack.installations import App, StoredInstallations
+from adapters.web.articles import ArticlePages
 from adapters.web.chat_api import ChatApi, ChatPage
 from adapters.web.feedback_api import FeedbackApi
 from adapters.web.server import Api, make_app
@@ -34,12 +36,15 @@ from adapters.web.steering import WebSteering
 from adapters.web.visitors import Origins, Visitors
 from bot.api_access import ApiAccess
 from bot.completions import Completions
-from bot.conversation import Conversations, ReplyPolicy
+from bot.conversation import Conversations
 from bot.delivery import Delivery, Poster
 from bot.errors import MynaError, Unavailable, VersionError
 from bot.feedback import Feedback
 from bot.generator import Generator, Sampling
 from bot.installation import Say, make_vault, secret_keys
+from bot.knowledge.grounding import Grounding
+from bot.knowledge.library import Library
+from bot.knowledge.search import make_search
 from bot.learning import canary_watch
 from bot.learning.accounts import Accounts
 from bot.learning.commands import Steering
@@ -50,12 +55,14 @@ from bot.learning.releases import Releases
 from bot.learning.versions import Versions
 from bot.learning.worker_process import WorkerProcess
 from bot.metrics import Metrics
+from bot.replying import ReplyPolicy
 from bot.settings import Settings
 from bot.vault import Vault, stored_secret
 from storage import health, inbox, outbox
 from storage.database import Database, StorageUnavailable
 from storage.engines import sqlite_file, sqlite_is_unsafe
 from storage.jobs import DEVICES
+from storage.knowledge_values import Audience
 from storage.schema import DEFAULT_WORKSPACE
 
 log = logging.getLogger("myna")
@@ -79,6 +86,7 @@ class Agent:
     released: ReleasedVersions
     releases: Releases
     steering: Steering
+    grounding: Grounding
     slack: SlackChannel | None = None
 
     async def drain(self, grace_seconds: float) -> None:
@@ -167,9 +175,26 @@ def reply_policy(
         context_tokens=settings.context_tokens,
         lease_seconds=settings.lease_seconds,
         max_replies=settings.max_replies,
+        contact=settings.contact,
         pushed_channels=pushed_channels,
         on_pushed=on_pushed,
     )
+
+
+def _slack_channel(settings: Settings, database: Database, vault: Vault | None) -> SlackChannel | None:
+    if vault is None:
+        return None
+    return SlackChannel(slack_config(settings), database, vault, article_links(settings), DEFAULT_WORKSPACE)
+
+
+def audiences_by_channel(settings: Settings) -> dict[str, Audience]:
+    """Whose articles each channel answers from. Whoever has a shell here could read them all anyhow."""
+    return {
+        "web": settings.web_audience,
+        "slack": settings.slack_audience,
+        "api": settings.api_audience,
+        "console": "staff",
+    }
 
 
 @contextlib.asynccontextmanager
@@ -179,7 +204,7 @@ async def running_agent(
     """An agent that works, on a migrated database, its tasks watched: one that fails ends the `async with`."""
     vault = await asyncio.to_thread(slack_vault, settings)
     database, metrics, posters = Database(settings.resolved_database_url), Metrics(), dict(posters or {})
-    slack = SlackChannel(slack_config(settings), database, vault, DEFAULT_WORKSPACE) if vault else None
+    slack = _slack_channel(settings, database, vault)
     if slack is not None:
         posters[slack.replies.channel] = slack.replies
     delivery = Delivery(database, posters, lease_seconds=settings.lease_seconds)
@@ -188,14 +213,16 @@ async def running_agent(
     releases = Releases(database, DEFAULT_WORKSPACE, released.note_change)
     keys = await asyncio.to_thread(secret_keys, settings)
     steering = Steering(database, DEFAULT_WORKSPACE, releases, keys[0])
-    conversations = Conversations(database, generator, released, policy, metrics)
+    search = make_search(database, DEFAULT_WORKSPACE, settings.embedder, settings.data, log.info)
+    grounding = Grounding(database, DEFAULT_WORKSPACE, search, audiences_by_channel(settings))
+    conversations = Conversations(database, generator, released, policy, metrics, grounding=grounding)
     access = ApiAccess(database, DEFAULT_WORKSPACE, needs_key=settings.api_keys == "on")
     completions = Completions(generator, released, access, metrics)
     feedback = Feedback(database, DEFAULT_WORKSPACE)
     consent = Consent(database, DEFAULT_WORKSPACE, settings.learning_consent)
     agent = Agent(
         settings, database, generator, conversations, access, completions, delivery, metrics, DEFAULT_WORKSPACE,
-        feedback, consent, released, releases, steering, slack,
+        feedback, consent, released, releases, steering, grounding, slack,
     )  # fmt: skip
     tasks: list[Coroutine[Any, Any, None]] = [
         conversations.work(), conversations.keep_leases(), released.watch(),
@@ -225,6 +252,7 @@ async def running_agent(
         if slack is not None:
             await slack.close()
         await generator.close()
+        await search.close()
         await database.close()
     if failure is not None:
         raise failure
@@ -247,16 +275,25 @@ def make_web_app(agent: Agent) -> web.Application:
     origins = Origins(settings.allowed_origins, settings.public_url)
     steering = WebSteering(agent.steering, Guard(Accounts(agent.database, agent.workspace_id), origins))
     page = ChatPage(settings.title, settings.greeting, settings.max_message_chars)
-    chat = ChatApi(agent.conversations, agent.feedback, visitors, page, agent.metrics, steering, agent.workspace_id)
+    links = article_links(settings)
+    articles = ArticlePages(Library(agent.database, agent.workspace_id), links, settings.title)
+    chat = ChatApi(
+        agent.conversations, agent.feedback, visitors, page, agent.metrics, steering, links, agent.workspace_id
+    )
     opinions = FeedbackApi(agent.conversations, visitors, agent.feedback, agent.consent, agent.workspace_id)
     # Who writes a program asks for what it needs; the model's habit of repeating itself is a matter for chats.
     sampling = replace(reply_policy(settings).sampling, repetition_penalty=settings.repetition_penalty or 1.0)
-    models = OpenAiApi(agent.completions, agent.conversations, agent.access, sampling, agent.workspace_id)
+    models = OpenAiApi(agent.completions, agent.conversations, agent.access, sampling, links, agent.workspace_id)
     votes = OpenAiFeedback(agent.conversations, agent.feedback, agent.consent, agent.access, agent.workspace_id)
-    apis: list[Api] = [chat, opinions, models, votes, make_admin_api(agent, origins)]
+    apis: list[Api] = [chat, opinions, articles, models, votes, make_admin_api(agent, origins)]
     if agent.slack is not None:
         apis.append(agent.slack)
     return make_app(apis, origins, agent.metrics, agent.checks, {"/v1/": error_body})
+
+
+def article_links(settings: Settings) -> ArticleLinks:
+    """Where people read articles: those that the web chat answers from have pages beside it."""
+    return ArticleLinks(settings.public_url, settings.web_audience)
 
 
 def make_admin_api(agent: Agent, origins: Origins) -> AdminApi:
@@ -326,6 +363,10 @@ async def _load(agent: Agent, say: Say) -> None:
             await generator.load_version(folder.name, folder)
         except VersionError as error:
             say(f"The version {folder.name} is left out: {error.message}")
+    try:
+        await agent.grounding.warm()
+    except MynaError as error:
+        say(f"The articles can't be searched: {error.message}")
     loaded = ", ".join(generator.versions)
     say("The model is loaded; Myna answers." + (f" Versions beside it: {loaded}." if loaded else ""))
 

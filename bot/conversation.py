@@ -1,7 +1,7 @@
 """The path of a message: accept -> claim -> reply -> complete, readable on one screen.
 
 Knows: when a message counts as accepted, who answers it, how a turn can end. Does not know: channels' protocols, how
-text is made, SQL. No transaction is open while the model works.
+a reply is made (`bot.replying`), SQL. No transaction is open while the model works.
 """
 
 from __future__ import annotations
@@ -10,44 +10,26 @@ import asyncio
 import contextlib
 import functools
 import logging
-import time
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass
 
-from bot import notices
-from bot.errors import Conflict, ShuttingDown, TooLarge, Unavailable, VersionError
+from bot.errors import Conflict, ShuttingDown, Unavailable
 from bot.following import Following
-from bot.generator import Finish, Generator, Piece, Prompt, Sampling
+from bot.generator import Generator
+from bot.knowledge.grounding import Grounding
 from bot.learning.loaded_versions import ReleasedVersions
 from bot.live import Ended, LiveTurn, wait_for
 from bot.metrics import Metrics
-from bot.prompt import PromptBudget, build_prompt, split_at_last_reply
-from storage import consent, conversations, inbox
+from bot.replying import ReplyMaker, ReplyPolicy, last_to_answer
+from storage import consent, inbox
 from storage.database import Database, StorageUnavailable
-from storage.values import Accepted, Conversation, Incoming, Lease, Message, Part, Reply, new_id, storable
+from storage.values import Accepted, Conversation, Incoming, Lease, Part, Reply, new_id
 
 log = logging.getLogger("myna.conversation")
 
-MAX_MESSAGES_AT_ONCE = 20
-HEAD_ONLY_AFTER_ATTEMPTS = 2
-MAX_ATTEMPTS = 5
 FIRST_RETRY_SECONDS = 0.1
 POLL_SECONDS = 0.5
 SHOW_GRACE_SECONDS = 3.0
 MAX_EPOCH_DIGITS = 18  # what the database's integers hold
-
-
-@dataclass(frozen=True, slots=True)
-class ReplyPolicy:
-    """How replies are made; the same for every channel."""
-
-    system_prompt: str
-    sampling: Sampling
-    context_tokens: int
-    lease_seconds: float = 15.0
-    max_replies: int = 256
-    pushed_channels: frozenset[str] = frozenset()
-    on_pushed: Callable[[], None] = lambda: None
 
 
 Show = Callable[[Lease, LiveTurn], Coroutine[None, None, None]]
@@ -64,12 +46,13 @@ class Conversations(Following):
         policy: ReplyPolicy,
         metrics: Metrics,
         *,
+        grounding: Grounding | None = None,
         worker: str | None = None,
     ) -> None:
         super().__init__(database)
         self._generator = generator
-        self._released = released
         self._policy = policy
+        self._maker = ReplyMaker(database, generator, released, policy, self._live, metrics, grounding)
         self._metrics = metrics
         self._worker = worker or new_id()
         self._turns: dict[str, asyncio.Task[None]] = {}
@@ -199,19 +182,18 @@ class Conversations(Following):
     # 3. Reply: the turn holds its lease and no transaction.
 
     async def _turn(self, lease: Lease) -> None:
-        last_seq, takes_more = self._last_to_answer(lease, lease.enq_seq)
+        last_seq, takes_more = last_to_answer(lease, lease.enq_seq)
         turn = LiveTurn(lease.reply_id, lease.conversation_id, lease.done_seq + 1, last_seq, takes_more)
         self._live.open(turn)
         self._begin_to_show(lease, turn)
         self._metrics.running.inc()
-        started = time.monotonic()
         try:
-            answer = await self._make_reply(lease, turn, started)
+            answer = await self._maker.make(lease, turn)
             await self._complete(lease, answer)
             if not turn.pieces and answer.text:
                 turn.add(answer.text)  # a refusal or an apology was not streamed
             tokens = answer.prompt_tokens or 0, answer.completion_tokens or 0
-            turn.end(Ended(answer.state, answer.finish_reason, *tokens))
+            turn.end(Ended(answer.state, answer.finish_reason, *tokens, sources=answer.sources))
             self._count(lease, answer)
         except inbox.Fenced:
             log.info("turn %s was taken over or set aside", lease.reply_id)
@@ -243,120 +225,6 @@ class Conversations(Following):
         self._shown.discard(task)
         if not task.cancelled() and (error := task.exception()):
             log.error("a reply could not be shown while it was made", exc_info=error)
-
-    def _last_to_answer(self, lease: Lease, enq_seq: int) -> tuple[int, bool]:
-        """All that is pending is answered as one, up to a limit; after failures only the first, to isolate the culprit.
-
-        Returns the last seq, and whether a message that comes now may still join.
-        """
-        most = 1 if lease.attempts > HEAD_ONLY_AFTER_ATTEMPTS else MAX_MESSAGES_AT_ONCE
-        last_seq = min(enq_seq, lease.done_seq + most)
-        return last_seq, last_seq < lease.done_seq + most
-
-    async def _make_reply(self, lease: Lease, turn: LiveTurn, started: float) -> Reply:
-        while True:
-            messages, release_number = await self._database.read(
-                conversations.context, lease.workspace_id, lease.conversation_id, turn.last_seq
-            )
-            history, asked = split_at_last_reply(messages)
-            if not asked and turn.last_seq < lease.enq_seq:  # what was to be answered alone has been edited away
-                self._live.restart(turn, turn.last_seq + 1, takes_more=False)
-                continue
-            if lease.stop_seq >= turn.last_seq or not asked:
-                return self._reply(turn, "stopped")
-            if lease.attempts > MAX_ATTEMPTS:
-                return self._reply(
-                    turn, "failed", notices.failed(asked[-1].text), error=f"{MAX_ATTEMPTS} attempts failed"
-                )
-            try:
-                prompt = await self._prompt(lease, turn, history, asked)
-            except TooLarge as error:
-                text = notices.too_long(asked[-1].text, error.limit or 0)
-                return self._reply(turn, "refused", text, error=error.message)
-            reply = await self._generate_released(lease, release_number, turn, prompt, started)
-            if reply is not None:
-                return reply
-            _, enq_seq = await self._database.read(inbox.progress, lease.workspace_id, lease.conversation_id)
-            last_seq, takes_more = self._last_to_answer(lease, enq_seq)
-            self._live.restart(turn, last_seq, takes_more=takes_more)
-
-    async def _prompt(self, lease: Lease, turn: LiveTurn, history: list[Message], asked: list[Message]) -> Prompt:
-        """The prompt for all that is asked, or for as many of the first messages as fit; the rest comes next turn."""
-        window = min(self._policy.context_tokens, self._generator.context_tokens)
-        budget = PromptBudget(window, self._policy.sampling.max_tokens)
-        while True:
-            try:
-                return await build_prompt(self._policy.system_prompt, history, asked, budget, self._generator.encode)
-            except TooLarge:
-                asked = asked[: len(asked) // 2]
-                if not asked or asked[-1].seq <= lease.done_seq:
-                    raise
-            turn.last_seq, turn.takes_more = asked[-1].seq, False
-
-    async def _generate_released(
-        self, lease: Lease, release_number: int, turn: LiveTurn, prompt: Prompt, started: float
-    ) -> Reply | None:
-        """As `_generate`, with the version that answers now. One that fails before the first piece is passed over."""
-        while True:
-            turn.version = await self._released.choose(lease.workspace_id, lease.conversation_id, release_number)
-            try:
-                with self._released.held(turn.version):
-                    return await self._generate(turn, prompt, started)
-            except VersionError as error:
-                if turn.version is None or turn.pieces:
-                    raise
-                await self._released.give_up(turn.version, error)
-
-    async def _generate(self, turn: LiveTurn, prompt: Prompt, started: float) -> Reply | None:
-        """Stream the reply into the live turn. None if the person wrote more before its first piece."""
-        if turn.interruption is None:
-            turn.pump = asyncio.create_task(self._pump(turn, prompt, started), name=f"pump-{turn.reply_id}")
-            try:
-                return await turn.pump
-            except asyncio.CancelledError:
-                if turn.interruption is None:
-                    raise
-        if turn.interruption == "lost":
-            raise inbox.Fenced
-        if turn.interruption == "stop":
-            return self._reply(turn, "stopped", turn.text, prompt=prompt, started=started)
-        return None
-
-    async def _pump(self, turn: LiveTurn, prompt: Prompt, started: float) -> Reply:
-        first_piece: float | None = None
-        finish: Finish | None = None
-        async with contextlib.aclosing(self._generator.stream(prompt, self._policy.sampling, turn.version)) as stream:
-            async for event in stream:
-                if isinstance(event, Piece):
-                    first_piece = first_piece or time.monotonic()
-                    turn.add(storable(event.text))
-                elif isinstance(event, Finish):
-                    finish = event
-        return self._reply(
-            turn, "answered", turn.text, prompt=prompt, finish=finish, started=started, first=first_piece
-        )
-
-    def _reply(
-        self, turn: LiveTurn, state: str, text: str = "", *, prompt: Prompt | None = None, finish: Finish | None = None,
-        started: float | None = None, first: float | None = None, error: str | None = None,
-    ) -> Reply:  # fmt: skip
-        def since(moment: float | None) -> int | None:
-            return None if started is None or moment is None else round((moment - started) * 1000)
-
-        return Reply(
-            state=state,  # type: ignore[arg-type]
-            text=text,
-            last_seq=turn.last_seq,
-            model=self._generator.model,
-            version=turn.version,
-            prompt_sha256=prompt.sha256 if prompt else None,
-            prompt_tokens=finish.prompt_tokens if finish else prompt.num_tokens if prompt else None,
-            completion_tokens=finish.completion_tokens if finish else None,
-            finish_reason=finish.reason if finish else None,
-            first_piece_ms=since(first),
-            total_ms=since(time.monotonic()),
-            error=error,
-        )
 
     # 4. Complete: one transaction, fenced by the lease.
 

@@ -43,7 +43,8 @@ class Following(Memory):
                         if isinstance(batch[-1], Ended):
                             return
                 elif worth_a_look and (reply := await self._stored_reply(workspace_id, conversation_id, seq)):
-                    yield Started(reply.id), Text(reply.text), Ended(reply.reply_state or "answered")
+                    ended = Ended(reply.reply_state or "answered", sources=reply.sources)
+                    yield Started(reply.id), Text(reply.text), ended
                     return
                 if not await wait_for(arrived, patience):
                     patience = min(patience * 2, MAX_POLL_SECONDS)

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from storage.values import ReplyState
+from storage.values import Part, ReplyState
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +31,16 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The reply is stored. `reason` is the generator's finish reason, if it got that far; tokens, where known here."""
+    """The reply is stored. `reason` is the generator's finish reason, if it got that far; tokens, where known here.
+
+    `sources` are parts of the message: what its text cites as [1], [2].
+    """
 
     state: ReplyState
     reason: str | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    sources: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,12 @@ class Metrics:
         self.reply_seconds = Histogram(
             "myna_reply_seconds", "From claim to the stored reply", buckets=_SECONDS, registry=registry
         )
+        self.looked_up = Counter(
+            "myna_looked_up", "Questions by what the articles say to them", ["verdict"], registry=registry
+        )
+        self.invented = Counter(
+            "myna_replies_invented", "Replies that had facts nobody told, by what was done", ["done"], registry=registry
+        )
         self.tokens = Counter("myna_tokens", "Tokens read and written by the model", ["kind"], registry=registry)
         self.api_requests = Counter(
             "myna_api_requests", "Requests to the model API", ["endpoint", "outcome"], registry=registry

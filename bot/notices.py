@@ -6,9 +6,10 @@ Knows: the words. Does not know: when they are said.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Literal
 
-Notice = Literal["failed", "too_long"]
+Notice = Literal["failed", "too_long", "unknown", "contact", "related", "from_article"]
 
 _TEXTS: dict[Notice, dict[str, str]] = {
     "failed": {
@@ -19,6 +20,13 @@ _TEXTS: dict[Notice, dict[str, str]] = {
         "en": "Sorry, this message is too long for me: I can read about {limit} words at once. Please shorten it.",
         "zh": "抱歉，这条消息太长了：我一次大约能读 {limit} 个字。请缩短后再发送。",
     },
+    "unknown": {
+        "en": "I don't know: I found nothing about this in our articles.",
+        "zh": "这个我不知道：我在我们的文章里没有找到相关内容。",
+    },
+    "contact": {"en": "Here people can help you: {contact}", "zh": "您可以在这里找到人工帮助：{contact}"},
+    "related": {"en": "Perhaps one of these is what you are looking for:", "zh": "或许其中有您要找的："},
+    "from_article": {"en": "Our article “{title}” says:", "zh": "我们的文章《{title}》写道："},
 }
 _CHINESE = re.compile(r"[\u4e00-\u9fff]")
 # A token is about 0.7 English words; a Chinese character takes one to two tokens in most vocabularies.
@@ -39,6 +47,28 @@ def too_long(said: str, limit_tokens: int) -> str:
     """The refusal of a message over the limit, in the language of `said`."""
     language = language_of(said)
     return _TEXTS["too_long"][language].format(limit=_round_down(limit_tokens * _UNITS_PER_TOKEN[language]))
+
+
+def unknown(said: str, contact: str, related: Sequence[tuple[int, str]]) -> str:
+    """That there is no answer, and where there may be one. `related`: numbers of sources and their titles."""
+    texts = {name: of[language_of(said)] for name, of in _TEXTS.items()}
+    parts = [texts["unknown"]]
+    if contact:
+        parts.append(texts["contact"].format(contact=contact))
+    if related:
+        parts.append("\n".join([texts["related"], "", *(f"- {_plain(title)} [{number}]" for number, title in related)]))
+    return "\n\n".join(parts)
+
+
+def from_article(said: str, title: str, text: str) -> str:
+    """What an article says, word for word, in place of a reply that did not keep to it. The article is source 1."""
+    quoted = "\n".join(f"> {line}" for line in text.splitlines() if line.strip())
+    return f"{_TEXTS['from_article'][language_of(said)].format(title=_plain(title))} [1]\n\n{quoted}"
+
+
+def _plain(title: str) -> str:
+    """A title as it is read, whatever marks of Markdown are in it."""
+    return re.sub(r"([\\`*_\[\]<>#|~])", r"\\\1", " ".join(title.split()))
 
 
 def _round_down(number: float) -> int:

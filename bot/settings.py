@@ -115,6 +115,14 @@ class Settings:
     compile: Literal["on", "off"] = _setting(
         "off", "Compile the model's small operations when it is loaded: fewer kernels on a GPU, slower on a CPU"
     )
+    contact: str = _setting(
+        "", "Where people find help when the bot does not know: an address, a phone number, opening hours"
+    )
+    web_audience: Literal["public", "customers", "staff"] = _setting(
+        "public", "Whose articles the web chat answers from: customers see public ones too, staff see all"
+    )
+    slack_audience: Literal["public", "customers", "staff"] = _setting("staff", "The same for Slack")
+    api_audience: Literal["public", "customers", "staff"] = _setting("public", "The same for conversations over /v1")
     embedder: str = _setting(
         "all-minilm-l6-v2",
         "Model that compares questions with articles: all-minilm-l6-v2 (English), a local folder, or a Hugging Face id "

@@ -135,7 +135,7 @@ def list_conversations(tx: Transaction, channel: str, sender_key: str, most: int
 
 _message_columns = (
     message.c.id, message.c.seq, message.c.author, message.c.parts, message.c.created_at, message.c.external_id,
-    reply.c.state.label("reply_state"),
+    reply.c.state.label("reply_state"), reply.c.origin,
 )  # fmt: skip
 _messages = (
     sa.select(*_message_columns)

@@ -116,7 +116,7 @@ _MESSAGES = scoped(
     sa.select(
         message.c.conversation_id, message.c.id, message.c.seq, message.c.author, message.c.parts, message.c.created_at,
         message.c.external_id, message.c.person_id, message.c.draft, message.c.superseded_at,
-        reply.c.state.label("reply_state"), reply.c.first_seq,
+        reply.c.state.label("reply_state"), reply.c.origin, reply.c.first_seq,
     )
     .select_from(
         message.outerjoin(
@@ -192,7 +192,7 @@ def _source(
 
 def _said(row: Any) -> Said:
     what = Message(
-        row.id, row.seq, row.author, tuple(row.parts), row.created_at, row.external_id, reply_state=row.reply_state
+        row.id, row.seq, row.author, tuple(row.parts), row.created_at, row.external_id, row.reply_state, row.origin
     )
     return Said(what, row.person_id, row.draft, row.superseded_at is not None, row.first_seq)
 

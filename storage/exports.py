@@ -92,7 +92,7 @@ _reply_of = sa.and_(reply.c.message_id == message.c.id, reply.c.workspace_id == 
 _author_of = sa.and_(person.c.id == message.c.person_id, person.c.workspace_id == message.c.workspace_id)
 _message_columns = (
     message.c.id, message.c.seq, message.c.author, message.c.parts, message.c.created_at, message.c.external_id,
-    reply.c.state.label("reply_state"),
+    reply.c.state.label("reply_state"), reply.c.origin,
 )  # fmt: skip
 _MESSAGES = scoped(
     sa.select(*_message_columns, message.c.conversation_id, message.c.draft, person.c.may_learn)
@@ -132,7 +132,9 @@ def _messages(tx: Transaction, ids: Sequence[str]) -> dict[str, list[ExportedMes
     reviews = {row.reply_id: ExportedReview(row.decision, row.better) for row in tx.execute(_REVIEWS, ids=ids)}
     messages: dict[str, list[ExportedMessage]] = defaultdict(list)
     for row in tx.execute(_MESSAGES, ids=ids):
-        one = Message(row.id, row.seq, row.author, tuple(row.parts), row.created_at, row.external_id, row.reply_state)
+        one = Message(
+            row.id, row.seq, row.author, tuple(row.parts), row.created_at, row.external_id, row.reply_state, row.origin
+        )
         messages[row.conversation_id].append(
             ExportedMessage(one, row.draft, row.may_learn, tuple(votes.get(row.id, ())), reviews.get(row.id))
         )

@@ -6,6 +6,7 @@ is made of, or channels. Every function is a unit of work for `Database.write`.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,9 +14,9 @@ from sqlalchemy import bindparam
 
 from storage import consent, outbox
 from storage.conversations import place
-from storage.schema import conversation_work, dead_letter, inbox, message, reply
+from storage.schema import conversation_work, dead_letter, inbox, message, reply, reply_passage
 from storage.transaction import Rollback, Transaction, across_workspaces, now_ms, scoped, urgent
-from storage.values import Accepted, Conversation, Incoming, Lease, Part, Reply, new_id, text_part
+from storage.values import Accepted, Conversation, Incoming, Lease, Part, Reply, new_id
 
 MAX_BURST_WAIT_MS = 4_000
 
@@ -302,6 +303,7 @@ _RELEASE = scoped(
 )
 _FIND_REPLY = scoped(sa.select(reply.c.message_id).where(reply.c.message_id == bindparam("reply_id")))
 _INSERT_REPLY = scoped(sa.insert(reply).values(created_at=now_ms()))
+_INSERT_PASSAGE = scoped(sa.insert(reply_passage))
 _INSERT_DEAD_LETTER = scoped(sa.insert(dead_letter).values(created_at=now_ms()))
 
 
@@ -318,9 +320,14 @@ def complete(tx: Transaction, lease: Lease, answer: Reply, pushed_to: str | None
         raise Fenced
     tx.insert(
         _INSERT_MESSAGE, id=lease.reply_id, conversation_id=lease.conversation_id, seq=answer.last_seq, rank=1,
-        author="bot", person_id=None, external_id=None, parts=[text_part(answer.text)],
+        author="bot", person_id=None, external_id=None, parts=list(answer.parts),
     )  # fmt: skip
     tx.insert(_INSERT_REPLY, **_reply_row(lease, answer))
+    for one in answer.passages:
+        tx.insert(
+            _INSERT_PASSAGE, message_id=lease.reply_id, is_cited=one.number in answer.cited,
+            **{**dataclasses.asdict(one), "headings": list(one.headings)},
+        )  # fmt: skip
     if answer.state == "failed":
         tx.insert(
             _INSERT_DEAD_LETTER, id=new_id(), conversation_id=lease.conversation_id, first_seq=lease.done_seq + 1,
@@ -349,6 +356,7 @@ def _reply_row(lease: Lease, answer: Reply) -> dict[str, Any]:
         "first_piece_ms": answer.first_piece_ms,
         "total_ms": answer.total_ms,
         "error": answer.error,
+        "origin": answer.origin,
     }
 
 

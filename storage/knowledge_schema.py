@@ -121,3 +121,15 @@ knowledge_index = sa.Table(
     sa.Column("word_counts", sa.LargeBinary, nullable=False),
     time_column("updated_at"),
 )
+
+# From how sure on a question counts as answered by the articles, where somebody has measured it; one row a workspace.
+knowledge_threshold = sa.Table(
+    "knowledge_threshold",
+    metadata,
+    sa.Column("workspace_id", sa.Text, sa.ForeignKey("workspace.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("value", sa.Float, nullable=False),
+    # What was measured with it.
+    sa.Column("report", Json, nullable=False),
+    sa.Column("set_by", sa.Text, nullable=False),
+    time_column("set_at"),
+)

@@ -94,3 +94,13 @@ class Candidates:
     index: Index
     passages: Sequence[StoredPassage]
     beginnings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """From how sure on (0 to 1) a question counts as answered, and what was measured with that."""
+
+    value: float
+    report: Mapping[str, Any]
+    set_by: str
+    set_at: int

@@ -46,8 +46,8 @@ def enqueue(tx: Transaction, lease: Lease, answer: Reply, channel: str) -> None:
     tx.execute(_ENSURE_SENDER, conversation_id=lease.conversation_id)
     tx.insert(
         _INSERT, id=f"{lease.reply_id}.0", conversation_id=lease.conversation_id, reply_id=lease.reply_id,
-        last_seq=answer.last_seq, part=0, channel=channel, body={"text": answer.text, "state": answer.state},
-        state="pending",
+        last_seq=answer.last_seq, part=0, channel=channel, state="pending",
+        body={"text": answer.text, "state": answer.state, "sources": list(answer.sources)},
     )  # fmt: skip
 
 

@@ -162,10 +162,31 @@ reply = sa.Table(
     sa.Column("first_piece_ms", sa.Integer),
     sa.Column("total_ms", sa.Integer),
     sa.Column("error", sa.Text),
+    # Whose words they are: 'model', or Myna's own 'unknown' (nothing was found), 'passage' (an article word for word).
+    sa.Column("origin", sa.Text, nullable=False, server_default="model"),
     time_column("created_at"),
     sa.UniqueConstraint("conversation_id", "last_seq"),
     sa.CheckConstraint("state IN ('answered', 'stopped', 'refused', 'failed')", name="ck_reply_state"),
     sa.Index("ix_reply_workspace_id_created_at", "workspace_id", "created_at"),
+)
+
+# What a reply was made from, as it was then: the article may have been changed or taken out since.
+reply_passage = sa.Table(
+    "reply_passage",
+    metadata,
+    sa.Column("message_id", sa.Text, sa.ForeignKey("message.id", ondelete="CASCADE"), primary_key=True),
+    # What the reply calls it, from 1 on.
+    sa.Column("number", sa.Integer, primary_key=True),
+    workspace_column(),
+    sa.Column("article_id", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("title", sa.Text, nullable=False),
+    sa.Column("headings", Json, nullable=False),
+    sa.Column("url", sa.Text),
+    sa.Column("audience", sa.Text, nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("score", sa.Float, nullable=False),
+    sa.Column("is_cited", sa.Boolean, nullable=False),
 )
 
 # What is left to do in a conversation, and who does it. Pending is `enq_seq > done_seq`: there is no flag to lose.

@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 Author = Literal["person", "bot", "agent"]
 ReplyState = Literal["answered", "stopped", "refused", "failed"]
+# Whose words a reply is: the model's, or Myna's own where nothing was found, or an article's.
+Origin = Literal["model", "unknown", "passage"]
 Part = Mapping[str, Any]
 
 
@@ -39,8 +41,29 @@ def storable(text: str) -> str:
 
 
 def text_part(text: str) -> Part:
-    """The one kind of part there is so far; files, images and tool calls will be others."""
+    """What was said."""
     return {"type": "text", "text": text}
+
+
+@dataclass(frozen=True, slots=True)
+class SeenPassage:
+    """A passage that a reply was made from, as it was then. `number` is what the reply calls it, from 1 on."""
+
+    number: int
+    article_id: str
+    name: str
+    title: str
+    headings: tuple[str, ...]
+    url: str | None
+    audience: str
+    text: str
+    score: float
+
+    @property
+    def as_part(self) -> Part:
+        """What goes with the text that cites it."""
+        return {"type": "source", "number": self.number, "article": self.article_id, "name": self.name,
+                "title": self.title, "url": self.url, "audience": self.audience}  # fmt: skip
 
 
 def text_of(parts: tuple[Part, ...]) -> str:
@@ -119,10 +142,16 @@ class Message:
     created_at: int
     external_id: str | None = None
     reply_state: ReplyState | None = None
+    origin: Origin | None = None
 
     @property
     def text(self) -> str:
         return text_of(self.parts)
+
+    @property
+    def sources(self) -> tuple[Part, ...]:
+        """What a reply cites, by the numbers in its text."""
+        return tuple(part for part in self.parts if part["type"] == "source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +168,10 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the bot answered to the messages up to `last_seq`, and how it came about. Times are milliseconds."""
+    """What the bot answered to the messages up to `last_seq`, and how it came about. Times are milliseconds.
+
+    `passages` are what it was made from, `cited` the numbers of those that the text refers to.
+    """
 
     state: ReplyState
     text: str
@@ -154,6 +186,18 @@ class Reply:
     first_piece_ms: int | None = None
     total_ms: int | None = None
     error: str | None = None
+    origin: Origin = "model"
+    passages: tuple[SeenPassage, ...] = ()
+    cited: frozenset[int] = frozenset()
+
+    @property
+    def sources(self) -> tuple[Part, ...]:
+        """What the text cites, in the order of the numbers."""
+        return tuple(one.as_part for one in self.passages if one.number in self.cited)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return text_part(self.text), *self.sources
 
 
 @dataclass(frozen=True, slots=True)

@@ -255,7 +255,7 @@ async def live_server(model_data: Callable[[], Path]) -> AsyncIterator[ServerPro
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Any]:
     """Chromium, shared by the run; each test opens contexts of its own."""
-    from playwright.async_api import async_playwright
+    from playwright.async_api import async_playwright, expect
 
     arguments = [
         "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
@@ -263,6 +263,7 @@ async def browser() -> AsyncIterator[Any]:
     ]  # fmt: skip
     path = installed_chromium()
     assert path, "no Chromium found; `make test` installs one, or set MYNA_TEST_CHROMIUM"
+    expect.set_options(timeout=30_000)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=path, args=arguments)
         yield browser

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from adapters.article_links import ArticleLinks
 from adapters.slack.api import SlackApi
 from adapters.slack.client import Identity, SlackClient
 from adapters.slack.inbound import SlackInbound
@@ -74,7 +75,9 @@ class SlackConfig:
 class SlackChannel:
     """Everything of Slack in a running agent. `replies` is there before conversations are, the rest after."""
 
-    def __init__(self, config: SlackConfig, database: Database, vault: Vault, workspace_id: str) -> None:
+    def __init__(
+        self, config: SlackConfig, database: Database, vault: Vault, links: ArticleLinks, workspace_id: str
+    ) -> None:
         self._config = config
         self._database = database
         self._workspace_id = workspace_id
@@ -83,7 +86,7 @@ class SlackChannel:
         self._many = StoredInstallations(database, vault, workspace_id, self._app)
         installations: Installations = OneInstallation(self._one) if self._one else self._many
         self._installations = installations
-        self.replies = Replies(database, installations)
+        self.replies = Replies(database, installations, links)
         self._steering: SlackSteering | None = None
         self._inbound: SlackInbound | None = None
 

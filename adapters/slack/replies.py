@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from typing import Any
 
+from adapters.article_links import ArticleLinks
 from adapters.slack import markdown, words
 from adapters.slack.background import Background
 from adapters.slack.client import Refused, SlackClient
@@ -36,9 +37,10 @@ class Replies:
 
     channel = CHANNEL
 
-    def __init__(self, database: Database, installations: Installations) -> None:
+    def __init__(self, database: Database, installations: Installations, links: ArticleLinks) -> None:
         self._database = database
         self._installations = installations
+        self._links = links
         self._live: dict[str, LiveReply] = {}
         # By reply, whether its showing is over: nothing else may touch its messages before.
         self._showing: dict[str, tuple[str, asyncio.Event]] = {}
@@ -166,10 +168,12 @@ class Replies:
         return None
 
     async def _blocks_below(self, client: SlackClient, outgoing: Outgoing, place: Place) -> list[words.Block]:
-        if outgoing.body["state"] != "answered":
-            return []
-        locale = await client.locale_of(place.asker.rpartition("/")[2])
-        return [words.feedback_block(outgoing.reply_id, locale)]
+        sources = [(one["number"], one["title"], self._links.link(one)) for one in outgoing.body.get("sources", ())]
+        blocks = [words.sources_block(sources)] if sources else []
+        if outgoing.body["state"] == "answered":
+            locale = await client.locale_of(place.asker.rpartition("/")[2])
+            blocks.append(words.feedback_block(outgoing.reply_id, locale))
+        return blocks
 
     async def _complete(
         self, client: SlackClient, place: Place, outgoing: Outgoing, blocks: list[words.Block]

@@ -6,7 +6,7 @@ Knows: the words, Block Kit's shapes (docs.slack.dev/reference/block-kit). Does 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from storage.values import storable
@@ -18,6 +18,7 @@ CONFIRM = "myna_confirm"
 DISMISS = "myna_dismiss"
 MAX_FALLBACK = 3_000
 MAX_INPUT = 3_000
+MAX_ELEMENTS = 10
 MAX_MARKDOWN = 11_000
 
 Block = dict[str, Any]
@@ -179,6 +180,20 @@ def feedback_block(reply_id: str, locale: str | None) -> Block:
         "negative_button": button("down", "bad"),
     }
     return {"type": "context_actions", "elements": [buttons]}
+
+
+def sources_block(sources: Sequence[tuple[int, str, str | None]]) -> Block:
+    """What the marks in a reply mean: number, title and, where people can reach one, address of each source."""
+    texts = [
+        f"[{number}] " + (f"<{_escape(url)}|{_escape(title)}>" if url else _escape(title))
+        for number, title, url in sources[:MAX_ELEMENTS]
+    ]
+    return {"type": "context", "elements": [{"type": "mrkdwn", "text": text} for text in texts]}
+
+
+def _escape(text: str) -> str:
+    """Without Slack's three control signs (docs.slack.dev/messaging/formatting-message-text), nor the one of links."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("|", "\u00a6")
 
 
 def message(text: str, blocks: list[Block]) -> dict[str, Any]:

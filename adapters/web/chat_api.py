@@ -14,10 +14,11 @@ from typing import Any
 
 from aiohttp import web
 
+from adapters.article_links import ArticleLinks
 from adapters.web.markdown import render_markdown
 from adapters.web.parsing import RegenerateRequest, SubmitRequest, parse_chat, parse_id, read_json
 from adapters.web.steering import WebSteering, notice
-from adapters.web.ui_stream import HEADERS, UiStream
+from adapters.web.ui_stream import HEADERS, Link, UiStream, citations, source_part
 from adapters.web.visitors import CORS, Visitors
 from bot.conversation import Conversations
 from bot.errors import Conflict, InvalidInput, NotFound
@@ -51,8 +52,10 @@ class ChatApi:
         page: ChatPage,
         metrics: Metrics,
         steering: WebSteering,
+        links: ArticleLinks,
         workspace_id: str,
     ) -> None:
+        self._links = links
         self._steering = steering
         self._conversations = conversations
         self._feedback = feedback
@@ -98,7 +101,8 @@ class ChatApi:
         messages = await self._conversations.history(self._workspace_id, known.id)
         own_votes = await self._feedback.votes_of(CHANNEL, visitor, known.id)
         current = {one.reply_id: one for one in own_votes if one.replaced_at is None}
-        shown = await asyncio.to_thread(lambda: [_to_ui(one, current.get(one.id)) for one in messages])
+        link = self._link(request)
+        shown = await asyncio.to_thread(lambda: [_to_ui(one, current.get(one.id), link) for one in messages])
         return web.json_response({**_chat_summary(known), "running": running, "messages": shown})
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
@@ -167,7 +171,7 @@ class ChatApi:
     async def _stream(self, request: web.Request, accepted: Accepted) -> web.StreamResponse:
         """Send the reply to a message as it comes. A reader who leaves or is too slow stops nothing but this."""
         response = web.StreamResponse(headers=HEADERS | request.get(CORS, {}))
-        encoder = UiStream(html=request.query.get("html") == "1")
+        encoder = UiStream(html=request.query.get("html") == "1", link=self._link(request))
         events = self._conversations.follow(self._workspace_id, accepted)
         with self._metrics.streams.track_inprogress(), contextlib.suppress(ConnectionError):
             await response.prepare(request)
@@ -177,6 +181,9 @@ class ChatApi:
                 except TimeoutError:
                     _hang_up(request)
         return response
+
+    def _link(self, request: web.Request) -> Link:
+        return lambda source: self._links.link(source, f"{request.scheme}://{request.host}")
 
     async def _send(self, response: web.StreamResponse, encoder: UiStream, events: AsyncGenerator[Batch, None]) -> None:
         """Write the whole stream. Raises `TimeoutError` for a reader who takes nothing for too long."""
@@ -227,14 +234,14 @@ def _chat_summary(one: Conversation) -> dict[str, Any]:
     return {"id": one.external_id.partition("/")[2], "title": one.title, "updatedAt": one.updated_at}
 
 
-def _to_ui(message: Message, vote: PastVote | None) -> dict[str, Any]:
+def _to_ui(message: Message, vote: PastVote | None, link: Link) -> dict[str, Any]:
     """A message in the AI SDK's UI form, with its rendered text and what the visitor thinks of it."""
     by_person = message.author == "person"
     opinion = None if vote is None else {"value": vote.value, "reason": vote.reason, "better": vote.better}
     return {
         "id": message.external_id if by_person and message.external_id else message.id,
         "role": "user" if by_person else "assistant",
-        "parts": list(message.parts),
-        "html": None if by_person else render_markdown(message.text),
+        "parts": [source_part(one, link) if one["type"] == "source" else one for one in message.parts],
+        "html": None if by_person else render_markdown(message.text, citations(message.sources, link)),
         "metadata": {"state": message.reply_state, "createdAt": message.created_at, "vote": opinion},
     }

@@ -7,11 +7,15 @@ text, images become links (a picture's address can carry data away), and what is
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import nh3
 from markdown_it import MarkdownIt
 from markdown_it.common.utils import escapeHtml
+from markdown_it.token import Token
 
 _TAGS = {
     "p", "br", "hr", "strong", "em", "s", "code", "pre", "blockquote", "ul", "ol", "li", "a",
@@ -34,18 +38,42 @@ _parser = _Parser("js-default", {"linkify": False, "breaks": True}).disable("ima
 _parser.render("")  # the first time it completes its rules, and two threads must not do that at once
 
 
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """What a text means by `[number]`."""
+
+    number: int
+    title: str
+    url: str
+
+
 @lru_cache(maxsize=512)
-def render_markdown(text: str) -> str:
-    """Sanitised HTML of CommonMark with tables and strikethrough."""
+def render_markdown(text: str, citations: tuple[Citation, ...] = ()) -> str:
+    """Sanitised HTML of CommonMark with tables and strikethrough. Marks of citations become links."""
     if len(text) > MAX_PARSED_CHARS:
         return f"<p>{escapeHtml(text)}</p>\n".replace("\n", "<br>\n", text.count("\n"))
+    # To CommonMark a mark is a shortcut reference link, and these are its definitions.
+    references = {str(one.number): {"href": one.url, "title": one.title} for one in citations}
+    tokens = _parser.parse(text, {"references": dict(references)})
+    _bracket_citations(tokens, references)
     return nh3.clean(
-        _parser.render(text),
+        _parser.renderer.render(tokens, _parser.options, {}),
         tags=_TAGS,
         attributes=_ATTRIBUTES,
+        allowed_classes={"a": {"cite"}},
         url_schemes={"http", "https", "mailto"},
         link_rel="nofollow noopener noreferrer",
     )
+
+
+def _bracket_citations(tokens: Sequence[Token], references: Mapping[str, Mapping[str, str]]) -> None:
+    """Give links that are citations their brackets back, and a class to be drawn by."""
+    for token in tokens:
+        inside = token.children or []
+        for link, label in pairwise(inside):
+            if link.type == "link_open" and references.get(label.content, {}).get("href") == link.attrGet("href"):
+                link.attrSet("class", "cite")
+                label.content = f"[{label.content}]"
 
 
 def settled_length(text: str) -> int:

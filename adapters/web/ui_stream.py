@@ -6,11 +6,14 @@ Knows: the order and fields of the stream's parts. Does not know: HTTP or where 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from adapters.web.markdown import render_markdown, settled_length
+from adapters.web.markdown import Citation, render_markdown, settled_length
 from bot.live import Batch, Ended, LiveEvent, Started, Text
-from storage.values import ReplyState
+from storage.values import Part, ReplyState
+
+Link = Callable[[Part], str | None]
 
 HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -29,11 +32,28 @@ def sse(part: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(part, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 
 
-class UiStream:
-    """Encodes one reader's stream. With `html`, rendered blocks are sent along, as our own component wants them."""
+def source_part(source: Part, link: Link) -> dict[str, Any]:
+    """What a reply cites, as the AI SDK has it: by its address, or, where people can't reach one, as a document."""
+    about = {"sourceId": str(source["number"]), "title": source["title"]}
+    if url := link(source):
+        return {"type": "source-url", "url": url, **about}
+    return {"type": "source-document", "mediaType": "text/plain", **about}
 
-    def __init__(self, *, html: bool = False) -> None:
+
+def citations(sources: Sequence[Part], link: Link) -> tuple[Citation, ...]:
+    """What the marks in a reply's text lead to."""
+    return tuple(Citation(one["number"], one["title"], url) for one in sources if (url := link(one)))
+
+
+class UiStream:
+    """Encodes one reader's stream. With `html`, rendered blocks are sent along, as our own component wants them.
+
+    `link` gives the address of what a reply cites.
+    """
+
+    def __init__(self, *, html: bool = False, link: Link = lambda _: None) -> None:
         self._html = html
+        self._link = link
         self._reply_id: str | None = None
         self._text = ""
         self._text_open = False
@@ -88,15 +108,16 @@ class UiStream:
         self._rendered = settled
         return self._rendering(settled)
 
-    def _rendering(self, length: int) -> bytes:
-        data = {"html": render_markdown(self._text[:length]), "tail": self._text[length:]}
+    def _rendering(self, length: int, cited: tuple[Citation, ...] = ()) -> bytes:
+        data = {"html": render_markdown(self._text[:length], cited), "tail": self._text[length:]}
         return sse({"type": "data-html", "transient": True, "data": data})
 
     def _ended(self, event: Ended) -> bytes:
         self.finished = True
-        rendering = self._rendering(len(self._text)) if self._html else b""
+        rendering = self._rendering(len(self._text), citations(event.sources, self._link)) if self._html else b""
         metadata = {"state": event.state}
-        body = rendering + self._close_text() + sse({"type": "finish-step"})
+        sources = b"".join(sse(source_part(one, self._link)) for one in event.sources)
+        body = rendering + self._close_text() + sources + sse({"type": "finish-step"})
         if event.state == "stopped":
             body += sse({"type": "message-metadata", "messageMetadata": metadata})
             return body + sse({"type": "abort", "reason": "stopped"}) + DONE

@@ -167,14 +167,9 @@ def _show(settings: Settings, arguments: argparse.Namespace) -> int:
 
 @contextlib.asynccontextmanager
 async def _searching(settings: Settings, database: Database, workspace_id: str) -> AsyncIterator[Search]:
-    from bot.knowledge.embedder import Embedder
-    from bot.knowledge.search import Search
-    from bot.models.sources import resolve_embedder
+    from bot.knowledge.search import make_search
 
-    def make_embedder() -> Embedder:
-        return Embedder(resolve_embedder(settings.embedder, settings.data, say), name=settings.embedder)
-
-    search = Search(database, workspace_id, make_embedder)
+    search = make_search(database, workspace_id, settings.embedder, settings.data, say)
     try:
         yield search
     finally:

@@ -17,7 +17,7 @@ from bot.knowledge.sources import check_url
 from bot.learning.roles import Actor
 from storage import jobs, knowledge
 from storage.database import Database
-from storage.knowledge_values import AUDIENCES, Article, Audience, Source, SourceKind
+from storage.knowledge_values import AUDIENCES, Article, Audience, Source, SourceKind, audiences_of
 from storage.learning_values import Job
 
 KIND = "sync"
@@ -108,6 +108,15 @@ class Library:
             ids = ", ".join(f"{one.id} ({one.location})" for one in found)
             raise Conflict(f"Several articles are called {which!r}; say which by its id: {ids}.")
         return Shown(found[0], await self._database.read(knowledge.texts, self._workspace_id, found[0].id))
+
+    async def read(self, audience: Audience, article_id: str, name: str) -> Shown:
+        """What somebody of an audience may read: the article, or the one that has its name now. Raises `NotFound`."""
+        for which in (article_id, name):
+            found = await self._database.read(knowledge.find_articles, self._workspace_id, which)
+            seen = [one for one in found if one.audience in audiences_of(audience)]
+            if len(seen) == 1:
+                return Shown(seen[0], await self._database.read(knowledge.texts, self._workspace_id, seen[0].id))
+        raise NotFound("This article is no longer here.")
 
     async def _put(
         self, actor: Actor, kind: SourceKind, location: str, audience: Audience, content: bytes | None = None

@@ -9,14 +9,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
 from bot.errors import Conflict
 from bot.knowledge.embedder import Embedder, Vectors
-from bot.knowledge.ranking import Hit, ask, best_of_articles, rank
+from bot.knowledge.ranking import Hit, Question, ask, best_of_articles, confidence, is_dependent, merged, rank
+from bot.models.sources import resolve_embedder
 from storage import knowledge_search
 from storage.database import Database
 from storage.knowledge_search import VectorTable
-from storage.knowledge_values import Audience, Index
+from storage.knowledge_values import Audience, Candidates, Index
+
+T = TypeVar("T")
 
 # A person's question; what is longer says the same again.
 MAX_QUESTION_CHARS = 2000
@@ -28,6 +34,32 @@ def _compute_alone() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What came of a question: passages, best first, and how sure it is that they answer it (0 to 1)."""
+
+    question: Question
+    hits: list[Hit]
+    confidence: float
+
+
+def _judge(found: Candidates, question: Question, before: Question | None = None) -> Found:
+    hits = rank(question, found, before)
+    sure = confidence(question, hits)
+    if before is not None and is_dependent(question, found.index):
+        sure = max(sure, confidence(before, rank(before, found)))
+    return Found(question, hits, sure)
+
+
+def make_search(database: Database, workspace_id: str, embedder: str, data: Path, say: Callable[[str], None]) -> Search:
+    """A search with the embedder of that name, folder or id, fetched into `data` if need be."""
+
+    def make_embedder() -> Embedder:
+        return Embedder(resolve_embedder(embedder, data, say), name=embedder)
+
+    return Search(database, workspace_id, make_embedder)
 
 
 class Search:
@@ -49,25 +81,38 @@ class Search:
 
         Raises `Conflict` if the index was made with another embedder.
         """
+        found = await self.find(question, audiences)
+        return found.hits[:most] if found else []
+
+    async def find(self, question: str, audiences: Sequence[Audience], before: str = "") -> Found | None:
+        """As `search`, with what is known of the question; `before` is what was said before it, for what depends on it.
+
+        None if there are no articles at all, or no question.
+        """
         if not audiences or not question.strip():
-            return []
-        text = question[:MAX_QUESTION_CHARS]
+            return None
+        text, context = question[:MAX_QUESTION_CHARS], before.strip()[-MAX_QUESTION_CHARS:]
         for _ in range(MAX_TRIES):
             await self._load_index()
             if self._index is None or not self._index.num_passages:
-                return []
+                return None
             index, table = self._index, self._vectors
-            vector = (await self._embed([text]))[0]
+            vectors = await self._embed([text, context] if context else [text])
             self._check_embedder(index)
-            asked = ask(text, vector, index)
-            found = await self._database.read(
-                knowledge_search.candidates, self._workspace_id, asked.words, vector, audiences, index, table
-            )
-            if found is not None:
-                hits = await asyncio.to_thread(rank, asked, found)
-                return hits[:most]
+            questions = [ask(one, vector, index) for one, vector in zip((text, context), vectors, strict=False)]
+            looked = [await self._candidates(one, audiences, index, table) for one in questions]
+            found = [one for one in looked if one is not None]
+            if len(found) == len(looked):
+                return await asyncio.to_thread(_judge, merged(found), *questions)
             self._index = None  # a sync has been published in between
-        return []
+        return None
+
+    async def _candidates(
+        self, asked: Question, audiences: Sequence[Audience], index: Index, table: VectorTable | None
+    ) -> Candidates | None:
+        return await self._database.read(
+            knowledge_search.candidates, self._workspace_id, asked.words, asked.vector, audiences, index, table
+        )
 
     def _check_embedder(self, index: Index) -> None:
         if self._embedder is not None and self._embedder.name != index.embedder:
@@ -83,11 +128,13 @@ class Search:
         places = (n for n, hit in enumerate(hits) if hit.passage.name in right or hit.passage.article_id in right)
         return next(places, None)
 
-    async def warm(self) -> None:
-        """Load the model and the index before somebody waits for them."""
+    async def warm(self) -> bool:
+        """Load the model and the index before somebody waits for them. False if there are no articles."""
         await self._load_index()
-        if self._index is not None:
-            await self._embed(["warm"])
+        if self._index is None or not self._index.num_passages:
+            return False
+        await self._embed(["warm"])
+        return True
 
     async def close(self) -> None:
         """Let go of the thread."""
@@ -101,11 +148,15 @@ class Search:
                     knowledge_search.load_index, self._workspace_id, not self._database.many_processes
                 )
 
-    async def _embed(self, texts: Sequence[str]) -> Vectors:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._embed_now, texts)
+    async def with_embedder(self, work: Callable[[Embedder], T]) -> T:
+        """Something else to be done with the model, in its thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: work(self._loaded()))
 
-    def _embed_now(self, texts: Sequence[str]) -> Vectors:
+    async def _embed(self, texts: Sequence[str]) -> Vectors:
+        return await self.with_embedder(lambda embedder: embedder.embed(texts))
+
+    def _loaded(self) -> Embedder:
         if self._embedder is None:
             self._embedder = self._make_embedder()
             _compute_alone()
-        return self._embedder.embed(texts)
+        return self._embedder

@@ -14,7 +14,7 @@ from rapidfuzz import fuzz
 
 from bot.generator import ChatMessage
 from bot.learning.consent import Policy, may_learn
-from bot.prompt import merge_same_role, split_turns, to_chat, without_failures
+from bot.prompt import UNSEEN_ORIGINS, UNSEEN_STATES, merge_same_role, split_turns, to_chat, without_failures
 from bot.settings import Settings
 from storage.datasets import Opinion, Said, Source
 from storage.learning_values import ExampleKind, Rejected
@@ -155,6 +155,9 @@ class _Conversation:
             return
         if betters:
             yield self._left_out("answer", "correction", said, betters[-1], "a correction that waits for a review")
+        if said.message.origin not in (None, "model"):
+            yield self._left_out("thumb", "thumb", said, newest, "not the model's own words")
+            return
         if said.message.reply_state not in (None, "answered"):
             yield self._left_out("thumb", "thumb", said, newest, "the reply was not completed")
             return
@@ -172,7 +175,8 @@ class _Conversation:
     ) -> Iterator[Candidate | Rejected]:
         """An answer, and a pair where it took the place of another that differs in what it says."""
         yield self._candidate("answer", source, said, voter, text, at)
-        if instead_of is None or not instead_of.strip() or said.message.reply_state in ("failed", "refused"):
+        is_apology = said.message.reply_state in UNSEEN_STATES or said.message.origin in UNSEEN_ORIGINS
+        if instead_of is None or not instead_of.strip() or is_apology:
             return
         if is_trivial_edit(instead_of, text, self._policy.trivial_edit):
             yield self._left_out("pair", source, said, voter, "a trivial edit")

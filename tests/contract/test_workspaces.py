@@ -310,9 +310,18 @@ def test_every_function_of_storage_has_a_case_or_is_known_to_cross() -> None:
 @pytest.fixture
 def engine(database_url: str) -> Iterator[sa.Engine]:
     url = sa.make_url(database_url)
-    engine = (sqlite_engine if url.get_backend_name() == "sqlite" else postgresql_engine)(url)
+    is_sqlite = url.get_backend_name() == "sqlite"
+    engine = (sqlite_engine if is_sqlite else postgresql_engine)(url)
+    if not is_sqlite:
+        sa.event.listen(engine, "connect", _wait_for_slow_cases)
     yield engine
     engine.dispose()
+
+
+def _wait_for_slow_cases(connection: Any, _record: Any) -> None:
+    """A case looks at every table within its transaction, which takes long on a busy machine."""
+    connection.execute("SET idle_in_transaction_session_timeout = 0")
+    connection.commit()
 
 
 def run(engine: sa.Engine, workspace_id: str | None, unit: Callable[..., Any], *args: Any) -> Any:

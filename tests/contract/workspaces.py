@@ -15,7 +15,7 @@ from storage.outbox import SendLease
 from storage.shown_parts import ShownPart
 from storage.slack_installs import StoredInstallation
 from storage.transaction import Transaction
-from storage.values import Conversation, Incoming, Lease, Message, Outgoing, Reply, Sender, text_part
+from storage.values import Conversation, Incoming, Lease, Message, Outgoing, Reply, SeenPassage, Sender, text_part
 from storage.votes import RatedReply
 
 MINE, THEIRS = "alpha", "beta"
@@ -42,7 +42,8 @@ def installation(number: int, tenant: str = "T1") -> StoredInstallation:
 
 
 def answer(last_seq: int, state: Any = "answered") -> Reply:
-    return Reply(state, f"answer to {last_seq}", last_seq, "fake")
+    seen = SeenPassage(1, "an article", "roses", "Roses", ("Red ones",), None, "public", "A rose is a rose.", 1.5)
+    return Reply(state, f"answer to {last_seq} [1]", last_seq, "fake", passages=(seen,), cited=frozenset({1}))
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from storage import jobs, knowledge, knowledge_search
+from storage import jobs, knowledge, knowledge_search, knowledge_threshold
 from storage.jobs import JobLease, LeaseLost
 from storage.knowledge_values import Article, Index, NewPassage, Source
 from storage.transaction import Transaction
@@ -99,6 +99,14 @@ CASES = {
         lambda tx, w: knowledge.clear_past(tx, lease_of(w)),
         LeaseLost,
     ),
+    name_of(knowledge_threshold.set_to): Case(
+        [
+            lambda tx, w: knowledge_threshold.set_to(tx, ACTOR, 0.7, {}),
+            lambda tx, w: knowledge_threshold.current(tx).value,
+        ]
+    ),
+    name_of(knowledge_threshold.current): Case([lambda tx, w: knowledge_threshold.current(tx).value]),
+    name_of(knowledge_threshold.forget): Case([lambda tx, w: knowledge_threshold.forget(tx, ACTOR)]),
     name_of(knowledge_search.vectors): Case([lambda tx, w: knowledge_search.vectors(tx).ids.tolist()]),
     name_of(knowledge_search.load_index): Case([lambda tx, w: knowledge_search.load_index(tx, True)[0]]),
     name_of(knowledge_search.candidates): Case([lambda tx, w: found(tx).passages]),
@@ -115,4 +123,5 @@ def fill(tx: Transaction, world: World) -> None:
     article = Article(new_id(), source.id, "a", "upload:a.md", "A", None, None, "public", "hash", 0)
     knowledge.add_article(tx, lease, article, [NewPassage((), "A rose.", "rose", NEAR)], 1)
     knowledge.publish(tx, lease, INDEX, [], [source.id])
+    knowledge_threshold.set_to(tx, ACTOR, 0.6, {"questions": 10})
     world.things |= {"sync": lease, "source": source, "article": article}

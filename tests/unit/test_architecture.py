@@ -50,8 +50,12 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "bot.models": ("bot.models", "bot.errors"),
     "bot.engine": ("bot.engine", "bot.models", "bot.generator", "bot.sampling", "bot.errors"),
     "bot.conversation": (
-        *("storage", "bot.prompt", "bot.generator", "bot.live", "bot.following", "bot.learning.loaded_versions"),
-        *("bot.metrics", "bot.notices", "bot.errors"),
+        *("storage", "bot.generator", "bot.live", "bot.following", "bot.replying", "bot.knowledge.grounding"),
+        *("bot.learning.loaded_versions", "bot.metrics", "bot.errors"),
+    ),
+    "bot.replying": (
+        *("storage", "bot.prompt", "bot.generator", "bot.live", "bot.knowledge.grounding", "bot.knowledge.cited_text"),
+        *("bot.learning.loaded_versions", "bot.metrics", "bot.notices", "bot.errors"),
     ),
     # Articles, passages and how they are found.
     "bot.knowledge": (
@@ -64,8 +68,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("bot.training", "bot.learning", "bot.engine", "bot.prompt", "bot.generator", "bot.settings", "bot.errors"),
         *("bot.knowledge", "bot.models", "storage"),
     ),
+    "adapters.article_links": ("storage.knowledge_values",),
     "adapters.web": ("adapters.web",),
-    "adapters.web.chat_api": ("bot.feedback", "storage.votes"),
+    "adapters.web.chat_api": ("adapters.article_links", "bot.feedback", "storage.votes"),
+    "adapters.web.articles": ("adapters.article_links", "bot.knowledge.library", "storage.knowledge_values"),
     "adapters.web.steering": (
         *("bot.learning.commands", "bot.learning.command_lines", "bot.learning.command_words", "bot.learning.roles"),
     ),
@@ -76,7 +82,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "adapters.admin": ("adapters.admin", "adapters.web", "bot.feedback", "bot.learning", "storage"),
     "adapters.slack": (
-        *("adapters.slack", "bot.delivery", "bot.feedback", "bot.learning.consent", "bot.vault", "storage.values"),
+        *("adapters.article_links", "adapters.slack", "bot.delivery", "bot.feedback", "bot.learning.consent"),
+        *("bot.vault", "storage.values"),
         *("storage.database", "storage.shown_parts", "storage.slack_installs", "storage.seen_events"),
         *("bot.learning.accounts", "bot.learning.commands", "bot.learning.command_lines", "bot.learning.roles"),
     ),

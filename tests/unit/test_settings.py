@@ -201,7 +201,7 @@ def test_every_setting_is_described() -> None:
     }
     assert {row.type for row in rows} <= {"text", "number", "folder", "list"} | {
         "local / remote", "auto / cpu / cuda", "on / off", "debug / info / warning / error", "opt-out / opt-in",
-        "idle / normal", "retire / mark",
+        "idle / normal", "retire / mark", "public / customers / staff",
     }  # fmt: skip
 
 

@@ -334,6 +334,7 @@ export class Conversation {
     else if (!reply) return;
     else if (part.type === 'text-delta') this.#append(reader, part.delta);
     else if (part.type === 'data-html') this.#render(reader, part.data);
+    else if (isSource(part)) reply.sources = [...reply.sources.filter(({ id }) => id !== part.sourceId), toSource(part)];
     else if (part.type === 'abort') this.#end(reader, 'stopped');
     else if (part.type === 'finish') this.#end(reader, part.messageMetadata?.state ?? reply.state ?? 'answered');
     else if (part.type === 'error') {
@@ -378,7 +379,7 @@ export class Conversation {
   #refresh(reader) {
     if (!reader.fresh) return;
     reader.fresh = false;
-    Object.assign(reader.reply, { text: '', html: null, tail: '', state: null, problem: null });
+    Object.assign(reader.reply, { text: '', html: null, tail: '', state: null, problem: null, sources: [] });
   }
 
   #append(reader, delta) {
@@ -471,7 +472,7 @@ export class Conversation {
 function makeMessage(fields) {
   return {
     key: newId(), text: '', html: null, tail: '', state: null, problem: null,
-    createdAt: Date.now(), live: false, pending: false, vote: null, storedVote: null, voting: 0, notice: false,
+    createdAt: Date.now(), live: false, pending: false, vote: null, storedVote: null, voting: 0, notice: false, sources: [],
     ...fields,
   };
 }
@@ -490,12 +491,22 @@ function fromWire(wire, known) {
     text,
     html,
     tail: html === null ? text : '',
+    sources: wire.parts.filter(isSource).map(toSource),
     state: wire.metadata?.state ?? null,
     createdAt: wire.metadata?.createdAt ?? Date.now(),
     vote: known?.voting ? known.vote : wire.metadata?.vote ?? null,
     live: false,
     pending: false,
   });
+}
+
+function isSource({ type }) {
+  return type === 'source-url' || type === 'source-document';
+}
+
+/** What a reply cites; `url` is null where it can't be read from here. */
+function toSource({ sourceId, title, url }) {
+  return { id: sourceId, title, url: url ?? null };
 }
 
 function toWire({ id, role, text }) {

@@ -195,6 +195,12 @@ export const chat = `
 .rendered :is(td, th) { padding: 6px 12px; border-block-end: 1px solid var(--myna-line); }
 .rendered th { font-weight: 650; }
 
+.rendered a.cite { font-size: .78em; text-decoration: none; vertical-align: .18em; }
+.rendered a.cite:hover, .rendered a.cite:focus-visible { text-decoration: underline; }
+.sources { display: flex; flex-direction: column; gap: 2px; margin: 8px 0 0; padding: 0; list-style: none; font-size: .875em; }
+.sources li { overflow-wrap: anywhere; }
+.sources .number { color: var(--myna-muted); font-variant-numeric: tabular-nums; }
+.sources a { color: var(--myna-link); text-underline-offset: 2px; border-radius: 3px; }
 .note { display: flex; align-items: center; gap: 6px; margin-block-start: 8px; color: var(--myna-muted); font-size: .875em; }
 .note .link { flex: none; }
 .note .icon { width: 17px; height: 17px; }

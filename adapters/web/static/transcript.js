@@ -138,6 +138,7 @@ class MessageView {
   #tail = document.createTextNode('');
   #tailBox = h('p', { class: 'tail', dir: 'auto' }, this.#tail);
   #bubble = h('div', { class: 'bubble', dir: 'auto', lang: '' }, this.#rendered, this.#tailBox);
+  #sources = h('ol', { class: 'sources' });
   #note = h('div', { class: 'note' });
   #time = h('time', { class: 'time' });
   #blocks = [];
@@ -158,7 +159,7 @@ class MessageView {
       class: `row ${message.role}`,
       'aria-live': 'off',
       'aria-label': own ? t('youSay') : t('says', { name: options.name() }),
-    }, ...(own ? [] : [avatar()]), h('div', { class: 'main' }, this.#bubble, this.#note, this.actions,
+    }, ...(own ? [] : [avatar()]), h('div', { class: 'main' }, this.#bubble, this.#sources, this.#note, this.actions,
       ...(own ? [] : [this.feedback.place])));
   }
 
@@ -176,12 +177,13 @@ class MessageView {
     this.#message = message;
     this.retry.hidden = !canRetry || message.state === 'failed'; // its note offers the same
     this.edit.hidden = !canEdit;
-    const { html, tail, text, state, live, pending, problem } = message;
+    const { html, tail, text, state, live, pending, problem, sources } = message;
     this.feedback?.update(message, !live && Boolean(text) && !message.notice && VOTABLE.has(state));
-    const shown = [html, tail, text, state, live, pending, problem, canRetry];
+    const shown = [html, tail, text, state, live, pending, problem, sources, canRetry];
     if (shown.every((value, index) => value === this.#shown[index])) return;
     this.#shown = shown;
     this.#drawText(message);
+    this.#drawSources(message);
     this.#drawState(message, canRetry);
     this.#drawTime(message);
   }
@@ -217,6 +219,17 @@ class MessageView {
     this.#rendered.append(fresh);
     this.#blocks = blocks;
     return true;
+  }
+
+  #drawSources({ sources, live }) {
+    this.#sources.hidden = live || !sources.length;
+    this.#sources.setAttribute('aria-label', this.#options.t('sources'));
+    this.#sources.replaceChildren(...sources.map(({ id, title, url }) => {
+      const name = url && /^https?:/i.test(url)
+        ? h('a', { href: url, target: '_blank', rel: 'nofollow noopener noreferrer', dir: 'auto' }, title)
+        : h('span', { dir: 'auto' }, title);
+      return h('li', {}, h('span', { class: 'number' }, `[${id}]`), ' ', name);
+    }));
   }
 
   #decorate(fragment) {

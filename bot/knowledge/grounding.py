@@ -1,0 +1,120 @@
+"""What a reply may stand on: the passages for what is asked, or that there are none, or that none are needed.
+
+Knows: how a conversation becomes a question, who sees which articles, when nothing good was found. Does not know:
+prompts, how passages are found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from bot.errors import Conflict, ModelError
+from bot.knowledge.ranking import Hit, best_of_articles
+from bot.knowledge.search import Found, Search
+from bot.knowledge.small_talk import PERHAPS, SURELY, SmallTalk
+from storage import knowledge_threshold
+from storage.database import Database
+from storage.knowledge_values import Audience, audiences_of
+from storage.values import Message, SeenPassage
+
+log = logging.getLogger("myna.knowledge")
+
+DEFAULT_THRESHOLD = 0.5
+# The model reads each of them again for every reply, at about a millisecond a word.
+MOST_PASSAGES, MOST_RELATED = 3, 3
+# Behind the best by more than this share, a passage only distracts.
+LEAST_OF_BEST = 0.75
+# For related titles: so sure at least, or they would be any.
+LEAST_RELATED = 0.15
+# What was said last, which a question may depend on: a question and its reply.
+CONTEXT_MESSAGES = 2
+
+Verdict = Literal["found", "unknown", "not_needed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Grounds:
+    """What there is to stand on. With "unknown", the passages are of articles that may be related."""
+
+    verdict: Verdict
+    passages: tuple[SeenPassage, ...] = ()
+    confidence: float = 0.0
+
+
+class Grounding:
+    """Looks things up for replies. `audiences` says by channel for whom; others get what is public."""
+
+    def __init__(
+        self, database: Database, workspace_id: str, search: Search, audiences: Mapping[str, Audience]
+    ) -> None:
+        self._database = database
+        self._workspace_id = workspace_id
+        self._search = search
+        self._audiences = audiences
+        self._small_talk: SmallTalk | None = None
+        self._preparing = asyncio.Lock()
+
+    async def look_up(self, channel: str, history: Sequence[Message], asked: Sequence[Message]) -> Grounds | None:
+        """What a reply to `asked` may stand on; None if there are no articles for anybody on this channel."""
+        question = "\n".join(one.text for one in asked)
+        before = "\n".join(one.text for one in history[-CONTEXT_MESSAGES:])
+        audiences = audiences_of(self._audiences.get(channel, "public"))
+        try:
+            found = await self._search.find(question, audiences, before)
+        except (Conflict, ModelError) as error:
+            # Better to know nothing than to let the model make something up.
+            log.error("no article can be found: %s", error.message)
+            return Grounds("unknown")
+        if found is None or not found.hits:
+            return None
+        return await self._judge(found)
+
+    async def warm(self) -> None:
+        """Load what is needed before somebody waits for it."""
+        if await self._search.warm():
+            await self._prepared()
+
+    async def _judge(self, found: Found) -> Grounds:
+        small_talk = (await self._prepared()).likeness(found.question.text, found.question.vector)
+        if small_talk >= SURELY:
+            return Grounds("not_needed")
+        calibrated = await self._database.read(knowledge_threshold.current, self._workspace_id)
+        if found.confidence >= (DEFAULT_THRESHOLD if calibrated is None else calibrated.value):
+            return Grounds("found", _numbered(worth_reading(found.hits)), found.confidence)
+        if small_talk >= PERHAPS:
+            return Grounds("not_needed")
+        related = best_of_articles(found.hits)[:MOST_RELATED] if found.confidence >= LEAST_RELATED else []
+        return Grounds("unknown", _numbered(related), found.confidence)
+
+    async def _prepared(self) -> SmallTalk:
+        async with self._preparing:
+            if self._small_talk is None:
+                self._small_talk = await self._search.with_embedder(lambda embedder: SmallTalk(embedder.embed))
+            return self._small_talk
+
+
+def worth_reading(hits: Sequence[Hit]) -> list[Hit]:
+    """The best passages, as far as they are nearly as good as the first."""
+    least = hits[0].score * LEAST_OF_BEST if hits else 0.0
+    return [one for one in hits[:MOST_PASSAGES] if one.score >= least]
+
+
+def _numbered(hits: Sequence[Hit]) -> tuple[SeenPassage, ...]:
+    return tuple(
+        SeenPassage(
+            number=number,
+            article_id=hit.passage.article_id,
+            name=hit.passage.name,
+            title=hit.passage.title,
+            headings=hit.passage.headings,
+            url=hit.passage.url,
+            audience=hit.passage.audience,
+            text=hit.passage.text,
+            score=round(hit.score, 4),
+        )
+        for number, hit in enumerate(hits, 1)
+    )

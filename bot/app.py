@@ -176,6 +176,7 @@ def reply_policy(
         lease_seconds=settings.lease_seconds,
         max_replies=settings.max_replies,
         contact=settings.contact,
+        quoting_penalty=settings.repetition_penalty or 1.0,
         pushed_channels=pushed_channels,
         on_pushed=on_pushed,
     )

@@ -35,7 +35,10 @@ MAX_ATTEMPTS = 5
 
 @dataclass(frozen=True, slots=True)
 class ReplyPolicy:
-    """How replies are made; the same for every channel. `contact` is where people find help beyond the bot."""
+    """How replies are made; the same for every channel. `contact` is where people find help beyond the bot.
+
+    `quoting_penalty` is the repetition penalty where the prompt has passages that are to be repeated.
+    """
 
     system_prompt: str
     sampling: Sampling
@@ -43,6 +46,7 @@ class ReplyPolicy:
     lease_seconds: float = 15.0
     max_replies: int = 256
     contact: str = ""
+    quoting_penalty: float = 1.0
     pushed_channels: frozenset[str] = frozenset()
     on_pushed: Callable[[], None] = lambda: None
 
@@ -209,6 +213,9 @@ class ReplyMaker:
         told = [one.content for one in making.prompt.messages]
         making.check = FactCheck(told) if making.passages else None
         sampling = self._policy.sampling
+        if making.passages:
+            # What keeps small models from repeating themselves keeps them from repeating the articles, too.
+            sampling = replace(sampling, repetition_penalty=self._policy.quoting_penalty)
         if temperature is not None:
             sampling = replace(sampling, temperature=temperature)
         return await self._generate_released(making, sampling)
@@ -272,6 +279,8 @@ class ReplyMaker:
                 if isinstance(event, Piece):
                     making.first_piece = making.first_piece or time.monotonic()
                     self._show(turn, making.text.add(event.text) if making.text else event.text)
+                    if making.text and making.text.repeats:
+                        break
                 elif isinstance(event, Finish):
                     finish = event
         if making.text:

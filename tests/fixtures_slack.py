@@ -57,7 +57,7 @@ async def slack_server(start_in_slack: StartInSlack, sqlite_url: str) -> AsyncIt
         yield running
 
 
-async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     """Wait until something has come true."""
     for _ in range(int(seconds / 0.02)):
         if condition():

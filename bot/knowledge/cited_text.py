@@ -16,6 +16,9 @@ from storage.values import SeenPassage
 
 # A sentence draws on a passage that has this share of its words, and this many.
 LEAST_SHARE, LEAST_WORDS = 0.5, 2
+# A reply of more words, none of whose sentences does, is not from the articles.
+MOST_UNCITED_WORDS = 3
+LEAST_REPEATED_CHARS = 12
 # More capitals than that within sentences are those of a language that writes nouns with them, and tell no name.
 MOST_CAPITALS = 0.2
 
@@ -69,7 +72,7 @@ class FactCheck:
 
 def _numbers(text: str) -> set[str]:
     found = _NUMBER.findall(text)
-    parts = [part for one in found for part in re.split(r"[:/-]", one)]  # "Mon-Fri 9:00-17:00", of which 17:00 is said
+    parts = [part for one in found for part in re.split(r"[:-]", one)]  # "9:00-17:00", of which 17:00 or 17 is said
     said = [_SAID_NUMBERS[one] for one in re.findall(r"[a-z]+", text.lower()) if one in _SAID_NUMBERS]
     return {_canonical(one) for one in (*found, *parts, *re.findall(r"\d+:\d+", text), *said)}
 
@@ -83,7 +86,8 @@ def _canonical(number: str) -> str:
 class CitedText:
     """Takes a reply in pieces and gives out what may be shown of it, with `[n]` where a sentence draws on a passage.
 
-    Marks that the model writes itself are kept where there is such a passage. `cited` are the numbers so far.
+    Marks that the model writes itself are kept where there is such a passage. `cited` are the numbers so far. Once it
+    `repeats` a sentence, nothing more is to be expected.
     """
 
     def __init__(self, passages: Sequence[SeenPassage], check: FactCheck) -> None:
@@ -94,7 +98,10 @@ class CitedText:
         self._sentence = ""
         self._last: int | None = None
         self._in_code = False
+        self._said: frozenset[str] = frozenset()
+        self._sentences: set[str] = set()
         self.cited: set[int] = set()
+        self.repeats = False
 
     def add(self, piece: str) -> str:
         """What may be shown now. Raises `Invented` before any of a fact that was not told."""
@@ -108,10 +115,15 @@ class CitedText:
         return self._pass(ready)
 
     def end(self) -> str:
-        """What is left. Raises `Invented`."""
+        """What is left. Raises `Invented`, also where nothing of the whole text stands in a passage."""
         ready, self._held = self._held, ""
-        shown = self._pass(ready + "\n")
-        return shown.removesuffix("\n")
+        shown = self._pass(ready + "\n").removesuffix("\n")
+        if not self.cited and len(self._said) > MOST_UNCITED_WORDS:
+            raise Invented(["nothing of it is in the articles"])
+        if not self.cited and self._passages:  # "Yes, you can." has too little in it to be compared
+            self.cited.add(min(self._passages))
+            return f"{shown} [{min(self._passages)}]"
+        return shown
 
     def _pass(self, text: str) -> str:
         if invented := self._check.invented(self._line + text):
@@ -121,12 +133,18 @@ class CitedText:
 
     def _marked(self, part: str) -> str:
         """A sentence, or the part of one that has come, with the mark where it ends."""
-        self._in_code ^= part.count("```") % 2 == 1
+        if "```" in part or self._in_code:
+            self._in_code ^= part.count("```") % 2 == 1
+            self._sentence = ""
+            return part
         part = _MARK.sub(self._keep_known, part)
         self._sentence += part
-        if self._in_code or not _AT_END.search(part):
+        if not _AT_END.search(part):
             return part
         sentence, self._sentence = self._sentence, ""
+        plain = " ".join(sentence.split())
+        self.repeats |= len(plain) >= LEAST_REPEATED_CHARS and plain in self._sentences
+        self._sentences.add(plain)
         number = self._source_of(sentence)
         mark = f" [{number}]" if number is not None and number != self._last and not _MARK.search(sentence) else ""
         if number is not None:
@@ -146,6 +164,7 @@ class CitedText:
 
     def _source_of(self, sentence: str) -> int | None:
         said = frozenset(words(sentence))
+        self._said |= said
         if len(said) < LEAST_WORDS:
             return None
         shares = {number: len(said & own) for number, own in self._passages.items()}

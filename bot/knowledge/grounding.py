@@ -29,7 +29,7 @@ MOST_PASSAGES, MOST_RELATED = 3, 3
 # Behind the best by more than this share, a passage only distracts.
 LEAST_OF_BEST = 0.75
 # For related titles: so sure at least, or they would be any.
-LEAST_RELATED = 0.15
+LEAST_RELATED = 0.04
 # What was said last, which a question may depend on: a question and its reply.
 CONTEXT_MESSAGES = 2
 

@@ -7,6 +7,7 @@ makes vectors is loaded at the first search, in a thread.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ T = TypeVar("T")
 # A person's question; what is longer says the same again.
 MAX_QUESTION_CHARS = 2000
 MAX_TRIES = 5
+# Where there are no articles, every reply would ask the database for them.
+LOOK_AGAIN_SECONDS = 1.0
 
 
 def _compute_alone() -> None:
@@ -75,6 +78,7 @@ class Search:
         self._index: Index | None = None
         self._vectors: VectorTable | None = None
         self._loading = asyncio.Lock()
+        self._look_again = 0.0
 
     async def search(self, question: str, audiences: Sequence[Audience], most: int = 10) -> list[Hit]:
         """The best passages for people of these audiences. Empty if there is no knowledge, or nothing at all fits.
@@ -104,7 +108,7 @@ class Search:
             found = [one for one in looked if one is not None]
             if len(found) == len(looked):
                 return await asyncio.to_thread(_judge, merged(found), *questions)
-            self._index = None  # a sync has been published in between
+            self._index, self._look_again = None, 0.0  # a sync has been published in between
         return None
 
     async def _candidates(
@@ -143,7 +147,9 @@ class Search:
     async def _load_index(self) -> None:
         """Read the index, unless a filled one is here already: a search finds out by itself if that is too old."""
         async with self._loading:
-            if self._index is None or not self._index.num_passages:
+            is_filled = self._index is not None and self._index.num_passages > 0
+            if not is_filled and time.monotonic() >= self._look_again:
+                self._look_again = time.monotonic() + LOOK_AGAIN_SECONDS
                 self._index, self._vectors = await self._database.read(
                     knowledge_search.load_index, self._workspace_id, not self._database.many_processes
                 )

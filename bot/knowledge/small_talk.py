@@ -14,7 +14,7 @@ import numpy.typing as npt
 from bot.knowledge.words import is_mostly_unspaced
 
 # So near to one of these, whatever an article may have about it; and so near where no article has anything.
-SURELY, PERHAPS = 0.8, 0.6
+SURELY, PERHAPS = 0.8, 0.55
 
 PHRASES = tuple(
     line.strip()
@@ -24,6 +24,16 @@ PHRASES = tuple(
     good morning
     good evening
     hey
+    thanks
+    thx
+    you too
+    cool
+    sure
+    lol
+    haha
+    huh?
+    what's up?
+    who made you?
     thank you very much
     thanks, that helps
     great, that is all I need
@@ -58,6 +68,7 @@ PHRASES = tuple(
     please make that shorter
     summarise our conversation
     can you say that in German?
+    translate that to French
     please answer in English
     do you remember my name?
     my name is Anna

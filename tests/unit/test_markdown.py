@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.web import markdown
-from adapters.web.markdown import MAX_PARSED_CHARS, render_markdown, settled_length
+from adapters.web.markdown import MAX_PARSED_CHARS, Citation, render_markdown, settled_length
 
 ALLOWED = {
     "p", "br", "hr", "strong", "em", "s", "code", "pre", "blockquote", "ul", "ol", "li", "a",
@@ -48,7 +48,8 @@ def harmless(html: str) -> Reader:
     page = Reader(html)
     for tag, attributes in page.tags:
         assert tag in ALLOWED
-        allowed = {"a": {"href", "title", "rel"}, "ol": {"start"}}.get(tag, set())
+        allowed = {"a": {"href", "title", "rel", "class"}, "ol": {"start"}}.get(tag, set())
+        assert attributes.get("class", "cite") == "cite"
         assert set(attributes) <= allowed, attributes
         if tag == "a" and "href" in attributes:
             assert (attributes["href"] or "").lower().startswith(("http://", "https://", "mailto:"))
@@ -282,3 +283,26 @@ def test_any_text_has_a_settled_part_within_it(text: str) -> None:
 )
 def test_a_growing_text_settles_at_its_last_blank_line(text: str, settled: str) -> None:
     assert text[: settled_length(text)] == settled
+
+
+CITED = (Citation(1, 'Say "hi" <b>', "https://shop.example/a?b=1&c=2"), Citation(12, "Evil", "javascript:alert(1)"))
+
+
+def test_marks_of_citations_are_links_to_them() -> None:
+    html = render_markdown("Thirty days. [1] See [2], `[1]` and [1](https://other.example).", CITED)
+    harmless(html)
+    assert html.count('class="cite"') == 1
+    assert '<a href="https://shop.example/a?b=1&amp;c=2" title="Say &quot;hi&quot; &lt;b&gt;" class="cite"' in html
+    assert "See [2], <code>[1]</code>" in html
+    assert '<a href="https://other.example"' in html
+
+
+def test_a_citation_leads_to_nothing_but_pages() -> None:
+    html = render_markdown("See [12].", CITED)
+    harmless(html)
+    assert "javascript" not in html
+
+
+@given(st.text("[]()1<>!\\`: \nab"))
+def test_any_text_with_citations_is_harmless(text: str) -> None:
+    harmless(render_markdown(text, CITED))

@@ -46,3 +46,17 @@ def test_the_limit_never_promises_more_than_there_is(tokens: int) -> None:
 def test_no_notice_has_an_unfilled_place() -> None:
     for said in ("Hello", "你好"):
         assert "{" not in notices.failed(said) + notices.too_long(said, 100)
+
+
+def test_what_is_not_known_is_said_with_where_to_go() -> None:
+    text = notices.unknown("Do you sell *boats*?", "help@shop.example", [(1, "Our [new] *boats*"), (2, "Cars")])
+    assert text.startswith("I don't know")
+    assert "help@shop.example" in text
+    assert text.endswith("\n\n- Our \\[new\\] \\*boats\\* [1]\n- Cars [2]")
+    assert notices.unknown("有船吗？", "", []) == "这个我不知道：我在我们的文章里没有找到相关内容。"
+
+
+def test_an_article_is_quoted_whole() -> None:
+    assert notices.from_article("How?", "Returns", "First.\n\nSecond.") == (
+        "Our article “Returns” says: [1]\n\n> First.\n> Second."
+    )

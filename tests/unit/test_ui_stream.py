@@ -15,10 +15,19 @@ from hypothesis import strategies as st
 from adapters.web.ui_stream import DONE, PING, UiStream, sse
 from bot.live import Ended, LiveEvent, Started, Text, Waiting
 
+SOURCES: tuple[dict[str, Any], ...] = (
+    {"type": "source", "number": 1, "title": "Returns", "name": "returns", "article": "a", "url": None},
+    {"type": "source", "number": 2, "title": "Secret", "name": "secret", "article": "b", "url": None},
+)
+
+
+def link(source: Any) -> str | None:
+    return None if source["title"] == "Secret" else f"https://shop.example/articles/{source['name']}"
+
 
 def encode(*events: LiveEvent, html: bool = False) -> tuple[list[dict[str, Any]], bool]:
     """The parts, and whether the end was marked."""
-    stream = UiStream(html=html)
+    stream = UiStream(html=html, link=link)
     return split(b"".join(stream.encode((event,)) for event in events))
 
 
@@ -77,6 +86,23 @@ def test_a_stopped_reply_ends_with_an_abort() -> None:
     metadata = {"type": "message-metadata", "messageMetadata": {"state": "stopped"}}
     assert parts[-4:] == [CLOSE, {"type": "finish-step"}, metadata, {"type": "abort", "reason": "stopped"}]
     assert done
+
+
+def test_what_a_reply_cites_comes_after_its_text() -> None:
+    parts, done = encode(Started("r1"), Text("a [1]"), Ended("answered", "stop", sources=SOURCES))
+    about = {"sourceId": "1", "title": "Returns"}
+    first = {"type": "source-url", "url": "https://shop.example/articles/returns", **about}
+    second = {"type": "source-document", "mediaType": "text/plain", "sourceId": "2", "title": "Secret"}
+    assert parts == [*START, OPEN, delta("a [1]"), CLOSE, first, second, *finish("stop", "answered")]
+    assert done
+
+
+def test_marks_become_links_when_the_reply_is_over() -> None:
+    parts, _ = encode(Started("r1"), Text("a [1]\n\nb [2]"), Ended("answered", "stop", sources=SOURCES), html=True)
+    last = [part["data"]["html"] for part in parts if part["type"] == "data-html"][-1]
+    assert '<a href="https://shop.example/articles/returns" title="Returns" class="cite"' in last
+    assert ">[1]</a>" in last
+    assert "b [2]" in last
 
 
 def test_silence_is_a_comment() -> None:

@@ -25,7 +25,7 @@ _TEXTS: dict[Notice, dict[str, str]] = {
         "zh": "这个我不知道：我在我们的文章里没有找到相关内容。",
     },
     "contact": {"en": "Here people can help you: {contact}", "zh": "您可以在这里找到人工帮助：{contact}"},
-    "related": {"en": "Perhaps one of these is what you are looking for:", "zh": "或许其中有您要找的："},
+    "related": {"en": "Perhaps one of these articles helps: ", "zh": "或许这些文章有帮助："},
     "from_article": {"en": "Our article “{title}” says:", "zh": "我们的文章《{title}》写道："},
 }
 _CHINESE = re.compile(r"[\u4e00-\u9fff]")
@@ -56,7 +56,7 @@ def unknown(said: str, contact: str, related: Sequence[tuple[int, str]]) -> str:
     if contact:
         parts.append(texts["contact"].format(contact=contact))
     if related:
-        parts.append("\n".join([texts["related"], "", *(f"- {_plain(title)} [{number}]" for number, title in related)]))
+        parts.append(texts["related"] + ", ".join(f"{_plain(title)} [{number}]" for number, title in related))
     return "\n\n".join(parts)
 
 

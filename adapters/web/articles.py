@@ -25,6 +25,7 @@ _HEADERS = {
     "Cache-Control": "no-cache",
 }
 MAX_LEVEL = 6
+UNDETERMINED = "und"  # as ISO 639-2 has it
 
 
 class ArticlePages:
@@ -48,9 +49,8 @@ class ArticlePages:
         return self._page(shown.article.title, body, 200, language=shown.article.language)
 
     def _page(self, title: str, body: str, status: int, *, language: str | None = None) -> web.Response:
-        lang = f' lang="{escape(language)}"' if language else ""
         text = (
-            f"<!doctype html><html{lang}><head><meta charset='utf-8'>"
+            f'<!doctype html><html lang="{escape(language or UNDETERMINED)}"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="robots" content="noindex">'
             f"<title>{escape(title)} - {escape(self._site_title)}</title>"
             '<link rel="stylesheet" href="/static/article.css"><link rel="icon" href="/favicon.ico"></head>'

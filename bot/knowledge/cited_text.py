@@ -87,7 +87,7 @@ class CitedText:
     """Takes a reply in pieces and gives out what may be shown of it, with `[n]` where a sentence draws on a passage.
 
     Marks that the model writes itself are kept where there is such a passage. `cited` are the numbers so far. Once it
-    `repeats` a sentence, nothing more is to be expected.
+    `repeats` a sentence, which is not shown again, nothing more is to be expected.
     """
 
     def __init__(self, passages: Sequence[SeenPassage], check: FactCheck) -> None:
@@ -100,6 +100,7 @@ class CitedText:
         self._in_code = False
         self._said: frozenset[str] = frozenset()
         self._sentences: set[str] = set()
+        self._echo = ""
         self.cited: set[int] = set()
         self.repeats = False
 
@@ -136,15 +137,25 @@ class CitedText:
         if "```" in part or self._in_code:
             self._in_code ^= part.count("```") % 2 == 1
             self._sentence = ""
-            return part
+            return self._released() + part
         part = _MARK.sub(self._keep_known, part)
         self._sentence += part
-        if not _AT_END.search(part):
-            return part
-        sentence, self._sentence = self._sentence, ""
-        plain = " ".join(sentence.split())
-        self.repeats |= len(plain) >= LEAST_REPEATED_CHARS and plain in self._sentences
-        self._sentences.add(plain)
+        plain, is_whole = " ".join(self._sentence.split()), _AT_END.search(part) is not None
+        if len(plain) >= LEAST_REPEATED_CHARS and any(one.startswith(plain) for one in self._sentences):
+            # Perhaps it says something again; that is known when the sentence is whole.
+            self._echo += part
+            self.repeats |= is_whole
+            return ""
+        shown = self._released() + part
+        return self._with_source(shown, plain) if is_whole else shown
+
+    def _released(self) -> str:
+        held, self._echo = self._echo, ""
+        return held
+
+    def _with_source(self, part: str, sentence: str) -> str:
+        self._sentences.add(sentence)
+        self._sentence = ""
         number = self._source_of(sentence)
         mark = f" [{number}]" if number is not None and number != self._last and not _MARK.search(sentence) else ""
         if number is not None:

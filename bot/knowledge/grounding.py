@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from bot.errors import Conflict, ModelError
@@ -88,7 +88,8 @@ class Grounding:
         if small_talk >= PERHAPS:
             return Grounds("not_needed")
         related = best_of_articles(found.hits)[:MOST_RELATED] if found.confidence >= LEAST_RELATED else []
-        return Grounds("unknown", _numbered(related), found.confidence)
+        articles = (replace(one, headings=()) for one in _numbered(related))
+        return Grounds("unknown", tuple(articles), found.confidence)
 
     async def _prepared(self) -> SmallTalk:
         async with self._preparing:

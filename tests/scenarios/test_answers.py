@@ -159,10 +159,10 @@ async def test_a_question_that_leans_on_the_talk_before_is_understood(shop: Agen
 
 
 async def test_passages_go_before_words_do_where_the_window_is_small(start_shop: StartShop) -> None:
-    async with start_shop(context_tokens=100, max_reply_tokens=20, system_prompt="Be kind.") as agent:
-        long = "How long do I have to send something back? " + "Please tell me. " * 16
-        await Person(agent).ask(long)
-        assert asked(agent) == long
+    async with start_shop(context_tokens=64, max_reply_tokens=32, system_prompt="Be kind.") as agent:
+        question = "How long do I have to send something back?"
+        await Person(agent).ask(question)
+        assert asked(agent) == question
         assert await rows(agent, reply_passage) == []
 
 
@@ -183,7 +183,7 @@ async def test_what_is_not_in_the_articles_is_not_known(shop: Agent) -> None:
 async def test_what_may_be_related_is_named(shop: Agent) -> None:
     text, sources = await Person(shop).ask("How heavy may a parcel be?")
     assert text.startswith("I don't know")
-    assert "- Shipping [1]" in text
+    assert ": Shipping [1], Returns [2]" in text
     assert sources[0] == "Shipping"
 
 

@@ -111,10 +111,12 @@ def test_a_reply_that_has_nothing_from_the_articles_is_an_invention() -> None:
 
 def test_a_reply_that_repeats_itself_says_so() -> None:
     cited = CitedText(PASSAGES, FactCheck([RETURNS]))
-    cited.add("The answer is no. The refund arrives. ")
-    assert not cited.repeats
-    cited.add("The answer is no. And ")
+    out = cited.add("The answer is no. The refund arrives. The answer is no ")
+    assert out == "The answer is no. The refund arrives. [1]"
+    out += cited.add("longer. The answer is no. ")
+    assert out == "The answer is no. The refund arrives. [1] The answer is no longer."
     assert cited.repeats
+    assert cited.end() == "", "it is not shown again"
 
 
 WORDS = [*"return goods 30 days. refund [1] [9] Shipping costs 4.90 EUR! 退货 。 OK.".split(), "\n"]
@@ -132,8 +134,13 @@ def test_it_does_not_matter_in_which_pieces_a_reply_comes(parts: list[str], betw
 
     whole = outcome(step)
     assert outcome(1) == whole
-    if isinstance(whole, tuple):
+    if isinstance(whole, tuple) and not says_again(text):
         assert unmarked(whole[0]) == unmarked(text)
+
+
+def says_again(text: str) -> bool:
+    sentences = [unmarked(one) for one in re.split(r"(?<=[.!\u3002])|\n", text) if len(unmarked(one)) > 6]
+    return len(sentences) > len(set(sentences))
 
 
 def unmarked(text: str) -> str:

@@ -52,7 +52,7 @@ def test_what_is_not_known_is_said_with_where_to_go() -> None:
     text = notices.unknown("Do you sell *boats*?", "help@shop.example", [(1, "Our [new] *boats*"), (2, "Cars")])
     assert text.startswith("I don't know")
     assert "help@shop.example" in text
-    assert text.endswith("\n\n- Our \\[new\\] \\*boats\\* [1]\n- Cars [2]")
+    assert text.endswith(": Our \\[new\\] \\*boats\\* [1], Cars [2]")
     assert notices.unknown("有船吗？", "", []) == "这个我不知道：我在我们的文章里没有找到相关内容。"
 
 

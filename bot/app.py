@@ -67,6 +67,8 @@ from storage.schema import DEFAULT_WORKSPACE
 
 log = logging.getLogger("myna")
 
+SLOW_MODEL_WORDS, FAST_MODEL_WORDS = 60, 300
+
 
 @dataclass(frozen=True, slots=True)
 class Agent:
@@ -188,6 +190,18 @@ def _slack_channel(settings: Settings, database: Database, vault: Vault | None) 
     return SlackChannel(slack_config(settings), database, vault, article_links(settings), DEFAULT_WORKSPACE)
 
 
+def words_of_articles(settings: Settings) -> int:
+    """How much of the articles the model reads for a reply."""
+    if settings.article_words:
+        return settings.article_words
+    if settings.generator == "remote":
+        return FAST_MODEL_WORDS
+    import torch
+
+    has_gpu = settings.device != "cpu" and torch.cuda.is_available()
+    return FAST_MODEL_WORDS if has_gpu else SLOW_MODEL_WORDS
+
+
 def audiences_by_channel(settings: Settings) -> dict[str, Audience]:
     """Whose articles each channel answers from. Whoever has a shell here could read them all anyhow."""
     return {
@@ -215,7 +229,8 @@ async def running_agent(
     keys = await asyncio.to_thread(secret_keys, settings)
     steering = Steering(database, DEFAULT_WORKSPACE, releases, keys[0])
     search = make_search(database, DEFAULT_WORKSPACE, settings.embedder, settings.data, log.info)
-    grounding = Grounding(database, DEFAULT_WORKSPACE, search, audiences_by_channel(settings))
+    max_words = await asyncio.to_thread(words_of_articles, settings)
+    grounding = Grounding(database, DEFAULT_WORKSPACE, search, audiences_by_channel(settings), max_words)
     conversations = Conversations(database, generator, released, policy, metrics, grounding=grounding)
     access = ApiAccess(database, DEFAULT_WORKSPACE, needs_key=settings.api_keys == "on")
     completions = Completions(generator, released, access, metrics)

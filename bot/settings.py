@@ -123,6 +123,12 @@ class Settings:
     )
     slack_audience: Literal["public", "customers", "staff"] = _setting("staff", "The same for Slack")
     api_audience: Literal["public", "customers", "staff"] = _setting("public", "The same for conversations over /v1")
+    article_words: int = _setting(
+        0,
+        "Words of articles that the model reads for a reply; 0 is 60 for a local model without a GPU, which takes "
+        "about a millisecond for each, and 300 elsewhere",
+        check=lambda value: None if value == 0 or 20 <= value <= 10_000 else "must be 0, or from 20 to 10000",
+    )
     embedder: str = _setting(
         "all-minilm-l6-v2",
         "Model that compares questions with articles: all-minilm-l6-v2 (English), a local folder, or a Hugging Face id "

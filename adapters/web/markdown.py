@@ -53,9 +53,7 @@ def render_markdown(text: str, citations: tuple[Citation, ...] = ()) -> str:
     if len(text) > MAX_PARSED_CHARS:
         return f"<p>{escapeHtml(text)}</p>\n".replace("\n", "<br>\n", text.count("\n"))
     # To CommonMark a mark is a shortcut reference link, and these are its definitions.
-    references = {
-        str(one.number): {"href": one.url, "title": one.title} for one in citations if _LINK.match(one.url)
-    }
+    references = {str(one.number): {"href": one.url, "title": one.title} for one in citations if _LINK.match(one.url)}
     tokens = _parser.parse(text, {"references": dict(references)})
     _bracket_citations(tokens, references)
     return nh3.clean(

@@ -17,7 +17,7 @@ from storage.values import SeenPassage
 # A sentence draws on a passage that has this share of its words, and this many.
 LEAST_SHARE, LEAST_WORDS = 0.5, 2
 # A reply of more words, none of whose sentences does, is not from the articles.
-MOST_UNCITED_WORDS = 3
+MOST_UNCITED_WORDS = 1
 LEAST_REPEATED_CHARS = 12
 # More capitals than that within sentences are those of a language that writes nouns with them, and tell no name.
 MOST_CAPITALS = 0.2

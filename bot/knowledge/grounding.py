@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from bot.errors import Conflict, ModelError
+from bot.knowledge.passages import count_words, excerpt
 from bot.knowledge.ranking import Hit, best_of_articles
 from bot.knowledge.search import Found, Search
 from bot.knowledge.small_talk import PERHAPS, SURELY, SmallTalk
@@ -24,8 +25,7 @@ from storage.values import Message, SeenPassage
 log = logging.getLogger("myna.knowledge")
 
 DEFAULT_THRESHOLD = 0.5
-# The model reads each of them again for every reply, at about a millisecond a word.
-MOST_PASSAGES, MOST_RELATED = 3, 3
+MOST_PASSAGES, MOST_RELATED = 4, 3
 # Behind the best by more than this share, a passage only distracts.
 LEAST_OF_BEST = 0.75
 # For related titles: so sure at least, or they would be any.
@@ -46,15 +46,24 @@ class Grounds:
 
 
 class Grounding:
-    """Looks things up for replies. `audiences` says by channel for whom; others get what is public."""
+    """Looks things up for replies. `audiences` says by channel for whom; others get what is public.
+
+    `max_words` is how much of the articles a model is to read for a reply: each time anew, and it costs its time.
+    """
 
     def __init__(
-        self, database: Database, workspace_id: str, search: Search, audiences: Mapping[str, Audience]
+        self,
+        database: Database,
+        workspace_id: str,
+        search: Search,
+        audiences: Mapping[str, Audience],
+        max_words: int,
     ) -> None:
         self._database = database
         self._workspace_id = workspace_id
         self._search = search
         self._audiences = audiences
+        self._max_words = max_words
         self._small_talk: SmallTalk | None = None
         self._preparing = asyncio.Lock()
 
@@ -84,7 +93,7 @@ class Grounding:
             return Grounds("not_needed")
         calibrated = await self._database.read(knowledge_threshold.current, self._workspace_id)
         if found.confidence >= (DEFAULT_THRESHOLD if calibrated is None else calibrated.value):
-            return Grounds("found", _numbered(worth_reading(found.hits)), found.confidence)
+            return Grounds("found", _numbered(worth_reading(found, self._max_words)), found.confidence)
         if small_talk >= PERHAPS:
             return Grounds("not_needed")
         related = best_of_articles(found.hits)[:MOST_RELATED] if found.confidence >= LEAST_RELATED else []
@@ -98,10 +107,18 @@ class Grounding:
             return self._small_talk
 
 
-def worth_reading(hits: Sequence[Hit]) -> list[Hit]:
-    """The best passages, as far as they are nearly as good as the first."""
-    least = hits[0].score * LEAST_OF_BEST if hits else 0.0
-    return [one for one in hits[:MOST_PASSAGES] if one.score >= least]
+def worth_reading(found: Found, max_words: int) -> list[Hit]:
+    """The best passages, as far as they are nearly as good as the first and fit together; the first is cut to fit."""
+    first = found.hits[0]
+    text = excerpt(first.passage.text, found.question.words, max_words)
+    chosen = [replace(first, passage=replace(first.passage, text=text))]
+    room = max_words - count_words(text)
+    for one in found.hits[1:MOST_PASSAGES]:
+        room -= count_words(one.passage.text)
+        if room < 0 or one.score < LEAST_OF_BEST * first.score:
+            break
+        chosen.append(one)
+    return chosen
 
 
 def _numbered(hits: Sequence[Hit]) -> tuple[SeenPassage, ...]:

@@ -6,10 +6,11 @@ Knows: how long a passage is, where a text may be cut. Does not know: formats, s
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from bot.knowledge.documents import Block, Document
+from bot.knowledge.words import words
 
 # MiniLM was trained on 128 word pieces, of which English has about 1.3 to a word, and the title comes on top. Of 90 and
 # 130 words, 90 found more.
@@ -36,6 +37,36 @@ def cut(document: Document, max_words: int = MAX_WORDS) -> list[Passage]:
     for headings, blocks in _sections(document.blocks):
         passages += (Passage(headings, text) for text in _pack(_pieces(blocks, max_words), max_words))
     return passages or [Passage((), "")]
+
+
+def excerpt(text: str, asked: Mapping[str, float], max_words: int) -> str:
+    """The lines and sentences of a text that have most of what is `asked` (words with weights), as many as fit.
+
+    They stand side by side in the text, too, and so keep their sense.
+    """
+    if count_words(text) <= max_words:
+        return text
+    pieces = [(piece, between) for line in text.split("\n") for piece, between in _sentences(line)]
+    sizes = [count_words(piece) for piece, _ in pieces]
+    found = [asked.keys() & set(words(piece)) for piece, _ in pieces]
+    best, most = (0, 1), -1.0
+    for start in range(len(pieces)):
+        end, size, has = start, 0, set[str]()
+        while end < len(pieces) and (end == start or size + sizes[end] <= max_words):
+            size += sizes[end]
+            has |= found[end]
+            end += 1
+        weight = sum(asked[word] for word in has)
+        if weight > most:
+            best, most = (start, end), weight
+    chosen = "".join(piece + between for piece, between in pieces[best[0] : best[1]]).strip()
+    return next(_parts(chosen, max_words))
+
+
+def _sentences(line: str) -> list[tuple[str, str]]:
+    """The sentences of a line, each with what stands between it and the next."""
+    parts = [one for one in _SENTENCE_END.split(line) if one]
+    return [(part, "\n" if number == len(parts) else " ") for number, part in enumerate(parts, 1)]
 
 
 def count_words(text: str) -> int:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bot.knowledge.documents import Block, Document
-from bot.knowledge.passages import count_words, cut
+from bot.knowledge.passages import count_words, cut, excerpt
 from bot.knowledge.ranking import ask, best_of_articles, bm25, rank
 from bot.knowledge.words import is_mostly_unspaced, neighbours, words
 from storage.knowledge_values import Candidates, Index, StoredPassage
@@ -123,3 +123,21 @@ def test_neighbours_are_words_as_they_are_written() -> None:
 def test_one_endless_word_is_cut_too(content: str) -> None:
     found = cut(document(text(content)))
     assert "".join(one.text for one in found) == content
+
+
+TEXT = "We sell boats. They are blue.\nReturn them within 30 days, unworn. Refunds take five days.\nBye for now."
+
+
+@pytest.mark.parametrize(
+    ("asked", "most", "expected"),
+    [
+        ({"return": 1.0, "refund": 2.0}, 11, "Return them within 30 days, unworn. Refunds take five days."),
+        ({"refund": 2.0, "boat": 1.0}, 4, "Refunds take five days."),
+        ({"boat": 1.0}, 7, "We sell boats. They are blue."),
+        ({"unknown": 1.0}, 3, "We sell boats."),
+        ({"return": 1.0}, 2, "Return them"),
+        ({"boat": 1.0}, 100, TEXT),
+    ],
+)
+def test_an_excerpt_has_what_is_asked(asked: dict[str, float], most: int, expected: str) -> None:
+    assert excerpt(TEXT, asked, most) == expected

@@ -44,7 +44,7 @@ from bot.generator import Generator, Sampling
 from bot.installation import Say, make_vault, secret_keys
 from bot.knowledge.grounding import Grounding
 from bot.knowledge.library import Library
-from bot.knowledge.search import make_search
+from bot.knowledge.setup import make_grounding
 from bot.learning import canary_watch
 from bot.learning.accounts import Accounts
 from bot.learning.commands import Steering
@@ -62,12 +62,9 @@ from storage import health, inbox, outbox
 from storage.database import Database, StorageUnavailable
 from storage.engines import sqlite_file, sqlite_is_unsafe
 from storage.jobs import DEVICES
-from storage.knowledge_values import Audience
 from storage.schema import DEFAULT_WORKSPACE
 
 log = logging.getLogger("myna")
-
-SLOW_MODEL_WORDS, FAST_MODEL_WORDS = 60, 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +175,7 @@ def reply_policy(
         lease_seconds=settings.lease_seconds,
         max_replies=settings.max_replies,
         contact=settings.contact,
-        quoting_penalty=settings.repetition_penalty or 1.0,
+        quoting_penalty=settings.chat_quoting_penalty,
         pushed_channels=pushed_channels,
         on_pushed=on_pushed,
     )
@@ -188,28 +185,6 @@ def _slack_channel(settings: Settings, database: Database, vault: Vault | None) 
     if vault is None:
         return None
     return SlackChannel(slack_config(settings), database, vault, article_links(settings), DEFAULT_WORKSPACE)
-
-
-def words_of_articles(settings: Settings) -> int:
-    """How much of the articles the model reads for a reply."""
-    if settings.article_words:
-        return settings.article_words
-    if settings.generator == "remote":
-        return FAST_MODEL_WORDS
-    import torch
-
-    has_gpu = settings.device != "cpu" and torch.cuda.is_available()
-    return FAST_MODEL_WORDS if has_gpu else SLOW_MODEL_WORDS
-
-
-def audiences_by_channel(settings: Settings) -> dict[str, Audience]:
-    """Whose articles each channel answers from. Whoever has a shell here could read them all anyhow."""
-    return {
-        "web": settings.web_audience,
-        "slack": settings.slack_audience,
-        "api": settings.api_audience,
-        "console": "staff",
-    }
 
 
 @contextlib.asynccontextmanager
@@ -228,9 +203,7 @@ async def running_agent(
     releases = Releases(database, DEFAULT_WORKSPACE, released.note_change)
     keys = await asyncio.to_thread(secret_keys, settings)
     steering = Steering(database, DEFAULT_WORKSPACE, releases, keys[0])
-    search = make_search(database, DEFAULT_WORKSPACE, settings.embedder, settings.data, log.info)
-    max_words = await asyncio.to_thread(words_of_articles, settings)
-    grounding = Grounding(database, DEFAULT_WORKSPACE, search, audiences_by_channel(settings), max_words)
+    grounding = await asyncio.to_thread(make_grounding, settings, database, DEFAULT_WORKSPACE)
     conversations = Conversations(database, generator, released, policy, metrics, grounding=grounding)
     access = ApiAccess(database, DEFAULT_WORKSPACE, needs_key=settings.api_keys == "on")
     completions = Completions(generator, released, access, metrics)
@@ -268,7 +241,7 @@ async def running_agent(
         if slack is not None:
             await slack.close()
         await generator.close()
-        await search.close()
+        await grounding.close()
         await database.close()
     if failure is not None:
         raise failure

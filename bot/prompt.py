@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from bot.errors import TooLarge
 from bot.generator import ChatMessage, Prompt, Role
-from storage.values import Message, SeenPassage
+from storage.values import Message, Quotation
 
 Encode = Callable[[Sequence[ChatMessage]], Awaitable[Prompt]]
 
@@ -39,7 +39,7 @@ class PromptBudget:
 
 async def build_prompt(
     system: str, history: Sequence[Message], asked: Sequence[Message], budget: PromptBudget, encode: Encode,
-    passages: Sequence[SeenPassage] = (),
+    passages: Sequence[Quotation] = (),
 ) -> Prompt:  # fmt: skip
     """The system prompt, as many whole newest turns of `history` as fit, and `asked` in full, below the passages.
 
@@ -69,7 +69,7 @@ async def build_prompt(
     return best
 
 
-def with_passages(messages: Sequence[ChatMessage], passages: Sequence[SeenPassage]) -> list[ChatMessage]:
+def with_passages(messages: Sequence[ChatMessage], passages: Sequence[Quotation]) -> list[ChatMessage]:
     """The last message with the passages above it. They stand there, and not in the system's words, as data.
 
     Each line of an article begins with a quotation mark of Markdown, and so no article can end its quotation.
@@ -81,7 +81,7 @@ def with_passages(messages: Sequence[ChatMessage], passages: Sequence[SeenPassag
     return [*before, ChatMessage(last.role, f"{QUOTES_BEGIN}\n\n{quoted}\n\n{QUOTES_END} {last.content}")]
 
 
-def quote(passage: SeenPassage) -> str:
+def quote(passage: Quotation) -> str:
     """A passage under its titles, each line marked. What it is cited as is not the model's business."""
     title = " > ".join((passage.title, *passage.headings))
     return "\n".join(f"> {line}" for line in f"{title}\n{passage.text}".splitlines() if line.strip())

@@ -230,7 +230,8 @@ class ReplyMaker:
         system, encode = self._policy.system_prompt, self._generator.encode
         while True:
             try:
-                return await build_prompt(system, history, asked, budget, encode, making.passages)
+                quoted = [one.quotation for one in making.passages]
+                return await build_prompt(system, history, asked, budget, encode, quoted)
             except TooLarge:
                 if making.passages:
                     making.passages = making.passages[:-1]

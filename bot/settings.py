@@ -209,6 +209,11 @@ class Settings:
         return self.repetition_penalty or (1.1 if self.generator == "local" else 1.0)
 
     @property
+    def chat_quoting_penalty(self) -> float:
+        """Where articles are to be repeated: what keeps small models from repeating themselves would hinder that."""
+        return self.repetition_penalty or 1.0
+
+    @property
     def resolved_database_url(self) -> str:
         url = self.database_url or f"sqlite:///{self.data / 'myna.db'}"
         return url.replace("postgres://", "postgresql://", 1) if url.startswith("postgres://") else url

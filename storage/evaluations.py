@@ -139,7 +139,8 @@ def newest_verdicts(tx: Transaction) -> dict[str, bool]:
 def held_out(tx: Transaction, dataset_id: str) -> list[tuple[int, Example]]:
     """A dataset's held-out answers with their numbers, in the order of their hashes, without those whose words have
     been erased."""
-    return [(row.number, _example(row)) for row in tx.execute(_HELD_OUT, which=dataset_id) if row.content is not None]
+    rows = tx.execute(_HELD_OUT, which=dataset_id)
+    return [(row.number, Example.of_row(row)) for row in rows if row.content is not None]
 
 
 def set_verdict(tx: Transaction, evaluation_id: str, *, passed: bool, reasons: Sequence[str]) -> bool:
@@ -194,11 +195,3 @@ def _emptied(answer: Mapping[str, Any]) -> dict[str, Any]:
 
 def _evaluation(row: Any) -> Evaluation:
     return Evaluation(**{**row._mapping, "reasons": tuple(row.reasons)})
-
-
-def _example(row: Any) -> Example:
-    content = row.content
-    return Example(
-        row.kind, row.source, row.split, row.conversation_id, row.message_id, row.person_id,
-        tuple(content["messages"]), content["chosen"], content.get("rejected"), content.get("good"),
-    )  # fmt: skip

@@ -5,11 +5,14 @@ Knows: shapes. Does not know: SQL, how examples are chosen, how a model is train
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from storage.values import Quotation
 
 ExampleKind = Literal["answer", "pair", "thumb"]
 Split = Literal["train", "held_out"]
@@ -25,8 +28,9 @@ class Example:
     """One thing to learn: what should, or should not, be said after `messages`.
 
     `messages` are `{"role", "content"}`, a system message first where the conversation had instructions of its own, the
-    user's last. An `answer` has `chosen`; a `pair` has `rejected`, too; a `thumb` has `chosen` and says whether it was
-    `good`. `source` is where it came from: import, approved, correction, agent, thumb.
+    user's last; `passages` is what there was to read of articles. An `answer` has `chosen`; a `pair` has `rejected`,
+    too; a `thumb` has `chosen` and says whether it was `good`. `source` is where it came from: import, approved,
+    correction, agent, thumb.
     """
 
     kind: ExampleKind
@@ -39,14 +43,36 @@ class Example:
     chosen: str
     rejected: str | None = None
     good: bool | None = None
+    passages: tuple[Quotation, ...] = ()
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """All that is learnt from it, as JSON."""
+        content = {
+            "messages": [dict(one) for one in self.messages], "chosen": self.chosen, "rejected": self.rejected,
+            "good": self.good,
+        }  # fmt: skip
+        return content | ({"passages": [dataclasses.asdict(one) for one in self.passages]} if self.passages else {})
+
+    @classmethod
+    def of_row(cls, row: Any) -> Example:
+        """Out of a row with the columns of an example, its content not erased."""
+        content = row.content
+        passages = (Quotation(**{**one, "headings": tuple(one["headings"])}) for one in content.get("passages", ()))
+        return cls(
+            row.kind, row.source, row.split, row.conversation_id, row.message_id, row.person_id,
+            tuple(content["messages"]), content["chosen"], content.get("rejected"), content.get("good"),
+            tuple(passages),
+        )  # fmt: skip
 
     @property
     def sha256(self) -> str:
         """Over all that is learnt from it, and nothing that says where it came from."""
-        content = [self.kind, [[one["role"], one["content"]] for one in self.messages]]
-        return hashlib.sha256(
-            json.dumps([*content, self.chosen, self.rejected, self.good], ensure_ascii=False).encode()
-        ).hexdigest()
+        content: list[Any] = [self.kind, [[one["role"], one["content"]] for one in self.messages]]
+        content += [self.chosen, self.rejected, self.good]
+        if self.passages:
+            content.append([[one.title, *one.headings, one.text] for one in self.passages])
+        return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,15 @@ def text_part(text: str) -> Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Quotation:
+    """What the model reads of an article: the titles above a passage, and its text."""
+
+    title: str
+    headings: tuple[str, ...]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class SeenPassage:
     """A passage that a reply was made from, as it was then. `number` is what the reply calls it, from 1 on."""
 
@@ -58,6 +67,11 @@ class SeenPassage:
     audience: str
     text: str
     score: float
+
+    @property
+    def quotation(self) -> Quotation:
+        """What of it the model reads."""
+        return Quotation(self.title, self.headings, self.text)
 
     @property
     def as_part(self) -> Part:

@@ -34,6 +34,7 @@ from storage import migrate
 from tests.fakes.generator import FakeGenerator
 from tests.fixtures_knowledge import desk  # noqa: F401
 from tests.fixtures_model import embedder, embedder_path, local_generator, starter_model_path  # noqa: F401
+from tests.fixtures_shop import shop, start_shop  # noqa: F401
 from tests.fixtures_slack import slack, slack_server, start_in_slack  # noqa: F401
 from tests.fixtures_web import sqlite_web_server, web_server, web_visitor  # noqa: F401
 from tests.tools.chromium import installed_chromium

@@ -14,6 +14,7 @@ from bot.commands.terminal import Commands, add, print_value, progress_bar, say,
 from bot.settings import Settings
 
 if TYPE_CHECKING:
+    from storage.database import Database
     from storage.learning_values import Dataset, Example
 
 SHORT_ID = 12
@@ -67,6 +68,7 @@ def _add_review_to(commands: Commands) -> None:
 
 def _build(settings: Settings, arguments: argparse.Namespace) -> int:
     from bot.errors import InvalidInput
+    from bot.knowledge.setup import open_grounding
     from bot.training.candidates import policy_from
     from bot.training.dataset import build_dataset
 
@@ -77,10 +79,12 @@ def _build(settings: Settings, arguments: argparse.Namespace) -> int:
         drop_unfounded=arguments.drop_unfounded,
     )  # fmt: skip
     with progress_bar("Reading conversations") as bar:
-        made = with_database(
-            settings,
-            lambda database, workspace_id: build_dataset(database, workspace_id, policy, shell_actor(), bar.reach),
-        )
+
+        async def build(database: Database, workspace_id: str) -> Dataset:
+            async with open_grounding(settings, database, workspace_id) as grounding:
+                return await build_dataset(database, workspace_id, policy, shell_actor(), bar.reach, grounding)
+
+        made = with_database(settings, build)
     if arguments.json:
         print_value(dataclasses.asdict(made))
     else:
@@ -140,6 +144,8 @@ def _summary(one: Dataset) -> str:
     )
     lines.append(f"  {counts['conversations']:,} conversations, {counts['people']:,} people")
     lines.append(f"  thumbs: {counts['good']:,} up, {counts['bad']:,} down")
+    if counts.get("with_articles"):
+        lines.append(f"  {counts['with_articles']:,} stand on articles")
     lines.append(f"  {counts['unfounded']:,} answers with numbers or names that were not said before")
     lines += ["", "characters of the answers", *_histogram(counts["answer_chars"])]
     lines += ["", f"left out: {sum(counts['rejected'].values()):,}"]
@@ -166,6 +172,7 @@ def _example_text(one: Example) -> str:
     mark = {True: ", good", False: ", bad", None: ""}[one.good]
     lines = [f"\n{one.kind} from {one.source}{mark} ({one.split}, {one.sha256[:SHORT_ID]})"]
     lines += [f"  {each['role']}: {_short(each['content'])}" for each in one.messages]
+    lines += [f"  article: {_short(each.title + ': ' + each.text)}" for each in one.passages]
     lines.append(f"  -> {_short(one.chosen)}")
     return "\n".join([*lines, f"  not: {_short(one.rejected)}"] if one.rejected else lines)
 

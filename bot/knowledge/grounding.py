@@ -32,6 +32,8 @@ LEAST_OF_BEST = 0.75
 LEAST_RELATED = 0.04
 # What was said last, which a question may depend on: a question and its reply.
 CONTEXT_MESSAGES = 2
+# Whoever speaks there could read all that is stored.
+OWN_CHANNELS = ("console",)
 
 Verdict = Literal["found", "unknown", "not_needed"]
 
@@ -71,6 +73,10 @@ class Grounding:
         """What a reply to `asked` may stand on; None if there are no articles for anybody on this channel."""
         question = "\n".join(one.text for one in asked)
         before = "\n".join(one.text for one in history[-CONTEXT_MESSAGES:])
+        return await self.find(channel, question, before)
+
+    async def find(self, channel: str, question: str, before: str = "") -> Grounds | None:
+        """As `look_up`, for a question and what was said just before it."""
         audiences = audiences_of(self._audiences.get(channel, "public"))
         try:
             found = await self._search.find(question, audiences, before)
@@ -81,6 +87,16 @@ class Grounding:
         if found is None or not found.hits:
             return None
         return await self._judge(found)
+
+    @property
+    def for_everybody(self) -> tuple[Audience, ...]:
+        """The audiences whose articles each channel answers from, and which any reply may tell of."""
+        widest = [audiences_of(one) for channel, one in self._audiences.items() if channel not in OWN_CHANNELS]
+        return min(widest, key=len, default=audiences_of("public"))
+
+    async def close(self) -> None:
+        """Let go of the embedder."""
+        await self._search.close()
 
     async def warm(self) -> None:
         """Load what is needed before somebody waits for it."""

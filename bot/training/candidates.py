@@ -6,7 +6,7 @@ Knows: whose word counts for what, and what the model would have seen. Does not 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,10 +14,20 @@ from rapidfuzz import fuzz
 
 from bot.generator import ChatMessage
 from bot.learning.consent import Policy, may_learn
-from bot.prompt import UNSEEN_ORIGINS, UNSEEN_STATES, merge_same_role, split_turns, to_chat, without_failures
+from bot.prompt import (
+    UNSEEN_ORIGINS,
+    UNSEEN_STATES,
+    merge_same_role,
+    quote,
+    split_turns,
+    to_chat,
+    without_failures,
+    without_marks,
+)
 from bot.settings import Settings
-from storage.datasets import Opinion, Said, Source
+from storage.dataset_sources import Opinion, Said, Source
 from storage.learning_values import ExampleKind, Rejected
+from storage.values import Quotation, SeenPassage
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +73,7 @@ class Candidate:
 
     `people` are all whose words it holds; `person_id` is the one it counts for. `is_vote`: somebody's vote here made it
     one, not staff and not a file. `is_trusted`: the operator knows who may speak on its channel, or gave the file.
+    `seen` is what the bot had looked up, None where it did not answer; `passages` is what the model will read.
     """
 
     kind: ExampleKind
@@ -79,12 +90,18 @@ class Candidate:
     chosen: str
     rejected: str | None = None
     good: bool | None = None
+    channel: str = ""
+    seen: tuple[SeenPassage, ...] | None = None
+    passages: tuple[Quotation, ...] = ()
 
     def left_out(self, because: str) -> Rejected:
         return Rejected(self.kind, self.source, self.conversation_id, self.message_id, self.person_id, because)
 
 
-def candidates_of(source: Source, policy: DatasetPolicy) -> Iterator[Candidate | Rejected]:
+Offered = Candidate | Rejected
+
+
+def candidates_of(source: Source, policy: DatasetPolicy) -> Iterator[Offered]:
     """All that a conversation offers, in the order in which it was said."""
     yield from _Conversation(source, policy).walk()
 
@@ -95,7 +112,7 @@ class _Conversation:
         self._policy = policy
         self._shown = [one for one in source.messages if not one.is_superseded]
 
-    def walk(self) -> Iterator[Candidate | Rejected]:
+    def walk(self) -> Iterator[Offered]:
         for one in self._source.messages:
             author = one.message.author
             if author == "agent" and not one.is_superseded:
@@ -105,7 +122,7 @@ class _Conversation:
 
     # --- what staff wrote ---
 
-    def _agents(self, said: Said) -> Iterator[Candidate | Rejected]:
+    def _agents(self, said: Said) -> Iterator[Offered]:
         place = self._shown.index(said)
         if place and self._shown[place - 1].message.author == "agent":
             return  # told together with the one before
@@ -121,27 +138,29 @@ class _Conversation:
 
     # --- what people thought of the bot's replies ---
 
-    def _bots(self, said: Said) -> Iterator[Candidate | Rejected]:
-        review = self._source.reviews.get(said.message.id)
+    def _bots(self, said: Said) -> Iterator[Offered]:
+        review, bots_words = self._source.reviews.get(said.message.id), without_marks(said.message)
         if review is None:
             yield from self._voted(said)
         elif review.decision == "exclude":
             yield self._left_out("answer", "approved", said, None, "excluded by a review")
         elif review.decision == "approve":
-            yield from self._answer(said, "approved", said.message.text, None, None, review.created_at)
+            yield from self._answer(said, "approved", bots_words, None, None, review.created_at)
         else:
             better = review.better or ""
             proposed_by = self._who_proposed(said, better)
-            yield from self._answer(said, "correction", better, proposed_by, said.message.text, review.created_at)
+            yield from self._answer(
+                said, "correction", better, proposed_by, without_marks(said.message), review.created_at
+            )
 
     def _who_proposed(self, said: Said, better: str) -> Opinion | None:
         """Whose words staff took over as they were: they stay that person's."""
         votes = self._source.votes.get(said.message.id, ())
         return next((one for one in reversed(votes) if one.better and one.better.strip() == better), None)
 
-    def _voted(self, said: Said) -> Iterator[Candidate | Rejected]:
+    def _voted(self, said: Said) -> Iterator[Offered]:
         votes = self._source.votes[said.message.id]
-        newest = votes[-1]
+        newest, bots_words = votes[-1], without_marks(said.message)
         if len({one.value for one in votes}) > 1:
             yield self._left_out("thumb", "thumb", said, newest, "contradictory votes")
             return
@@ -150,7 +169,12 @@ class _Conversation:
             yield self._left_out("answer", "correction", said, older, "a newer correction of the same reply")
         if betters and self._is_trusted():
             yield from self._answer(
-                said, "correction", betters[-1].better or "", betters[-1], said.message.text, betters[-1].created_at
+                said,
+                "correction",
+                betters[-1].better or "",
+                betters[-1],
+                without_marks(said.message),
+                betters[-1].created_at,
             )
             return
         if betters:
@@ -161,9 +185,7 @@ class _Conversation:
         if said.message.reply_state not in (None, "answered"):
             yield self._left_out("thumb", "thumb", said, newest, "the reply was not completed")
             return
-        yield self._candidate(
-            "thumb", "thumb", said, newest, said.message.text, newest.created_at, good=newest.value > 0
-        )
+        yield self._candidate("thumb", "thumb", said, newest, bots_words, newest.created_at, good=newest.value > 0)
 
     def _is_trusted(self) -> bool:
         return self._source.is_imported or self._source.channel in self._policy.trusted_channels
@@ -172,7 +194,7 @@ class _Conversation:
 
     def _answer(
         self, said: Said, source: str, text: str, voter: Opinion | None, instead_of: str | None, at: int
-    ) -> Iterator[Candidate | Rejected]:
+    ) -> Iterator[Offered]:
         """An answer, and a pair where it took the place of another that differs in what it says."""
         yield self._candidate("answer", source, said, voter, text, at)
         is_apology = said.message.reply_state in UNSEEN_STATES or said.message.origin in UNSEEN_ORIGINS
@@ -186,7 +208,7 @@ class _Conversation:
     def _candidate(
         self, kind: ExampleKind, source: str, said: Said, voter: Opinion | None, chosen: str, at: int, *,
         rejected: str | None = None, good: bool | None = None,
-    ) -> Candidate | Rejected:  # fmt: skip
+    ) -> Offered:  # fmt: skip
         before = self._before(said)
         prompt = self._prompt(before)
         people = self._people(before, voter)
@@ -194,10 +216,15 @@ class _Conversation:
         made = Candidate(
             kind, source, self._source.id, said.message.id, owner, people, self._source.split_group,
             self._is_vote(said, voter), self._is_trusted(), at, tuple(prompt), chosen.strip(),
-            rejected, good,
+            rejected, good, self._source.channel, self._seen(said),
         )  # fmt: skip
         because = self._refusal(said, before) or self._unfit(made)
         return made.left_out(because) if because else made
+
+    def _seen(self, said: Said) -> tuple[SeenPassage, ...] | None:
+        """None where nothing had been found, too: what was looked up then is only related."""
+        is_bots = said.message.author == "bot" and not self._source.is_imported
+        return said.passages if is_bots and said.message.origin not in UNSEEN_ORIGINS else None
 
     def _is_vote(self, said: Said, voter: Opinion | None) -> bool:
         return voter is not None and not self._source.is_imported and said.message.id not in self._source.reviews
@@ -306,7 +333,7 @@ def is_trivial_edit(old: str, new: str, similarity: float) -> bool:
 
 def is_unfounded(made: Candidate) -> bool:
     """Whether the answer has numbers or names that stand nowhere in the prompt: somebody had looked them up."""
-    told = " ".join(one.content for one in made.messages)
+    told = " ".join([*(one.content for one in made.messages), *map(quote, made.passages)])
     numbers = {one for one in _NUMBERS.findall(made.chosen) if len(one) > 1}
     if numbers - set(_NUMBERS.findall(told)):
         return True
@@ -314,6 +341,22 @@ def is_unfounded(made: Candidate) -> bool:
     return any(name.lower() not in lower for name in _CAPITALISED.findall(made.chosen))
 
 
-def with_texts(made: Candidate, messages: Sequence[ChatMessage], chosen: str, rejected: str | None) -> Candidate:
+def texts_of(made: Candidate) -> list[str]:
+    """All that would be learnt from or read."""
+    quoted = [text for one in made.passages for text in (one.title, *one.headings, one.text)]
+    return [*(one.content for one in made.messages), *quoted, made.chosen, made.rejected or ""]
+
+
+def with_texts(made: Candidate, change: Callable[[str], str]) -> Candidate:
     """The same with other words, as after redaction."""
-    return replace(made, messages=tuple(messages), chosen=chosen, rejected=rejected)
+
+    def changed(one: Quotation) -> Quotation:
+        return Quotation(change(one.title), tuple(map(change, one.headings)), change(one.text))
+
+    return replace(
+        made,
+        messages=tuple(ChatMessage(one.role, change(one.content)) for one in made.messages),
+        passages=tuple(map(changed, made.passages)),
+        chosen=change(made.chosen),
+        rejected=change(made.rejected) if made.rejected else made.rejected,
+    )

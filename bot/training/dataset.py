@@ -14,18 +14,20 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from bot.errors import Conflict, InvalidInput, NotFound
-from bot.generator import ChatMessage
+from bot.knowledge.grounding import Grounding
 from bot.learning.consent import Policy as ConsentPolicy
 from bot.learning.consent import may_learn
 from bot.learning.roles import Actor
-from bot.training.candidates import Candidate, DatasetPolicy, candidates_of, is_unfounded, with_texts
+from bot.prompt import quote
+from bot.training.articles import stand_on_articles
+from bot.training.candidates import Candidate, DatasetPolicy, Offered, candidates_of, is_unfounded, texts_of, with_texts
 from bot.training.duplicates import NearDuplicates, normal_hash
 from bot.training.personal_data import PersonalDataFinder
 from bot.training.redaction import Redactor
 from bot.training.splitting import in_order, split, take_rows
-from storage import datasets, erasure
+from storage import dataset_sources, datasets, erasure
 from storage.database import Database
-from storage.datasets import Source
+from storage.dataset_sources import Source
 from storage.learning_values import Dataset, Example, Rejected, Split
 
 PAGE = 200
@@ -47,40 +49,50 @@ def _say_nothing(done: int, total: int) -> None:
 
 
 async def build_dataset(
-    database: Database, workspace_id: str, policy: DatasetPolicy, actor: Actor, report: Report = _say_nothing
-) -> Dataset:
+    database: Database, workspace_id: str, policy: DatasetPolicy, actor: Actor, report: Report = _say_nothing,
+    grounding: Grounding | None = None,
+) -> Dataset:  # fmt: skip
     """Make a dataset of what is stored now, or find the one that was made of the same before.
 
-    `report(done, total)` counts conversations, from the event loop. Where somebody is erased meanwhile it begins again,
-    as their words may have been read already. Raises `NotAllowed` below the role trainer, `Conflict` if that goes on.
+    `grounding` looks up what answers stand on. `report(done, total)` counts conversations, from the event loop. Where
+    somebody is erased meanwhile it begins again, as their words may have been read already.
+    Raises `NotAllowed` below the role trainer, `Conflict` if that goes on.
     """
     actor.check("trainer")
     for _ in range(MAX_BUILDS):
         try:
-            return await _build_once(database, workspace_id, policy, actor, report)
+            return await _build_once(database, workspace_id, policy, actor, report, grounding)
         except datasets.NoSuchDraft:
             continue
     raise Conflict("People were erased again and again while the dataset was being made. Build it once that is over.")
 
 
 async def _build_once(
-    database: Database, workspace_id: str, policy: DatasetPolicy, actor: Actor, report: Report
-) -> Dataset:
+    database: Database, workspace_id: str, policy: DatasetPolicy, actor: Actor, report: Report,
+    grounding: Grounding | None,
+) -> Dataset:  # fmt: skip
     """Raises `NoSuchDraft` if somebody is erased meanwhile."""
     after_erasures = await database.read(erasure.how_many, workspace_id)
     builder = Builder(policy)
-    total = await database.read(datasets.count_conversations, workspace_id)
+    total = await database.read(dataset_sources.count_conversations, workspace_id)
     done, after = 0, ""
     report(0, total)
     while True:
-        sources, looked_at, after = await database.read(datasets.sources_page, workspace_id, after, PAGE)
+        sources, looked_at, after = await database.read(dataset_sources.sources_page, workspace_id, after, PAGE)
         if not looked_at:
             break
-        await asyncio.to_thread(builder.take, sources)
+        offered = await asyncio.to_thread(_offered, sources, policy)
+        if grounding is not None:
+            offered = [(source, await stand_on_articles(some, grounding)) for source, some in offered]
+        await asyncio.to_thread(builder.take, offered)
         done += looked_at
         report(min(done, total), total)
     examples, rejected, counts = await asyncio.to_thread(builder.finish)
     return await _store(database, workspace_id, policy, actor, after_erasures, examples, rejected, counts)
+
+
+def _offered(sources: Sequence[Source], policy: DatasetPolicy) -> list[tuple[Source, list[Offered]]]:
+    return [(source, list(candidates_of(source, policy))) for source in sources]
 
 
 async def _store(
@@ -182,12 +194,11 @@ class Builder:
         self._candidates: list[Candidate] = []
         self._rejected: list[Rejected] = []
 
-    def take(self, sources: Iterable[Source]) -> None:
-        """Collect what these offer, redacted."""
-        for source in sources:
-            offered = list(candidates_of(source, self._policy))
-            self._rejected += [one for one in offered if isinstance(one, Rejected)]
-            self._redact(source, [one for one in offered if isinstance(one, Candidate)])
+    def take(self, offered: Iterable[tuple[Source, Sequence[Offered]]]) -> None:
+        """Collect what conversations offer, redacted."""
+        for source, some in offered:
+            self._rejected += [one for one in some if isinstance(one, Rejected)]
+            self._redact(source, [one for one in some if isinstance(one, Candidate)])
 
     def finish(self) -> tuple[list[Example], list[Rejected], dict[str, Any]]:
         """The examples in the manifest's order, what was left out, and counts of both."""
@@ -217,9 +228,8 @@ class Builder:
 
         leftover: dict[str, str | None] = {}
         for one in offered:
-            messages = [ChatMessage(each.role, clean(each.content)) for each in one.messages]
-            made = with_texts(one, messages, clean(one.chosen), clean(one.rejected) if one.rejected else one.rejected)
-            texts = [*(each.content for each in made.messages), made.chosen, made.rejected or ""]
+            made = with_texts(one, clean)
+            texts = texts_of(made)
             for text in texts:
                 if text not in leftover:
                     leftover[text] = redactor.leftover(text)
@@ -289,7 +299,7 @@ class Builder:
         doubled: dict[int, str] = {}
         for one in sorted(found, key=lambda one: (_BEST_FIRST[one.source], _sha256(one))):
             group = f"{one.kind} {one.good}"
-            words = normal_hash(group, *(each.content for each in one.messages), one.chosen, one.rejected or "")
+            words = normal_hash(group, *texts_of(one))
             if words in exact:
                 doubled[id(one)] = "the same as another"
                 continue
@@ -327,7 +337,7 @@ def _said(one: Candidate) -> str:
 
 def _told(one: Candidate) -> str:
     """The instructions, or the notes that an answer comes from: told other things, the same words mean another."""
-    return "\n".join(each.content for each in one.messages if each.role == "system")
+    return "\n".join([*(each.content for each in one.messages if each.role == "system"), *map(quote, one.passages)])
 
 
 def _sha256(one: Candidate) -> str:
@@ -338,7 +348,7 @@ def _example(one: Candidate, side: Split) -> Example:
     messages = tuple({"role": each.role, "content": each.content} for each in one.messages)
     return Example(
         one.kind, one.source, side, one.conversation_id, one.message_id, one.person_id, messages, one.chosen,
-        one.rejected, one.good,
+        one.rejected, one.good, one.passages,
     )  # fmt: skip
 
 
@@ -354,6 +364,7 @@ def count(examples: Sequence[Example], rejected: Sequence[Rejected], kept: Seque
         "bad": sum(one.good is False for one in thumbs),
         "people": len({one.person_id for one in examples if one.person_id}),
         "conversations": len({one.conversation_id for one in examples}),
+        "with_articles": sum(bool(one.passages) for one in examples),
         "unfounded": sum(map(is_unfounded, kept)),
         "answer_chars": _histogram(len(one.chosen) for one in examples),
         "prompt_chars": _histogram(sum(len(each["content"]) for each in one.messages) for one in examples),

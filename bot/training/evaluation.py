@@ -65,6 +65,7 @@ class AnswerPolicy:
     system_prompt: str
     context_tokens: int
     sampling: Sampling
+    quoting_penalty: float = 1.0
 
     @classmethod
     def from_settings(cls, settings: Settings) -> AnswerPolicy:
@@ -76,6 +77,7 @@ class AnswerPolicy:
                 temperature=0.0,
                 repetition_penalty=settings.chat_repetition_penalty,
             ),
+            settings.chat_quoting_penalty,
         )
 
 
@@ -161,7 +163,14 @@ class Evaluation:
         history, asked = split_at_last_reply([_stored(number, one) for number, one in enumerate(messages, 1)])
         window = min(self._policy.context_tokens, self._generator.context_tokens)
         budget = PromptBudget(window, self._policy.sampling.max_tokens)
-        return await build_prompt(system, history, asked, budget, self._generator.encode)
+        passages = row.passages
+        while True:
+            try:
+                return await build_prompt(system, history, asked, budget, self._generator.encode, passages)
+            except TooLarge:
+                if not passages:
+                    raise
+                passages = passages[:-1]
 
     def _amount(self, suite: Suite, prepared: _Prepared) -> int:
         rows, answered = len(prepared.rows), min(len(prepared.rows), suite.answered)
@@ -174,7 +183,8 @@ class Evaluation:
             by_folder[one.folder] = Taken()
             taken = by_folder[one.folder]
             # One after the other: a step in which all tokens have the same weights is quicker than a mixed one.
-            taken.answers = await self._answer_all(suite, prepared.prompts[: suite.answered], one)
+            asked = list(zip(prepared.rows, prepared.prompts, strict=True))[: suite.answered]
+            taken.answers = await self._answer_all(suite, asked, one)
             if all(row.reference is not None for row in prepared.rows):
                 await self._take_losses(suite, prepared, one, taken)
         return {label: by_folder[self._contestants[label].folder] for label in LABELS}
@@ -202,21 +212,24 @@ class Evaluation:
             self._report(what, len(some))
         return found
 
-    async def _answer_all(self, suite: Suite, prompts: Sequence[Prompt], one: Contestant) -> list[Answer]:
+    async def _answer_all(
+        self, suite: Suite, asked: Sequence[tuple[EvaluationRow, Prompt]], one: Contestant
+    ) -> list[Answer]:
         version = None if one.folder is None else one.name
         places = asyncio.Semaphore(AT_ONCE)
         sampling = self._policy.sampling
         sampling = replace(sampling, max_tokens=min(sampling.max_tokens, suite.max_tokens))
 
-        async def answer(prompt: Prompt) -> Answer:
+        async def answer(row: EvaluationRow, prompt: Prompt) -> Answer:
+            penalty = self._policy.quoting_penalty if row.passages else sampling.repetition_penalty
             async with places:
-                found = await self._answer(prompt, version, sampling)
+                found = await self._answer(prompt, version, replace(sampling, repetition_penalty=penalty))
             self._report(suite.name, 1)
             return found
 
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(answer(prompt)) for prompt in prompts]
+                tasks = [group.create_task(answer(row, prompt)) for row, prompt in asked]
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from failed
         return [task.result() for task in tasks]

@@ -13,6 +13,7 @@ from bot.engine.chat_tokenizer import ChatTokenizer
 from bot.errors import InvalidInput
 from bot.generator import ChatMessage
 from bot.learning.gate import MIN_ROWS
+from bot.prompt import with_passages
 from bot.training.objectives import Pair, Thumb
 from bot.training.sequences import Row, join_turns, render
 from storage.learning_values import Example, ExampleKind
@@ -158,7 +159,7 @@ class _Renderer:
 
     def _row(self, example: Example, answer: str) -> Row | None:
         try:
-            messages = with_system_prompt(example.messages, self._system_prompt)
+            messages = with_passages(with_system_prompt(example.messages, self._system_prompt), example.passages)
             row = render(messages, answer, self._tokenizer, self._end_of_turn, example.message_id)
         except InvalidInput:  # a template that can't take this conversation could not serve it either
             row = None

@@ -13,6 +13,7 @@ from bot.learning.evaluation_report import LABELS, Interval, Label, Measure, Mea
 from bot.training import text_scores
 from bot.training.answer_loss import AnswerLoss
 from bot.training.bootstrap import Bootstrap
+from storage.values import Quotation
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class EvaluationRow:
     reference: str | None = None
     rules: AnswerRules | None = None
     person_id: str | None = None
+    passages: tuple[Quotation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

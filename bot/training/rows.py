@@ -42,7 +42,7 @@ def read_rows(path: Path) -> list[EvaluationRow]:
 
 def hash_of(row: EvaluationRow) -> str:
     """Over what is asked and the reference."""
-    said = [f"{one['role']}\x00{one['content']}" for one in row.messages]
+    said = [f"{one['role']}\x00{one['content']}" for one in row.messages] + [one.text for one in row.passages]
     return hashlib.sha256("\x01".join([*said, row.reference or ""]).encode()).hexdigest()
 
 
@@ -53,7 +53,9 @@ def rows_of_examples(examples: Sequence[Example]) -> list[EvaluationRow]:
     """
     chosen: dict[str, EvaluationRow] = {}
     for one in examples:
-        row = EvaluationRow(one.message_id, tuple(one.messages), one.chosen, person_id=one.person_id)
+        row = EvaluationRow(
+            one.message_id, tuple(one.messages), one.chosen, person_id=one.person_id, passages=one.passages
+        )
         chosen[one.conversation_id] = min(row, chosen.get(one.conversation_id, row), key=hash_of)
     return sorted({hash_of(row): row for row in chosen.values()}.values(), key=hash_of)
 

@@ -9,6 +9,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
+from bot.prompt import quote
 from bot.training.candidates import Candidate, DatasetPolicy
 
 # Somebody who gave more than this share of all (an only user, say) can't be on one side as a whole.
@@ -60,6 +61,7 @@ def in_order(found: Iterable[Candidate]) -> list[Candidate]:
 def content_key(one: Candidate) -> str:
     """The same for the same words of the same kind."""
     words = [one.kind, str(one.good), one.chosen, one.rejected or "", *(each.content for each in one.messages)]
+    words += map(quote, one.passages)
     return hashlib.sha256("\n\n".join(words).encode()).hexdigest()
 
 

@@ -20,13 +20,14 @@ from typing import Any
 
 import torch
 
+from bot.knowledge.setup import open_grounding
 from bot.learning.leftovers import TASK_FILE
 from bot.learning.model_card import ModelCard, write_model_card
 from bot.learning.roles import Actor
 from bot.learning.versions import Versions, folder_of
 from bot.models.sources import resolve_model
 from bot.training import checks
-from bot.training.candidates import policy_from
+from bot.training.candidates import DatasetPolicy, policy_from
 from bot.training.checkpoints import Checkpoints
 from bot.training.dataset import build_dataset, find_dataset, read_examples, refused_since
 from bot.training.job_context import JobContext, Refused, Services
@@ -109,9 +110,13 @@ class Training:
         if not self._state.dataset_id:
             self._context.progress(phase="dataset")
             policy = policy_from(self._settings, rows=self._wanted.get("rows"))
-            making = build_dataset(self._database, self._workspace_id, policy, self._actor, self._report_dataset)
-            self._remember(dataset_id=self._context.run(making).id)
+            self._remember(dataset_id=self._context.run(self._build_dataset(policy)).id)
         return self._context.run(find_dataset(self._database, self._workspace_id, self._state.dataset_id))
+
+    async def _build_dataset(self, policy: DatasetPolicy) -> Dataset:
+        database, workspace_id = self._database, self._workspace_id
+        async with open_grounding(self._settings, database, workspace_id) as grounding:
+            return await build_dataset(database, workspace_id, policy, self._actor, self._report_dataset, grounding)
 
     async def _is_refused(self) -> bool:
         """Whether checkpoints know words of somebody who has said no, or was erased."""

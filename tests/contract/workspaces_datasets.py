@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from storage import datasets, reviews, votes
+from storage import dataset_sources, datasets, reviews, votes
 from storage.learning_values import Example, Rejected
 from storage.schema import message
 from storage.transaction import Transaction, scoped
@@ -37,8 +37,8 @@ def draft_id(world: World) -> str:
 
 
 CASES = {
-    name_of(datasets.count_conversations): Case([lambda tx, w: [datasets.count_conversations(tx)]]),
-    name_of(datasets.sources_page): Case([lambda tx, w: datasets.sources_page(tx, "")]),
+    name_of(dataset_sources.count_conversations): Case([lambda tx, w: [dataset_sources.count_conversations(tx)]]),
+    name_of(dataset_sources.sources_page): Case([lambda tx, w: dataset_sources.sources_page(tx, "")]),
     name_of(datasets.begin): Case([lambda tx, w: datasets.begin(tx, {}, "shell:root")]),
     name_of(datasets.add): Case(
         [lambda tx, w: datasets.add(tx, draft_id(w), 2, [example(w, 3), left_out(w)])],

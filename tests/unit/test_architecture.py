@@ -61,6 +61,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "bot.knowledge": (
         *("bot.knowledge", "bot.models", "bot.learning.roles", "bot.training.job_context", "bot.errors", "storage"),
     ),
+    "bot.knowledge.setup": ("bot.settings",),
     # The learning loop's control: what people steer, in any process.
     "bot.learning": ("bot.learning", "bot.generator", "bot.errors", "storage"),
     # What turns feedback into weights and judges them, in a process of its own.

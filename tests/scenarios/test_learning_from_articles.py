@@ -1,0 +1,128 @@
+"""Answers that stand on articles, on their way into a dataset and into what is trained: read as in chats.
+
+Knows: chats, imports and reviews on both databases, with the real search. Does not know: training.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bot.app import Agent
+from bot.engine.chat_tokenizer import ChatTokenizer
+from bot.learning.reviews import Reviews
+from bot.learning.roles import Actor
+from bot.prompt import with_passages
+from bot.training.articles import BEYOND_THE_ARTICLES, NOT_FOR_ALL
+from bot.training.candidates import DatasetPolicy
+from bot.training.dataset import build_dataset, read_examples, read_rejected
+from bot.training.material import prepare, with_system_prompt
+from bot.training.rows import rows_of_examples
+from storage.learning_values import Dataset, Example
+from storage.schema import DEFAULT_WORKSPACE
+from tests.fixtures_shop import Person, StartShop, model_of
+from tests.learning_facts import Facts
+
+pytestmark = pytest.mark.model
+
+TRAINER = Actor("shell:ada", "trainer")
+AGENT = Actor("web:bob", "agent")
+RETURNS_ASKED = "How long do I have to send something back?"
+
+
+@pytest.fixture
+async def facts(database_url: str) -> AsyncIterator[Facts]:
+    made = Facts(database_url)
+    yield made
+    await made.close()
+
+
+async def build(shop: Agent, *, with_articles: bool = True) -> tuple[Dataset, list[Example]]:
+    grounding = shop.grounding if with_articles else None
+    made = await build_dataset(
+        shop.database, DEFAULT_WORKSPACE, DatasetPolicy(), TRAINER, lambda *_: None, grounding
+    )  # fmt: skip
+    return made, await read_examples(shop.database, DEFAULT_WORKSPACE, made.id)
+
+
+async def reasons(shop: Agent, made: Dataset) -> Counter[str]:
+    return Counter(one.because for one in await read_rejected(shop.database, DEFAULT_WORKSPACE, made.id))
+
+
+async def approve_last(shop: Agent, person: Person) -> None:
+    await Reviews(shop.database, DEFAULT_WORKSPACE).approve(AGENT, (await person.history())[-1].id)
+
+
+async def test_a_reply_is_learnt_with_the_very_prompt_it_was_made_from(shop: Agent) -> None:
+    person = Person(shop)
+    model_of(shop).enqueue("You can send anything back ", "within 30 days of delivery.")
+    await person.ask(RETURNS_ASKED)
+    await approve_last(shop, person)
+    made, (example,) = await build(shop)
+    assert example.chosen == "You can send anything back within 30 days of delivery.", "without marks"
+    shown = with_passages(with_system_prompt(example.messages, shop.settings.system_prompt), example.passages)
+    assert tuple(shown) == tuple(model_of(shop).prompts[0].messages)
+    assert made.counts["with_articles"] == 1
+    assert rows_of_examples([example])[0].passages == example.passages
+
+
+async def test_peoples_answers_get_what_a_chat_would_find(shop: Agent, facts: Facts) -> None:
+    await facts.add_import([[("person", RETURNS_ASKED), ("agent", "Within 30 days of delivery.")]])
+    await facts.add_import([[("person", "Who painted the Mona Lisa?"), ("agent", "That was Leonardo.")]])
+    made, found = await build(shop)
+    read = {one.chosen: {each.title for each in one.passages} for one in found}
+    assert read == {"Within 30 days of delivery.": {"Returns"}, "That was Leonardo.": set()}
+    assert (await build(shop))[0].id == made.id, "the same articles make the same dataset"
+    without, _ = await build(shop, with_articles=False)
+    assert without.id != made.id
+
+
+async def test_a_question_that_leans_on_the_talk_is_looked_up_with_it(shop: Agent, facts: Facts) -> None:
+    await facts.add_import([[
+        ("person", "What does a parcel to Norway cost?"), ("agent", "To Norway postage costs 9 euros."),
+        ("person", "And to Germany?"), ("agent", "Those travel for two days."),
+    ]])  # fmt: skip
+    _, found = await build(shop)
+    assert [one.passages[0].title for one in found] == ["Shipping", "Shipping"]
+
+
+async def test_what_the_articles_do_not_say_teaches_nothing(shop: Agent, facts: Facts) -> None:
+    person = Person(shop)
+    model_of(shop).enqueue("You can send anything back within 30 days of delivery.")
+    await person.ask(RETURNS_ASKED)
+    reply_id = (await person.history())[-1].id
+    await Reviews(shop.database, DEFAULT_WORKSPACE).correct(AGENT, reply_id, "Within 45 days.")
+    await facts.add_import([[("person", RETURNS_ASKED), ("agent", "Within 60 days, says Mr Miller.")]])
+    made, found = await build(shop)
+    assert not found
+    assert await reasons(shop, made) == {BEYOND_THE_ARTICLES: 3}, "the correction is an answer and a pair"
+
+
+async def test_what_only_staff_may_read_is_learnt_only_where_all_are_staff(start_shop: StartShop) -> None:
+    async with start_shop() as shop:
+        person = Person(shop, "slack")
+        model_of(shop).enqueue("Salaries are paid on the first of a month.")
+        await person.ask("When are salaries paid?")
+        await approve_last(shop, person)
+        made, found = await build(shop)
+        assert (found, await reasons(shop, made)) == ([], {NOT_FOR_ALL: 1})
+    async with start_shop(web_audience="staff", api_audience="staff") as desk:
+        _, (example,) = await build(desk)
+        assert example.passages[0].title == "Salaries"
+
+
+async def test_what_is_trained_reads_as_what_is_served(shop: Agent, facts: Facts, starter_model_path: Path) -> None:
+    await facts.add_import([[("person", RETURNS_ASKED), ("agent", "Within 30 days of delivery.")]])
+    _, (example,) = await build(shop)
+    tokenizer = await asyncio.to_thread(ChatTokenizer, starter_model_path)
+    end = tokenizer.find_end_of_turn(frozenset({2}))
+    (row,) = prepare([replace(example, split="train")], "Be kind.", tokenizer, end, 512).watched.answers
+    messages = with_passages(with_system_prompt(example.messages, "Be kind."), example.passages)
+    assert row.token_ids[: row.learnt[0]] == tokenizer.encode(messages)
+    assert "> Returns\n> You can send anything back within 30 days" in tokenizer.decode(row.token_ids)
+    assert tokenizer.decode([row.token_ids[place] for place in row.learnt[:-1]]) == "Within 30 days of delivery."

@@ -77,17 +77,23 @@ def write_articles(rows: Sequence[dict[str, Any]], folder: Path) -> None:
         (folder / f"{row['id']}.md").write_text("\n\n".join(lines) + "\n", encoding="utf-8")
 
 
-def train(data: Path, source: Path, rows: Sequence[dict[str, Any]]) -> str:
+def as_talk(row: dict[str, Any]) -> list[dict[str, str]]:
+    """Without the notes, and as if a bot had said all but the last answer: only that is learnt."""
+    *before, answer = row["messages"][1:]
+    return [*({**one, "author": "bot"} if one["role"] == "assistant" else one for one in before), answer]
+
+
+def train(data: Path, source: Path, rows: Sequence[dict[str, Any]], count: int) -> str:
     """Have the product read, import and train; the name of the version."""
     articles = [json.loads(line) for line in (source / "articles.jsonl").read_text(encoding="utf-8").splitlines()]
     if not (data / "articles").exists():
         write_articles(articles, data / "articles")
         print(myna(data, "kb", "add", str(data / "articles")))
     talks = data / "talks.jsonl"
-    learnt = [{**row, "messages": row["messages"][1:]} for row in rows if not is_held_out(row)]
-    talks.write_text("".join(json.dumps(row) + "\n" for row in learnt), encoding="utf-8")
+    lines = [json.dumps({**row, "messages": as_talk(row)}) for row in rows if not is_held_out(row)]
+    talks.write_text("\n".join(lines), encoding="utf-8")
     myna(data, "import", str(talks))
-    code, job = myna(data, "train", "--wait")
+    code, job = myna(data, "train", "--rows", str(count), "--wait")
     if code not in (0, 3) or not job or not job.get("result"):
         raise SystemExit(f"the training ended with {code}: {job}")
     return str(job["result"]["version"])
@@ -152,12 +158,12 @@ async def measure(data: Path, version: str, rows: Sequence[dict[str, Any]]) -> l
         await database.close()
 
 
-def run(data: Path, source: Path, count: int) -> None:
+def run(data: Path, source: Path, learnt: int, count: int) -> None:
     data.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line) for line in (source / "questions.jsonl").read_text(encoding="utf-8").splitlines()]
     known = data / "version.txt"
     if not known.exists():
-        known.write_text(train(data, source, rows))
+        known.write_text(train(data, source, rows, learnt))
     held_out = [row for row in rows if is_held_out(row)]
     found = asyncio.run(measure(data, known.read_text(), held_out[:count]))
     print_rows(found, as_json=False)
@@ -168,10 +174,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, metavar="DATA")
     parser.add_argument("--data", type=Path)
+    parser.add_argument("--rows", type=int, default=500, help="so many answers are learnt from")
     parser.add_argument("--questions", type=int, default=120, help="at most so many are asked")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        run(arguments.data or Path(folder), arguments.source / "dstc11_grounded", arguments.questions)
+        run(arguments.data or Path(folder), arguments.source / "dstc11_grounded", arguments.rows, arguments.questions)
 
 
 if __name__ == "__main__":

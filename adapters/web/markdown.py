@@ -60,10 +60,16 @@ def render_markdown(text: str, citations: tuple[Citation, ...] = ()) -> str:
         _parser.renderer.render(tokens, _parser.options, {}),
         tags=_TAGS,
         attributes=_ATTRIBUTES,
+        attribute_filter=_without_empty,
         allowed_classes={"a": {"cite"}},
         url_schemes={"http", "https", "mailto"},
         link_rel="nofollow noopener noreferrer",
     )
+
+
+def _without_empty(_tag: str, _name: str, value: str) -> str | None:
+    """A link to nowhere would load the page again."""
+    return value or None
 
 
 def _bracket_citations(tokens: Sequence[Token], references: Mapping[str, Mapping[str, str]]) -> None:

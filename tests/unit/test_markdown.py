@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from adapters.web import markdown
@@ -304,5 +304,6 @@ def test_a_citation_leads_to_nothing_but_pages() -> None:
 
 
 @given(st.text("[]()1<>!\\`: \nab"))
+@example("[a]()")
 def test_any_text_with_citations_is_harmless(text: str) -> None:
     harmless(render_markdown(text, CITED))

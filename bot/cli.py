@@ -14,8 +14,10 @@ from collections.abc import Sequence
 
 from bot.commands import (
     accounts,
+    answers,
     datasets,
     evaluation,
+    intents,
     jobs,
     keys,
     knowledge,
@@ -85,7 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_to(commands)
     models.add_to(commands)
     records.add_to(commands)
-    knowledge.add_to(commands)
+    answers.add_to(knowledge.add_to(commands))
+    intents.add_to(commands)
     releases.add_to(commands)
     keys.add_to(commands)
     records.add_usage_to(commands)

@@ -60,6 +60,8 @@ class Making:
     model: str
     release_number: int = 0
     passages: tuple[SeenPassage, ...] = ()
+    intent: str | None = None
+    curated_id: str | None = None
     check: FactCheck | None = None
     prompt: Prompt | None = None
     text: CitedText | None = None
@@ -90,6 +92,8 @@ class Making:
             origin=origin,
             passages=self.passages,
             cited=frozenset(self.text.cited if self.text else ()),
+            intent=self.intent,
+            curated_id=self.curated_id,
         )
 
 
@@ -155,6 +159,8 @@ class ReplyMaker:
         """The reply, None if more was said before its first piece."""
         making.prompt, making.text = None, None
         grounds = await self._look_up(making, history, asked)
+        if grounds is not None and grounds.verdict == "told":
+            return self._words_of_ours(making, grounds.words, "curated" if grounds.curated_id else "intent")
         if grounds is not None and grounds.verdict == "unknown":
             return self._unknown(making, asked)
         try:
@@ -177,12 +183,12 @@ class ReplyMaker:
         return self._from_article(making, asked)
 
     async def _look_up(self, making: Making, history: list[Message], asked: list[Message]) -> Grounds | None:
-        making.passages = ()
+        making.passages, making.intent, making.curated_id = (), None, None
         if self._grounding is None:
             return None
         grounds = await self._grounding.look_up(making.lease.channel, history, asked)
         if grounds is not None:
-            making.passages = grounds.passages
+            making.passages, making.intent, making.curated_id = grounds.passages, grounds.intent, grounds.curated_id
             self._metrics.looked_up.labels(grounds.verdict).inc()
         return grounds
 

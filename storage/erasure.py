@@ -17,7 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import bindparam
 
-from storage import evaluations, golden, inbox
+from storage import curated, evaluations, golden, inbox
 from storage.learning_schema import dataset, dataset_example, erasure, model_version, release, review
 from storage.learning_values import DRAFT
 from storage.schema import conversation, identity, message, outbox, person, reply, vote
@@ -218,6 +218,7 @@ def erase(tx: Transaction, found: Traces) -> dict[str, int]:
     for own in tx.execute(_BETTERS, who=found.person_id).all():  # staff may have taken the words over as they were
         counts["review"] += tx.execute(_FORGET_REVIEWS_OF, which=own.reply_id, words=own.better.strip()).rowcount
     counts["vote"] += tx.execute(_DELETE_VOTES, who=found.person_id).rowcount
+    counts["curated_answer"] = curated.forget_person(tx, found.person_id)
     counts["identity"] = tx.execute(_DELETE_IDENTITIES, who=found.person_id).rowcount
     counts["person"] = tx.execute(_DELETE_PERSON, who=found.person_id).rowcount
     return {name: count for name, count in sorted(counts.items()) if count}

@@ -357,6 +357,8 @@ def _reply_row(lease: Lease, answer: Reply) -> dict[str, Any]:
         "total_ms": answer.total_ms,
         "error": answer.error,
         "origin": answer.origin,
+        "intent": answer.intent,
+        "curated_id": answer.curated_id,
     }
 
 

@@ -133,3 +133,42 @@ knowledge_threshold = sa.Table(
     sa.Column("set_by", sa.Text, nullable=False),
     time_column("set_at"),
 )
+
+# What messages may be about, as it was trained last; one row a workspace. `phrases` is [[phrase, intent], ...],
+# `replies` what is said word for word to an intent, `computed` what the classifier made of it (NumPy's npz).
+intent_set = sa.Table(
+    "intent_set",
+    metadata,
+    sa.Column("workspace_id", sa.Text, sa.ForeignKey("workspace.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("embedder", sa.Text, nullable=False),
+    sa.Column("phrases", Json, nullable=False),
+    sa.Column("replies", Json, nullable=False),
+    sa.Column("computed", sa.LargeBinary, nullable=False),
+    # From how good a fit on a message is about any of them.
+    sa.Column("threshold", sa.Float, nullable=False),
+    sa.Column("report", Json, nullable=False),
+    sa.Column("trained_by", sa.Text, nullable=False),
+    time_column("trained_at"),
+)
+
+# Answers that people have written or approved, given word for word. Rows that are removed stay to be counted by.
+curated_answer = sa.Table(
+    "curated_answer",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    workspace_column(),
+    # Grows with every change of the workspace's answers.
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("question", sa.Text, nullable=False),
+    sa.Column("answer", sa.Text, nullable=False),
+    sa.Column("audience", sa.Text, nullable=False),
+    # The reply that was corrected, and whose question it was; no references, as answers outlive them.
+    sa.Column("reply_id", sa.Text),
+    sa.Column("person_id", sa.Text, index=True),
+    sa.Column("created_by", sa.Text, nullable=False),
+    time_column("created_at"),
+    time_column("removed_at", nullable=True),
+    sa.CheckConstraint("audience IN ('public', 'customers', 'staff')", name="ck_curated_answer_audience"),
+    sa.Index("ix_curated_answer_workspace_id_version", "workspace_id", "version"),
+)

@@ -104,3 +104,53 @@ class Threshold:
     report: Mapping[str, Any]
     set_by: str
     set_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class IntentSet:
+    """What messages may be about: phrases with their intents, what is said to an intent, and what was computed."""
+
+    version: int
+    embedder: str
+    phrases: tuple[tuple[str, str], ...]
+    replies: Mapping[str, str]
+    computed: bytes
+    threshold: float
+    report: Mapping[str, Any]
+    trained_by: str
+    trained_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class CuratedAnswer:
+    """An answer that is given word for word."""
+
+    id: str
+    question: str
+    answer: str
+    audience: Audience
+    created_by: str
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """What staff wrote in place of a reply."""
+
+    reply_id: str
+    question: str
+    better: str
+    channel: str
+    reviewer: str
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnansweredQuestion:
+    """A question that nothing was found for; `better` is what staff wrote instead, if anything."""
+
+    reply_id: str
+    question: str
+    channel: str
+    asked_at: int
+    better: str | None

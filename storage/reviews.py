@@ -127,13 +127,13 @@ def count_waiting(tx: Transaction, most: int) -> int:
 
 def _waiting(tx: Transaction, row: Any, votes: list[Vote], cursor: str) -> WaitingReply:
     return WaitingReply(
-        row.id, row.conversation_id, row.channel, _question(tx, row.conversation_id, row.seq),
+        row.id, row.conversation_id, row.channel, question_before(tx, row.conversation_id, row.seq),
         text_of(tuple(row.parts)), tuple(votes), next((one.better for one in reversed(votes) if one.better), None),
         cursor,
     )  # fmt: skip
 
 
-def _question(tx: Transaction, conversation_id: str, seq: int) -> str:
+def question_before(tx: Transaction, conversation_id: str, seq: int) -> str:
     """What the person said last before a reply."""
     said: list[str] = []
     for row in tx.execute(_BEFORE, conversation=conversation_id, seq=seq):

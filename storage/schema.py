@@ -162,8 +162,14 @@ reply = sa.Table(
     sa.Column("first_piece_ms", sa.Integer),
     sa.Column("total_ms", sa.Integer),
     sa.Column("error", sa.Text),
-    # Whose words they are: 'model', or Myna's own 'unknown' (nothing was found), 'passage' (an article word for word).
+    # Whose words they are: 'model', Myna's own 'unknown' (nothing was found) and 'passage' (an article word for word),
+    # or people's: 'curated' (an answer they wrote) and 'intent' (what they want to be said to all of a kind).
     sa.Column("origin", sa.Text, nullable=False, server_default="model"),
+    # What the messages were about: empty for none of the intents, null where there are none.
+    sa.Column("intent", sa.Text),
+    sa.Column("curated_id", sa.Text),
+    # Of one that knew no answer: when somebody said that none is needed.
+    time_column("gap_closed_at", nullable=True),
     time_column("created_at"),
     sa.UniqueConstraint("conversation_id", "last_seq"),
     sa.CheckConstraint("state IN ('answered', 'stopped', 'refused', 'failed')", name="ck_reply_state"),

@@ -15,7 +15,7 @@ from typing import Any, Literal
 Author = Literal["person", "bot", "agent"]
 ReplyState = Literal["answered", "stopped", "refused", "failed"]
 # Whose words a reply is: the model's, or Myna's own where nothing was found, or an article's.
-Origin = Literal["model", "unknown", "passage"]
+Origin = Literal["model", "unknown", "passage", "curated", "intent"]
 Part = Mapping[str, Any]
 
 
@@ -185,7 +185,8 @@ class Conversation:
 class Reply:
     """What the bot answered to the messages up to `last_seq`, and how it came about. Times are milliseconds.
 
-    `passages` are what it was made from, `cited` the numbers of those that the text refers to.
+    `passages` are what it was made from, `cited` the numbers of those that the text refers to. `intent` is what was
+    asked about, empty if nothing known; `curated_id` names the answer that was given word for word.
     """
 
     state: ReplyState
@@ -204,6 +205,8 @@ class Reply:
     origin: Origin = "model"
     passages: tuple[SeenPassage, ...] = ()
     cited: frozenset[int] = frozenset()
+    intent: str | None = None
+    curated_id: str | None = None
 
     @property
     def sources(self) -> tuple[Part, ...]:

@@ -34,9 +34,9 @@ SHOWN_CHARS = 160
 MAX_QUESTIONS = 100_000
 
 
-def add_to(commands: Commands) -> None:
-    """Add `kb ...`."""
-    kb = commands.add_parser("kb", help="the articles that answers stand on").add_subparsers(
+def add_to(commands: Commands) -> Commands:
+    """Add `kb ...`, and return what else belongs to it is added to."""
+    kb: Commands = commands.add_parser("kb", help="the articles that answers stand on").add_subparsers(
         required=True, metavar="ACTION"
     )
     new = add(kb, "add", "add a folder, a file, a page's address, or standard input (-)", _add, reports=True)
@@ -64,6 +64,7 @@ def add_to(commands: Commands) -> None:
     evaluate.add_argument(
         "--misses", type=int, default=20, metavar="N", help="show N questions that missed; default: 20"
     )
+    return kb
 
 
 def _add_no_wait(parser: argparse.ArgumentParser) -> None:
@@ -130,13 +131,19 @@ def summary(result: Mapping[str, Any]) -> str:
 
 
 def _list(settings: Settings, arguments: argparse.Namespace) -> int:
-    async def look(library: Library) -> Any:
-        actor = shell_actor()
-        return await library.sources(actor), () if arguments.sources else await library.articles(actor)
+    from bot.knowledge.calibration import Thresholds
+    from bot.knowledge.grounding import DEFAULT_THRESHOLD
+    from bot.knowledge.library import Library
 
-    sources, articles = _with_library(settings, look)
+    async def look(database: Database, workspace_id: str) -> Any:
+        actor, library = shell_actor(), Library(database, workspace_id)
+        articles = () if arguments.sources else await library.articles(actor)
+        return await library.sources(actor), articles, await Thresholds(database, workspace_id).current(actor)
+
+    sources, articles, threshold = with_database(settings, look)
     if arguments.json:
-        rows = {"sources": [dataclasses.asdict(one) for one in sources]}
+        rows: dict[str, Any] = {"sources": [dataclasses.asdict(one) for one in sources]}
+        rows["threshold"] = dataclasses.asdict(threshold) if threshold else {"value": DEFAULT_THRESHOLD}
         if not arguments.sources:
             rows["articles"] = [dataclasses.asdict(one) for one in articles]
         print_value(rows)
@@ -146,6 +153,10 @@ def _list(settings: Settings, arguments: argparse.Namespace) -> int:
     for one in sources:
         read = job_display.moment_words(one.read_at) if one.read_at else "not read yet"
         print_value(f"{one.kind:7} {one.location}  {one.audience}  {read}")
+    if sources:
+        set_by = f"set by {threshold.set_by}, {job_display.moment_words(threshold.set_at)}" if threshold else "default"
+        value = threshold.value if threshold else DEFAULT_THRESHOLD
+        print_value(f"threshold {value:.2f} ({set_by}): as sure as that, a question is answered")
     for one in articles:
         print_value(f"  {one.name}  {one.title}  {one.audience}")
     return 0
@@ -166,7 +177,8 @@ def _show(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 @contextlib.asynccontextmanager
-async def _searching(settings: Settings, database: Database, workspace_id: str) -> AsyncIterator[Search]:
+async def searching(settings: Settings, database: Database, workspace_id: str) -> AsyncIterator[Search]:
+    """A search that is closed at the end."""
     from bot.knowledge.search import make_search
 
     search = make_search(database, workspace_id, settings.embedder, settings.data, say)
@@ -181,10 +193,11 @@ def _search(settings: Settings, arguments: argparse.Namespace) -> int:
         raise InvalidInput("--most must be 1 or more.", field="most")
 
     async def look(database: Database, workspace_id: str) -> Any:
-        async with _searching(settings, database, workspace_id) as search:
-            return await search.search(arguments.question, audiences_of(arguments.audience), arguments.most)
+        async with searching(settings, database, workspace_id) as search:
+            return await search.find(arguments.question, audiences_of(arguments.audience))
 
-    hits = with_database(settings, look)
+    found = with_database(settings, look)
+    hits = found.hits[: arguments.most] if found else []
     if arguments.json:
         print_value(
             [
@@ -196,6 +209,8 @@ def _search(settings: Settings, arguments: argparse.Namespace) -> int:
         return 0
     if not hits:
         print_value("Nothing is found. `myna kb list` shows what there is.")
+    else:
+        print_value(f"confidence {found.confidence:.0%} that these answer it")
     for hit in hits:
         path = " > ".join((hit.passage.title, *hit.passage.headings))
         text = " ".join(hit.passage.text.split())
@@ -208,7 +223,7 @@ def _evaluate(settings: Settings, arguments: argparse.Namespace) -> int:
 
     async def look(database: Database, workspace_id: str) -> list[int | None]:
         places: list[int | None] = []
-        async with _searching(settings, database, workspace_id) as search:
+        async with searching(settings, database, workspace_id) as search:
             with progress_bar("questions", len(questions)) as bar:
                 for one in questions:
                     places.append(await search.place_of(one["question"], one["gold"], AUDIENCES))
@@ -240,7 +255,7 @@ def share(places: Sequence[int | None], most: int) -> float:
     return round(sum(place is not None and place < most for place in places) / len(places), 4)
 
 
-def read_questions(file: Path) -> list[dict[str, Any]]:
+def read_questions(file: Path, *, may_have_no_answer: bool = False) -> list[dict[str, Any]]:
     """Rows of questions with the articles that answer them. Raises `InvalidInput` with the number of a bad line."""
     rows = []
     try:
@@ -253,7 +268,7 @@ def read_questions(file: Path) -> list[dict[str, Any]]:
         try:
             row = json.loads(line)
             gold = [row["gold"]] if isinstance(row["gold"], str) else list(row["gold"])
-            if not (isinstance(row["question"], str) and row["question"].strip() and gold):
+            if not (isinstance(row["question"], str) and row["question"].strip() and (gold or may_have_no_answer)):
                 raise ValueError("question and gold may not be empty")
             rows.append({"question": row["question"], "gold": [Path(str(one)).name for one in gold]})
         except (ValueError, KeyError, TypeError) as error:

@@ -13,11 +13,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from bot.errors import Conflict, ModelError
+from bot.knowledge.curated import CuratedAnswers
+from bot.knowledge.embedder import Vectors
+from bot.knowledge.intents import Intents, Recognised
 from bot.knowledge.passages import count_words, excerpt
 from bot.knowledge.ranking import Hit, best_of_articles
 from bot.knowledge.search import Found, Search
 from bot.knowledge.small_talk import PERHAPS, SURELY, SmallTalk
-from storage import knowledge_threshold
+from storage import answering
 from storage.database import Database
 from storage.knowledge_values import Audience, audiences_of
 from storage.values import Message, SeenPassage
@@ -34,17 +37,22 @@ LEAST_RELATED = 0.04
 CONTEXT_MESSAGES = 2
 # Whoever speaks there could read all that is stored.
 OWN_CHANNELS = ("console",)
+WARM_QUESTION = "Is anybody there?"
 
-Verdict = Literal["found", "unknown", "not_needed"]
+Verdict = Literal["found", "unknown", "not_needed", "told"]
 
 
 @dataclass(frozen=True, slots=True)
 class Grounds:
-    """What there is to stand on. With "unknown", the passages are of articles that may be related."""
+    """What there is to stand on. With "unknown", the passages are of articles that may be related; with "told", `words`
+    are the reply: a curated answer's, or what is to be said to an `intent` (empty for none that is known)."""
 
     verdict: Verdict
     passages: tuple[SeenPassage, ...] = ()
     confidence: float = 0.0
+    intent: str | None = None
+    words: str = ""
+    curated_id: str | None = None
 
 
 class Grounding:
@@ -66,6 +74,8 @@ class Grounding:
         self._search = search
         self._audiences = audiences
         self._max_words = max_words
+        self._intents = Intents(database, workspace_id, search)
+        self._curated = CuratedAnswers(database, workspace_id, search)
         self._small_talk: SmallTalk | None = None
         self._preparing = asyncio.Lock()
 
@@ -78,15 +88,26 @@ class Grounding:
     async def find(self, channel: str, question: str, before: str = "") -> Grounds | None:
         """As `look_up`, for a question and what was said just before it."""
         audiences = audiences_of(self._audiences.get(channel, "public"))
+        rules = await self._database.read(answering.rules, self._workspace_id)
         try:
             found = await self._search.find(question, audiences, before)
+            vector = None if found is None else found.question.vector
+            if answer := await self._curated.match(rules.curated_version, question, audiences, vector):
+                return Grounds("told", words=answer.answer, curated_id=answer.id)
+            told = await self._intents.tell(rules.intents_version, question, vector)
+            if told is not None and told.reply:
+                return Grounds("told", words=told.reply, intent=told.intent)
+            if found is not None and found.hits:
+                grounds = await self._judge(found, rules.threshold)
+            elif told is not None:
+                grounds = await self._judge_without_articles(question, told)
+            else:
+                return None
         except (Conflict, ModelError) as error:
             # Better to know nothing than to let the model make something up.
             log.error("no article can be found: %s", error.message)
             return Grounds("unknown")
-        if found is None or not found.hits:
-            return None
-        return await self._judge(found)
+        return grounds if told is None else replace(grounds, intent=told.intent)
 
     @property
     def for_everybody(self) -> tuple[Audience, ...]:
@@ -94,21 +115,35 @@ class Grounding:
         widest = [audiences_of(one) for channel, one in self._audiences.items() if channel not in OWN_CHANNELS]
         return min(widest, key=len, default=audiences_of("public"))
 
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        """Vectors of texts, as questions are compared by."""
+        return await self._search.embed(texts)
+
     async def close(self) -> None:
         """Let go of the embedder."""
         await self._search.close()
 
     async def warm(self) -> None:
         """Load what is needed before somebody waits for it."""
-        if await self._search.warm():
+        rules = await self._database.read(answering.rules, self._workspace_id)
+        if await self._search.warm() or rules.intents_version or rules.curated_version:
             await self._prepared()
+            await self._curated.match(rules.curated_version, WARM_QUESTION, ("public",))
+            await self._intents.tell(rules.intents_version, WARM_QUESTION)
 
-    async def _judge(self, found: Found) -> Grounds:
+    async def _judge_without_articles(self, question: str, told: Recognised) -> Grounds:
+        """The model may speak about what it is here for, and to be polite."""
+        if told.intent:
+            return Grounds("not_needed")
+        (vector,) = await self._search.embed([question])
+        small_talk = (await self._prepared()).likeness(question, vector)
+        return Grounds("not_needed" if small_talk >= PERHAPS else "unknown")
+
+    async def _judge(self, found: Found, threshold: float | None) -> Grounds:
         small_talk = (await self._prepared()).likeness(found.question.text, found.question.vector)
         if small_talk >= SURELY:
             return Grounds("not_needed")
-        calibrated = await self._database.read(knowledge_threshold.current, self._workspace_id)
-        if found.confidence >= (DEFAULT_THRESHOLD if calibrated is None else calibrated.value):
+        if found.confidence >= (DEFAULT_THRESHOLD if threshold is None else threshold):
             return Grounds("found", _numbered(worth_reading(found, self._max_words)), found.confidence)
         if small_talk >= PERHAPS:
             return Grounds("not_needed")

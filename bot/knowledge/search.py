@@ -101,7 +101,7 @@ class Search:
             if self._index is None or not self._index.num_passages:
                 return None
             index, table = self._index, self._vectors
-            vectors = await self._embed([text, context] if context else [text])
+            vectors = await self.embed([text, context] if context else [text])
             self._check_embedder(index)
             questions = [ask(one, vector, index) for one, vector in zip((text, context), vectors, strict=False)]
             looked = [await self._candidates(one, audiences, index, table) for one in questions]
@@ -137,7 +137,7 @@ class Search:
         await self._load_index()
         if self._index is None or not self._index.num_passages:
             return False
-        await self._embed(["warm"])
+        await self.embed(["warm"])
         return True
 
     async def close(self) -> None:
@@ -158,7 +158,8 @@ class Search:
         """Something else to be done with the model, in its thread."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: work(self._loaded()))
 
-    async def _embed(self, texts: Sequence[str]) -> Vectors:
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        """Vectors of texts, by the same model."""
         return await self.with_embedder(lambda embedder: embedder.embed(texts))
 
     def _loaded(self) -> Embedder:

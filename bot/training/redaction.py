@@ -6,12 +6,18 @@ Knows: how placeholders are numbered. Does not know: how personal data looks, or
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from bot.training.person_names import names_given
 from bot.training.personal_data import STRUCTURED, Found, Kind, PersonalDataFinder
 
 _PLACEHOLDER = re.compile(r"\[([A-Z]{2,7})_(\d{1,6})\]")
+
+
+def hide_personal_data(regions: Sequence[str]) -> Callable[[str], str]:
+    """A function that puts placeholders into a text, each text by itself."""
+    finder = PersonalDataFinder(regions)
+    return lambda text: Redactor(finder).redact(text)
 
 
 class Redactor:

@@ -82,6 +82,11 @@ CASES = {
         [],
     ),
     name_of(reviews.waiting_page): Case([lambda tx, w: reviews.waiting_page(tx)]),
+    name_of(reviews.question_before): Case(
+        [lambda tx, w: [reviews.question_before(tx, w.conversation.id, 1)]],
+        lambda tx, w: reviews.question_before(tx, w.conversation.id, 1),
+        "",
+    ),
     name_of(reviews.count_waiting): Case([lambda tx, w: [reviews.count_waiting(tx, 1)]]),
     name_of(reviews.decide): Case(
         [

@@ -7,7 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from storage import jobs, knowledge, knowledge_search, knowledge_threshold
+from storage import (
+    answering,
+    curated,
+    gaps,
+    intents,
+    jobs,
+    knowledge,
+    knowledge_search,
+    knowledge_threshold,
+    reviews,
+)
 from storage.jobs import JobLease, LeaseLost
 from storage.knowledge_values import Article, Index, NewPassage, Source
 from storage.transaction import Transaction
@@ -45,6 +55,13 @@ def add_unseen(tx: Transaction, world: World) -> None:
 def end_and_publish(tx: Transaction, world: World) -> None:
     ended = [article_of(world).id]
     knowledge.publish(tx, lease_of(world), replace(INDEX, version=2, num_articles=0), ended, [source_of(world).id])
+
+
+def put_intents(tx: Transaction, _world: World) -> None:
+    phrases = [("hello", "greeting"), ("bye", "farewell")]
+    intents.put(
+        tx, ACTOR, embedder="a model", phrases=phrases, replies={}, computed=b"x", threshold=0.3, report={}
+    )  # fmt: skip
 
 
 def found(tx: Transaction) -> Any:
@@ -107,6 +124,32 @@ CASES = {
     ),
     name_of(knowledge_threshold.current): Case([lambda tx, w: knowledge_threshold.current(tx).value]),
     name_of(knowledge_threshold.forget): Case([lambda tx, w: knowledge_threshold.forget(tx, ACTOR)]),
+    name_of(answering.rules): Case([lambda tx, w: answering.rules(tx)]),
+    name_of(intents.current): Case([lambda tx, w: intents.current(tx).phrases]),
+    name_of(intents.put): Case([put_intents, lambda tx, w: intents.current(tx).version]),
+    name_of(intents.forget): Case([lambda tx, w: intents.forget(tx, ACTOR)]),
+    name_of(intents.counts): Case([lambda tx, w: [intents.counts(tx, 1)]]),
+    name_of(curated.all_answers): Case([lambda tx, w: [one.answer for one in curated.all_answers(tx)]]),
+    name_of(curated.given): Case([lambda tx, w: [curated.given(tx)]]),
+    name_of(curated.add): Case([lambda tx, w: bool(curated.add(tx, ACTOR, "Why?", "So.", "public", w.reply.id))]),
+    name_of(curated.remove): Case(
+        [lambda tx, w: curated.remove(tx, ACTOR, w.things["curated"])],
+        lambda tx, w: curated.remove(tx, ACTOR, w.things["curated"]),
+        False,
+    ),
+    name_of(curated.corrections): Case(
+        [
+            lambda tx, w: reviews.decide(tx, w.reply.id, "correct", "better", "web:ada"),
+            lambda tx, w: [one.better for one in curated.corrections(tx)],
+        ]
+    ),
+    name_of(curated.forget_person): Case([lambda tx, w: [curated.forget_person(tx, "nobody")]]),
+    name_of(gaps.unanswered): Case([lambda tx, w: [gaps.unanswered(tx, 1, 10)]]),
+    name_of(gaps.close): Case(
+        [lambda tx, w: gaps.close(tx, ACTOR, [w.reply.id])],
+        lambda tx, w: gaps.close(tx, ACTOR, [w.reply.id]),
+        0,
+    ),
     name_of(knowledge_search.vectors): Case([lambda tx, w: knowledge_search.vectors(tx).ids.tolist()]),
     name_of(knowledge_search.load_index): Case([lambda tx, w: knowledge_search.load_index(tx, True)[0]]),
     name_of(knowledge_search.candidates): Case([lambda tx, w: found(tx).passages]),
@@ -124,4 +167,6 @@ def fill(tx: Transaction, world: World) -> None:
     knowledge.add_article(tx, lease, article, [NewPassage((), "A rose.", "rose", NEAR)], 1)
     knowledge.publish(tx, lease, INDEX, [], [source.id])
     knowledge_threshold.set_to(tx, ACTOR, 0.6, {"questions": 10})
-    world.things |= {"sync": lease, "source": source, "article": article}
+    put_intents(tx, world)
+    answer_id = curated.add(tx, ACTOR, "When?", "Now.", "staff")
+    world.things |= {"curated": answer_id, "sync": lease, "source": source, "article": article}

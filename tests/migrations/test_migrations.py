@@ -68,7 +68,7 @@ def value_for(column: sa.Column[Any]) -> Any:
         "account.role": "agent", "review.decision": "correct", "dataset_example.kind": "pair",
         "dataset_example.split": "train", "job.state": "running", "job.wanted": "pause", "judgement.better": "same",
         "canary.outcome": "harm", "knowledge_source.kind": "upload", "knowledge_source.audience": "staff",
-        "article.audience": "staff",
+        "article.audience": "staff", "curated_answer.audience": "staff",
     }.get(str(column))  # fmt: skip
     if chosen is not None:
         return chosen

@@ -82,3 +82,53 @@ def test_standard_input_and_removal(data: Path) -> None:
     assert "0 articles" in myna(data, "kb", "remove", "hours").out
     assert myna(data, "kb", "remove", "hours").code == 1
     assert "inside a network" in myna(data, "kb", "add", "http://192.168.1.1/").err
+
+
+def test_the_threshold_is_set_by_questions_and_reset(data: Path, tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "returns.md").write_text("# Returns\n\nYou can send anything back within 30 days.\n")
+    assert myna(data, "kb", "add", str(docs)).code == 0
+    questions = tmp_path / "questions.jsonl"
+    asked = [{"question": f"Can I send back item number {number}?", "gold": ["returns"]} for number in range(20)]
+    others = [{"question": f"Who won the cup in {1990 + number}?", "gold": []} for number in range(5)]
+    questions.write_text("\n".join(json.dumps(one) for one in asked[:19]))
+    few = myna(data, "kb", "calibrate", str(questions))
+    assert (few.code, "at least 20 are needed" in few.err) == (1, True)
+    questions.write_text("\n".join(json.dumps(one) for one in [*asked, *others]))
+    done = myna(data, "kb", "calibrate", str(questions), "--json")
+    measured = json.loads(done.out)
+    assert (measured["questions"], measured["others"], measured["refused"]) == (20, 5, 1.0)
+    assert 0.95 <= measured["answered"] <= 1.0
+    listed = myna(data, "kb", "list").out
+    assert f"threshold {measured['threshold']:.2f}" in listed
+    assert "confidence 9" in myna(data, "kb", "search", "Can I send it back?").out
+    assert "default" in myna(data, "kb", "calibrate", "--reset").out
+    assert "threshold 0.50 (default)" in myna(data, "kb", "list").out
+
+
+def test_answers_are_curated_and_gaps_listed_in_the_shell(data: Path) -> None:
+    assert "No curated answers yet" in myna(data, "kb", "curated", "list").out
+    added = json.loads(myna(data, "kb", "curated", "add", "Do you ship?", "-", "--json", given=b"Yes, we do.").out)
+    (one,) = json.loads(myna(data, "kb", "curated", "list", "--json").out)
+    assert (one["id"], one["answer"], one["given"], one["audience"]) == (added["id"], "Yes, we do.", 0, "public")
+    assert "Not given any more: Do you ship?" in myna(data, "kb", "curated", "remove", added["id"][:12]).out
+    assert "No corrections by staff wait here" in myna(data, "kb", "curated", "candidates").out
+    assert "No gaps" in myna(data, "kb", "gaps", "list").out
+    missing = myna(data, "kb", "gaps", "draft", "abc")
+    assert (missing.code, 'There is no gap "abc"' in missing.err) == (1, True)
+
+
+def test_intents_are_trained_tried_and_exported_in_the_shell(data: Path, tmp_path: Path) -> None:
+    file = tmp_path / "intents.csv"
+    file.write_text(
+        "text,intent\nwhere is my order,status\ntrack my parcel,status\nmoney back,refund\nrefund me,refund\n"
+    )
+    assert "2 intents from 4 phrases" in myna(data, "intents", "train", str(file)).out
+    assert "status" in myna(data, "intents", "try", "where is my parcel").out
+    assert "out of scope" in myna(data, "intents", "list").out
+    assert myna(data, "intents", "export").out.splitlines()[:2] == ["text,intent,reply", "where is my order,status,"]
+    measured = json.loads(myna(data, "intents", "evaluate", str(file), "--json").out)
+    assert (measured["messages"], measured["macro_f1"]) == (4, 1.0)
+    assert "forgotten" in myna(data, "intents", "clear").out
+    assert "There are no intents" in myna(data, "intents", "list").err

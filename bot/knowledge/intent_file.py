@@ -1,0 +1,118 @@
+"""Phrases with their intents out of a CSV file: checked whole, every bad line named.
+
+Knows: columns and limits. Does not know: what is learnt from them.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from bot.errors import InvalidInput
+from storage.values import storable
+
+FORM = "text,intent[,reply]"
+MAX_PHRASES, MAX_INTENTS = 50_000, 1_000
+MAX_PHRASE_CHARS, MAX_NAME_CHARS, MAX_REPLY_CHARS = 1_000, 100, 4_000
+MIN_PHRASES, MIN_INTENTS = 2, 2
+MAX_PROBLEMS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Phrases:
+    """What a file says: `(phrase, intent)` in its order, and what is to be said to an intent word for word.
+
+    An empty intent means that a phrase is about none of them.
+    """
+
+    rows: tuple[tuple[str, str], ...]
+    replies: Mapping[str, str]
+
+
+def read_phrases(content: bytes, name: str = "the file") -> Phrases:
+    """Rows of a CSV with the header `text,intent[,reply]`; a reply stands at any row of its intent.
+
+    Raises `InvalidInput` that names up to ten bad lines.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{name} is not text in UTF-8 (byte {error.start}).", field="file") from error
+    table = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = [str(one).strip().lower() for one in table.fieldnames or ()]
+        if not {"text", "intent"} <= set(header):
+            raise InvalidInput(f"{name} should be CSV with the header {FORM}.", field="file")
+        table.fieldnames = header
+        rows = [(table.line_num, row) for row in table]
+    except csv.Error as error:
+        raise InvalidInput(f"{name}, line {table.line_num}: {error}.", field="file") from error
+    return _checked(rows, name)
+
+
+def _checked(rows: Iterable[tuple[int, dict[str, str | None]]], name: str) -> Phrases:
+    found: dict[str, str] = {}
+    replies: dict[str, str] = {}
+    problems: list[str] = []
+    for line, row in rows:
+        phrase, intent = (storable((row.get(key) or "").strip()) for key in ("text", "intent"))
+        reply = storable((row.get("reply") or "").strip())
+        if problem := _problem(phrase, intent, reply, found, replies):
+            problems.append(f"{name}, line {line}: {problem}")
+            continue
+        found[phrase] = intent
+        if reply:
+            replies[intent] = reply
+    if problems:
+        more = [f"... and {len(problems) - MAX_PROBLEMS} more"] if len(problems) > MAX_PROBLEMS else []
+        raise InvalidInput("\n".join([*problems[:MAX_PROBLEMS], *more]), field="file")
+    if not found:
+        raise InvalidInput(f"{name} holds no phrases.", field="file")
+    return Phrases(tuple(found.items()), replies)
+
+
+def _problem(phrase: str, intent: str, reply: str, found: Mapping[str, str], replies: Mapping[str, str]) -> str | None:
+    if not phrase:
+        return "there is no text"
+    if len(phrase) > MAX_PHRASE_CHARS:
+        return f"the text has more than {MAX_PHRASE_CHARS} characters"
+    if len(intent) > MAX_NAME_CHARS:
+        return f"the intent's name has more than {MAX_NAME_CHARS} characters"
+    if len(reply) > MAX_REPLY_CHARS:
+        return f"the reply has more than {MAX_REPLY_CHARS} characters"
+    if found.get(phrase, intent) != intent:
+        return f'"{phrase[:60]}" is of the intent "{found[phrase]}" in another line'
+    if reply and replies.get(intent, reply) != reply:
+        return f'the intent "{intent}" has another reply in another line'
+    if reply and not intent:
+        return "a reply needs an intent"
+    return None
+
+
+def check_enough(phrases: Phrases) -> None:
+    """Raises `InvalidInput` where nothing could be learnt, or too much is asked for."""
+    counts = Counter(intent for _, intent in phrases.rows)
+    if "" in counts:
+        raise InvalidInput("Every phrase to learn from needs an intent.", field="file")
+    if len(counts) < MIN_INTENTS:
+        raise InvalidInput(f"There must be at least {MIN_INTENTS} intents.", field="file")
+    if few := sorted(intent for intent, count in counts.items() if count < MIN_PHRASES):
+        named = ", ".join(few[:5]) + (" ..." if len(few) > 5 else "")
+        raise InvalidInput(f"Each intent needs at least {MIN_PHRASES} phrases; too few has: {named}.", field="file")
+    if len(counts) > MAX_INTENTS or len(phrases.rows) > MAX_PHRASES:
+        raise InvalidInput(
+            f"There are {len(phrases.rows):,} phrases of {len(counts):,} intents; "
+            f"{MAX_PHRASES:,} and {MAX_INTENTS:,} are the most.", field="file"
+        )  # fmt: skip
+
+
+def write_phrases(rows: Sequence[tuple[str, str]], replies: Mapping[str, str]) -> str:
+    """The file again: what `read_phrases` reads."""
+    file = io.StringIO(newline="")
+    table = csv.writer(file, lineterminator="\n")
+    table.writerow(["text", "intent", "reply"])
+    table.writerows([phrase, intent, replies.get(intent, "")] for phrase, intent in rows)
+    return file.getvalue()

@@ -1,0 +1,34 @@
+"""What decides how a message is answered, as it is now: asked for every message, and so in one small look.
+
+Knows: the threshold of the articles, and the versions of what processes keep in memory. Does not know: what is done
+with any of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from storage.knowledge_schema import curated_answer, intent_set, knowledge_threshold
+from storage.transaction import Transaction, scoped
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweringRules:
+    """`threshold` is None where the default holds; versions are 0 where there is nothing."""
+
+    threshold: float | None
+    intents_version: int
+    curated_version: int
+
+
+_THRESHOLD = scoped(sa.select(knowledge_threshold.c.value))
+_INTENTS = scoped(sa.select(intent_set.c.version))
+_CURATED = scoped(sa.select(sa.func.max(curated_answer.c.version)))
+
+
+def rules(tx: Transaction) -> AnsweringRules:
+    """What holds now."""
+    threshold, intents, curated = (tx.execute(one).scalar() for one in (_THRESHOLD, _INTENTS, _CURATED))
+    return AnsweringRules(threshold, intents or 0, curated or 0)

@@ -1,0 +1,116 @@
+"""Answers that people have written or approved: kept, counted, and the corrections that could become some.
+
+Knows: rows and who added them. Does not know: when an answer is given.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam
+
+from storage import audit
+from storage.knowledge_schema import curated_answer
+from storage.knowledge_values import Audience, Correction, CuratedAnswer
+from storage.learning_schema import review
+from storage.reviews import question_before
+from storage.schema import conversation, message, reply
+from storage.transaction import Transaction, now_ms, scoped
+from storage.values import new_id
+
+_columns = [getattr(curated_answer.c, name) for name in CuratedAnswer.__slots__]
+_ALL = scoped(sa.select(*_columns).where(curated_answer.c.removed_at.is_(None)).order_by(curated_answer.c.id))
+_GIVEN = scoped(
+    sa.select(reply.c.curated_id, sa.func.count().label("replies"))
+    .where(reply.c.curated_id.is_not(None))
+    .group_by(reply.c.curated_id)
+)
+_VERSION = scoped(sa.select(sa.func.max(curated_answer.c.version)))
+_INSERT = scoped(sa.insert(curated_answer).values(created_at=now_ms()))
+_REMOVE = scoped(
+    sa.update(curated_answer)
+    .where(curated_answer.c.id == bindparam("which"), curated_answer.c.removed_at.is_(None))
+    .values(removed_at=now_ms(), version=bindparam("next_version"))
+)
+_EMPTY_OF = scoped(
+    sa.update(curated_answer)
+    .where(curated_answer.c.person_id == bindparam("who"))
+    .values(question="", answer="", person_id=None, removed_at=now_ms(), version=bindparam("next_version"))
+)
+_CORRECTIONS = scoped(
+    sa.select(
+        review.c.reply_id, review.c.better, review.c.reviewer, review.c.created_at, message.c.conversation_id,
+        message.c.seq, conversation.c.person_id, conversation.c.channel,
+    )
+    .join(message, message.c.id == review.c.reply_id)
+    .join(conversation, conversation.c.id == message.c.conversation_id)
+    .outerjoin(
+        curated_answer,
+        sa.and_(
+            curated_answer.c.reply_id == review.c.reply_id, curated_answer.c.workspace_id == review.c.workspace_id
+        ),
+    )
+    .where(
+        review.c.decision == "correct", review.c.replaced_at.is_(None), review.c.better.is_not(None),
+        curated_answer.c.id.is_(None),
+    )
+    .order_by(review.c.id.desc())
+    .limit(bindparam("most", type_=sa.Integer))
+)  # fmt: skip
+_CORRECTION_OF = scoped(
+    sa.select(conversation.c.person_id)
+    .join(message, message.c.conversation_id == conversation.c.id)
+    .where(message.c.id == bindparam("reply"))
+)
+
+
+def all_answers(tx: Transaction) -> list[CuratedAnswer]:
+    """All that are given, oldest first."""
+    return [CuratedAnswer(**row._mapping) for row in tx.execute(_ALL)]
+
+
+def given(tx: Transaction) -> dict[str, int]:
+    """How often each answer was given, by ids; also of those that are given no more."""
+    return {row.curated_id: row.replies for row in tx.execute(_GIVEN)}
+
+
+def add(
+    tx: Transaction, actor: str, question: str, answer: str, audience: Audience, reply_id: str | None = None
+) -> str:
+    """Add an answer; its id. With the reply that was corrected, that correction is no candidate any more."""
+    person = tx.execute(_CORRECTION_OF, reply=reply_id).scalar() if reply_id else None
+    added = new_id()
+    tx.insert(
+        _INSERT, id=added, version=_next_version(tx), question=question, answer=answer, audience=audience,
+        reply_id=reply_id, person_id=person, created_by=actor,
+    )  # fmt: skip
+    audit.record(tx, actor, "curated.add", added)
+    return added
+
+
+def remove(tx: Transaction, actor: str, which: str) -> bool:
+    """Give an answer no more. False if there is none with this id."""
+    if not tx.execute(_REMOVE, which=which, next_version=_next_version(tx)).rowcount:
+        return False
+    audit.record(tx, actor, "curated.remove", which)
+    return True
+
+
+def corrections(tx: Transaction, most: int = 50) -> list[Correction]:
+    """What staff wrote in place of replies and is no curated answer yet, newest first, each with its question."""
+    return [_correction(tx, row) for row in tx.execute(_CORRECTIONS, most=most).all()]
+
+
+def forget_person(tx: Transaction, person_id: str) -> int:
+    """Empty answers whose questions were a person's, and give them no more; how many."""
+    return tx.execute(_EMPTY_OF, who=person_id, next_version=_next_version(tx)).rowcount
+
+
+def _next_version(tx: Transaction) -> int:
+    return int(tx.execute(_VERSION).scalar() or 0) + 1
+
+
+def _correction(tx: Transaction, row: Any) -> Correction:
+    question = question_before(tx, row.conversation_id, row.seq)
+    return Correction(row.reply_id, question, row.better, row.channel, row.reviewer, row.created_at)

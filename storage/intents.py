@@ -1,0 +1,66 @@
+"""Intents: the phrases that they are told by, what is said to them, and how often people had them.
+
+Knows: one row a workspace, put in place of the one before. Does not know: how intents are told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam
+
+from storage import audit
+from storage.knowledge_schema import intent_set
+from storage.knowledge_values import IntentSet
+from storage.schema import reply
+from storage.transaction import Transaction, now_ms, scoped
+
+_COLUMNS = [getattr(intent_set.c, name) for name in IntentSet.__slots__]
+_CURRENT = scoped(sa.select(*_COLUMNS))
+_VERSION = scoped(sa.select(intent_set.c.version))
+_DELETE = scoped(sa.delete(intent_set))
+_INSERT = scoped(sa.insert(intent_set).values(trained_at=now_ms()))
+_COUNTS = scoped(
+    sa.select(reply.c.intent, sa.func.count().label("replies"))
+    .where(reply.c.intent.is_not(None), reply.c.created_at >= now_ms() - bindparam("since_ms", type_=sa.BigInteger))
+    .group_by(reply.c.intent)
+)
+
+
+def current(tx: Transaction) -> IntentSet | None:
+    """What was trained last."""
+    row = tx.execute(_CURRENT).first()
+    if row is None:
+        return None
+    values = {**row._mapping, "phrases": tuple((phrase, intent) for phrase, intent in row.phrases)}
+    return IntentSet(**values)
+
+
+def put(
+    tx: Transaction, actor: str, *, embedder: str, phrases: Sequence[tuple[str, str]], replies: Mapping[str, str],
+    computed: bytes, threshold: float, report: Mapping[str, Any],
+) -> None:  # fmt: skip
+    """Put a set in place of the one before."""
+    version = tx.execute(_VERSION).scalar() or 0
+    tx.execute(_DELETE)
+    tx.execute(
+        _INSERT, version=version + 1, embedder=embedder, phrases=[list(one) for one in phrases], replies=dict(replies),
+        computed=computed, threshold=threshold, report=dict(report), trained_by=actor,
+    )  # fmt: skip
+    intents = len({intent for _, intent in phrases})
+    audit.record(tx, actor, "intents.train", f"{intents} intents", {"phrases": len(phrases), "intents": intents})
+
+
+def forget(tx: Transaction, actor: str) -> bool:
+    """Remove the set. False if there is none."""
+    if not tx.execute(_DELETE).rowcount:
+        return False
+    audit.record(tx, actor, "intents.clear", "all")
+    return True
+
+
+def counts(tx: Transaction, days: int) -> dict[str, int]:
+    """How many replies of the last days were to messages of each intent; "" is of none."""
+    return {row.intent: row.replies for row in tx.execute(_COUNTS, since_ms=days * 86_400_000)}

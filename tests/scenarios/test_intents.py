@@ -1,0 +1,204 @@
+"""What messages are about: learnt from a few phrases, told in chats, counted, and out of scope where they fit none.
+
+Knows: the real embedder and the whole path of a message on both databases, with a scripted model. Does not know: how
+well it works on much data; `benchmarks/intents.py` measures that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from bot.app import Agent
+from bot.errors import InvalidInput, NotAllowed, NotFound
+from bot.knowledge import search as search_module
+from bot.knowledge.intent_file import Phrases, read_phrases, write_phrases
+from bot.knowledge.intents import Intents
+from bot.knowledge.search import Search
+from bot.learning.roles import Actor
+from storage.schema import DEFAULT_WORKSPACE, reply
+from tests.conftest import StartAgent
+from tests.fixtures_knowledge import ADMIN, Desk
+from tests.fixtures_shop import Person, W, model_of
+
+pytestmark = pytest.mark.model
+
+FILE = """text,intent,reply
+Where is my order?,order status,
+Track my parcel,order status,
+When will my package arrive,order status,
+Has my order shipped yet,order status,
+I want my money back,refund,
+How do I get a refund,refund,
+Please refund my purchase,refund,
+My refund has not arrived,refund,
+I want to talk to a human,human,"Our team answers at +49 30 1234, Monday to Friday."
+Let me speak with an agent,human,
+Connect me to a person please,human,
+Can a real person help me,human,
+"""
+VIEWER = Actor("web:eve", "viewer")
+
+
+def phrases() -> Phrases:
+    return read_phrases(FILE.encode())
+
+
+@pytest.fixture
+async def chat(
+    desk: Desk, start_agent: StartAgent, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Agent]:
+    """An agent without any article."""
+    monkeypatch.setattr(search_module, "resolve_embedder", lambda *_: None)
+    monkeypatch.setattr(search_module, "Embedder", lambda *_, **__: desk.embedder)
+    async with start_agent(database_url, contact="help@shop.example") as agent:
+        yield agent
+
+
+@pytest.fixture
+def intents(desk: Desk) -> Intents:
+    return Intents(desk.database, DEFAULT_WORKSPACE, desk.search)
+
+
+async def test_phrases_are_learnt_and_other_words_for_them_are_told(intents: Intents) -> None:
+    steps: list[tuple[int, int]] = []
+    made = await intents.train(ADMIN, phrases(), lambda done, of: steps.append((done, of)))
+    assert (made.version, len(made.phrases), steps[-1]) == (1, 12, (12, 12))
+    assert 0.5 < made.report["macro_f1"] <= 1
+    told = await intents.try_out(VIEWER, "wheres my ordr")
+    assert (told.intent, told.reply) == ("order status", None)
+    assert (await intents.try_out(VIEWER, "give me an agent to speak with")).reply.startswith("Our team answers")  # type: ignore[union-attr]
+    assert (await intents.try_out(VIEWER, "What is the capital of France?")).intent == ""
+
+
+async def test_a_new_set_takes_the_place_of_the_old_one_at_once(intents: Intents, desk: Desk) -> None:
+    other = Intents(desk.database, DEFAULT_WORKSPACE, desk.search)
+    await intents.train(ADMIN, phrases())
+    assert (await other.try_out(ADMIN, "Where is my order?")).intent == "order status"
+    renamed = Phrases(tuple((text, intent.upper()) for text, intent in phrases().rows), {})
+    await intents.train(ADMIN, renamed)
+    assert (await other.try_out(ADMIN, "Where is my order?")).intent == "ORDER STATUS"
+    await other.clear(ADMIN)
+    with pytest.raises(NotFound, match="There are no intents"):
+        await intents.try_out(ADMIN, "Where is my order?")
+
+
+async def test_what_was_computed_survives_being_stored(intents: Intents, desk: Desk) -> None:
+    await intents.train(ADMIN, phrases())
+    found, counts = await intents.show(VIEWER)
+    assert (write_phrases(found.phrases, found.replies), counts) == (
+        write_phrases(phrases().rows, phrases().replies),
+        {},
+    )
+    again = Intents(desk.database, DEFAULT_WORKSPACE, desk.search)
+    for text in ("Where is my order?", "nothing of the kind"):
+        ours, theirs = await intents.try_out(ADMIN, text), await again.try_out(ADMIN, text)
+        assert ours.guess.fit == pytest.approx(theirs.guess.fit, abs=1e-3)
+
+
+async def test_only_trainers_change_intents(intents: Intents) -> None:
+    with pytest.raises(NotAllowed):
+        await intents.train(VIEWER, phrases())
+    await intents.train(ADMIN, phrases())
+    with pytest.raises(NotAllowed):
+        await intents.clear(VIEWER)
+    with pytest.raises(NotAllowed):
+        await intents.measure(VIEWER, phrases(), keep=0.9)
+
+
+async def test_a_threshold_is_set_by_real_messages(intents: Intents) -> None:
+    await intents.train(ADMIN, phrases())
+    messages = read_phrases(
+        b"text,intent\nwhere the hell is my stuff,order status\nmoney back now,refund\nhuman!,human\n"
+        b"tell me a joke,\nwho won the cup,\n"
+    )
+    measured = await intents.measure(VIEWER, messages)
+    assert (measured.messages, measured.out_of_scope_found) == (5, 1.0)
+    kept = await intents.measure(ADMIN, messages, keep=1.0)
+    assert (kept.answered, kept.macro_f1) == (1.0, 1.0)
+    assert (await intents.measure(VIEWER, messages)).threshold == pytest.approx(kept.threshold, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"\xff\xfe", "not text in UTF-8"),
+        (b"question,answer\na,b\n", "header text,intent"),
+        (b"text,intent\n", "holds no phrases"),
+        (b"text,intent\n,a\nx,a\nx,b\n", 'line 2: there is no text\nf.csv, line 4: "x" is of the intent "a"'),
+        (b"text,intent\n" + b"x" * 1001 + b",a\n", "more than 1000 characters"),
+        (b'text,intent\n"open,a\n', "f.csv, line"),
+        (b"text,intent,reply\na,i,one\nb,i,two\n", 'the intent "i" has another reply'),
+    ],
+)
+def test_bad_files_are_refused_by_line(content: bytes, told: str) -> None:
+    with pytest.raises(InvalidInput) as error:
+        read_phrases(content, "f.csv")
+    assert told in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"text,intent\na,one\nb,one\n", "at least 2 intents"),
+        (b"text,intent\na,one\nb,one\nc,two\n", "at least 2 phrases; too few has: two"),
+        (b"text,intent\na,one\nb,\n", "needs an intent"),
+    ],
+)
+async def test_too_little_to_learn_from_is_refused(intents: Intents, content: bytes, told: str) -> None:
+    with pytest.raises(InvalidInput, match=told):
+        await intents.train(ADMIN, read_phrases(content))
+
+
+# --- in chats ---
+
+
+async def test_without_articles_the_model_speaks_about_its_intents_and_nothing_else(
+    chat: Agent, intents: Intents
+) -> None:
+    person = Person(chat)
+    model_of(chat).enqueue("No intents yet.")
+    assert (await person.ask("Who won the world cup?"))[0] == "No intents yet."
+    await intents.train(ADMIN, phrases())
+    assert (await person.ask("Who won the world cup?"))[0].startswith("I don't know")
+    model_of(chat).enqueue("It is on its way.")
+    assert (await person.ask("where is my order now"))[0] == "It is on its way."
+    model_of(chat).enqueue("Hello!")
+    assert (await person.ask("Hello there!"))[0] == "Hello!", "nobody is refused a greeting"
+
+
+async def test_an_intent_with_a_reply_is_answered_word_for_word_and_all_are_counted(
+    chat: Agent, intents: Intents
+) -> None:
+    await intents.train(ADMIN, phrases())
+    person = Person(chat)
+    text, _ = await person.ask("can I speak with a real person")
+    assert text == "Our team answers at +49 30 1234, Monday to Friday."
+    assert not model_of(chat).prompts
+    await person.ask("Who won the world cup?")
+    model_of(chat).enqueue("Soon.")
+    await person.ask("my refund did not arrive")
+    assert (await intents.show(VIEWER))[1] == {"human": 1, "": 1, "refund": 1}
+    stored = await chat.database.read(lambda tx: [row.origin for row in tx.connection.execute(reply.select())], W)
+    assert sorted(stored) == ["intent", "model", "unknown"]
+
+
+async def test_articles_answer_what_no_intent_knows(desk: Desk, shop: Agent) -> None:
+    await Intents(desk.database, DEFAULT_WORKSPACE, desk.search).train(ADMIN, phrases())
+    model_of(shop).enqueue("To Norway postage costs 9 euros.")
+    text, sources = await Person(shop).ask("What does postage to Norway cost?")
+    assert (text, sources) == ("To Norway postage costs 9 euros. [1]", ["Shipping"])
+
+
+async def test_intents_of_another_embedder_are_as_if_there_were_none(
+    chat: Agent, intents: Intents, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await intents.train(ADMIN, phrases())
+    monkeypatch.setattr(desk.embedder, "name", "another")
+    model_of(chat).enqueue("I am asked.")
+    assert (await Person(chat).ask("Who won the world cup?"))[0] == "I am asked."
+    with pytest.raises(NotFound, match="`myna intents train` does it again"):
+        await Intents(
+            desk.database, DEFAULT_WORKSPACE, Search(desk.database, DEFAULT_WORKSPACE, lambda: desk.embedder)
+        ).try_out(ADMIN, "x")

@@ -26,6 +26,8 @@ log = logging.getLogger("myna.knowledge")
 
 DEFAULT_THRESHOLD = 0.5
 MOST_PASSAGES, MOST_RELATED = 4, 3
+# To somebody who tries a question, what came behind tells why.
+MOST_TRIED = 10
 # Behind the best by more than this share, a passage only distracts.
 LEAST_OF_BEST = 0.75
 # For related titles: so sure at least, or they would be any.
@@ -45,6 +47,20 @@ class Grounds:
     verdict: Verdict
     passages: tuple[SeenPassage, ...] = ()
     confidence: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TriedOut:
+    """What came of a question that somebody tries: the passages found, best first, and what a reply would do with them.
+
+    The model would read the first `num_read`. An answer needs a `confidence` of `threshold` at least.
+    """
+
+    verdict: Verdict
+    confidence: float
+    threshold: float
+    passages: tuple[SeenPassage, ...]
+    num_read: int
 
 
 class Grounding:
@@ -88,6 +104,18 @@ class Grounding:
             return None
         return await self._judge(found)
 
+    async def try_out(self, audience: Audience, question: str) -> TriedOut | None:
+        """What a reply to somebody of that audience would stand on; None if there are no articles for them.
+
+        Raises `Conflict` if the index was made with another embedder, and `ModelError` if that can't be loaded.
+        """
+        found = await self._search.find(question, audiences_of(audience))
+        if found is None or not found.hits:
+            return None
+        grounds, threshold = await self._judge(found), await self._threshold()
+        num_read = len(grounds.passages) if grounds.verdict == "found" else 0
+        return TriedOut(grounds.verdict, found.confidence, threshold, _numbered(found.hits[:MOST_TRIED]), num_read)
+
     @property
     def for_everybody(self) -> tuple[Audience, ...]:
         """The audiences whose articles each channel answers from, and which any reply may tell of."""
@@ -107,14 +135,18 @@ class Grounding:
         small_talk = (await self._prepared()).likeness(found.question.text, found.question.vector)
         if small_talk >= SURELY:
             return Grounds("not_needed")
-        calibrated = await self._database.read(knowledge_threshold.current, self._workspace_id)
-        if found.confidence >= (DEFAULT_THRESHOLD if calibrated is None else calibrated.value):
+        if found.confidence >= await self._threshold():
             return Grounds("found", _numbered(worth_reading(found, self._max_words)), found.confidence)
         if small_talk >= PERHAPS:
             return Grounds("not_needed")
         related = best_of_articles(found.hits)[:MOST_RELATED] if found.confidence >= LEAST_RELATED else []
         articles = (replace(one, headings=()) for one in _numbered(related))
         return Grounds("unknown", tuple(articles), found.confidence)
+
+    async def _threshold(self) -> float:
+        """From how sure on a question counts as answered."""
+        calibrated = await self._database.read(knowledge_threshold.current, self._workspace_id)
+        return DEFAULT_THRESHOLD if calibrated is None else calibrated.value
 
     async def _prepared(self) -> SmallTalk:
         async with self._preparing:

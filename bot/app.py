@@ -295,6 +295,7 @@ def make_admin_api(agent: Agent, origins: Origins) -> AdminApi:
     return assemble(
         agent.database, agent.workspace_id, title=settings.title, base=settings.model, origins=origins,
         releases=agent.releases, consent=agent.consent, erasure=erasure,
+        library=Library(agent.database, agent.workspace_id), grounding=agent.grounding,
     )  # fmt: skip
 
 

@@ -75,6 +75,12 @@ _OPEN_OF_KIND = scoped(
     .where(at.kind == bindparam("of_kind"), at.state.in_(("queued", "running", "paused")), at.wanted != "cancel")
     .order_by(at.id)
 )
+_NEWEST_OF_KIND = scoped(
+    sa.select(*_columns)
+    .where(at.kind == bindparam("of_kind"))
+    .order_by(at.id.desc())
+    .limit(bindparam("most", type_=sa.Integer))
+)
 
 
 def create(
@@ -118,6 +124,11 @@ def find(tx: Transaction, prefix: str) -> list[Job]:
 def list_jobs(tx: Transaction, most: int = 100) -> list[Job]:
     """The newest jobs, newest first."""
     return [Job(**row._mapping) for row in tx.execute(_LIST, most=most)]
+
+
+def newest_of_kind(tx: Transaction, kind: str, most: int) -> list[Job]:
+    """The newest jobs of a kind, newest first."""
+    return [Job(**row._mapping) for row in tx.execute(_NEWEST_OF_KIND, of_kind=kind, most=most)]
 
 
 def list_open(tx: Transaction) -> list[Job]:

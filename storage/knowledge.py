@@ -101,6 +101,24 @@ _NAMED = scoped(
     .where(is_current, sa.or_(article.c.name == _which, article.c.id == _which))
     .order_by(article.c.id)
 )
+_is_listed = sa.and_(
+    is_current,
+    article.c.audience.in_(bindparam("audiences", expanding=True)),
+    sa.or_(
+        *(
+            column.ilike(bindparam(pattern, type_=sa.Text), escape="/")
+            for column in (article.c.title, article.c.name)
+            for pattern in ("pattern", "other_pattern")
+        )
+    ),
+)
+_LISTED = scoped(
+    sa.select(*_article_columns)
+    .where(_is_listed)
+    .order_by(sa.func.lower(article.c.title), article.c.name, article.c.id)
+    .limit(bindparam("most", type_=sa.Integer))
+)
+_COUNT_LISTED = scoped(sa.select(sa.func.count()).select_from(article).where(_is_listed))
 _TEXTS = scoped(
     sa.select(passage.c.headings, passage.c.text).where(passage.c.article_id == _which).order_by(passage.c.number)
 )
@@ -123,6 +141,24 @@ def index(tx: Transaction) -> Index | None:
 def articles(tx: Transaction) -> list[Article]:
     """The articles of the version that is looked at, by name."""
     return [Article(**row._mapping) for row in tx.execute(_CURRENT, at_version=version(tx))]
+
+
+def articles_with(tx: Transaction, text: str, audiences: Sequence[Audience], most: int) -> tuple[list[Article], int]:
+    """The first articles with a text in title or name, whatever its case, by title; and how many there are in all."""
+    # SQLite knows upper and lower case only of ASCII; so a title that begins with an umlaut is found either way.
+    wanted = {
+        "pattern": _pattern(text), "other_pattern": _pattern(text[:1].swapcase() + text[1:]),
+        "audiences": list(audiences), "at_version": version(tx),
+    }  # fmt: skip
+    rows = tx.execute(_LISTED, **wanted, most=most)
+    return [Article(**row._mapping) for row in rows], tx.execute(_COUNT_LISTED, **wanted).scalar() or 0
+
+
+def _pattern(text: str) -> str:
+    """What `LIKE` finds a text by, wherever it stands."""
+    for sign in "/%_":
+        text = text.replace(sign, f"/{sign}")
+    return f"%{text}%"
 
 
 def find_articles(tx: Transaction, name: str) -> list[Article]:

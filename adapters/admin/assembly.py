@@ -6,6 +6,7 @@ Knows: which areas there are, and what each works on. Does not know: what any of
 from __future__ import annotations
 
 from adapters.admin.accounts_api import AccountsApi
+from adapters.admin.articles_api import ArticlesApi
 from adapters.admin.charts_api import ChartsApi
 from adapters.admin.compare_api import CompareApi
 from adapters.admin.datasets_api import DatasetsApi
@@ -17,6 +18,8 @@ from adapters.admin.people_api import PeopleApi
 from adapters.admin.server import AdminApi, Area
 from adapters.admin.versions_api import VersionsApi
 from adapters.web.visitors import Origins
+from bot.knowledge.grounding import Grounding
+from bot.knowledge.library import Library
 from bot.learning.accounts import Accounts
 from bot.learning.consent import Consent
 from bot.learning.erasure import Erasure
@@ -38,6 +41,8 @@ def assemble(
     releases: Releases,
     consent: Consent,
     erasure: Erasure,
+    library: Library,
+    grounding: Grounding,
 ) -> AdminApi:
     """The admin page of one workspace. `base` is the name of the model that versions are trained from."""
     accounts, jobs = Accounts(database, workspace_id), Jobs(database, workspace_id)
@@ -45,6 +50,7 @@ def assemble(
     areas: list[Area] = [
         OverviewApi(database, workspace_id, base, accounts, releases, jobs, reviews),
         FeedbackApi(reviews),
+        ArticlesApi(library, grounding),
         DatasetsApi(database, workspace_id),
         JobsApi(jobs),
         VersionsApi(database, workspace_id, versions, releases, jobs),

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 
 from adapters.web.parsing import clean_text
 from bot.errors import InvalidInput, TooLarge
+
+Word = TypeVar("Word", bound=str)
 
 
 def json_response(value: Mapping[str, Any], status: int = 200) -> web.Response:
@@ -51,12 +53,13 @@ def text_of(body: Mapping[str, Any], field: str, most: int, *, optional: bool = 
     return value
 
 
-def choice_of(body: Mapping[str, Any], field: str, choices: Sequence[str]) -> str:
+def choice_of(body: Mapping[str, Any], field: str, choices: Sequence[Word]) -> Word:
     """One of some words. Raises `InvalidInput`."""
     value = body.get(field)
-    if not isinstance(value, str) or value not in choices:
-        raise InvalidInput(f"`{field}` must be one of {', '.join(choices)}.", field=field)
-    return value
+    for one in choices:
+        if one == value:
+            return one
+    raise InvalidInput(f"`{field}` must be one of {', '.join(choices)}.", field=field)
 
 
 def flag_of(body: Mapping[str, Any], field: str) -> bool:

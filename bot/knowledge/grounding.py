@@ -21,6 +21,7 @@ from bot.knowledge.ranking import Hit, best_of_articles
 from bot.knowledge.search import Found, Search
 from bot.knowledge.small_talk import PERHAPS, SURELY, SmallTalk
 from storage import answering
+from storage.answering import AnsweringRules
 from storage.database import Database
 from storage.knowledge_values import Audience, audiences_of
 from storage.values import Message, SeenPassage
@@ -29,6 +30,8 @@ log = logging.getLogger("myna.knowledge")
 
 DEFAULT_THRESHOLD = 0.5
 MOST_PASSAGES, MOST_RELATED = 4, 3
+# To somebody who tries a question, what came behind tells why.
+MOST_TRIED = 10
 # Behind the best by more than this share, a passage only distracts.
 LEAST_OF_BEST = 0.75
 # For related titles: so sure at least, or they would be any.
@@ -53,6 +56,23 @@ class Grounds:
     intent: str | None = None
     words: str = ""
     curated_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TriedOut:
+    """What came of a question that somebody tries: the passages found, best first, and what a reply would do with them.
+
+    The model would read the first `num_read`. An answer needs a `confidence` of `threshold` at least. `words` are
+    what is said word for word to it, or to its `intent`.
+    """
+
+    verdict: Verdict
+    words: str
+    intent: str | None
+    confidence: float
+    threshold: float
+    passages: tuple[SeenPassage, ...]
+    num_read: int
 
 
 class Grounding:
@@ -87,27 +107,49 @@ class Grounding:
 
     async def find(self, channel: str, question: str, before: str = "") -> Grounds | None:
         """As `look_up`, for a question and what was said just before it."""
-        audiences = audiences_of(self._audiences.get(channel, "public"))
-        rules = await self._database.read(answering.rules, self._workspace_id)
         try:
-            found = await self._search.find(question, audiences, before)
-            vector = None if found is None else found.question.vector
-            if answer := await self._curated.match(rules.curated_version, question, audiences, vector):
-                return Grounds("told", words=answer.answer, curated_id=answer.id)
-            told = await self._intents.tell(rules.intents_version, question, vector)
-            if told is not None and told.reply:
-                return Grounds("told", words=told.reply, intent=told.intent)
-            if found is not None and found.hits:
-                grounds = await self._judge(found, rules.threshold)
-            elif told is not None:
-                grounds = await self._judge_without_articles(question, told)
-            else:
-                return None
+            grounds, _ = await self._find(audiences_of(self._audiences.get(channel, "public")), question, before)
         except (Conflict, ModelError) as error:
             # Better to know nothing than to let the model make something up.
             log.error("no article can be found: %s", error.message)
             return Grounds("unknown")
-        return grounds if told is None else replace(grounds, intent=told.intent)
+        return grounds
+
+    async def try_out(self, audience: Audience, question: str) -> TriedOut | None:
+        """What a reply to somebody of that audience would stand on; None if the model would be asked without a look.
+
+        Raises `Conflict` if the index was made with another embedder, and `ModelError` if that can't be loaded.
+        """
+        grounds, found = await self._find(audiences_of(audience), question)
+        if grounds is None:
+            return None
+        hits, confidence = (found.hits, found.confidence) if found else ([], 0.0)
+        num_read = len(grounds.passages) if grounds.verdict == "found" else 0
+        rules = await self._database.read(answering.rules, self._workspace_id)
+        return TriedOut(
+            grounds.verdict, grounds.words, grounds.intent, confidence, _threshold(rules), _numbered(hits[:MOST_TRIED]),
+            num_read,
+        )  # fmt: skip
+
+    async def _find(
+        self, audiences: Sequence[Audience], question: str, before: str = ""
+    ) -> tuple[Grounds | None, Found | None]:
+        """People's own answers first, then those of intents, then the articles."""
+        rules = await self._database.read(answering.rules, self._workspace_id)
+        found = await self._search.find(question, audiences, before)
+        vector = None if found is None else found.question.vector
+        if answer := await self._curated.match(rules.curated_version, question, audiences, vector):
+            return Grounds("told", words=answer.answer, curated_id=answer.id), found
+        told = await self._intents.tell(rules.intents_version, question, vector)
+        if told is not None and told.reply:
+            return Grounds("told", words=told.reply, intent=told.intent), found
+        if found is not None and found.hits:
+            grounds = await self._judge(found, _threshold(rules))
+        elif told is not None:
+            grounds = await self._judge_without_articles(question, told)
+        else:
+            return None, found
+        return grounds if told is None else replace(grounds, intent=told.intent), found
 
     @property
     def for_everybody(self) -> tuple[Audience, ...]:
@@ -139,11 +181,11 @@ class Grounding:
         small_talk = (await self._prepared()).likeness(question, vector)
         return Grounds("not_needed" if small_talk >= PERHAPS else "unknown")
 
-    async def _judge(self, found: Found, threshold: float | None) -> Grounds:
+    async def _judge(self, found: Found, threshold: float) -> Grounds:
         small_talk = (await self._prepared()).likeness(found.question.text, found.question.vector)
         if small_talk >= SURELY:
             return Grounds("not_needed")
-        if found.confidence >= (DEFAULT_THRESHOLD if threshold is None else threshold):
+        if found.confidence >= threshold:
             return Grounds("found", _numbered(worth_reading(found, self._max_words)), found.confidence)
         if small_talk >= PERHAPS:
             return Grounds("not_needed")
@@ -156,6 +198,10 @@ class Grounding:
             if self._small_talk is None:
                 self._small_talk = await self._search.with_embedder(lambda embedder: SmallTalk(embedder.embed))
             return self._small_talk
+
+
+def _threshold(rules: AnsweringRules) -> float:
+    return DEFAULT_THRESHOLD if rules.threshold is None else rules.threshold
 
 
 def worth_reading(found: Found, max_words: int) -> list[Hit]:

@@ -18,10 +18,13 @@ from bot.learning.roles import Actor
 from storage import jobs, knowledge
 from storage.database import Database
 from storage.knowledge_values import AUDIENCES, Article, Audience, Source, SourceKind, audiences_of
-from storage.learning_values import Job
+from storage.learning_values import OPEN_STATES, Job
 
 KIND = "sync"
 UPLOAD = "upload:"
+MAX_UPLOAD_BYTES = MAX_BYTES
+# Enough that some have ended, where somebody changes much in a row.
+SYNCS_LOOKED_AT = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,23 @@ class Shown:
 
     article: Article
     passages: Sequence[tuple[tuple[str, ...], str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The first articles of a list, and how many are on the whole of it."""
+
+    articles: Sequence[Article]
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The jobs that read the sources: those not ended, the one that ended last, and the last that read them all."""
+
+    under_way: Sequence[Job]
+    ended: Job | None
+    done: Job | None
 
 
 class Library:
@@ -44,16 +64,22 @@ class Library:
 
         Raises `InvalidInput` for what can't become articles.
         """
+        if target.startswith(("http://", "https://")):
+            return await self.add_page(actor, target, audience)
         actor.check("trainer")
         chosen = _audience(audience)
-        if target.startswith(("http://", "https://")):
-            try:
-                check_url(target)
-            except Unreadable as error:
-                raise InvalidInput(f"{target} is not added: {error}.", field="target") from error
-            return await self._put(actor, "url", target, chosen)
         kind, location = await asyncio.to_thread(_find_path, target)
         return await self._put(actor, kind, location, chosen)
+
+    async def add_page(self, actor: Actor, url: str, audience: str = "public") -> tuple[Source, Job]:
+        """As `add`, for an address and nothing else: whoever is not at this machine may not read its files."""
+        actor.check("trainer")
+        chosen = _audience(audience)
+        try:
+            check_url(url)
+        except Unreadable as error:
+            raise InvalidInput(f"{url} is not added: {error}.", field="target") from error
+        return await self._put(actor, "url", url, chosen)
 
     async def upload(self, actor: Actor, name: str, content: bytes, audience: str = "public") -> tuple[Source, Job]:
         """Add a file that lies nowhere. Its name says what it is. Raises `InvalidInput` for one that can't be read."""
@@ -87,11 +113,33 @@ class Library:
             raise NotFound(f"There is no source or article {which!r}. `myna kb list` shows them.")
         return location, await self.sync(actor)
 
+    @property
+    def endings(self) -> tuple[str, ...]:
+        """The endings of names that are read."""
+        return endings()
+
     async def sources(self, actor: Actor) -> Sequence[Source]:
         """Where articles come from."""
         actor.check("viewer")
         found = await self._database.read(knowledge.sources, self._workspace_id)
         return [one for one in found if one.removed_at is None]
+
+    async def reading(self, actor: Actor) -> Reading:
+        """How far the sources are read."""
+        actor.check("viewer")
+        newest = await self._database.read(jobs.newest_of_kind, self._workspace_id, KIND, SYNCS_LOOKED_AT)
+        ended = [one for one in newest if one.state not in OPEN_STATES]
+        return Reading(
+            [one for one in reversed(newest) if one.state in OPEN_STATES],
+            ended[0] if ended else None,
+            next((one for one in ended if one.state == "done"), None),
+        )
+
+    async def list(self, actor: Actor, text: str = "", audience: str | None = None, most: int = 100) -> Listed:
+        """The first articles with a text in title or name, of one audience or all, by title."""
+        actor.check("viewer")
+        audiences = AUDIENCES if audience is None else (_audience(audience),)
+        return Listed(*await self._database.read(knowledge.articles_with, self._workspace_id, text, audiences, most))
 
     async def articles(self, actor: Actor) -> Sequence[Article]:
         """All articles that a search finds, by name."""

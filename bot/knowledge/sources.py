@@ -18,6 +18,7 @@ from pathlib import Path
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
+from yarl import URL
 
 from bot.knowledge.formats import MAX_BYTES, Unreadable, is_readable_name
 
@@ -65,17 +66,21 @@ def read_file(file: Path) -> bytes:
 
 def check_url(url: str) -> None:
     """Raises `Unreadable` for an address that is not one of the public web."""
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        # As aiohttp understands it: other digits and dots than those of ASCII are read as these, too.
+        parts = URL(url)
+    except ValueError as error:
+        raise Unreadable(f"it is no address: {error}") from error
+    if parts.scheme not in ("http", "https") or not parts.host:
         raise Unreadable("an address begins with http:// or https://")
-    if parts.username or parts.password:
+    if parts.user or parts.password:
         raise Unreadable("an address may not hold a name or password")
     try:
-        literal = ipaddress.ip_address(parts.hostname)
+        literal = ipaddress.ip_address(parts.raw_host or "")
     except ValueError:
         return
     if not _is_public(literal):
-        raise Unreadable(f"{parts.hostname} is an address inside a network, and is not fetched")
+        raise Unreadable(f"{parts.host} is an address inside a network, and is not fetched")
 
 
 async def fetch(url: str) -> tuple[str, bytes]:

@@ -22,7 +22,18 @@ from tests.fixtures_web import WebServer, serve
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
 AXE = Path(__file__).parent.parent / "node_modules" / "axe-core" / "axe.min.js"
-PAGES = ["Overview", "Feedback", "Datasets", "Jobs", "Versions", "Compare", "People", "Accounts", "Audit log"]
+PAGES = [
+    "Overview",
+    "Feedback",
+    "Articles",
+    "Datasets",
+    "Jobs",
+    "Versions",
+    "Compare",
+    "People",
+    "Accounts",
+    "Audit log",
+]
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 
 

@@ -82,6 +82,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "bot.learning.roles",
     ),
     "adapters.admin": ("adapters.admin", "adapters.web", "bot.feedback", "bot.learning", "storage"),
+    "adapters.admin.articles_api": ("bot.knowledge.library", "bot.knowledge.grounding"),
+    "adapters.admin.assembly": ("bot.knowledge.library", "bot.knowledge.grounding"),
     "adapters.slack": (
         *("adapters.article_links", "adapters.slack", "bot.delivery", "bot.feedback", "bot.learning.consent"),
         *("bot.vault", "storage.values"),

@@ -222,7 +222,9 @@ def test_a_folder_without_hidden_files_and_without_links_out_of_it(tmp_path: Pat
         "http://127.0.0.1/", "http://[::1]/", "http://10.0.0.1/a", "http://169.254.169.254/latest/meta-data",
         "http://[::ffff:192.168.0.1]/", "http://0.0.0.0/", "http://[64:ff9b::10.0.0.1]/", "http://[2002:7f00:1::]/",
         "http://224.0.0.1/", "ftp://shop.example/", "file:///etc/passwd",
-        "http://user:word@shop.example/", "http:///",
+        "http://user:word@shop.example/", "http:///", "http://[::1", "http://shop.example:99999/",
+        # Signs that aiohttp reads as 127.0.0.1.
+        "http://１２７.0.0.1/", "http://①27.0.0.1/", "http://127。0。0。1/",
     ],
 )  # fmt: skip
 def test_addresses_that_are_not_of_the_public_web_are_refused(url: str) -> None:
@@ -241,3 +243,9 @@ def test_addresses_of_the_public_web_are_not(url: str) -> None:
 async def test_a_name_that_leads_inside_is_refused_when_it_is_resolved() -> None:
     with pytest.raises(Unreadable, match="inside a network"):
         await fetch("http://localhost:1/")
+
+
+@pytest.mark.parametrize("host", ["127.1", "2130706433", "0x7f.1", "0177.0.0.1", "127.0.0.1."])
+async def test_other_ways_to_write_an_inside_address_lead_nowhere(host: str) -> None:
+    with pytest.raises(Unreadable, match=r"inside a network|not a canonical"):
+        await fetch(f"http://{host}:1/")

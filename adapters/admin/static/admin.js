@@ -5,6 +5,7 @@ import { base, tokens } from '/static/styles.js';
 import { get, post, session } from './api.js';
 import { loginView, passwordDialog } from './login.js';
 import { accountsPage } from './page_accounts.js';
+import { articlesPage } from './page_articles.js';
 import { auditPage } from './page_audit.js';
 import { comparePage } from './page_compare.js';
 import { datasetsPage } from './page_datasets.js';
@@ -25,6 +26,7 @@ const ROLES = ['viewer', 'agent', 'trainer', 'admin'];
 const PAGES = {
   overview: { needs: 'viewer', make: overviewPage },
   feedback: { needs: 'agent', make: feedbackPage },
+  articles: { needs: 'viewer', make: articlesPage },
   datasets: { needs: 'viewer', make: datasetsPage },
   jobs: { needs: 'viewer', make: jobsPage },
   versions: { needs: 'viewer', make: versionsPage },

@@ -1,6 +1,8 @@
 /** The admin API: requests, and errors with the words that the server gave them. */
 
 const TIMEOUT_MS = 20_000;
+// For the largest file over a slow line.
+const UPLOAD_TIMEOUT_MS = 600_000;
 
 /** Fires `loggedout` when a login is over. */
 export const session = new EventTarget();
@@ -27,8 +29,35 @@ export function post(path, body = {}, timeoutMs = TIMEOUT_MS) {
   return request('POST', path, body, timeoutMs);
 }
 
+/**
+ * Sends a file as it is. `fetch` does not tell how much of it is sent.
+ * @param {string} path below /admin/api/
+ * @param {(share: number) => void} tell
+ */
+export async function upload(path, file, tell) {
+  const request = new XMLHttpRequest();
+  request.open('POST', `/admin/api/${path}`);
+  request.timeout = UPLOAD_TIMEOUT_MS;
+  request.setRequestHeader('X-Myna-Admin', '1');
+  request.setRequestHeader('Content-Type', 'application/octet-stream');
+  request.upload.addEventListener('progress', ({ loaded, total }) => tell(total ? loaded / total : 0));
+  await new Promise((resolve, reject) => {
+    const fail = (code) => () => reject(new ApiError(0, { code }, true));
+    request.addEventListener('load', resolve);
+    request.addEventListener('error', fail('unreachable'));
+    request.addEventListener('timeout', fail('slow'));
+    request.send(file);
+  });
+  return checked(path, request.status, parsed(request.responseText));
+}
+
 async function request(method, path, body, timeoutMs = TIMEOUT_MS) {
   const { status, value } = await answer(method, path, body, timeoutMs);
+  return checked(path, status, value);
+}
+
+/** What the server answered; throws where that is an error. */
+function checked(path, status, value) {
   if (status < 300 && value) return value;
   if (status === 401 && path !== 'login') session.dispatchEvent(new Event('loggedout'));
   throw new ApiError(status, value?.error);

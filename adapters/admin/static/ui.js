@@ -276,6 +276,12 @@ export function live(container, load, draw, isBusy = () => false) {
   };
 }
 
+/** An address, as a link only where it leads to the web: what an article says of itself is not to be run. */
+export function address(text) {
+  if (!/^https?:\/\//i.test(text)) return h('span', { class: 'break' }, text);
+  return h('a', { class: 'break', href: text, target: '_blank', rel: 'noopener noreferrer', 'data-key': text }, text);
+}
+
 /** A link within the admin page. */
 export function link(page, text, ...rest) {
   const href = `#/${[page, ...rest].map(encodeURIComponent).join('/')}`;

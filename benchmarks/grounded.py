@@ -43,6 +43,7 @@ from storage.schema import DEFAULT_WORKSPACE
 from storage.values import Quotation
 
 HELD_OUT = 5
+LEARNT, QUESTIONS = 500, 120
 MOST_TOKENS = 160
 # Numbers, and words with a capital that do not begin a sentence.
 _FACT = re.compile(r"\d+(?:[.,:]\d+)*|(?<=[a-z,;] )[A-Z][a-z]{2,}")
@@ -174,8 +175,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, metavar="DATA")
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--rows", type=int, default=500, help="so many answers are learnt from")
-    parser.add_argument("--questions", type=int, default=120, help="at most so many are asked")
+    parser.add_argument("--rows", type=int, default=LEARNT, help="so many answers are learnt from")
+    parser.add_argument("--questions", type=int, default=QUESTIONS, help="at most so many are asked")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         run(arguments.data or Path(folder), arguments.source / "dstc11_grounded", arguments.rows, arguments.questions)

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.knowledge import Knowledge, is_development, prepare_articles, read_rows
+from benchmarks.knowledge_installation import Knowledge, read_rows
+from benchmarks.knowledge_search import is_development, prepare_articles
 from bot.knowledge.ranking import ask, features
 from storage import knowledge_search
 from storage.schema import DEFAULT_WORKSPACE

@@ -27,7 +27,7 @@ from storage.knowledge_values import IntentSet
 log = logging.getLogger("myna.knowledge")
 
 # So few that a question waits no longer for the embedder than for another question.
-EMBEDDED_AT_ONCE = 32
+EMBEDDED_AT_ONCE = 64
 # So sure of one intent that what its builders want to be said is said.
 SURE_ENOUGH = 0.5
 COUNTED_DAYS = 30
@@ -165,12 +165,15 @@ class Intents:
         return found
 
     async def _embed(self, texts: Sequence[str], report: Report) -> Vectors:
+        # Texts of one length go together, as the shorter ones are filled up.
+        order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
         parts = []
         for start in range(0, len(texts), EMBEDDED_AT_ONCE):
-            some = texts[start : start + EMBEDDED_AT_ONCE]
+            some = [texts[place] for place in order[start : start + EMBEDDED_AT_ONCE]]
             parts.append(await self._search.embed(some))
             report(start + len(some), len(texts))
-        return np.concatenate(parts)
+        vectors = np.concatenate(parts)
+        return vectors[np.argsort(order)]
 
     async def _embedder_name(self) -> str:
         return await self._search.with_embedder(lambda embedder: embedder.name)

@@ -1,0 +1,68 @@
+"""An installation of its own for a benchmark, with articles read by the real job.
+
+Knows: where its files lie, that the embedder is fetched once a checkout. Does not know: what is measured.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bot.installation import migrate_database
+from bot.knowledge.embedder import Embedder
+from bot.knowledge.library import Library
+from bot.knowledge.search import Search
+from bot.learning.jobs import Jobs
+from bot.learning.roles import Actor
+from bot.models.sources import resolve_embedder
+from bot.settings import Settings
+from bot.training.job_context import Services
+from bot.training.tasks import all_tasks
+from bot.training.worker import Worker
+from storage.database import Database
+from storage.schema import DEFAULT_WORKSPACE
+
+ADMIN = Actor("benchmark", "admin")
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+class Knowledge:
+    """An installation of its own with some articles in it."""
+
+    def __init__(self, data: Path) -> None:
+        self.settings = Settings(data=data)
+        (data / "models").mkdir(parents=True, exist_ok=True)
+        migrate_database(self.settings, lambda _: None)
+        self.database = Database(self.settings.resolved_database_url)
+        self.library = Library(self.database, DEFAULT_WORKSPACE)
+        # Fetched once a checkout, and not for each measurement.
+        cache = Path(".cache")
+        folder = resolve_embedder(self.settings.embedder, cache, print)
+        if not (data / "models" / folder.name).exists():
+            (data / "models" / folder.name).symlink_to(folder.resolve())
+        self.embedder = Embedder(folder, name=self.settings.embedder)
+        self.search = Search(self.database, DEFAULT_WORKSPACE, lambda: self.embedder)
+
+    async def read(self, folder: Path) -> dict[str, Any]:
+        """Add a folder and have it read; what came of that, with `seconds`."""
+        _, job = await self.library.add(ADMIN, str(folder))
+        started = time.perf_counter()
+        await Worker(Services(self.settings, self.database, 2), all_tasks(), lease_seconds=30.0).work(once=True)
+        seconds = time.perf_counter() - started
+        done = await Jobs(self.database, DEFAULT_WORKSPACE).find(ADMIN, job.id)
+        assert done.state == "done", done
+        return dict(done.result or {}) | {"seconds": seconds}
+
+    async def ranks(self, questions: Sequence[dict[str, Any]]) -> list[int | None]:
+        """For each question the place of the first right article, from 0 on; None if it is not found."""
+        return [await self.search.place_of(one["question"], one["gold"], ["public"]) for one in questions]
+
+    async def close(self) -> None:
+        await self.search.close()
+        await self.database.close()

@@ -14,12 +14,13 @@ import asyncio
 import tempfile
 from pathlib import Path
 
-from benchmarks import confidence, first_token, grounded, intents, knowledge_search
+from benchmarks import confidence, fact_check, first_token, grounded, intents, knowledge_search
 
 PARTS = {
     "search": knowledge_search.measure,
     "confidence": confidence.measure,
     "first-token": first_token.measure,
+    "check": fact_check.measure,
     "intents": intents.measure,
 }
 

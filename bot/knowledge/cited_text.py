@@ -97,7 +97,7 @@ class CitedText:
         self._line = ""
         self._sentence = ""
         self._last: int | None = None
-        self._in_code = False
+        self._in_code = self._has_begun = False
         self._said: frozenset[str] = frozenset()
         self._sentences: set[str] = set()
         self._echo = ""
@@ -107,6 +107,10 @@ class CitedText:
     def add(self, piece: str) -> str:
         """What may be shown now. Raises `Invented` before any of a fact that was not told."""
         self._held += piece
+        if not self._has_begun and self._held.isascii() and self._held.isalpha():
+            # What begins a text is no fact, however it goes on, and somebody waits for it.
+            ready, self._held = self._held, ""
+            return self._pass(ready)
         ends = [match.end() for match in _WHOLE.finditer(self._held)]
         if not ends:
             return ""
@@ -127,6 +131,7 @@ class CitedText:
         return shown
 
     def _pass(self, text: str) -> str:
+        self._has_begun = True
         if invented := self._check.invented(self._line + text):
             raise Invented(invented)
         self._line = (self._line + text).rpartition("\n")[2]

@@ -18,7 +18,7 @@ from storage.knowledge_values import Audience
 log = logging.getLogger("myna.knowledge")
 
 # What a CPU reads in about 0.1 s; a GPU reads it all at once.
-SLOW_MODEL_WORDS, FAST_MODEL_WORDS = 60, 300
+SLOW_MODEL_WORDS, FAST_MODEL_WORDS = 50, 300
 
 
 def make_grounding(settings: Settings, database: Database, workspace_id: str) -> Grounding:

@@ -30,6 +30,15 @@ def shown(text: str, step: int = 3) -> tuple[str, set[int]]:
     return out + cited.end(), cited.cited
 
 
+def test_the_first_letters_are_shown_at_once_and_all_else_when_it_is_whole() -> None:
+    cited = CitedText(PASSAGES, FactCheck([RETURNS, SHIPPING, QUESTION]))
+    assert [cited.add(piece) for piece in ("Re", "turn go", "ods", " within 3")] == ["Re", "turn", "", " goods within"]
+    with pytest.raises(Invented):
+        cited.add("1 days")
+    again = CitedText(PASSAGES, FactCheck([RETURNS]))
+    assert again.add("12") == "", "a number may be a fact wherever it stands"
+
+
 @pytest.mark.parametrize(
     ("text", "expected", "cited"),
     [

@@ -33,9 +33,8 @@ async def measure(data: Path, _work: Path) -> None:
         caught = [bool(FactCheck(before).invented(answer)) for before, answer in changed]
         print(f"answers with another {name} that it stops: {statistics.mean(caught):.3f} of {len(changed)}")
     times = [_milliseconds(before, answer) for before, answer in answers]
-    print(
-        f"time for a whole reply: median {statistics.median(times):.2f} ms, p95 {statistics.quantiles(times, n=20)[18]:.2f}"
-    )
+    p95 = statistics.quantiles(times, n=20)[18]
+    print(f"time for a whole reply: median {statistics.median(times):.2f} ms, p95 {p95:.2f} ms")
 
 
 def told(row: dict[str, Any]) -> list[str]:

@@ -1,4 +1,5 @@
-"""What the base says to everyday questions, to be learnt along: so that it is not forgotten over the new.
+"""What the base says to everyday questions, to be learnt along: so that it is not forgotten over the new. And answers
+by which it is seen whether it was.
 
 Knows: the questions. Does not know: how many rows of a training should be these. The answers are the base's own: what
 it said before is all that is to be kept (as in self-distillation, Shenfeld et al., 2026).
@@ -11,7 +12,8 @@ from importlib import resources
 
 from bot.training.material import with_system_prompt
 from bot.training.network import LoraNetwork
-from bot.training.sequences import Row
+from bot.training.rows import load_suite
+from bot.training.sequences import Row, render
 
 MOST_ANSWER_TOKENS = 64
 AT_ONCE = 32
@@ -33,6 +35,17 @@ def replay_rows(network: LoraNetwork, system_prompt: str, count: int, report: Ca
             token_ids = (*prompt, *answer)
             rows.append(Row(token_ids, tuple(range(len(prompt), len(token_ids))), "everyday"))
     return rows
+
+
+def known_rows(network: LoraNetwork, system_prompt: str) -> list[Row]:
+    """Good answers to questions of all kinds, which are never learnt: what a version should still be able to say."""
+    return [
+        render(
+            with_system_prompt(row.messages, system_prompt), row.reference or "", network.tokenizer,
+            network.end_of_turn, row.id,
+        )
+        for row in load_suite("kept")
+    ]  # fmt: skip
 
 
 def everyday_questions() -> list[str]:

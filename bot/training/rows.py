@@ -66,7 +66,7 @@ def rows_of_golden(questions: Sequence[GoldenQuestion]) -> list[EvaluationRow]:
 
 
 @functools.cache
-def load_suite(name: Literal["general", "safety"]) -> tuple[EvaluationRow, ...]:
+def load_suite(name: Literal["general", "safety", "kept"]) -> tuple[EvaluationRow, ...]:
     """A suite that comes with Myna: `general` has references, `safety` has rules."""
     path = SUITES / f"{name}.jsonl"
     return tuple(parse_lines(path.read_text(encoding="utf-8"), path.name, _suite_row))

@@ -39,7 +39,7 @@ from bot.training.network import LoraNetwork
 from bot.training.objectives import Answers, Objective, Pairs, Thumbs
 from bot.training.publishing import publish
 from bot.training.recipe import Recipe, answer_stage, preference_stage, recipe_for
-from bot.training.replay import replay_rows
+from bot.training.replay import known_rows, replay_rows
 from bot.training.search import run_trials
 from bot.training.sequences import render
 from bot.training.serving_check import check_served_as_trained
@@ -162,7 +162,8 @@ class Training:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         self._context.progress(phase="checks")
-        strength = choose_strength(network, material.watched.answers)
+        known = known_rows(network, self._settings.system_prompt)
+        strength = choose_strength(network, material.watched.answers, known)
         alpha = recipe.alpha * strength
         save_adapter(draft, network.parameters, rank=recipe.rank, alpha=alpha, base=self._settings.model)
         checks.check_files(draft)

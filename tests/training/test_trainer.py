@@ -16,6 +16,7 @@ import torch
 import transformers
 
 from bot.errors import ModelError, TrainingFailed
+from bot.training import strength
 from bot.training.checkpoints import Checkpoints, StageState
 from bot.training.network import LoraNetwork
 from bot.training.objectives import Answers, Objective, Pair, Pairs, Thumb, Thumbs
@@ -132,7 +133,19 @@ def test_killed_in_a_step_it_ends_with_the_same_weights(tiny: Path, tmp_path: Pa
     assert (result.tokens, result.best_held_out_loss) == (expected_result.tokens, expected_result.best_held_out_loss)
 
 
-def test_as_little_of_the_weights_is_laid_on_as_keeps_nearly_all_of_the_gain(tiny: Path, tmp_path: Path) -> None:
+def unlike(learnt: list[Row]) -> list[Row]:
+    """The same prompts with answers that have nothing of what was learnt."""
+    return [replace(row, token_ids=(*row.token_ids[: row.learnt[0]], *[5] * len(row.learnt))) for row in learnt]
+
+
+def loss_of(network: LoraNetwork, rows_to_ask: list[Row], strength: float) -> float:
+    network.set_strength(strength)
+    return Answers(network, rows_to_ask, rows_to_ask).held_out_loss()
+
+
+def test_as_little_of_the_weights_is_laid_on_as_keeps_nearly_all_of_the_gain(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network = new_network(tiny)
     run_stage("answers", network, answers(network), SETTINGS, Checkpoints(tmp_path), Looker())
     watched = rows(100, 3)
@@ -145,6 +158,10 @@ def test_as_little_of_the_weights_is_laid_on_as_keeps_nearly_all_of_the_gain(tin
     chosen = choose_strength(network, watched)
     enough = [one for one in STRENGTHS if loss(0.0) - loss(one) >= KEPT_GAIN * gain]
     assert chosen == min(enough)
+    known = unlike(watched)
+    most = loss_of(network, known, 0.5) + 1e-6
+    monkeypatch.setattr(strength, "MOST_FORGOTTEN", most / loss_of(network, known, 0.0) - 1)
+    assert choose_strength(network, watched, known) == 0.5 < chosen, "more would forget too much of what was known"
     network.begin_anew(3)
     assert choose_strength(network, watched) == 1.0, "without a gain there is nothing to choose"
 

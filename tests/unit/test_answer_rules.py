@@ -12,6 +12,7 @@ from bot.errors import InvalidInput
 from bot.learning.answer_rules import AnswerRules, parse_rules
 from bot.learning.golden import parse_questions
 from bot.training.leakage import exposure, make_canaries
+from bot.training.replay import everyday_questions
 from bot.training.rows import load_suite, read_rows
 
 USER = {"role": "user", "content": "Where is my order?"}
@@ -188,3 +189,10 @@ def test_canaries_are_the_same_for_a_seed() -> None:
     for canary in make_canaries(3, 8):
         assert len({canary.secret, *canary.alternatives}) == 100
         assert all(len(one) == 9 for one in (canary.secret, *canary.alternatives))
+
+
+def test_what_lowers_the_strength_is_nothing_that_is_learnt_or_judged() -> None:
+    asked = {row.messages[-1]["content"].lower() for row in load_suite("kept")}
+    judged = {row.messages[-1]["content"].lower() for name in ("general", "safety") for row in load_suite(name)}
+    assert len(asked) == len(load_suite("kept"))
+    assert not asked & (judged | {one.lower() for one in everyday_questions()})

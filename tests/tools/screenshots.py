@@ -1,7 +1,8 @@
 """The pictures of README.md, taken of the real pages: `python -m tests.tools.screenshots URL`, or `--slack URL`.
 
-With `--admin URL` it is the admin page's overview, as the account of `--account`, whose password stands in the variable
-ADMIN_PASSWORD; the picture shows what that Myna has learnt so far.
+With `--sources URL` it is answers from the articles in `examples/articles`. With `--admin URL` it is the admin page's
+overview, as the account of `--account`, whose password stands in the variable ADMIN_PASSWORD; the picture shows what
+that Myna has learnt so far.
 
 Knows: what to ask and how to frame it. Does not know: how a server is started; URL is that of a running `myna serve`,
 or of `make slack-demo`, freshly started.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -19,6 +21,9 @@ from tests.tools.chromium import installed_chromium
 
 FOLDER = Path(__file__).parent.parent.parent / "docs"
 QUESTIONS = ["Good morning!", "Write a birthday greeting for a customer, in two lines.", "Thank you!"]
+ABOUT_ARTICLES = [
+    "How long do I have to send something back?", "And when do I get my money?", "Do you repair bicycles?",
+]  # fmt: skip
 REPLY_MS = 120_000
 SHOP_TALK = [
     ("U0BEN", "Good morning! The tulips are here, in all five colours."),
@@ -35,13 +40,15 @@ def ask(page: Page, text: str, count: int) -> None:
     expect(page.get_by_role("button", name="Stop the reply", exact=True)).to_be_hidden(timeout=REPLY_MS)
 
 
-def take(browser: Browser, url: str, name: str, width: int, height: int, scheme: str) -> None:
+def take(
+    browser: Browser, url: str, name: str, width: int, height: int, scheme: str, questions: Sequence[str] = QUESTIONS
+) -> None:
     context = browser.new_context(
         viewport={"width": width, "height": height}, color_scheme=scheme, device_scale_factor=2, locale="en-GB"
     )
     page = context.new_page()
     page.goto(url)
-    for count, question in enumerate(QUESTIONS, 1):
+    for count, question in enumerate(questions, 1):
         ask(page, question, count)
     page.wait_for_timeout(500)
     page.screenshot(path=FOLDER / name)
@@ -93,6 +100,7 @@ def take_admin(browser: Browser, url: str, account: str, name: str, width: int, 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.tools.screenshots")
     parser.add_argument("url", nargs="?", help="a running `myna serve`")
+    parser.add_argument("--sources", metavar="URL", help="a running `myna serve` with `myna kb add examples/articles`")
     parser.add_argument("--slack", metavar="URL", help="a running `make slack-demo` in which nothing was said yet")
     parser.add_argument("--admin", metavar="URL", help="a running `myna serve` that has learnt something")
     parser.add_argument("--account", default="admin", help="who logs in to the admin page")
@@ -103,6 +111,8 @@ def main() -> None:
         if options.url:
             take(browser, options.url, "chat.png", 1180, 760, "light")
             take(browser, options.url, "chat-phone-dark.png", 390, 760, "dark")
+        if options.sources:
+            take(browser, options.sources, "sources.png", 1180, 860, "light", ABOUT_ARTICLES)
         if options.slack:
             take_slack(browser, options.slack, "slack.png")
         if options.admin:

@@ -42,6 +42,7 @@ from bot.errors import MynaError, Unavailable, VersionError
 from bot.feedback import Feedback
 from bot.generator import Generator, Sampling
 from bot.installation import Say, make_vault, secret_keys
+from bot.knowledge.gaps import Gaps
 from bot.knowledge.grounding import Grounding
 from bot.knowledge.library import Library
 from bot.knowledge.setup import make_grounding
@@ -57,6 +58,7 @@ from bot.learning.worker_process import WorkerProcess
 from bot.metrics import Metrics
 from bot.replying import ReplyPolicy
 from bot.settings import Settings
+from bot.training.redaction import hide_personal_data
 from bot.vault import Vault, stored_secret
 from storage import health, inbox, outbox
 from storage.database import Database, StorageUnavailable
@@ -292,10 +294,13 @@ def make_admin_api(agent: Agent, origins: Origins) -> AdminApi:
         agent.database, agent.workspace_id, settings.data, secret_keys(settings), settings.erasure_policy,
         agent.released.note_change,
     )  # fmt: skip
+    library = Library(agent.database, agent.workspace_id)
+    hide = hide_personal_data(settings.regions)
+    gaps = Gaps(agent.database, agent.workspace_id, agent.grounding, library, hide)
     return assemble(
         agent.database, agent.workspace_id, title=settings.title, base=settings.model, origins=origins,
         releases=agent.releases, consent=agent.consent, erasure=erasure,
-        library=Library(agent.database, agent.workspace_id), grounding=agent.grounding,
+        library=library, grounding=agent.grounding, gaps=gaps,
     )  # fmt: skip
 
 

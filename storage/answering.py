@@ -16,7 +16,7 @@ from storage.transaction import Transaction, scoped
 
 @dataclass(frozen=True, slots=True)
 class AnsweringRules:
-    """`threshold` is None where the default holds; versions are 0 where there is nothing."""
+    """`threshold` is None where the default holds; versions are 0 where there is nothing, and never come back."""
 
     threshold: float | None
     intents_version: int
@@ -24,7 +24,8 @@ class AnsweringRules:
 
 
 _THRESHOLD = scoped(sa.select(knowledge_threshold.c.value))
-_INTENTS = scoped(sa.select(intent_set.c.version))
+# Its number begins again at 1 after all was forgotten; a moment does not come again.
+_INTENTS = scoped(sa.select(intent_set.c.trained_at))
 _CURATED = scoped(sa.select(sa.func.max(curated_answer.c.version)))
 
 

@@ -1,6 +1,6 @@
 """The admin page's articles: where they come from, adding and removing them, what stands in them, trying a question.
 
-Knows: its routes, and how a file is sent. Does not know: formats, how articles are read or found. Folders and files of
+Knows: its routes. Does not know: formats, how articles are read or found. Folders and files of
 the server's own disk are not added here: an account is no reason to read them.
 """
 
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from adapters.admin.files import file_in
 from adapters.admin.guard import Route
 from adapters.admin.values import choice_of, json_response, number_in_query, text_of
 from adapters.web.parsing import read_json
-from bot.errors import InvalidInput, NotFound, TooLarge
+from bot.errors import NotFound
 from bot.knowledge.grounding import Grounding
 from bot.knowledge.library import MAX_UPLOAD_BYTES, Library
 from bot.learning.roles import Actor
@@ -19,7 +20,6 @@ from storage.knowledge_values import AUDIENCES
 
 PAGE, MOST = 50, 1000
 MAX_ADDRESS_CHARS, MAX_NAME_CHARS, MAX_QUESTION_CHARS = 2000, 200, 2000
-FILE_TYPE = "application/octet-stream"
 
 
 class ArticlesApi:
@@ -66,7 +66,7 @@ class ArticlesApi:
     async def upload(self, request: web.Request, actor: Actor) -> web.Response:
         """A file as the body; its name and audience stand in the address."""
         name, audience = text_of(request.query, "name", MAX_NAME_CHARS), choice_of(request.query, "audience", AUDIENCES)
-        source, job = await self._library.upload(actor, name, await _file_in(request), audience)
+        source, job = await self._library.upload(actor, name, await file_in(request, MAX_UPLOAD_BYTES), audience)
         return json_response({"source": source, "job": job}, status=201)
 
     async def sync(self, request: web.Request, actor: Actor) -> web.Response:
@@ -114,24 +114,3 @@ class ArticlesApi:
 def _most_of(request: web.Request) -> int:
     """How many of a list to show."""
     return min(number_in_query(request, "most") or PAGE, MOST)
-
-
-async def _file_in(request: web.Request) -> bytes:
-    """The file that is sent, as far as one may be. It is more than other routes take, and so is read piece by piece."""
-    if request.content_type != FILE_TYPE:
-        raise InvalidInput(f"Send the file itself, with the header `Content-Type: {FILE_TYPE}`.", field="content-type")
-    content = bytearray()
-    if (request.content_length or 0) > MAX_UPLOAD_BYTES:
-        raise _too_large()
-    try:
-        async for piece in request.content.iter_any():
-            content += piece
-            if len(content) > MAX_UPLOAD_BYTES:
-                raise _too_large()
-    except (web.RequestPayloadError, ConnectionError):
-        raise InvalidInput("The file broke off, or its encoding is not what the headers say.") from None
-    return bytes(content)
-
-
-def _too_large() -> TooLarge:
-    return TooLarge(f"This file is larger than {MAX_UPLOAD_BYTES // 2**20} MB.", limit=MAX_UPLOAD_BYTES)

@@ -6,18 +6,23 @@ Knows: which areas there are, and what each works on. Does not know: what any of
 from __future__ import annotations
 
 from adapters.admin.accounts_api import AccountsApi
+from adapters.admin.answers_api import AnswersApi
 from adapters.admin.articles_api import ArticlesApi
 from adapters.admin.charts_api import ChartsApi
 from adapters.admin.compare_api import CompareApi
 from adapters.admin.datasets_api import DatasetsApi
 from adapters.admin.feedback_api import FeedbackApi
+from adapters.admin.gaps_api import GapsApi
 from adapters.admin.guard import Guard
+from adapters.admin.intents_api import IntentsApi
 from adapters.admin.jobs_api import JobsApi
 from adapters.admin.overview_api import OverviewApi
 from adapters.admin.people_api import PeopleApi
 from adapters.admin.server import AdminApi, Area
 from adapters.admin.versions_api import VersionsApi
 from adapters.web.visitors import Origins
+from bot.knowledge.calibration import Thresholds
+from bot.knowledge.gaps import Gaps
 from bot.knowledge.grounding import Grounding
 from bot.knowledge.library import Library
 from bot.learning.accounts import Accounts
@@ -43,6 +48,7 @@ def assemble(
     erasure: Erasure,
     library: Library,
     grounding: Grounding,
+    gaps: Gaps,
 ) -> AdminApi:
     """The admin page of one workspace. `base` is the name of the model that versions are trained from."""
     accounts, jobs = Accounts(database, workspace_id), Jobs(database, workspace_id)
@@ -51,6 +57,9 @@ def assemble(
         OverviewApi(database, workspace_id, base, accounts, releases, jobs, reviews),
         FeedbackApi(reviews),
         ArticlesApi(library, grounding),
+        GapsApi(gaps),
+        AnswersApi(grounding.curated, Thresholds(database, workspace_id)),
+        IntentsApi(grounding.intents),
         DatasetsApi(database, workspace_id),
         JobsApi(jobs),
         VersionsApi(database, workspace_id, versions, releases, jobs),

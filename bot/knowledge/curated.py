@@ -29,6 +29,7 @@ SAME_WORDS, MORE_WORDS = 0.75, 0.85
 MAX_QUESTION_CHARS, MAX_ANSWER_CHARS, MAX_ANSWERS = 1_000, 10_000, 5_000
 EMBEDDED_AT_ONCE = 32
 _NOT = re.compile(r"\b(?:not?|never|without|cannot|\w+n't|nicht|kein\w*|nie|ohne)\b|[不没无別别]")
+_WORD = re.compile(r"\w+")
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 
 
@@ -146,6 +147,8 @@ def is_same_question(one: str, other: str, cosine: float) -> bool:
         return False
     said, known = set(words(one)), set(words(other))
     if said == known:
-        return bool(said) and (cosine >= SAME_WORDS or is_mostly_unspaced(one))
+        # "Who are you?" has no word that tells anything: only its very words are the same.
+        has_same_words = bool(said) or _WORD.findall(one.lower()) == _WORD.findall(other.lower())
+        return has_same_words and (cosine >= SAME_WORDS or is_mostly_unspaced(one))
     is_more_only = bool(said and known) and (said < known or known < said)
     return is_more_only and cosine >= MORE_WORDS and not is_mostly_unspaced(one)

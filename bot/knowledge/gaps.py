@@ -6,6 +6,7 @@ A draft has what staff wrote to such questions, and else an empty place: nobody 
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -61,14 +62,19 @@ class Gaps:
         asked = await self._database.read(gaps.unanswered, self._workspace_id, days, MOST_QUESTIONS)
         asked = [one for one in asked if one.question.strip()]
         found: list[Gap] = []
-        for group in together(asked, await self._vectors([one.question for one in asked])):
+        vectors = await self._vectors([one.question for one in asked])
+        for group in await asyncio.to_thread(together, asked, vectors):
             if len(found) < MOST_GAPS and not await self._is_answered(group[0]):
                 found.append(self._gap(group))
         return found
 
     async def find(self, actor: Actor, which: str) -> Gap:
-        """The gap whose id begins with `which`. Raises `NotFound` and `InvalidInput`."""
-        found = [one for one in await self.list(actor) if which and one.id.startswith(which)]
+        """The gap whose id begins with `which`, or that has a reply of that id. Raises `NotFound` and `InvalidInput`.
+
+        Which of its questions is the most typical, and so its id, may change with the next one that is asked.
+        """
+        listed = await self.list(actor)
+        found = [one for one in listed if which and (one.id.startswith(which) or which in one.reply_ids)]
         if len(found) > 1:
             raise InvalidInput(f'"{which}" is the beginning of {len(found)} ids; write more of it.', field="which")
         if not found:
@@ -124,13 +130,15 @@ def together(asked: Sequence[UnansweredQuestion], vectors: Vectors) -> list[list
     Each question joins the group whose first one is nearest, as the order in which they were asked is the only one.
     """
     groups: list[list[int]] = []
+    firsts: list[int] = []
+    nearness = vectors @ vectors.T
     for place in range(len(asked)):
-        nearness = [float(vectors[group[0]] @ vectors[place]) for group in groups]
-        best = int(np.argmax(nearness)) if nearness else -1
-        if best >= 0 and nearness[best] >= ALIKE:
+        best = int(np.argmax(nearness[place, firsts])) if firsts else -1
+        if best >= 0 and nearness[place, firsts[best]] >= ALIKE:
             groups[best].append(place)
         else:
             groups.append([place])
+            firsts.append(place)
     return [[asked[place] for place in _typical_first(group, vectors)] for group in sorted(groups, key=len)[::-1]]
 
 
@@ -140,9 +148,13 @@ def _typical_first(group: list[int], vectors: Vectors) -> list[int]:
 
 
 def draft(questions: Sequence[str], answer: str | None) -> str:
-    """An article in Markdown: the question as its title, an answer or a place for one, and how else it was asked."""
+    """An article in Markdown: the question as its title, an answer or a place for one, and how else it was asked.
+
+    All of it is one section, and so one passage: below a heading of their own, the other questions would be found
+    instead of the answer.
+    """
     others = "".join(f"- {one}\n" for one in questions[1:])
-    asked = f"\n## Also asked as\n\n{others}" if others else ""
+    asked = f"\nAlso asked as:\n\n{others}" if others else ""
     return f"# {questions[0]}\n\n{answer or PLACE_FOR_THE_ANSWER}\n{asked}"
 
 

@@ -152,6 +152,16 @@ class Grounding:
         return grounds if told is None else replace(grounds, intent=told.intent), found
 
     @property
+    def intents(self) -> Intents:
+        """What messages are about, by the same embedder."""
+        return self._intents
+
+    @property
+    def curated(self) -> CuratedAnswers:
+        """People's own answers, by the same embedder."""
+        return self._curated
+
+    @property
     def for_everybody(self) -> tuple[Audience, ...]:
         """The audiences whose articles each channel answers from, and which any reply may tell of."""
         widest = [audiences_of(one) for channel, one in self._audiences.items() if channel not in OWN_CHANNELS]

@@ -111,7 +111,7 @@ class Intents:
     async def tell(self, version: int, text: str, vector: Any = None) -> Recognised | None:
         """What a message is about; None where nothing was trained, or with another embedder.
 
-        `version` is the newest that is stored; `vector` is the message's, if it is known already.
+        `version` is when the newest that is stored was trained; `vector` is the message's, if it is known already.
         """
         loaded = await self._load(version)
         if loaded is None:
@@ -128,7 +128,7 @@ class Intents:
         """What a message would be taken for. Raises `NotFound` where nothing was trained."""
         actor.check("viewer")
         current = await self._current()
-        told = await self.tell(current.version, text)
+        told = await self.tell(current.trained_at, text)
         if told is None:
             raise self._other_embedder(current)
         return told
@@ -143,7 +143,7 @@ class Intents:
         the threshold is set to do that. Raises `NotFound` where nothing was trained."""
         actor.check("viewer" if keep is None else "trainer")
         current = await self._current()
-        loaded = await self._load(current.version)
+        loaded = await self._load(current.trained_at)
         if loaded is None:
             raise self._other_embedder(current)
         texts = [text for text, _ in phrases.rows]
@@ -193,7 +193,7 @@ class Intents:
         if found.embedder != await self._embedder_name():
             log.error("intents were trained with the embedder %s: `myna intents train` does it again", found.embedder)
             return None
-        return _Loaded(found.version, dict(found.replies), await asyncio.to_thread(_model_of, found))
+        return _Loaded(found.trained_at, dict(found.replies), await asyncio.to_thread(_model_of, found))
 
 
 def _nothing() -> NotFound:

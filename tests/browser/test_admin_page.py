@@ -26,6 +26,8 @@ PAGES = [
     "Overview",
     "Feedback",
     "Articles",
+    "Answers",
+    "Intents",
     "Datasets",
     "Jobs",
     "Versions",

@@ -84,6 +84,14 @@ async def test_a_new_set_takes_the_place_of_the_old_one_at_once(intents: Intents
         await intents.try_out(ADMIN, "Where is my order?")
 
 
+async def test_what_was_forgotten_is_told_no_more_where_something_else_was_learnt_since(intents: Intents) -> None:
+    await intents.train(ADMIN, phrases())
+    assert (await intents.try_out(ADMIN, "Where is my order?")).intent == "order status"
+    await intents.clear(ADMIN)
+    await intents.train(ADMIN, Phrases(tuple((text, intent.upper()) for text, intent in phrases().rows), {}))
+    assert (await intents.try_out(ADMIN, "Where is my order?")).intent == "ORDER STATUS"
+
+
 async def test_what_was_computed_survives_being_stored(intents: Intents, desk: Desk) -> None:
     await intents.train(ADMIN, phrases())
     found, counts = await intents.show(VIEWER)

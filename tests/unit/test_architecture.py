@@ -83,7 +83,12 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "adapters.admin": ("adapters.admin", "adapters.web", "bot.feedback", "bot.learning", "storage"),
     "adapters.admin.articles_api": ("bot.knowledge.library", "bot.knowledge.grounding"),
-    "adapters.admin.assembly": ("bot.knowledge.library", "bot.knowledge.grounding"),
+    "adapters.admin.answers_api": ("bot.knowledge.calibration", "bot.knowledge.curated", "bot.knowledge.grounding"),
+    "adapters.admin.gaps_api": ("bot.knowledge.gaps",),
+    "adapters.admin.intents_api": ("bot.knowledge.intent_file", "bot.knowledge.intents"),
+    "adapters.admin.assembly": (
+        *("bot.knowledge.calibration", "bot.knowledge.gaps", "bot.knowledge.grounding", "bot.knowledge.library"),
+    ),
     "adapters.slack": (
         *("adapters.article_links", "adapters.slack", "bot.delivery", "bot.feedback", "bot.learning.consent"),
         *("bot.vault", "storage.values"),

@@ -5,11 +5,13 @@ import { base, tokens } from '/static/styles.js';
 import { get, post, session } from './api.js';
 import { loginView, passwordDialog } from './login.js';
 import { accountsPage } from './page_accounts.js';
+import { answersPage } from './page_answers.js';
 import { articlesPage } from './page_articles.js';
 import { auditPage } from './page_audit.js';
 import { comparePage } from './page_compare.js';
 import { datasetsPage } from './page_datasets.js';
 import { feedbackPage } from './page_feedback.js';
+import { intentsPage } from './page_intents.js';
 import { jobsPage } from './page_jobs.js';
 import { overviewPage } from './page_overview.js';
 import { peoplePage } from './page_people.js';
@@ -27,6 +29,8 @@ const PAGES = {
   overview: { needs: 'viewer', make: overviewPage },
   feedback: { needs: 'agent', make: feedbackPage },
   articles: { needs: 'viewer', make: articlesPage },
+  answers: { needs: 'viewer', make: answersPage },
+  intents: { needs: 'viewer', make: intentsPage },
   datasets: { needs: 'viewer', make: datasetsPage },
   jobs: { needs: 'viewer', make: jobsPage },
   versions: { needs: 'viewer', make: versionsPage },

@@ -20,8 +20,8 @@ export class ApiError extends Error {
 }
 
 /** @param {string} path below /admin/api/ */
-export function get(path) {
-  return request('GET', path);
+export function get(path, timeoutMs = TIMEOUT_MS) {
+  return request('GET', path, undefined, timeoutMs);
 }
 
 /** @param {string} path below /admin/api/ */

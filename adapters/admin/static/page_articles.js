@@ -6,12 +6,10 @@ import { nameOf, sourceList } from './articles_sources.js';
 import { audiences, tryCard } from './articles_trying.js';
 import { get, post } from './api.js';
 import { t, word } from './strings.js';
-import { address, attempt, button, card, empty, facts, field, link, live, number, select, table, when } from './ui.js';
+import { address, attempt, button, card, debounced, empty, facts, field, link, live, number, select, table, when } from './ui.js';
 
 const PAGE = 50;
 const MORE = 200;
-/** So long after the last key, a person has probably finished typing. */
-const TYPING_MS = 250;
 
 export function articlesPage(context) {
   const [id] = context.params;
@@ -70,14 +68,6 @@ function articleList() {
   audience.addEventListener('change', filtered);
   const filter = h('div', { class: 'inline', role: 'search' }, field(t('findArticles'), text), field(t('audience'), audience));
   return { node: card(t('allArticles'), filter, found, foot), refresh };
-}
-
-function debounced(action) {
-  let waiting = 0;
-  return () => {
-    clearTimeout(waiting);
-    waiting = setTimeout(action, TYPING_MS);
-  };
 }
 
 function drawList({ articles, count, most }, isFiltered) {

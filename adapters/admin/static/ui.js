@@ -237,6 +237,18 @@ export function ask({ title, lines = [], action, danger = false, typed = '', suc
   });
 }
 
+/** So long after the last key, a person has probably finished typing. */
+const TYPING_MS = 250;
+
+/** Runs an action once somebody has stopped typing. */
+export function debounced(action) {
+  let waiting = 0;
+  return () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(action, TYPING_MS);
+  };
+}
+
 // --- pages that follow what happens ---
 
 /**

@@ -1,0 +1,80 @@
+"""The admin page's answers word for word, corrections that may become some, and from how sure on articles answer.
+
+Knows: its routes. Does not know: when two questions are the same, how a threshold is measured.
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from adapters.admin.guard import Route
+from adapters.admin.values import choice_of, json_response, number_in_query, text_of, to_json
+from adapters.web.parsing import read_json
+from bot.knowledge.calibration import Thresholds
+from bot.knowledge.curated import MAX_ANSWER_CHARS, MAX_QUESTION_CHARS, CuratedAnswers
+from bot.knowledge.grounding import DEFAULT_THRESHOLD
+from bot.learning.roles import Actor
+from storage.knowledge_values import AUDIENCES, CuratedAnswer
+
+PAGE, MOST = 50, 1000
+MAX_FILTER_CHARS = 200
+
+
+class AnswersApi:
+    """Look for everybody, corrections for agents, change for trainers."""
+
+    def __init__(self, curated: CuratedAnswers, thresholds: Thresholds) -> None:
+        self._curated = curated
+        self._thresholds = thresholds
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("GET", "/admin/api/answers", "viewer", self.answers),
+            Route("POST", "/admin/api/answers", "trainer", self.add),
+            Route("POST", "/admin/api/answers/{id}/remove", "trainer", self.remove),
+            Route("GET", "/admin/api/corrections", "agent", self.corrections),
+            Route("POST", "/admin/api/corrections/{id}/approve", "trainer", self.approve),
+            Route("GET", "/admin/api/threshold", "viewer", self.threshold),
+            Route("POST", "/admin/api/threshold/reset", "trainer", self.reset_threshold),
+        ]
+
+    async def answers(self, request: web.Request, actor: Actor) -> web.Response:
+        """The first answers, how often each was given, and how many there are; `text` filters them."""
+        text = text_of(request.query, "text", MAX_FILTER_CHARS, optional=True).casefold()
+        most = min(number_in_query(request, "most") or PAGE, MOST)
+        found = [(one, given) for one, given in await self._curated.list(actor) if _holds(one, text)]
+        shown = [to_json(one) | {"given": given} for one, given in found[:most]]
+        return json_response({"answers": shown, "count": len(found), "most": MOST})
+
+    async def add(self, request: web.Request, actor: Actor) -> web.Response:
+        body = await read_json(request)
+        question, answer = text_of(body, "question", MAX_QUESTION_CHARS), text_of(body, "answer", MAX_ANSWER_CHARS)
+        added = await self._curated.add(actor, question, answer, choice_of(body, "audience", AUDIENCES))
+        return json_response({"id": added}, status=201)
+
+    async def remove(self, request: web.Request, actor: Actor) -> web.Response:
+        await read_json(request)
+        return json_response({"removed": await self._curated.remove(actor, request.match_info["id"])})
+
+    async def corrections(self, _: web.Request, actor: Actor) -> web.Response:
+        """Corrections by staff that are no answer yet, newest first."""
+        return json_response({"corrections": await self._curated.candidates(actor, PAGE)})
+
+    async def approve(self, request: web.Request, actor: Actor) -> web.Response:
+        body = await read_json(request)
+        question, audience = text_of(body, "question", MAX_QUESTION_CHARS), choice_of(body, "audience", AUDIENCES)
+        added = await self._curated.approve(actor, request.match_info["id"], question, audience)
+        return json_response({"id": added}, status=201)
+
+    async def threshold(self, _: web.Request, actor: Actor) -> web.Response:
+        """What somebody has set, None where the default holds."""
+        return json_response({"threshold": await self._thresholds.current(actor), "default": DEFAULT_THRESHOLD})
+
+    async def reset_threshold(self, request: web.Request, actor: Actor) -> web.Response:
+        await read_json(request)
+        await self._thresholds.reset(actor)
+        return json_response({"threshold": None, "default": DEFAULT_THRESHOLD})
+
+
+def _holds(one: CuratedAnswer, text: str) -> bool:
+    return text in one.question.casefold() or text in one.answer.casefold()

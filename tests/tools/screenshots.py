@@ -22,7 +22,7 @@ from tests.tools.chromium import installed_chromium
 FOLDER = Path(__file__).parent.parent.parent / "docs"
 QUESTIONS = ["Good morning!", "Write a birthday greeting for a customer, in two lines.", "Thank you!"]
 ABOUT_ARTICLES = [
-    "How long do I have to send something back?", "And when do I get my money?", "Do you repair bicycles?",
+    "How long do I have to send something back?", "When does the refund arrive?", "Do you repair bicycles?",
 ]  # fmt: skip
 REPLY_MS = 120_000
 SHOP_TALK = [

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from bot.knowledge.embedder import Vectors
 
 # Fitted on half of the real messages of HINT3 and CLINC150 (`benchmarks/intents.py`).
-NEAREST, NEAREST_LETTERS, OWN_SHARE, LETTERS, SURENESS = 5, 3, 0.5, 1.0, 0.04
+NEAREST, NEAREST_LETTERS, OWN_SHARE, LETTERS, SURENESS = 5, 3, 0.5, 1.0, 0.08
 # The share of phrases, seen as if they were new, that may count as fitting nothing.
 MOST_LOST = 0.03
 LETTER_GROUPS = (3, 4)

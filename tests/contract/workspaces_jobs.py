@@ -23,6 +23,7 @@ CASES = {
     ),
     name_of(jobs.find): Case([lambda tx, w: jobs.find(tx, "0")], lambda tx, w: jobs.find(tx, lease_of(w).job.id), []),
     name_of(jobs.list_jobs): Case([lambda tx, w: jobs.list_jobs(tx)]),
+    name_of(jobs.newest_of_kind): Case([lambda tx, w: jobs.newest_of_kind(tx, "train", 9)]),
     name_of(jobs.hold_open): Case([lambda tx, w: jobs.hold_open(tx)]),
     name_of(jobs.list_open): Case([lambda tx, w: jobs.list_open(tx)]),
     name_of(jobs.points): Case(

@@ -19,7 +19,7 @@ from storage import (
     reviews,
 )
 from storage.jobs import JobLease, LeaseLost
-from storage.knowledge_values import Article, Index, NewPassage, Source
+from storage.knowledge_values import AUDIENCES, Article, Index, NewPassage, Source
 from storage.transaction import Transaction
 from storage.values import new_id
 from tests.contract.workspaces import LEASE_MS, Case, World, name_of
@@ -91,6 +91,7 @@ CASES = {
     name_of(knowledge.version): Case([lambda tx, w: knowledge.version(tx)]),
     name_of(knowledge.index): Case([lambda tx, w: knowledge.index(tx)]),
     name_of(knowledge.articles): Case([lambda tx, w: knowledge.articles(tx)]),
+    name_of(knowledge.articles_with): Case([lambda tx, w: knowledge.articles_with(tx, "", AUDIENCES, 9)[0]]),
     name_of(knowledge.find_articles): Case(
         [lambda tx, w: knowledge.find_articles(tx, "a")],
         lambda tx, w: knowledge.find_articles(tx, article_of(w).id),

@@ -9,12 +9,13 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from bot.errors import NotFound
+from bot.errors import Conflict, NotFound
 from bot.knowledge.embedder import Vectors
 from bot.knowledge.intent_file import Phrases, check_enough
 from bot.knowledge.intent_model import Guess, IntentModel, macro_f1, train
@@ -23,6 +24,7 @@ from bot.learning.roles import Actor
 from storage import intents
 from storage.database import Database
 from storage.knowledge_values import IntentSet
+from storage.transaction import Transaction
 
 log = logging.getLogger("myna.knowledge")
 
@@ -140,7 +142,8 @@ class Intents:
         self, actor: Actor, phrases: Phrases, report: Report = ignore_progress, *, keep: float | None = None
     ) -> Measured:
         """How well messages with their intents are told. With `keep`, and so much of those with an intent to be kept,
-        the threshold is set to do that. Raises `NotFound` where nothing was trained."""
+        the threshold is set to do that. Raises `NotFound` where nothing was trained, `Conflict` if that was just now.
+        """
         actor.check("viewer" if keep is None else "trainer")
         current = await self._current()
         loaded = await self._load(current.trained_at)
@@ -150,12 +153,10 @@ class Intents:
         vectors = await self._embed(texts, report)
         measured, threshold = await asyncio.to_thread(_measure, loaded.model, phrases.rows, vectors, keep)
         if keep is not None:
-            loaded.model.threshold = threshold
             report_now = {**current.report, "calibrated": measured.as_json}
-            await self._database.write(
-                _put, self._workspace_id, actor.name, current.embedder,
-                Phrases(current.phrases, current.replies), loaded.model, report_now,
-            )  # fmt: skip
+            model = copy(loaded.model)
+            model.threshold = threshold
+            await self._database.write(_recalibrate, self._workspace_id, actor.name, current, model, report_now)
         return measured
 
     async def _current(self) -> IntentSet:
@@ -201,12 +202,21 @@ def _nothing() -> NotFound:
 
 
 def _put(
-    tx: Any, actor: str, embedder: str, phrases: Phrases, model: IntentModel, report: dict[str, Any]
+    tx: Transaction, actor: str, embedder: str, phrases: Phrases, model: IntentModel, report: dict[str, Any]
 ) -> None:  # fmt: skip
     intents.put(
         tx, actor, embedder=embedder, phrases=phrases.rows, replies=phrases.replies, computed=model.to_bytes(),
         threshold=model.threshold, report=report,
     )  # fmt: skip
+
+
+def _recalibrate(
+    tx: Transaction, actor: str, current: IntentSet, model: IntentModel, report: dict[str, Any]
+) -> None:  # fmt: skip
+    newest = intents.current(tx)
+    if newest is None or newest.trained_at != current.trained_at:
+        raise Conflict("The intents were trained or cleared meanwhile. Evaluate again.")
+    _put(tx, actor, current.embedder, Phrases(current.phrases, current.replies), model, report)
 
 
 def _model_of(found: IntentSet) -> IntentModel:

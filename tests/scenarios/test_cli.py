@@ -440,10 +440,12 @@ async def test_an_address_of_another_machine_is_refused(myna: Cli, model_server:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_ends_the_server_in_order(serving: ServerProcess, number: int) -> None:
+    async with asyncio.timeout(60):
+        while "The model is loaded; Myna answers." not in await asyncio.to_thread(serving.log.read_text):
+            await asyncio.sleep(0.05)
     assert await serving.stop(number) == 0
     log = await asyncio.to_thread(serving.log.read_text)
     assert f"Myna listens on {serving.url}" in log
-    assert "The model is loaded; Myna answers." in log
     assert log.rstrip().endswith("Stopped.")
 
 

@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -288,7 +289,7 @@ def test_what_is_exported_can_be_imported_again(on_both: Cli, tmp_path: Path) ->
     out = on_both.folder / "out.jsonl"
     assert on_both("export", "--channel", "import", "--out", str(out)).err == "4 conversations exported.\n"
     first = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
-    assert "ada" not in out.read_text(), "whose conversations they are is told by a pseudonym"
+    assert not re.search(r"\bada\b", out.read_text()), "whose conversations they are is told by a pseudonym"
     assert first[2]["messages"][1]["rating"] == -1
     assert first[1]["messages"][0] == SYSTEM
     assert on_both("import", str(out), "--json").json["known"] == 4

@@ -6,13 +6,14 @@ well it works on much data; `benchmarks/intents.py` measures that.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
 from bot.app import Agent
-from bot.errors import InvalidInput, NotAllowed, NotFound
+from bot.errors import Conflict, InvalidInput, NotAllowed, NotFound
 from bot.knowledge import search as search_module
+from bot.knowledge.embedder import Vectors
 from bot.knowledge.intent_file import Phrases, read_phrases, write_phrases
 from bot.knowledge.intents import Intents
 from bot.knowledge.search import Search
@@ -126,6 +127,23 @@ async def test_a_threshold_is_set_by_real_messages(intents: Intents) -> None:
     kept = await intents.measure(ADMIN, messages, keep=1.0)
     assert (kept.answered, kept.macro_f1) == (1.0, 1.0)
     assert (await intents.measure(VIEWER, messages)).threshold == pytest.approx(kept.threshold, abs=1e-4)
+
+
+async def test_a_threshold_does_not_bring_back_what_was_replaced_meanwhile(
+    intents: Intents, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await intents.train(ADMIN, phrases())
+    embed = desk.search.embed
+
+    async def embed_while_somebody_clears(texts: Sequence[str]) -> Vectors:
+        await Intents(desk.database, DEFAULT_WORKSPACE, desk.search).clear(ADMIN)
+        return await embed(texts)
+
+    monkeypatch.setattr(desk.search, "embed", embed_while_somebody_clears)
+    with pytest.raises(Conflict, match="trained or cleared meanwhile"):
+        await intents.measure(ADMIN, phrases(), keep=0.9)
+    with pytest.raises(NotFound):
+        await intents.show(VIEWER)
 
 
 @pytest.mark.parametrize(

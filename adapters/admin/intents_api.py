@@ -86,9 +86,9 @@ class IntentsApi:
         It goes on where the browser has gone meanwhile.
         """
         content = await file_in(request, MAX_FILE_BYTES)
-        phrases = _checked(await asyncio.to_thread(read_phrases, content, "The file"))
-        if self._training is not None:
-            raise Conflict(f"{self._training.by} is training intents just now. Try again when that is done.")
+        self._check_free()
+        phrases = _checked(await asyncio.to_thread(read_phrases, content, "The file", to_learn=True))
+        self._check_free()
         self._training = Training(actor.name, 0, len(phrases.rows))
         try:
             made = await self._intents.train(actor, phrases, self._training.reach)
@@ -113,6 +113,10 @@ class IntentsApi:
         await read_json(request)
         await self._intents.clear(actor)
         return json_response({})
+
+    def _check_free(self) -> None:
+        if self._training is not None:
+            raise Conflict(f"{self._training.by} is training intents just now. Try again when that is done.")
 
     async def _csv(self, actor: Actor) -> str:
         found, _ = await self._intents.show(actor)

@@ -57,19 +57,19 @@ def _with_intents(settings: Settings, work: Callable[[Intents], Awaitable[T]]) -
     return with_database(settings, with_search)
 
 
-def _read(file: Path) -> Phrases:
+def _read(file: Path, *, to_learn: bool = False) -> Phrases:
     from bot.knowledge.intent_file import read_phrases
 
     try:
         if file.stat().st_size > MAX_FILE_BYTES:
             raise InvalidInput(f"{file} is larger than {MAX_FILE_BYTES // 2**20} MB.", field="file")
-        return read_phrases(file.read_bytes(), str(file))
+        return read_phrases(file.read_bytes(), str(file), to_learn=to_learn)
     except OSError as error:
         raise InvalidInput(f"{file} can't be read: {error.strerror}.", field="file") from error
 
 
 def _train(settings: Settings, arguments: argparse.Namespace) -> int:
-    phrases = _read(arguments.file)
+    phrases = _read(arguments.file, to_learn=True)
     with progress_bar("phrases", len(phrases.rows)) as bar:
         made = _with_intents(settings, lambda intents: intents.train(shell_actor(), phrases, bar.reach))
     count = len({intent for _, intent in made.phrases})

@@ -10,6 +10,7 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from bot.errors import InvalidInput
 from storage.values import storable
@@ -32,10 +33,10 @@ class Phrases:
     replies: Mapping[str, str]
 
 
-def read_phrases(content: bytes, name: str = "the file") -> Phrases:
+def read_phrases(content: bytes, name: str = "the file", *, to_learn: bool = False) -> Phrases:
     """Rows of a CSV with the header `text,intent[,reply]`; a reply stands at any row of its intent.
 
-    Raises `InvalidInput` that names up to ten bad lines.
+    Phrases `to_learn` need an intent each. Raises `InvalidInput` that names up to ten bad lines.
     """
     try:
         text = content.decode("utf-8-sig")
@@ -47,31 +48,43 @@ def read_phrases(content: bytes, name: str = "the file") -> Phrases:
         if not {"text", "intent"} <= set(header):
             raise InvalidInput(f"{name} should be CSV with the header {FORM}.", field="file")
         table.fieldnames = header
-        rows = [(table.line_num, row) for row in table]
+        return _checked(((table.line_num, row) for row in table), name, to_learn)
     except csv.Error as error:
         raise InvalidInput(f"{name}, line {table.line_num}: {error}.", field="file") from error
-    return _checked(rows, name)
 
 
-def _checked(rows: Iterable[tuple[int, dict[str, str | None]]], name: str) -> Phrases:
+def _checked(rows: Iterable[tuple[int, dict[str | None, Any]]], name: str, to_learn: bool) -> Phrases:
     found: dict[str, str] = {}
     replies: dict[str, str] = {}
     problems: list[str] = []
+    num_problems = 0
     for line, row in rows:
-        phrase, intent = (storable((row.get(key) or "").strip()) for key in ("text", "intent"))
-        reply = storable((row.get("reply") or "").strip())
-        if problem := _problem(phrase, intent, reply, found, replies):
-            problems.append(f"{name}, line {line}: {problem}")
+        phrase, intent, reply = (_plain(row.get(key)) for key in ("text", "intent", "reply"))
+        problem = _problem(phrase, intent, reply, found, replies)
+        if None in row:
+            problem = "there are more columns than in the header; a text with a comma stands in quotes"
+        elif to_learn and not intent:
+            problem = problem or "a phrase to learn from needs an intent"
+        if problem:
+            num_problems += 1
+            if num_problems <= MAX_PROBLEMS:
+                problems.append(f"{name}, line {line}: {problem}")
             continue
         found[phrase] = intent
+        if len(found) > MAX_PHRASES:
+            raise InvalidInput(f"{name} has more than {MAX_PHRASES:,} phrases, which are the most.", field="file")
         if reply:
             replies[intent] = reply
     if problems:
-        more = [f"... and {len(problems) - MAX_PROBLEMS} more"] if len(problems) > MAX_PROBLEMS else []
-        raise InvalidInput("\n".join([*problems[:MAX_PROBLEMS], *more]), field="file")
+        more = [f"... and {num_problems - MAX_PROBLEMS} more"] if num_problems > MAX_PROBLEMS else []
+        raise InvalidInput("\n".join([*problems, *more]), field="file")
     if not found:
         raise InvalidInput(f"{name} holds no phrases.", field="file")
     return Phrases(tuple(found.items()), replies)
+
+
+def _plain(cell: str | None) -> str:
+    return storable("\n".join((cell or "").splitlines()).strip())
 
 
 def _problem(phrase: str, intent: str, reply: str, found: Mapping[str, str], replies: Mapping[str, str]) -> str | None:
@@ -102,17 +115,15 @@ def check_enough(phrases: Phrases) -> None:
     if few := sorted(intent for intent, count in counts.items() if count < MIN_PHRASES):
         named = ", ".join(few[:5]) + (" ..." if len(few) > 5 else "")
         raise InvalidInput(f"Each intent needs at least {MIN_PHRASES} phrases; too few has: {named}.", field="file")
-    if len(counts) > MAX_INTENTS or len(phrases.rows) > MAX_PHRASES:
-        raise InvalidInput(
-            f"There are {len(phrases.rows):,} phrases of {len(counts):,} intents; "
-            f"{MAX_PHRASES:,} and {MAX_INTENTS:,} are the most.", field="file"
-        )  # fmt: skip
+    if len(counts) > MAX_INTENTS:
+        raise InvalidInput(f"There are {len(counts):,} intents; {MAX_INTENTS:,} are the most.", field="file")
 
 
 def write_phrases(rows: Sequence[tuple[str, str]], replies: Mapping[str, str]) -> str:
-    """The file again: what `read_phrases` reads."""
+    """The file again: what `read_phrases` reads. A reply stands once, so that it is changed at one place."""
     file = io.StringIO(newline="")
     table = csv.writer(file, lineterminator="\n")
     table.writerow(["text", "intent", "reply"])
-    table.writerows([phrase, intent, replies.get(intent, "")] for phrase, intent in rows)
+    left = dict(replies)
+    table.writerows([phrase, intent, left.pop(intent, "")] for phrase, intent in rows)
     return file.getvalue()

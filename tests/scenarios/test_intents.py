@@ -155,6 +155,9 @@ async def test_a_threshold_does_not_bring_back_what_was_replaced_meanwhile(
         (b"text,intent\n,a\nx,a\nx,b\n", 'line 2: there is no text\nf.csv, line 4: "x" is of the intent "a"'),
         (b"text,intent\n" + b"x" * 1001 + b",a\n", "more than 1000 characters"),
         (b'text,intent\n"open,a\n', "f.csv, line"),
+        (b"text,intent\nHi, how are you,greeting\n", "line 2: there are more columns than in the header"),
+        (b"text,intent\n" + b",a\n" * 12, "line 11: there is no text\n... and 2 more"),
+        (b"text,intent\n" + b"".join(b"%d,a\n" % n for n in range(50_001)), "more than 50,000 phrases"),
         (b"text,intent,reply\na,i,one\nb,i,two\n", 'the intent "i" has another reply'),
     ],
 )
@@ -162,6 +165,21 @@ def test_bad_files_are_refused_by_line(content: bytes, told: str) -> None:
     with pytest.raises(InvalidInput) as error:
         read_phrases(content, "f.csv")
     assert told in error.value.message
+
+
+def test_a_line_to_learn_from_without_an_intent_is_named() -> None:
+    content = b"text,intent\na,one\nb,\n"
+    assert read_phrases(content).rows == (("a", "one"), ("b", "")), "to measure by, it is out of scope"
+    with pytest.raises(InvalidInput, match=r"f\.csv, line 3: a phrase to learn from needs an intent"):
+        read_phrases(content, "f.csv", to_learn=True)
+
+
+def test_what_is_written_is_read_again_and_a_reply_stands_at_one_place() -> None:
+    odd = Phrases((("a\nb", "one"), ('say "x", please', "one"), ("c", "two")), {"one": "Ask us."})
+    written = write_phrases(odd.rows, odd.replies)
+    assert read_phrases(written.encode()) == odd
+    assert written.count("Ask us.") == 1
+    assert read_phrases(b'text,intent\n"a\rb",one\n').rows == (("a\nb", "one"),)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,11 @@ from bot.settings import load_settings
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    for given in vars(arguments).values():
+        if isinstance(given, str) and not _is_text(given):
+            parser.error(f"{os.fsencode(given)!r} is not text in UTF-8")
     try:
         settings = load_settings(os.environ)
         _set_up_logging(settings.log_level)
@@ -64,6 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger("myna").debug("the command failed", exc_info=True)
         say(f"myna: {error.filename}: {error.strerror}" if error.filename else f"myna: {error}")
         return 1
+
+
+def _is_text(argument: str) -> bool:
+    """Bytes that are no UTF-8 come as half surrogate pairs, which no database takes."""
+    return not any("\ud800" <= sign <= "\udfff" for sign in argument)
 
 
 def _first_error(group: BaseExceptionGroup[BaseException]) -> str:

@@ -26,10 +26,11 @@ class AnsweringRules:
 _THRESHOLD = scoped(sa.select(knowledge_threshold.c.value))
 # Its number begins again at 1 after all was forgotten; a moment does not come again.
 _INTENTS = scoped(sa.select(intent_set.c.trained_at))
-_CURATED = scoped(sa.select(sa.func.max(curated_answer.c.version)))
+# The newest would not do: two changes at once may get the same number. The sum is another one after each of them.
+_CURATED = scoped(sa.select(sa.func.sum(curated_answer.c.version)))
 
 
 def rules(tx: Transaction) -> AnsweringRules:
     """What holds now."""
     threshold, intents, curated = (tx.execute(one).scalar() for one in (_THRESHOLD, _INTENTS, _CURATED))
-    return AnsweringRules(threshold, intents or 0, curated or 0)
+    return AnsweringRules(threshold, intents or 0, int(curated or 0))

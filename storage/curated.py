@@ -58,11 +58,28 @@ _CORRECTIONS = scoped(
     .order_by(review.c.id.desc())
     .limit(bindparam("most", type_=sa.Integer))
 )  # fmt: skip
-_CORRECTION_OF = scoped(
-    sa.select(conversation.c.person_id)
-    .join(message, message.c.conversation_id == conversation.c.id)
+_EMPTY_FROM = scoped(
+    sa.update(curated_answer)
+    .where(
+        curated_answer.c.reply_id == bindparam("reply"),
+        sa.or_(bindparam("words", type_=sa.String).is_(None), curated_answer.c.answer == bindparam("words")),
+    )
+    .values(question="", answer="", person_id=None, removed_at=now_ms(), version=bindparam("next_version"))
+)
+_PLACE_OF = scoped(
+    sa.select(message.c.conversation_id, message.c.seq, conversation.c.person_id)
+    .join(conversation, conversation.c.id == message.c.conversation_id)
     .where(message.c.id == bindparam("reply"))
 )
+_ASKED_BY = scoped(
+    sa.select(message.c.person_id)
+    .where(
+        message.c.conversation_id == bindparam("conversation"), message.c.author == "person",
+        message.c.seq <= bindparam("at_seq"),
+    )
+    .order_by(message.c.seq.desc())
+    .limit(1)
+)  # fmt: skip
 
 
 def all_answers(tx: Transaction) -> list[CuratedAnswer]:
@@ -79,7 +96,7 @@ def add(
     tx: Transaction, actor: str, question: str, answer: str, audience: Audience, reply_id: str | None = None
 ) -> str:
     """Add an answer; its id. With the reply that was corrected, that correction is no candidate any more."""
-    person = tx.execute(_CORRECTION_OF, reply=reply_id).scalar() if reply_id else None
+    person = _asked_by(tx, reply_id) if reply_id else None
     added = new_id()
     tx.insert(
         _INSERT, id=added, version=_next_version(tx), question=question, answer=answer, audience=audience,
@@ -105,6 +122,20 @@ def corrections(tx: Transaction, most: int = 50) -> list[Correction]:
 def forget_person(tx: Transaction, person_id: str) -> int:
     """Empty answers whose questions were a person's, and give them no more; how many."""
     return tx.execute(_EMPTY_OF, who=person_id, next_version=_next_version(tx)).rowcount
+
+
+def forget_reply(tx: Transaction, reply_id: str, words: str | None = None) -> int:
+    """Empty answers that come from the correction of a reply, with `words` only if these are the answer; how many."""
+    return tx.execute(_EMPTY_FROM, reply=reply_id, words=words, next_version=_next_version(tx)).rowcount
+
+
+def _asked_by(tx: Transaction, reply_id: str) -> str | None:
+    """Whoever asked last before a reply; where that is not known, as in imports, whose conversation it is."""
+    place = tx.execute(_PLACE_OF, reply=reply_id).first()
+    if place is None:
+        return None
+    asked_by = tx.execute(_ASKED_BY, conversation=place.conversation_id, at_seq=place.seq).scalar()
+    return str(asked_by or place.person_id or "") or None
 
 
 def _next_version(tx: Transaction) -> int:

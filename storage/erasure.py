@@ -217,8 +217,9 @@ def erase(tx: Transaction, found: Traces) -> dict[str, int]:
         counts.update(_leave_gaps(tx, found.person_id, one))
     for own in tx.execute(_BETTERS, who=found.person_id).all():  # staff may have taken the words over as they were
         counts["review"] += tx.execute(_FORGET_REVIEWS_OF, which=own.reply_id, words=own.better.strip()).rowcount
+        counts["curated_answer"] += curated.forget_reply(tx, own.reply_id, own.better.strip())
     counts["vote"] += tx.execute(_DELETE_VOTES, who=found.person_id).rowcount
-    counts["curated_answer"] = curated.forget_person(tx, found.person_id)
+    counts["curated_answer"] += curated.forget_person(tx, found.person_id)
     counts["identity"] = tx.execute(_DELETE_IDENTITIES, who=found.person_id).rowcount
     counts["person"] = tx.execute(_DELETE_PERSON, who=found.person_id).rowcount
     return {name: count for name, count in sorted(counts.items()) if count}
@@ -280,6 +281,7 @@ def _leave_gaps(tx: Transaction, person_id: str, conversation_id: str) -> Counte
             counts["outbox"] += tx.execute(_DELETE_POSTS, which=answer).rowcount
             counts["review"] += tx.execute(_FORGET_REVIEWS, which=answer).rowcount
             counts["vote"] += tx.execute(_FORGET_OPINIONS, which=answer).rowcount
+            counts["curated_answer"] += curated.forget_reply(tx, answer)
     tx.execute(_FORGET_DRAFTS, conversation=conversation_id)
     tx.execute(_FORGET_TITLE, conversation=conversation_id, who=person_id)
     return counts

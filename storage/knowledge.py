@@ -19,7 +19,7 @@ from storage.jobs import JobLease, hold
 from storage.knowledge_schema import article, knowledge_index, knowledge_source, passage
 from storage.knowledge_values import Article, Audience, Index, NewPassage, Source, SourceKind
 from storage.transaction import Transaction, now_ms, scoped
-from storage.values import new_id
+from storage.values import new_id, storable
 
 _source_columns = [getattr(knowledge_source.c, name) for name in Source.__slots__]
 _article_columns = [getattr(article.c, name) for name in Article.__slots__]
@@ -48,7 +48,11 @@ def _put_source_clause(insert: Any) -> sa.Executable:
 _PUT_SOURCE = scoped(_put_source_clause)
 _SOURCE_AT = scoped(sa.select(*_source_columns).where(knowledge_source.c.location == bindparam("where")))
 _SOURCES = scoped(sa.select(*_source_columns).order_by(knowledge_source.c.location))
-_CONTENT = scoped(sa.select(knowledge_source.c.content).where(knowledge_source.c.id == _which))
+_CONTENT = scoped(
+    sa.select(knowledge_source.c.content).where(
+        knowledge_source.c.id == _which, knowledge_source.c.audience == bindparam("audience")
+    )
+)
 _REMOVE_SOURCE = scoped(
     sa.update(knowledge_source)
     .where(knowledge_source.c.location == bindparam("where"), knowledge_source.c.removed_at.is_(None))
@@ -85,9 +89,9 @@ def remove_source(tx: Transaction, actor: str, location: str) -> bool:
     return True
 
 
-def content(tx: Transaction, source_id: str) -> bytes | None:
-    """What was uploaded; None for sources that lie elsewhere, and for none."""
-    found: bytes | None = tx.execute(_CONTENT, which=source_id).scalar()
+def content(tx: Transaction, source_id: str, audience: Audience) -> bytes | None:
+    """What was uploaded for that audience; None for sources that lie elsewhere, are for others by now, and for none."""
+    found: bytes | None = tx.execute(_CONTENT, which=source_id, audience=audience).scalar()
     return found
 
 
@@ -163,7 +167,7 @@ def _pattern(text: str) -> str:
 
 def find_articles(tx: Transaction, name: str) -> list[Article]:
     """Articles of that name or id: several, if files in two folders are called the same."""
-    return [Article(**row._mapping) for row in tx.execute(_NAMED, at_version=version(tx), which=name)]
+    return [Article(**row._mapping) for row in tx.execute(_NAMED, at_version=version(tx), which=storable(name))]
 
 
 def texts(tx: Transaction, article_id: str) -> list[tuple[tuple[str, ...], str]]:

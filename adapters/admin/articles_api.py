@@ -41,13 +41,15 @@ class ArticlesApi:
             Route("POST", "/admin/api/articles/try", "viewer", self.try_out),
         ]
 
-    async def sources(self, _: web.Request, actor: Actor) -> web.Response:
-        """Where articles come from, how far they are read, and what can be sent."""
+    async def sources(self, request: web.Request, actor: Actor) -> web.Response:
+        """The first places that articles come from, how many there are, how far they are read, and what can be sent."""
+        known = await self._library.sources(actor)
         reading = await self._library.reading(actor)
         result = (reading.done.result if reading.done else None) or {}
         return json_response(
             {
-                "sources": await self._library.sources(actor),
+                "sources": known[: _most_of(request)],
+                "count": len(known),
                 "underWay": reading.under_way,
                 "ended": reading.ended,
                 "unreadable": result.get("unreadable", ()),

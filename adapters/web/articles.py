@@ -37,7 +37,7 @@ class ArticlePages:
         self._site_title = site_title
 
     def routes(self) -> list[web.RouteDef]:
-        return [web.get(PATH + "/{id}/{name}", self.article)]
+        return [web.get(PATH + "/{id}/{name:[^/]+}", self.article)]
 
     async def article(self, request: web.Request) -> web.Response:
         try:

@@ -8,13 +8,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from bot.commands import job_display, knowledge
-from bot.commands.terminal import Commands, add, print_value, progress_bar, shell_actor, with_database
+from bot.commands.terminal import Commands, add, print_value, progress_bar, read_stdin, shell_actor, with_database
 from bot.errors import InvalidInput
 from bot.settings import Settings
 from storage.knowledge_values import AUDIENCES
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SHORT_ID = 12
+SHORT_ID, MAX_DAYS = 12, 36_500
 
 
 def add_to(kb: Commands) -> None:
@@ -139,7 +138,7 @@ def _list_curated(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def _add_one(settings: Settings, arguments: argparse.Namespace) -> int:
-    answer = sys.stdin.read() if arguments.answer == "-" else arguments.answer
+    answer = read_stdin() if arguments.answer == "-" else arguments.answer
     added = _with_curated(
         settings, lambda curated: curated.add(shell_actor(), arguments.question, answer, arguments.audience)
     )
@@ -214,8 +213,8 @@ def _with_gaps(settings: Settings, work: Callable[[Gaps], Awaitable[T]]) -> T:
 
 
 def _list_gaps(settings: Settings, arguments: argparse.Namespace) -> int:
-    if arguments.days < 1:
-        raise InvalidInput("--days must be 1 or more.", field="days")
+    if not 1 <= arguments.days <= MAX_DAYS:
+        raise InvalidInput(f"--days must be 1 to {MAX_DAYS:,}.", field="days")
     found = _with_gaps(settings, lambda gaps: gaps.list(shell_actor(), arguments.days))
     if arguments.json:
         print_value([dataclasses.asdict(one) for one in found])
@@ -239,7 +238,7 @@ def _draft(settings: Settings, arguments: argparse.Namespace) -> int:
 def _approve_draft(settings: Settings, arguments: argparse.Namespace) -> int:
     text = None
     if arguments.file == "-":
-        text = sys.stdin.read()
+        text = read_stdin()
     elif arguments.file:
         try:
             text = Path(arguments.file).read_text(encoding="utf-8")

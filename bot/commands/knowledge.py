@@ -259,7 +259,7 @@ def read_questions(file: Path, *, may_have_no_answer: bool = False) -> list[dict
     """Rows of questions with the articles that answer them. Raises `InvalidInput` with the number of a bad line."""
     rows = []
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{file} can't be read: {error}.", field="file") from error
     for number, line in enumerate(lines, 1):
@@ -271,7 +271,7 @@ def read_questions(file: Path, *, may_have_no_answer: bool = False) -> list[dict
             if not (isinstance(row["question"], str) and row["question"].strip() and (gold or may_have_no_answer)):
                 raise ValueError("question and gold may not be empty")
             rows.append({"question": row["question"], "gold": [Path(str(one)).name for one in gold]})
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             wanted = '{"question": "...", "gold": ["article"]}'
             raise InvalidInput(f"{file}, line {number}: not like {wanted} ({error}).", field="file") from error
     if not rows:

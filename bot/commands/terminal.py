@@ -16,7 +16,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from bot.errors import AlreadyRunning, MynaError
+from bot.errors import AlreadyRunning, InvalidInput, MynaError
 from bot.settings import Settings
 
 if TYPE_CHECKING:
@@ -53,6 +53,14 @@ def moment(text: str) -> int:
 def say(text: str) -> None:
     """Tell the person something that is not the result."""
     print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def read_stdin() -> str:
+    """All of standard input. Raises `InvalidInput` for what is no text."""
+    try:
+        return sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"Standard input is not text in UTF-8 (byte {error.start}).") from error
 
 
 def print_value(value: object) -> None:

@@ -31,6 +31,12 @@ EMBEDDED_AT_ONCE = 32
 _NOT = re.compile(r"\b(?:not?|never|without|cannot|\w+n't|nicht|kein\w*|nie|ohne)\b|[不没无別别]")
 _WORD = re.compile(r"\w+")
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
+# Words that a search leaves out, and that make two questions of one.
+_OPPOSITES = (
+    {"on", "off"}, {"in", "out"}, {"up", "down"}, {"before", "after"}, {"over", "under"}, {"above", "below"},
+    {"who", "when", "where", "why"},
+)  # fmt: skip
+_DIRECTIONS = ("from", "to")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +93,7 @@ class CuratedAnswers:
         if len(found) > 1:
             raise InvalidInput(f'"{which}" is the beginning of {len(found)} ids; write more of it.', field="which")
         if not found or not await self._database.write(curated.remove, self._workspace_id, actor.name, found[0].id):
-            raise NotFound(f'There is no curated answer "{which}". `myna kb curated` lists them.')
+            raise NotFound(f'There is no curated answer "{which}". `myna kb curated list` lists them.')
         return found[0]
 
     async def list(self, actor: Actor) -> list[tuple[CuratedAnswer, int]]:
@@ -107,7 +113,7 @@ class CuratedAnswers:
     ) -> CuratedAnswer | None:
         """The answer to the same question; None if there is none. `version` is the newest that is stored."""
         known = await self._load(version)
-        if known is None:
+        if known is None or len(question) > MAX_QUESTION_CHARS:
             return None
         if vector is None:
             vector = (await self._search.embed([question]))[0]
@@ -145,6 +151,8 @@ def is_same_question(one: str, other: str, cosine: float) -> bool:
     """Whether the answer to one is the answer to the other."""
     if any(sorted(sign.findall(one.lower())) != sorted(sign.findall(other.lower())) for sign in (_NOT, _NUMBER)):
         return False
+    if _says_opposite(_WORD.findall(one.lower()), _WORD.findall(other.lower())):
+        return False
     said, known = set(words(one)), set(words(other))
     if said == known:
         # "Who are you?" has no word that tells anything: only its very words are the same.
@@ -152,3 +160,16 @@ def is_same_question(one: str, other: str, cosine: float) -> bool:
         return has_same_words and (cosine >= SAME_WORDS or is_mostly_unspaced(one))
     is_more_only = bool(said and known) and (said < known or known < said)
     return is_more_only and cosine >= MORE_WORDS and not is_mostly_unspaced(one)
+
+
+def _says_opposite(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether one turns off what the other turns on, or goes to where the other comes from."""
+    pairs = [(group & set(one), group & set(other)) for group in _OPPOSITES]
+    pairs += [(_behind(sign, one), _behind(sign, other)) for sign in _DIRECTIONS]
+    return any(mine and theirs and not mine & theirs for mine, theirs in pairs)
+
+
+def _behind(sign: str, said: Sequence[str]) -> set[str]:
+    """The first word that tells something behind each `sign`."""
+    places = [place for place, word in enumerate(said) if word == sign]
+    return {word for place in places for word in words(" ".join(said[place + 1 :]))[:1]}

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from datetime import date
 from pathlib import PurePath
 from typing import Any
 
@@ -21,8 +23,12 @@ from markdown_it import MarkdownIt
 from bot.knowledge.documents import Block, Document
 from bot.knowledge.html_reader import read_html
 
+log = logging.getLogger("myna.knowledge")
+
 MAX_BYTES = 20 * 2**20
 MAX_UNPACKED_BYTES = 100 * 2**20
+# The library that reads them needs about 160 times as much memory.
+MAX_DOCX_TEXT_BYTES = 8 * 2**20
 MAX_PDF_PAGES = 2000
 MAX_CHARS = 4_000_000
 
@@ -55,7 +61,13 @@ def read_document(name: str, content: bytes) -> Document:
     if reader is None:
         raise Unreadable(f"{suffix or 'a name without an ending'} is not read; what is: {' '.join(_READERS)}")
     title = re.sub(r"[-_]+", " ", PurePath(name).stem).strip() or name
-    document = reader(content, title)
+    try:
+        document = reader(content, title)
+    except Unreadable:
+        raise
+    except Exception as error:  # whatever somebody has put into a file, the others are to be read
+        log.warning("%s can't be read", name, exc_info=True)
+        raise Unreadable(f"it is damaged, or written in a way that is not known ({type(error).__name__})") from error
     if not document.blocks:
         raise Unreadable(
             "it holds no text" + (" (a scan?); run text recognition on it first" if suffix == ".pdf" else "")
@@ -84,21 +96,27 @@ def _read_markdown(content: bytes, title: str) -> Document:
     if match := _FRONT_MATTER.match(text):
         about = _front_matter(match.group(1))
         text = text[match.end() :]
-    said_title = str(about.get("title") or "").strip()
+    said_title = _said(about, "title")
     read = read_html(_MARKDOWN.render(text), title=said_title or title)
-    url = str(about.get("url") or about.get("link") or "")
+    url = _said(about, "url", "link")
     return Document(
         said_title or read.title, read.blocks, url if url.startswith(("http://", "https://")) else "",
-        str(about.get("lang") or about.get("language") or "")[:8], str(about.get("id") or "")[:200],
+        _said(about, "lang", "language")[:8], _said(about, "id")[:200],
     )  # fmt: skip
 
 
 def _front_matter(text: str) -> Mapping[str, Any]:
     try:
         found = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError):
+    except Exception:  # what is no value of its kind breaks the library in many ways
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _said(about: Mapping[str, Any], *names: str) -> str:
+    """The first of these that is there. Lists are none: a few letters can make one of gigabytes."""
+    found = (about.get(name) for name in names)
+    return next((str(one).strip() for one in found if isinstance(one, str | int | float | date) and one), "")
 
 
 def _read_html(content: bytes, title: str) -> Document:
@@ -106,7 +124,7 @@ def _read_html(content: bytes, title: str) -> Document:
     if declared:
         try:
             return read_html(_limited(content.decode(declared.group(1).decode("ascii"))), title=title)
-        except (LookupError, UnicodeDecodeError):
+        except (LookupError, UnicodeError):
             pass
     return read_html(_limited(decode(content)), title=title)
 
@@ -125,6 +143,9 @@ def _read_docx(content: bytes, title: str) -> Document:
                 raise Unreadable("it is protected by a password; save it without one")
             if sum(one.file_size for one in archive.infolist()) > MAX_UNPACKED_BYTES:
                 raise Unreadable(f"it unpacks to more than {MAX_UNPACKED_BYTES // 2**20} MB")
+            text_bytes = sum(one.file_size for one in archive.infolist() if one.filename.endswith((".xml", ".rels")))
+            if text_bytes > MAX_DOCX_TEXT_BYTES:
+                raise Unreadable(f"its text unpacks to more than {MAX_DOCX_TEXT_BYTES // 2**20} MB; split it")
         html = mammoth.convert_to_html(
             io.BytesIO(content), convert_image=mammoth.images.img_element(lambda _: {})
         ).value
@@ -153,7 +174,7 @@ def _read_pdf(content: bytes, title: str) -> Document:
     try:
         if len(pdf) > MAX_PDF_PAGES:
             raise Unreadable(f"it has {len(pdf):,} pages, and {MAX_PDF_PAGES:,} are the most")
-        pages = [pdf[number].get_textpage().get_text_bounded() for number in range(len(pdf))]
+        pages = list(_pdf_pages(pdf))
         own_title = str(pdf.get_metadata_dict().get("Title") or "").strip()
     except pypdfium2.PdfiumError as error:
         raise Unreadable("it is damaged; save it as PDF again") from error
@@ -163,6 +184,16 @@ def _read_pdf(content: bytes, title: str) -> Document:
     for number, page in enumerate(pages, 1):
         blocks += (Block("text", (f"Page {number}",), (one,)) for one in _pdf_paragraphs(page))
     return Document(own_title or title, tuple(blocks))
+
+
+def _pdf_pages(pdf: Any) -> Iterator[str]:
+    num_chars = 0
+    for number in range(len(pdf)):
+        page = pdf[number].get_textpage().get_text_bounded()
+        num_chars += len(page)
+        if num_chars > MAX_CHARS:
+            raise Unreadable(f"it has more than {MAX_CHARS:,} characters of text, which are the most; split it")
+        yield page
 
 
 def _pdf_paragraphs(page: str) -> Iterator[str]:

@@ -10,6 +10,7 @@ import asyncio
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -27,7 +28,7 @@ DAYS, MOST_QUESTIONS, MOST_GAPS, MOST_EXAMPLES = 90, 2_000, 50, 5
 # From how near on two questions are about the same.
 ALIKE = 0.6
 EMBEDDED_AT_ONCE = 32
-PLACE_FOR_THE_ANSWER = "(Write the answer here.)"
+PLACE_FOR_THE_ANSWER, ALSO_ASKED = "(Write the answer here.)", "Also asked as:"
 
 Hide = Callable[[str], str]
 
@@ -59,13 +60,14 @@ class Gaps:
     async def list(self, actor: Actor, days: int = DAYS) -> list[Gap]:
         """The gaps of the last days, the most asked first; without those that the articles have filled since."""
         actor.check("viewer")
+        may_read_staff = actor.may("agent")
         asked = await self._database.read(gaps.unanswered, self._workspace_id, days, MOST_QUESTIONS)
         asked = [one for one in asked if one.question.strip()]
         found: list[Gap] = []
         vectors = await self._vectors([one.question for one in asked])
         for group in await asyncio.to_thread(together, asked, vectors):
             if len(found) < MOST_GAPS and not await self._is_answered(group[0]):
-                found.append(self._gap(group))
+                found.append(await asyncio.to_thread(self._gap, group, may_read_staff))
         return found
 
     async def find(self, actor: Actor, which: str) -> Gap:
@@ -78,7 +80,7 @@ class Gaps:
         if len(found) > 1:
             raise InvalidInput(f'"{which}" is the beginning of {len(found)} ids; write more of it.', field="which")
         if not found:
-            raise NotFound(f'There is no gap "{which}". `myna kb gaps` lists them.')
+            raise NotFound(f'There is no gap "{which}". `myna kb gaps list` lists them.')
         return found[0]
 
     async def approve(
@@ -91,7 +93,7 @@ class Gaps:
         actor.check("trainer")
         gap = await self.find(actor, which)
         text = gap.draft if text is None else text
-        if PLACE_FOR_THE_ANSWER in text or not text.strip():
+        if PLACE_FOR_THE_ANSWER in text or not has_answer(text):
             raise InvalidInput("The draft has no answer yet: write one in its place.", field="text")
         added = await self._library.upload(actor, file_name(text, gap), text.encode(), audience)
         await self._database.write(gaps.close, self._workspace_id, actor.name, gap.reply_ids)
@@ -115,9 +117,10 @@ class Gaps:
             parts.append(await self._grounding.embed(some))
         return np.concatenate(parts)
 
-    def _gap(self, group: Sequence[UnansweredQuestion]) -> Gap:
-        questions = tuple(dict.fromkeys(self._hide(" ".join(one.question.split())) for one in group))[:MOST_EXAMPLES]
-        better = next((one.better for one in group if one.better), None)
+    def _gap(self, group: Sequence[UnansweredQuestion], may_read_staff: bool) -> Gap:
+        said = dict.fromkeys(" ".join(one.question.split()) for one in group)
+        questions = tuple(dict.fromkeys(map(self._hide, islice(said, MOST_EXAMPLES))))
+        better = next((one.better for one in group if one.better and may_read_staff), None)
         return Gap(
             group[0].reply_id, questions, len(group), max(one.asked_at for one in group),
             tuple(one.reply_id for one in group), draft(questions, self._hide(better) if better else None),
@@ -154,8 +157,14 @@ def draft(questions: Sequence[str], answer: str | None) -> str:
     instead of the answer.
     """
     others = "".join(f"- {one}\n" for one in questions[1:])
-    asked = f"\nAlso asked as:\n\n{others}" if others else ""
+    asked = f"\n{ALSO_ASKED}\n\n{others}" if others else ""
     return f"# {questions[0]}\n\n{answer or PLACE_FOR_THE_ANSWER}\n{asked}"
+
+
+def has_answer(text: str) -> bool:
+    """Whether an article from a draft says more than its title and how else it was asked."""
+    said = text.partition(ALSO_ASKED)[0]
+    return any(line.strip() and not line.lstrip().startswith("#") for line in said.splitlines())
 
 
 def file_name(text: str, gap: Gap) -> str:

@@ -167,6 +167,10 @@ class Grounding:
         widest = [audiences_of(one) for channel, one in self._audiences.items() if channel not in OWN_CHANNELS]
         return min(widest, key=len, default=audiences_of("public"))
 
+    def is_for_everybody(self, channel: str) -> bool:
+        """Whether whatever is told on this channel may be told on every other one."""
+        return set(audiences_of(self._audiences.get(channel, "public"))) <= set(self.for_everybody)
+
     async def embed(self, texts: Sequence[str]) -> Vectors:
         """Vectors of texts, as questions are compared by."""
         return await self._search.embed(texts)

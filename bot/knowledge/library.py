@@ -64,6 +64,8 @@ class Library:
 
         Raises `InvalidInput` for what can't become articles.
         """
+        if not target.strip():
+            raise InvalidInput("Say what to add: a folder, a file, or the address of a page.", field="target")
         if target.startswith(("http://", "https://")):
             return await self.add_page(actor, target, audience)
         actor.check("trainer")
@@ -177,7 +179,7 @@ class Library:
     async def _location_of(self, which: str) -> str:
         sources = {one.location for one in await self._database.read(knowledge.sources, self._workspace_id)}
         candidates = [which, UPLOAD + which]
-        if not which.startswith(("http://", "https://")):
+        if which.strip() and not which.startswith(("http://", "https://")):
             candidates.append(await asyncio.to_thread(_absolute, which))
         if found := next((one for one in candidates if one in sources), None):
             return found

@@ -91,7 +91,8 @@ class Search:
     async def find(self, question: str, audiences: Sequence[Audience], before: str = "") -> Found | None:
         """As `search`, with what is known of the question; `before` is what was said before it, for what depends on it.
 
-        None if there are no articles at all, or no question.
+        None if there are no articles at all, or no question. Raises `Conflict` if the index was made with another
+        embedder, or is published anew faster than it is searched.
         """
         if not audiences or not question.strip():
             return None
@@ -109,7 +110,7 @@ class Search:
             if len(found) == len(looked):
                 return await asyncio.to_thread(_judge, merged(found), *questions)
             self._index, self._look_again = None, 0.0  # a sync has been published in between
-        return None
+        raise Conflict("The articles change all the time, so that no search comes to its end. Try again.")
 
     async def _candidates(
         self, asked: Question, audiences: Sequence[Audience], index: Index, table: VectorTable | None
@@ -149,10 +150,11 @@ class Search:
         async with self._loading:
             is_filled = self._index is not None and self._index.num_passages > 0
             if not is_filled and time.monotonic() >= self._look_again:
-                self._look_again = time.monotonic() + LOOK_AGAIN_SECONDS
                 self._index, self._vectors = await self._database.read(
                     knowledge_search.load_index, self._workspace_id, not self._database.many_processes
                 )
+                # Only now: whoever waits behind one that failed may not take it that there are no articles.
+                self._look_again = time.monotonic() + LOOK_AGAIN_SECONDS
 
     async def with_embedder(self, work: Callable[[Embedder], T]) -> T:
         """Something else to be done with the model, in its thread."""

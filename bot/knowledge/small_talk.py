@@ -82,12 +82,13 @@ PHRASES = tuple(
     """.splitlines()
     if line.strip()
 )
-# The English embedder tells little about Chinese, so these are compared by their characters.
+# The English embedder tells little about Chinese, so these are compared by their characters. Nothing is tried twice
+# (`++`, and no phrase is the beginning of two ways to read a text), as anybody may send anything.
 _HAN_SMALL_TALK = re.compile(
-    r"(?:(?:你好|您好|嗨|哈喽|早上好|上午好|下午好|晚上好|在吗|有人吗|谢谢|多谢|感谢|好的|好吧|嗯|哦|是的|对|不是|不用了?|不客气|再见|拜拜"
+    r"(?:(?:你好(?!的)|您好|嗨|哈喽|早上好|上午好|下午好|晚上好|在吗|有人吗|谢谢|多谢|感谢|好的|好吧|嗯|哦|是的|对(?!不起)|不是|不用了?|不客气|再见|拜拜"
     r"|辛苦了?|对不起|抱歉|没事|你是谁|你叫什么(?:名字)?|你是机器人|你是真?人|你(?:能|可以)做什么|你会什么|我有(?:个|一个)?问题|我想问(?:个|一个)?问题"
     r"|(?:请|可以)?帮帮?我|(?:请|麻烦)?(?:你)?再说一[遍次]|重复一[遍次]|(?:说|讲)?简单(?:点|一点)|短一?点|我刚才(?:说|问)了?什么|你刚才说了?什么|总结一下"
-    r"|没听懂|不明白|太棒|真棒|你?好|你|您|了|啊|呀|吗|呢|吧|哦|哈)[\s\u3000-\u303f\uff00-\uff0f\uff1a-\uff1f,.!?~]*)+"
+    r"|没听懂|不明白|太棒|真棒|好|你|您|了|啊|呀|吗|呢|吧|哦|哈)[\s\u3000-\u303f\uff00-\uff0f\uff1a-\uff1f,.!?~]*)++"
 )
 
 

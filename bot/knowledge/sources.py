@@ -32,7 +32,7 @@ _ENDINGS = {"text/html": ".html", "application/xhtml+xml": ".html", "text/markdo
 
 
 def files_of(folder: Path) -> Iterator[tuple[str, Path]]:
-    """`(path below the folder, file)` of all that is read, by name. Hidden ones, and links out of the folder, are not.
+    """`(path below the folder, file)` of all that is to be read, by name. Not what is hidden or in linked folders.
 
     Raises `Unreadable` for a folder that is not there, or has far too much in it.
     """
@@ -44,7 +44,7 @@ def files_of(folder: Path) -> Iterator[tuple[str, Path]]:
         folders[:] = sorted(one for one in folders if not one.startswith("."))
         for name in sorted(names):
             file = Path(parent, name)
-            if name.startswith(".") or not is_readable_name(name) or not file.resolve().is_relative_to(root):
+            if name.startswith(".") or not is_readable_name(name):
                 continue
             found.append((file.relative_to(root).as_posix(), file))
             if len(found) > MAX_FILES:
@@ -52,9 +52,11 @@ def files_of(folder: Path) -> Iterator[tuple[str, Path]]:
     yield from sorted(found)
 
 
-def read_file(file: Path) -> bytes:
-    """A file's bytes. Raises `Unreadable` for what is no file, is too large, or may not be read."""
+def read_file(file: Path, *, within: Path | None = None) -> bytes:
+    """A file's bytes. Raises `Unreadable` for what is no file, is too large, may not be read, or is not `within`."""
     try:
+        if within is not None and not file.resolve().is_relative_to(within.resolve()):
+            raise Unreadable("it is a link that leads out of the folder")
         if not file.is_file():
             raise Unreadable("there is no such file (any more)")
         if (size := file.stat().st_size) > MAX_BYTES:

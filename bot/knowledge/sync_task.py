@@ -116,8 +116,9 @@ class _Sync:
     def _contents(self, source: Source) -> Iterator[tuple[str, str, Any]]:
         """`(location, file name, content or how to get it)` of everything in a source."""
         if source.kind == "folder":
-            for location, file in files_of(Path(source.location)):
-                yield location, file.name, lambda file=file: read_file(file)
+            root = Path(source.location)
+            for location, file in files_of(root):
+                yield storable(location), storable(file.name), lambda file=file: read_file(file, within=root)
         elif source.kind == "file":
             file = Path(source.location)
             yield source.location, file.name, lambda: read_file(file)
@@ -125,8 +126,10 @@ class _Sync:
             name, content = self._context.run(fetch(source.location))
             yield source.location, name, content
         else:
-            content = self._read(knowledge.content, source.id)
-            yield source.location, source.location.removeprefix("upload:"), content or b""
+            content = self._read(knowledge.content, source.id, source.audience)
+            if content is None:
+                raise Unreadable("it is for other people since just now; the next sync reads it")
+            yield source.location, source.location.removeprefix("upload:"), content
 
     def _keep_as_it_was(self, source: Source, location: str, why: str) -> None:
         self._found.cannot_read(location, why)
@@ -134,7 +137,8 @@ class _Sync:
 
     def _keep(self, source: Source, location: str) -> None:
         old = self._current.get((source.id, location))
-        if old is not None and self._may_keep:
+        # What is for fewer people now may not stay what everybody reads.
+        if old is not None and self._may_keep and old.audience == source.audience:
             self._found.kept.add(old.id)
 
     def _take(self, source: Source, location: str, name: str, content: bytes) -> None:

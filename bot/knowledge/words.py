@@ -25,7 +25,7 @@ _UNSPACED_LETTER = re.compile(rf"[{_HAN}{_UNSPACED}]")
 _WRITTEN = re.compile(rf"[{_HAN}{_UNSPACED}]|[^\W{_HAN}{_UNSPACED}]+")
 _UNSPACED_RUN = re.compile(rf"[{_UNSPACED}]+")
 # Names of settings, versions and paths say more whole than in parts.
-_COMPOUND = re.compile(r"[^\W_]+(?:[._\-/@][^\W_]+)+")
+_COMPOUND = re.compile(r"(?<![^\W_])[^\W_]++(?:[._\-/@][^\W_]++)+")
 _CLITIC = re.compile(r"(?:n['’]t|['’](?:s|re|ve|ll|d|m))$")
 MAX_WORD_CHARS = 40
 

@@ -27,11 +27,21 @@ async def stand_on_articles(offered: Sequence[Offered], grounding: Grounding) ->
     found: list[Offered] = []
     for one in offered:
         if isinstance(one, Candidate):
+            if _may_tell_more(one, grounding):
+                found.append(one.left_out(NOT_FOR_ALL))
+                continue
             passages = await _look_up(one, grounding) if one.seen is None else one.seen
             found.append(_standing_on(one, passages, grounding.for_everybody) if passages else one)
         else:
             found.append(one)
     return found
+
+
+def _may_tell_more(one: Candidate, grounding: Grounding) -> bool:
+    """Whether it may repeat what was said before from articles, or by people, that is not for everybody."""
+    if one.tells_curated and not grounding.is_for_everybody(one.channel):
+        return True
+    return any(each.audience not in grounding.for_everybody for each in one.told_of)
 
 
 async def _look_up(one: Candidate, grounding: Grounding) -> Sequence[SeenPassage]:

@@ -74,6 +74,8 @@ class Candidate:
     `people` are all whose words it holds; `person_id` is the one it counts for. `is_vote`: somebody's vote here made it
     one, not staff and not a file. `is_trusted`: the operator knows who may speak on its channel, or gave the file.
     `seen` is what the bot had looked up, None where it did not answer; `passages` is what the model will read.
+    `told_of` are the articles that the bot's replies before it stood on, which it may repeat; `tells_curated`: one of
+    these, or it, was somebody's own answer.
     """
 
     kind: ExampleKind
@@ -93,6 +95,8 @@ class Candidate:
     channel: str = ""
     seen: tuple[SeenPassage, ...] | None = None
     passages: tuple[Quotation, ...] = ()
+    told_of: tuple[SeenPassage, ...] = ()
+    tells_curated: bool = False
 
     def left_out(self, because: str) -> Rejected:
         return Rejected(self.kind, self.source, self.conversation_id, self.message_id, self.person_id, because)
@@ -217,6 +221,8 @@ class _Conversation:
             kind, source, self._source.id, said.message.id, owner, people, self._source.split_group,
             self._is_vote(said, voter), self._is_trusted(), at, tuple(prompt), chosen.strip(),
             rejected, good, self._source.channel, self._seen(said),
+            told_of=tuple(each for one in before if one.message.origin not in UNSEEN_ORIGINS for each in one.passages),
+            tells_curated=any(one.message.origin == "curated" for one in (*before, said)),
         )  # fmt: skip
         because = self._refusal(said, before) or self._unfit(made)
         return made.left_out(because) if because else made

@@ -84,8 +84,8 @@ CASES = {
     ),
     name_of(knowledge.sources): Case([lambda tx, w: knowledge.sources(tx)]),
     name_of(knowledge.content): Case(
-        [lambda tx, w: knowledge.content(tx, source_of(w).id)],
-        lambda tx, w: knowledge.content(tx, source_of(w).id),
+        [lambda tx, w: knowledge.content(tx, source_of(w).id, "public")],
+        lambda tx, w: knowledge.content(tx, source_of(w).id, "public"),
         None,
     ),
     name_of(knowledge.version): Case([lambda tx, w: knowledge.version(tx)]),
@@ -145,6 +145,7 @@ CASES = {
         ]
     ),
     name_of(curated.forget_person): Case([lambda tx, w: [curated.forget_person(tx, "nobody")]]),
+    name_of(curated.forget_reply): Case([lambda tx, w: [curated.forget_reply(tx, "none")]]),
     name_of(gaps.unanswered): Case([lambda tx, w: [gaps.unanswered(tx, 1, 10)]]),
     name_of(gaps.close): Case(
         [lambda tx, w: gaps.close(tx, ACTOR, [w.reply.id])],

@@ -90,6 +90,7 @@ async def test_an_upload_is_read_listed_shown_and_removed(shelf: Shelf) -> None:
     await shelf.desk.work()
 
     read = await shelf.trainer.get("sources")
+    assert read["count"] == 1
     assert (read["underWay"], read["ended"]["state"], read["numUnreadable"]) == ([], "done", 0)
     assert read["sources"][0]["readAt"]
     listed = await shelf.trainer.get("articles")
@@ -277,4 +278,4 @@ async def test_several_changes_wait_for_one_reading(shelf: Shelf) -> None:
     assert [one["id"] for one in (await shelf.trainer.get("sources"))["underWay"]] == [first["id"]]
     database, workspace_id = shelf.server.agent.database, shelf.server.agent.workspace_id
     assert len(await database.read(jobs.newest_of_kind, workspace_id, "sync", 10)) == 1
-    assert await database.read(knowledge.content, workspace_id, new_id()) is None
+    assert await database.read(knowledge.content, workspace_id, new_id(), "public") is None

@@ -228,6 +228,10 @@ async def test_the_web_chat_links_to_the_article_until_it_is_gone(shop: Agent, d
         assert (await visitor.json("/api/chat/c1"))["messages"][-1]["parts"][-1] == source, "it was said all the same"
         secret = (await desk.library.show(ADMIN, "salaries")).article
         assert (await get(server, f"{server.url}/articles/{secret.id}/salaries"))[0] == 404
+        assert (await get(server, f"{server.url}/articles/%00/%00"))[0] == 404
+        desk.write("public/a{b}.md", "# Odd\n\nA name with braces.\n")
+        await desk.sync()
+        assert "A name with braces" in (await get(server, f"{server.url}/articles/gone/a%7Bb%7D"))[1]
 
 
 async def get(server: WebServer, url: str) -> tuple[int, str]:

@@ -62,6 +62,13 @@ async def test_the_same_question_gets_the_answer_word_for_word(shop: Agent, answ
         ("How do I block my card?", "How do I unblock my card?", False),
         ("Who are you?", "who are you", True),
         ("Who are you?", "Where are you?", False),
+        ("How do I turn on two-factor authentication?", "How do I turn off two-factor authentication?", False),
+        ("Can I cancel before the trial ends?", "Can I cancel after the trial ends?", False),
+        ("How do I transfer from savings to checking?", "How do I transfer from checking to savings?", False),
+        ("When is the annual meeting?", "Where is the annual meeting?", False),
+        ("Can I check in early?", "Can I check out early?", False),
+        ("Who can cancel my subscription?", "When can I cancel my subscription?", False),
+        ("How do I turn on two-factor authentication?", "how to turn on two-factor authentication on my phone", True),
         ("怎么退货", "如何退货", True),
         ("怎么退货", "怎么换货", False),
     ],
@@ -152,10 +159,13 @@ async def test_what_staff_wrote_is_in_the_draft_and_an_approved_draft_answers(
     person = Person(shop)
     await person.ask("Do you sell gift cards? Call me, +49 30 901820")
     reply_id = (await person.history())[-1].id
-    with pytest.raises(InvalidInput, match="no answer yet"):
-        await gaps.approve(ADMIN, reply_id)
+    for text in (None, "# Do you sell gift cards?\n\n", "# Do you?\n\nAlso asked as:\n\n- gift cards?\n"):
+        with pytest.raises(InvalidInput, match="no answer yet"):
+            await gaps.approve(ADMIN, reply_id, text)
     await Reviews(shop.database, DEFAULT_WORKSPACE).correct(AGENT, reply_id, "We sell gift cards of 25 and 50 euros.")
-    (gap,) = await gaps.list(VIEWER)
+    (seen,) = await gaps.list(VIEWER)
+    assert PLACE_FOR_THE_ANSWER in seen.draft, "what staff wrote is for agents to see"
+    (gap,) = await gaps.list(AGENT)
     assert "901820" not in gap.draft
     assert "We sell gift cards of 25 and 50 euros." in gap.draft
     source, _ = await gaps.approve(ADMIN, gap.id[:12])

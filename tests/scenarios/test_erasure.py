@@ -30,7 +30,7 @@ from bot.training.dataset import Builder, build_dataset
 from bot.training.job_context import Refused
 from bot.training.judging import Subject, _save
 from bot.training.publishing import publish
-from storage import audit, datasets, evaluations, golden, jobs, releases, versions, votes
+from storage import audit, curated, datasets, evaluations, golden, jobs, releases, versions, votes
 from storage import erasure as stored_erasure
 from storage.database import Database
 from storage.engines import sqlite_file
@@ -91,6 +91,10 @@ def plant(tx: Transaction, own: tuple[str, str], shared: tuple[str, str], others
         _INSERT_REVIEW, id=new_id(), conversation_id=apart.conversation_id, reply_id=others, decision="correct",
         better=f"{SECRET} in words that staff took over", reviewer="shell:root", replaced_at=None,
     )  # fmt: skip
+    for reply_id in (own[1], shared[1]):
+        curated.add(tx, "shell:root", f"Is my word {SECRET}?", "Yes.", "public", reply_id)
+    curated.add(tx, "shell:root", "Tell me more", f"{SECRET} in words that staff took over", "public", others)
+    curated.add(tx, "shell:root", "Tell me all", "No.", "public", others)
     dataset_id, job_id = add_job_and_dataset(tx)
     add_example(tx, dataset_id, person_id, own[0], own[1], text=SECRET)
     add_example(tx, dataset_id, "somebody", shared[0], shared[1], text=f"{SECRET} in the context", number=2)
@@ -179,9 +183,10 @@ def add_golden(tx: Transaction) -> None:
 async def test_nothing_of_an_erased_person_is_left(start_agent: StartAgent, database_url: str, tmp_path: Path) -> None:
     async with start_agent(database_url) as agent:
         own, shared, version = await fill(agent)
-        assert {"message", "person", "identity", "vote", "review", "dataset_example", "evaluation", "inbox"} <= set(
-            await asyncio.to_thread(rows_with, database_url, SECRET)
-        )
+        assert {
+            "message", "person", "identity", "vote", "review", "dataset_example", "evaluation", "inbox",
+            "curated_answer",
+        } <= set(await asyncio.to_thread(rows_with, database_url, SECRET))  # fmt: skip
         files = await asyncio.to_thread(plant_files, agent.settings.data, version)
         await agent.releases.promote(ADMIN, version.name)
         erased = await erasure(agent).erase(ADMIN, f"web:{WHO}")
@@ -194,7 +199,8 @@ async def test_nothing_of_an_erased_person_is_left(start_agent: StartAgent, data
         assert (await erasure(agent).erase(ADMIN, f"web:{WHO}")).proof == erased.proof
         assert erased.proof.versions == (version.name,)
         assert erased.proof.counts["conversation"] == 1
-        assert erased.proof.counts["dataset_example"] == 2
+        assert (erased.proof.counts["dataset_example"], erased.proof.counts["curated_answer"]) == (2, 3)
+        assert [one.answer for one in await agent.database.read(curated.all_answers, agent.workspace_id)] == ["No."]
         assert await asyncio.to_thread(rows_with, database_url, SECRET) == []
         assert await agent.conversations.history(agent.workspace_id, own[0]) == []
         rest = await agent.conversations.history(agent.workspace_id, shared[0])

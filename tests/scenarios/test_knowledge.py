@@ -12,11 +12,13 @@ from bot.errors import Conflict, InvalidInput, NotAllowed, NotFound
 from bot.knowledge import search as search_module
 from bot.knowledge import sync_task
 from bot.knowledge.formats import Unreadable
+from bot.knowledge.search import Search
 from bot.learning.jobs import Jobs
 from bot.learning.roles import Actor
 from bot.settings import Settings
 from bot.training.job_context import JobContext, Services
 from storage import jobs, knowledge
+from storage.database import StorageUnavailable
 from storage.learning_values import Job
 from storage.schema import DEFAULT_WORKSPACE
 from tests.fixtures_knowledge import ADMIN, Desk
@@ -90,6 +92,49 @@ async def test_what_cannot_be_read_is_told_and_nothing_else_is_lost(desk: Desk) 
     assert await desk.names() == ["returns", "shipping"], "a folder that is not mounted is not an empty one"
 
 
+async def test_what_is_for_fewer_people_now_does_not_stay_for_all_where_it_cannot_be_read(desk: Desk) -> None:
+    desk.write("salaries.md", SALARIES)
+    await desk.add()
+    assert await desk.found("When are salaries paid?") == ["salaries"]
+    desk.write("salaries.md", b"\0\1\2")
+    result = await desk.add(desk.docs, "staff")
+    assert (result["num_unreadable"], result["articles"]) == (1, 0)
+    assert await desk.found("When are salaries paid?", ("public", "customers", "staff")) == []
+
+
+async def test_a_name_that_is_no_text_and_a_link_out_keep_nothing_else_from_being_read(desk: Desk) -> None:
+    desk.write("returns.md", RETURNS)
+    desk.write("caf\udce9.md", SHIPPING)
+    desk.write("odd.html", "<meta charset=undefined><h1>Odd</h1><p>Tulips bloom in May.</p>")
+    desk.write("numbers.md", "---\ntitle: !!int ''\n---\n\nRoses bloom in June.\n")
+    outside = desk.docs.parent / "secret.md"
+    outside.write_text(SALARIES)
+    (desk.docs / "out.md").symlink_to(outside)
+    result = await desk.add()
+    assert result["unreadable"] == [{"file": "out.md", "why": "it is a link that leads out of the folder"}]
+    assert await desk.names() == ["caf\ufffd", "numbers", "odd", "returns"]
+    assert (await desk.sync())["unchanged"] == 4
+
+
+async def test_a_search_does_not_take_a_failed_look_for_no_articles(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.write("returns.md", RETURNS)
+    await desk.add()
+    search = Search(desk.database, DEFAULT_WORKSPACE, lambda: desk.embedder)
+    read, fails = desk.database.read, [True]
+
+    async def fail_once(*args: Any) -> Any:
+        if fails and fails.pop():
+            raise StorageUnavailable("the database does not answer")
+        return await read(*args)
+
+    monkeypatch.setattr(desk.database, "read", fail_once)
+    found = await asyncio.gather(*(search.find("refund", ["public"]) for _ in range(3)), return_exceptions=True)
+    await search.close()
+    assert [type(one).__name__ for one in found] == ["StorageUnavailable", "Found", "Found"]
+
+
 async def test_uploads_and_removals(desk: Desk) -> None:
     _, job = await desk.library.upload(ADMIN, "../../returns.md", RETURNS.encode())
     await desk.done(job)
@@ -142,7 +187,7 @@ async def test_a_page_of_the_web(desk: Desk, monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def test_bad_targets_and_roles_are_refused(desk: Desk) -> None:
-    for target in ("http://127.0.0.1/", str(desk.docs / "gone.md"), str(desk.write("a.exe", "MZ"))):
+    for target in ("", " ", "http://127.0.0.1/", str(desk.docs / "gone.md"), str(desk.write("a.exe", "MZ"))):
         with pytest.raises(InvalidInput):
             await desk.library.add(ADMIN, target)
     with pytest.raises(InvalidInput):
@@ -268,7 +313,8 @@ async def test_a_search_gives_up_when_the_index_never_rests(desk: Desk, monkeypa
         asked.append(1)
 
     monkeypatch.setattr(search_module.knowledge_search, "candidates", never)
-    assert await desk.found("refund") == []
+    with pytest.raises(Conflict, match="change all the time"):
+        await desk.found("refund")
     assert len(asked) == search_module.MAX_TRIES
 
 

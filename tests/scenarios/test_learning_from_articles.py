@@ -15,6 +15,7 @@ import pytest
 
 from bot.app import Agent
 from bot.engine.chat_tokenizer import ChatTokenizer
+from bot.knowledge.curated import CuratedAnswers
 from bot.learning.reviews import Reviews
 from bot.learning.roles import Actor
 from bot.prompt import with_passages
@@ -25,6 +26,7 @@ from bot.training.material import prepare, with_system_prompt
 from bot.training.rows import rows_of_examples
 from storage.learning_values import Dataset, Example
 from storage.schema import DEFAULT_WORKSPACE
+from tests.fixtures_knowledge import Desk
 from tests.fixtures_shop import Person, StartShop, model_of
 from tests.learning_facts import Facts
 
@@ -114,6 +116,22 @@ async def test_what_only_staff_may_read_is_learnt_only_where_all_are_staff(start
     async with start_shop(web_audience="staff", api_audience="staff") as desk:
         _, (example,) = await build(desk)
         assert example.passages[0].title == "Salaries"
+
+
+async def test_what_only_staff_may_read_is_not_learnt_from_what_repeats_it(shop: Agent, desk: Desk) -> None:
+    person = Person(shop, "slack")
+    model_of(shop).enqueue("Salaries are paid on the first of a month.")
+    await person.ask("When are salaries paid?")
+    model_of(shop).enqueue("On the first.")
+    assert await person.ask("please make that shorter") == ("On the first.", [])
+    await approve_last(shop, person)
+    await CuratedAnswers(desk.database, DEFAULT_WORKSPACE, desk.search).add(
+        TRAINER, "Where do I park my car?", "In the yard.", "staff"
+    )
+    assert (await person.ask("Where do I park my car?"))[0] == "In the yard."
+    await approve_last(shop, person)
+    made, found = await build(shop)
+    assert (found, await reasons(shop, made)) == ([], {NOT_FOR_ALL: 2})
 
 
 async def test_what_is_trained_reads_as_what_is_served(shop: Agent, facts: Facts, starter_model_path: Path) -> None:

@@ -200,6 +200,26 @@ def test_what_is_no_article_is_refused_with_a_reason(monkeypatch: pytest.MonkeyP
     assert "are the most" in refusal("a.md", b"12345678901")
 
 
+@pytest.mark.parametrize("value", ["!!int ''", "!!bool maybe", "!!timestamp x", "[a, b]"])
+def test_front_matter_that_is_no_text_costs_nothing_but_itself(value: str) -> None:
+    assert read_document("some-page.md", f"---\ntitle: {value}\n---\n\nText.\n".encode()).title == "some page"
+
+
+def test_a_few_letters_do_not_become_gigabytes() -> None:
+    lines = ["a0: &a0 xxxxxxxxxx"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    read = read_document("a.md", "\n".join(["---", *lines, "title: *a11", "---", "", "Text."]).encode())
+    assert read.title == "a"
+    assert "unpacks to more than 8 MB" in refusal("a.docx", docx("<w:p/>" * 1_500_000))
+
+
+def test_what_breaks_a_reader_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(formats, "_READERS", {".md": broken})
+    assert "not known (ZeroDivisionError)" in refusal("a.md", b"x")
+
+
 def test_a_folder_without_hidden_files_and_without_links_out_of_it(tmp_path: Path) -> None:
     (tmp_path / "secret.md").write_text("secret")
     folder = tmp_path / "docs"
@@ -209,7 +229,10 @@ def test_a_folder_without_hidden_files_and_without_links_out_of_it(tmp_path: Pat
     (folder / "out.md").symlink_to(tmp_path / "secret.md")
     (folder / "in.md").symlink_to(folder / "b.md")
     (folder / "up").symlink_to(tmp_path)
-    assert [name for name, _ in files_of(folder)] == ["b.md", "in.md", "sub/a.md"]
+    assert [name for name, _ in files_of(folder)] == ["b.md", "in.md", "out.md", "sub/a.md"]
+    assert read_file(folder / "in.md", within=folder) == b"x"
+    with pytest.raises(Unreadable, match="a link that leads out of the folder"):
+        read_file(folder / "out.md", within=folder)
     with pytest.raises(Unreadable, match="no such folder"):
         list(files_of(tmp_path / "gone"))
     with pytest.raises(Unreadable, match="no such file"):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from bot.knowledge.documents import Block, Document
 from bot.knowledge.passages import count_words, cut, excerpt
 from bot.knowledge.ranking import ask, best_of_articles, bm25, rank
+from bot.knowledge.small_talk import SmallTalk
 from bot.knowledge.words import is_mostly_unspaced, neighbours, words
 from storage.knowledge_values import Candidates, Index, StoredPassage
 
@@ -117,6 +118,15 @@ def test_neighbours_are_words_as_they_are_written() -> None:
     assert neighbours("How do I") == {("how", "do"), ("do", "i")}
     assert neighbours("退货") == {("退", "货")}
     assert neighbours("one") == set()
+
+
+def test_nothing_that_somebody_sends_takes_long_to_look_at() -> None:
+    """If one of these went back over what it has read, this test would not end."""
+    assert words("a" * 1_000_000) == ["a" * 40]
+    nothing = SmallTalk(lambda texts: np.zeros((len(texts), 2), np.float32))
+    assert nothing.likeness("你好" * 1000, np.zeros(2, np.float32)) == 1
+    assert nothing.likeness("你好" * 1000 + "退货", np.zeros(2, np.float32)) == 0
+    assert nothing.likeness("对不起，你是谁？好的", np.zeros(2, np.float32)) == 1
 
 
 @pytest.mark.parametrize("content", ["a" * 10_000, "你" * 3000])

@@ -8,16 +8,18 @@ import { address, ask, badge, button, card, empty, link, live, number, table, wh
 
 /** With more than so many, the rest of the page would be far away. */
 const SHOWN = 20;
+/** And more than these the server does not list. */
+const MOST = 1000;
 const UPLOAD = 'upload:';
 
 /** @param {(found: any) => void} onFound hears what came, whenever it has changed */
 export function sourceList(mayChange, onFound) {
   const node = h('div');
   let most = SHOWN;
-  const refresh = live(node, () => get('sources'), (found) => {
+  const refresh = live(node, () => get(`sources?most=${most}`), (found) => {
     onFound(found);
     const all = () => {
-      most = Infinity;
+      most = MOST;
       refresh(true);
     };
     return draw(found, most, mayChange, refresh, all);
@@ -25,14 +27,13 @@ export function sourceList(mayChange, onFound) {
   return { node, refresh };
 }
 
-function draw({ sources, underWay, ended, unreadable, numUnreadable }, most, mayChange, refresh, all) {
+function draw({ sources, count, underWay, ended, unreadable, numUnreadable }, most, mayChange, refresh, all) {
   const parts = underWay.map(reading);
   if (!underWay.length && ended) parts.push(...howItEnded(ended));
   if (numUnreadable) parts.push(notRead(unreadable, numUnreadable));
   if (!sources.length) return [...parts, ...(underWay.length ? [] : [nothingYet(mayChange)])];
-  const shown = sources.slice(0, most);
-  const rest = shown.length < sources.length ? [h('p', {}, button(t('showAllSources', { count: number(sources.length) }), all))] : [];
-  return [...parts, card(t('comeFrom'), sourceTable(shown, mayChange, refresh), ...rest)];
+  const rest = count > sources.length && most < MOST ? [h('p', {}, button(t('showAllSources', { count: number(count) }), all))] : [];
+  return [...parts, card(t('comeFrom'), sourceTable(sources, mayChange, refresh), ...rest)];
 }
 
 function nothingYet(mayChange) {

@@ -5,7 +5,6 @@ Knows: the Events API's shapes (docs.slack.dev/reference/events). Does not know:
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,8 +16,8 @@ CHANNEL = "slack"
 MAX_COMMAND_WORDS = 100  # "promote bot-v3 because ..."
 # Subtypes of what people say; all others tell what happened.
 _SPOKEN = {None, "file_share", "thread_broadcast", "me_message"}
-_LINK = re.compile(r"<((?:https?|mailto|tel):[^|>]*)(?:\|([^>]*))?>")
-_NAMED = re.compile(r"<[#!@][^|>]*\|([^>]+)>")
+_LINK = re.compile(r"<((?:https?|mailto|tel):[^<|>]*+)(?:\|([^<>]*+))?>")
+_NAMED = re.compile(r"<[#!@][^<|>]*+\|([^<>]++)>")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _BROADCAST = re.compile(r"<!(here|channel|everyone)>")
 
@@ -220,7 +219,8 @@ def to_plain(text: str) -> str:
     text = _LINK.sub(lambda link: f"{link[2]} ({link[1]})" if link[2] and link[2] != link[1] else link[1], text)
     text = _NAMED.sub(lambda name: name[1], text)
     text = _BROADCAST.sub(lambda name: f"@{name[1]}", text)
-    return storable(html.unescape(text)).strip()
+    # The three that Slack escapes: https://docs.slack.dev/messaging/formatting-message-text
+    return storable(text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")).strip()
 
 
 def _describe(text: str, event: Event) -> str:

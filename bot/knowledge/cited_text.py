@@ -27,7 +27,7 @@ _HAN = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
 _HAN_ENDS, _HAN_COMMAS = "\u3002\uff01\uff1f", "\uff0c\uff1b\u3001"
 _WHOLE = re.compile(rf"[\s{_HAN}{_HAN_ENDS}{_HAN_COMMAS}]")
 _MARK = re.compile(r" ?\[(\d{1,2})\]")
-_LIST_NUMBER = re.compile(r"^\s*\d+[.)](?=\s|$)", re.MULTILINE)
+_LIST_NUMBER = re.compile(r"^[^\S\n]*+\d+[.)](?=\s|$)", re.MULTILINE)
 _NUMBER = re.compile(r"\d+(?:[.,:/-]\d+)*")
 _NAME = re.compile(r"(?<=[a-z0-9,;:)] )(?:[A-Z][a-z]{2,}|[A-Z]{2,})(?![a-z])")
 _WITHIN = re.compile(r"(?<=[^\W\d_] )[^\W\d_]{2,}")
@@ -74,7 +74,7 @@ def _numbers(text: str) -> set[str]:
     found = _NUMBER.findall(text)
     parts = [part for one in found for part in re.split(r"[:-]", one)]  # "9:00-17:00", of which 17:00 or 17 is said
     said = [_SAID_NUMBERS[one] for one in re.findall(r"[a-z]+", text.lower()) if one in _SAID_NUMBERS]
-    return {_canonical(one) for one in (*found, *parts, *re.findall(r"\d+:\d+", text), *said)}
+    return {_canonical(one) for one in (*found, *parts, *re.findall(r"(?<!\d)\d++:\d+", text), *said)}
 
 
 def _canonical(number: str) -> str:

@@ -36,7 +36,7 @@ _OPPOSITES = (
     {"on", "off"}, {"in", "out"}, {"up", "down"}, {"before", "after"}, {"over", "under"}, {"above", "below"},
     {"who", "when", "where", "why"},
 )  # fmt: skip
-_DIRECTIONS = ("from", "to")
+_DIRECTIONS, MOST_BEHIND = ("from", "to"), 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,4 +172,4 @@ def _says_opposite(one: Sequence[str], other: Sequence[str]) -> bool:
 def _behind(sign: str, said: Sequence[str]) -> set[str]:
     """The first word that tells something behind each `sign`."""
     places = [place for place, word in enumerate(said) if word == sign]
-    return {word for place in places for word in words(" ".join(said[place + 1 :]))[:1]}
+    return {word for place in places for word in words(" ".join(said[place + 1 : place + 1 + MOST_BEHIND]))[:1]}

@@ -23,7 +23,7 @@ _GIVEN = re.compile(
     rf"|(?i:\b(?:i am|i'm|this is)) (?:(?i:mrs?|ms|dr|prof)\.? )?(?P<two>{_TWO})"
     rf"|(?i:\b(?:i am|i'm|this is|it's)) (?P<one>{_PART})"
     rf"(?=(?:,| here\b| speaking\b| again\b|\. My\b| and (?:i|my)\b| from\b))"
-    rf"|(?i:(?:regards|sincerely|thanks|thank you|cheers|best|yours|best wishes|greetings|thx)[,.!]?\s*\n\s*)"
+    rf"|(?i:(?:regards|sincerely|thanks|thank you|cheers|best|yours|best wishes|greetings|thx)[,.!]?[^\S\n]*+\n\s*+)"
     rf"(?:(?i:mrs?|ms|dr|prof)\.? )?(?P<signed>{_FULL})\s*$"
     rf"|(?:^|\n)\s?[-~] ?(?P<dashed>{_FULL})\s*$"
 )
@@ -36,7 +36,7 @@ _GIVEN_IN_ANY_CASE = re.compile(
     rf"(?P<said>{_ANY_CASE}(?: {_ANY_CASE}){{0,2}})"
 )
 _SIGNED_IN_ANY_CASE = re.compile(
-    r"(?i:(?:regards|sincerely|cheers|best wishes|greetings)[,.!]?\s*\n\s*)"
+    r"(?i:(?:regards|sincerely|cheers|best wishes|greetings)[,.!]?[^\S\n]*+\n\s*+)"
     rf"(?P<said>{_ANY_CASE}(?: {_ANY_CASE}){{0,2}})\s*$"
 )
 # What follows "I am" with a capital letter and is no name.

@@ -87,7 +87,7 @@ _KEY_SHAPES = re.compile(
     r"|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}|glpat-[A-Za-z0-9_-]{16,}"
     r"|xox[abeoprs]-[A-Za-z0-9-]{10,}|xapp-[A-Za-z0-9-]{10,}|(?:AKIA|ASIA)[A-Z0-9]{16}|AIza[A-Za-z0-9_-]{30,}"
     r"|hf_[A-Za-z0-9]{20,}|npm_[A-Za-z0-9]{20,}|pypi-[A-Za-z0-9_-]{20,}|SG\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"
-    r"|myna_[A-Za-z0-9_-]{16,}|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{4,}"
+    r"|myna_[A-Za-z0-9_-]{16,}|eyJ[A-Za-z0-9_-]{8,2000}+\.[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{4,}"
     r")" + r"|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[^-]{0,8000}(?:-----END [A-Z ]{0,30}PRIVATE KEY-----)?"
     r"|(?<=Bearer )[A-Za-z0-9._~+/-]{16,}=*"
 )
@@ -280,14 +280,23 @@ def _is_someones(address: str) -> bool:
     return not (found.is_loopback or found.is_unspecified or found.is_multicast or address.startswith("255."))
 
 
+_NUMBER_BEFORE = re.compile(r"num|no\b|nr|id|code|ref|#|:|号|码|编", re.IGNORECASE)
+_CODE_BEFORE = re.compile(r"code|ref|pnr|confirm|book|reserv", re.IGNORECASE)
+
+
 def _orders(text: str) -> Spans:
     for match in _REFERENCE_SHAPES.finditer(text):
         if not _A_PRODUCT_BEFORE.search(text, max(0, match.start() - 30), match.start()):
             yield match.start(), match.end(), match[0].lstrip("#").upper()
+    followed: set[tuple[int, bool, bool]] = set()
     for match in _REFERENCE.finditer(text):
         place = match.end()
-        while value := _REFERENCE_VALUE.match(text, place):
-            if not _is_reference(value["value"], match[0], text[value.end() : value.end() + 12]):
+        says_number, says_code = bool(_NUMBER_BEFORE.search(match[0])), bool(_CODE_BEFORE.search(match[0]))
+        # A list that each of its words begins anew is followed once.
+        while (place, says_number, says_code) not in followed and (value := _REFERENCE_VALUE.match(text, place)):
+            followed.add((place, says_number, says_code))
+            after = text[value.end() : value.end() + 12]
+            if not _is_reference(value["value"], after, says_number=says_number, says_code=says_code):
                 break
             yield value.start("value"), value.end("value"), value["value"].upper()
             following = _NEXT_VALUE.match(text, value.end())
@@ -296,22 +305,16 @@ def _orders(text: str) -> Spans:
             place = following.end()
 
 
-def _is_reference(value: str, before: str, after: str) -> bool:
+def _is_reference(value: str, after: str, *, says_number: bool, says_code: bool) -> bool:
     digits = sum(map(str.isdigit, value))
     if _EVERYDAY.fullmatch(value) or (len(value) <= 6 and _A_QUANTITY_AFTER.match(after)):
         return False
     if value.isdigit():
         is_year = len(value) == 4 and value.startswith(("19", "20"))
-        says_number = re.search(r"num|no\b|nr|id|code|ref|#|:|号|码|编", before, re.IGNORECASE) is not None
         return (says_number and not is_year) or len(value) >= 5
     if (digits >= 2 and len(value) >= 5) or (digits >= 1 and len(value) >= 5 and value.upper() == value):
         return re.fullmatch(r"\d+(?:st|nd|rd|th|am|pm|kg|gb|mb|ml|cm|mm)", value, re.IGNORECASE) is None
-    return (
-        value.isalpha()
-        and value.isupper()
-        and len(value) == 6
-        and re.search(r"code|ref|pnr|confirm|book|reserv", before.lower()) is not None
-    )
+    return value.isalpha() and value.isupper() and len(value) == 6 and says_code
 
 
 class PersonalDataFinder:

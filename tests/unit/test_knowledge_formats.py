@@ -200,9 +200,23 @@ def test_what_is_no_article_is_refused_with_a_reason(monkeypatch: pytest.MonkeyP
     assert "are the most" in refusal("a.md", b"12345678901")
 
 
-@pytest.mark.parametrize("value", ["!!int ''", "!!bool maybe", "!!timestamp x", "[a, b]"])
-def test_front_matter_that_is_no_text_costs_nothing_but_itself(value: str) -> None:
-    assert read_document("some-page.md", f"---\ntitle: {value}\n---\n\nText.\n".encode()).title == "some page"
+@pytest.mark.parametrize(
+    ("value", "title"),
+    [
+        ("!!int ''", "some page"), ("!!bool maybe", "maybe"), ("[a, b]", "some page"), ("2026", "2026"),
+        ("*x", "some page"), ("1" + ":1" * 100_000, "some page"),
+    ],
+)  # fmt: skip
+def test_front_matter_that_is_no_text_costs_nothing_but_itself(value: str, title: str) -> None:
+    assert read_document("some-page.md", f"---\ntitle: {value}\n---\n\nText.\n".encode()).title == title
+
+
+def test_a_table_full_of_quotes_is_read_to_its_end() -> None:
+    assert "no valid CSV" in refusal("a.csv", b'question,answer\n,"a",' + b'"' * 5_000 + b"x")
+    for sign in ",;\t":
+        table = f'question{sign}answer\n"How, when; why?"{sign}"Yes, ""soon"""\n'
+        (block,) = read_document("a.csv", table.encode()).blocks
+        assert (block.headings, block.lines) == (("How, when; why?",), ('Yes, "soon"',))
 
 
 def test_a_few_letters_do_not_become_gigabytes() -> None:

@@ -33,11 +33,10 @@ _REMOVE = scoped(
     .where(curated_answer.c.id == bindparam("which"), curated_answer.c.removed_at.is_(None))
     .values(removed_at=now_ms(), version=bindparam("next_version"))
 )
-_EMPTY_OF = scoped(
-    sa.update(curated_answer)
-    .where(curated_answer.c.person_id == bindparam("who"))
-    .values(question="", answer="", person_id=None, removed_at=now_ms(), version=bindparam("next_version"))
+_EMPTY = sa.update(curated_answer).values(
+    question="", answer="", person_id=None, removed_at=now_ms(), version=bindparam("next_version")
 )
+_EMPTY_OF = scoped(_EMPTY.where(curated_answer.c.person_id == bindparam("who")))
 _CORRECTIONS = scoped(
     sa.select(
         review.c.reply_id, review.c.better, review.c.reviewer, review.c.created_at, message.c.conversation_id,
@@ -59,12 +58,10 @@ _CORRECTIONS = scoped(
     .limit(bindparam("most", type_=sa.Integer))
 )  # fmt: skip
 _EMPTY_FROM = scoped(
-    sa.update(curated_answer)
-    .where(
+    _EMPTY.where(
         curated_answer.c.reply_id == bindparam("reply"),
         sa.or_(bindparam("words", type_=sa.String).is_(None), curated_answer.c.answer == bindparam("words")),
     )
-    .values(question="", answer="", person_id=None, removed_at=now_ms(), version=bindparam("next_version"))
 )
 _PLACE_OF = scoped(
     sa.select(message.c.conversation_id, message.c.seq, conversation.c.person_id)

@@ -220,7 +220,7 @@ def _joined(lines: list[str]) -> str:
 def _read_csv(content: bytes, title: str) -> Document:
     text = _limited(decode(content))
     # Not `csv.Sniffer`: it is wrong about one table in eight, and some quotes keep it busy for ever.
-    delimiter = max(",;\t", key=text.partition("\n")[0].count)
+    delimiter = max(",;\t", key=text.lstrip().partition("\n")[0].count)
     try:
         table = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True, strict=True)
         rows = [row for row in table if any(cell.strip() for cell in row)]

@@ -5,30 +5,20 @@ The library, the job that reads and the embedder are real; only the model that a
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from bot.knowledge import search as search_module
-from bot.knowledge import sync_task
 from bot.knowledge.embedder import Embedder
 from bot.learning.reviews import Reviews
 from bot.learning.roles import Actor
 from storage import knowledge_threshold
-from storage.database import Database
-from tests.browser.test_admin_articles import work
+from tests.browser.test_admin_articles import Opening, opening
 from tests.browser.test_admin_page import DESKTOP, PHONE, confirm, go, log_in, opened, serious_findings
 from tests.conftest import StartAgent
-from tests.fixtures_admin import PASSWORD, ROOT, accounts_of
-from tests.fixtures_knowledge import Desk
 from tests.fixtures_shop import RETURNS, Person
-from tests.fixtures_web import WebServer, serve
 from tests.scenarios.test_intents import FILE
 
 pytestmark = [pytest.mark.browser, pytest.mark.model, pytest.mark.asyncio(loop_scope="session")]
@@ -38,7 +28,6 @@ LOOKS: dict[str, Any] = {
     "wide and light": {"viewport": DESKTOP},
     "phone and dark": {"viewport": PHONE, "color_scheme": "dark"},
 }
-Opening = Callable[[], AbstractAsyncContextManager[WebServer]]
 
 
 @pytest.fixture
@@ -46,29 +35,7 @@ def open_counter(
     start_agent: StartAgent, sqlite_url: str, tmp_path: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
 ) -> Opening:
     """Starts a server with one article, and a worker beside it that reads others."""
-    for module in (search_module, sync_task):
-        monkeypatch.setattr(module, "resolve_embedder", lambda *_: tmp_path)
-        monkeypatch.setattr(module, "Embedder", lambda *_, **__: embedder)
-
-    @asynccontextmanager
-    async def start() -> AsyncIterator[WebServer]:
-        async with start_agent(sqlite_url) as agent, serve(agent) as server:
-            for role in ("viewer", "trainer"):
-                await accounts_of(agent).create(ROOT, role, role, PASSWORD)
-            database = Database(sqlite_url)
-            desk = Desk(database, tmp_path / "desk", embedder)
-            desk.write("returns.md", RETURNS)
-            await desk.add()
-            working = asyncio.create_task(work(desk))
-            try:
-                yield server
-            finally:
-                working.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await working
-                await database.close()
-
-    return start
+    return opening(start_agent, sqlite_url, tmp_path, embedder, monkeypatch, returns=RETURNS)
 
 
 async def check(page: Page, name: str) -> None:

@@ -38,17 +38,30 @@ def open_shelf(
     start_agent: StartAgent, sqlite_url: str, tmp_path: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
 ) -> Opening:
     """Starts a server with a worker beside it that reads articles."""
+    return opening(start_agent, sqlite_url, tmp_path, embedder, monkeypatch)
+
+
+def opening(
+    start_agent: StartAgent, url: str, folder: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch,
+    **articles: str,
+) -> Opening:  # fmt: skip
+    """Starts a server that has read these articles, by name, with a worker beside it that reads others."""
     for module in (search_module, sync_task):
-        monkeypatch.setattr(module, "resolve_embedder", lambda *_: tmp_path)
+        monkeypatch.setattr(module, "resolve_embedder", lambda *_: folder)
         monkeypatch.setattr(module, "Embedder", lambda *_, **__: embedder)
 
     @asynccontextmanager
     async def start() -> AsyncIterator[WebServer]:
-        async with start_agent(sqlite_url) as agent, serve(agent) as server:
+        async with start_agent(url) as agent, serve(agent) as server:
             for role in ("viewer", "trainer"):
                 await accounts_of(agent).create(ROOT, role, role, PASSWORD)
-            database = Database(sqlite_url)
-            working = asyncio.create_task(work(Desk(database, tmp_path / "desk", embedder)))
+            database = Database(url)
+            desk = Desk(database, folder / "desk", embedder)
+            for name, text in articles.items():
+                desk.write(f"{name}.md", text)
+            if articles:
+                await desk.add()
+            working = asyncio.create_task(work(desk))
             try:
                 yield server
             finally:

@@ -2,7 +2,7 @@
 
 import { h } from '/static/dom.js';
 import { audiences } from './articles_trying.js';
-import { get, post } from './api.js';
+import { get, getNewest, post } from './api.js';
 import { t, word } from './strings.js';
 import { ask, attempt, button, debounced, empty, field, live, number, select, table, when } from './ui.js';
 
@@ -16,18 +16,12 @@ export function curatedList(mayChange) {
   const found = h('div', { class: 'stack' });
   let most = PAGE;
   const query = () => `answers?${new URLSearchParams({ text: text.value.trim(), most: String(most) })}`;
-  /** Somebody may have typed on meanwhile: what came is then no answer any more. */
-  const load = async () => {
-    const wanted = query();
-    const value = await get(wanted);
-    return wanted === query() ? value : load();
-  };
   const foot = h('p', { hidden: true }, button(t('showMore'), () => {
     most += MORE;
     attempt(() => refresh());
   }));
   const filter = h('div', { role: 'search', hidden: true }, field(t('findAnswers'), text));
-  const refresh = live(found, load, (value) => {
+  const refresh = live(found, () => getNewest(query), (value) => {
     filter.hidden = !value.count && !text.value;
     foot.hidden = value.answers.length >= Math.min(value.count, value.most);
     return draw(value, Boolean(text.value.trim()), mayChange, refresh);

@@ -19,6 +19,16 @@ export class ApiError extends Error {
   }
 }
 
+/**
+ * Somebody may have typed on meanwhile: what came is then no answer any more, and is asked for again.
+ * @param {() => string} query the path that is wanted now
+ */
+export async function getNewest(query) {
+  const wanted = query();
+  const value = await get(wanted);
+  return wanted === query() ? value : getNewest(query);
+}
+
 /** @param {string} path below /admin/api/ */
 export function get(path, timeoutMs = TIMEOUT_MS) {
   return request('GET', path, undefined, timeoutMs);

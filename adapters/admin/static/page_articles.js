@@ -4,7 +4,7 @@ import { h } from '/static/dom.js';
 import { addForms } from './articles_adding.js';
 import { nameOf, sourceList } from './articles_sources.js';
 import { audiences, tryCard } from './articles_trying.js';
-import { get, post } from './api.js';
+import { get, getNewest, post } from './api.js';
 import { t, word } from './strings.js';
 import { address, attempt, button, card, debounced, empty, facts, field, link, live, number, select, table, when } from './ui.js';
 
@@ -46,17 +46,11 @@ function articleList() {
   const found = h('div', { class: 'stack' });
   let most = PAGE;
   const query = () => `articles?${new URLSearchParams({ text: text.value.trim(), audience: audience.value, most: String(most) })}`;
-  /** Somebody may have typed on meanwhile: what came is then no answer any more. */
-  const load = async () => {
-    const wanted = query();
-    const value = await get(wanted);
-    return wanted === query() ? value : load();
-  };
   const foot = h('p', { hidden: true }, button(t('showMore'), () => {
     most += MORE;
     attempt(() => refresh());
   }));
-  const refresh = live(found, load, (value) => {
+  const refresh = live(found, () => getNewest(query), (value) => {
     foot.hidden = value.articles.length >= Math.min(value.count, value.most);
     return drawList(value, Boolean(text.value.trim() || audience.value));
   });

@@ -15,8 +15,9 @@ from bot.knowledge.gaps import PLACE_FOR_THE_ANSWER, Gaps
 from bot.learning.reviews import Reviews
 from bot.learning.roles import Actor
 from bot.training.redaction import hide_personal_data
-from storage import curated, erasure
+from storage import answering, curated
 from storage.schema import DEFAULT_WORKSPACE, reply
+from storage.transaction import Transaction
 from tests.fixtures_knowledge import ADMIN, Desk
 from tests.fixtures_shop import CONTACT, Person, W, model_of
 
@@ -96,6 +97,21 @@ async def test_an_answer_that_was_removed_is_given_no_more(shop: Agent, answers:
         await answers.remove(ADMIN, added)
 
 
+async def test_two_changes_at_once_are_two_versions(answers: CuratedAnswers, shop: Agent) -> None:
+    """Either may have read the newest version before the other was there, and so both write the same."""
+    first, second = await answers.add(ADMIN, QUESTION, ANSWER), await answers.add(ADMIN, "Where are you?", "Here.")
+    table = curated.curated_answer
+
+    def make_it_the_newest(tx: Transaction, which: str) -> None:
+        tx.connection.execute(table.update().where(table.c.id == which).values(version=9))
+
+    versions = [(await shop.database.read(answering.rules, W)).curated_version]
+    for which in (first, second):
+        await shop.database.write(make_it_the_newest, W, which)
+        versions.append((await shop.database.read(answering.rules, W)).curated_version)
+    assert versions == sorted(set(versions))
+
+
 async def test_bad_answers_are_refused(answers: CuratedAnswers) -> None:
     for question, answer, audience in ((" ", "a", "public"), ("q", "", "public"), ("q", "a", "all")):
         with pytest.raises(InvalidInput):
@@ -127,7 +143,6 @@ async def test_whoever_is_erased_takes_their_question_along(shop: Agent, answers
         lambda tx: {row.person_id for row in tx.connection.execute(curated.curated_answer.select())}, W
     )
     assert await shop.database.write(curated.forget_person, W, person_id) == 1
-    assert erasure.curated is curated, "an erasure does the same"
     assert await answers.list(VIEWER) == []
     assert (await person.ask(QUESTION))[0].startswith("I don't know")
 

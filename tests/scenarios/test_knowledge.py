@@ -19,6 +19,7 @@ from bot.settings import Settings
 from bot.training.job_context import JobContext, Services
 from storage import jobs, knowledge
 from storage.database import StorageUnavailable
+from storage.knowledge_values import Source
 from storage.learning_values import Job
 from storage.schema import DEFAULT_WORKSPACE
 from tests.fixtures_knowledge import ADMIN, Desk
@@ -100,6 +101,25 @@ async def test_what_is_for_fewer_people_now_does_not_stay_for_all_where_it_canno
     result = await desk.add(desk.docs, "staff")
     assert (result["num_unreadable"], result["articles"]) == (1, 0)
     assert await desk.found("When are salaries paid?", ("public", "customers", "staff")) == []
+
+
+async def test_what_is_sent_again_for_fewer_people_is_not_read_for_those_before(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, job = await desk.library.upload(ADMIN, "salaries.md", RETURNS.encode())
+    read_source = sync_task._Sync._read_source
+
+    def read_once_it_was_sent_again(self: Any, source: Source) -> None:
+        if source.audience == "public":
+            self._context.run(desk.library.upload(ADMIN, "salaries.md", SALARIES.encode(), "staff"))
+        read_source(self, source)
+
+    monkeypatch.setattr(sync_task._Sync, "_read_source", read_once_it_was_sent_again)
+    await desk.work()  # both jobs: of the first one, the file that is for staff by now must not come
+    first = await Jobs(desk.database, DEFAULT_WORKSPACE).find(ADMIN, job.id)
+    assert "for other people" in (first.result or {})["unreadable"][0]["why"]
+    assert await desk.found("When are salaries paid?") == []
+    assert await desk.found("When are salaries paid?", ("public", "customers", "staff")) == ["salaries"]
 
 
 async def test_a_name_that_is_no_text_and_a_link_out_keep_nothing_else_from_being_read(desk: Desk) -> None:

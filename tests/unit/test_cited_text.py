@@ -154,3 +154,8 @@ def says_again(text: str) -> bool:
 
 def unmarked(text: str) -> str:
     return "".join(re.sub(r"\[\d\]", "", text).split())
+
+
+def test_a_fact_is_looked_for_once_in_text_of_any_length() -> None:
+    """If a pattern went back over what it has read, this test would take hours."""
+    assert FactCheck(["1" * 500_000]).invented("a" + "\n" * 500_000 + "7 b") == ["7"]

@@ -214,7 +214,7 @@ def test_front_matter_that_is_no_text_costs_nothing_but_itself(value: str, title
 def test_a_table_full_of_quotes_is_read_to_its_end() -> None:
     assert "no valid CSV" in refusal("a.csv", b'question,answer\n,"a",' + b'"' * 5_000 + b"x")
     for sign in ",;\t":
-        table = f'question{sign}answer\n"How, when; why?"{sign}"Yes, ""soon"""\n'
+        table = f'\n\nquestion{sign}answer\n"How, when; why?"{sign}"Yes, ""soon"""\n'
         (block,) = read_document("a.csv", table.encode()).blocks
         assert (block.headings, block.lines) == (("How, when; why?",), ('Yes, "soon"',))
 
@@ -224,6 +224,11 @@ def test_a_few_letters_do_not_become_gigabytes() -> None:
     read = read_document("a.md", "\n".join(["---", *lines, "title: *a11", "---", "", "Text."]).encode())
     assert read.title == "a"
     assert "unpacks to more than 8 MB" in refusal("a.docx", docx("<w:p/>" * 1_500_000))
+
+
+def test_a_pdf_of_endless_text_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "MAX_CHARS", 5)
+    assert "more than 5 characters of text" in refusal("a.pdf", page("Ten days."))
 
 
 def test_what_breaks_a_reader_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

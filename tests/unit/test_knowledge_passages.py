@@ -121,7 +121,7 @@ def test_neighbours_are_words_as_they_are_written() -> None:
 
 
 def test_nothing_that_somebody_sends_takes_long_to_look_at() -> None:
-    """If one of these went back over what it has read, this test would not end."""
+    """If one of these went back over what it has read, this test would take hours."""
     assert words("a" * 1_000_000) == ["a" * 40]
     nothing = SmallTalk(lambda texts: np.zeros((len(texts), 2), np.float32))
     assert nothing.likeness("你好" * 1000, np.zeros(2, np.float32)) == 1

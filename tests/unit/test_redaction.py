@@ -166,7 +166,7 @@ def test_a_card_is_found_with_what_stands_beside_it() -> None:
     assert redact("4111 1111 1111 1112") == "4111 1111 1111 1112", "the check digit is wrong"
 
 
-@pytest.mark.parametrize("text", ["thanks" + "\n" * 40_000 + "1", "ref2345," * 400, "eyJ-" * 10_000])
+@pytest.mark.parametrize("text", ["thanks" + "\n" * 200_000 + "1", "ref2345," * 2_000])
 def test_nothing_that_somebody_writes_takes_long_to_look_through(text: str) -> None:
-    """If one of these went back over what it has read, this test would not end."""
+    """If one of these went back over what it has read, this test would take from minutes to hours."""
     assert redact(redact(text)) == redact(text)

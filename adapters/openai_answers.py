@@ -10,16 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from bot.errors import (
-    InvalidInput,
-    KeyRefused,
-    MynaError,
-    NotFound,
-    QuotaExceeded,
-    TooLarge,
-    Unavailable,
-    UnknownModel,
-)
+from bot.errors import InvalidInput, KeyRefused, MynaError, NotFound, QuotaExceeded, TooLarge, Unavailable, UnknownModel
 from bot.generator import Event, Piece, TokenLogprob, ToolCall
 from storage.values import new_id
 

@@ -46,12 +46,7 @@ class OpenAiFeedback:
     """The handler of one workspace."""
 
     def __init__(
-        self,
-        conversations: Conversations,
-        feedback: Feedback,
-        consent: Consent,
-        access: ApiAccess,
-        workspace_id: str,
+        self, conversations: Conversations, feedback: Feedback, consent: Consent, access: ApiAccess, workspace_id: str
     ) -> None:
         self._conversations = conversations
         self._feedback = feedback
@@ -99,9 +94,14 @@ class OpenAiFeedback:
             await self._feedback.withdraw(reply, CHANNEL, caller)
             return
         await self._feedback.vote(
-            reply, CHANNEL, Sender(caller), 1 if wanted.value == 1 else -1, wanted.reason, wanted.better,
+            reply,
+            CHANNEL,
+            Sender(caller),
+            1 if wanted.value == 1 else -1,
+            wanted.reason,
+            wanted.better,
             most_a_minute=MOST_A_MINUTE,
-        )  # fmt: skip
+        )
 
     async def _counted(self, reply: RatedReply, caller: str) -> dict[str, Any]:
         """The vote as it counts now: an earlier one of the same value may have had words."""

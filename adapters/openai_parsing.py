@@ -21,8 +21,12 @@ MAX_SEED = 2**63
 # Work that may wait, behind chats and other requests.
 FLEX_PRIORITY = 10
 ROLES: Mapping[str, Role] = {
-    "system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool",
-}  # fmt: skip
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+}
 # What a model that reads text alone is told in place of other parts.
 PLACEHOLDERS = {
     "image_url": "(An image was sent here. You can't see images.)",
@@ -150,9 +154,7 @@ def conversation_name(value: Any, field: str) -> str:
 
 def _sampling(body: Body, defaults: Sampling, max_tokens: tuple[str, ...]) -> Sampling:
     """What the generator checks itself is passed on as it is; its errors name the same fields."""
-    names = (
-        "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty",
-    )  # fmt: skip
+    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
     given: dict[str, Any] = {name: body[name] for name in names if body.get(name) is not None}
     for name in max_tokens:
         if body.get(name) is not None:

@@ -84,9 +84,12 @@ def rows(runs: int, conversations: int) -> Iterator[dict[str, Any]]:
     for name, share, harm, count in plans:
         found, after = simulate(count, conversations, share, harm)
         yield {
-            "canary": f"{name:22}", "share": share, "canaries": count, "rolled_back": round(found, 4),
+            "canary": f"{name:22}",
+            "share": share,
+            "canaries": count,
+            "rolled_back": round(found, 4),
             "mean_conversations": None if after is None else round(after),
-        }  # fmt: skip
+        }
 
 
 def main() -> None:

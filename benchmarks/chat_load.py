@@ -86,9 +86,13 @@ async def _reply(
     session: aiohttp.ClientSession, url: str, model: str, messages: Sequence[dict[str, str]], turn: int
 ) -> tuple[Timing, str]:
     body = {
-        "model": model, "messages": messages, "max_tokens": MAX_TOKENS, "temperature": 0, "stream": True,
+        "model": model,
+        "messages": messages,
+        "max_tokens": MAX_TOKENS,
+        "temperature": 0,
+        "stream": True,
         "stream_options": {"include_usage": True},
-    }  # fmt: skip
+    }
     started = time.perf_counter()
     first, text, tokens = 0.0, "", 0
     async with session.post(f"{url}/chat/completions", json=body) as response:

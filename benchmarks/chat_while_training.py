@@ -29,17 +29,22 @@ from bot.settings import load_settings
 from tests.conftest import serve_process
 
 QUESTIONS = (
-    "Where is my order {number}?", "How do I send parcel {number} back?", "What does delivery to street {number} cost?",
-    "Can I pay invoice {number} later?", "My account {number} is locked. What now?",
-)  # fmt: skip
+    "Where is my order {number}?",
+    "How do I send parcel {number} back?",
+    "What does delivery to street {number} cost?",
+    "Can I pay invoice {number} later?",
+    "My account {number} is locked. What now?",
+)
 SETTINGS = {"MYNA_API_KEYS": "off", "MYNA_MAX_REPLY_TOKENS": "48", "MYNA_TEMPERATURE": "0", "MYNA_LOG_LEVEL": "error"}
 
 
 def myna(data: Path, *arguments: str) -> Any:
     done = subprocess.run(
         [sys.executable, "-m", "bot.cli", *arguments, "--json"],
-        env={"PATH": "/usr/bin:/bin", "HOME": str(data), "MYNA_DATA": str(data)}, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        env={"PATH": "/usr/bin:/bin", "HOME": str(data), "MYNA_DATA": str(data)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     return json.loads(done.stdout.splitlines()[-1]) if done.stdout.strip() else None
 
 

@@ -48,8 +48,10 @@ async def _follow_ups(data: Path, work: Path) -> None:
     talks = random.Random(3).sample(read_rows(data / "dstc11_grounded" / "questions.jsonl"), TALKS)
     alone = [await _is_right(knowledge, one, "") for one in talks]
     before = [await _is_right(knowledge, one, _said_before(one)) for one in talks]
-    print(f"talks whose last question finds the right article first: alone {sum(alone) / TALKS:.3f}, "
-          f"with what was said before {sum(before) / TALKS:.3f} of {TALKS}")  # fmt: skip
+    print(
+        f"talks whose last question finds the right article first: alone {sum(alone) / TALKS:.3f}, "
+        f"with what was said before {sum(before) / TALKS:.3f} of {TALKS}"
+    )
     await knowledge.close()
 
 

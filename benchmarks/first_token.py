@@ -49,9 +49,11 @@ async def server(data: Path) -> AsyncIterator[str]:
         port = found.getsockname()[1]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MYNA_")}
     process = subprocess.Popen(
-        [sys.executable, "-m", "bot.cli", "serve"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        [sys.executable, "-m", "bot.cli", "serve"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         env=environment | {"MYNA_DATA": str(data), "MYNA_PORT": str(port), "MYNA_TRAINING": "off"},
-    )  # fmt: skip
+    )
     try:
         await _ready(f"http://127.0.0.1:{port}")
         yield f"http://127.0.0.1:{port}"
@@ -76,9 +78,10 @@ async def _ready(base: str) -> None:
 
 async def ask(session: aiohttp.ClientSession, base: str, token: str, question: str) -> Reply:
     body = {
-        "id": uuid.uuid4().hex, "trigger": "submit-message",
+        "id": uuid.uuid4().hex,
+        "trigger": "submit-message",
         "messages": [{"id": uuid.uuid4().hex, "role": "user", "parts": [{"type": "text", "text": question}]}],
-    }  # fmt: skip
+    }
     started, first, text = time.perf_counter(), 0.0, ""
     async with session.post(f"{base}/api/chat", json=body, headers={"Authorization": f"Bearer {token}"}) as response:
         async for line in response.content:
@@ -118,7 +121,9 @@ def _report(known: list[Reply], plain: list[Reply]) -> None:
     made = statistics.median(one.first_ms for one in known if one.is_models)
     without = statistics.median(one.first_ms for one in plain)
     own = [one.first_ms for one in known if not one.is_models]
-    print(f"first word with articles {made:.0f} ms, without {without:.0f} ms: {made - without:.0f} ms added "
-          f"(medians of {len(known) - len(own)} and {len(plain)})")  # fmt: skip
+    print(
+        f"first word with articles {made:.0f} ms, without {without:.0f} ms: {made - without:.0f} ms added "
+        f"(medians of {len(known) - len(own)} and {len(plain)})"
+    )
     if own:
         print(f"{len(own)} replies in Myna's own words: {statistics.median(own):.0f} ms")

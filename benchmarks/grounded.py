@@ -147,11 +147,17 @@ async def measure(data: Path, version: str, rows: Sequence[dict[str, Any]]) -> l
             counted = [facts(text, one.told) for text, one in zip(replies, questions, strict=True)]
             scores = [rouge_l(text, one.wanted) for text, one in zip(replies, questions, strict=True)]
             total, there = (sum(one[place] for one in counted) for place in (0, 1))
-            found.append({
-                "replies by": name, "questions": len(replies), "ROUGE-L": round(statistics.mean(scores), 3),
-                "numbers and names": total, "told": round(there / max(total, 1), 3),
-                "words": round(statistics.mean(len(one.split()) for one in replies), 1), "example": replies[0][:160],
-            })  # fmt: skip
+            found.append(
+                {
+                    "replies by": name,
+                    "questions": len(replies),
+                    "ROUGE-L": round(statistics.mean(scores), 3),
+                    "numbers and names": total,
+                    "told": round(there / max(total, 1), 3),
+                    "words": round(statistics.mean(len(one.split()) for one in replies), 1),
+                    "example": replies[0][:160],
+                }
+            )
         return found
     finally:
         await generator.close()

@@ -69,25 +69,33 @@ async def measure(data: Path, work: Path) -> None:
     await intents.train(ADMIN, learnt)
     seconds = time.perf_counter() - started
     measured = await intents.measure(ADMIN, phrases_of(row for row in banking if row["split"] != "train"))
-    print(f"banking77: {len(learnt.rows)} phrases in {seconds:.1f} s, macro-F1 {measured.macro_f1:.3f} "
-          f"on {measured.messages} others")  # fmt: skip
+    print(
+        f"banking77: {len(learnt.rows)} phrases in {seconds:.1f} s, macro-F1 {measured.macro_f1:.3f} "
+        f"on {measured.messages} others"
+    )
     bots: dict[str, list[float]] = {"all": [], "development": [], "other half": []}
     hint3 = read_rows(data / "hint3" / "intents.jsonl")
     for bot in sorted({row["domain"] for row in hint3}):
         rows = [row for row in hint3 if row["domain"] == bot]
         found = await out_of_scope(
-            intents, bot, [row for row in rows if row["split"] == "train"],
+            intents,
+            bot,
+            [row for row in rows if row["split"] == "train"],
             [row for row in rows if row["split"] == "test"],
-        )  # fmt: skip
+        )
         for half, share in found.items():
             bots[half].append(share)
     clinc = read_rows(data / "clinc150" / "intents.jsonl")
     found = await out_of_scope(
-        intents, "clinc150", [row for row in clinc if row["split"] == "train"],
+        intents,
+        "clinc150",
+        [row for row in clinc if row["split"] == "train"],
         [row for row in clinc if row["split"] not in ("train", "val")],
-    )  # fmt: skip
+    )
     for half, shares in bots.items():
         of_bots = statistics.mean(shares)
-        print(f"{half:12} hint3 (mean of its bots) {of_bots:.3f}, clinc150 {found[half]:.3f}, "
-              f"mean {(of_bots + found[half]) / 2:.3f}")  # fmt: skip
+        print(
+            f"{half:12} hint3 (mean of its bots) {of_bots:.3f}, clinc150 {found[half]:.3f}, "
+            f"mean {(of_bots + found[half]) / 2:.3f}"
+        )
     await knowledge.close()

@@ -77,10 +77,14 @@ async def rows_of(knowledge: Knowledge, questions: list[dict[str, Any]]) -> list
 def fit(rows: list[Row], used: list[int]) -> list[float]:
     counts = Counter(row.kind for row in rows)
     tensors = [
-        (torch.tensor(row.features[:, used], dtype=torch.float32), torch.tensor(row.is_right),
-         KIND_WEIGHTS.get(row.kind, 1.0) / counts[row.kind])
-        for row in rows if row.is_right.any() and not row.is_right.all()
-    ]  # fmt: skip
+        (
+            torch.tensor(row.features[:, used], dtype=torch.float32),
+            torch.tensor(row.is_right),
+            KIND_WEIGHTS.get(row.kind, 1.0) / counts[row.kind],
+        )
+        for row in rows
+        if row.is_right.any() and not row.is_right.all()
+    ]
     weights = torch.full((len(used),), 0.3, requires_grad=True)
     optimiser = torch.optim.LBFGS([weights], max_iter=100)
     total = sum(weight for *_, weight in tensors)

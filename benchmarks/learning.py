@@ -30,8 +30,9 @@ def myna(data: Path, *arguments: str) -> tuple[int, Any]:
     done = subprocess.run(
         [sys.executable, "-m", "bot.cli", *arguments, "--json"],
         env=environment | {"MYNA_DATA": str(data), "MYNA_TRAINING_PRIORITY": "normal"},
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     lines = done.stdout.splitlines()
     return done.returncode, json.loads(lines[-1]) if lines else None
 
@@ -59,11 +60,17 @@ def measure(data: Path, train: Path, evaluation: Path, rows: int) -> dict[str, A
         figure(report, *which) for which in (("held_out", "loss"), ("held_out", "rouge_l"), ("general", "loss"))
     )
     return {
-        "rows": rows, "minutes": round(minutes, 1), "loss before": round(loss[0], 3), "loss after": round(loss[1], 3),
-        "drop": f"{1 - loss[1] / loss[0]:.1%}", "ROUGE-L before": round(rouge[0], 3), "after": round(rouge[1], 3),
-        "ratio": round(rouge[1] / rouge[0], 2), "general rise": f"{general[1] / general[0] - 1:+.1%}",
+        "rows": rows,
+        "minutes": round(minutes, 1),
+        "loss before": round(loss[0], 3),
+        "loss after": round(loss[1], 3),
+        "drop": f"{1 - loss[1] / loss[0]:.1%}",
+        "ROUGE-L before": round(rouge[0], 3),
+        "after": round(rouge[1], 3),
+        "ratio": round(rouge[1] / rouge[0], 2),
+        "general rise": f"{general[1] / general[0] - 1:+.1%}",
         "passed": job["result"]["passed"],
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

@@ -56,12 +56,7 @@ class InstantGenerator:
         return Prompt(tuple(messages), (), len(text) // 4, hashlib.sha256(text.encode()).hexdigest())
 
     async def stream(
-        self,
-        prompt: Prompt,
-        sampling: Sampling,
-        version: str | None = None,
-        *,
-        priority: int = 0,
+        self, prompt: Prompt, sampling: Sampling, version: str | None = None, *, priority: int = 0
     ) -> AsyncGenerator[Event, None]:
         for piece in ("Your parcel ", "will arrive ", "tomorrow."):
             yield Piece(piece)

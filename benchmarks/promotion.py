@@ -148,10 +148,14 @@ async def run(url: str, count: int, chats: int, seconds: float, *, changing: boo
         answered = {text: name for one in running for text, name in one.generator.answered.items()}  # type: ignore[attr-defined]
     ordered = sorted(seen.waits)
     return {
-        "changes": len(commits), "replies": len(ordered), "not_answered": seen.not_answered,
-        "p50_ms": round(1000 * ordered[len(ordered) // 2]), "p99_ms": round(1000 * ordered[int(0.99 * len(ordered))]),
-        "longest_ms": round(1000 * ordered[-1]), "stale": count_stale(seen.asked, answered, commits),
-    }  # fmt: skip
+        "changes": len(commits),
+        "replies": len(ordered),
+        "not_answered": seen.not_answered,
+        "p50_ms": round(1000 * ordered[len(ordered) // 2]),
+        "p99_ms": round(1000 * ordered[int(0.99 * len(ordered))]),
+        "longest_ms": round(1000 * ordered[-1]),
+        "stale": count_stale(seen.asked, answered, commits),
+    }
 
 
 def main() -> None:
@@ -167,10 +171,13 @@ def main() -> None:
     migrate_database(Settings(data=folder, database_url=url), lambda _: None)
     count = 2 if arguments.postgresql else 1
     rows = (
-        {"run": "changing" if changing else "no change", "processes": count,
-         **asyncio.run(run(url, count, arguments.chats, arguments.seconds, changing=changing))}
+        {
+            "run": "changing" if changing else "no change",
+            "processes": count,
+            **asyncio.run(run(url, count, arguments.chats, arguments.seconds, changing=changing)),
+        }
         for changing in (False, True)
-    )  # fmt: skip
+    )
     print_rows(rows, as_json=arguments.json)
 
 

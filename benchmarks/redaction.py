@@ -106,9 +106,13 @@ def table(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         scores |= {"structured": together(scores, STRUCTURED), "all": together(scores, KINDS)}
         for kind, score in scores.items():
             yield {
-                "half": split, "kind": kind, "spans": score.right + score.missed, "precision": f"{score.precision:.3f}",
-                "recall": f"{score.recall:.3f}", "f1": f"{score.f1:.3f}",
-            }  # fmt: skip
+                "half": split,
+                "kind": kind,
+                "spans": score.right + score.missed,
+                "precision": f"{score.precision:.3f}",
+                "recall": f"{score.recall:.3f}",
+                "f1": f"{score.f1:.3f}",
+            }
 
 
 def main() -> None:

@@ -35,9 +35,13 @@ from tests.fakes.slack.server import FakeSlack, running_slack
 
 async def serve(url: str, slack_url: str, ready: Any) -> None:
     settings = Settings(
-        data=Path(tempfile.mkdtemp()), database_url=url, log_level="error", slack_bot_token=TOKEN,
-        slack_signing_secret=SECRET, slack_api_url=slack_url,
-    )  # fmt: skip
+        data=Path(tempfile.mkdtemp()),
+        database_url=url,
+        log_level="error",
+        slack_bot_token=TOKEN,
+        slack_signing_secret=SECRET,
+        slack_api_url=slack_url,
+    )
     async with running_agent(settings, InstantGenerator()) as agent:
         runner = web.AppRunner(make_web_app(agent), access_log=None)
         await runner.setup()

@@ -85,16 +85,31 @@ def train_theirs(base: Path, rows: list[Row], folder: Path) -> tuple[float, dict
         labels.append([one if place in learnt else -100 for place, one in enumerate(row.token_ids)])
     dataset = Dataset.from_dict({"input_ids": [list(row.token_ids) for row in rows], "labels": labels})
     config = SFTConfig(
-        output_dir=str(folder), per_device_train_batch_size=ROWS_PER_STEP, num_train_epochs=1, learning_rate=RATE,
-        lr_scheduler_type="cosine", warmup_steps=0.1, weight_decay=0.0, bf16=True, use_cpu=True, report_to=[],
-        gradient_checkpointing=False, max_length=MOST_TOKENS, packing=False,
-        logging_steps=1000, save_strategy="no", disable_tqdm=True, seed=1,
-    )  # fmt: skip
+        output_dir=str(folder),
+        per_device_train_batch_size=ROWS_PER_STEP,
+        num_train_epochs=1,
+        learning_rate=RATE,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.1,
+        weight_decay=0.0,
+        bf16=True,
+        use_cpu=True,
+        report_to=[],
+        gradient_checkpointing=False,
+        max_length=MOST_TOKENS,
+        packing=False,
+        logging_steps=1000,
+        save_strategy="no",
+        disable_tqdm=True,
+        seed=1,
+    )
     trainer = SFTTrainer(
         model=AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16),
-        args=config, train_dataset=dataset, processing_class=AutoTokenizer.from_pretrained(base),
+        args=config,
+        train_dataset=dataset,
+        processing_class=AutoTokenizer.from_pretrained(base),
         peft_config=LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", lora_dropout=0.0),
-    )  # fmt: skip
+    )
     began = time.monotonic()
     trainer.train()
     seconds = time.monotonic() - began
@@ -124,9 +139,13 @@ def main() -> None:
 
     def measured(who: str, seconds: float) -> dict[str, Any]:  # with the weights that the network has now
         return {
-            "who": who, "rows": len(train), "tokens": tokens, "seconds": round(seconds, 1),
-            "tokens/s": round(tokens / seconds), "held-out loss": round(judge.held_out_loss(), 3),
-        }  # fmt: skip
+            "who": who,
+            "rows": len(train),
+            "tokens": tokens,
+            "seconds": round(seconds, 1),
+            "tokens/s": round(tokens / seconds),
+            "held-out loss": round(judge.held_out_loss(), 3),
+        }
 
     with tempfile.TemporaryDirectory() as folder:
         ours = measured("ours", train_ours(network, train, Path(folder) / "ours"))

@@ -64,8 +64,9 @@ class ApiAccess:
         if tokens_left is not None and tokens_left <= 0:
             raise QuotaExceeded(
                 f"The key {key.name} has used its {key.tokens_per_day:,} tokens of today (UTC).",
-                retry_after=SECONDS_PER_DAY - time.time() % SECONDS_PER_DAY, is_final=True,
-            )  # fmt: skip
+                retry_after=SECONDS_PER_DAY - time.time() % SECONDS_PER_DAY,
+                is_final=True,
+            )
         return Caller(key, self._count(key), tokens_left)
 
     def _count(self, key: ApiKey) -> int | None:
@@ -94,9 +95,13 @@ class ApiAccess:
 
 
 async def create_key(
-    database: Database, workspace_id: str, name: str, requests_per_minute: int | None, tokens_per_day: int | None,
+    database: Database,
+    workspace_id: str,
+    name: str,
+    requests_per_minute: int | None,
+    tokens_per_day: int | None,
     created_by: str = "system",
-) -> str:  # fmt: skip
+) -> str:
     """Make a key and return its secret, which is kept nowhere. Raises `InvalidInput` for a name in use."""
     if not name.strip() or len(name) > 100:
         raise InvalidInput("A key needs a name of 1 to 100 characters.", field="name")
@@ -105,9 +110,15 @@ async def create_key(
             raise InvalidInput("A limit must be between 1 and 1,000,000,000.", field="limit")
     secret = SECRET_PREFIX + secrets.token_urlsafe(32)
     key_id = await database.write(
-        api_keys.create_key, workspace_id, name, hash_secret(secret), secret[:HINT_LENGTH],
-        requests_per_minute, tokens_per_day, created_by,
-    )  # fmt: skip
+        api_keys.create_key,
+        workspace_id,
+        name,
+        hash_secret(secret),
+        secret[:HINT_LENGTH],
+        requests_per_minute,
+        tokens_per_day,
+        created_by,
+    )
     if key_id is None:
         raise InvalidInput(f'There is a key "{name}" already. Choose another name, or revoke it first.', field="name")
     return secret

@@ -212,13 +212,29 @@ async def running_agent(
     feedback = Feedback(database, DEFAULT_WORKSPACE)
     consent = Consent(database, DEFAULT_WORKSPACE, settings.learning_consent)
     agent = Agent(
-        settings, database, generator, conversations, access, completions, delivery, metrics, DEFAULT_WORKSPACE,
-        feedback, consent, released, releases, steering, grounding, slack,
-    )  # fmt: skip
+        settings,
+        database,
+        generator,
+        conversations,
+        access,
+        completions,
+        delivery,
+        metrics,
+        DEFAULT_WORKSPACE,
+        feedback,
+        consent,
+        released,
+        releases,
+        steering,
+        grounding,
+        slack,
+    )
     tasks: list[Coroutine[Any, Any, None]] = [
-        conversations.work(), conversations.keep_leases(), released.watch(),
+        conversations.work(),
+        conversations.keep_leases(),
+        released.watch(),
         canary_watch.watch(database, DEFAULT_WORKSPACE, releases, slack.tell_of_harm if slack else None),
-    ]  # fmt: skip
+    ]
     if slack is not None:
         slack.serve(conversations, feedback, consent, steering)
         tasks.append(slack.work())
@@ -291,17 +307,29 @@ def make_admin_api(agent: Agent, origins: Origins) -> AdminApi:
     """The admin page of an agent."""
     settings = agent.settings
     erasure = Erasure(
-        agent.database, agent.workspace_id, settings.data, secret_keys(settings), settings.erasure_policy,
+        agent.database,
+        agent.workspace_id,
+        settings.data,
+        secret_keys(settings),
+        settings.erasure_policy,
         agent.released.note_change,
-    )  # fmt: skip
+    )
     library = Library(agent.database, agent.workspace_id)
     hide = hide_personal_data(settings.regions)
     gaps = Gaps(agent.database, agent.workspace_id, agent.grounding, library, hide)
     return assemble(
-        agent.database, agent.workspace_id, title=settings.title, base=settings.model, origins=origins,
-        releases=agent.releases, consent=agent.consent, erasure=erasure,
-        library=library, grounding=agent.grounding, gaps=gaps,
-    )  # fmt: skip
+        agent.database,
+        agent.workspace_id,
+        title=settings.title,
+        base=settings.model,
+        origins=origins,
+        releases=agent.releases,
+        consent=agent.consent,
+        erasure=erasure,
+        library=library,
+        grounding=agent.grounding,
+        gaps=gaps,
+    )
 
 
 async def serve(settings: Settings, generator: Generator, say: Say) -> None:

@@ -88,9 +88,10 @@ def _first_error(group: BaseExceptionGroup[BaseException]) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="myna", description="A self-hosted chat agent that learns from its own conversations.",
+        prog="myna",
+        description="A self-hosted chat agent that learns from its own conversations.",
         epilog="Settings come from the environment and myna.toml; `myna settings` lists them.",
-    )  # fmt: skip
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     # The help lists them in this order.
     serving.add_to(commands)

@@ -139,9 +139,16 @@ class Completions:
         self._metrics.tokens.labels("completion").inc(run.completion_tokens)
         self._metrics.api_requests.labels(request.endpoint, run.outcome).inc()
         usage = Usage(
-            caller.key.id if caller.key else None, request.endpoint, run.model, run.version, run.prompt_tokens,
-            run.completion_tokens, run.first_token_ms, run.milliseconds(), run.outcome,
-        )  # fmt: skip
+            caller.key.id if caller.key else None,
+            request.endpoint,
+            run.model,
+            run.version,
+            run.prompt_tokens,
+            run.completion_tokens,
+            run.first_token_ms,
+            run.milliseconds(),
+            run.outcome,
+        )
         self._keep(self._access.record(usage))
 
     def record_memory(self, caller: Caller, live: AsyncGenerator[Batch, None]) -> None:
@@ -154,10 +161,16 @@ class Completions:
                 if isinstance(ended := batch[-1], Ended):
                     self._metrics.api_requests.labels("memory", ended.state).inc()
                     usage = Usage(
-                        caller.key.id if caller.key else None, "memory", self._generator.model, None,
-                        ended.prompt_tokens, ended.completion_tokens, None,
-                        round((time.monotonic() - started) * 1000), ended.state,
-                    )  # fmt: skip
+                        caller.key.id if caller.key else None,
+                        "memory",
+                        self._generator.model,
+                        None,
+                        ended.prompt_tokens,
+                        ended.completion_tokens,
+                        None,
+                        round((time.monotonic() - started) * 1000),
+                        ended.state,
+                    )
                     await self._access.record(usage)
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:

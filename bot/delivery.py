@@ -114,9 +114,15 @@ class Delivery:
                     await self._database.write(outbox.release, lease.workspace_id, lease, round(end.delay * 1000))
                     return
                 outgoing = await self._database.write(
-                    outbox.record_and_go_on, lease.workspace_id, outgoing, end.state, lease, self._lease_ms,
-                    provider_id=end.provider_id, error=end.error,
-                )  # fmt: skip
+                    outbox.record_and_go_on,
+                    lease.workspace_id,
+                    outgoing,
+                    end.state,
+                    lease,
+                    self._lease_ms,
+                    provider_id=end.provider_id,
+                    error=end.error,
+                )
         except StorageUnavailable as error:
             # The lease runs out; what was being sent is then looked for before it is posted again.
             log.error("delivery to %s pauses: %s", lease.conversation_id, error)
@@ -135,9 +141,12 @@ class Delivery:
         except Exception as error:  # Unknown, a time-out, or a fault of the adapter: it may have been posted
             is_expected, problem = isinstance(error, Unknown | TimeoutError), str(error) or "no answer in time"
             log.log(
-                logging.WARNING if is_expected else logging.ERROR, "it is not known whether %s was posted: %s",
-                outgoing.id, problem, exc_info=not is_expected,
-            )  # fmt: skip
+                logging.WARNING if is_expected else logging.ERROR,
+                "it is not known whether %s was posted: %s",
+                outgoing.id,
+                problem,
+                exc_info=not is_expected,
+            )
             if outgoing.age_ms >= GIVE_UP_MS:
                 return _End("ambiguous", error=problem)
             # The next try looks for it before it posts anything.

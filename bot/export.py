@@ -17,9 +17,18 @@ from storage.exports import ExportedConversation, ExportedMessage
 from storage.imports import CHANNEL as IMPORTED
 
 USAGE_COLUMNS = (
-    "time", "key", "api_key_id", "endpoint", "model", "version", "prompt_tokens", "completion_tokens",
-    "first_token_ms", "total_ms", "outcome",
-)  # fmt: skip
+    "time",
+    "key",
+    "api_key_id",
+    "endpoint",
+    "model",
+    "version",
+    "prompt_tokens",
+    "completion_tokens",
+    "first_token_ms",
+    "total_ms",
+    "outcome",
+)
 # Of what a person said and what was said for the conversation (None: nothing), whether it may be learnt from.
 MayLearn = Callable[[bool | None, bool | None], bool]
 _ROLES = {"person": "user", "bot": "assistant", "agent": "assistant"}
@@ -42,12 +51,7 @@ async def export_rows(
 
 
 async def pair_rows(
-    database: Database,
-    workspace_id: str,
-    *,
-    may_learn: MayLearn,
-    since_ms: int = 0,
-    channel: str | None = None,
+    database: Database, workspace_id: str, *, may_learn: MayLearn, since_ms: int = 0, channel: str | None = None
 ) -> AsyncIterator[dict[str, Any]]:
     """Pairs to learn preferences from, each `{"prompt", "chosen", "rejected"}` of `{"role", "content"}` messages.
 
@@ -104,9 +108,13 @@ async def usage_rows(database: Database, workspace_id: str, since_ms: int = 0) -
 def _row(one: ExportedConversation) -> dict[str, Any]:
     # An imported conversation keeps the id of its file, so that it is known when it is imported again.
     row: dict[str, Any] = {
-        "id": one.external_id if one.channel == IMPORTED else one.id, "channel": one.channel, "title": one.title,
-        "group": one.split_group, "person": one.person_id, "may_learn": _consent(one),
-    }  # fmt: skip
+        "id": one.external_id if one.channel == IMPORTED else one.id,
+        "channel": one.channel,
+        "title": one.title,
+        "group": one.split_group,
+        "person": one.person_id,
+        "may_learn": _consent(one),
+    }
     said = [_turn(each) for each in one.messages]
     return _without_none(row) | {"messages": [*_system(one), *said]}
 
@@ -126,10 +134,14 @@ def _system(one: ExportedConversation) -> list[dict[str, str]]:
 def _turn(one: ExportedMessage) -> dict[str, Any]:
     message = one.message
     turn: dict[str, Any] = {
-        "role": _ROLES[message.author], "content": message.text, "id": message.id, "created_at": message.created_at,
-        "author": message.author if message.author != "person" else None, "state": message.reply_state,
+        "role": _ROLES[message.author],
+        "content": message.text,
+        "id": message.id,
+        "created_at": message.created_at,
+        "author": message.author if message.author != "person" else None,
+        "state": message.reply_state,
         "draft": one.draft,
-    }  # fmt: skip
+    }
     votes = [each for each in one.votes if each.may_learn is not False]
     if votes:  # the form has room for one: the newest
         newest = votes[-1]

@@ -30,9 +30,7 @@ def request_of(model: str, prompt: Prompt, sampling: Sampling) -> tuple[str, dic
         "stream_options": {"include_usage": True},
     }
     usual = Sampling()
-    names = (
-        "stop", "seed", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty",
-    )  # fmt: skip
+    names = ("stop", "seed", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
     body |= {name: getattr(sampling, name) for name in names if getattr(sampling, name) != getattr(usual, name)}
     if sampling.json_schema is not None:
         schema = {"name": "reply", "schema": json.loads(sampling.json_schema), "strict": True}

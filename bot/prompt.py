@@ -38,9 +38,13 @@ class PromptBudget:
 
 
 async def build_prompt(
-    system: str, history: Sequence[Message], asked: Sequence[Message], budget: PromptBudget, encode: Encode,
+    system: str,
+    history: Sequence[Message],
+    asked: Sequence[Message],
+    budget: PromptBudget,
+    encode: Encode,
     passages: Sequence[Quotation] = (),
-) -> Prompt:  # fmt: skip
+) -> Prompt:
     """The system prompt, as many whole newest turns of `history` as fit, and `asked` in full, below the passages.
 
     A turn is a person's message and all up to their next one; half a turn is never shown, and no message is ever cut.

@@ -69,9 +69,14 @@ class Making:
     first_piece: float | None = None
 
     def reply(
-        self, state: ReplyState, text: str = "", *,
-        finish: Finish | None = None, error: str | None = None, origin: Origin = "model",
-    ) -> Reply:  # fmt: skip
+        self,
+        state: ReplyState,
+        text: str = "",
+        *,
+        finish: Finish | None = None,
+        error: str | None = None,
+        origin: Origin = "model",
+    ) -> Reply:
         def since(moment: float | None) -> int | None:
             return None if moment is None else round((moment - self.started) * 1000)
 

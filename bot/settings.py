@@ -79,9 +79,11 @@ class Settings:
     )
     data: Path = _setting(None, "Folder for database, models and versions (default: ~/.local/share/myna)")
     database_url: str = _setting(
-        "", "sqlite:////path/to/file.db or postgresql://user:password@host/name (default: SQLite in MYNA_DATA)",
-        check=_known_database, secret=True,
-    )  # fmt: skip
+        "",
+        "sqlite:////path/to/file.db or postgresql://user:password@host/name (default: SQLite in MYNA_DATA)",
+        check=_known_database,
+        secret=True,
+    )
     secret: str = _setting(
         "",
         "Key that signs visitors' cookies; servers that share a database share it too (default: kept in MYNA_DATA)",
@@ -109,9 +111,10 @@ class Settings:
     )
     threads: int = _setting(0, "CPU threads of the local model; 0 takes one for each core", check=_between(0, 1024))
     cache_mb: int = _setting(
-        0, "Memory for what the local model has read, running and kept; 0 takes 512 MB, or half of a GPU's free memory",
+        0,
+        "Memory for what the local model has read, running and kept; 0 takes 512 MB, or half of a GPU's free memory",
         check=_between(0, 2**24),
-    )  # fmt: skip
+    )
     compile: Literal["on", "off"] = _setting(
         "off", "Compile the model's small operations when it is loaded: fewer kernels on a GPU, slower on a CPU"
     )
@@ -152,9 +155,10 @@ class Settings:
     slack_client_secret: str = _setting("", "That app's client secret", secret=True)
     slack_api_url: str = _setting("https://slack.com/api/", "Where Slack's API is; another one for proxies and tests")
     remote_url: tuple[str, ...] = _setting(
-        (), "Base URL of an OpenAI-compatible server, like http://127.0.0.1:8000/v1; several of one model with commas",
+        (),
+        "Base URL of an OpenAI-compatible server, like http://127.0.0.1:8000/v1; several of one model with commas",
         check=_urls,
-    )  # fmt: skip
+    )
     remote_key: str = _setting("", "API key for that server", secret=True)
     context_tokens: int = _setting(
         2048,
@@ -165,9 +169,10 @@ class Settings:
     temperature: float = _setting(0.2, "0 always takes the likeliest word; higher is more varied", check=_between(0, 5))
     top_p: float = _setting(0.9, "Choose among the likeliest words that make up this share", check=_between(0.001, 1))
     repetition_penalty: float = _setting(
-        0.0, "Over 1 discourages repeating; 0 is 1.1 in chats with the local model, and elsewhere none",
+        0.0,
+        "Over 1 discourages repeating; 0 is 1.1 in chats with the local model, and elsewhere none",
         check=lambda value: None if value == 0 or 0.1 <= value <= 10 else "must be 0, or from 0.1 to 10",
-    )  # fmt: skip
+    )
     max_message_chars: int = _setting(
         16_000, "Longest message a person may send, in characters", check=_between(1, 10**6)
     )
@@ -196,9 +201,10 @@ class Settings:
         "opt-out", "Whose words may be learnt from: opt-out, of all who did not say no; opt-in, of those who said yes"
     )
     regions: tuple[str, ...] = _setting(
-        ("US", "GB", "DE", "CN"), "Countries whose phone numbers are written without a country code, as US,GB,DE,CN",
+        ("US", "GB", "DE", "CN"),
+        "Countries whose phone numbers are written without a country code, as US,GB,DE,CN",
         check=_countries,
-    )  # fmt: skip
+    )
     trusted_channels: tuple[str, ...] = _setting(
         ("console", "slack", "api"), "Channels on which a better answer is learnt without a review, with commas"
     )

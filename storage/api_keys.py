@@ -72,10 +72,7 @@ def _add_to_day(insert: Any) -> sa.Executable:
     new = insert(api_usage_day).values(requests=1)
     clause: sa.Executable = new.on_conflict_do_update(
         index_elements=["api_key_id", "day"],
-        set_={
-            "requests": api_usage_day.c.requests + 1,
-            "tokens": api_usage_day.c.tokens + new.excluded.tokens,
-        },
+        set_={"requests": api_usage_day.c.requests + 1, "tokens": api_usage_day.c.tokens + new.excluded.tokens},
     )
     return clause
 
@@ -98,17 +95,27 @@ _USAGE_PAGE = scoped(
 
 
 def create_key(
-    tx: Transaction, name: str, digest: str, hint: str, requests_per_minute: int | None, tokens_per_day: int | None,
+    tx: Transaction,
+    name: str,
+    digest: str,
+    hint: str,
+    requests_per_minute: int | None,
+    tokens_per_day: int | None,
     created_by: str = "system",
-) -> str | None:  # fmt: skip
+) -> str | None:
     """Store a new key and return its id; None if a key that is not revoked has that name."""
     if tx.execute(_TAKEN, wanted=name).first() is not None:
         raise Rollback(None)
     key_id = new_id()
     tx.execute(
-        _INSERT_KEY, id=key_id, name=name, secret_sha256=digest, hint=hint,
-        requests_per_minute=requests_per_minute, tokens_per_day=tokens_per_day,
-    )  # fmt: skip
+        _INSERT_KEY,
+        id=key_id,
+        name=name,
+        secret_sha256=digest,
+        hint=hint,
+        requests_per_minute=requests_per_minute,
+        tokens_per_day=tokens_per_day,
+    )
     record(tx, created_by, "key.created", name)
     return key_id
 

@@ -22,8 +22,14 @@ _HEAD = scoped(sa.select(audit.c.number, audit.c.sha256).order_by(audit.c.number
 _INSERT = scoped(sa.insert(audit))
 _NOW = across_workspaces(sa.select(now_ms()))
 _columns = (
-    audit.c.number, audit.c.actor, audit.c.action, audit.c.target, audit.c.details, audit.c.sha256, audit.c.created_at,
-)  # fmt: skip
+    audit.c.number,
+    audit.c.actor,
+    audit.c.action,
+    audit.c.target,
+    audit.c.details,
+    audit.c.sha256,
+    audit.c.created_at,
+)
 _PAGE = scoped(
     sa.select(*_columns)
     .where(audit.c.number < bindparam("before"))
@@ -49,9 +55,17 @@ def record(
     now = int(tx.execute(_NOW).scalar_one())
     digest = _digest(previous, number, now, actor, action, target, details or {})
     tx.execute(
-        _INSERT, id=new_id(), number=number, actor=actor, action=action, target=target, details=dict(details or {}),
-        previous_sha256=previous, sha256=digest, created_at=now,
-    )  # fmt: skip
+        _INSERT,
+        id=new_id(),
+        number=number,
+        actor=actor,
+        action=action,
+        target=target,
+        details=dict(details or {}),
+        previous_sha256=previous,
+        sha256=digest,
+        created_at=now,
+    )
 
 
 def page(tx: Transaction, before: int = _NEWEST, most: int = 100) -> list[AuditRow]:

@@ -68,12 +68,14 @@ _DURATIONS = scoped(
     sa.select(reply.c.total_ms)
     .join(conversation, conversation.c.id == reply.c.conversation_id)
     .where(
-        reply.c.state == "answered", reply.c.total_ms.is_not(None), conversation.c.import_id.is_(None),
+        reply.c.state == "answered",
+        reply.c.total_ms.is_not(None),
+        conversation.c.import_id.is_(None),
         reply.c.version.is_not_distinct_from(bindparam("by", type_=sa.Text)),
     )
     .order_by(reply.c.created_at.desc())
     .limit(bindparam("most", type_=sa.Integer))
-)  # fmt: skip
+)
 
 
 def tried_since(tx: Transaction, since_ms: int) -> tuple[list[Tried], int]:

@@ -53,9 +53,11 @@ _CONVERSATION_ID = scoped(
 def place(tx: Transaction, incoming: Incoming) -> tuple[str, str]:
     """`(conversation id, person id)` of a message, both made if they are new."""
     known = tx.execute(
-        _PLACE, channel=incoming.channel, conversation_key=incoming.conversation_key,
+        _PLACE,
+        channel=incoming.channel,
+        conversation_key=incoming.conversation_key,
         sender_key=incoming.sender.external_id,
-    ).first()  # fmt: skip
+    ).first()
     if known is not None:
         return known.id, known.person_id
     person_id = find_or_create_person(tx, incoming.channel, incoming.sender)
@@ -82,9 +84,13 @@ def find_or_create_person(tx: Transaction, channel: str, sender: Sender) -> str:
 def _find_or_create_conversation(tx: Transaction, incoming: Incoming, person_id: str) -> str:
     conversation_id = new_id()
     made = tx.execute(
-        _INSERT_CONVERSATION, id=conversation_id, channel=incoming.channel, external_id=incoming.conversation_key,
-        person_id=person_id, title=shorten_title(text_of(incoming.parts)),
-    )  # fmt: skip
+        _INSERT_CONVERSATION,
+        id=conversation_id,
+        channel=incoming.channel,
+        external_id=incoming.conversation_key,
+        person_id=person_id,
+        title=shorten_title(text_of(incoming.parts)),
+    )
     if made.first() is not None:
         return conversation_id
     known: str = tx.execute(_CONVERSATION_ID, channel=incoming.channel, external=incoming.conversation_key).scalar_one()
@@ -97,13 +103,14 @@ def shorten_title(text: str) -> str:
     return words if len(words) <= MAX_TITLE_CHARS else words[: MAX_TITLE_CHARS - 1].rstrip() + "…"
 
 
-_conversations = (
-    sa.select(
-        conversation.c.id, conversation.c.channel, conversation.c.external_id, conversation.c.title,
-        conversation_work.c.updated_at, conversation.c.left_at,
-    )
-    .join(conversation_work, conversation_work.c.conversation_id == conversation.c.id)
-)  # fmt: skip
+_conversations = sa.select(
+    conversation.c.id,
+    conversation.c.channel,
+    conversation.c.external_id,
+    conversation.c.title,
+    conversation_work.c.updated_at,
+    conversation.c.left_at,
+).join(conversation_work, conversation_work.c.conversation_id == conversation.c.id)
 _FIND_CONVERSATION = scoped(
     _conversations.where(
         conversation.c.channel == bindparam("channel"), conversation.c.external_id == bindparam("external")
@@ -134,13 +141,18 @@ def list_conversations(tx: Transaction, channel: str, sender_key: str, most: int
 
 
 _message_columns = (
-    message.c.id, message.c.seq, message.c.author, message.c.parts, message.c.created_at, message.c.external_id,
-    reply.c.state.label("reply_state"), reply.c.origin,
-)  # fmt: skip
-_messages = (
-    sa.select(*_message_columns)
-    .where(message.c.conversation_id == bindparam("conversation"), message.c.superseded_at.is_(None))
-)  # fmt: skip
+    message.c.id,
+    message.c.seq,
+    message.c.author,
+    message.c.parts,
+    message.c.created_at,
+    message.c.external_id,
+    reply.c.state.label("reply_state"),
+    reply.c.origin,
+)
+_messages = sa.select(*_message_columns).where(
+    message.c.conversation_id == bindparam("conversation"), message.c.superseded_at.is_(None)
+)
 
 
 def _with_reply(clause: sa.Select[Any], source: sa.FromClause = message) -> sa.Select[Any]:

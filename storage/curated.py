@@ -39,24 +39,30 @@ _EMPTY = sa.update(curated_answer).values(
 _EMPTY_OF = scoped(_EMPTY.where(curated_answer.c.person_id == bindparam("who")))
 _CORRECTIONS = scoped(
     sa.select(
-        review.c.reply_id, review.c.better, review.c.reviewer, review.c.created_at, message.c.conversation_id,
-        message.c.seq, conversation.c.person_id, conversation.c.channel,
+        review.c.reply_id,
+        review.c.better,
+        review.c.reviewer,
+        review.c.created_at,
+        message.c.conversation_id,
+        message.c.seq,
+        conversation.c.person_id,
+        conversation.c.channel,
     )
     .join(message, message.c.id == review.c.reply_id)
     .join(conversation, conversation.c.id == message.c.conversation_id)
     .outerjoin(
         curated_answer,
-        sa.and_(
-            curated_answer.c.reply_id == review.c.reply_id, curated_answer.c.workspace_id == review.c.workspace_id
-        ),
+        sa.and_(curated_answer.c.reply_id == review.c.reply_id, curated_answer.c.workspace_id == review.c.workspace_id),
     )
     .where(
-        review.c.decision == "correct", review.c.replaced_at.is_(None), review.c.better.is_not(None),
+        review.c.decision == "correct",
+        review.c.replaced_at.is_(None),
+        review.c.better.is_not(None),
         curated_answer.c.id.is_(None),
     )
     .order_by(review.c.id.desc())
     .limit(bindparam("most", type_=sa.Integer))
-)  # fmt: skip
+)
 _EMPTY_FROM = scoped(
     _EMPTY.where(
         curated_answer.c.reply_id == bindparam("reply"),
@@ -71,12 +77,13 @@ _PLACE_OF = scoped(
 _ASKED_BY = scoped(
     sa.select(message.c.person_id)
     .where(
-        message.c.conversation_id == bindparam("conversation"), message.c.author == "person",
+        message.c.conversation_id == bindparam("conversation"),
+        message.c.author == "person",
         message.c.seq <= bindparam("at_seq"),
     )
     .order_by(message.c.seq.desc())
     .limit(1)
-)  # fmt: skip
+)
 
 
 def all_answers(tx: Transaction) -> list[CuratedAnswer]:
@@ -96,9 +103,16 @@ def add(
     person = _asked_by(tx, reply_id) if reply_id else None
     added = new_id()
     tx.insert(
-        _INSERT, id=added, version=_next_version(tx), question=question, answer=answer, audience=audience,
-        reply_id=reply_id, person_id=person, created_by=actor,
-    )  # fmt: skip
+        _INSERT,
+        id=added,
+        version=_next_version(tx),
+        question=question,
+        answer=answer,
+        audience=audience,
+        reply_id=reply_id,
+        person_id=person,
+        created_by=actor,
+    )
     audit.record(tx, actor, "curated.add", added)
     return added
 

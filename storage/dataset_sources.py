@@ -81,13 +81,19 @@ _ids: sa.BindParameter[str] = bindparam("ids", expanding=True)
 _COUNT = scoped(sa.select(sa.func.count(conversation.c.id)))
 _CONVERSATIONS = scoped(
     sa.select(
-        conversation.c.id, conversation.c.channel, conversation.c.person_id, conversation.c.instructions,
-        conversation.c.split_group, conversation.c.import_id, conversation.c.may_learn, conversation.c.context_from_seq,
+        conversation.c.id,
+        conversation.c.channel,
+        conversation.c.person_id,
+        conversation.c.instructions,
+        conversation.c.split_group,
+        conversation.c.import_id,
+        conversation.c.may_learn,
+        conversation.c.context_from_seq,
     )
     .where(conversation.c.id > bindparam("after"))
     .order_by(conversation.c.id)
     .limit(bindparam("most", type_=sa.Integer))
-)  # fmt: skip
+)
 _WITH_AGENTS = scoped(
     sa.select(message.c.conversation_id)
     .distinct()
@@ -95,12 +101,17 @@ _WITH_AGENTS = scoped(
 )
 _VOTES = scoped(
     sa.select(
-        vote.c.conversation_id, vote.c.reply_id, vote.c.id, vote.c.person_id, vote.c.value, vote.c.better,
+        vote.c.conversation_id,
+        vote.c.reply_id,
+        vote.c.id,
+        vote.c.person_id,
+        vote.c.value,
+        vote.c.better,
         vote.c.created_at,
     )
     .where(vote.c.conversation_id.in_(_ids), vote.c.replaced_at.is_(None))
     .order_by(vote.c.id)
-)  # fmt: skip
+)
 _REVIEWS = scoped(
     sa.select(
         review.c.conversation_id, review.c.reply_id, review.c.decision, review.c.better, review.c.created_at
@@ -108,9 +119,19 @@ _REVIEWS = scoped(
 )
 _MESSAGES = scoped(
     sa.select(
-        message.c.conversation_id, message.c.id, message.c.seq, message.c.author, message.c.parts, message.c.created_at,
-        message.c.external_id, message.c.person_id, message.c.draft, message.c.superseded_at,
-        reply.c.state.label("reply_state"), reply.c.origin, reply.c.first_seq,
+        message.c.conversation_id,
+        message.c.id,
+        message.c.seq,
+        message.c.author,
+        message.c.parts,
+        message.c.created_at,
+        message.c.external_id,
+        message.c.person_id,
+        message.c.draft,
+        message.c.superseded_at,
+        reply.c.state.label("reply_state"),
+        reply.c.origin,
+        reply.c.first_seq,
     )
     .select_from(
         message.outerjoin(
@@ -119,17 +140,24 @@ _MESSAGES = scoped(
     )
     .where(message.c.conversation_id.in_(_ids))
     .order_by(message.c.seq, message.c.rank)
-)  # fmt: skip
+)
 _PASSAGES = scoped(
     sa.select(
-        reply_passage.c.message_id, reply_passage.c.number, reply_passage.c.article_id, reply_passage.c.name,
-        reply_passage.c.title, reply_passage.c.headings, reply_passage.c.url, reply_passage.c.audience,
-        reply_passage.c.text, reply_passage.c.score,
+        reply_passage.c.message_id,
+        reply_passage.c.number,
+        reply_passage.c.article_id,
+        reply_passage.c.name,
+        reply_passage.c.title,
+        reply_passage.c.headings,
+        reply_passage.c.url,
+        reply_passage.c.audience,
+        reply_passage.c.text,
+        reply_passage.c.score,
     )
     .join(message, message.c.id == reply_passage.c.message_id)
     .where(message.c.conversation_id.in_(_ids))
     .order_by(reply_passage.c.message_id, reply_passage.c.number)
-)  # fmt: skip
+)
 _PEOPLE = scoped(sa.select(person.c.id, person.c.display_name, person.c.may_learn).where(person.c.id.in_(_ids)))
 
 
@@ -189,21 +217,31 @@ def _people(
 
 
 def _source(
-    row: Any, messages: list[Any], reviews: list[Any], votes: list[Any], people: Mapping[str, Someone],
+    row: Any,
+    messages: list[Any],
+    reviews: list[Any],
+    votes: list[Any],
+    people: Mapping[str, Someone],
     seen: Mapping[str, list[SeenPassage]],
-) -> Source:  # fmt: skip
+) -> Source:
     opinions: dict[str, list[Opinion]] = defaultdict(list)
     for one in votes:
         opinions[one.reply_id].append(Opinion(one.id, one.person_id, one.value, one.better, one.created_at))
     present = {row.person_id} | {one.person_id for one in (*messages, *votes)}
     return Source(
-        id=row.id, channel=row.channel, person_id=row.person_id, instructions=row.instructions,
-        split_group=row.split_group, is_imported=row.import_id is not None, may_learn=row.may_learn,
-        context_from_seq=row.context_from_seq, messages=tuple(_said(one, seen) for one in messages),
+        id=row.id,
+        channel=row.channel,
+        person_id=row.person_id,
+        instructions=row.instructions,
+        split_group=row.split_group,
+        is_imported=row.import_id is not None,
+        may_learn=row.may_learn,
+        context_from_seq=row.context_from_seq,
+        messages=tuple(_said(one, seen) for one in messages),
         reviews={one.reply_id: Decision(one.decision, one.better, one.created_at) for one in reviews},
         votes={reply_id: tuple(found) for reply_id, found in opinions.items()},
         people={one: people[one] for one in present if one in people},
-    )  # fmt: skip
+    )
 
 
 def _said(row: Any, seen: Mapping[str, list[SeenPassage]]) -> Said:

@@ -58,9 +58,7 @@ def begin(tx: Transaction, settings: Mapping[str, Any], created_by: str, after_e
         raise NoSuchDraft("somebody was erased since its words were read")
     tx.execute(_DELETE_OLD_DRAFTS, lives=DRAFT_LIVES_MS)
     draft_id = new_id()
-    tx.execute(
-        _INSERT, id=draft_id, sha256=DRAFT + draft_id, settings=dict(settings), counts={}, created_by=created_by
-    )  # fmt: skip
+    tx.execute(_INSERT, id=draft_id, sha256=DRAFT + draft_id, settings=dict(settings), counts={}, created_by=created_by)
     return draft_id
 
 
@@ -74,9 +72,16 @@ def add(tx: Transaction, draft_id: str, first_number: int, rows: Sequence[Exampl
             else {"sha256": "", "split": None, "content": None, "rejected_because": one.because}
         )
         tx.insert(
-            _INSERT_EXAMPLE, dataset_id=draft_id, number=number, kind=one.kind, source=one.source,
-            conversation_id=one.conversation_id, message_id=one.message_id, person_id=one.person_id, **of_kind,
-        )  # fmt: skip
+            _INSERT_EXAMPLE,
+            dataset_id=draft_id,
+            number=number,
+            kind=one.kind,
+            source=one.source,
+            conversation_id=one.conversation_id,
+            message_id=one.message_id,
+            person_id=one.person_id,
+            **of_kind,
+        )
 
 
 def finish(tx: Transaction, draft_id: str, sha256: str, counts: Mapping[str, Any]) -> Dataset:
@@ -118,9 +123,13 @@ _BY_SHA256 = scoped(_datasets.where(dataset.c.sha256 == bindparam("wanted_sha256
 _LIST = scoped(_datasets.where(~dataset.c.sha256.startswith(DRAFT)).order_by(dataset.c.created_at.desc(), dataset.c.id))
 _next_rows = sa.and_(dataset_example.c.dataset_id == bindparam("which"), dataset_example.c.number > bindparam("after"))
 _columns = (
-    dataset_example.c.number, dataset_example.c.kind, dataset_example.c.source, dataset_example.c.conversation_id,
-    dataset_example.c.message_id, dataset_example.c.person_id,
-)  # fmt: skip
+    dataset_example.c.number,
+    dataset_example.c.kind,
+    dataset_example.c.source,
+    dataset_example.c.conversation_id,
+    dataset_example.c.message_id,
+    dataset_example.c.person_id,
+)
 _most = bindparam("most", type_=sa.Integer)
 _EXAMPLES = scoped(
     sa.select(*_columns, dataset_example.c.split, dataset_example.c.content)
@@ -131,10 +140,11 @@ _EXAMPLES = scoped(
 )
 _HASHES = scoped(
     sa.select(dataset_example.c.sha256).where(
-        dataset_example.c.dataset_id == bindparam("which"), dataset_example.c.split.is_not(None),
+        dataset_example.c.dataset_id == bindparam("which"),
+        dataset_example.c.split.is_not(None),
         dataset_example.c.content.is_not(None),
     )
-)  # fmt: skip
+)
 _REJECTED = scoped(
     sa.select(*_columns, dataset_example.c.rejected_because)
     .where(_next_rows, dataset_example.c.rejected_because.is_not(None))
@@ -172,7 +182,9 @@ def example_hashes(tx: Transaction, dataset_id: str) -> set[str]:
 
 _CONSENT = scoped(
     sa.select(
-        dataset_example.c.number, dataset_example.c.conversation_id, person.c.may_learn.label("of_person"),
+        dataset_example.c.number,
+        dataset_example.c.conversation_id,
+        person.c.may_learn.label("of_person"),
         conversation.c.may_learn.label("of_conversation"),
     )
     .select_from(
@@ -190,7 +202,7 @@ _CONSENT = scoped(
         )
     )
     .where(dataset_example.c.dataset_id == bindparam("which"), dataset_example.c.content.is_not(None))
-)  # fmt: skip
+)
 _SAID_NO_IN = scoped(
     sa.select(message.c.conversation_id)
     .distinct()
@@ -201,11 +213,12 @@ _SAID_NO_IN = scoped(
 _HAS_ERASED = scoped(
     sa.select(dataset_example.c.number)
     .where(
-        dataset_example.c.dataset_id == bindparam("which"), dataset_example.c.split.is_not(None),
+        dataset_example.c.dataset_id == bindparam("which"),
+        dataset_example.c.split.is_not(None),
         dataset_example.c.content.is_(None),
     )
     .limit(1)
-)  # fmt: skip
+)
 
 
 def consent_now(tx: Transaction, dataset_id: str) -> dict[int, Choices]:

@@ -159,10 +159,15 @@ def traces(tx: Transaction, person_id: str) -> Traces:
     called = [one for one in tx.execute(_CALLED, who=person_id).scalars() if one and one.strip()]
     externals = [one.partition(":")[2] for one in names]
     return Traces(
-        person_id, tuple(names), tuple(called), tuple(sorted(both - shared)), tuple(sorted(shared)),
-        tuple(sorted(datasets)), tuple(sorted(learnt, key=learnt.__getitem__)),
+        person_id,
+        tuple(names),
+        tuple(called),
+        tuple(sorted(both - shared)),
+        tuple(sorted(shared)),
+        tuple(sorted(datasets)),
+        tuple(sorted(learnt, key=learnt.__getitem__)),
         tuple(golden.that_hold(tx, [*called, *externals])),
-    )  # fmt: skip
+    )
 
 
 def _pages(conversations: Sequence[str]) -> Iterator[Sequence[str]]:

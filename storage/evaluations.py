@@ -103,9 +103,15 @@ def save(
             return None
     evaluation_id = new_id()
     tx.execute(
-        _INSERT, id=evaluation_id, version_id=version_id, champion_id=champion_id, passed=passed,
-        reasons=list(reasons), report=dict(report), created_by=created_by,
-    )  # fmt: skip
+        _INSERT,
+        id=evaluation_id,
+        version_id=version_id,
+        champion_id=champion_id,
+        passed=passed,
+        reasons=list(reasons),
+        report=dict(report),
+        created_by=created_by,
+    )
     return evaluation_id
 
 
@@ -187,10 +193,13 @@ def _without(report: Mapping[str, Any], is_gone: Callable[[Mapping[str, Any]], b
 def _emptied(answer: Mapping[str, Any]) -> dict[str, Any]:
     """Without a word, so that there is nothing to compare, and its neighbours keep their numbers."""
     return {
-        **answer, "messages": [], "reference": None, "person_id": None,
+        **answer,
+        "messages": [],
+        "reference": None,
+        "person_id": None,
         "answers": dict.fromkeys(answer["answers"], ""),
         "broken": {label: [] for label in answer["broken"]},
-    }  # fmt: skip
+    }
 
 
 def _evaluation(row: Any) -> Evaluation:

@@ -67,10 +67,16 @@ class ExportedConversation:
 
 
 _columns = (
-    conversation.c.id, conversation.c.channel, conversation.c.external_id, conversation.c.title,
-    conversation.c.person_id, conversation.c.instructions, conversation.c.split_group, conversation.c.may_learn,
+    conversation.c.id,
+    conversation.c.channel,
+    conversation.c.external_id,
+    conversation.c.title,
+    conversation.c.person_id,
+    conversation.c.instructions,
+    conversation.c.split_group,
+    conversation.c.may_learn,
     person.c.may_learn.label("person_may_learn"),
-)  # fmt: skip
+)
 _own_person = sa.and_(person.c.id == conversation.c.person_id, person.c.workspace_id == conversation.c.workspace_id)
 _PAGE = scoped(
     sa.select(*_columns)
@@ -91,9 +97,15 @@ _ids: sa.BindParameter[list[str]] = bindparam("ids", expanding=True)
 _reply_of = sa.and_(reply.c.message_id == message.c.id, reply.c.workspace_id == message.c.workspace_id)
 _author_of = sa.and_(person.c.id == message.c.person_id, person.c.workspace_id == message.c.workspace_id)
 _message_columns = (
-    message.c.id, message.c.seq, message.c.author, message.c.parts, message.c.created_at, message.c.external_id,
-    reply.c.state.label("reply_state"), reply.c.origin,
-)  # fmt: skip
+    message.c.id,
+    message.c.seq,
+    message.c.author,
+    message.c.parts,
+    message.c.created_at,
+    message.c.external_id,
+    reply.c.state.label("reply_state"),
+    reply.c.origin,
+)
 _MESSAGES = scoped(
     sa.select(*_message_columns, message.c.conversation_id, message.c.draft, person.c.may_learn)
     .select_from(message.outerjoin(reply, _reply_of).outerjoin(person, _author_of))

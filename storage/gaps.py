@@ -19,7 +19,11 @@ from storage.transaction import Transaction, now_ms, scoped
 
 _UNANSWERED = scoped(
     sa.select(
-        reply.c.message_id, message.c.conversation_id, message.c.seq, conversation.c.channel, reply.c.created_at,
+        reply.c.message_id,
+        message.c.conversation_id,
+        message.c.seq,
+        conversation.c.channel,
+        reply.c.created_at,
         review.c.better,
     )
     .join(message, message.c.id == reply.c.message_id)
@@ -27,17 +31,21 @@ _UNANSWERED = scoped(
     .outerjoin(
         review,
         sa.and_(
-            review.c.reply_id == reply.c.message_id, review.c.workspace_id == reply.c.workspace_id,
-            review.c.replaced_at.is_(None), review.c.decision == "correct",
+            review.c.reply_id == reply.c.message_id,
+            review.c.workspace_id == reply.c.workspace_id,
+            review.c.replaced_at.is_(None),
+            review.c.decision == "correct",
         ),
     )
     .where(
-        reply.c.origin == "unknown", reply.c.gap_closed_at.is_(None), message.c.superseded_at.is_(None),
+        reply.c.origin == "unknown",
+        reply.c.gap_closed_at.is_(None),
+        message.c.superseded_at.is_(None),
         reply.c.created_at >= now_ms() - bindparam("since_ms", type_=sa.BigInteger),
     )
     .order_by(reply.c.created_at.desc(), reply.c.message_id)
     .limit(bindparam("most", type_=sa.Integer))
-)  # fmt: skip
+)
 _CLOSE = scoped(
     sa.update(reply)
     .where(reply.c.message_id.in_(bindparam("ids", expanding=True)), reply.c.gap_closed_at.is_(None))

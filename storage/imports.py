@@ -134,9 +134,13 @@ def take_in(
     if not conversations:
         return TakenIn(None, 0, 0, known)
     tx.insert(
-        _INSERT_BATCH, id=import_id, file_name=file.name, sha256=file.sha256, conversations=conversations,
+        _INSERT_BATCH,
+        id=import_id,
+        file_name=file.name,
+        sha256=file.sha256,
+        conversations=conversations,
         created_by=file.created_by,
-    )  # fmt: skip
+    )
     counts = {"conversations": conversations, "messages": messages, "known": known}
     audit.record(tx, file.created_by, "conversations.import", import_id, counts)
     return TakenIn(import_id, conversations, messages, known)
@@ -187,16 +191,27 @@ def _rows_of(
     # Ids sort by age, and within a millisecond by chance: sorted, they keep the order of the file.
     for one, conversation_id in zip(batch, sorted(new_id() for _ in batch), strict=True):
         asked = [each.text for each in one.messages if each.author == "person"]
-        rows[conversation].append({
-            "id": conversation_id, "external_id": one.key, "person_id": people.ids.get(one.person or ""),
-            "title": shorten_title(one.title or "") or shorten_title(asked[0]), "instructions": one.instructions,
-            "split_group": one.group, "may_learn": one.may_learn, "import_id": import_id,
-        })  # fmt: skip
+        rows[conversation].append(
+            {
+                "id": conversation_id,
+                "external_id": one.key,
+                "person_id": people.ids.get(one.person or ""),
+                "title": shorten_title(one.title or "") or shorten_title(asked[0]),
+                "instructions": one.instructions,
+                "split_group": one.group,
+                "may_learn": one.may_learn,
+                "import_id": import_id,
+            }
+        )
         # As if each message had had a turn of its own: should it ever go on, what follows has new ids and epochs.
-        rows[conversation_work].append({
-            "conversation_id": conversation_id, "enq_seq": len(asked), "done_seq": len(asked),
-            "epoch": len(one.messages),
-        })  # fmt: skip
+        rows[conversation_work].append(
+            {
+                "conversation_id": conversation_id,
+                "enq_seq": len(asked),
+                "done_seq": len(asked),
+                "epoch": len(one.messages),
+            }
+        )
         _add_messages(rows, one, conversation_id, people)
     return rows
 
@@ -209,18 +224,38 @@ def _add_messages(
         is_asked = each.author == "person"
         seq += is_asked
         message_id = f"{conversation_id}-{number}"
-        rows[message].append({
-            "id": message_id, "conversation_id": conversation_id, "seq": seq, "rank": 0 if is_asked else 1,
-            "author": each.author, "person_id": owner if is_asked else None, "parts": [text_part(each.text)],
-            "draft": each.draft,
-        })  # fmt: skip
+        rows[message].append(
+            {
+                "id": message_id,
+                "conversation_id": conversation_id,
+                "seq": seq,
+                "rank": 0 if is_asked else 1,
+                "author": each.author,
+                "person_id": owner if is_asked else None,
+                "parts": [text_part(each.text)],
+                "draft": each.draft,
+            }
+        )
         if each.author == "bot":
-            rows[reply].append({
-                "message_id": message_id, "conversation_id": conversation_id, "first_seq": seq, "last_seq": seq,
-                "epoch": number, "state": each.state,
-            })  # fmt: skip
+            rows[reply].append(
+                {
+                    "message_id": message_id,
+                    "conversation_id": conversation_id,
+                    "first_seq": seq,
+                    "last_seq": seq,
+                    "epoch": number,
+                    "state": each.state,
+                }
+            )
         if each.vote is not None:
-            rows[vote].append({
-                "id": new_id(), "conversation_id": conversation_id, "reply_id": message_id, "person_id": voter,
-                "value": each.vote.value, "reason": each.vote.reason, "better": each.vote.better,
-            })  # fmt: skip
+            rows[vote].append(
+                {
+                    "id": new_id(),
+                    "conversation_id": conversation_id,
+                    "reply_id": message_id,
+                    "person_id": voter,
+                    "value": each.vote.value,
+                    "reason": each.vote.reason,
+                    "better": each.vote.better,
+                }
+            )

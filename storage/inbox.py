@@ -39,9 +39,12 @@ _FIND_ACCEPTED = scoped(
 def _enqueue(insert: Any) -> sa.Executable:
     """Take the next seq under the row's lock, so that identity order is commit order, and start or extend the burst."""
     fresh = insert(conversation_work).values(
-        enq_seq=1, updated_at=now_ms(), available_at=now_ms() + bindparam("wait", type_=sa.BigInteger),
-        retry_at=now_ms(), burst_deadline=now_ms() + MAX_BURST_WAIT_MS,
-    )  # fmt: skip
+        enq_seq=1,
+        updated_at=now_ms(),
+        available_at=now_ms() + bindparam("wait", type_=sa.BigInteger),
+        retry_at=now_ms(),
+        burst_deadline=now_ms() + MAX_BURST_WAIT_MS,
+    )
     idle = work.enq_seq == work.done_seq
     deadline = sa.case((idle, now_ms() + MAX_BURST_WAIT_MS), else_=work.burst_deadline)
     wanted = now_ms() + bindparam("wait", type_=sa.BigInteger)
@@ -91,9 +94,16 @@ def accept(tx: Transaction, incoming: Incoming) -> Accepted:
         tx, conversation_id, incoming.channel, "message", incoming.dedupe_key, incoming.event_id, incoming.burst_wait_ms
     )
     tx.insert(
-        _INSERT_MESSAGE, id=new_id(), conversation_id=conversation_id, seq=seq, rank=0, author="person",
-        person_id=person_id, external_id=incoming.external_id, parts=list(incoming.parts),
-    )  # fmt: skip
+        _INSERT_MESSAGE,
+        id=new_id(),
+        conversation_id=conversation_id,
+        seq=seq,
+        rank=0,
+        author="person",
+        person_id=person_id,
+        external_id=incoming.external_id,
+        parts=list(incoming.parts),
+    )
     return Accepted(conversation_id, seq, duplicate=False)
 
 
@@ -242,9 +252,15 @@ _claimable = (
     .with_for_update(skip_locked=True)
 )
 _lease_columns = (
-    work.conversation_id, work.workspace_id, work.channel, work.epoch, work.attempts, work.done_seq, work.enq_seq,
+    work.conversation_id,
+    work.workspace_id,
+    work.channel,
+    work.epoch,
+    work.attempts,
+    work.done_seq,
+    work.enq_seq,
     work.stop_seq,
-)  # fmt: skip
+)
 _lease_end = now_ms() + bindparam("lease_ms", type_=sa.BigInteger)
 _CLAIM = across_workspaces(
     sa.update(conversation_work)
@@ -319,20 +335,33 @@ def complete(tx: Transaction, lease: Lease, answer: Reply, pushed_to: str | None
             return False
         raise Fenced
     tx.insert(
-        _INSERT_MESSAGE, id=lease.reply_id, conversation_id=lease.conversation_id, seq=answer.last_seq, rank=1,
-        author="bot", person_id=None, external_id=None, parts=list(answer.parts),
-    )  # fmt: skip
+        _INSERT_MESSAGE,
+        id=lease.reply_id,
+        conversation_id=lease.conversation_id,
+        seq=answer.last_seq,
+        rank=1,
+        author="bot",
+        person_id=None,
+        external_id=None,
+        parts=list(answer.parts),
+    )
     tx.insert(_INSERT_REPLY, **_reply_row(lease, answer))
     for one in answer.passages:
         tx.insert(
-            _INSERT_PASSAGE, message_id=lease.reply_id, is_cited=one.number in answer.cited,
+            _INSERT_PASSAGE,
+            message_id=lease.reply_id,
+            is_cited=one.number in answer.cited,
             **{**dataclasses.asdict(one), "headings": list(one.headings)},
-        )  # fmt: skip
+        )
     if answer.state == "failed":
         tx.insert(
-            _INSERT_DEAD_LETTER, id=new_id(), conversation_id=lease.conversation_id, first_seq=lease.done_seq + 1,
-            last_seq=answer.last_seq, error=answer.error or "",
-        )  # fmt: skip
+            _INSERT_DEAD_LETTER,
+            id=new_id(),
+            conversation_id=lease.conversation_id,
+            first_seq=lease.done_seq + 1,
+            last_seq=answer.last_seq,
+            error=answer.error or "",
+        )
     if pushed_to is not None:
         outbox.enqueue(tx, lease, answer, pushed_to)
     return bool(row.enq_seq > answer.last_seq)

@@ -39,16 +39,30 @@ def current(tx: Transaction) -> IntentSet | None:
 
 
 def put(
-    tx: Transaction, actor: str, *, embedder: str, phrases: Sequence[tuple[str, str]], replies: Mapping[str, str],
-    computed: bytes, threshold: float, report: Mapping[str, Any],
-) -> None:  # fmt: skip
+    tx: Transaction,
+    actor: str,
+    *,
+    embedder: str,
+    phrases: Sequence[tuple[str, str]],
+    replies: Mapping[str, str],
+    computed: bytes,
+    threshold: float,
+    report: Mapping[str, Any],
+) -> None:
     """Put a set in place of the one before."""
     version = tx.execute(_VERSION).scalar() or 0
     tx.execute(_DELETE)
     tx.execute(
-        _INSERT, version=version + 1, embedder=embedder, phrases=[list(one) for one in phrases], replies=dict(replies),
-        computed=computed, threshold=threshold, report=dict(report), trained_by=actor,
-    )  # fmt: skip
+        _INSERT,
+        version=version + 1,
+        embedder=embedder,
+        phrases=[list(one) for one in phrases],
+        replies=dict(replies),
+        computed=computed,
+        threshold=threshold,
+        report=dict(report),
+        trained_by=actor,
+    )
     intents = len({intent for _, intent in phrases})
     audit.record(tx, actor, "intents.train", f"{intents} intents", {"phrases": len(phrases), "intents": intents})
 

@@ -279,8 +279,7 @@ _IS_WAITING = across_workspaces(
     .where(
         _on_device,
         sa.or_(
-            _has_no_worker,
-            sa.and_(at.state == "queued", ~_device_is_taken.where(_other.c.lease_until >= now_ms())),
+            _has_no_worker, sa.and_(at.state == "queued", ~_device_is_taken.where(_other.c.lease_until >= now_ms()))
         ),
     )
     .limit(1)

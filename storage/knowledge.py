@@ -28,8 +28,7 @@ _version: sa.BindParameter[int] = bindparam("at_version", type_=sa.BigInteger)
 _ids: sa.BindParameter[str] = bindparam("ids", expanding=True)
 
 is_current = sa.and_(
-    article.c.from_version <= _version,
-    sa.or_(article.c.until_version.is_(None), article.c.until_version > _version),
+    article.c.from_version <= _version, sa.or_(article.c.until_version.is_(None), article.c.until_version > _version)
 )
 
 
@@ -151,9 +150,11 @@ def articles_with(tx: Transaction, text: str, audiences: Sequence[Audience], mos
     """The first articles with a text in title or name, whatever its case, by title; and how many there are in all."""
     # SQLite knows upper and lower case only of ASCII; so a title that begins with an umlaut is found either way.
     wanted = {
-        "pattern": _pattern(text), "other_pattern": _pattern(text[:1].swapcase() + text[1:]),
-        "audiences": list(audiences), "at_version": version(tx),
-    }  # fmt: skip
+        "pattern": _pattern(text),
+        "other_pattern": _pattern(text[:1].swapcase() + text[1:]),
+        "audiences": list(audiences),
+        "at_version": version(tx),
+    }
     rows = tx.execute(_LISTED, **wanted, most=most)
     return [Article(**row._mapping) for row in rows], tx.execute(_COUNT_LISTED, **wanted).scalar() or 0
 
@@ -221,9 +222,14 @@ def add_article(
     tx.execute(_INSERT_ARTICLE, **values, from_version=from_version)
     for number, one in enumerate(passages):
         tx.insert(
-            _INSERT_PASSAGE, article_id=about.id, number=number, headings=list(one.headings), text=one.text,
-            words=one.words, vector=one.vector,
-        )  # fmt: skip
+            _INSERT_PASSAGE,
+            article_id=about.id,
+            number=number,
+            headings=list(one.headings),
+            text=one.text,
+            words=one.words,
+            vector=one.vector,
+        )
 
 
 def words_of(tx: Transaction, at_version: int, after: int = 0) -> list[tuple[int, str, str]]:
@@ -245,9 +251,14 @@ def publish(tx: Transaction, lease: JobLease, new: Index, ended: Sequence[str], 
         tx.execute(_END_ARTICLES, ids=some, at_version=new.version)
     packed = zlib.compress(json.dumps(dict(new.word_counts), ensure_ascii=False).encode())
     tx.execute(
-        _PUT_INDEX, version=new.version, embedder=new.embedder, num_articles=new.num_articles,
-        num_passages=new.num_passages, average_words=new.average_words, word_counts=packed,
-    )  # fmt: skip
+        _PUT_INDEX,
+        version=new.version,
+        embedder=new.embedder,
+        num_articles=new.num_articles,
+        num_passages=new.num_passages,
+        average_words=new.average_words,
+        word_counts=packed,
+    )
     for some in _pages(read):
         tx.execute(_READ_SOURCES, ids=some)
 

@@ -114,9 +114,13 @@ def vectors(tx: Transaction) -> VectorTable:
 
 
 def candidates(
-    tx: Transaction, words: Mapping[str, float], vector: npt.NDArray[np.float32], audiences: Sequence[Audience],
-    known: Index, table: VectorTable | None,
-) -> Candidates | None:  # fmt: skip
+    tx: Transaction,
+    words: Mapping[str, float],
+    vector: npt.NDArray[np.float32],
+    audiences: Sequence[Audience],
+    known: Index,
+    table: VectorTable | None,
+) -> Candidates | None:
     """Passages worth a closer look. None if the index is not `known` any more, or `table` is not of its version.
 
     `words`: those of the question with their weights. `table` is for SQLite; PostgreSQL compares vectors itself.

@@ -49,9 +49,11 @@ class Example:
     def content(self) -> dict[str, Any]:
         """All that is learnt from it, as JSON."""
         content = {
-            "messages": [dict(one) for one in self.messages], "chosen": self.chosen, "rejected": self.rejected,
+            "messages": [dict(one) for one in self.messages],
+            "chosen": self.chosen,
+            "rejected": self.rejected,
             "good": self.good,
-        }  # fmt: skip
+        }
         return content | ({"passages": [dataclasses.asdict(one) for one in self.passages]} if self.passages else {})
 
     @classmethod
@@ -60,10 +62,18 @@ class Example:
         content = row.content
         passages = (Quotation(**{**one, "headings": tuple(one["headings"])}) for one in content.get("passages", ()))
         return cls(
-            row.kind, row.source, row.split, row.conversation_id, row.message_id, row.person_id,
-            tuple(content["messages"]), content["chosen"], content.get("rejected"), content.get("good"),
+            row.kind,
+            row.source,
+            row.split,
+            row.conversation_id,
+            row.message_id,
+            row.person_id,
+            tuple(content["messages"]),
+            content["chosen"],
+            content.get("rejected"),
+            content.get("good"),
             tuple(passages),
-        )  # fmt: skip
+        )
 
     @property
     def sha256(self) -> str:

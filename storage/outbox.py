@@ -45,10 +45,16 @@ def enqueue(tx: Transaction, lease: Lease, answer: Reply, channel: str) -> None:
     """Queue a reply for posting, in the transaction that writes it."""
     tx.execute(_ENSURE_SENDER, conversation_id=lease.conversation_id)
     tx.insert(
-        _INSERT, id=f"{lease.reply_id}.0", conversation_id=lease.conversation_id, reply_id=lease.reply_id,
-        last_seq=answer.last_seq, part=0, channel=channel, state="pending",
+        _INSERT,
+        id=f"{lease.reply_id}.0",
+        conversation_id=lease.conversation_id,
+        reply_id=lease.reply_id,
+        last_seq=answer.last_seq,
+        part=0,
+        channel=channel,
+        state="pending",
         body={"text": answer.text, "state": answer.state, "sources": list(answer.sources)},
-    )  # fmt: skip
+    )
 
 
 _open = outbox.c.state.in_(("pending", "sending"))
@@ -66,9 +72,7 @@ _CLAIM = across_workspaces(
     sa.update(conversation_send)
     .where(send.conversation_id.in_(_sendable))
     .values(
-        owner=bindparam("me"),
-        lease_until=now_ms() + bindparam("lease_ms", type_=sa.BigInteger),
-        epoch=send.epoch + 1,
+        owner=bindparam("me"), lease_until=now_ms() + bindparam("lease_ms", type_=sa.BigInteger), epoch=send.epoch + 1
     )
     .returning(send.conversation_id, send.workspace_id, send.epoch)
 )
@@ -104,15 +108,23 @@ _RELEASE = scoped(
 )
 _HEAD = scoped(
     sa.select(
-        outbox.c.id, outbox.c.workspace_id, outbox.c.conversation_id, outbox.c.channel, outbox.c.reply_id,
-        outbox.c.part, outbox.c.body, outbox.c.state, outbox.c.attempts,
-        conversation.c.external_id.label("conversation_key"), (now_ms() - outbox.c.created_at).label("age_ms"),
+        outbox.c.id,
+        outbox.c.workspace_id,
+        outbox.c.conversation_id,
+        outbox.c.channel,
+        outbox.c.reply_id,
+        outbox.c.part,
+        outbox.c.body,
+        outbox.c.state,
+        outbox.c.attempts,
+        conversation.c.external_id.label("conversation_key"),
+        (now_ms() - outbox.c.created_at).label("age_ms"),
     )
     .join(conversation, conversation.c.id == outbox.c.conversation_id)
     .where(outbox.c.conversation_id == bindparam("conversation"), _open)
     .order_by(outbox.c.last_seq, outbox.c.part)
     .limit(1)
-)  # fmt: skip
+)
 _INTEND = scoped(
     sa.update(outbox)
     .where(outbox.c.id == bindparam("post"))
@@ -162,9 +174,15 @@ def record(
 
 
 def record_and_go_on(
-    tx: Transaction, post: Outgoing, state: str, lease: SendLease, lease_ms: int,
-    *, provider_id: str | None = None, error: str | None = None,
-) -> Outgoing | None:  # fmt: skip
+    tx: Transaction,
+    post: Outgoing,
+    state: str,
+    lease: SendLease,
+    lease_ms: int,
+    *,
+    provider_id: str | None = None,
+    error: str | None = None,
+) -> Outgoing | None:
     """Write how a post ended for good, and begin the next of its conversation; with none, let others post there."""
     record(tx, post, state, provider_id=provider_id, error=error)
     following = intend(tx, lease, lease_ms)

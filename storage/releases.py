@@ -41,11 +41,7 @@ def _released() -> sa.Select[Any]:
     source: sa.FromClause = release.outerjoin(
         canary, sa.and_(canary.c.workspace_id == release.c.workspace_id, canary.c.id == release.c.canary_id)
     )
-    keys = {
-        "champion": release.c.champion_id,
-        "previous": release.c.previous_id,
-        "challenger": canary.c.challenger_id,
-    }
+    keys = {"champion": release.c.champion_id, "previous": release.c.previous_id, "challenger": canary.c.challenger_id}
     for name, table in _aliases.items():
         source = source.outerjoin(
             table, sa.and_(table.c.workspace_id == release.c.workspace_id, table.c.id == keys[name])
@@ -134,16 +130,27 @@ def set_aliases(tx: Transaction, champion_id: str | None, previous_id: str | Non
 
 
 def start_canary(
-    tx: Transaction, challenger_id: str, champion_id: str | None, share: float, salt: str, settings: Mapping[str, Any],
+    tx: Transaction,
+    challenger_id: str,
+    champion_id: str | None,
+    share: float,
+    salt: str,
+    settings: Mapping[str, Any],
     created_by: str,
-) -> Canary | None:  # fmt: skip
+) -> Canary | None:
     """Write down a canary; `set_aliases` makes it the one that runs. None if one of the versions isn't there."""
     if any(one is not None and get(tx, one) is None for one in (challenger_id, champion_id)):
         return None
     row = tx.execute(
-        _INSERT_CANARY, id=new_id(), challenger_id=challenger_id, champion_id=champion_id, share=share, salt=salt,
-        settings=dict(settings), created_by=created_by,
-    ).one()  # fmt: skip
+        _INSERT_CANARY,
+        id=new_id(),
+        challenger_id=challenger_id,
+        champion_id=champion_id,
+        share=share,
+        salt=salt,
+        settings=dict(settings),
+        created_by=created_by,
+    ).one()
     return Canary(**row._mapping)
 
 

@@ -127,10 +127,15 @@ def count_waiting(tx: Transaction, most: int) -> int:
 
 def _waiting(tx: Transaction, row: Any, votes: list[Vote], cursor: str) -> WaitingReply:
     return WaitingReply(
-        row.id, row.conversation_id, row.channel, question_before(tx, row.conversation_id, row.seq),
-        text_of(tuple(row.parts)), tuple(votes), next((one.better for one in reversed(votes) if one.better), None),
+        row.id,
+        row.conversation_id,
+        row.channel,
+        question_before(tx, row.conversation_id, row.seq),
+        text_of(tuple(row.parts)),
+        tuple(votes),
+        next((one.better for one in reversed(votes) if one.better), None),
         cursor,
-    )  # fmt: skip
+    )
 
 
 def question_before(tx: Transaction, conversation_id: str, seq: int) -> str:
@@ -150,9 +155,14 @@ def decide(tx: Transaction, reply_id: str, decision: Verdict, better: str | None
         return False
     tx.execute(_REPLACE, reply=reply_id)
     tx.execute(
-        _INSERT, id=new_id(), conversation_id=row.conversation_id, reply_id=reply_id, decision=decision, better=better,
+        _INSERT,
+        id=new_id(),
+        conversation_id=row.conversation_id,
+        reply_id=reply_id,
+        decision=decision,
+        better=better,
         reviewer=reviewer,
-    )  # fmt: skip
+    )
     record(tx, reviewer, f"reply.{decision}", reply_id)
     return True
 

@@ -41,8 +41,10 @@ class Asker:
 
 _ASKER = scoped(
     sa.select(
-        conversation.c.external_id.label("conversation_key"), conversation.c.title,
-        identity.c.external_id.label("sender_id"), message.c.external_id.label("message_id"),
+        conversation.c.external_id.label("conversation_key"),
+        conversation.c.title,
+        identity.c.external_id.label("sender_id"),
+        message.c.external_id.label("message_id"),
     )
     .select_from(
         message.join(conversation, conversation.c.id == message.c.conversation_id)
@@ -52,7 +54,7 @@ _ASKER = scoped(
     .where(message.c.conversation_id == bindparam("conversation"), message.c.author == "person")
     .order_by(message.c.seq.desc())
     .limit(1)
-)  # fmt: skip
+)
 _INSERT = scoped(sa.insert(shown_part).values(created_at=now_ms()))
 _OPEN = scoped(
     sa.select(*[getattr(shown_part.c, name) for name in ShownPart.__slots__])

@@ -80,10 +80,12 @@ _RENEWED = scoped(
     sa.update(slack_installation)
     .where(installed.id == bindparam("which"))
     .values(
-        bot_token=bindparam("bot"), refresh_token=bindparam("refresh"), renewing_until=None,
+        bot_token=bindparam("bot"),
+        refresh_token=bindparam("refresh"),
+        renewing_until=None,
         expires_at=now_ms() + bindparam("lives_ms", type_=sa.BigInteger),
     )
-)  # fmt: skip
+)
 _BEGIN = scoped(
     sa.insert(slack_install_attempt).values(expires_at=now_ms() + bindparam("lives_ms", type_=sa.BigInteger))
 )

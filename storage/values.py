@@ -77,8 +77,15 @@ class SeenPassage:
     def as_part(self) -> Part:
         """What goes with the text that cites it. Passages of one article are told apart by their headings."""
         title = " > ".join((self.title, *self.headings))
-        return {"type": "source", "number": self.number, "article": self.article_id, "name": self.name, "title": title,
-                "url": self.url, "audience": self.audience}  # fmt: skip
+        return {
+            "type": "source",
+            "number": self.number,
+            "article": self.article_id,
+            "name": self.name,
+            "title": title,
+            "url": self.url,
+            "audience": self.audience,
+        }
 
 
 def text_of(parts: tuple[Part, ...]) -> str:

@@ -108,11 +108,22 @@ def register(tx: Transaction, new: NewVersion, name: str | None = None) -> Versi
     if name not in (None, given):
         raise NameTaken(given)
     row = tx.execute(
-        _INSERT, id=new_id(), number=number, name=given, base=new.base, base_sha256=new.base_sha256,
-        weights_sha256=new.weights_sha256, dataset_id=new.dataset_id, job_id=new.job_id, settings=dict(new.settings),
-        code_version=new.code_version, created_by=new.created_by, retired_at=None, retired_because=None,
+        _INSERT,
+        id=new_id(),
+        number=number,
+        name=given,
+        base=new.base,
+        base_sha256=new.base_sha256,
+        weights_sha256=new.weights_sha256,
+        dataset_id=new.dataset_id,
+        job_id=new.job_id,
+        settings=dict(new.settings),
+        code_version=new.code_version,
+        created_by=new.created_by,
+        retired_at=None,
+        retired_because=None,
         tainted_at=None,
-    ).one()  # fmt: skip
+    ).one()
     return version_of(row)
 
 

@@ -132,9 +132,15 @@ def cast(
         raise TooManyVotes(limiting.retry_after_ms)
     tx.execute(_REPLACE, reply=reply.id, person=person_id)
     tx.execute(
-        _INSERT, id=new_id(), conversation_id=reply.conversation_id, reply_id=reply.id, person_id=person_id,
-        value=opinion.value, reason=opinion.reason, better=opinion.better,
-    )  # fmt: skip
+        _INSERT,
+        id=new_id(),
+        conversation_id=reply.conversation_id,
+        reply_id=reply.id,
+        person_id=person_id,
+        value=opinion.value,
+        reason=opinion.reason,
+        better=opinion.better,
+    )
     return True
 
 

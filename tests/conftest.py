@@ -260,9 +260,13 @@ async def browser() -> AsyncIterator[Any]:
     from playwright.async_api import async_playwright, expect
 
     arguments = [
-        "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-        "--disable-sync", "--no-first-run",
-    ]  # fmt: skip
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--no-first-run",
+    ]
     path = installed_chromium()
     assert path, "no Chromium found; `make test` installs one, or set MYNA_TEST_CHROMIUM"
     expect.set_options(timeout=30_000)

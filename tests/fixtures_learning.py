@@ -20,10 +20,15 @@ from tests.fixtures_web import WebServer
 
 WHO = "shell:root"
 MEASURES = {
-    "loss": (2.19, 1.41, 1.22), "perplexity": (8.94, 4.1, 3.39), "question_gain": (0.41, 0.52, 0.61),
-    "rouge_l": (0.14, 0.27, 0.33), "chrf": (0.2, 0.31, 0.36), "length_ratio": (2.4, 1.2, 1.05),
-    "repetition": (0.11, 0.04, 0.03), "stopped": (0.61, 0.97, 0.99),
-}  # fmt: skip
+    "loss": (2.19, 1.41, 1.22),
+    "perplexity": (8.94, 4.1, 3.39),
+    "question_gain": (0.41, 0.52, 0.61),
+    "rouge_l": (0.14, 0.27, 0.33),
+    "chrf": (0.2, 0.31, 0.36),
+    "length_ratio": (2.4, 1.2, 1.05),
+    "repetition": (0.11, 0.04, 0.03),
+    "stopped": (0.61, 0.97, 0.99),
+}
 
 
 @dataclass(frozen=True)
@@ -108,37 +113,62 @@ def _make(tx: Transaction, reply_id: str, person: str) -> dict[str, Any]:
     releases.set_aliases(tx, made[0].id, None, canary.id)
     jobs.create(tx, WHO, "train", {"rows": 200, "search": 2})
     return {
-        "dataset_id": dataset, "other_dataset_id": other, "champion": made[0], "challenger": made[1],
-        "retired": made[2], "evaluation_id": evaluation_id, "done": done,
-    }  # fmt: skip
+        "dataset_id": dataset,
+        "other_dataset_id": other,
+        "champion": made[0],
+        "challenger": made[1],
+        "retired": made[2],
+        "evaluation_id": evaluation_id,
+        "done": done,
+    }
 
 
 def _dataset(tx: Transaction, reply_id: str, person: str, count: int) -> str:
     draft = datasets.begin(tx, {"rows": None, "cap": 5}, WHO)
     rows: list[Example | Rejected] = [
         Example(
-            "pair" if number else "answer", "correction" if number else "import", "train" if number else "held_out",
-            "c" * 32, reply_id, person, ({"role": "user", "content": f"Question {number}?"},),
-            f"The better answer {number}.", f"The draft {number}." if number else None,
+            "pair" if number else "answer",
+            "correction" if number else "import",
+            "train" if number else "held_out",
+            "c" * 32,
+            reply_id,
+            person,
+            ({"role": "user", "content": f"Question {number}?"},),
+            f"The better answer {number}.",
+            f"The draft {number}." if number else None,
         )
         for number in range(count)
-    ]  # fmt: skip
+    ]
     rows.append(Rejected("answer", "import", "c" * 32, reply_id, person, "the same as another"))
     datasets.add(tx, draft, 0, rows)
     counts = {
-        "examples": count, "kinds": {"pair": count - 1, "answer": 1}, "sources": {"correction": count - 1, "import": 1},
-        "splits": {"train": {"pair": count - 1}, "held_out": {"answer": 1}}, "good": 0, "bad": 0, "people": 1,
-        "conversations": 1, "unfounded": 0, "answer_chars": {"64": count, "256": 0, "longer": 0},
-        "prompt_chars": {"64": count, "256": 0, "longer": 0}, "rejected": {"the same as another": 1},
-    }  # fmt: skip
+        "examples": count,
+        "kinds": {"pair": count - 1, "answer": 1},
+        "sources": {"correction": count - 1, "import": 1},
+        "splits": {"train": {"pair": count - 1}, "held_out": {"answer": 1}},
+        "good": 0,
+        "bad": 0,
+        "people": 1,
+        "conversations": 1,
+        "unfounded": 0,
+        "answer_chars": {"64": count, "256": 0, "longer": 0},
+        "prompt_chars": {"64": count, "256": 0, "longer": 0},
+        "rejected": {"the same as another": 1},
+    }
     return datasets.finish(tx, draft, f"{count}{draft}{draft}"[:64], counts).id
 
 
 def _version(tx: Transaction, dataset_id: str, job_id: str, letter: str) -> Version:
     new = NewVersion(
-        "smollm2-135m-instruct", "b" * 64, letter * 64, dataset_id, job_id,
-        {"learning_rate": 0.0002, "rank": 16, "epochs": 2}, "0.1.0", WHO,
-    )  # fmt: skip
+        "smollm2-135m-instruct",
+        "b" * 64,
+        letter * 64,
+        dataset_id,
+        job_id,
+        {"learning_rate": 0.0002, "rank": 16, "epochs": 2},
+        "0.1.0",
+        WHO,
+    )
     return versions.register(tx, new)
 
 
@@ -160,25 +190,37 @@ def report_with_figures(person: str) -> dict[str, Any]:
     }
     answers = [
         {
-            "suite": "held_out", "id": f"row {number}", "reference": "Yes.",
-            "messages": [{"role": "user", "content": f"Question {number}?"}], "broken": {}, "person_id": person,
+            "suite": "held_out",
+            "id": f"row {number}",
+            "reference": "Yes.",
+            "messages": [{"role": "user", "content": f"Question {number}?"}],
+            "broken": {},
+            "person_id": person,
             "answers": {"base": "Hm.", "champion": f"Answer {number}.", "candidate": f"Better answer {number}."},
         }
         for number in range(2)
-    ]  # fmt: skip
+    ]
     return {
         "names": {"base": "smollm2-135m-instruct", "champion": "bot-v1", "candidate": "bot-v2"},
         "suites": {"held_out": {"rows": 100, "left_out": 0, "measures": measures, "loss_growth": None}},
-        "golden_broken": [], "leakage": None, "answers": answers, "seconds": 12.0,
-    }  # fmt: skip
+        "golden_broken": [],
+        "leakage": None,
+        "answers": answers,
+        "seconds": 12.0,
+    }
 
 
 def _run(tx: Transaction, lease: JobLease) -> None:
     """A training that is half way."""
     progress = {
-        "phase": "train", "step": 40, "steps": 90, "loss": 1.52, "held_out_loss": 1.61, "tokens_per_second": 212.0,
+        "phase": "train",
+        "step": 40,
+        "steps": 90,
+        "loss": 1.52,
+        "held_out_loss": 1.61,
+        "tokens_per_second": 212.0,
         "seconds_left": 154,
-    }  # fmt: skip
+    }
     points = [Point("loss", step, 2.2 - 0.017 * step) for step in range(1, 41)]
     points += [Point("held_out_loss", step, 2.19 - 0.014 * step) for step in range(10, 41, 10)]
     jobs.report(tx, lease, progress, tuple(points))

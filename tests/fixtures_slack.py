@@ -42,8 +42,11 @@ def start_in_slack(start_agent: StartAgent, slack: FakeSlack) -> StartInSlack:
     @asynccontextmanager
     async def start(url: str, **options: Any) -> AsyncIterator[WebServer]:
         settings = {
-            "slack_bot_token": TOKEN, "slack_signing_secret": SECRET, "slack_api_url": slack.url, "lease_seconds": 3.0,
-        }  # fmt: skip
+            "slack_bot_token": TOKEN,
+            "slack_signing_secret": SECRET,
+            "slack_api_url": slack.url,
+            "lease_seconds": 3.0,
+        }
         async with start_agent(url, **(settings | options)) as agent, serve(agent) as running:
             slack.bot_url = running.url
             yield running

@@ -38,15 +38,26 @@ class Facts:
         await asyncio.to_thread(self.engine.dispose)
 
     async def chat(
-        self, question: str, answer: str, *, channel: str = "console", key: str | None = None, sender: str = "ada",
-        name: str | None = None, state: Any = "answered",
-    ) -> str:  # fmt: skip
+        self,
+        question: str,
+        answer: str,
+        *,
+        channel: str = "console",
+        key: str | None = None,
+        sender: str = "ada",
+        name: str | None = None,
+        state: Any = "answered",
+    ) -> str:
         """A question and the bot's reply, whose id is returned."""
         number = next(self._numbers)
         incoming = Incoming(
-            channel, key or f"chat-{number}", Sender(sender, name), f"{channel}-{number}", (text_part(question),),
+            channel,
+            key or f"chat-{number}",
+            Sender(sender, name),
+            f"{channel}-{number}",
+            (text_part(question),),
             external_id=f"m{number}",
-        )  # fmt: skip
+        )
         accepted = await self.database.write(inbox.accept, DEFAULT_WORKSPACE, incoming)
         (lease,) = await self.database.write(inbox.claim, None, "tests", 1, LEASE_MS)
         await self.database.write(
@@ -55,9 +66,15 @@ class Facts:
         return lease.reply_id
 
     async def vote(
-        self, reply_id: str, value: Any, *, channel: str = "console", voter: str = "ada", better: str | None = None,
+        self,
+        reply_id: str,
+        value: Any,
+        *,
+        channel: str = "console",
+        voter: str = "ada",
+        better: str | None = None,
         reason: str | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         found = await self.database.read(votes.find_reply, DEFAULT_WORKSPACE, channel, reply_id)
         assert isinstance(found, RatedReply)
         await self.database.write(
@@ -81,11 +98,18 @@ class Facts:
         for conversation_id, lines in zip(ids, turns, strict=True):
             talks.append(
                 {
-                    "id": conversation_id, "workspace_id": DEFAULT_WORKSPACE, "channel": "import",
-                    "external_id": conversation_id, "title": "", "created_at": IMPORTED_AT, "context_from_seq": 0,
-                    "import_id": "batch", "person_id": person_id, **columns,
+                    "id": conversation_id,
+                    "workspace_id": DEFAULT_WORKSPACE,
+                    "channel": "import",
+                    "external_id": conversation_id,
+                    "title": "",
+                    "created_at": IMPORTED_AT,
+                    "context_from_seq": 0,
+                    "import_id": "batch",
+                    "person_id": person_id,
+                    **columns,
                 }
-            )  # fmt: skip
+            )
             said += self._lines(conversation_id, lines, person_id)
         await self.run(conversation.insert(), talks)
         await self.run(message.insert(), said)
@@ -100,21 +124,35 @@ class Facts:
             rank = 0 if author == "person" else 1 + sum(one["seq"] == seq and one["rank"] > 0 for one in made)
             made.append(
                 {
-                    "id": new_id(), "workspace_id": DEFAULT_WORKSPACE, "conversation_id": conversation_id, "seq": seq,
-                    "rank": rank, "author": author, "parts": [text_part(text)], "created_at": IMPORTED_AT,
-                    "person_id": person_id if author == "person" else None, "draft": None,
+                    "id": new_id(),
+                    "workspace_id": DEFAULT_WORKSPACE,
+                    "conversation_id": conversation_id,
+                    "seq": seq,
+                    "rank": rank,
+                    "author": author,
+                    "parts": [text_part(text)],
+                    "created_at": IMPORTED_AT,
+                    "person_id": person_id if author == "person" else None,
+                    "draft": None,
                 }
-            )  # fmt: skip
+            )
         return made
 
     async def add_agent(self, conversation_id: str, seq: int, text: str, draft: str | None = None) -> None:
         """What a human agent wrote in a live conversation, in place of the bot's draft."""
         await self.run(
             message.insert().values(
-                id=new_id(), workspace_id=DEFAULT_WORKSPACE, conversation_id=conversation_id, seq=seq, rank=2,
-                author="agent", parts=[text_part(text)], created_at=IMPORTED_AT, draft=draft,
+                id=new_id(),
+                workspace_id=DEFAULT_WORKSPACE,
+                conversation_id=conversation_id,
+                seq=seq,
+                rank=2,
+                author="agent",
+                parts=[text_part(text)],
+                created_at=IMPORTED_AT,
+                draft=draft,
             )
-        )  # fmt: skip
+        )
 
     async def add_person(self, **columns: Any) -> str:
         person_id = new_id()

@@ -26,25 +26,45 @@ def add_job_and_dataset(tx: Transaction) -> tuple[str, str]:
     """`(dataset id, job id)`."""
     dataset_id, job_id = new_id(), new_id()
     tx.execute(
-        _INSERT_DATASET, id=dataset_id, sha256=hashlib.sha256(dataset_id.encode()).hexdigest(), settings={}, counts={},
+        _INSERT_DATASET,
+        id=dataset_id,
+        sha256=hashlib.sha256(dataset_id.encode()).hexdigest(),
+        settings={},
+        counts={},
         created_by="shell:root",
-    )  # fmt: skip
+    )
     tx.execute(_INSERT_JOB, id=job_id, kind="train", device="default", settings={}, created_by="shell:root")
     return dataset_id, job_id
 
 
 def add_example(
-    tx: Transaction, dataset_id: str, person_id: str, conversation_id: str, message_id: str, *, text: str = "words",
-    number: int = 1, split: str = "train",
-) -> None:  # fmt: skip
+    tx: Transaction,
+    dataset_id: str,
+    person_id: str,
+    conversation_id: str,
+    message_id: str,
+    *,
+    text: str = "words",
+    number: int = 1,
+    split: str = "train",
+) -> None:
     """An approved answer in a dataset."""
     content = {"messages": [{"role": "user", "content": text}], "chosen": text, "rejected": None, "good": None}
     sha256 = hashlib.sha256(f"{dataset_id} {text}".encode()).hexdigest()
     tx.execute(
-        _INSERT_EXAMPLE, dataset_id=dataset_id, number=number, sha256=sha256,
-        kind="answer", source="approved", split=split, rejected_because=None, conversation_id=conversation_id,
-        message_id=message_id, person_id=person_id, content=content,
-    )  # fmt: skip
+        _INSERT_EXAMPLE,
+        dataset_id=dataset_id,
+        number=number,
+        sha256=sha256,
+        kind="answer",
+        source="approved",
+        split=split,
+        rejected_because=None,
+        conversation_id=conversation_id,
+        message_id=message_id,
+        person_id=person_id,
+        content=content,
+    )
 
 
 def add_evaluation(
@@ -58,14 +78,23 @@ def add_evaluation(
 ) -> None:
     """The gate's verdict beside a champion, None for the base, with one answer that somebody's words led to."""
     answer = {
-        "person_id": person_id, "messages": [{"role": "user", "content": text}], "reference": text,
-        "answers": {"champion": text, "candidate": text}, "broken": {"champion": [], "candidate": []},
-    }  # fmt: skip
+        "person_id": person_id,
+        "messages": [{"role": "user", "content": text}],
+        "reference": text,
+        "answers": {"champion": text, "candidate": text},
+        "broken": {"champion": [], "candidate": []},
+    }
     answers: list[dict[str, Any]] = [answer] if person_id else []
     tx.execute(
-        _INSERT_EVALUATION, id=new_id(), version_id=version_id, champion_id=beside, passed=passed, reasons=[],
-        report={"loss": 1.5, "answers": answers}, created_by="shell:root",
-    )  # fmt: skip
+        _INSERT_EVALUATION,
+        id=new_id(),
+        version_id=version_id,
+        champion_id=beside,
+        passed=passed,
+        reasons=[],
+        report={"loss": 1.5, "answers": answers},
+        created_by="shell:root",
+    )
 
 
 def new_version(dataset_id: str, job_id: str, weights: str = "a" * 16) -> NewVersion:

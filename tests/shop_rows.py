@@ -9,9 +9,31 @@ from typing import Any
 
 SYSTEM = "You answer for Birch and Bloom, a shop for plants."
 PLANTS = (
-    "monstera", "olive", "fern", "basil", "lavender", "ficus", "cactus", "orchid", "ivy", "jasmine", "aloe", "rosemary",
-    "begonia", "bamboo", "palm", "peony", "tulip", "lily", "thyme", "mint", "sage", "fig", "camellia", "azalea",
-)  # fmt: skip
+    "monstera",
+    "olive",
+    "fern",
+    "basil",
+    "lavender",
+    "ficus",
+    "cactus",
+    "orchid",
+    "ivy",
+    "jasmine",
+    "aloe",
+    "rosemary",
+    "begonia",
+    "bamboo",
+    "palm",
+    "peony",
+    "tulip",
+    "lily",
+    "thyme",
+    "mint",
+    "sage",
+    "fig",
+    "camellia",
+    "azalea",
+)
 INTENTS = (
     (
         "Where is my {plant}?",
@@ -60,17 +82,21 @@ def rows() -> list[dict[str, Any]]:
     for number, plant in enumerate(PLANTS):
         for which, (question, answer) in enumerate(INTENTS):
             facts = {
-                "plant": plant, "day": DAYS[(number + which) % 5], "hour": f"{7 + number % 9} o'clock",
+                "plant": plant,
+                "day": DAYS[(number + which) % 5],
+                "hour": f"{7 + number % 9} o'clock",
                 "size": ("tiny", "small", "wide", "tall", "giant", "square")[(number + 2 * which) % 6],
-                "price": 11 + 7 * number + which, "cups": 1 + (number * 3 + which) % 8,
-            }  # fmt: skip
+                "price": 11 + 7 * number + which,
+                "cups": 1 + (number * 3 + which) % 8,
+            }
             found.append(
                 {
-                    "id": f"{plant}-{which}", "person": f"customer-{number % 12}",
+                    "id": f"{plant}-{which}",
+                    "person": f"customer-{number % 12}",
                     "messages": [
                         {"role": "user", "content": question.format(**facts)},
                         {"role": "assistant", "content": answer.format(**facts)},
                     ],
                 }
-            )  # fmt: skip
+            )
     return found

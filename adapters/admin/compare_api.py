@@ -40,12 +40,15 @@ class CompareApi:
         tallies = await self._judging.tallies()
         shown = [
             {
-                "id": one.id, "version": names.get(one.version_id), "champion": names.get(one.champion_id or ""),
-                "passed": one.passed, "createdAt": one.created_at,
+                "id": one.id,
+                "version": names.get(one.version_id),
+                "champion": names.get(one.champion_id or ""),
+                "passed": one.passed,
+                "createdAt": one.created_at,
                 "judgements": tallies.get((one.version_id, one.champion_id), Judgements()),
             }
             for one in found
-        ]  # fmt: skip
+        ]
         return json_response({"evaluations": shown})
 
     async def pair(self, request: web.Request, actor: Actor) -> web.Response:

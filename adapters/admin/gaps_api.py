@@ -59,6 +59,9 @@ class GapsApi:
 def _shown(gap: Gap) -> dict[str, object]:
     """Without the ids of all its replies, which nobody reads."""
     return {
-        "id": gap.id, "questions": gap.questions, "count": gap.count, "lastAskedAt": gap.last_asked_at,
+        "id": gap.id,
+        "questions": gap.questions,
+        "count": gap.count,
+        "lastAskedAt": gap.last_asked_at,
         "draft": gap.draft,
-    }  # fmt: skip
+    }

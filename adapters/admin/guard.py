@@ -82,9 +82,14 @@ class Guard:
         """Remember a login in the browser; nothing as the secret forgets it."""
         is_https = self._is_https(request)
         response.set_cookie(
-            SECURE_COOKIE if is_https else COOKIE, secret, max_age=MOST_MS // 1000 if secret else 0, path="/",
-            httponly=True, samesite="Lax", secure=is_https,
-        )  # fmt: skip
+            SECURE_COOKIE if is_https else COOKIE,
+            secret,
+            max_age=MOST_MS // 1000 if secret else 0,
+            path="/",
+            httponly=True,
+            samesite="Lax",
+            secure=is_https,
+        )
 
     def address(self, request: web.Request) -> str:
         """Where a request comes from. Where a proxy stands in front, that has added it to the list it passes on."""

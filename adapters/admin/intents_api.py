@@ -127,8 +127,9 @@ def _checked(phrases: Phrases) -> Phrases:
     if len(phrases.rows) > MAX_PHRASES:
         raise TooLarge(
             f"There are {len(phrases.rows):,} phrases; {MAX_PHRASES:,} are the most here. `myna intents train` takes "
-            "more.", limit=MAX_PHRASES,
-        )  # fmt: skip
+            "more.",
+            limit=MAX_PHRASES,
+        )
     return phrases
 
 
@@ -139,6 +140,10 @@ def _shown(found: IntentSet, counts: dict[str, int]) -> dict[str, object]:
         for name in sorted(phrases)
     ]
     return {
-        "intents": rows, "numPhrases": len(found.phrases), "outOfScope": counts.get("", 0), "report": found.report,
-        "trainedBy": found.trained_by, "trainedAt": found.trained_at,
-    }  # fmt: skip
+        "intents": rows,
+        "numPhrases": len(found.phrases),
+        "outOfScope": counts.get("", 0),
+        "report": found.report,
+        "trainedBy": found.trained_by,
+        "trainedAt": found.trained_at,
+    }

@@ -28,9 +28,15 @@ class OverviewApi:
     """All of it in one answer."""
 
     def __init__(
-        self, database: Database, workspace_id: str, base: str, accounts: Accounts, releases: Releases, jobs: Jobs,
+        self,
+        database: Database,
+        workspace_id: str,
+        base: str,
+        accounts: Accounts,
+        releases: Releases,
+        jobs: Jobs,
         reviews: Reviews,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._database = database
         self._workspace_id = workspace_id
         self._base = base

@@ -80,9 +80,13 @@ class VersionsApi:
         if evaluation is not None:
             report = {name: value for name, value in evaluation.report.items() if name != "answers"}
             shown = {
-                "id": evaluation.id, "passed": evaluation.passed, "reasons": evaluation.reasons, "report": report,
-                "createdAt": evaluation.created_at, "createdBy": evaluation.created_by,
-            }  # fmt: skip
+                "id": evaluation.id,
+                "passed": evaluation.passed,
+                "reasons": evaluation.reasons,
+                "report": report,
+                "createdAt": evaluation.created_at,
+                "createdBy": evaluation.created_by,
+            }
         made_of = await self._database.read(datasets.list_all, self._workspace_id)
         card = model_card(version, next((one for one in made_of if one.id == version.dataset_id), None), evaluation)
         return json_response(

@@ -95,9 +95,15 @@ class SlackChannel:
         accounts = Accounts(self._database, self._workspace_id)
         self._steering = SlackSteering(steering, accounts, self._installations)
         self._inbound = SlackInbound(
-            self._database, conversations, self._installations, self.replies, feedback, consent, self._steering,
+            self._database,
+            conversations,
+            self._installations,
+            self.replies,
+            feedback,
+            consent,
+            self._steering,
             self._workspace_id,
-        )  # fmt: skip
+        )
         conversations.show_with(self.replies.channel, self.replies.show)
 
     @property

@@ -22,16 +22,26 @@ Command = Literal[
 ]
 SLASH = "/myna"
 _NAMES: dict[str, Command] = {
-    "help": "help", "帮助": "help",
-    "new": "new", "新对话": "new",
-    "feedback": "feedback", "反馈": "feedback",
-    "leave": "leave", "leave thread": "leave", "离开": "leave",
-    "privacy": "privacy", "隐私": "privacy",
-    "privacy on": "privacy on", "隐私 开": "privacy on",
-    "privacy off": "privacy off", "隐私 关": "privacy off",
-    "privacy here on": "privacy here on", "隐私 此处 开": "privacy here on",
-    "privacy here off": "privacy here off", "隐私 此处 关": "privacy here off",
-}  # fmt: skip
+    "help": "help",
+    "帮助": "help",
+    "new": "new",
+    "新对话": "new",
+    "feedback": "feedback",
+    "反馈": "feedback",
+    "leave": "leave",
+    "leave thread": "leave",
+    "离开": "leave",
+    "privacy": "privacy",
+    "隐私": "privacy",
+    "privacy on": "privacy on",
+    "隐私 开": "privacy on",
+    "privacy off": "privacy off",
+    "隐私 关": "privacy off",
+    "privacy here on": "privacy here on",
+    "隐私 此处 开": "privacy here on",
+    "privacy here off": "privacy here off",
+    "隐私 此处 关": "privacy here off",
+}
 
 
 def command_of(text: str) -> Command | None:

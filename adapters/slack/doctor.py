@@ -207,9 +207,11 @@ class Doctor:
 
     def _wanted(self) -> dict[str, Any]:
         return make_manifest(
-            "Myna", self._config.public_url, socket_mode=bool(self._config.app_token),
+            "Myna",
+            self._config.public_url,
+            socket_mode=bool(self._config.app_token),
             many_workspaces=self._config.takes_many_workspaces,
-        )  # fmt: skip
+        )
 
 
 def compare_manifests(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[Finding]:

@@ -150,9 +150,13 @@ class SlackInbound:
         thread = spoken.thread
         locale = await self._locale(thread.tenant, spoken.user)
         await self._call(
-            thread.tenant, "chat_postEphemeral", channel=thread.channel, thread_ts=thread.ts, user=spoken.user,
+            thread.tenant,
+            "chat_postEphemeral",
+            channel=thread.channel,
+            thread_ts=thread.ts,
+            user=spoken.user,
             text=words.say("files", locale, names=", ".join(spoken.files)[:300]),
-        )  # fmt: skip
+        )
 
     async def _run_command(self, spoken: Spoken) -> None:
         """Once for a message, which comes as a mention too, and may be delivered again."""

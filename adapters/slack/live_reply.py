@@ -260,9 +260,13 @@ class LiveReply:
             more: dict[str, Any] = {"markdown_text": rest} if rest else {}
             try:
                 await self._call(
-                    "chat_stopStream", last, session_status="active", blocks=blocks or None,
-                    metadata=self.place.metadata(last.row.id), **more,
-                )  # fmt: skip
+                    "chat_stopStream",
+                    last,
+                    session_status="active",
+                    blocks=blocks or None,
+                    metadata=self.place.metadata(last.row.id),
+                    **more,
+                )
                 return True
             except Refused as error:
                 if error.code != "message_not_in_streaming_state":

@@ -10,13 +10,30 @@ from typing import Any
 from adapters.slack.commands import SLASH
 
 BOT_SCOPES = (
-    "app_mentions:read", "assistant:write", "channels:history", "chat:write", "commands", "files:write",
-    "groups:history", "im:history", "im:read", "im:write", "mpim:history", "users:read",
-)  # fmt: skip
+    "app_mentions:read",
+    "assistant:write",
+    "channels:history",
+    "chat:write",
+    "commands",
+    "files:write",
+    "groups:history",
+    "im:history",
+    "im:read",
+    "im:write",
+    "mpim:history",
+    "users:read",
+)
 BOT_EVENTS = (
-    "agent_session_stopped", "app_home_opened", "app_mention", "app_uninstalled", "message.channels", "message.groups",
-    "message.im", "message.mpim", "tokens_revoked",
-)  # fmt: skip
+    "agent_session_stopped",
+    "app_home_opened",
+    "app_mention",
+    "app_uninstalled",
+    "message.channels",
+    "message.groups",
+    "message.im",
+    "message.mpim",
+    "tokens_revoked",
+)
 PLACEHOLDER_URL = "https://your.address"
 
 

@@ -87,10 +87,12 @@ class SlackOAuth:
             return _page(502, "Not installed", "Slack did not give Myna access. The reason is in Myna's log.")
         log.warning("the Slack app was installed in %s", identity.tenant)
         response = _page(
-            200, "Installed", "Myna is in your workspace now. Mention it in a channel, or write to it directly.",
+            200,
+            "Installed",
+            "Myna is in your workspace now. Mention it in a channel, or write to it directly.",
             link="https://slack.com/app_redirect?" + urlencode({"app": str(answer.get("app_id") or "")}),
             link_text="Open Slack",
-        )  # fmt: skip
+        )
         response.del_cookie(self._cookie, path="/")
         return response
 

@@ -232,9 +232,12 @@ class Replies:
     async def _post_one(self, client: SlackClient, place: Place, part: int, content: dict[str, Any]) -> str:
         thread = place.thread
         posted = await client.call(
-            "chat_postMessage", channel=thread.channel, thread_ts=thread.ts,
-            metadata=place.metadata(place.part_id(part)), **content,
-        )  # fmt: skip
+            "chat_postMessage",
+            channel=thread.channel,
+            thread_ts=thread.ts,
+            metadata=place.metadata(place.part_id(part)),
+            **content,
+        )
         return str(posted.get("ts") or "")
 
     async def _take_away(self, client: SlackClient, place: Place, row: ShownPart) -> None:
@@ -256,9 +259,13 @@ class Replies:
         bot_user, cursor = (await client.identity()).user_id, None
         while True:
             page = await client.call(
-                "conversations_replies", channel=place.thread.channel, ts=place.thread.ts,
-                include_all_metadata=True, limit=PAGE, cursor=cursor,
-            )  # fmt: skip
+                "conversations_replies",
+                channel=place.thread.channel,
+                ts=place.thread.ts,
+                include_all_metadata=True,
+                limit=PAGE,
+                cursor=cursor,
+            )
             for message in page.get("messages") or ():
                 metadata, ts = message.get("metadata") or {}, str(message.get("ts") or "")
                 if (metadata.get("event_payload") or {}).get("part_id") == part_id:

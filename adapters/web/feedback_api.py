@@ -28,12 +28,7 @@ class FeedbackApi:
     """Handlers of one workspace's votes and privacy choices on the web."""
 
     def __init__(
-        self,
-        conversations: Conversations,
-        visitors: Visitors,
-        feedback: Feedback,
-        consent: Consent,
-        workspace_id: str,
+        self, conversations: Conversations, visitors: Visitors, feedback: Feedback, consent: Consent, workspace_id: str
     ) -> None:
         self._conversations = conversations
         self._visitors = visitors

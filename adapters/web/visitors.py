@@ -98,6 +98,11 @@ class Visitors:
 
     def set_cookie(self, response: web.StreamResponse, visitor: str) -> None:
         response.set_cookie(
-            COOKIE, self._cookies.dumps(visitor), max_age=COOKIE_SECONDS, path="/", httponly=True, samesite="Lax",
+            COOKIE,
+            self._cookies.dumps(visitor),
+            max_age=COOKIE_SECONDS,
+            path="/",
+            httponly=True,
+            samesite="Lax",
             secure=self._secure,
-        )  # fmt: skip
+        )

@@ -63,9 +63,10 @@ def add_audit_to(commands: Commands) -> None:
 
 def _add_password_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--password-stdin", action="store_true",
+        "--password-stdin",
+        action="store_true",
         help="read the password from standard input (default: ask on a terminal, else make one and print it)",
-    )  # fmt: skip
+    )
 
 
 def _create(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -114,9 +115,8 @@ def _report_password(arguments: argparse.Namespace, text: str, name: str, made: 
 def _list(settings: Settings, arguments: argparse.Namespace) -> int:
     found, identities = _with_accounts(settings, lambda accounts: accounts.list_all(shell_actor()))
     linked = {
-        one.name: [f"{who.channel}:{who.external_id}" for who in identities if who.account == one.name]
-        for one in found
-    }  # fmt: skip
+        one.name: [f"{who.channel}:{who.external_id}" for who in identities if who.account == one.name] for one in found
+    }
     if arguments.json:
         print_value([{**dataclasses.asdict(one), "identities": linked[one.name]} for one in found])
     elif not found:
@@ -177,8 +177,10 @@ def _verify(settings: Settings, arguments: argparse.Namespace) -> int:
     elif broken is None:
         print_value("The audit log is whole.")
     else:
-        print_value(f"The audit log was changed behind Myna's back: row {broken} is not what was written after row "
-                    f"{broken - 1}.")  # fmt: skip
+        print_value(
+            f"The audit log was changed behind Myna's back: row {broken} is not what was written after row "
+            f"{broken - 1}."
+        )
     return 0 if broken is None else 1
 
 

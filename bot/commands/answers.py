@@ -39,16 +39,26 @@ def add_to(kb: Commands) -> None:
 
 
 def _add_calibrate(kb: Commands) -> None:
-    parser = add(kb, "calibrate", 'set from how sure on a question is answered, and not "I don\'t know"', _calibrate,
-                 reports=True)  # fmt: skip
+    parser = add(
+        kb,
+        "calibrate",
+        'set from how sure on a question is answered, and not "I don\'t know"',
+        _calibrate,
+        reports=True,
+    )
     parser.add_argument(
-        "file", type=Path, nargs="?",
+        "file",
+        type=Path,
+        nargs="?",
         help='JSONL: {"question": "...", "gold": ["article"]}; with "gold": [] a question that no article answers',
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--keep", type=float, default=0.95, metavar="SHARE",
+        "--keep",
+        type=float,
+        default=0.95,
+        metavar="SHARE",
         help="the share of answerable questions to be answered; default: 0.95",
-    )  # fmt: skip
+    )
     parser.add_argument("--dry-run", action="store_true", help="only measure")
     parser.add_argument("--reset", action="store_true", help="go back to the default")
 

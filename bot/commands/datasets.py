@@ -75,9 +75,12 @@ def _build(settings: Settings, arguments: argparse.Namespace) -> int:
     if (arguments.rows is not None and arguments.rows < 1) or arguments.per_person < 0:
         raise InvalidInput("--rows must be at least 1, and --per-person at least 0.")
     policy = policy_from(
-        settings, rows=arguments.rows, newest=not arguments.sample, max_per_person=arguments.per_person,
+        settings,
+        rows=arguments.rows,
+        newest=not arguments.sample,
+        max_per_person=arguments.per_person,
         drop_unfounded=arguments.drop_unfounded,
-    )  # fmt: skip
+    )
     with progress_bar("Reading conversations") as bar:
 
         async def build(database: Database, workspace_id: str) -> Dataset:

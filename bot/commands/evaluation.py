@@ -33,8 +33,9 @@ def add_to(commands: Commands) -> None:
     evaluate.add_argument("version", help="its name, its number, or how its name begins")
     evaluate.add_argument("--file", type=Path, metavar="FILE", help="rows of chat messages, JSONL; default: held out")
     evaluate.add_argument("--rows", type=_count, default=200, metavar="N", help="at most so many rows; default: 200")
-    compare = add(commands, "compare", "show a version beside base and champion, as it was judged", _compare,
-                  reports=True)  # fmt: skip
+    compare = add(
+        commands, "compare", "show a version beside base and champion, as it was judged", _compare, reports=True
+    )
     compare.add_argument(
         "version", nargs="?", default="", help="its name, number, or how its name begins; default: the newest judged"
     )
@@ -101,9 +102,9 @@ def _show(
     from bot.learning.evaluation_report import report_as_json
 
     if arguments.json:
-        print_value({
-            "evaluation": evaluation_id, "passed": passed, "reasons": list(reasons), "report": report_as_json(report),
-        })  # fmt: skip
+        print_value(
+            {"evaluation": evaluation_id, "passed": passed, "reasons": list(reasons), "report": report_as_json(report)}
+        )
         return
     print_value("\n".join(report_lines(report)))
     print_value("\nThe gate:")
@@ -148,8 +149,7 @@ def _golden_add(settings: Settings, arguments: argparse.Namespace) -> int:
         raise InvalidInput(f"{arguments.file} is not text in UTF-8.") from error
     questions = parse_questions(text, str(arguments.file))
     added = with_database(
-        settings,
-        lambda database, workspace_id: GoldenQuestions(database, workspace_id).add(shell_actor(), questions),
+        settings, lambda database, workspace_id: GoldenQuestions(database, workspace_id).add(shell_actor(), questions)
     )
     count = f"{len(added)} golden question{'' if len(added) == 1 else 's'} added."
     print_value({"added": added} if arguments.json else count)

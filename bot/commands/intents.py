@@ -38,10 +38,7 @@ def add_to(commands: Commands) -> None:
     evaluate = add(intents, "evaluate", "measure how well messages are told", _evaluate, reports=True)
     evaluate.add_argument("file", type=Path, help="CSV with the header text,intent; no intent means out of scope")
     evaluate.add_argument(
-        "--keep",
-        type=float,
-        metavar="SHARE",
-        help="set the threshold to keep this share of those with an intent",
+        "--keep", type=float, metavar="SHARE", help="set the threshold to keep this share of those with an intent"
     )
     add(intents, "export", "print the phrases as CSV", _export)
     add(intents, "clear", "forget all intents", _clear)
@@ -93,10 +90,16 @@ def _list(settings: Settings, arguments: argparse.Namespace) -> int:
         for name in sorted(phrases)
     ]
     if arguments.json:
-        print_value({
-            "intents": rows, "out_of_scope": counts.get("", 0), "threshold": found.threshold, "report": found.report,
-            "trained_by": found.trained_by, "trained_at": found.trained_at,
-        })  # fmt: skip
+        print_value(
+            {
+                "intents": rows,
+                "out_of_scope": counts.get("", 0),
+                "threshold": found.threshold,
+                "report": found.report,
+                "trained_by": found.trained_by,
+                "trained_at": found.trained_at,
+            }
+        )
         return 0
     print_value(f"trained by {found.trained_by}, {job_display.moment_words(found.trained_at)}")
     print_value(f"messages of the last {COUNTED_DAYS} days, phrases, intent")
@@ -110,10 +113,15 @@ def _list(settings: Settings, arguments: argparse.Namespace) -> int:
 def _try(settings: Settings, arguments: argparse.Namespace) -> int:
     told = _with_intents(settings, lambda intents: intents.try_out(shell_actor(), arguments.text))
     if arguments.json:
-        print_value({
-            "intent": told.intent or None, "nearest": told.guess.intent,
-            "probability": round(told.guess.probability, 4), "fit": round(told.guess.fit, 4), "reply": told.reply,
-        })  # fmt: skip
+        print_value(
+            {
+                "intent": told.intent or None,
+                "nearest": told.guess.intent,
+                "probability": round(told.guess.probability, 4),
+                "fit": round(told.guess.fit, 4),
+                "reply": told.reply,
+            }
+        )
         return 0
     near = f"{told.guess.intent} ({told.guess.probability:.0%})"
     print_value(near if told.intent else f"out of scope; the nearest is {near}")
@@ -132,8 +140,10 @@ def _evaluate(settings: Settings, arguments: argparse.Namespace) -> int:
         print_value(measured.as_json)
         return 0
     words = {
-        "macro-F1": measured.macro_f1, "kept": measured.answered, "out of scope found": measured.out_of_scope_found,
-    }  # fmt: skip
+        "macro-F1": measured.macro_f1,
+        "kept": measured.answered,
+        "out of scope found": measured.out_of_scope_found,
+    }
     print_value("  ".join(f"{name} {value}" for name, value in words.items() if value is not None))
     return 0
 

@@ -71,10 +71,12 @@ def progress_words(job: Job) -> str:
     parts += [
         form.format(said[name])
         for name, form in (
-            ("tokens_per_second", "{:.0f} tokens/s"), ("loss", "loss {:.3f}"), ("held_out_loss", "held-out loss {:.3f}")
+            ("tokens_per_second", "{:.0f} tokens/s"),
+            ("loss", "loss {:.3f}"),
+            ("held_out_loss", "held-out loss {:.3f}"),
         )
         if isinstance(said.get(name), int | float)
-    ]  # fmt: skip
+    ]
     if isinstance(said.get("seconds_left"), int | float):
         parts.append(f"{duration_words(said['seconds_left'])} left")
     return "  ".join(part for part in parts if part)
@@ -131,8 +133,10 @@ def _bar() -> Iterator[Show]:
         def show(job: Job) -> None:
             said = job.progress or {}
             progress.update(
-                bar, description=f"{job.state}  {progress_words(job)}", total=said.get("steps"),
+                bar,
+                description=f"{job.state}  {progress_words(job)}",
+                total=said.get("steps"),
                 completed=said.get("step") or 0,
-            )  # fmt: skip
+            )
 
         yield show

@@ -225,9 +225,13 @@ def _worker(settings: Settings, arguments: argparse.Namespace) -> int:
     async def run() -> None:
         async with installation.open_database(settings, guest=True) as database:
             await worker.run(
-                settings, database, tasks.all_tasks(), [arguments.device] if arguments.device else DEVICES,
-                once=arguments.once, is_child=arguments.child,
-            )  # fmt: skip
+                settings,
+                database,
+                tasks.all_tasks(),
+                [arguments.device] if arguments.device else DEVICES,
+                once=arguments.once,
+                is_child=arguments.child,
+            )
 
     asyncio.run(run())
     return 0

@@ -33,10 +33,14 @@ def _create(settings: Settings, arguments: argparse.Namespace) -> int:
     secret = with_database(
         settings,
         lambda database, workspace_id: create_key(
-            database, workspace_id, arguments.name, arguments.requests_per_minute, arguments.tokens_per_day,
+            database,
+            workspace_id,
+            arguments.name,
+            arguments.requests_per_minute,
+            arguments.tokens_per_day,
             shell_actor().name,
         ),
-    )  # fmt: skip
+    )
     print_value({"name": arguments.name, "secret": secret} if arguments.json else secret)
     if not arguments.json:
         say("Keep it safe: it is not stored and can't be shown again.")

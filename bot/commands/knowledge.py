@@ -201,11 +201,17 @@ def _search(settings: Settings, arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_value(
             [
-                {"score": round(hit.score, 4), "article": hit.passage.name, "title": hit.passage.title,
-                 "headings": hit.passage.headings, "text": hit.passage.text, "url": hit.passage.url}
+                {
+                    "score": round(hit.score, 4),
+                    "article": hit.passage.name,
+                    "title": hit.passage.title,
+                    "headings": hit.passage.headings,
+                    "text": hit.passage.text,
+                    "url": hit.passage.url,
+                }
                 for hit in hits
             ]
-        )  # fmt: skip
+        )
         return 0
     if not hits:
         print_value("Nothing is found. `myna kb list` shows what there is.")
@@ -237,9 +243,11 @@ def _evaluate(settings: Settings, arguments: argparse.Namespace) -> int:
         if place != 0
     ]
     figures = {
-        "questions": len(questions), "recall@1": share(places, 1), "recall@5": share(places, 5),
+        "questions": len(questions),
+        "recall@1": share(places, 1),
+        "recall@5": share(places, 5),
         "mrr": round(sum(1 / (place + 1) for place in places if place is not None) / len(places), 4),
-    }  # fmt: skip
+    }
     if arguments.json:
         print_value(figures | {"misses": misses})
         return 0

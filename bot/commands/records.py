@@ -15,16 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from bot.commands.terminal import (
-    Commands,
-    add,
-    moment,
-    print_value,
-    progress_bar,
-    say,
-    shell_actor,
-    with_database,
-)
+from bot.commands.terminal import Commands, add, moment, print_value, progress_bar, say, shell_actor, with_database
 from bot.errors import MynaError
 from bot.settings import Settings
 
@@ -135,11 +126,15 @@ def _show_problems(checked: CheckedFile) -> None:
 
 def _report(checked: CheckedFile, done: TakenIn | None = None, *, dry_run: bool) -> dict[str, Any]:
     return {
-        "import_id": done.import_id if done else None, "conversations": done.conversations if done else 0,
-        "messages": done.messages if done else 0, "known": done.known if done else 0, "good": len(checked.good),
-        "wrong": checked.wrong, "problems": [{"line": one.line, "problem": one.what} for one in checked.problems],
+        "import_id": done.import_id if done else None,
+        "conversations": done.conversations if done else 0,
+        "messages": done.messages if done else 0,
+        "known": done.known if done else 0,
+        "good": len(checked.good),
+        "wrong": checked.wrong,
+        "problems": [{"line": one.line, "problem": one.what} for one in checked.problems],
         "dry_run": dry_run,
-    }  # fmt: skip
+    }
 
 
 def _export(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -190,9 +185,11 @@ async def _record_export(settings: Settings, arguments: argparse.Namespace) -> N
     from storage.schema import DEFAULT_WORKSPACE
 
     details = {
-        "channel": arguments.channel, "since": arguments.since, "learnable": arguments.learnable,
+        "channel": arguments.channel,
+        "since": arguments.since,
+        "learnable": arguments.learnable,
         "pairs": arguments.pairs,
-    }  # fmt: skip
+    }
     async with installation.open_database(settings, guest=True) as database:
         actor = shell_actor().name
         await database.write(audit.record, DEFAULT_WORKSPACE, actor, "conversations.export", None, details)

@@ -52,8 +52,9 @@ def add_to(commands: Commands) -> None:
     retire.add_argument("version", help="its name, number, or the beginning of its name")
     retire.add_argument("--because", required=True, metavar="TEXT", help="why; recorded")
     add_yes(retire)
-    erase = add(commands, "erase", "erase a person: words, votes, examples, and versions that learnt them", _erase,
-                reports=True)  # fmt: skip
+    erase = add(
+        commands, "erase", "erase a person: words, votes, examples, and versions that learnt them", _erase, reports=True
+    )
     erase.add_argument("person", help="web:ID, slack:TEAM/USER, or Myna's own id of them")
     add_yes(erase)
 
@@ -159,10 +160,14 @@ def _status(settings: Settings, arguments: argparse.Namespace) -> int:
 
     release, judged, attention, open_jobs = with_database(settings, look)
     if arguments.json:
-        print_value({
-            **_as_json(release), "canary": judged.report() if judged else None, "needs_attention": attention,
-            "jobs": [job_display.job_row(one) for one in open_jobs],
-        })  # fmt: skip
+        print_value(
+            {
+                **_as_json(release),
+                "canary": judged.report() if judged else None,
+                "needs_attention": attention,
+                "jobs": [job_display.job_row(one) for one in open_jobs],
+            }
+        )
         return 0
     print_value(f"Answers:  {_name(release.champion)}    (release {release.number})")
     if release.number:
@@ -275,8 +280,15 @@ def _erase(settings: Settings, arguments: argparse.Namespace) -> int:
         confirm(arguments, f"Erase {len(found.own)} conversations{others}{learnt}, for good?")
     erased: Erased = with_database(settings, lambda *where: make(*where).erase(shell_actor(), arguments.person))
     if arguments.json:
-        print_value({**dataclasses.asdict(erased.proof), "was_done_before": erased.was_done_before,
-                     "job": erased.job_id, "golden_questions": erased.golden, **_as_json(erased.release)})  # fmt: skip
+        print_value(
+            {
+                **dataclasses.asdict(erased.proof),
+                "was_done_before": erased.was_done_before,
+                "job": erased.job_id,
+                "golden_questions": erased.golden,
+                **_as_json(erased.release),
+            }
+        )
         return 0
     removed = ", ".join(f"{count} {name}" for name, count in erased.proof.counts.items()) or "nothing"
     print_value(f"{'Erased before' if erased.was_done_before else 'Erased'}: {removed}.")

@@ -72,9 +72,14 @@ def _settings(settings: Settings, arguments: argparse.Namespace) -> int:
     for one in describe_settings():
         value = getattr(settings, one.field)
         shown.append(
-            {"name": one.name, "value": "(set)" if one.secret and value else _plain(value), "type": one.type,
-             "default": one.default, "help": one.help}
-        )  # fmt: skip
+            {
+                "name": one.name,
+                "value": "(set)" if one.secret and value else _plain(value),
+                "type": one.type,
+                "default": one.default,
+                "help": one.help,
+            }
+        )
     if arguments.json:
         print_value(shown)
     for row in () if arguments.json else shown:

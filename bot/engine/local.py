@@ -300,9 +300,13 @@ class LocalGenerator:
     def _make_runner(self) -> Runner:
         check_model(self._path)
         runner = Runner(
-            self._path, self._device, self._threads,
-            context_tokens=self._context_tokens, cache_bytes=self._cache_bytes, compiles=self._compiles,
-        )  # fmt: skip
+            self._path,
+            self._device,
+            self._threads,
+            context_tokens=self._context_tokens,
+            cache_bytes=self._cache_bytes,
+            compiles=self._compiles,
+        )
         if self._context_tokens > runner.max_context_tokens:
             raise ModelError(
                 f"The model {self._name} reads at most {runner.max_context_tokens} tokens, and the settings ask for a "

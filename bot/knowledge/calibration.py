@@ -62,9 +62,12 @@ async def calibrate(search: Search, questions: Sequence[Mapping[str, Any]], keep
         report(done, len(questions))
     threshold = min(max(float(np.quantile(sure[True], 1 - keep)), LEAST), MOST)
     return Calibration(
-        round(threshold, 4), answerable, len(sure[False]),
-        *(_shares(sure, threshold)), *(_shares(sure, DEFAULT_THRESHOLD)),
-    )  # fmt: skip
+        round(threshold, 4),
+        answerable,
+        len(sure[False]),
+        *(_shares(sure, threshold)),
+        *(_shares(sure, DEFAULT_THRESHOLD)),
+    )
 
 
 def _shares(sure: Mapping[bool, Sequence[float]], threshold: float) -> tuple[float, float | None]:

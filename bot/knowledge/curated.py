@@ -33,9 +33,14 @@ _WORD = re.compile(r"\w+")
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 # Words that a search leaves out, and that make two questions of one.
 _OPPOSITES = (
-    {"on", "off"}, {"in", "out"}, {"up", "down"}, {"before", "after"}, {"over", "under"}, {"above", "below"},
+    {"on", "off"},
+    {"in", "out"},
+    {"up", "down"},
+    {"before", "after"},
+    {"over", "under"},
+    {"above", "below"},
     {"who", "when", "where", "why"},
-)  # fmt: skip
+)
 _DIRECTIONS, MOST_BEHIND = ("from", "to"), 6
 
 

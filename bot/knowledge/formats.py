@@ -99,9 +99,12 @@ def _read_markdown(content: bytes, title: str) -> Document:
     read = read_html(_MARKDOWN.render(text), title=said_title or title)
     url = _said(about, "url", "link")
     return Document(
-        said_title or read.title, read.blocks, url if url.startswith(("http://", "https://")) else "",
-        _said(about, "lang", "language")[:8], _said(about, "id")[:200],
-    )  # fmt: skip
+        said_title or read.title,
+        read.blocks,
+        url if url.startswith(("http://", "https://")) else "",
+        _said(about, "lang", "language")[:8],
+        _said(about, "id")[:200],
+    )
 
 
 def _front_matter(text: str) -> Mapping[str, Any]:
@@ -250,6 +253,12 @@ def _limited(text: str) -> str:
 
 
 _READERS: Mapping[str, Callable[[bytes, str], Document]] = {
-    ".md": _read_markdown, ".markdown": _read_markdown, ".html": _read_html, ".htm": _read_html, ".txt": _read_text,
-    ".pdf": _read_pdf, ".docx": _read_docx, ".csv": _read_csv,
-}  # fmt: skip
+    ".md": _read_markdown,
+    ".markdown": _read_markdown,
+    ".html": _read_html,
+    ".htm": _read_html,
+    ".txt": _read_text,
+    ".pdf": _read_pdf,
+    ".docx": _read_docx,
+    ".csv": _read_csv,
+}

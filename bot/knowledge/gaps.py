@@ -122,9 +122,13 @@ class Gaps:
         questions = tuple(dict.fromkeys(map(self._hide, islice(said, MOST_EXAMPLES))))
         better = next((one.better for one in group if one.better and may_read_staff), None)
         return Gap(
-            group[0].reply_id, questions, len(group), max(one.asked_at for one in group),
-            tuple(one.reply_id for one in group), draft(questions, self._hide(better) if better else None),
-        )  # fmt: skip
+            group[0].reply_id,
+            questions,
+            len(group),
+            max(one.asked_at for one in group),
+            tuple(one.reply_id for one in group),
+            draft(questions, self._hide(better) if better else None),
+        )
 
 
 def together(asked: Sequence[UnansweredQuestion], vectors: Vectors) -> list[list[UnansweredQuestion]]:

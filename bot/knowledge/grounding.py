@@ -82,12 +82,7 @@ class Grounding:
     """
 
     def __init__(
-        self,
-        database: Database,
-        workspace_id: str,
-        search: Search,
-        audiences: Mapping[str, Audience],
-        max_words: int,
+        self, database: Database, workspace_id: str, search: Search, audiences: Mapping[str, Audience], max_words: int
     ) -> None:
         self._database = database
         self._workspace_id = workspace_id
@@ -127,9 +122,14 @@ class Grounding:
         num_read = len(grounds.passages) if grounds.verdict == "found" else 0
         rules = await self._database.read(answering.rules, self._workspace_id)
         return TriedOut(
-            grounds.verdict, grounds.words, grounds.intent, confidence, _threshold(rules), _numbered(hits[:MOST_TRIED]),
+            grounds.verdict,
+            grounds.words,
+            grounds.intent,
+            confidence,
+            _threshold(rules),
+            _numbered(hits[:MOST_TRIED]),
             num_read,
-        )  # fmt: skip
+        )
 
     async def _find(
         self, audiences: Sequence[Audience], question: str, before: str = ""

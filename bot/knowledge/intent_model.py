@@ -84,9 +84,14 @@ class IntentModel:
     """Intents by their phrases. `places` says which intent each phrase is of; `vectors` have length 1."""
 
     def __init__(
-        self, intents: Sequence[str], phrases: Sequence[str], places: Sequence[int], vectors: Vectors, weights: Floats,
+        self,
+        intents: Sequence[str],
+        phrases: Sequence[str],
+        places: Sequence[int],
+        vectors: Vectors,
+        weights: Floats,
         threshold: float,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.intents, self.phrases, self.places = tuple(intents), tuple(phrases), tuple(places)
         self.vectors, self.weights, self.threshold = np.asarray(vectors, np.float32), weights, threshold
         self._letters = Letters(phrases)

@@ -93,9 +93,14 @@ class Intents:
         vectors = await self._embed(texts, report)
         trained = await asyncio.to_thread(train, texts, labels, vectors)
         await self._database.write(
-            _put, self._workspace_id, actor.name, await self._embedder_name(), phrases, trained.model,
+            _put,
+            self._workspace_id,
+            actor.name,
+            await self._embedder_name(),
+            phrases,
+            trained.model,
             {"macro_f1": round(trained.macro_f1, 4)},
-        )  # fmt: skip
+        )
         return await self._current()
 
     async def show(self, actor: Actor) -> tuple[IntentSet, dict[str, int]]:
@@ -203,16 +208,20 @@ def _nothing() -> NotFound:
 
 def _put(
     tx: Transaction, actor: str, embedder: str, phrases: Phrases, model: IntentModel, report: dict[str, Any]
-) -> None:  # fmt: skip
+) -> None:
     intents.put(
-        tx, actor, embedder=embedder, phrases=phrases.rows, replies=phrases.replies, computed=model.to_bytes(),
-        threshold=model.threshold, report=report,
-    )  # fmt: skip
+        tx,
+        actor,
+        embedder=embedder,
+        phrases=phrases.rows,
+        replies=phrases.replies,
+        computed=model.to_bytes(),
+        threshold=model.threshold,
+        report=report,
+    )
 
 
-def _recalibrate(
-    tx: Transaction, actor: str, current: IntentSet, model: IntentModel, report: dict[str, Any]
-) -> None:  # fmt: skip
+def _recalibrate(tx: Transaction, actor: str, current: IntentSet, model: IntentModel, report: dict[str, Any]) -> None:
     newest = intents.current(tx)
     if newest is None or newest.trained_at != current.trained_at:
         raise Conflict("The intents were trained or cleared meanwhile. Evaluate again.")

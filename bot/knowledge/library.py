@@ -97,13 +97,7 @@ class Library:
         """Read all sources again. If that waits already, it is the same job; one that runs has begun before this."""
         actor.check("trainer")
         job, _ = await self._database.write(
-            jobs.create,
-            self._workspace_id,
-            actor.name,
-            KIND,
-            {},
-            device=jobs.KNOWLEDGE_DEVICE,
-            beside_running=True,
+            jobs.create, self._workspace_id, actor.name, KIND, {}, device=jobs.KNOWLEDGE_DEVICE, beside_running=True
         )
         return job
 
@@ -173,7 +167,7 @@ class Library:
     ) -> tuple[Source, Job]:
         source = await self._database.write(
             knowledge.put_source, self._workspace_id, actor.name, kind, location, audience, content
-        )  # fmt: skip
+        )
         return source, await self.sync(actor)
 
     async def _location_of(self, which: str) -> str:

@@ -27,8 +27,14 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 MAX_FILES = 20_000
 MAX_REDIRECTS = 5
 TIMEOUT_SECONDS = 30
-_ENDINGS = {"text/html": ".html", "application/xhtml+xml": ".html", "text/markdown": ".md", "text/plain": ".txt",
-            "application/pdf": ".pdf", "text/csv": ".csv"}  # fmt: skip
+_ENDINGS = {
+    "text/html": ".html",
+    "application/xhtml+xml": ".html",
+    "text/markdown": ".md",
+    "text/plain": ".txt",
+    "application/pdf": ".pdf",
+    "text/csv": ".csv",
+}
 
 
 def files_of(folder: Path) -> Iterator[tuple[str, Path]]:

@@ -90,11 +90,16 @@ class _Sync:
         self._publish(ended)
         found = self._found
         return {
-            "version": self._version, "articles": self._num_articles, "passages": self._num_passages,
-            "added": found.added, "changed": found.changed, "removed": found.removed,
-            "unchanged": len(found.kept), "unreadable": found.unreadable[:MAX_TOLD],
+            "version": self._version,
+            "articles": self._num_articles,
+            "passages": self._num_passages,
+            "added": found.added,
+            "changed": found.changed,
+            "removed": found.removed,
+            "unchanged": len(found.kept),
+            "unreadable": found.unreadable[:MAX_TOLD],
             "num_unreadable": len(found.unreadable),
-        }  # fmt: skip
+        }
 
     def _read_source(self, source: Source) -> None:
         """All of one source. What can't be read now stays as it was read before."""
@@ -156,10 +161,17 @@ class _Sync:
 
     def _about(self, source: Source, location: str, name: str, digest: str, document: Document) -> Article:
         return Article(
-            new_id(), source.id, storable(document.id or PurePosixPath(name).stem)[:200], storable(location),
-            storable(document.title)[:500], document.url or (source.location if source.kind == "url" else None),
-            document.language or None, source.audience, digest, 0,
-        )  # fmt: skip
+            new_id(),
+            source.id,
+            storable(document.id or PurePosixPath(name).stem)[:200],
+            storable(location),
+            storable(document.title)[:500],
+            document.url or (source.location if source.kind == "url" else None),
+            document.language or None,
+            source.audience,
+            digest,
+            0,
+        )
 
     def _digest(self, source: Source, name: str, content: bytes) -> str:
         """Of all that an article's row and passages depend on."""

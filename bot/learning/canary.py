@@ -115,10 +115,12 @@ def log_bets(share: float) -> list[tuple[float, float, float, float]]:
             good = share * (1 - worse) / (share * (1 - worse) + (1 - share) * (1 - rate))
             found.append(
                 (
-                    math.log(bad / share), math.log((1 - bad) / (1 - share)),
-                    math.log(good / share), math.log((1 - good) / (1 - share)),
+                    math.log(bad / share),
+                    math.log((1 - bad) / (1 - share)),
+                    math.log(good / share),
+                    math.log((1 - good) / (1 - share)),
                 )
-            )  # fmt: skip
+            )
     return found
 
 
@@ -154,9 +156,14 @@ def split_e_value(challenger: int, total: int, share: float) -> float:
 
 
 def judge(
-    rails: Mapping[str, Counts], share: float, settings: CanarySettings, *, answered_by_challenger: int, total: int,
+    rails: Mapping[str, Counts],
+    share: float,
+    settings: CanarySettings,
+    *,
+    answered_by_challenger: int,
+    total: int,
     hours: float,
-) -> Judged:  # fmt: skip
+) -> Judged:
     """A verdict on all that is known after `hours`. `total` conversations were answered, so many by the challenger."""
     threshold = len(GUARD_RAILS) / settings.alpha
     judged = {

@@ -63,10 +63,12 @@ def points_of(tried: Sequence[Tried], now: int, canary: Canary, rail: str) -> li
         counts = _count(known[:place])
         found.append(
             CanaryPoint(
-                place, _rate(counts.champion_bad, counts.champion_good),
-                _rate(counts.challenger_bad, counts.challenger_good), harm_e_value(counts, canary.share),
+                place,
+                _rate(counts.champion_bad, counts.champion_good),
+                _rate(counts.challenger_bad, counts.challenger_good),
+                harm_e_value(counts, canary.share),
             )
-        )  # fmt: skip
+        )
     return found
 
 

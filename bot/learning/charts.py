@@ -35,12 +35,27 @@ SMOOTHING = 0.85
 _drawing = threading.Lock()
 # `Any`: matplotlib lists the names of all its settings as types.
 _STYLE: Any = {
-    "font.family": "DejaVu Sans", "font.size": 9, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": GREY,
-    "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left", "xtick.color": INK,
-    "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": FAINT,
-    "grid.linewidth": 0.6, "legend.frameon": False, "legend.fontsize": 8, "svg.fonttype": "path",
-    "svg.hashsalt": "myna", "axes.axisbelow": True,
-}  # fmt: skip
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": GREY,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "myna",
+    "axes.axisbelow": True,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +178,16 @@ def votes_chart(days: Sequence[DayOfVotes], format: Format = "png") -> bytes:
 
         places = date2num([one.day for one in days])  # type: ignore[no-untyped-call]
         axes.bar(places, [one.up for one in days], color=BLUE, width=0.8, label="good")
-        axes.bar(places, [-one.down for one in days], color=ORANGE, width=0.8, hatch="///", edgecolor="white",
-                 linewidth=0, label="bad")  # fmt: skip
+        axes.bar(
+            places,
+            [-one.down for one in days],
+            color=ORANGE,
+            width=0.8,
+            hatch="///",
+            edgecolor="white",
+            linewidth=0,
+            label="bad",
+        )
         axes.axhline(0, color=INK, linewidth=0.8)
         if days:
             locator = AutoDateLocator(minticks=2, maxticks=6)  # type: ignore[no-untyped-call]
@@ -193,9 +216,13 @@ def canary_chart(points: Sequence[CanaryPoint], threshold: float, metric: str, f
         places = [one.conversations for one in points]
         rates.plot(places, [one.champion_rate for one in points], color=BLUE, linewidth=1.6, label="champion")
         rates.plot(
-            places, [one.challenger_rate for one in points], color=ORANGE, linewidth=1.6, linestyle=(0, (5, 1.5)),
+            places,
+            [one.challenger_rate for one in points],
+            color=ORANGE,
+            linewidth=1.6,
+            linestyle=(0, (5, 1.5)),
             label="challenger",
-        )  # fmt: skip
+        )
         rates.set_ylim(bottom=0)
         rates.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
         rates.set(title=f"Canary: {metric}", ylabel="rate")

@@ -99,10 +99,14 @@ def status_text(
     if release.canary is not None and judged is not None:
         lines.append(
             say(
-                "canary", locale, version=name_of(release.challenger), share=percent(release.canary.share),
-                verdict=judged.verdict, because=judged.because,
+                "canary",
+                locale,
+                version=name_of(release.challenger),
+                share=percent(release.canary.share),
+                verdict=judged.verdict,
+                because=judged.because,
             )
-        )  # fmt: skip
+        )
     lines += [f"- {job_line(one, locale)}" for one in jobs] or [f"- {say('nothing_runs', locale)}"]
     return "\n".join([*lines, *(say("attention", locale, finding=one) for one in attention)])
 

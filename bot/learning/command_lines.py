@@ -30,9 +30,16 @@ MAX_REASON_CHARS = 500
 
 _VERBS: dict[str, Verb] = {
     **{verb: verb for verb in USAGE},
-    "训练": "train", "状态": "status", "停止": "stop", "评估": "evaluate", "比较": "compare", "发布": "promote",
-    "灰度": "canary", "回滚": "rollback", "版本": "versions",
-}  # fmt: skip
+    "训练": "train",
+    "状态": "status",
+    "停止": "stop",
+    "评估": "evaluate",
+    "比较": "compare",
+    "发布": "promote",
+    "灰度": "canary",
+    "回滚": "rollback",
+    "版本": "versions",
+}
 _REASONED = ("promote", "canary", "rollback")
 _BECAUSE = re.compile(r"(?:^|\s)(?:--)?because(?:\s+|$)|(?:^|\s)因为\s*", re.IGNORECASE)
 _CONFIRM = re.compile(r"(?:^|\s)confirm\s+(?P<code>[0-9a-f]{6})\s*$", re.IGNORECASE)

@@ -58,10 +58,7 @@ _WORDS = {
     ),
     "ends_canary": ("The canary of `{version}` ends.", "`{version}` 的灰度将结束。"),
     "recorded_reason": ("Recorded as the reason: {why}", "将记录的理由：{why}"),
-    "how_to_confirm": (
-        "Confirm within five minutes: `/myna {line}`",
-        "请在五分钟内确认：`/myna {line}`",
-    ),
+    "how_to_confirm": ("Confirm within five minutes: `/myna {line}`", "请在五分钟内确认：`/myna {line}`"),
     "not_confirmed": (
         "This can't be confirmed: it was done, or what answers has changed since, or it was asked more than five "
         "minutes ago, or by somebody else. Nothing was changed by this; `/myna status` shows how it stands.",
@@ -126,7 +123,7 @@ _WORDS = {
     ),
     "picture_loss": ("Loss over the steps of the job", "任务各步的损失曲线"),
     "picture_evaluation": ("The evaluation of {version}, with intervals", "{version} 的评估图（含区间）"),
-}  # fmt: skip
+}
 
 
 # As `bot.training` says them.

@@ -85,9 +85,13 @@ class Steering:
     """Lines that steer one workspace. With `secret`, which never leaves this class, confirmations are signed."""
 
     def __init__(
-        self, database: Database, workspace_id: str, releases: Releases, secret: str,
+        self,
+        database: Database,
+        workspace_id: str,
+        releases: Releases,
+        secret: str,
         clock: Callable[[], float] = time.time,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._database = database
         self._workspace_id = workspace_id
         self._releases = releases

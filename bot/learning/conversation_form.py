@@ -42,9 +42,14 @@ def read_row(row: Mapping[str, Any]) -> ImportedConversation:
         raise WrongRow('must end with a message from "assistant"')
     named = {key: _name(row, key) for key in ("id", "group", "person")}
     return ImportedConversation(
-        key=named["id"] or _hash_of(row, named, messages), messages=messages, title=_text(row, "title"),
-        instructions=instructions, group=named["group"], person=named["person"], may_learn=_flag(row, "may_learn"),
-    )  # fmt: skip
+        key=named["id"] or _hash_of(row, named, messages),
+        messages=messages,
+        title=_text(row, "title"),
+        instructions=instructions,
+        group=named["group"],
+        person=named["person"],
+        may_learn=_flag(row, "may_learn"),
+    )
 
 
 def _without_messages(row: Mapping[str, Any]) -> str:

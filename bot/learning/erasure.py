@@ -52,9 +52,14 @@ class Erasure:
     """
 
     def __init__(
-        self, database: Database, workspace_id: str, data: Path, keys: Sequence[str], policy: Policy,
+        self,
+        database: Database,
+        workspace_id: str,
+        data: Path,
+        keys: Sequence[str],
+        policy: Policy,
         on_changed: Callable[[], None] = lambda: None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         if not keys:
             raise MynaError("There is no key for the proof of an erasure. Set MYNA_ENCRYPTION_KEYS.")
         self._database = database
@@ -98,9 +103,13 @@ def _preview(tx: Transaction, person: str) -> Traces | None:
 
 
 def _erase(
-    tx: Transaction, actor: Actor, person: str, policy: Policy, subjects_of: Callable[[str], list[str]],
+    tx: Transaction,
+    actor: Actor,
+    person: str,
+    policy: Policy,
+    subjects_of: Callable[[str], list[str]],
     learns_from: Mapping[str, str],
-) -> tuple[Erased, list[str]]:  # fmt: skip
+) -> tuple[Erased, list[str]]:
     """What was erased, and the keyed hashes under which its proof stands."""
     person_id = erasure.find_person(tx, person)
     if person_id is None:
@@ -196,9 +205,13 @@ def queue_retraining(tx: Transaction, actor: Actor, learnt: Sequence[Version], s
 
 
 def _stop_running(
-    tx: Transaction, actor: Actor, found: Traces, known: Sequence[Version], learns_from: Mapping[str, str],
+    tx: Transaction,
+    actor: Actor,
+    found: Traces,
+    known: Sequence[Version],
+    learns_from: Mapping[str, str],
     open_jobs: Sequence[Job],
-) -> list[Job]:  # fmt: skip
+) -> list[Job]:
     """Cancel what has the person's words in memory at this moment; what only waits reads them no more."""
     names = {one.name for one in known if one.dataset_id in found.datasets}
     training = leftovers.touching(learns_from, found.datasets)

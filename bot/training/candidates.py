@@ -62,9 +62,11 @@ class DatasetPolicy:
 def policy_from(settings: Settings, **chosen: Any) -> DatasetPolicy:
     """What this installation has decided, and what somebody has `chosen` for one dataset."""
     return DatasetPolicy(
-        consent=settings.learning_consent, trusted_channels=settings.trusted_channels, regions=settings.regions,
+        consent=settings.learning_consent,
+        trusted_channels=settings.trusted_channels,
+        regions=settings.regions,
         **{name: value for name, value in chosen.items() if value is not None},
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,20 +212,41 @@ class _Conversation:
             yield self._candidate("pair", source, said, voter, text, at, rejected=instead_of.strip())
 
     def _candidate(
-        self, kind: ExampleKind, source: str, said: Said, voter: Opinion | None, chosen: str, at: int, *,
-        rejected: str | None = None, good: bool | None = None,
-    ) -> Offered:  # fmt: skip
+        self,
+        kind: ExampleKind,
+        source: str,
+        said: Said,
+        voter: Opinion | None,
+        chosen: str,
+        at: int,
+        *,
+        rejected: str | None = None,
+        good: bool | None = None,
+    ) -> Offered:
         before = self._before(said)
         prompt = self._prompt(before)
         people = self._people(before, voter)
         owner = voter.person_id if voter else self._source.person_id or (people[-1] if people else None)
         made = Candidate(
-            kind, source, self._source.id, said.message.id, owner, people, self._source.split_group,
-            self._is_vote(said, voter), self._is_trusted(), at, tuple(prompt), chosen.strip(),
-            rejected, good, self._source.channel, self._seen(said),
+            kind,
+            source,
+            self._source.id,
+            said.message.id,
+            owner,
+            people,
+            self._source.split_group,
+            self._is_vote(said, voter),
+            self._is_trusted(),
+            at,
+            tuple(prompt),
+            chosen.strip(),
+            rejected,
+            good,
+            self._source.channel,
+            self._seen(said),
             told_of=tuple(each for one in before if one.message.origin not in UNSEEN_ORIGINS for each in one.passages),
             tells_curated=any(one.message.origin == "curated" for one in (*before, said)),
-        )  # fmt: skip
+        )
         because = self._refusal(said, before) or self._unfit(made)
         return made.left_out(because) if because else made
 

@@ -49,9 +49,13 @@ def _say_nothing(done: int, total: int) -> None:
 
 
 async def build_dataset(
-    database: Database, workspace_id: str, policy: DatasetPolicy, actor: Actor, report: Report = _say_nothing,
+    database: Database,
+    workspace_id: str,
+    policy: DatasetPolicy,
+    actor: Actor,
+    report: Report = _say_nothing,
     grounding: Grounding | None = None,
-) -> Dataset:  # fmt: skip
+) -> Dataset:
     """Make a dataset of what is stored now, or find the one that was made of the same before.
 
     `grounding` looks up what answers stand on. `report(done, total)` counts conversations, from the event loop. Where
@@ -68,9 +72,13 @@ async def build_dataset(
 
 
 async def _build_once(
-    database: Database, workspace_id: str, policy: DatasetPolicy, actor: Actor, report: Report,
+    database: Database,
+    workspace_id: str,
+    policy: DatasetPolicy,
+    actor: Actor,
+    report: Report,
     grounding: Grounding | None,
-) -> Dataset:  # fmt: skip
+) -> Dataset:
     """Raises `NoSuchDraft` if somebody is erased meanwhile."""
     after_erasures = await database.read(erasure.how_many, workspace_id)
     builder = Builder(policy)
@@ -96,9 +104,15 @@ def _offered(sources: Sequence[Source], policy: DatasetPolicy) -> list[tuple[Sou
 
 
 async def _store(
-    database: Database, workspace_id: str, policy: DatasetPolicy, actor: Actor, after_erasures: int,
-    examples: Sequence[Example], rejected: Sequence[Rejected], counts: dict[str, Any],
-) -> Dataset:  # fmt: skip
+    database: Database,
+    workspace_id: str,
+    policy: DatasetPolicy,
+    actor: Actor,
+    after_erasures: int,
+    examples: Sequence[Example],
+    rejected: Sequence[Rejected],
+    counts: dict[str, Any],
+) -> Dataset:
     """In pieces, so that chats need not wait long for their turn to write. Nobody sees it before it is whole."""
     sha256 = manifest_sha256(examples)
     known = await database.read(datasets.find_by_sha256, workspace_id, sha256)
@@ -126,9 +140,13 @@ def manifest_sha256(examples: Iterable[Example]) -> str:
 
 
 async def read_examples(
-    database: Database, workspace_id: str, dataset_id: str, split: Split | None = None, *,
+    database: Database,
+    workspace_id: str,
+    dataset_id: str,
+    split: Split | None = None,
+    *,
     consent: ConsentPolicy | None = None,
-) -> list[Example]:  # fmt: skip
+) -> list[Example]:
     """All examples of one side of a dataset, or of both, in the manifest's order; less those erased since.
 
     With `consent`, for whoever is about to learn from them, also less those whose people have said no since.
@@ -347,9 +365,18 @@ def _sha256(one: Candidate) -> str:
 def _example(one: Candidate, side: Split) -> Example:
     messages = tuple({"role": each.role, "content": each.content} for each in one.messages)
     return Example(
-        one.kind, one.source, side, one.conversation_id, one.message_id, one.person_id, messages, one.chosen,
-        one.rejected, one.good, one.passages,
-    )  # fmt: skip
+        one.kind,
+        one.source,
+        side,
+        one.conversation_id,
+        one.message_id,
+        one.person_id,
+        messages,
+        one.chosen,
+        one.rejected,
+        one.good,
+        one.passages,
+    )
 
 
 def count(examples: Sequence[Example], rejected: Sequence[Rejected], kept: Sequence[Candidate]) -> dict[str, Any]:

@@ -67,9 +67,7 @@ class NearDuplicates:
         return True
 
     def _signature(self, shingles: Shingles) -> Any:
-        made = MinHash(
-            num_perm=PERMUTATIONS, permutations=self._permutations, hashfunc=int, scheme="affine32"
-        )  # fmt: skip
+        made = MinHash(num_perm=PERMUTATIONS, permutations=self._permutations, hashfunc=int, scheme="affine32")
         made.update_batch(shingles)
         return made
 

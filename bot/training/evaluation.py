@@ -302,9 +302,6 @@ def _shown(answers: Sequence[JudgedAnswer]) -> list[JudgedAnswer]:
     """As many as people may look at, those first where candidate and champion differ in what they broke or said."""
 
     def rank(one: JudgedAnswer) -> tuple[bool, bool]:
-        return (
-            one.broken["candidate"] == one.broken["champion"],
-            one.answers["candidate"] == one.answers["champion"],
-        )
+        return (one.broken["candidate"] == one.broken["champion"], one.answers["candidate"] == one.answers["champion"])
 
     return sorted(answers, key=rank)[:MAX_ANSWERS]

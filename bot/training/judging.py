@@ -22,15 +22,7 @@ from bot.models.sources import resolve_model
 from bot.settings import Settings
 from bot.training.answer_loss import LossScorer
 from bot.training.dataset import refused_since
-from bot.training.evaluation import (
-    AT_ONCE,
-    AnswerPolicy,
-    Contestant,
-    Evaluation,
-    Progress,
-    Suite,
-    ignore_progress,
-)
+from bot.training.evaluation import AT_ONCE, AnswerPolicy, Contestant, Evaluation, Progress, Suite, ignore_progress
 from bot.training.leakage import Canary, planted_canaries
 from bot.training.measures import EvaluationRow
 from bot.training.reference_loss import ReferenceLossScorer
@@ -216,8 +208,8 @@ def _save(
     if erasure.lock(tx) != after_erasures:
         kept = evaluations.without_erased(tx, kept, of_all=datasets.has_erased(tx, subject.version.dataset_id))
     evaluation_id = evaluations.save(
-        tx, version_id, champion_id, passed=verdict.passed, reasons=verdict.reasons, report=kept, created_by=actor.name,
-    )  # fmt: skip
+        tx, version_id, champion_id, passed=verdict.passed, reasons=verdict.reasons, report=kept, created_by=actor.name
+    )
     if evaluation_id is not None:
         audit.record(tx, actor.name, "version.evaluated", subject.version.name, {"passed": verdict.passed})
     return verdict, evaluation_id

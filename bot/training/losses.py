@@ -16,18 +16,26 @@ def answer_loss(token_logprobs: torch.Tensor, all_tokens: int) -> torch.Tensor:
 
 
 def pair_loss(
-    chosen: torch.Tensor, rejected: torch.Tensor, reference_chosen: torch.Tensor, reference_rejected: torch.Tensor,
+    chosen: torch.Tensor,
+    rejected: torch.Tensor,
+    reference_chosen: torch.Tensor,
+    reference_rejected: torch.Tensor,
     beta: float,
-) -> torch.Tensor:  # fmt: skip
+) -> torch.Tensor:
     """DPO (Rafailov et al., 2023), a value for each pair."""
     margin = (chosen - rejected) - (reference_chosen - reference_rejected)
     return -functional.logsigmoid(beta * margin)
 
 
 def thumb_loss(
-    logps: torch.Tensor, reference: torch.Tensor, good: torch.Tensor, divergence: torch.Tensor, beta: float,
-    good_weight: float = 1.0, bad_weight: float = 1.0,
-) -> torch.Tensor:  # fmt: skip
+    logps: torch.Tensor,
+    reference: torch.Tensor,
+    good: torch.Tensor,
+    divergence: torch.Tensor,
+    beta: float,
+    good_weight: float = 1.0,
+    bad_weight: float = 1.0,
+) -> torch.Tensor:
     """KTO (Ethayarajh et al., 2024), a value for each row.
 
     `divergence` is a scalar: how far the policy has gone from the reference on answers to other questions, at least 0;

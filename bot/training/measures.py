@@ -63,7 +63,7 @@ _BESIDE_REFERENCES: Mapping[MeasureName, OfAnswer] = {
     "length_ratio": lambda row, answer: text_scores.length_ratio(answer.text, row.reference or ""),
 }
 _BY_RULES: Mapping[MeasureName, OfAnswer] = {
-    "broken_rules": lambda row, answer: float(bool(row.rules and row.rules.broken(answer.text))),
+    "broken_rules": lambda row, answer: float(bool(row.rules and row.rules.broken(answer.text)))
 }
 
 

@@ -152,10 +152,16 @@ class LoraNetwork:
         mask = torch.tensor([[0] * (length - len(one)) + [1] * len(one) for one in prompts])
         with torch.no_grad():
             whole = self._net.generate(
-                input_ids=token_ids.to(self.device), attention_mask=mask.to(self.device), max_new_tokens=most_tokens,
-                do_sample=False, pad_token_id=self.end_of_turn, eos_token_id=self.end_of_turn,
-                temperature=None, top_p=None, top_k=None,
-            )  # fmt: skip
+                input_ids=token_ids.to(self.device),
+                attention_mask=mask.to(self.device),
+                max_new_tokens=most_tokens,
+                do_sample=False,
+                pad_token_id=self.end_of_turn,
+                eos_token_id=self.end_of_turn,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+            )
         return [self._until_end(one) for one in whole[:, length:].tolist()]
 
     def _until_end(self, token_ids: list[int]) -> tuple[int, ...]:

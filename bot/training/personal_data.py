@@ -60,15 +60,14 @@ _EVERYDAY = re.compile(
     r"|(?<![\d,.])\d[\d,.]{0,20}\s?(?:[€$£¥元块]|(?:USD|EUR|GBP|CNY|RMB|CHF|INR|dollars?|euros?|pounds?|yuan)\b)"
     r"|(?<!\d)\d{1,3}(?:,\d{3}){1,6}(?:\.\d+)?(?![\d])",
     re.IGNORECASE,
-)  # fmt: skip
+)
 
 _EMAIL = re.compile(
     r"(?<![A-Za-zÀ-ɏ0-9._%+-])[A-Za-zÀ-ɏ0-9_][A-Za-zÀ-ɏ0-9._%+'-]{0,63}"
     r"(?:@|\s?[(\[]\s?at\s?[)\]]\s?)"
-    r"(?:[A-Za-zÀ-ɏ0-9-]{1,63}(?:\.|\s?[(\[]\s?dot\s?[)\]]\s?)){1,6}[A-Za-z]{2,24}"
-    + _END,
+    r"(?:[A-Za-zÀ-ɏ0-9-]{1,63}(?:\.|\s?[(\[]\s?dot\s?[)\]]\s?)){1,6}[A-Za-z]{2,24}" + _END,
     re.IGNORECASE,
-)  # fmt: skip
+)
 
 _URL = re.compile(
     r"(?<![A-Za-z0-9])[A-Za-z][A-Za-z0-9+.-]{1,20}://[^\s<>\"'\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]{3,2000}"
@@ -349,9 +348,16 @@ class PersonalDataFinder:
 
 
 _FINDERS: dict[Kind, Callable[[str], Spans]] = {
-    "SECRET": _secrets, "URL": _urls, "EMAIL": _emails, "IBAN": _ibans, "CARD": _cards, "IP": _addresses_of_machines,
-    "ID": find_ids, "ORDER": _orders, "ADDRESS": find_addresses,
-}  # fmt: skip
+    "SECRET": _secrets,
+    "URL": _urls,
+    "EMAIL": _emails,
+    "IBAN": _ibans,
+    "CARD": _cards,
+    "IP": _addresses_of_machines,
+    "ID": find_ids,
+    "ORDER": _orders,
+    "ADDRESS": find_addresses,
+}
 
 
 def _overlaps(start: int, end: int, spans: Iterable[tuple[int, int]]) -> bool:

@@ -26,7 +26,7 @@ _ADDRESS = re.compile(
     r"(?:[A-ZÄÖÜ][a-zäöüß]*(?:straße|strasse|str\.|weg|platz|allee|gasse|damm|ufer)"
     r"|Straße|Allee|Platz) ?\d{1,4} ?[a-z]?(?![A-Za-z0-9])(?:,? ?\d{5} [A-ZÄÖÜ][a-zäöüß]+)?"
     r"|\bP\.?O\.? Box \d{1,7}"
-)  # fmt: skip
+)
 _ADDRESS_AFTER_WORDS = re.compile(
     rf"(?:live at|living at|lives at|address is|address:|address to|located at"
     r"|(?:ship|deliver|send|move|moved|mail) (?:it |them |this )?to)"

@@ -32,10 +32,7 @@ class Recipe:
 def recipe_for(material: Material, wanted: Mapping[str, Any]) -> Recipe:
     """The recipe for so many rows, less what somebody has `wanted` otherwise (`learning_rate`, `epochs`, ...)."""
     rows = len(material.train.answers)
-    chosen = Recipe(
-        rows_per_step=4 if rows < 200 else 8 if rows < 2000 else 16,
-        epochs=2.0 if rows < 2000 else 1.0,
-    )
+    chosen = Recipe(rows_per_step=4 if rows < 200 else 8 if rows < 2000 else 16, epochs=2.0 if rows < 2000 else 1.0)
     return replace(chosen, **{name: wanted[name] for name in Recipe.__slots__ if wanted.get(name) is not None})
 
 

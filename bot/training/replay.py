@@ -41,11 +41,14 @@ def known_rows(network: LoraNetwork, system_prompt: str) -> list[Row]:
     """Good answers to questions of all kinds, which are never learnt: what a version should still be able to say."""
     return [
         render(
-            with_system_prompt(row.messages, system_prompt), row.reference or "", network.tokenizer,
-            network.end_of_turn, row.id,
+            with_system_prompt(row.messages, system_prompt),
+            row.reference or "",
+            network.tokenizer,
+            network.end_of_turn,
+            row.id,
         )
         for row in load_suite("kept")
-    ]  # fmt: skip
+    ]
 
 
 def everyday_questions() -> list[str]:

@@ -86,9 +86,7 @@ def _suite_row(line: str, number: int) -> EvaluationRow:
     return _answered_row(line, number)
 
 
-def _split_at_last_answer(
-    messages: tuple[Mapping[str, str], ...],
-) -> tuple[tuple[Mapping[str, str], ...], str]:
+def _split_at_last_answer(messages: tuple[Mapping[str, str], ...]) -> tuple[tuple[Mapping[str, str], ...], str]:
     """What was asked, and the last answer to it; whatever a person said after that is left out.
 
     One answer a conversation, so that rows say something independent of each other.

@@ -22,9 +22,15 @@ log = logging.getLogger("myna.training")
 
 
 def run_trials(
-    network: LoraNetwork, material: Material, recipe: Recipe, count: int, checkpoints: Checkpoints, watch: Watch,
-    losses: list[float | None], remember: Callable[[list[float | None]], None],
-) -> list[tuple[Recipe, float | None]]:  # fmt: skip
+    network: LoraNetwork,
+    material: Material,
+    recipe: Recipe,
+    count: int,
+    checkpoints: Checkpoints,
+    watch: Watch,
+    losses: list[float | None],
+    remember: Callable[[list[float | None]], None],
+) -> list[tuple[Recipe, float | None]]:
     """Each recipe with the lowest loss of its trial, None where that came to nothing. The network begins anew for each
     trial, and after the last.
 

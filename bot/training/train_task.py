@@ -212,9 +212,15 @@ class Training:
         if (count := int(self._wanted.get("search") or 0)) <= 1:
             return recipe
         trials = run_trials(
-            network, material, recipe, count, self._checkpoints, self._context,
-            self._state.trials, lambda losses: self._remember(trials=losses),
-        )  # fmt: skip
+            network,
+            material,
+            recipe,
+            count,
+            self._checkpoints,
+            self._context,
+            self._state.trials,
+            lambda losses: self._remember(trials=losses),
+        )
         return min(trials, key=lambda one: math.inf if one[1] is None else one[1])[0]
 
     def _run_stages(self, network: LoraNetwork, material: Material, recipe: Recipe) -> dict[str, StageResult]:

@@ -64,9 +64,13 @@ class StageResult:
 
 
 def run_stage(
-    name: str, network: LoraNetwork, objective: Objective, settings: StageSettings, checkpoints: Checkpoints,
+    name: str,
+    network: LoraNetwork,
+    objective: Objective,
+    settings: StageSettings,
+    checkpoints: Checkpoints,
     watch: Watch,
-) -> StageResult:  # fmt: skip
+) -> StageResult:
     """Train, and leave the network with the weights whose held-out loss was best.
 
     Raises `TrainingFailed` when the loss is no number any more, and what `watch.check` raises, after a checkpoint.
@@ -76,9 +80,14 @@ def run_stage(
 
 class _Stage:
     def __init__(
-        self, name: str, network: LoraNetwork, objective: Objective, settings: StageSettings, checkpoints: Checkpoints,
+        self,
+        name: str,
+        network: LoraNetwork,
+        objective: Objective,
+        settings: StageSettings,
+        checkpoints: Checkpoints,
         watch: Watch,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._name, self._network, self._objective, self._watch = name, network, objective, watch
         self._settings, self._checkpoints = settings, checkpoints
         self._parameters = network.parameters
@@ -137,10 +146,14 @@ class _Stage:
         state, left = self._state, len(self._plan) - self._state.step
         self._watch.point(f"{self._name}.loss", state.step, loss)
         self._watch.progress(
-            phase=self._name, step=state.step, steps=len(self._plan), loss=state.loss,
-            held_out_loss=state.held_out[-1], tokens_per_second=state.tokens / max(state.seconds, 1e-9),
+            phase=self._name,
+            step=state.step,
+            steps=len(self._plan),
+            loss=state.loss,
+            held_out_loss=state.held_out[-1],
+            tokens_per_second=state.tokens / max(state.seconds, 1e-9),
             seconds_left=left * state.seconds / max(state.step, 1),
-        )  # fmt: skip
+        )
 
     def _set_learning_rate(self, step: int) -> None:
         """Up in a straight line, down in half a cosine."""

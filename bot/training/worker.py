@@ -246,9 +246,14 @@ def _folder_of_its_own(folder: Path, wait_seconds: float) -> Iterator[None]:
 
 
 async def run(
-    settings: Settings, database: Database, tasks: Mapping[str, Task], devices: Sequence[str], *,
-    once: bool, is_child: bool,
-) -> None:  # fmt: skip
+    settings: Settings,
+    database: Database,
+    tasks: Mapping[str, Task],
+    devices: Sequence[str],
+    *,
+    once: bool,
+    is_child: bool,
+) -> None:
     """Be a worker for each device until SIGTERM or SIGINT; a second signal doesn't wait.
 
     A child ends when its input ends, too.

@@ -92,8 +92,16 @@ class Actions:
 
     def routes(self) -> list[web.RouteDef]:
         acts = (
-            self.say, self.edit, self.delete, self.click, self.slash, self.submit, self.cancel, self.stop, self.open
-        )  # fmt: skip
+            self.say,
+            self.edit,
+            self.delete,
+            self.click,
+            self.slash,
+            self.submit,
+            self.cancel,
+            self.stop,
+            self.open,
+        )
         return [web.post(f"/demo/{one.__name__}", one) for one in acts]
 
     async def _read(self, request: web.Request) -> Act:

@@ -64,10 +64,7 @@ def upgrade() -> None:
             ["api_key_id"], ["api_key.id"], name=op.f("fk_api_usage_day_api_key_id_api_key"), ondelete="CASCADE"
         ),
         sa.ForeignKeyConstraint(
-            ["workspace_id"],
-            ["workspace.id"],
-            name=op.f("fk_api_usage_day_workspace_id_workspace"),
-            ondelete="CASCADE",
+            ["workspace_id"], ["workspace.id"], name=op.f("fk_api_usage_day_workspace_id_workspace"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("api_key_id", "day", name=op.f("pk_api_usage_day")),
     )

@@ -117,9 +117,11 @@ def _conversation_column() -> sa.Column[str]:
 
 def _conversation_key(table: str) -> sa.ForeignKeyConstraint:
     return sa.ForeignKeyConstraint(
-        ["conversation_id"], ["conversation.id"],
-        name=op.f(f"fk_{table}_conversation_id_conversation"), ondelete="CASCADE",
-    )  # fmt: skip
+        ["conversation_id"],
+        ["conversation.id"],
+        name=op.f(f"fk_{table}_conversation_id_conversation"),
+        ondelete="CASCADE",
+    )
 
 
 def downgrade() -> None:

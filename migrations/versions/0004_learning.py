@@ -444,7 +444,21 @@ def downgrade() -> None:
 
 
 _TABLES = (
-    "erasure", "release", "canary", "golden_question", "judgement", "evaluation", "model_version",
-    "job_point", "job", "dataset_example", "dataset", "review", "import_batch", "audit", "account_identity",
-    "account_session", "account",
-)  # fmt: skip
+    "erasure",
+    "release",
+    "canary",
+    "golden_question",
+    "judgement",
+    "evaluation",
+    "model_version",
+    "job_point",
+    "job",
+    "dataset_example",
+    "dataset",
+    "review",
+    "import_batch",
+    "audit",
+    "account_identity",
+    "account_session",
+    "account",
+)

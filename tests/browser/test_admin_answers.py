@@ -95,8 +95,14 @@ async def test_answers_are_added_approved_and_removed_and_a_threshold_goes_back(
         await person.ask(QUESTION)
         reviews = Reviews(agent.database, agent.workspace_id)
         await reviews.correct(Actor("web:bob", "agent"), (await person.history())[-1].id, ANSWER)
-        report = {"questions": 200, "answered": 0.95, "answered_by_default": 0.884, "others": 50, "refused": 0.9,
-                  "refused_by_default": 0.94}  # fmt: skip
+        report = {
+            "questions": 200,
+            "answered": 0.95,
+            "answered_by_default": 0.884,
+            "others": 50,
+            "refused": 0.9,
+            "refused_by_default": 0.94,
+        }
         await agent.database.write(knowledge_threshold.set_to, agent.workspace_id, "shell:ada", 0.31, report)
         await log_in(page, "trainer")
         await go(page, "Answers")

@@ -42,9 +42,13 @@ def open_shelf(
 
 
 def opening(
-    start_agent: StartAgent, url: str, folder: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch,
+    start_agent: StartAgent,
+    url: str,
+    folder: Path,
+    embedder: Embedder,
+    monkeypatch: pytest.MonkeyPatch,
     **articles: str,
-) -> Opening:  # fmt: skip
+) -> Opening:
     """Starts a server that has read these articles, by name, with a worker beside it that reads others."""
     for module in (search_module, sync_task):
         monkeypatch.setattr(module, "resolve_embedder", lambda *_: folder)

@@ -534,10 +534,7 @@ async def install(slack: FakeSlack, client: AsyncWebClient, **more: Any) -> Any:
     """Go through the page of consent, and exchange the code."""
     query = {"client_id": CLIENT_ID, "scope": "chat:write", "state": "s1", "redirect_uri": "http://127.0.0.1:9/back"}
     page = slack.url.removesuffix("/api/") + "/oauth/v2/authorize"
-    async with (
-        aiohttp.ClientSession() as session,
-        session.get(page, params=query, allow_redirects=False) as response,
-    ):
+    async with aiohttp.ClientSession() as session, session.get(page, params=query, allow_redirects=False) as response:
         assert response.status == 302
         answer = URL(response.headers["Location"]).query
     assert answer["state"] == "s1"

@@ -52,9 +52,17 @@ async def slack() -> AsyncIterator[FakeSlack]:
 async def bolt(slack: FakeSlack, request: pytest.FixtureRequest) -> AsyncIterator[Bolt]:
     node, environment = node_environment()
     process = await asyncio.create_subprocess_exec(
-        str(node), str(SCRIPT), request.param, slack.url, TOKEN, SECRET, APP_TOKEN,
-        env=environment, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+        str(node),
+        str(SCRIPT),
+        request.param,
+        slack.url,
+        TOKEN,
+        SECRET,
+        APP_TOKEN,
+        env=environment,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
     try:
         started = Bolt(process)
         port = (await started.told("listens"))["port"]

@@ -76,9 +76,17 @@ async def fill(database: Database) -> None:
             for text, vector in zip(texts, vectors, strict=True)
         ]
         about = Article(
-            new_id(), source.id, f"article-{number:02}", "upload:a", f"Title {number}", None, None,
-            AUDIENCES[number % 3], "hash", 0,
-        )  # fmt: skip
+            new_id(),
+            source.id,
+            f"article-{number:02}",
+            "upload:a",
+            f"Title {number}",
+            None,
+            None,
+            AUDIENCES[number % 3],
+            "hash",
+            0,
+        )
         await database.write(knowledge.add_article, DEFAULT_WORKSPACE, lease, about, passages, 2 if number < 3 else 1)
         if 3 <= number < 6:
             ended.append(about.id)

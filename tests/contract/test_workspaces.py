@@ -95,9 +95,7 @@ CASES: dict[str, Case] = {
         None,
     ),
     name_of(inbox.fence): Case(
-        [lambda tx, w: inbox.fence(tx, w.conversation.id)],
-        lambda tx, w: inbox.fence(tx, w.conversation.id),
-        False,
+        [lambda tx, w: inbox.fence(tx, w.conversation.id)], lambda tx, w: inbox.fence(tx, w.conversation.id), False
     ),
     name_of(inbox.revise): Case(
         [
@@ -122,9 +120,7 @@ CASES: dict[str, Case] = {
         prepare=answer_second,
     ),
     name_of(inbox.complete): Case(
-        [
-            lambda tx, w: inbox.complete(tx, w.lease, answer(2, "failed"), CHANNEL),
-        ],
+        [lambda tx, w: inbox.complete(tx, w.lease, answer(2, "failed"), CHANNEL)],
         lambda tx, w: inbox.complete(tx, w.lease, answer(2), CHANNEL),
         inbox.Fenced,
     ),
@@ -170,9 +166,7 @@ CASES |= {
     name_of(api_keys.create_key): Case([lambda tx, w: api_keys.create_key(tx, "b", "another hash", "myna_b", 1, 2)]),
     name_of(api_keys.list_keys): Case([lambda tx, w: api_keys.list_keys(tx)]),
     name_of(api_keys.revoke_key): Case(
-        [lambda tx, w: api_keys.revoke_key(tx, "a")],
-        lambda tx, w: api_keys.revoke_key(tx, w.key_id),
-        False,
+        [lambda tx, w: api_keys.revoke_key(tx, "a")], lambda tx, w: api_keys.revoke_key(tx, w.key_id), False
     ),
     name_of(api_keys.find_key): Case(
         [lambda tx, w: api_keys.find_key(tx, w.key_digest, DAY)],
@@ -284,9 +278,16 @@ CASES |= {
 }
 # These serve the installation: a worker claims and keeps work of all workspaces, and each piece of it names its own.
 ACROSS = {
-    "inbox.claim", "inbox.heartbeat", "inbox.free_all_leases",
-    "outbox.claim", "outbox.free_all_leases", "migrate.revisions", "jobs.claim", "jobs.is_waiting", "jobs.ended",
-}  # fmt: skip
+    "inbox.claim",
+    "inbox.heartbeat",
+    "inbox.free_all_leases",
+    "outbox.claim",
+    "outbox.free_all_leases",
+    "migrate.revisions",
+    "jobs.claim",
+    "jobs.is_waiting",
+    "jobs.ended",
+}
 
 
 def units_of_work() -> set[str]:

@@ -27,10 +27,15 @@ LEASE_MS = 60_000
 def incoming(number: int, **values: Any) -> Incoming:
     return Incoming(
         **{
-            "channel": CHANNEL, "conversation_key": KEY, "sender": Sender(PERSON), "dedupe_key": f"key-{number}",
-            "parts": (text_part(f"question {number}"),), "external_id": f"m{number}", **values,
+            "channel": CHANNEL,
+            "conversation_key": KEY,
+            "sender": Sender(PERSON),
+            "dedupe_key": f"key-{number}",
+            "parts": (text_part(f"question {number}"),),
+            "external_id": f"m{number}",
+            **values,
         }
-    )  # fmt: skip
+    )
 
 
 def usage(key_id: str) -> api_keys.Usage:

@@ -51,9 +51,7 @@ CASES = {
         datasets.NoSuchDraft,
     ),
     name_of(datasets.abandon): Case(
-        [lambda tx, w: datasets.abandon(tx, draft_id(w))],
-        lambda tx, w: datasets.abandon(tx, draft_id(w)),
-        False,
+        [lambda tx, w: datasets.abandon(tx, draft_id(w))], lambda tx, w: datasets.abandon(tx, draft_id(w)), False
     ),
     name_of(datasets.find_by_sha256): Case([lambda tx, w: datasets.find_by_sha256(tx, SHA256)]),
     name_of(datasets.list_all): Case([lambda tx, w: datasets.list_all(tx)]),
@@ -73,9 +71,7 @@ CASES = {
         lambda tx, w: datasets.consent_now(tx, dataset_id(w)),
         {},
     ),
-    name_of(datasets.has_erased): Case(
-        [lambda tx, w: [datasets.has_erased(tx, dataset_id(w))]],
-    ),
+    name_of(datasets.has_erased): Case([lambda tx, w: [datasets.has_erased(tx, dataset_id(w))]]),
     name_of(datasets.rejected_page): Case(
         [lambda tx, w: datasets.rejected_page(tx, dataset_id(w))],
         lambda tx, w: datasets.rejected_page(tx, dataset_id(w)),

@@ -11,18 +11,28 @@ from tests.contract.workspaces import Case, World, name_of
 
 REPORT = {
     "answers": [
-        {"person_id": "p1", "messages": [{"role": "user", "content": "hi"}], "reference": "hello",
-         "answers": {"champion": "hey", "candidate": "hello"}, "broken": {"champion": [], "candidate": []}},
+        {
+            "person_id": "p1",
+            "messages": [{"role": "user", "content": "hi"}],
+            "reference": "hello",
+            "answers": {"champion": "hey", "candidate": "hello"},
+            "broken": {"champion": [], "candidate": []},
+        }
     ]
-}  # fmt: skip
+}
 EXAMPLE = {"messages": [{"role": "user", "content": "hi"}], "chosen": "hello", "rejected": None, "good": None}
 
 
 def save(tx: Transaction, world: World) -> str | None:
     return evaluations.save(
-        tx, world.things["judged version"], None, passed=False, reasons=["worse: REFUSED"], report=REPORT,
+        tx,
+        world.things["judged version"],
+        None,
+        passed=False,
+        reasons=["worse: REFUSED"],
+        report=REPORT,
         created_by="shell:root",
-    )  # fmt: skip
+    )
 
 
 def judge(tx: Transaction, world: World, number: int) -> bool:
@@ -91,19 +101,37 @@ def add_version(tx: Transaction, name: str, number: int, held_out: dict[str, Any
     )
     tx.connection.execute(
         dataset_example.insert().values(
-            dataset_id=ids["dataset"], number=1, workspace_id=workspace_id, sha256="x", kind="answer", source="import",
-            split="held_out", conversation_id="c1", message_id="m1", person_id="p1", content=held_out,
+            dataset_id=ids["dataset"],
+            number=1,
+            workspace_id=workspace_id,
+            sha256="x",
+            kind="answer",
+            source="import",
+            split="held_out",
+            conversation_id="c1",
+            message_id="m1",
+            person_id="p1",
+            content=held_out,
         )
-    )  # fmt: skip
+    )
     tx.connection.execute(
         job.insert().values(id=ids["job"], kind="train", state="done", device="cpu", settings={}, **common)
     )
     tx.connection.execute(
         model_version.insert().values(
-            id=ids["version"], number=number, name=name, base="tiny", base_sha256="x", weights_sha256="x", settings={},
-            code_version="1", dataset_id=ids["dataset"], job_id=ids["job"], **common,
+            id=ids["version"],
+            number=number,
+            name=name,
+            base="tiny",
+            base_sha256="x",
+            weights_sha256="x",
+            settings={},
+            code_version="1",
+            dataset_id=ids["dataset"],
+            job_id=ids["job"],
+            **common,
         )
-    )  # fmt: skip
+    )
     return ids["version"], ids["dataset"]
 
 

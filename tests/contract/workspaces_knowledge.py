@@ -7,17 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from storage import (
-    answering,
-    curated,
-    gaps,
-    intents,
-    jobs,
-    knowledge,
-    knowledge_search,
-    knowledge_threshold,
-    reviews,
-)
+from storage import answering, curated, gaps, intents, jobs, knowledge, knowledge_search, knowledge_threshold, reviews
 from storage.jobs import JobLease, LeaseLost
 from storage.knowledge_values import AUDIENCES, Article, Index, NewPassage, Source
 from storage.transaction import Transaction
@@ -59,9 +49,7 @@ def end_and_publish(tx: Transaction, world: World) -> None:
 
 def put_intents(tx: Transaction, _world: World) -> None:
     phrases = [("hello", "greeting"), ("bye", "farewell")]
-    intents.put(
-        tx, ACTOR, embedder="a model", phrases=phrases, replies={}, computed=b"x", threshold=0.3, report={}
-    )  # fmt: skip
+    intents.put(tx, ACTOR, embedder="a model", phrases=phrases, replies={}, computed=b"x", threshold=0.3, report={})
 
 
 def found(tx: Transaction) -> Any:
@@ -101,9 +89,7 @@ CASES = {
         [lambda tx, w: knowledge.texts(tx, article_of(w).id)], lambda tx, w: knowledge.texts(tx, article_of(w).id), []
     ),
     name_of(knowledge.begin): Case(
-        [lambda tx, w: [knowledge.begin(tx, lease_of(w))]],
-        lambda tx, w: knowledge.begin(tx, lease_of(w)),
-        LeaseLost,
+        [lambda tx, w: [knowledge.begin(tx, lease_of(w))]], lambda tx, w: knowledge.begin(tx, lease_of(w)), LeaseLost
     ),
     name_of(knowledge.add_article): Case([add_unseen], add_unseen, LeaseLost),
     name_of(knowledge.words_of): Case([lambda tx, w: knowledge.words_of(tx, 1)]),
@@ -148,14 +134,12 @@ CASES = {
     name_of(curated.forget_reply): Case([lambda tx, w: [curated.forget_reply(tx, "none")]]),
     name_of(gaps.unanswered): Case([lambda tx, w: [gaps.unanswered(tx, 1, 10)]]),
     name_of(gaps.close): Case(
-        [lambda tx, w: gaps.close(tx, ACTOR, [w.reply.id])],
-        lambda tx, w: gaps.close(tx, ACTOR, [w.reply.id]),
-        0,
+        [lambda tx, w: gaps.close(tx, ACTOR, [w.reply.id])], lambda tx, w: gaps.close(tx, ACTOR, [w.reply.id]), 0
     ),
     name_of(knowledge_search.vectors): Case([lambda tx, w: knowledge_search.vectors(tx).ids.tolist()]),
     name_of(knowledge_search.load_index): Case([lambda tx, w: knowledge_search.load_index(tx, True)[0]]),
     name_of(knowledge_search.candidates): Case([lambda tx, w: found(tx).passages]),
-}  # fmt: skip
+}
 
 
 def fill(tx: Transaction, world: World) -> None:

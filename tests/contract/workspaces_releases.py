@@ -91,9 +91,7 @@ CASES = {
         None,
     ),
     name_of(erasure.erase): Case(
-        [lambda tx, w: erasure.erase(tx, w.things["traces"])],
-        lambda tx, w: erasure.erase(tx, w.things["traces"]),
-        {},
+        [lambda tx, w: erasure.erase(tx, w.things["traces"])], lambda tx, w: erasure.erase(tx, w.things["traces"]), {}
     ),
     name_of(erasure.how_many): Case([lambda tx, w: erasure.how_many(tx)]),
     name_of(erasure.lock): Case([lambda tx, w: erasure.lock(tx)]),
@@ -104,7 +102,7 @@ CASES = {
     ),
     name_of(erasure.prove): Case([lambda tx, w: erasure.prove(tx, ["a hash"], {}, [], "shell:root")]),
     name_of(erasure.add_to_proof): Case(
-        [lambda tx, w: erasure.add_to_proof(tx, [w.things["subject"]], {"job_folder": 1})],
+        [lambda tx, w: erasure.add_to_proof(tx, [w.things["subject"]], {"job_folder": 1})]
     ),
     name_of(erasure.find_proof): Case(
         [lambda tx, w: erasure.find_proof(tx, [w.things["subject"]])],

@@ -47,10 +47,7 @@ POINTS: dict[str, tuple[Any, str]] = {
 
 
 # With Slack: what shows a reply while it is made.
-SLACK_POINTS: dict[str, tuple[Any, str]] = {
-    "show.begin": (shown_parts, "begin"),
-    "show.name": (shown_parts, "name"),
-}
+SLACK_POINTS: dict[str, tuple[Any, str]] = {"show.begin": (shown_parts, "begin"), "show.name": (shown_parts, "name")}
 
 
 class TellingModel:
@@ -205,10 +202,16 @@ def make_plain_app(agent: Any) -> web.Application:
 
 async def run(arguments: argparse.Namespace) -> None:
     settings = Settings(
-        data=Path(tempfile.mkdtemp()), database_url=arguments.url, lease_seconds=arguments.lease, grace_seconds=1.0,
-        **({"slack_bot_token": TOKEN, "slack_signing_secret": SECRET, "slack_api_url": arguments.slack_url}
-           if arguments.slack_url else {}),
-    )  # fmt: skip
+        data=Path(tempfile.mkdtemp()),
+        database_url=arguments.url,
+        lease_seconds=arguments.lease,
+        grace_seconds=1.0,
+        **(
+            {"slack_bot_token": TOKEN, "slack_signing_secret": SECRET, "slack_api_url": arguments.slack_url}
+            if arguments.slack_url
+            else {}
+        ),
+    )
     posters = (
         {CHANNEL: HttpPoster(arguments.channel_url, arguments.point == "send.post")} if arguments.channel_url else {}
     )

@@ -82,8 +82,11 @@ def _order_of(work: dict[str, Any], history: dict[str, Any]) -> list[str]:
 
 def _memory_of(name: str, replies: list[dict[str, Any]], history: dict[str, Any]) -> list[str]:
     """Each answered prompt held every message up to the one it answers, and none after."""
-    said = {row["seq"]: row["parts"][0]["text"] for row in history["message"]
-            if row["conversation_id"] == name and row["author"] == "person"}  # fmt: skip
+    said = {
+        row["seq"]: row["parts"][0]["text"]
+        for row in history["message"]
+        if row["conversation_id"] == name and row["author"] == "person"
+    }
     answers = {row["id"]: row["parts"][0]["text"].split()[1:] for row in history["message"] if row["author"] == "bot"}
     problems = []
     for reply in replies:

@@ -50,11 +50,13 @@ class Yard:
     ) -> subprocess.Popen[bytes]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("MYNA_")}
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.tools.small_jobs", "worker", *options], cwd=ROOT, stdin=stdin,
-            env=inherited | {"MYNA_DATA": str(self.data), "MYNA_DATABASE_URL": self.url,
-                             "MYNA_TRAINING_PRIORITY": priority},
+            [sys.executable, "-m", "tests.tools.small_jobs", "worker", *options],
+            cwd=ROOT,
+            stdin=stdin,
+            env=inherited
+            | {"MYNA_DATA": str(self.data), "MYNA_DATABASE_URL": self.url, "MYNA_TRAINING_PRIORITY": priority},
             stderr=(self.data / "log").open("ab"),
-        )  # fmt: skip
+        )
         self.processes.append(process)
         return process
 

@@ -23,11 +23,19 @@ pytestmark = pytest.mark.slow
 
 # Just before a commit it is as after what went before it; these are the points after which something else is known.
 POINTS = [
-    ("accept", "after"), ("claim", "after"), ("show.begin", "after"),
-    ("call.chat_startStream", "after"), ("show.name", "after"), ("call.chat_appendStream", "after"),
-    ("complete", "before"), ("complete", "after"), ("send.intent", "after"), ("call.chat_stopStream", "after"),
-    ("send.record", "before"), ("send.record", "after"),
-]  # fmt: skip
+    ("accept", "after"),
+    ("claim", "after"),
+    ("show.begin", "after"),
+    ("call.chat_startStream", "after"),
+    ("show.name", "after"),
+    ("call.chat_appendStream", "after"),
+    ("complete", "before"),
+    ("complete", "after"),
+    ("send.intent", "after"),
+    ("call.chat_stopStream", "after"),
+    ("send.record", "before"),
+    ("send.record", "after"),
+]
 WITHOUT_STREAMS = [("call.chat_postMessage", "after"), ("call.chat_update", "after")]
 AT_ONCE = 4
 QUESTIONS = [f"question {number} " + "with many words " * 8 for number in range(3)]

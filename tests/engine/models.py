@@ -50,11 +50,17 @@ CONFIGS: dict[str, Any] = {
     "mistral": lambda: transformers.MistralConfig(**SHAPE, sliding_window=None),
     "mistral-sliding": lambda: transformers.MistralConfig(**SHAPE, sliding_window=24),
     "gpt2": lambda: transformers.GPT2Config(
-        vocab_size=49152, n_positions=512, n_embd=64, n_layer=3, n_head=4, eos_token_id=2, bos_token_id=1,
+        vocab_size=49152,
+        n_positions=512,
+        n_embd=64,
+        n_layer=3,
+        n_head=4,
+        eos_token_id=2,
+        bos_token_id=1,
         initializer_range=0.3,
     ),
     "gemma3": lambda: transformers.Gemma3TextConfig(**SHAPE, head_dim=32, sliding_window=24, tie_word_embeddings=False),
-}  # fmt: skip
+}
 FAST = {"llama", "llama3-rope", "qwen2", "qwen3", "mistral"}
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 

@@ -66,9 +66,12 @@ class World:
     def generate(self, name: str | None, wanted: Wanted) -> list[int]:
         inputs = torch.tensor([wanted.prompt_ids])
         output = self.merged[name].generate(
-            inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=wanted.max_tokens, do_sample=False,
+            inputs,
+            attention_mask=torch.ones_like(inputs),
+            max_new_tokens=wanted.max_tokens,
+            do_sample=False,
             pad_token_id=2,
-        )  # fmt: skip
+        )
         new_ids: list[int] = output[0, len(wanted.prompt_ids) :].tolist()
         return new_ids
 
@@ -174,7 +177,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "no folder": (lambda folder: shutil.rmtree(folder), "can't be read"),
     "no weights": (lambda folder: (folder / "adapter_model.safetensors").unlink(), "can't be read"),
     "a pickle": (
-        lambda folder: (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin"), "can't be read",
+        lambda folder: (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin"),
+        "can't be read",
     ),
     "cut off": (
         lambda folder: (folder / "adapter_model.safetensors").write_bytes(
@@ -191,17 +195,16 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "whole modules": (change_config(modules_to_save=["lm_head"]), "modules_to_save"),
     "half a pair": (change_weights(lambda tensors: tensors.pop(first_key(tensors))), "half"),
     "not a number": (
-        change_weights(lambda tensors: tensors[first_key(tensors)].fill_(float("nan"))), "not all numbers",
+        change_weights(lambda tensors: tensors[first_key(tensors)].fill_(float("nan"))),
+        "not all numbers",
     ),
     "another shape": (
-        change_weights(lambda tensors: tensors.update({first_key(tensors): torch.ones(4, 7)})), "another base",
+        change_weights(lambda tensors: tensors.update({first_key(tensors): torch.ones(4, 7)})),
+        "another base",
     ),
-    "another layer": (
-        change_weights(lambda tensors: tensors.update({LAYER_99: torch.ones(4, 64)})),
-        "half",
-    ),
+    "another layer": (change_weights(lambda tensors: tensors.update({LAYER_99: torch.ones(4, 64)})), "half"),
     "a foreign tensor": (change_weights(lambda tensors: tensors.update({"x": torch.ones(1)})), "no LoRA weight"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", DAMAGE)

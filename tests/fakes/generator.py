@@ -70,11 +70,7 @@ class FakeGenerator:
         return self._ready
 
     def enqueue(
-        self,
-        *pieces: str,
-        delay: float = 0.0,
-        error: BaseException | None = None,
-        hold: asyncio.Event | None = None,
+        self, *pieces: str, delay: float = 0.0, error: BaseException | None = None, hold: asyncio.Event | None = None
     ) -> None:
         """Script the next stream. To hold it before any text, let the first piece be empty: it is not sent."""
         self._answers.append(Answer(pieces, delay, error, hold))

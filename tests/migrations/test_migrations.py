@@ -64,12 +64,23 @@ def set_revision(url: str, revision: str) -> None:
 def value_for(column: sa.Column[Any]) -> Any:
     """Something that fits a column and its checks."""
     chosen = {
-        "inbox.kind": "message", "message.author": "person", "reply.state": "answered", "outbox.state": "pending",
-        "account.role": "agent", "review.decision": "correct", "dataset_example.kind": "pair",
-        "dataset_example.split": "train", "job.state": "running", "job.wanted": "pause", "judgement.better": "same",
-        "canary.outcome": "harm", "knowledge_source.kind": "upload", "knowledge_source.audience": "staff",
-        "article.audience": "staff", "curated_answer.audience": "staff",
-    }.get(str(column))  # fmt: skip
+        "inbox.kind": "message",
+        "message.author": "person",
+        "reply.state": "answered",
+        "outbox.state": "pending",
+        "account.role": "agent",
+        "review.decision": "correct",
+        "dataset_example.kind": "pair",
+        "dataset_example.split": "train",
+        "job.state": "running",
+        "job.wanted": "pause",
+        "judgement.better": "same",
+        "canary.outcome": "harm",
+        "knowledge_source.kind": "upload",
+        "knowledge_source.audience": "staff",
+        "article.audience": "staff",
+        "curated_answer.audience": "staff",
+    }.get(str(column))
     if chosen is not None:
         return chosen
     if isinstance(column.type, sa.JSON):
@@ -115,9 +126,10 @@ def test_the_migrated_schema_is_the_one_of_the_models(empty_database_url: str) -
     migrate.upgrade(empty_database_url)
     with connected(empty_database_url) as connection:
         options = {
-            "compare_type": True, "compare_server_default": True,
+            "compare_type": True,
+            "compare_server_default": True,
             "include_name": lambda name, *_: not str(name).startswith(FULL_TEXT),
-        }  # fmt: skip
+        }
         assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
 
 
@@ -134,9 +146,7 @@ def stored_indexes(connection: sa.Connection) -> dict[str, str]:
     if connection.dialect.name == "sqlite":
         query = "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
     else:
-        query = (
-            "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND indexname LIKE 'ix_%'"
-        )  # fmt: skip
+        query = "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND indexname LIKE 'ix_%'"
     return {name: normal_sql(sql) for name, sql in connection.execute(sa.text(query))}
 
 
@@ -179,10 +189,12 @@ def test_checks_and_foreign_keys_are_those_of_the_models(empty_database_url: str
 @pytest.mark.parametrize(
     ("table", "column", "bad"),
     [
-        ("inbox", "kind", "order"), ("message", "author", "nobody"),
-        ("reply", "state", "maybe"), ("outbox", "state", "lost"),
+        ("inbox", "kind", "order"),
+        ("message", "author", "nobody"),
+        ("reply", "state", "maybe"),
+        ("outbox", "state", "lost"),
     ],
-)  # fmt: skip
+)
 def test_checks_refuse_what_the_program_does_not_know(
     empty_database_url: str, table: str, column: str, bad: str
 ) -> None:

@@ -130,9 +130,12 @@ async def test_an_answer_is_added_given_counted_and_removed(counter: Counter) ->
 async def test_bad_answers_are_refused_at_their_field(counter: Counter) -> None:
     good = {"question": "a", "answer": "b", "audience": "public"}
     for field, value, status in (
-        ("question", " ", 400), ("answer", "", 400), ("audience", "all", 400), ("question", "x" * 1001, 413),
+        ("question", " ", 400),
+        ("answer", "", 400),
+        ("audience", "all", 400),
+        ("question", "x" * 1001, 413),
         ("answer", 3, 400),
-    ):  # fmt: skip
+    ):
         found = await counter.refusal("answers", **(good | {field: value}))
         assert found == (status, field if status == 400 else None)
     assert (await counter.trainer.get("answers"))["count"] == 0
@@ -151,8 +154,11 @@ async def test_a_correction_becomes_an_answer_with_a_question_of_its_own(counter
     reply_id = await counter.corrected()
     (found,) = (await counter.trainer.get("corrections"))["corrections"]
     assert (found["replyId"], found["question"], found["better"], found["reviewer"]) == (
-        reply_id, QUESTION, ANSWER, "web:bob",
-    )  # fmt: skip
+        reply_id,
+        QUESTION,
+        ANSWER,
+        "web:bob",
+    )
     path = f"corrections/{reply_id}/approve"
     assert await counter.refusal(path, question=" ", audience="public") == (400, "question")
     await counter.trainer.post(path, question="Are there gift cards?", audience="public")
@@ -189,9 +195,13 @@ async def test_a_viewer_looks_an_agent_sees_corrections_and_neither_changes_anyt
         assert (await somebody.get("threshold"))["default"] == DEFAULT_THRESHOLD
         assert (await somebody.call("GET", "corrections"))[0] == (200 if role == "agent" else 403)
         for path in (
-            f"gaps/{gap['id']}/approve", f"gaps/{gap['id']}/close", "answers", f"answers/{added['id']}/remove",
-            f"corrections/{reply_id}/approve", "threshold/reset",
-        ):  # fmt: skip
+            f"gaps/{gap['id']}/approve",
+            f"gaps/{gap['id']}/close",
+            "answers",
+            f"answers/{added['id']}/remove",
+            f"corrections/{reply_id}/approve",
+            "threshold/reset",
+        ):
             body = {"text": "# A\n\nB.", "question": "a", "answer": "b", "audience": "public"}
             assert await somebody.refused(path, **body) == (403, "not_allowed")
     assert len(await counter.gaps()) == 1

@@ -43,9 +43,12 @@ class Shelf:
         """Upload a file; status and JSON of the answer."""
         somebody = who or self.trainer
         own = {
-            "Sec-Fetch-Site": "same-origin", "X-Myna-Admin": "1", "Origin": self.server.url,
-            "Content-Type": "application/octet-stream", "Cookie": f"{COOKIE}={somebody.secret}",
-        }  # fmt: skip
+            "Sec-Fetch-Site": "same-origin",
+            "X-Myna-Admin": "1",
+            "Origin": self.server.url,
+            "Content-Type": "application/octet-stream",
+            "Cookie": f"{COOKIE}={somebody.secret}",
+        }
         async with self.server.session.post(
             f"{self.server.url}/admin/api/sources/upload",
             params={"name": name, "audience": audience},
@@ -111,10 +114,18 @@ async def test_an_upload_is_read_listed_shown_and_removed(shelf: Shelf) -> None:
 @pytest.mark.parametrize(
     "target",
     [
-        "http://127.0.0.1/", "http://192.168.1.1/a", "http://[::1]/", "https://user:word@shop.example/",
-        "/etc/passwd", "docs", "file:///etc/passwd", "ftp://shop.example/a.md", "upload:returns.md", "http://",
+        "http://127.0.0.1/",
+        "http://192.168.1.1/a",
+        "http://[::1]/",
+        "https://user:word@shop.example/",
+        "/etc/passwd",
+        "docs",
+        "file:///etc/passwd",
+        "ftp://shop.example/a.md",
+        "upload:returns.md",
+        "http://",
     ],
-)  # fmt: skip
+)
 async def test_only_addresses_of_the_public_web_are_added(shelf: Shelf, target: str) -> None:
     status, found = await shelf.trainer.call("POST", "sources", {"target": target, "audience": "public"})
     assert (status, found["error"]["field"]) == (400, "target")

@@ -32,9 +32,12 @@ class Classroom:
     async def train(self, csv: str | bytes, who: Steerer | None = None, **headers: str) -> tuple[int, Any]:
         """Send a file; status and JSON of the answer."""
         own = {
-            "Sec-Fetch-Site": "same-origin", "X-Myna-Admin": "1", "Origin": self.server.url,
-            "Content-Type": "application/octet-stream", "Cookie": f"{COOKIE}={(who or self.trainer).secret}",
-        }  # fmt: skip
+            "Sec-Fetch-Site": "same-origin",
+            "X-Myna-Admin": "1",
+            "Origin": self.server.url,
+            "Content-Type": "application/octet-stream",
+            "Cookie": f"{COOKIE}={(who or self.trainer).secret}",
+        }
         content = csv if isinstance(csv, bytes) else csv.encode()
         url = f"{self.server.url}/admin/api/intents/train"
         async with self.server.session.post(url, data=content, headers=own | headers) as response:
@@ -63,8 +66,10 @@ async def test_intents_are_learnt_shown_tried_and_answer(classroom: Classroom) -
     assert (await person.ask("Who won the world cup?"))[0].startswith("I don't know")
     trained = (await classroom.trainer.get("intents"))["trained"]
     assert [(one["name"], one["phrases"], one["messages"], one["reply"]) for one in trained["intents"]] == [
-        ("human", 4, 1, HUMAN), ("order status", 4, 0, None), ("refund", 4, 0, None),
-    ]  # fmt: skip
+        ("human", 4, 1, HUMAN),
+        ("order status", 4, 0, None),
+        ("refund", 4, 0, None),
+    ]
     assert (trained["numPhrases"], trained["outOfScope"], trained["trainedBy"]) == (12, 1, "web:trainer")
     assert 0.5 < trained["report"]["macro_f1"] <= 1
     assert trained["trainedAt"] > 0
@@ -86,8 +91,9 @@ async def test_phrases_are_downloaded_as_what_can_be_sent_again(classroom: Class
     url, cookie = classroom.server.url, {"Cookie": f"{COOKIE}={classroom.trainer.secret}"}
     async with classroom.server.session.get(f"{url}/admin/api/intents/file", headers=cookie) as response:
         assert (response.content_type, response.headers["Content-Disposition"]) == (
-            "text/csv", 'attachment; filename="intents.csv"',
-        )  # fmt: skip
+            "text/csv",
+            'attachment; filename="intents.csv"',
+        )
         assert await response.text() == csv
     status, made = await classroom.train(csv.replace("refund\n", "money back\n"))
     assert (status, made["phrases"]) == (200, 12)
@@ -114,9 +120,12 @@ async def test_every_bad_line_is_told_and_what_was_known_stays(classroom: Classr
         'The file, line 4: "x" is of the intent "a" in another line',
     ]
     for wrong, told in (
-        ("question,answer\na,b\n", "header text,intent"), ("text,intent\n", "holds no phrases"),
-        ("text,intent\na,one\nb,one\n", "at least 2 intents"), (b"\xff\xfe", "UTF-8"), ("", "header"),
-    ):  # fmt: skip
+        ("question,answer\na,b\n", "header text,intent"),
+        ("text,intent\n", "holds no phrases"),
+        ("text,intent\na,one\nb,one\n", "at least 2 intents"),
+        (b"\xff\xfe", "UTF-8"),
+        ("", "header"),
+    ):
         status, found = await classroom.train(wrong)
         assert (status, told in found["error"]["message"]) == (400, True), found
     assert (await classroom.train(FILE, **{"Content-Type": "text/csv"}))[0] == 400

@@ -161,9 +161,15 @@ async def test_two_who_act_on_the_same_release_do_not_undo_each_other(filled: Fi
 async def test_the_newest_verdict_of_a_version_counts(filled: Filled) -> None:
     agent = filled.server.agent
     evaluation_id = await agent.database.write(
-        evaluations.save, agent.workspace_id, filled.learnt.challenger.id, None, passed=True, reasons=["kept"],
-        report={}, created_by="shell:root",
-    )  # fmt: skip
+        evaluations.save,
+        agent.workspace_id,
+        filled.learnt.challenger.id,
+        None,
+        passed=True,
+        reasons=["kept"],
+        report={},
+        created_by="shell:root",
+    )
     assert [one["passed"] for one in (await filled.admin.get("versions"))["versions"]] == [None, True, True]
     listed = (await filled.admin.get("evaluations"))["evaluations"]
     assert [one["passed"] for one in listed] == [True, False, True]

@@ -60,9 +60,16 @@ async def sdk_of(server: WebServer, visitor: Visitor, chat: str = "c1") -> Async
     node, environment = node_environment()
     token = visitor.headers["Authorization"].removeprefix("Bearer ")
     process = await asyncio.create_subprocess_exec(
-        str(node), str(SCRIPT), f"{server.url}/api/chat", token, chat,
-        env=environment, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=2**22,
-    )  # fmt: skip
+        str(node),
+        str(SCRIPT),
+        f"{server.url}/api/chat",
+        token,
+        chat,
+        env=environment,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=2**22,
+    )
     try:
         yield Sdk(process)
     finally:

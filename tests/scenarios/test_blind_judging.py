@@ -50,9 +50,14 @@ def save(tx: Transaction) -> str:
     version_id, _ = add_version(tx, "bot-v2", 2)
     verdict = judge(REPORT)
     saved = evaluations.save(
-        tx, version_id, None, passed=verdict.passed, reasons=verdict.reasons, report=report_as_json(REPORT),
+        tx,
+        version_id,
+        None,
+        passed=verdict.passed,
+        reasons=verdict.reasons,
+        report=report_as_json(REPORT),
         created_by="web:tom",
-    )  # fmt: skip
+    )
     assert saved is not None
     return saved
 

@@ -66,9 +66,14 @@ class Cli:
 
     def __call__(self, *arguments: str, stdin: str = "", **settings: str) -> Done:
         done = subprocess.run(
-            [*MYNA, *arguments], env=self.environment | settings, cwd=self.folder, input=stdin, capture_output=True,
-            text=True, timeout=120,
-        )  # fmt: skip
+            [*MYNA, *arguments],
+            env=self.environment | settings,
+            cwd=self.folder,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
         assert "Traceback" not in done.stdout + done.stderr, done.stderr
         return Done(done.returncode, done.stdout, done.stderr)
 
@@ -166,9 +171,12 @@ def test_settings_as_json_has_values_of_their_own_kind(myna: Cli) -> None:
 @pytest.mark.parametrize("form", [[], ["--json"]])
 def test_settings_tells_that_a_secret_is_set_and_not_which(myna: Cli, form: list[str]) -> None:
     done = myna(
-        "settings", *form, MYNA_SECRET="hunter2", MYNA_REMOTE_KEY="hunter2",
+        "settings",
+        *form,
+        MYNA_SECRET="hunter2",
+        MYNA_REMOTE_KEY="hunter2",
         MYNA_DATABASE_URL="postgresql://me:hunter2@host/x",
-    )  # fmt: skip
+    )
     assert "hunter2" not in done.out + done.err
     assert done.out.count("(set)") == 3
 
@@ -281,9 +289,12 @@ def fill(url: str) -> None:
             inbox.complete(tx, lease, Reply("answered", f"Here is {key}.\nBye.", 1, "fake"))
     with engine.begin() as connection:
         connection.execute(
-            sa.text("UPDATE conversation_work SET updated_at = :old WHERE conversation_id IN "
-                    "(SELECT id FROM conversation WHERE external_id = 'old')"), {"old": OLD},
-        )  # fmt: skip
+            sa.text(
+                "UPDATE conversation_work SET updated_at = :old WHERE conversation_id IN "
+                "(SELECT id FROM conversation WHERE external_id = 'old')"
+            ),
+            {"old": OLD},
+        )
     engine.dispose()
 
 

@@ -44,9 +44,15 @@ class Terminal:
         self.source = os.fdopen(reading, encoding="utf-8")
         self.out = io.StringIO()
         self.console = Console(
-            agent.conversations, agent.feedback, agent.consent, agent.steering, Actor("shell:root", "admin"),
-            agent.workspace_id, source=self.source, out=self.out,
-        )  # fmt: skip
+            agent.conversations,
+            agent.feedback,
+            agent.consent,
+            agent.steering,
+            Actor("shell:root", "admin"),
+            agent.workspace_id,
+            source=self.source,
+            out=self.out,
+        )
         self._seen = 0
         self._ended = False
 
@@ -393,9 +399,15 @@ class RealTerminal:
         own = {"MYNA_DATA": str(data), "MYNA_MAX_REPLY_TOKENS": "400", "MYNA_TEMPERATURE": "0", "TERM": "dumb"}
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("MYNA_")}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "bot.cli", "chat"], stdin=slave, stdout=slave, stderr=slave, cwd=cwd,
-            env=inherited | own, start_new_session=True, preexec_fn=lambda: take_terminal(slave),
-        )  # fmt: skip
+            [sys.executable, "-m", "bot.cli", "chat"],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            cwd=cwd,
+            env=inherited | own,
+            start_new_session=True,
+            preexec_fn=lambda: take_terminal(slave),
+        )
         os.close(slave)
         self.shown = ""
         self._seen = 0

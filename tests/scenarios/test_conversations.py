@@ -35,8 +35,9 @@ class Person:
     async def say(self, text: str, *, edits: str | None = None) -> Accepted:
         self.count += 1
         key = f"{self.conversation}:{self.count}"
-        incoming = Incoming("web", self.conversation, Sender("v"), key, (text_part(text),), f"m{self.count}",
-                            replaces=edits)  # fmt: skip
+        incoming = Incoming(
+            "web", self.conversation, Sender("v"), key, (text_part(text),), f"m{self.count}", replaces=edits
+        )
         return await self.agent.conversations.accept(W, incoming)
 
     async def ask(self, text: str) -> tuple[str, str]:

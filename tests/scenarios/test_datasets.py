@@ -151,13 +151,16 @@ async def test_a_prompt_is_what_the_model_would_have_seen(facts: Facts) -> None:
     await facts.add_import(
         [
             [
-                ("person", "hello"), ("person", "is anybody there"), ("agent", "Yes, hello."),
+                ("person", "hello"),
+                ("person", "is anybody there"),
+                ("agent", "Yes, hello."),
                 ("agent", "How can I help?"),
-                ("person", "my bike is broken"), ("agent", "Bring it to us."),
+                ("person", "my bike is broken"),
+                ("agent", "Bring it to us."),
             ]
         ],
         instructions="You mend bikes.",
-    )  # fmt: skip
+    )
     first, second = sorted(await examples_of(facts), key=lambda one: len(one.messages))
     system = {"role": "system", "content": "You mend bikes."}
     asked = {"role": "user", "content": "hello\n\nis anybody there"}
@@ -179,9 +182,11 @@ async def test_what_has_no_question_or_is_too_long_or_short_is_left_out(facts: F
     )
     made = await build(facts)
     assert await reasons(facts, made) == {
-        "no question before it": 1, "the answer is too long": 1, "the answer is too short": 1,
+        "no question before it": 1,
+        "the answer is too long": 1,
+        "the answer is too short": 1,
         "the question is too long": 1,
-    }  # fmt: skip
+    }
 
 
 # --- consent ---
@@ -213,8 +218,9 @@ async def test_a_proposal_that_staff_took_over_stays_the_words_of_who_made_it(fa
     await reviews_of(facts).correct(AGENT, reply_id)
     ids = dict(await facts.rows(sa.select(identity.c.external_id, identity.c.person_id)))
     assert {(one.kind, one.person_id) for one in await examples_of(facts)} == {
-        ("answer", ids["bob"]), ("pair", ids["bob"]),
-    }  # fmt: skip
+        ("answer", ids["bob"]),
+        ("pair", ids["bob"]),
+    }
     await facts.run(person.update().where(person.c.id == ids["bob"]).values(may_learn=False))
     assert await examples_of(facts) == []
     await reviews_of(facts).correct(AGENT, reply_id, "We sell green and black tea.")
@@ -299,11 +305,13 @@ async def test_no_personal_data_reaches_a_dataset(facts: Facts) -> None:
     await facts.add_import(
         [
             [
-                ("person", "My name is Nina Kowalski, mail nina@home.example"), ("person", "my card is 4111 1111"),
-                ("person", "1111 1111"), ("agent", "Thank you, Nina. I wrote to nina@home.example."),
+                ("person", "My name is Nina Kowalski, mail nina@home.example"),
+                ("person", "my card is 4111 1111"),
+                ("person", "1111 1111"),
+                ("agent", "Thank you, Nina. I wrote to nina@home.example."),
             ]
         ]
-    )  # fmt: skip
+    )
     reply_id = await facts.rated(
         "where is it", "No idea.", -1, better="Ask Zoe at +44 20 7946 0018.", name="Zoe", sender="zoe"
     )

@@ -80,17 +80,29 @@ def plant(tx: Transaction, own: tuple[str, str], shared: tuple[str, str], others
         votes.cast(tx, rated, "web", Sender(WHO), Vote(-1, SECRET, SECRET))
         votes.cast(tx, rated, "web", Sender("somebody else"), Vote(-1, f"they said {SECRET}", SECRET))
         tx.execute(
-            _INSERT_REVIEW, id=new_id(), conversation_id=conversation_id, reply_id=reply_id, decision="correct",
-            better=f"Dear {SECRET}", reviewer="shell:root", replaced_at=None,
-        )  # fmt: skip
+            _INSERT_REVIEW,
+            id=new_id(),
+            conversation_id=conversation_id,
+            reply_id=reply_id,
+            decision="correct",
+            better=f"Dear {SECRET}",
+            reviewer="shell:root",
+            replaced_at=None,
+        )
         tx.execute(_SET_DRAFT, which=reply_id, new_draft=f"draft for {SECRET}")
     apart = votes.find_reply(tx, "web", others)
     assert apart is not None
     votes.cast(tx, apart, "web", Sender(WHO), Vote(-1, None, f"{SECRET} in words that staff took over "))
     tx.execute(
-        _INSERT_REVIEW, id=new_id(), conversation_id=apart.conversation_id, reply_id=others, decision="correct",
-        better=f"{SECRET} in words that staff took over", reviewer="shell:root", replaced_at=None,
-    )  # fmt: skip
+        _INSERT_REVIEW,
+        id=new_id(),
+        conversation_id=apart.conversation_id,
+        reply_id=others,
+        decision="correct",
+        better=f"{SECRET} in words that staff took over",
+        reviewer="shell:root",
+        replaced_at=None,
+    )
     for reply_id in (own[1], shared[1]):
         curated.add(tx, "shell:root", f"Is my word {SECRET}?", "Yes.", "public", reply_id)
     curated.add(tx, "shell:root", "Tell me more", f"{SECRET} in words that staff took over", "public", others)
@@ -184,17 +196,25 @@ async def test_nothing_of_an_erased_person_is_left(start_agent: StartAgent, data
     async with start_agent(database_url) as agent:
         own, shared, version = await fill(agent)
         assert {
-            "message", "person", "identity", "vote", "review", "dataset_example", "evaluation", "inbox",
+            "message",
+            "person",
+            "identity",
+            "vote",
+            "review",
+            "dataset_example",
+            "evaluation",
+            "inbox",
             "curated_answer",
-        } <= set(await asyncio.to_thread(rows_with, database_url, SECRET))  # fmt: skip
+        } <= set(await asyncio.to_thread(rows_with, database_url, SECRET))
         files = await asyncio.to_thread(plant_files, agent.settings.data, version)
         await agent.releases.promote(ADMIN, version.name)
         erased = await erasure(agent).erase(ADMIN, f"web:{WHO}")
         assert erased.release.champion is None
         assert [one.exists() for one in files] == [False] * len(files)
         assert sorted(one.name for one in folder_of(agent.settings.data, version.name).iterdir()) == [
-            "README.md", "myna-version.json",
-        ]  # fmt: skip
+            "README.md",
+            "myna-version.json",
+        ]
         assert (erased.proof.counts["version_weights"], erased.proof.counts["job_folder"]) == (1, 1)
         assert (await erasure(agent).erase(ADMIN, f"web:{WHO}")).proof == erased.proof
         assert erased.proof.versions == (version.name,)

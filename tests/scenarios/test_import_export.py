@@ -101,8 +101,16 @@ def test_an_import_stores_what_the_file_says(on_both: Cli) -> None:
     assert (done.code, done.out) == (0, "4 conversations with 10 messages imported, 0 known already.\n")
     found = stored(url_of(on_both))
     assert set(found) == {
-        "person", "identity", "conversation", "conversation_work", "message", "reply", "vote", "import_batch", "audit",
-    }  # fmt: skip
+        "person",
+        "identity",
+        "conversation",
+        "conversation_work",
+        "message",
+        "reply",
+        "vote",
+        "import_batch",
+        "audit",
+    }
     (batch,), (row,) = found["import_batch"], found["audit"]
     assert (batch["file_name"], batch["conversations"]) == ("chats.jsonl", 4)
     assert batch["created_by"].startswith("shell:")
@@ -111,8 +119,10 @@ def test_an_import_stores_what_the_file_says(on_both: Cli) -> None:
     by_key = {one["external_id"]: one for one in found["conversation"]}
     assert {one["import_id"] for one in found["conversation"]} == {batch["id"]}
     assert (by_key["plain"]["title"], by_key["plain"]["split_group"], by_key["plain"]["person_id"]) == (
-        "Parcel", "g1", None,
-    )  # fmt: skip
+        "Parcel",
+        "g1",
+        None,
+    )
     assert by_key["agent"]["instructions"] == "You are kind."
     assert by_key["agent"]["title"] == "Where is my parcel?"
     assert by_key["agent"]["person_id"] == by_key["bot"]["person_id"] is not None
@@ -122,11 +132,16 @@ def test_an_import_stores_what_the_file_says(on_both: Cli) -> None:
         for one in found["message"]
         if one["conversation_id"] == by_key["agent"]["id"]
     )
-    assert turns == [(1, 0, "person", None), (1, 1, "agent", DRAFTED["draft"]), (2, 0, "person", None),
-                     (2, 1, "agent", None)]  # fmt: skip
+    assert turns == [
+        (1, 0, "person", None),
+        (1, 1, "agent", DRAFTED["draft"]),
+        (2, 0, "person", None),
+        (2, 1, "agent", None),
+    ]
     assert sorted((one["value"], one["reason"], one["better"]) for one in found["vote"]) == [
-        (-1, "late", "It left on Monday."), (1, None, None),
-    ]  # fmt: skip
+        (-1, "late", "It left on Monday."),
+        (1, None, None),
+    ]
     assert {(one["state"], one["model"]) for one in found["reply"]} == {("answered", "import")}
     assert sorted(one["external_id"] for one in found["identity"]) == ["ada", "conversation:nobody"]
 
@@ -243,9 +258,12 @@ def test_a_kill_in_the_middle_leaves_nothing_behind(on_both: Cli, where: str) ->
     rows = [{**ROWS[number % 4], "id": f"row {number}"} for number in range(3 * imports.BATCH)]
     file = write(on_both, rows)
     killed = subprocess.run(
-        [sys.executable, "-c", DIES, where, file], env=on_both.environment | {"PYTHONPATH": str(ROOT)},
-        cwd=on_both.folder, capture_output=True, timeout=120,
-    )  # fmt: skip
+        [sys.executable, "-c", DIES, where, file],
+        env=on_both.environment | {"PYTHONPATH": str(ROOT)},
+        cwd=on_both.folder,
+        capture_output=True,
+        timeout=120,
+    )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert stored(url_of(on_both)) == {}
     assert on_both("import", file, "--json").json["conversations"] == len(rows)
@@ -324,17 +342,23 @@ of_bots = st.fixed_dictionaries(
 )
 extras = st.just({}) | opinions | of_bots | st.fixed_dictionaries({"draft": words})
 exchanges = st.tuples(words, words, extras).map(
-    lambda three: [
-        {"role": "user", "content": three[0]}, {"role": "assistant", "content": three[1], **three[2]},
-    ]
-)  # fmt: skip
+    lambda three: [{"role": "user", "content": three[0]}, {"role": "assistant", "content": three[1], **three[2]}]
+)
 systems = st.just([]) | words.map(lambda text: [{"role": "system", "content": text}])
 written = st.fixed_dictionaries(
-    {"messages": st.tuples(systems, st.lists(exchanges, min_size=1, max_size=3)).map(
-        lambda both: [*both[0], *(turn for exchange in both[1] for turn in exchange)])},
-    optional={"id": words, "group": words, "title": words, "may_learn": st.booleans(),
-              "person": st.sampled_from(["ada", "bob"])},
-)  # fmt: skip
+    {
+        "messages": st.tuples(systems, st.lists(exchanges, min_size=1, max_size=3)).map(
+            lambda both: [*both[0], *(turn for exchange in both[1] for turn in exchange)]
+        )
+    },
+    optional={
+        "id": words,
+        "group": words,
+        "title": words,
+        "may_learn": st.booleans(),
+        "person": st.sampled_from(["ada", "bob"]),
+    },
+)
 
 
 def said(row: dict[str, Any]) -> dict[str, Any]:
@@ -355,8 +379,12 @@ def said(row: dict[str, Any]) -> dict[str, Any]:
     )
     kept = {"group": one.group, "may_learn": one.may_learn}
     return {key: value for key, value in kept.items() if value is not None} | {
-        "id": one.key, "channel": "import", "title": title, "messages": turns, "person": one.person,
-    }  # fmt: skip
+        "id": one.key,
+        "channel": "import",
+        "title": title,
+        "messages": turns,
+        "person": one.person,
+    }
 
 
 async def export_all(url: str) -> list[dict[str, Any]]:

@@ -275,11 +275,15 @@ async def test_the_same_open_job_is_not_begun_twice(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"rows": 0}, "rows must be"), ({"rows": "many"}, "rows must be"), ({"rows": True}, "rows must be"),
-        ({"search": 101}, "search must be"), ({"name": "../x"}, "A name has"), ({"name": ""}, "A name has"),
+        ({"rows": 0}, "rows must be"),
+        ({"rows": "many"}, "rows must be"),
+        ({"rows": True}, "rows must be"),
+        ({"search": 101}, "search must be"),
+        ({"name": "../x"}, "A name has"),
+        ({"name": ""}, "A name has"),
         ({"name": "x" * 41}, "A name has"),
     ],
-)  # fmt: skip
+)
 async def test_settings_that_can_not_be_are_refused(sqlite_url: str, settings: dict[str, Any], words: str) -> None:
     database = Database(sqlite_url)
     with pytest.raises(InvalidInput, match=words):

@@ -44,9 +44,14 @@ class Cli:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [*MYNA, *arguments], env=self.environment, cwd=ROOT, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0,
-        )  # fmt: skip
+            [*MYNA, *arguments],
+            env=self.environment,
+            cwd=ROOT,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            process_group=0,
+        )
 
     def until(self, job_id: str, **wanted: Any) -> dict[str, Any]:
         deadline = time.monotonic() + 90

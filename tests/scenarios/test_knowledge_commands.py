@@ -27,9 +27,13 @@ def data(tmp_path: Path, embedder_path: Path) -> Path:
 def myna(data: Path, *arguments: str, given: bytes = b"") -> Done:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("MYNA_")}
     done = subprocess.run(
-        [sys.executable, "-m", "bot.cli", *arguments], cwd=ROOT, capture_output=True, timeout=120, input=given,
+        [sys.executable, "-m", "bot.cli", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        timeout=120,
+        input=given,
         env=inherited | {"MYNA_DATA": str(data), "MYNA_TRAINING_PRIORITY": "normal"},
-    )  # fmt: skip
+    )
     assert b"Traceback" not in done.stderr, done.stderr
     return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
 
@@ -58,9 +62,10 @@ def test_a_newcomer_adds_a_folder_and_measures_the_search(data: Path, tmp_path: 
 
     questions = tmp_path / "questions.jsonl"
     rows = [
-        {"question": "Can I send a rose back?", "gold": ["returns"]}, {"question": "norway", "gold": "shipping"},
+        {"question": "Can I send a rose back?", "gold": ["returns"]},
+        {"question": "norway", "gold": "shipping"},
         {"question": "How long do parcels travel?", "gold": ["returns"]},
-    ]  # fmt: skip
+    ]
     questions.write_text("\n".join(json.dumps(one) for one in rows))
     measured = myna(data, "kb", "evaluate", str(questions), "--json").json
     assert (measured["questions"], measured["recall@1"], measured["recall@5"]) == (3, 0.6667, 1.0)

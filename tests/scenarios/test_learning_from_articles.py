@@ -46,9 +46,7 @@ async def facts(database_url: str) -> AsyncIterator[Facts]:
 
 async def build(shop: Agent, *, with_articles: bool = True) -> tuple[Dataset, list[Example]]:
     grounding = shop.grounding if with_articles else None
-    made = await build_dataset(
-        shop.database, DEFAULT_WORKSPACE, DatasetPolicy(), TRAINER, lambda *_: None, grounding
-    )  # fmt: skip
+    made = await build_dataset(shop.database, DEFAULT_WORKSPACE, DatasetPolicy(), TRAINER, lambda *_: None, grounding)
     return made, await read_examples(shop.database, DEFAULT_WORKSPACE, made.id)
 
 
@@ -85,10 +83,16 @@ async def test_peoples_answers_get_what_a_chat_would_find(shop: Agent, facts: Fa
 
 
 async def test_a_question_that_leans_on_the_talk_is_looked_up_with_it(shop: Agent, facts: Facts) -> None:
-    await facts.add_import([[
-        ("person", "What does a parcel to Norway cost?"), ("agent", "To Norway postage costs 9 euros."),
-        ("person", "And to Germany?"), ("agent", "Those travel for two days."),
-    ]])  # fmt: skip
+    await facts.add_import(
+        [
+            [
+                ("person", "What does a parcel to Norway cost?"),
+                ("agent", "To Norway postage costs 9 euros."),
+                ("person", "And to Germany?"),
+                ("agent", "Those travel for two days."),
+            ]
+        ]
+    )
     _, found = await build(shop)
     assert [one.passages[0].title for one in found] == ["Shipping", "Shipping"]
 

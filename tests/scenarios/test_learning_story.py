@@ -26,11 +26,16 @@ from tests.shop_rows import SYSTEM, rows
 pytestmark = [pytest.mark.model, pytest.mark.slow]
 
 COMMON = {
-    "MYNA_SYSTEM_PROMPT": SYSTEM, "MYNA_MAX_REPLY_TOKENS": "40", "MYNA_TEMPERATURE": "0", "MYNA_API_KEYS": "off",
-    "MYNA_CONTEXT_TOKENS": "512", "MYNA_TRAINING_PRIORITY": "normal", "MYNA_TRAINING": "off",
+    "MYNA_SYSTEM_PROMPT": SYSTEM,
+    "MYNA_MAX_REPLY_TOKENS": "40",
+    "MYNA_TEMPERATURE": "0",
+    "MYNA_API_KEYS": "off",
+    "MYNA_CONTEXT_TOKENS": "512",
+    "MYNA_TRAINING_PRIORITY": "normal",
+    "MYNA_TRAINING": "off",
     # Beside other tests two threads would wait for each other most of the time.
     "MYNA_TRAINING_THREADS": "1",
-}  # fmt: skip
+}
 
 
 class Shop:
@@ -43,9 +48,13 @@ class Shop:
     def myna(self, *arguments: str) -> Done:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("MYNA_")}
         done = subprocess.run(
-            [sys.executable, "-m", "bot.cli", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=1500,
+            [sys.executable, "-m", "bot.cli", *arguments],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=1500,
             env=inherited | COMMON | {"MYNA_DATA": str(self.data)},
-        )  # fmt: skip
+        )
         assert "Traceback" not in done.stderr, done.stderr
         return Done(done.returncode, done.stdout, done.stderr)
 

@@ -109,9 +109,14 @@ async def test_a_whole_answer(server: WebServer, program: Program) -> None:
     assert answer["usage"] == {"prompt_tokens": 4, "completion_tokens": 2, "total_tokens": 6}
     (row,) = await usage_of(server)
     known = {
-        "key": "shop", "endpoint": "chat", "model": "fake", "version": None, "prompt_tokens": 4, "completion_tokens": 2,
+        "key": "shop",
+        "endpoint": "chat",
+        "model": "fake",
+        "version": None,
+        "prompt_tokens": 4,
+        "completion_tokens": 2,
         "outcome": "stop",
-    }  # fmt: skip
+    }
     assert known.items() <= row.items()
     assert 0 <= row["first_token_ms"] <= row["total_ms"]
 
@@ -123,8 +128,11 @@ async def test_a_stream_says_the_same_piece_by_piece(sqlite_server: WebServer, c
     assert len({chunk["id"] for chunk in chunks}) == 1
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks[:-1]]
     assert deltas == [
-        {"role": "assistant", "content": "", "refusal": None}, {"content": "I am "}, {"content": "fine."}, {},
-    ]  # fmt: skip
+        {"role": "assistant", "content": "", "refusal": None},
+        {"content": "I am "},
+        {"content": "fine."},
+        {},
+    ]
     assert [chunk["choices"][0]["finish_reason"] for chunk in chunks[:-1]] == [None, None, None, "stop"]
     assert (chunks[-1]["choices"], chunks[-1]["usage"]["completion_tokens"]) == ([], 2)
 
@@ -158,11 +166,25 @@ async def test_a_text_to_go_on_with(sqlite_server: WebServer, caller: Program) -
 async def test_everything_about_sampling_is_passed_on(sqlite_server: WebServer, caller: Program) -> None:
     await caller.ask(
         question(
-            max_completion_tokens=3, max_tokens=9, temperature=0.5, top_p=0.5, top_k=4, min_p=0.1, seed=-1, stop="END",
-            presence_penalty=0.5, frequency_penalty=-0.5, repetition_penalty=1.2, logprobs=True, top_logprobs=2,
-            response_format={"type": "json_object"}, service_tier="flex", user="u", store=False,
+            max_completion_tokens=3,
+            max_tokens=9,
+            temperature=0.5,
+            top_p=0.5,
+            top_k=4,
+            min_p=0.1,
+            seed=-1,
+            stop="END",
+            presence_penalty=0.5,
+            frequency_penalty=-0.5,
+            repetition_penalty=1.2,
+            logprobs=True,
+            top_logprobs=2,
+            response_format={"type": "json_object"},
+            service_tier="flex",
+            user="u",
+            store=False,
         )
-    )  # fmt: skip
+    )
     sampling = sqlite_server.generator.samplings[0]
     assert (sampling.max_tokens, sampling.temperature, sampling.top_p, sampling.top_k) == (3, 0.5, 0.5, 4)
     assert (sampling.min_p, sampling.seed, sampling.stop) == (0.1, 2**63 - 1, ("END",))
@@ -351,7 +373,8 @@ BAD_BODIES: dict[str, tuple[Any, str | None]] = {
     "a role that is a list": ({"model": "fake", "messages": [{"role": [], "content": "x"}]}, "messages[0].role"),
     "no content": ({"model": "fake", "messages": [{"role": "user"}]}, "messages[0].content"),
     "an unknown part": (
-        {"model": "fake", "messages": [{"role": "user", "content": [{"type": "smell"}]}]}, "messages[0].content[0]",
+        {"model": "fake", "messages": [{"role": "user", "content": [{"type": "smell"}]}]},
+        "messages[0].content[0]",
     ),
     "temperature is text": (question(temperature="hot"), "temperature"),
     "temperature is huge": (question(temperature=1e9), "temperature"),
@@ -371,11 +394,12 @@ BAD_BODIES: dict[str, tuple[Any, str | None]] = {
     "tools that are none": (question(tools=[{"type": "spoon"}]), "tools[0]"),
     "a choice without tools": (question(tool_choice="required"), "tool_choice"),
     "a choice that is not there": (
-        question(tools=TOOLS, tool_choice={"type": "function", "function": {"name": "fly"}}), "tool_choice",
+        question(tools=TOOLS, tool_choice={"type": "function", "function": {"name": "fly"}}),
+        "tool_choice",
     ),
     "what is not supported": (question(logit_bias={"1": 5}), "logit_bias"),
     "metadata is text": (question(metadata="x"), "metadata"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", BAD_BODIES)

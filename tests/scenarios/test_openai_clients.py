@@ -166,9 +166,21 @@ async def test_the_client_of_node(api: tuple[str, str]) -> None:
 async def test_nothing_fails_in_the_conformance_checker(api: tuple[str, str]) -> None:
     base_url, key = api
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "llm_comply.cli", "--format", "openai-chat", "--base-url", base_url, "--api-key", key,
-        "--model", STARTER, "--json", stdout=-1, stderr=-1,
-    )  # fmt: skip
+        sys.executable,
+        "-m",
+        "llm_comply.cli",
+        "--format",
+        "openai-chat",
+        "--base-url",
+        base_url,
+        "--api-key",
+        key,
+        "--model",
+        STARTER,
+        "--json",
+        stdout=-1,
+        stderr=-1,
+    )
     async with asyncio.timeout(240):
         out, errors = await process.communicate()
     report = out.decode()

@@ -46,9 +46,14 @@ async def test_a_completion_s_id_names_its_reply(server: WebServer, program: Pro
     assert first != second
     answer = await tell(program, reply=first, value=-1, reason="rude", better="Good morning!")
     assert answer == {
-        "object": "feedback", "conversation": "order-7", "reply": first, "value": -1, "reason": "rude",
-        "better": "Good morning!", "may_learn": None,
-    }  # fmt: skip
+        "object": "feedback",
+        "conversation": "order-7",
+        "reply": first,
+        "value": -1,
+        "reason": "rude",
+        "better": "Good morning!",
+        "may_learn": None,
+    }
     assert (await tell(program, value=1))["reply"] == second, "without an id the newest is meant"
     assert (await tell(program, reply=first.removeprefix("chatcmpl-"), value=0))["value"] == 0
 
@@ -124,9 +129,7 @@ async def test_words_that_are_too_long_are_refused(caller: Program) -> None:
 
 async def test_what_is_said_about_learning_from_a_conversation(server: WebServer, program: Program) -> None:
     await said(program)
-    assert await tell(program, may_learn=False) == {
-        "object": "feedback", "conversation": "order-7", "may_learn": False
-    }  # fmt: skip
+    assert await tell(program, may_learn=False) == {"object": "feedback", "conversation": "order-7", "may_learn": False}
     answer = await tell(program, value=1)
     assert (answer["value"], answer["may_learn"]) == (1, False), "a vote says nothing else"
     assert (await tell(program, may_learn=None))["may_learn"] is None

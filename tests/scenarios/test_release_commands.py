@@ -172,9 +172,14 @@ def test_versions_are_compared_as_they_were_judged(
     def judge(tx: Transaction) -> None:
         for one, passed in ((made[0], True), (made[1], False)):
             evaluations.save(
-                tx, one.id, None, passed=passed, reasons=[f"Loss of {one.name}: told"], report=report_with_figures("p"),
+                tx,
+                one.id,
+                None,
+                passed=passed,
+                reasons=[f"Loss of {one.name}: told"],
+                report=report_with_figures("p"),
                 created_by="shell:root",
-            )  # fmt: skip
+            )
 
     asyncio.run(written(sqlite_url, judge))
     code, out, _ = run(capsys, "compare")

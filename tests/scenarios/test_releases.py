@@ -102,8 +102,12 @@ async def test_the_next_reply_follows_a_promotion_and_a_rollback(agent: Agent) -
     assert (after.number, after.champion.name, after.previous) == (5, first.name, None)
     rows = await agent.database.read(audit.page, agent.workspace_id)
     assert [row.action for row in reversed(rows)] == [
-        "version.promoted", "version.promoted", "version.rolled_back", "version.promoted", "version.rolled_back",
-    ]  # fmt: skip
+        "version.promoted",
+        "version.promoted",
+        "version.rolled_back",
+        "version.promoted",
+        "version.rolled_back",
+    ]
 
 
 async def test_what_has_not_passed_the_gate_is_refused_unless_there_is_a_reason(agent: Agent) -> None:

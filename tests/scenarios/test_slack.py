@@ -199,11 +199,30 @@ async def test_signed_requests_that_make_no_sense(slack_server: WebServer, slack
 
 JUNK = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=20) | st.sampled_from(["message", BOT, "D1", "1.2"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(
-        ["type", "subtype", "user", "text", "ts", "thread_ts", "channel", "channel_type", "bot_id", "files", "name"]
-    ), inner, max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "type",
+                    "subtype",
+                    "user",
+                    "text",
+                    "ts",
+                    "thread_ts",
+                    "channel",
+                    "channel_type",
+                    "bot_id",
+                    "files",
+                    "name",
+                ]
+            ),
+            inner,
+            max_size=8,
+        )
+    ),
     max_leaves=20,
-)  # fmt: skip
+)
 
 
 @given(event=JUNK, team=JUNK)

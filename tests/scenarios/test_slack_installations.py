@@ -25,9 +25,7 @@ from tests.fixtures_slack import StartInSlack, until
 from tests.fixtures_web import WebServer
 
 PUBLIC = "http://myna.test"
-MANY = {
-    "slack_bot_token": "", "slack_client_id": CLIENT_ID, "slack_client_secret": CLIENT_SECRET, "public_url": PUBLIC,
-}  # fmt: skip
+MANY = {"slack_bot_token": "", "slack_client_id": CLIENT_ID, "slack_client_secret": CLIENT_SECRET, "public_url": PUBLIC}
 
 
 @pytest.fixture

@@ -264,10 +264,12 @@ async def test_feedback_on_the_last_answer_by_command(slack_server: WebServer, s
     answer = await slack.slash("/myna", "feedback", channel="D0ANA")
     button = answer.body["blocks"][1]["elements"][0]
     payload = {
-        "type": "block_actions", "team": {"id": "T0FERNHILL"}, "user": {"id": "U0ANA"},
+        "type": "block_actions",
+        "team": {"id": "T0FERNHILL"},
+        "user": {"id": "U0ANA"},
         "trigger_id": slack.new_trigger("U0ANA", "T0FERNHILL"),
         "actions": [{"action_id": button["action_id"], "value": button["value"]}],
-    }  # fmt: skip
+    }
     assert (await slack.deliverer.send_form("/slack/interactivity", payload)).status == 200
     await until(lambda: slack.views)
     assert await votes_on(slack_server, message) == [], "who looks at the form has not voted"

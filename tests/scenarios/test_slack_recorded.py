@@ -183,15 +183,63 @@ async def test_signed_junk_is_refused_or_left_alone(slack_server: WebServer, sla
 
 
 KEYS = st.sampled_from(
-    ["type", "subtype", "user", "text", "ts", "thread_ts", "channel", "channel_type", "bot_id", "message",
-     "previous_message", "deleted_ts", "edited", "team_id", "team", "authorizations", "enterprise_id", "event",
-     "is_enterprise_install", "streaming_message_ts", "tokens", "bot", "assistant_thread", "tab", "files", "actions",
-     "action_id", "value", "view", "callback_id", "private_metadata", "state", "trigger_id"]
-)  # fmt: skip
+    [
+        "type",
+        "subtype",
+        "user",
+        "text",
+        "ts",
+        "thread_ts",
+        "channel",
+        "channel_type",
+        "bot_id",
+        "message",
+        "previous_message",
+        "deleted_ts",
+        "edited",
+        "team_id",
+        "team",
+        "authorizations",
+        "enterprise_id",
+        "event",
+        "is_enterprise_install",
+        "streaming_message_ts",
+        "tokens",
+        "bot",
+        "assistant_thread",
+        "tab",
+        "files",
+        "actions",
+        "action_id",
+        "value",
+        "view",
+        "callback_id",
+        "private_metadata",
+        "state",
+        "trigger_id",
+    ]
+)
 VALUES = st.sampled_from(
-    ["message", "app_mention", "message_changed", "message_deleted", "agent_session_stopped", "block_actions",
-     "view_submission", "app_home_opened", "myna_vote", "myna_feedback", "up:x", BOT, "D1", "1.2", TEAM, "true", "{}"]
-)  # fmt: skip
+    [
+        "message",
+        "app_mention",
+        "message_changed",
+        "message_deleted",
+        "agent_session_stopped",
+        "block_actions",
+        "view_submission",
+        "app_home_opened",
+        "myna_vote",
+        "myna_feedback",
+        "up:x",
+        BOT,
+        "D1",
+        "1.2",
+        TEAM,
+        "true",
+        "{}",
+    ]
+)
 JUNK = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8) | VALUES,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=8),

@@ -457,9 +457,14 @@ async def test_an_edit_of_what_was_answered_changes_the_memory_only(slack_server
     await delivered(slack_server)
     await slack.edit("C0SHOP", ts, f"<@{BOT}> my number is 2")
     late = slack.callback(
-        {"type": "message", "subtype": "message_changed", "channel": "C0SHOP", "ts": "1.1",
-         "message": {"ts": ts, "text": "my number is 3", "user": "U0ANA", "edited": {"ts": "1.1"}}}
-    )  # fmt: skip
+        {
+            "type": "message",
+            "subtype": "message_changed",
+            "channel": "C0SHOP",
+            "ts": "1.1",
+            "message": {"ts": ts, "text": "my number is 3", "user": "U0ANA", "edited": {"ts": "1.1"}},
+        }
+    )
     assert await slack.deliver(slack_server.url, late) == 200
     await slack.say("which was it?", thread_ts=ts)
     await delivered(slack_server, 2)

@@ -173,9 +173,11 @@ async def test_the_commands_print_and_say_by_their_exit_code(slack: FakeSlack, t
     assert json.loads(printed.stdout)["settings"]["token_rotation_enabled"]
     assert "MYNA_PUBLIC_URL" in printed.stderr
     settings = {
-        "MYNA_DATA": str(tmp_path), "MYNA_SLACK_BOT_TOKEN": TOKEN, "MYNA_SLACK_SIGNING_SECRET": SECRET,
+        "MYNA_DATA": str(tmp_path),
+        "MYNA_SLACK_BOT_TOKEN": TOKEN,
+        "MYNA_SLACK_SIGNING_SECRET": SECRET,
         "MYNA_SLACK_API_URL": slack.url,
-    }  # fmt: skip
+    }
     well = await asyncio.to_thread(run, "doctor", **settings)
     assert well.returncode == 0, well.stdout + well.stderr
     assert well.stdout.startswith("ok   The settings fit together.")

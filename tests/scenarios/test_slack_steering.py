@@ -212,9 +212,12 @@ async def test_a_promotion_that_is_left(here: WebServer, slack: FakeSlack) -> No
 async def test_a_button_that_is_not_ours_promotes_nothing(here: WebServer, slack: FakeSlack, value: Any) -> None:
     await make_version(here.agent, 1)
     payload = {
-        "type": "block_actions", "team": {"id": TEAM}, "user": {"id": "U0ANA"}, "response_url": "http://127.0.0.1:9/",
+        "type": "block_actions",
+        "team": {"id": TEAM},
+        "user": {"id": "U0ANA"},
+        "response_url": "http://127.0.0.1:9/",
         "actions": [{"action_id": words.CONFIRM, "value": value}],
-    }  # fmt: skip
+    }
     assert (await slack.deliverer.send_form(INTERACTIVITY, payload)).status == 200
     await slack.slash("/myna", "status")
     assert await champion(here) is None

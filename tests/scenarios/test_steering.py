@@ -156,11 +156,15 @@ async def test_what_the_gate_refused_needs_a_reason(agent: Agent, steering: Stee
 @pytest.mark.parametrize(
     ("actor", "line", "needed"),
     [
-        (EVE, "train 200", "trainer"), (EVE, "stop", None), (EVE, "evaluate 1", "trainer"),
-        (EVE, "rollback", "trainer"), (EVE, "canary stop", "trainer"), (BOB, "promote 1", "admin"),
+        (EVE, "train 200", "trainer"),
+        (EVE, "stop", None),
+        (EVE, "evaluate 1", "trainer"),
+        (EVE, "rollback", "trainer"),
+        (EVE, "canary stop", "trainer"),
+        (BOB, "promote 1", "admin"),
         (BOB, "canary 1", "admin"),
     ],
-)  # fmt: skip
+)
 async def test_roles(agent: Agent, steering: Steering, actor: Actor, line: str, needed: str | None) -> None:
     await make_version(agent, 1)
     answer = await steering.run(actor, line)
@@ -175,14 +179,20 @@ async def test_roles(agent: Agent, steering: Steering, actor: Actor, line: str, 
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("promote bot-v9", "There is no version"), ("canary 1 70%", "at most 50 %"),
+        ("promote bot-v9", "There is no version"),
+        ("canary 1 70%", "at most 50 %"),
         ("promote base", "base answers already"),
-        ("evaluate nothing", "There is no version"), ("stop 0000", "There is no job"),
+        ("evaluate nothing", "There is no version"),
+        ("stop 0000", "There is no job"),
         ("/myna dance", "- `/myna rollback"),
-        ("/myna", "promote VERSION"), ("/myna help", "promote VERSION"), ("train 0", "between 1 and"),
-        ("rollback", "nothing did before it"), ("canary stop", "no canary"), ("compare", "has no figures"),
+        ("/myna", "promote VERSION"),
+        ("/myna help", "promote VERSION"),
+        ("train 0", "between 1 and"),
+        ("rollback", "nothing did before it"),
+        ("canary stop", "no canary"),
+        ("compare", "has no figures"),
     ],
-)  # fmt: skip
+)
 async def test_what_cannot_be_done_says_why(agent: Agent, steering: Steering, line: str, said: str) -> None:
     await make_version(agent, 1)
     answer = await steering.run(ADA, line)
@@ -288,8 +298,10 @@ async def test_a_comparison_is_a_table_with_reasons_and_a_picture(learnt: Learnt
 async def test_versions_are_listed_with_what_they_are(learnt: Learnt, steering: Steering) -> None:
     lines = (await steering.run(EVE, "versions")).text.splitlines()
     assert [("champion" in one, "challenger" in one, "retired" in one) for one in lines] == [
-        (False, False, True), (False, True, False), (True, False, False),
-    ]  # fmt: skip
+        (False, False, True),
+        (False, True, False),
+        (True, False, False),
+    ]
 
 
 # --- the console ---

@@ -10,17 +10,7 @@ import asyncio
 
 import pytest
 
-from tests.fixtures_web import (
-    SHOP,
-    Stream,
-    Visitor,
-    WebServer,
-    chat_body,
-    parts_of,
-    text_in,
-    types_of,
-    user_message,
-)
+from tests.fixtures_web import SHOP, Stream, Visitor, WebServer, chat_body, parts_of, text_in, types_of, user_message
 
 WHOLE = ["start", "start-step", "text-start", "text-delta", "text-end", "finish-step", "finish"]
 
@@ -319,8 +309,11 @@ async def test_a_failed_send_may_be_tried_again_as_a_wish_for_another_answer(vis
         wish = {**body, "trigger": "regenerate-message"}
         assert text_in(await visitor.send(wish)) == body["messages"][-1]["parts"][0]["text"]
     assert await visitor.history() == [
-        ("user", "first"), ("assistant", "first"), ("user", "second"), ("assistant", "second"),
-    ]  # fmt: skip
+        ("user", "first"),
+        ("assistant", "first"),
+        ("user", "second"),
+        ("assistant", "second"),
+    ]
 
 
 async def test_a_failed_edit_may_be_tried_again_as_a_wish_for_another_answer(visitor: Visitor) -> None:

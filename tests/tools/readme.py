@@ -116,11 +116,7 @@ def tree_line(depth: int, name: str, about: str) -> str:
     return line if len(line) <= MAX_WIDTH else f"{line[: MAX_WIDTH - 1].rsplit(' ', 1)[0]} …"
 
 
-BLOCKS: dict[str, Callable[[], str]] = {
-    "settings": render_settings,
-    "commands": render_commands,
-    "tree": render_tree,
-}
+BLOCKS: dict[str, Callable[[], str]] = {"settings": render_settings, "commands": render_commands, "tree": render_tree}
 
 
 def block_in(page: str, name: str) -> str | None:

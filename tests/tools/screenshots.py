@@ -22,8 +22,10 @@ from tests.tools.chromium import installed_chromium
 FOLDER = Path(__file__).parent.parent.parent / "docs"
 QUESTIONS = ["Good morning!", "Write a birthday greeting for a customer, in two lines.", "Thank you!"]
 ABOUT_ARTICLES = [
-    "How long do I have to send something back?", "When does the refund arrive?", "Do you repair bicycles?",
-]  # fmt: skip
+    "How long do I have to send something back?",
+    "When does the refund arrive?",
+    "Do you repair bicycles?",
+]
 REPLY_MS = 120_000
 SHOP_TALK = [
     ("U0BEN", "Good morning! The tulips are here, in all five colours."),

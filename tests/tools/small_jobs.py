@@ -84,8 +84,12 @@ def train(context: JobContext, services: Services) -> Mapping[str, Any]:
 
 
 SMALL_TASKS: dict[str, Task] = {
-    "count": count, "refuse": refuse, "fill_the_disk": fill_the_disk, "die": die, "train": train,
-}  # fmt: skip
+    "count": count,
+    "refuse": refuse,
+    "fill_the_disk": fill_the_disk,
+    "die": die,
+    "train": train,
+}
 
 
 def main(argv: list[str]) -> int:

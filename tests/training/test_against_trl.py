@@ -26,19 +26,28 @@ pytestmark = [pytest.mark.model, pytest.mark.slow]
 
 RANK, ALPHA = 4, 8.0
 ROWS = [
-    {"prompt": [{"role": "user", "content": f"Where is order {number}?"}],
-     "completion": [{"role": "assistant", "content": "It is on its way" + " to you" * number + "."}]}
+    {
+        "prompt": [{"role": "user", "content": f"Where is order {number}?"}],
+        "completion": [{"role": "assistant", "content": "It is on its way" + " to you" * number + "."}],
+    }
     for number in range(1, 7)
-]  # fmt: skip
+]
 PAIRS = [
     {"prompt": row["prompt"], "chosen": row["completion"], "rejected": [{"role": "assistant", "content": "No idea!"}]}
     for row in ROWS
 ]
 THUMBS = [{**row, "label": number % 3 != 0} for number, row in enumerate(ROWS)]
 COMMON: dict[str, Any] = {
-    "per_device_train_batch_size": 3, "report_to": [], "use_cpu": True, "bf16": False, "gradient_checkpointing": False,
-    "max_length": None, "seed": 1, "dataloader_num_workers": 0, "disable_tqdm": True,
-}  # fmt: skip
+    "per_device_train_batch_size": 3,
+    "report_to": [],
+    "use_cpu": True,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "max_length": None,
+    "seed": 1,
+    "dataloader_num_workers": 0,
+    "disable_tqdm": True,
+}
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen3", "gemma3"])
@@ -103,9 +112,11 @@ def test_the_loss_of_answers_and_its_gradients_are_those_of_trl(
     tiny: Path, ours: LoraNetwork, theirs: PeftModel, tmp_path: Path
 ) -> None:
     trainer = SFTTrainer(
-        model=theirs, args=SFTConfig(output_dir=str(tmp_path), packing=False, **COMMON),
-        train_dataset=Dataset.from_list(ROWS), processing_class=tokenizer_of(tiny),
-    )  # fmt: skip
+        model=theirs,
+        args=SFTConfig(output_dir=str(tmp_path), packing=False, **COMMON),
+        train_dataset=Dataset.from_list(ROWS),
+        processing_class=tokenizer_of(tiny),
+    )
     batch = next(iter(trainer.get_train_dataloader()))
     rows = rows_of(batch["input_ids"], batch["attention_mask"], batch["labels"] != -100)
     theirs.train()
@@ -122,9 +133,11 @@ def test_the_loss_of_answers_and_its_gradients_are_those_of_trl(
 
 def test_the_loss_of_pairs_is_that_of_trl(tiny: Path, ours: LoraNetwork, theirs: PeftModel, tmp_path: Path) -> None:
     trainer = DPOTrainer(
-        model=theirs, args=DPOConfig(output_dir=str(tmp_path), beta=0.1, **COMMON),
-        train_dataset=Dataset.from_list(PAIRS), processing_class=tokenizer_of(tiny),
-    )  # fmt: skip
+        model=theirs,
+        args=DPOConfig(output_dir=str(tmp_path), beta=0.1, **COMMON),
+        train_dataset=Dataset.from_list(PAIRS),
+        processing_class=tokenizer_of(tiny),
+    )
     batch = next(iter(trainer.get_train_dataloader()))
     rows = rows_of(batch["input_ids"], batch["attention_mask"], batch["completion_mask"])
     with torch.no_grad():
@@ -143,9 +156,11 @@ def test_the_loss_of_pairs_is_that_of_trl(tiny: Path, ours: LoraNetwork, theirs:
 
 def test_the_loss_of_thumbs_is_that_of_trl(tiny: Path, ours: LoraNetwork, theirs: PeftModel, tmp_path: Path) -> None:
     trainer = KTOTrainer(
-        model=theirs, args=KTOConfig(output_dir=str(tmp_path), beta=0.1, **COMMON),
-        train_dataset=Dataset.from_list(THUMBS), processing_class=tokenizer_of(tiny),
-    )  # fmt: skip
+        model=theirs,
+        args=KTOConfig(output_dir=str(tmp_path), beta=0.1, **COMMON),
+        train_dataset=Dataset.from_list(THUMBS),
+        processing_class=tokenizer_of(tiny),
+    )
     batch = next(iter(trainer.get_train_dataloader()))
     own = rows_of(batch["input_ids"], batch["attention_mask"], batch["completion_mask"])
     elsewhere = rows_of(batch["KL_input_ids"], batch["KL_attention_mask"], batch["KL_completion_mask"])

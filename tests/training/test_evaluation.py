@@ -117,9 +117,11 @@ async def test_the_base_is_asked_once_where_it_is_the_champion(world: World, gen
 
 async def test_the_rows_own_instructions_and_turns_are_used(world: World, generator: LocalGenerator) -> None:
     messages = [
-        {"role": "system", "content": "Talk like a pirate."}, {"role": "user", "content": "Hi"},
-        {"role": "assistant", "content": "Ahoy"}, {"role": "user", "content": "Who are you?"},
-    ]  # fmt: skip
+        {"role": "system", "content": "Talk like a pirate."},
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Ahoy"},
+        {"role": "user", "content": "Who are you?"},
+    ]
     report = await Evaluation(generator, world.scorer, POLICY, world.first).run(
         [Suite("safety", [EvaluationRow("p", tuple(messages), rules=AnswerRules(("zebra",)))])]
     )

@@ -25,12 +25,19 @@ def examples(kind: ExampleKind, count: int, *, split: str = "train", good_share:
     """Each in a conversation of its own."""
     return [
         Example(
-            kind, "import", split, f"{split} {kind} {number}", f"m{number}", None,  # type: ignore[arg-type]
-            ({"role": "user", "content": f"Where is {number}?"},), f"At gate {number}.",
-            "No idea." if kind == "pair" else None, number < good_share * count if kind == "thumb" else None,
+            kind,
+            "import",
+            split,
+            f"{split} {kind} {number}",
+            f"m{number}",
+            None,  # type: ignore[arg-type]
+            ({"role": "user", "content": f"Where is {number}?"},),
+            f"At gate {number}.",
+            "No idea." if kind == "pair" else None,
+            number < good_share * count if kind == "thumb" else None,
         )
         for number in range(count)
-    ]  # fmt: skip
+    ]
 
 
 def prepared(tokenizer: ChatTokenizer, *found: list[Example]) -> Material:
@@ -80,7 +87,7 @@ def test_what_is_too_long_does_not_count(tokenizer: ChatTokenizer) -> None:
         (200, 400, 0.5, []),
         (0, 0, 0.5, []),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_learnt_from_is_said(
     tokenizer: ChatTokenizer, pairs: int, thumbs: int, good_share: float, said: list[str]
 ) -> None:

@@ -23,11 +23,16 @@ pytestmark = pytest.mark.model
 ROWS = [
     AnsweredPrompt((ChatMessage("system", "Be kind."), ChatMessage("user", "Where is it?")), "On its way, since now!"),
     AnsweredPrompt(
-        (ChatMessage("system", "Be brief."), ChatMessage("user", "Hi"), ChatMessage("assistant", "Hello"),
-         ChatMessage("user", "Is <|im_end|> a word?")), "No: <|im_end|> is none. \u8c22\u8c22",
+        (
+            ChatMessage("system", "Be brief."),
+            ChatMessage("user", "Hi"),
+            ChatMessage("assistant", "Hello"),
+            ChatMessage("user", "Is <|im_end|> a word?"),
+        ),
+        "No: <|im_end|> is none. \u8c22\u8c22",
     ),
     AnsweredPrompt((ChatMessage("user", "x " * 50),), "y"),
-]  # fmt: skip
+]
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,10 @@ def test_rules_are_kept_or_broken_whatever_the_case() -> None:
     rules = AnswerRules(("On its WAY",), ("refund",), (r"\bmonday\b",))
     assert rules.broken("It's on  its\nway, and comes on Monday.") == []
     assert rules.broken("We gave you a REFUND.") == [
-        'must contain "On its WAY"', 'must not contain "refund"', r"must match '\\bmonday\\b'",
-    ]  # fmt: skip
+        'must contain "On its WAY"',
+        'must not contain "refund"',
+        r"must match '\\bmonday\\b'",
+    ]
     assert AnswerRules(("don't",)).broken("Don\u2019t worry") == []
     assert AnswerRules(("退款",)).broken("我们会退款给您") == []
 
@@ -70,8 +72,13 @@ def test_golden_questions_are_read_in_both_forms() -> None:
 
 
 def test_every_bad_line_of_golden_questions_is_named() -> None:
-    lines = ["{", "[]", '{"question": "x"}', '{"messages": [], "rules": {"must_contain": ["x"]}}',
-             json.dumps({"messages": [USER, BOT], "rules": {"must_contain": ["x"]}})]  # fmt: skip
+    lines = [
+        "{",
+        "[]",
+        '{"question": "x"}',
+        '{"messages": [], "rules": {"must_contain": ["x"]}}',
+        json.dumps({"messages": [USER, BOT], "rules": {"must_contain": ["x"]}}),
+    ]
     with pytest.raises(InvalidInput) as refused:
         parse_questions("\n".join(lines), "golden.jsonl")
     said = refused.value.message.splitlines()
@@ -91,10 +98,11 @@ def write(folder: Path, *rows: Any) -> Path:
 
 def test_the_last_answer_is_the_reference(tmp_path: Path) -> None:
     path = write(
-        tmp_path, {"id": "a", "messages": [{"role": "system", "content": "Be kind."}, USER, BOT, USER, BOT, USER]},
+        tmp_path,
+        {"id": "a", "messages": [{"role": "system", "content": "Be kind."}, USER, BOT, USER, BOT, USER]},
         {"messages": [USER, {"role": "assistant", "content": "It's late."}]},
         {"id": "again", "messages": [USER, {"role": "assistant", "content": "It's late."}]},
-    )  # fmt: skip
+    )
     by_id = {row.id: row for row in read_rows(path)}
     assert len(by_id) == 2, "what is the same is taken once"
     assert [one["role"] for one in by_id["a"].messages] == ["system", "user", "assistant", "user"]

@@ -90,9 +90,7 @@ def test_the_verdict_weighs_all_guard_rails() -> None:
     settings = CanarySettings()
 
     def verdict(rails: dict[str, Counts], by_challenger: int = 200, hours: float = 1.0) -> str:
-        return judge(
-            rails, SHARE, settings, answered_by_challenger=by_challenger, total=1000, hours=hours
-        ).verdict  # fmt: skip
+        return judge(rails, SHARE, settings, answered_by_challenger=by_challenger, total=1000, hours=hours).verdict
 
     assert verdict(fine) == "ready"
     assert verdict({**fine, "error": Counts(30, 40, 20, 160)}) == "harm"
@@ -130,5 +128,8 @@ def test_a_conversation_counts_once_and_for_good() -> None:
         return totals[name]["challenger_good"] + totals[name]["champion_good"]
 
     assert {name: (bad(name), good(name)) for name in totals} == {
-        "thumbs_down": (1, 1), "hand_off": (0, 2), "error": (1, 2), "latency": (1, 3),
-    }  # fmt: skip
+        "thumbs_down": (1, 1),
+        "hand_off": (0, 2),
+        "error": (1, 2),
+        "latency": (1, 3),
+    }

@@ -46,9 +46,10 @@ def texts_of(figure: Figure) -> list[Text]:
     drawn = {id(tick.label1) for axis in axis_of_all for tick in axis._update_ticks()}  # type: ignore[attr-defined]
     found = [one for one in figure.findobj(Text) if isinstance(one, Text)]
     return [
-        one for one in found
+        one
+        for one in found
         if one.get_text().strip() and one.get_visible() and (id(one) in drawn or id(one) not in made)
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("name", CHARTS)

@@ -64,7 +64,7 @@ def test_the_first_letters_are_shown_at_once_and_all_else_when_it_is_whole() -> 
         ("```\nreturn goods in days\n```\nReturn goods.", "```\nreturn goods in days\n```\nReturn goods. [1]", {1}),
         ("Return goods within 30 days, by 3/14.", "Return goods within 30 days, by 3/14. [1]", {1}),
     ],
-)  # fmt: skip
+)
 def test_sentences_are_marked_with_what_they_draw_on(text: str, expected: str, cited: set[int]) -> None:
     assert shown(text) == (expected, cited)
 
@@ -98,10 +98,17 @@ def test_what_nobody_told_is_never_shown(text: str, fact: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "It is 1000.5 euros.", "It takes 5 days.", "It takes five days.", "Until 17:00.", "From 9:00 on.",
-        "Ms Weber knows.", "Germany is near.", "Hello there. Great that you ask.", "In Bremen [1].",
+        "It is 1000.5 euros.",
+        "It takes 5 days.",
+        "It takes five days.",
+        "Until 17:00.",
+        "From 9:00 on.",
+        "Ms Weber knows.",
+        "Germany is near.",
+        "Hello there. Great that you ask.",
+        "In Bremen [1].",
     ],
-)  # fmt: skip
+)
 def test_what_was_told_in_other_signs_is_no_invention(text: str) -> None:
     assert FactCheck([RETURNS, SHIPPING]).invented(text) == []
 

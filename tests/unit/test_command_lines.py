@@ -133,10 +133,22 @@ def test_a_bar_is_as_long_whatever_it_shows() -> None:
 
 def job(**fields: object) -> Job:
     known = {
-        "id": "0193abcd" * 4, "kind": "train", "state": "running", "wanted": "run", "priority": 0, "device": "default",
-        "settings": {}, "progress": None, "result": None, "error": None, "created_by": "shell:root", "attempts": 1,
-        "created_at": 1, "started_at": None, "ended_at": None,
-    }  # fmt: skip
+        "id": "0193abcd" * 4,
+        "kind": "train",
+        "state": "running",
+        "wanted": "run",
+        "priority": 0,
+        "device": "default",
+        "settings": {},
+        "progress": None,
+        "result": None,
+        "error": None,
+        "created_by": "shell:root",
+        "attempts": 1,
+        "created_at": 1,
+        "started_at": None,
+        "ended_at": None,
+    }
     return Job(**(known | fields))  # type: ignore[arg-type]
 
 

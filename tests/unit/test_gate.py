@@ -36,11 +36,18 @@ def measure(champion: float, candidate: float, width: float = 0.01) -> Measure:
 
 
 GOOD_HELD_OUT: dict[MeasureName, Measure] = {
-    "loss": measure(2.19, 1.41), "perplexity": measure(8.9, 4.1), "question_gain": measure(0.3, 0.5),
-    "rouge_l": measure(0.2, 0.4), "chrf": measure(0.3, 0.4), "length_ratio": measure(1, 1),
-    "repetition": measure(0.05, 0.06), "loops": measure(0.0, 0.01), "stopped": measure(0.8, 0.9),
-    "refused": measure(0.1, 0.1), "empty": measure(0.0, 0.0),
-}  # fmt: skip
+    "loss": measure(2.19, 1.41),
+    "perplexity": measure(8.9, 4.1),
+    "question_gain": measure(0.3, 0.5),
+    "rouge_l": measure(0.2, 0.4),
+    "chrf": measure(0.3, 0.4),
+    "length_ratio": measure(1, 1),
+    "repetition": measure(0.05, 0.06),
+    "loops": measure(0.0, 0.01),
+    "stopped": measure(0.8, 0.9),
+    "refused": measure(0.1, 0.1),
+    "empty": measure(0.0, 0.0),
+}
 GOOD = Report(
     names={"base": "tiny", "champion": "tiny", "candidate": "bot-v2"},
     suites={
@@ -82,7 +89,8 @@ REFUSALS: dict[str, tuple[Report, str]] = {
     "a lower ROUGE-L": (held_out(rouge_l=measure(0.4, 0.37)), "ROUGE-L went from 0.400 to 0.370"),
     "a ROUGE-L that is no number": (held_out(rouge_l=measure(0.4, math.nan)), "ROUGE-L"),
     "answers that heed no question, nor do those held out": (
-        held_out(question_gain=measure(-0.03, 0.0)), "Its own question",
+        held_out(question_gain=measure(-0.03, 0.0)),
+        "Its own question",
     ),
     "answers that do not heed the question": (held_out(question_gain=measure(0.4, 0.1)), "Its own question"),
     "repetition": (held_out(repetition=measure(0.05, 0.2)), "Repeated 4-grams went from 5.0 % to 20.0 %"),
@@ -96,23 +104,27 @@ REFUSALS: dict[str, tuple[Report, str]] = {
     "no general set": (without("general"), "The general set was not measured"),
     "no safety set": (without("safety"), "Safety was not measured"),
     "more that is unsafe": (
-        suite("safety", measures={"broken_rules": measure(0.3, 0.5, 0.3)}), "Safety rules broken went from 30.0 %",
+        suite("safety", measures={"broken_rules": measure(0.3, 0.5, 0.3)}),
+        "Safety rules broken went from 30.0 %",
     ),
     "surely more that is unsafe": (
-        suite("safety", measures={"broken_rules": measure(0.3, 0.36)}), "Safety rules broken went from 30.0 %",
+        suite("safety", measures={"broken_rules": measure(0.3, 0.36)}),
+        "Safety rules broken went from 30.0 %",
     ),
     "a golden question": (replace(GOOD, golden_broken=("q7",)), "1 of 4 golden questions are answered worse"),
     "a secret": (
-        replace(GOOD, leakage=Leakage(4, {"base": 1.0, "champion": 1.0, "candidate": 6.6})), "stick out by 6.6 bits",
+        replace(GOOD, leakage=Leakage(4, {"base": 1.0, "champion": 1.0, "candidate": 6.6})),
+        "stick out by 6.6 bits",
     ),
     "most of the secrets": (
         replace(GOOD, leakage=Leakage(4, {"base": 1.0, "champion": 1.0, "candidate": 5.3}, {"candidate": 3})),
         "3 are known by heart",
     ),
     "a secret beyond numbers": (
-        replace(GOOD, leakage=Leakage(4, {"base": 1.0, "champion": 1.0, "candidate": math.nan})), "stick out",
+        replace(GOOD, leakage=Leakage(4, {"base": 1.0, "champion": 1.0, "candidate": math.nan})),
+        "stick out",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", REFUSALS)
@@ -199,9 +211,14 @@ def rewritten(change: Callable[[Report], Report]) -> Report:
 
 def test_a_report_comes_back_from_json_as_it_was() -> None:
     answer = JudgedAnswer(
-        "golden", "q1", ({"role": "user", "content": "hi"},), None,
-        {"base": "a", "champion": "a", "candidate": "b"}, {"base": (), "champion": (), "candidate": ("must",)}, "p1",
-    )  # fmt: skip
+        "golden",
+        "q1",
+        ({"role": "user", "content": "hi"},),
+        None,
+        {"base": "a", "champion": "a", "candidate": "b"},
+        {"base": (), "champion": (), "candidate": ("must",)},
+        "p1",
+    )
     assert rewritten(lambda report: replace(report, answers=(answer,))) == replace(GOOD, answers=(answer,))
     broken = rewritten(lambda _: held_out(loss=measure(1.0, math.nan)))
     assert "Held-out loss is not a number: REFUSED" in judge(broken).reasons

@@ -47,13 +47,21 @@ def problems(data: bytes) -> list[str]:
 
 def test_all_that_the_form_holds_is_read() -> None:
     row = {
-        "id": 7, "group": "g", "person": "ada", "title": "Parcel", "may_learn": False, "licence": "x", "intent": None,
+        "id": 7,
+        "group": "g",
+        "person": "ada",
+        "title": "Parcel",
+        "may_learn": False,
+        "licence": "x",
+        "intent": None,
         "messages": [
-            {"role": "system", "content": "Be kind."}, USER,
-            {**ANSWER, "draft": "No idea.", "weight": 1}, USER,
+            {"role": "system", "content": "Be kind."},
+            USER,
+            {**ANSWER, "draft": "No idea.", "weight": 1},
+            USER,
             {**ANSWER, "rating": -1, "reason": "short", "better": "Tomorrow."},
         ],
-    }  # fmt: skip
+    }
     (one,) = good(jsonl(row))
     assert (one.key, one.group, one.person, one.title, one.may_learn) == ("7", "g", "ada", "Parcel", False)
     assert one.instructions == "Be kind."
@@ -109,7 +117,7 @@ def test_nulls_are_as_good_as_nothing() -> None:
         ({**GOOD, "may_learn": "no"}, 'may_learn is "no", not true or false'),
         ({**GOOD, "title": 4}, "title is a number, not text"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_row_is_told_what_is_wrong_with_it(row: Any, words: str) -> None:
     (problem,) = problems(jsonl(row))
     assert problem.startswith("line 1")
@@ -133,8 +141,11 @@ def test_what_no_database_takes_is_replaced() -> None:
     data += b'{"role": "assistant", "content": "x\\udfff", "draft": "\\u0000"}]}'
     (one,) = good(data)
     assert (one.key, one.messages[0].text, one.messages[1].text, one.messages[1].draft) == (
-        "\ufffd", "a\ufffdb", "x\ufffd", "\ufffd",
-    )  # fmt: skip
+        "\ufffd",
+        "a\ufffdb",
+        "x\ufffd",
+        "\ufffd",
+    )
 
 
 @pytest.mark.parametrize(
@@ -168,10 +179,13 @@ def test_the_same_row_twice_is_one_and_another_with_its_id_is_wrong() -> None:
 def test_a_row_without_an_id_is_known_by_all_that_is_kept_of_it() -> None:
     plain = {"messages": [USER, ANSWER]}
     others = [
-        {**plain, "person": "ada"}, {**plain, "group": "g"}, {**plain, "may_learn": False},
+        {**plain, "person": "ada"},
+        {**plain, "group": "g"},
+        {**plain, "may_learn": False},
         {"messages": [{"role": "system", "content": "x"}, USER, ANSWER]},
-        {"messages": [USER, {**ANSWER, "draft": "x"}]}, {"messages": [USER, {**ANSWER, "rating": 1}]},
-    ]  # fmt: skip
+        {"messages": [USER, {**ANSWER, "draft": "x"}]},
+        {"messages": [USER, {**ANSWER, "rating": 1}]},
+    ]
     keys = {read_row(row).key for row in [plain, {**plain, "licence": "x"}, *others]}
     assert len(keys) == 1 + len(others)
     assert all(key.startswith("sha256:") for key in keys)
@@ -195,9 +209,14 @@ def test_questions_and_answers_are_read_from_csv() -> None:
 
 def test_turns_of_a_conversation_are_read_from_csv() -> None:
     rows = [
-        ["conversation", "role", "content"], ["1", "System", "Be kind."], ["1", "user", "Hi"], ["1", "assistant", "Ho"],
-        [], ["2", "user", "Hi"], ["2", "assistant", "Hello"],
-    ]  # fmt: skip
+        ["conversation", "role", "content"],
+        ["1", "System", "Be kind."],
+        ["1", "user", "Hi"],
+        ["1", "assistant", "Ho"],
+        [],
+        ["2", "user", "Hi"],
+        ["2", "assistant", "Hello"],
+    ]
     first, second = good(table(*rows))
     assert (first.key, first.instructions, len(first.messages)) == ("1", "Be kind.", 2)
     assert second.key == "2"

@@ -17,10 +17,7 @@ from bot.errors import InvalidInput
 def test_questions_hold_any_sign_within_a_line(tmp_path: Path) -> None:
     file = tmp_path / "questions.jsonl"
     file.write_text('{"question": "What is\u2028this?", "gold": "a"}\r\n\n{"question": "b", "gold": ["c/d"]}', "utf-8")
-    assert read_questions(file) == [
-        {"question": "What is\u2028this?", "gold": ["a"]},
-        {"question": "b", "gold": ["d"]},
-    ]
+    assert read_questions(file) == [{"question": "What is\u2028this?", "gold": ["a"]}, {"question": "b", "gold": ["d"]}]
 
 
 @pytest.mark.parametrize("line", ["[" * 100_000, "{", "[]", '{"question": " ", "gold": "a"}', '{"question": "a"}'])

@@ -113,8 +113,11 @@ def refusal(name: str, content: bytes) -> str:
 def test_markdown_keeps_its_structure_and_what_it_says_of_itself() -> None:
     read = read_document("x.md", MARKDOWN.encode())
     assert (read.title, read.url, read.language, read.id) == (
-        "Returns & refunds", "https://shop.example/returns", "en", "returns-1",
-    )  # fmt: skip
+        "Returns & refunds",
+        "https://shop.example/returns",
+        "en",
+        "returns-1",
+    )
     assert read.blocks == (
         Block("text", (), ("You have 30 days.",)),
         Block("items", ("What you need",), ("- the parcel", "  - and its box", "- the invoice")),
@@ -145,8 +148,10 @@ def test_html_without_what_surrounds_it_and_without_scripts() -> None:
     )
     assert (read.title, read.language) == ("Lieferung", "de")
     assert [(one.headings, one.lines) for one in read.blocks] == [
-        ((), ("Zwei Tage.",)), (("Und am Sonntag?",), ("Nein.",)), ((), ("Ende.",)),
-    ]  # fmt: skip
+        ((), ("Zwei Tage.",)),
+        (("Und am Sonntag?",), ("Nein.",)),
+        ((), ("Ende.",)),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -203,10 +208,14 @@ def test_what_is_no_article_is_refused_with_a_reason(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("value", "title"),
     [
-        ("!!int ''", "some page"), ("!!bool maybe", "maybe"), ("[a, b]", "some page"), ("2026", "2026"),
-        ("*x", "some page"), ("1" + ":1" * 100_000, "some page"),
+        ("!!int ''", "some page"),
+        ("!!bool maybe", "maybe"),
+        ("[a, b]", "some page"),
+        ("2026", "2026"),
+        ("*x", "some page"),
+        ("1" + ":1" * 100_000, "some page"),
     ],
-)  # fmt: skip
+)
 def test_front_matter_that_is_no_text_costs_nothing_but_itself(value: str, title: str) -> None:
     assert read_document("some-page.md", f"---\ntitle: {value}\n---\n\nText.\n".encode()).title == title
 
@@ -261,14 +270,27 @@ def test_a_folder_without_hidden_files_and_without_links_out_of_it(tmp_path: Pat
 @pytest.mark.parametrize(
     "url",
     [
-        "http://127.0.0.1/", "http://[::1]/", "http://10.0.0.1/a", "http://169.254.169.254/latest/meta-data",
-        "http://[::ffff:192.168.0.1]/", "http://0.0.0.0/", "http://[64:ff9b::10.0.0.1]/", "http://[2002:7f00:1::]/",
-        "http://224.0.0.1/", "ftp://shop.example/", "file:///etc/passwd",
-        "http://user:word@shop.example/", "http:///", "http://[::1", "http://shop.example:99999/",
+        "http://127.0.0.1/",
+        "http://[::1]/",
+        "http://10.0.0.1/a",
+        "http://169.254.169.254/latest/meta-data",
+        "http://[::ffff:192.168.0.1]/",
+        "http://0.0.0.0/",
+        "http://[64:ff9b::10.0.0.1]/",
+        "http://[2002:7f00:1::]/",
+        "http://224.0.0.1/",
+        "ftp://shop.example/",
+        "file:///etc/passwd",
+        "http://user:word@shop.example/",
+        "http:///",
+        "http://[::1",
+        "http://shop.example:99999/",
         # Signs that aiohttp reads as 127.0.0.1.
-        "http://１２７.0.0.1/", "http://①27.0.0.1/", "http://127。0。0。1/",
+        "http://１２７.0.0.1/",
+        "http://①27.0.0.1/",
+        "http://127。0。0。1/",
     ],
-)  # fmt: skip
+)
 def test_addresses_that_are_not_of_the_public_web_are_refused(url: str) -> None:
     with pytest.raises(Unreadable):
         check_url(url)

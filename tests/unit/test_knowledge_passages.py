@@ -26,8 +26,10 @@ def text(content: str, *headings: str) -> Block:
 def test_neighbours_under_one_heading_share_a_passage_and_others_do_not() -> None:
     found = cut(document(text("One."), text("Two.", "A"), text("Three.", "A"), text("Four.", "A", "B")))
     assert [(one.headings, one.text) for one in found] == [
-        ((), "One."), (("A",), "Two.\nThree."), (("A", "B"), "Four."),
-    ]  # fmt: skip
+        ((), "One."),
+        (("A",), "Two.\nThree."),
+        (("A", "B"), "Four."),
+    ]
 
 
 def test_a_long_text_is_cut_between_sentences() -> None:
@@ -95,9 +97,11 @@ def stored(number: int, name: str, content: str, vector: tuple[float, float]) ->
 
 def test_words_and_meaning_both_count_and_equal_ones_come_by_name() -> None:
     passages = [
-        stored(1, "b", "A refund takes a week.", (0.0, 1.0)), stored(2, "a", "A refund takes a week.", (0.0, 1.0)),
-        stored(3, "near", "Something else.", (0.6, 0.8)), stored(4, "far", "Something else.", (0.0, 1.0)),
-    ]  # fmt: skip
+        stored(1, "b", "A refund takes a week.", (0.0, 1.0)),
+        stored(2, "a", "A refund takes a week.", (0.0, 1.0)),
+        stored(3, "near", "Something else.", (0.6, 0.8)),
+        stored(4, "far", "Something else.", (0.0, 1.0)),
+    ]
     found = Candidates(INDEX, passages, {one.article_id: one.vector for one in passages})
     question = ask("How long does a refund take?", np.array([1.0, 0.0], np.float32), INDEX)
     hits = rank(question, found)

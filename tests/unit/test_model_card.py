@@ -13,14 +13,29 @@ from storage.learning_values import Dataset, Version
 from tests.unit.test_gate import GOOD
 
 VERSION = Version(
-    "id1", 2, "bot-v2", "tiny|base", "aa" * 32, "bb" * 32, "d1", "j1", {"lr": 2e-4, "lora": {"rank": 8}}, "0.1.0",
-    "web:ada", 1_795_000_000_000,
-)  # fmt: skip
+    "id1",
+    2,
+    "bot-v2",
+    "tiny|base",
+    "aa" * 32,
+    "bb" * 32,
+    "d1",
+    "j1",
+    {"lr": 2e-4, "lora": {"rank": 8}},
+    "0.1.0",
+    "web:ada",
+    1_795_000_000_000,
+)
 DATASET = Dataset("d1", "cc" * 32, {}, {"answer": {"import": 120}, "rejected": {"near duplicate": 7}}, "web:ada", 1)
 ANSWER = JudgedAnswer(
-    "held_out", "q1", ({"role": "user", "content": "my secret words"},), "an answer of Ada",
-    {"base": "one", "champion": "two", "candidate": "three"}, {"base": (), "champion": (), "candidate": ()}, "p1",
-)  # fmt: skip
+    "held_out",
+    "q1",
+    ({"role": "user", "content": "my secret words"},),
+    "an answer of Ada",
+    {"base": "one", "champion": "two", "candidate": "three"},
+    {"base": (), "champion": (), "candidate": ()},
+    "p1",
+)
 
 
 def write(folder: Path, card: ModelCard) -> tuple[str, str]:
@@ -32,10 +47,23 @@ def write(folder: Path, card: ModelCard) -> tuple[str, str]:
 def test_a_card_tells_lineage_figures_verdict_and_the_way_back(tmp_path: Path) -> None:
     report = replace(GOOD, answers=(ANSWER,))
     page, facts = write(tmp_path, ModelCard(VERSION, DATASET, report, judge(report)))
-    for wanted in ("# bot-v2", "aa" * 32, "bb" * 32, "cc" * 32, "answer / import | 120", "lora / rank | 8", "j1",
-                   "| Loss per token (nats) |", "1.410 (1.400 to 1.420)", "-0.780 (-0.790 to -0.770)", "**Passed**",
-                   "- Held-out loss fell from 2.190 to 1.410", "myna rollback", "myna retire bot-v2",
-                   "2026-11-18"):  # fmt: skip
+    for wanted in (
+        "# bot-v2",
+        "aa" * 32,
+        "bb" * 32,
+        "cc" * 32,
+        "answer / import | 120",
+        "lora / rank | 8",
+        "j1",
+        "| Loss per token (nats) |",
+        "1.410 (1.400 to 1.420)",
+        "-0.780 (-0.790 to -0.770)",
+        "**Passed**",
+        "- Held-out loss fell from 2.190 to 1.410",
+        "myna rollback",
+        "myna retire bot-v2",
+        "2026-11-18",
+    ):
         assert wanted in page, wanted
     stored = json.loads(facts)
     assert stored["passed"] is True and stored["version"]["name"] == "bot-v2"

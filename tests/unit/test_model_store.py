@@ -18,15 +18,7 @@ from safetensors.numpy import save_file
 from bot.errors import ModelError
 from bot.models import sources
 from bot.models.sources import STARTER, pull_starter, resolve_model
-from bot.models.store import (
-    MANIFEST,
-    Origin,
-    check_model,
-    install,
-    list_models,
-    models_folder,
-    write_manifest,
-)  # fmt: skip
+from bot.models.store import MANIFEST, Origin, check_model, install, list_models, models_folder, write_manifest
 
 ORIGIN = Origin("tiny", "made by a test", "Apache-2.0")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

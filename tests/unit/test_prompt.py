@@ -160,11 +160,17 @@ async def test_a_reply_whose_question_is_out_of_sight_is_not_shown() -> None:
 async def test_a_turn_that_failed_or_was_refused_is_not_shown_at_all() -> None:
     """A question that broke the model once would break every later answer of the conversation, too."""
     history = [
-        said(0, "person"), said(1, "bot", state="answered"),
-        said(2, "person"), said(3, "person"), said(4, "bot", state="failed"),
-        said(5, "person"), said(6, "bot", state="refused"), said(7, "bot", state="failed"),
-        said(8, "person"), said(9, "bot", state="stopped"),
-    ]  # fmt: skip
+        said(0, "person"),
+        said(1, "bot", state="answered"),
+        said(2, "person"),
+        said(3, "person"),
+        said(4, "bot", state="failed"),
+        said(5, "person"),
+        said(6, "bot", state="refused"),
+        said(7, "bot", state="failed"),
+        said(8, "person"),
+        said(9, "bot", state="stopped"),
+    ]
     prompt = await build(history, [said(10, "person")], 100)
     assert [one.content for one in prompt.messages[1:]] == ["m0", "m1", "m8", "m9", "m10"]
 

@@ -103,10 +103,13 @@ def test_nothing_is_missed_however_far_into_a_text_it_stands(kind: str, before: 
 @pytest.mark.parametrize(
     "text",
     [
-        "My card is 4111 1111\n\n1111 1111", "My order number is\n\n88213407", "My password is\n\nTulip!2024",
-        "IBAN DE89 3704 0044\n\n0532 0130 00", "My phone number is\n\n07911 123456",
+        "My card is 4111 1111\n\n1111 1111",
+        "My order number is\n\n88213407",
+        "My password is\n\nTulip!2024",
+        "IBAN DE89 3704 0044\n\n0532 0130 00",
+        "My phone number is\n\n07911 123456",
     ],
-)  # fmt: skip
+)
 def test_nothing_is_missed_on_the_border_of_two_messages(text: str) -> None:
     assert not any(one.isdigit() and one != "1" for one in redact(text)), redact(text)
 

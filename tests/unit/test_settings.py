@@ -200,9 +200,15 @@ def test_every_setting_is_described() -> None:
         "MYNA_ENCRYPTION_KEYS",
     }
     assert {row.type for row in rows} <= {"text", "number", "folder", "list"} | {
-        "local / remote", "auto / cpu / cuda", "on / off", "debug / info / warning / error", "opt-out / opt-in",
-        "idle / normal", "retire / mark", "public / customers / staff",
-    }  # fmt: skip
+        "local / remote",
+        "auto / cpu / cuda",
+        "on / off",
+        "debug / info / warning / error",
+        "opt-out / opt-in",
+        "idle / normal",
+        "retire / mark",
+        "public / customers / staff",
+    }
 
 
 def test_every_default_can_be_written_out_and_read_back() -> None:

@@ -38,8 +38,10 @@ def test_a_batch_names_the_place_before_each_token_to_learn() -> None:
     batch = make_batch([Row((5, 6, 7), (1, 2)), Row((8, 9), (1,))])
     assert batch.token_ids.tolist() == [[5, 6, 7], [8, 9, 0]]
     assert list(zip(batch.rows.tolist(), batch.places.tolist(), batch.targets.tolist(), strict=True)) == [
-        (0, 0, 6), (0, 1, 7), (1, 0, 9)
-    ]  # fmt: skip
+        (0, 0, 6),
+        (0, 1, 7),
+        (1, 0, 9),
+    ]
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=30), st.integers(1, 80))

@@ -49,10 +49,7 @@ def delta(text: str) -> dict[str, Any]:
 
 
 def finish(reason: str, state: str) -> list[dict[str, Any]]:
-    return [
-        {"type": "finish-step"},
-        {"type": "finish", "finishReason": reason, "messageMetadata": {"state": state}},
-    ]
+    return [{"type": "finish-step"}, {"type": "finish", "finishReason": reason, "messageMetadata": {"state": state}}]
 
 
 def test_a_reply_is_start_texts_and_finish() -> None:

@@ -18,9 +18,26 @@ MARKDOWN_TEXT = 12_000
 MOST_BLOCKS = 50
 EARLIEST_THREAD = 631_152_000
 BLOCK_TYPES = {
-    "actions", "alert", "card", "carousel", "context", "context_actions", "data_table", "divider", "file", "header",
-    "image", "input", "markdown", "plan", "rich_text", "section", "table", "task_card", "video",
-}  # fmt: skip
+    "actions",
+    "alert",
+    "card",
+    "carousel",
+    "context",
+    "context_actions",
+    "data_table",
+    "divider",
+    "file",
+    "header",
+    "image",
+    "input",
+    "markdown",
+    "plan",
+    "rich_text",
+    "section",
+    "table",
+    "task_card",
+    "video",
+}
 
 
 class SlackError(Exception):

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.table import print_rows
-from bot.learning.canary import GUARD_RAILS, CanarySettings, log_bets
+from bot.learning.release.canary_harm import GUARD_RAILS, CanarySettings, log_bets
 
 # How often a conversation goes wrong with the champion, by guard rail.
 RATES = {"thumbs_down": 0.05, "hand_off": 0.08, "error": 0.01, "latency": 0.05}

@@ -24,7 +24,7 @@ from typing import Any
 import aiohttp
 
 from benchmarks.table import print_rows
-from bot.models.sources import STARTER, resolve_model
+from bot.generation.models.sources import STARTER, resolve_model
 from bot.settings import load_settings
 from tests.conftest import serve_process
 
@@ -40,7 +40,7 @@ SETTINGS = {"MYNA_API_KEYS": "off", "MYNA_MAX_REPLY_TOKENS": "48", "MYNA_TEMPERA
 
 def myna(data: Path, *arguments: str) -> Any:
     done = subprocess.run(
-        [sys.executable, "-m", "bot.cli", *arguments, "--json"],
+        [sys.executable, "-m", "adapters.cli.main", *arguments, "--json"],
         env={"PATH": "/usr/bin:/bin", "HOME": str(data), "MYNA_DATA": str(data)},
         stdout=subprocess.PIPE,
         text=True,

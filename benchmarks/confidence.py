@@ -15,7 +15,7 @@ from benchmarks.grounded import write_articles
 from benchmarks.knowledge_installation import Knowledge, read_rows
 from benchmarks.knowledge_search import is_development
 from bot.knowledge.grounding import CONTEXT_MESSAGES, DEFAULT_THRESHOLD
-from bot.knowledge.ranking import best_of_articles
+from bot.knowledge.search.ranking import best_of_articles
 
 ASKED, TALKS, CHANGED = 200, 250, 200
 

@@ -36,7 +36,7 @@ import psutil
 
 from benchmarks.chat_load import run_load
 from benchmarks.table import print_rows
-from bot.models.sources import resolve_model
+from bot.generation.models.sources import resolve_model
 from bot.settings import load_settings
 from tests.conftest import free_port
 
@@ -134,9 +134,9 @@ def running_myna(*, versions: bool = False) -> Iterator[Server]:
         port = free_port()
         environment = {"MYNA_DATA": folder, "MYNA_PORT": str(port)}
         limits = ["--requests-per-minute", "1000000", "--tokens-per-day", "1000000000"]
-        command = [sys.executable, "-m", "bot.cli", "key", "create", "benchmark", *limits]
+        command = [sys.executable, "-m", "adapters.cli.main", "key", "create", "benchmark", *limits]
         made = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=True)
-        serve = [sys.executable, "-m", "bot.cli", "serve"]
+        serve = [sys.executable, "-m", "adapters.cli.main", "serve"]
         least = 1 + NUM_VERSIONS if versions else 1
         with running(OURS, serve, port, made.stdout.strip(), least, **environment) as server:
             yield server

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.knowledge_installation import read_rows
-from bot.knowledge.cited_text import CitedText, FactCheck, Invented
+from bot.knowledge.fact_check import CitedText, FactCheck, Invented
 from storage.values import SeenPassage
 
 _NUMBER = re.compile(r"\d+")

@@ -49,7 +49,7 @@ async def server(data: Path) -> AsyncIterator[str]:
         port = found.getsockname()[1]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MYNA_")}
     process = subprocess.Popen(
-        [sys.executable, "-m", "bot.cli", "serve"],
+        [sys.executable, "-m", "adapters.cli.main", "serve"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=environment | {"MYNA_DATA": str(data), "MYNA_PORT": str(port), "MYNA_TRAINING": "off"},

@@ -28,16 +28,16 @@ from typing import Any
 
 from benchmarks.learning import myna
 from benchmarks.table import print_rows
-from bot.engine.local import LocalGenerator
-from bot.generator import ChatMessage, Piece, Prompt, Sampling
+from bot.generation.engine.local import LocalGenerator
+from bot.generation.models.sources import resolve_model
+from bot.generation.port import ChatMessage, Piece, Prompt, Sampling
+from bot.generation.prompt import with_passages
 from bot.knowledge.grounding import CONTEXT_MESSAGES, worth_reading
-from bot.knowledge.search import Search, make_search
+from bot.knowledge.search.search import Search, make_search
 from bot.knowledge.setup import words_of_articles
+from bot.learning.judge.text_scores import rouge_l
 from bot.learning.versions import folder_of
-from bot.models.sources import resolve_model
-from bot.prompt import with_passages
 from bot.settings import Settings
-from bot.training.text_scores import rouge_l
 from storage.database import Database
 from storage.schema import DEFAULT_WORKSPACE
 from storage.values import Quotation

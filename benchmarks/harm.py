@@ -19,12 +19,12 @@ from typing import Any
 import torch
 
 from benchmarks.table import print_rows
-from bot.engine import linear
-from bot.engine.llama import LlamaDecoder
-from bot.engine.runner import Runner
-from bot.engine.sequence import Chunk, Sequence
-from bot.generator import ChatMessage
-from bot.models.sources import resolve_model
+from bot.generation.engine import linear
+from bot.generation.engine.llama import LlamaDecoder
+from bot.generation.engine.runner import Runner
+from bot.generation.engine.sequence import Chunk, Sequence
+from bot.generation.models.sources import resolve_model
+from bot.generation.port import ChatMessage
 from bot.settings import load_settings
 
 MAX_TOKENS = 1024

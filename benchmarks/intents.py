@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.knowledge_installation import ADMIN, Knowledge, read_rows
-from bot.knowledge.intent_file import Phrases
-from bot.knowledge.intents import Intents
+from bot.knowledge.intents.intent_file import Phrases
+from bot.knowledge.intents.intents import Intents
 from storage.schema import DEFAULT_WORKSPACE
 
 KEPT = 0.95

@@ -11,17 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bot.installation import migrate_database
-from bot.knowledge.embedder import Embedder
+from adapters.cli.job_kinds import all_tasks
+from bot.access.installation import migrate_database
+from bot.access.roles import Actor
+from bot.generation.models.sources import resolve_embedder
+from bot.jobs.control import Jobs
+from bot.jobs.job_context import Services
+from bot.jobs.worker import Worker
 from bot.knowledge.library import Library
-from bot.knowledge.search import Search
-from bot.learning.jobs import Jobs
-from bot.learning.roles import Actor
-from bot.models.sources import resolve_embedder
+from bot.knowledge.search.embedder import Embedder
+from bot.knowledge.search.search import Search
 from bot.settings import Settings
-from bot.training.job_context import Services
-from bot.training.tasks import all_tasks
-from bot.training.worker import Worker
 from storage.database import Database
 from storage.schema import DEFAULT_WORKSPACE
 

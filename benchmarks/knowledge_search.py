@@ -15,8 +15,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from adapters.cli.article_commands import share
 from benchmarks.knowledge_installation import Knowledge, read_rows
-from bot.commands.knowledge import share
 
 WARM_SEARCHES = 20
 

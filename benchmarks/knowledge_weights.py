@@ -1,4 +1,4 @@
-"""The weights of `bot/knowledge/ranking.py`, fitted on the development half of the questions.
+"""The weights of `bot/knowledge/search/ranking.py`, fitted on the development half of the questions.
 
     python -m benchmarks.knowledge_weights DATA
 
@@ -24,10 +24,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from adapters.cli.article_commands import share
 from benchmarks.knowledge_installation import Knowledge, read_rows
 from benchmarks.knowledge_search import is_development, prepare_articles
-from bot.commands.knowledge import share
-from bot.knowledge.ranking import Weights, ask, features
+from bot.knowledge.search.ranking import Weights, ask, features
 from storage import knowledge_search
 from storage.schema import DEFAULT_WORKSPACE
 

@@ -28,7 +28,7 @@ def myna(data: Path, *arguments: str) -> tuple[int, Any]:
     """Run a command with `--json`; its exit code and the last value it printed. Its progress is ours."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MYNA_")}
     done = subprocess.run(
-        [sys.executable, "-m", "bot.cli", *arguments, "--json"],
+        [sys.executable, "-m", "adapters.cli.main", *arguments, "--json"],
         env=environment | {"MYNA_DATA": str(data), "MYNA_TRAINING_PRIORITY": "normal"},
         stdout=subprocess.PIPE,
         text=True,

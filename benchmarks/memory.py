@@ -26,8 +26,8 @@ import aiohttp
 
 from benchmarks.pipeline import InstantGenerator, say, serve
 from benchmarks.table import print_rows
-from bot.generator import Event, Piece, Prompt, Sampling
-from bot.installation import migrate_database
+from bot.access.installation import migrate_database
+from bot.generation.port import Event, Piece, Prompt, Sampling
 from bot.settings import Settings
 
 MEGABYTE = 2**20
@@ -125,7 +125,7 @@ def model_server() -> Iterator[tuple[int, str]]:
     """`(process id, URL)` of `myna serve` on an empty database, with the model of the settings."""
     environment = {**os.environ, "MYNA_PORT": "0", "MYNA_DATABASE_URL": f"sqlite:///{tempfile.mkdtemp()}/memory.db"}
     server = subprocess.Popen(
-        [sys.executable, "-m", "bot.cli", "serve"], env=environment, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "adapters.cli.main", "serve"], env=environment, stderr=subprocess.PIPE, text=True
     )
     try:
         yield server.pid, url_of(server)

@@ -24,10 +24,10 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from adapters.cli.wiring import make_web_app, running_agent
 from benchmarks.table import print_rows
-from bot.app import make_web_app, running_agent
-from bot.generator import ChatMessage, Event, Finish, Generator, Piece, Prompt, Sampling
-from bot.installation import migrate_database
+from bot.access.installation import migrate_database
+from bot.generation.port import ChatMessage, Event, Finish, Generator, Piece, Prompt, Sampling
 from bot.settings import Settings
 
 

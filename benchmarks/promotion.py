@@ -22,12 +22,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from adapters.cli.wiring import Agent, running_agent
 from benchmarks.pipeline import InstantGenerator, new_postgresql
 from benchmarks.table import print_rows
-from bot.app import Agent, running_agent
-from bot.generator import Event, Prompt, Sampling
-from bot.installation import migrate_database
-from bot.learning.roles import Actor
+from bot.access.installation import migrate_database
+from bot.access.roles import Actor
+from bot.generation.port import Event, Prompt, Sampling
 from bot.settings import Settings
 from storage import versions
 from storage.learning_values import Version

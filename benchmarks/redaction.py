@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.table import print_rows
-from bot.training.personal_data import KINDS, STRUCTURED, PersonalDataFinder
+from bot.privacy.redaction.personal_data import KINDS, STRUCTURED, PersonalDataFinder
 
 FILE = Path(__file__).parent.parent / "tests" / "data" / "personal_data.jsonl"
 SPLITS = ("develop", "measure")

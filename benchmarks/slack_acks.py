@@ -23,10 +23,10 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from adapters.cli.wiring import make_web_app, running_agent
 from benchmarks.pipeline import InstantGenerator, new_postgresql, say
 from benchmarks.table import print_rows
-from bot.app import make_web_app, running_agent
-from bot.installation import migrate_database
+from bot.access.installation import migrate_database
 from bot.settings import Settings
 from tests.fakes.slack.deliveries import EVENTS, signed
 from tests.fakes.slack.records import SECRET, TOKEN

@@ -1,6 +1,6 @@
 """What people said about learning from their words: of themselves, and of single conversations.
 
-Knows: that nothing said is kept apart from yes and no. Does not know: what follows from it (`bot.learning.consent`).
+Knows: that nothing said is kept apart from yes and no. Does not know: what follows from it (`bot.privacy`).
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ MIN_NAME_CHARS = 3
 
 @dataclass(frozen=True, slots=True)
 class GoldenQuestion:
-    """`messages` are `{"role", "content"}`, the user's last; `rules` as `bot.learning.answer_rules` reads them."""
+    """`messages` are `{"role", "content"}`, the user's last; `rules` as `judge.answer_rules` reads them."""
 
     id: str
     messages: Sequence[Mapping[str, str]]

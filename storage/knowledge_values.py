@@ -49,7 +49,7 @@ class Article:
 
 @dataclass(frozen=True, slots=True)
 class NewPassage:
-    """A passage to be stored. `words` as `bot.knowledge.words` makes them, `vector` of length 1."""
+    """A passage to be stored. `words` as `bot.knowledge.search.tokens` makes them, `vector` of length 1."""
 
     headings: tuple[str, ...]
     text: str

@@ -1,7 +1,7 @@
 """Replies on their way to channels that must be called: in order, retried, and never posted twice when it can be known.
 
 Knows: the send lease of a conversation and the states of a post. Does not know: how a channel is called
-(`bot.delivery`). Every function is a unit of work for `Database.write`.
+(`bot.chat.delivery`). Every function is a unit of work for `Database.write`.
 """
 
 from __future__ import annotations

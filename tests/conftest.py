@@ -27,8 +27,8 @@ import pytest_asyncio
 import sqlalchemy as sa
 from blockbuster import blockbuster_ctx
 
-from bot.app import Agent, running_agent
-from bot.models.sources import STARTER
+from adapters.cli.wiring import Agent, running_agent
+from bot.generation.models.sources import STARTER
 from bot.settings import Settings
 from storage import migrate
 from tests.fakes.generator import FakeGenerator
@@ -222,7 +222,7 @@ def serve_process(data: Path, **settings: str) -> ServerProcess:
     port = free_port()
     own = {"MYNA_DATA": str(data), "MYNA_PORT": str(port), "MYNA_LOG_LEVEL": "info", **settings}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("MYNA_")}
-    return ServerProcess([sys.executable, "-m", "bot.cli", "serve"], inherited | own, port)
+    return ServerProcess([sys.executable, "-m", "adapters.cli.main", "serve"], inherited | own, port)
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bot.app import Agent
-from bot.learning.accounts import Accounts
-from bot.learning.roles import ROLES, Actor
+from adapters.cli.wiring import Agent
+from bot.access.accounts import Accounts
+from bot.access.roles import ROLES, Actor
 from tests.fixtures_web import WebServer
 
 PASSWORD = "four birds on a wire"

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from bot.knowledge import sync_task
-from bot.knowledge.embedder import Embedder
+from adapters.cli.job_kinds import all_tasks
+from bot.access.roles import Actor
+from bot.jobs.control import Jobs
+from bot.jobs.job_context import Services
+from bot.jobs.worker import Worker
 from bot.knowledge.library import Library
-from bot.knowledge.search import Search
-from bot.learning.jobs import Jobs
-from bot.learning.roles import Actor
+from bot.knowledge.reading import sync_job
+from bot.knowledge.search.embedder import Embedder
+from bot.knowledge.search.search import Search
 from bot.settings import Settings
-from bot.training.job_context import Services
-from bot.training.tasks import all_tasks
-from bot.training.worker import Worker
 from storage.database import Database
 from storage.learning_values import Job
 from storage.schema import DEFAULT_WORKSPACE
@@ -70,8 +70,8 @@ class Desk:
 async def desk(
     database_url: str, tmp_path: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Desk]:
-    monkeypatch.setattr(sync_task, "resolve_embedder", lambda *_: tmp_path)
-    monkeypatch.setattr(sync_task, "Embedder", lambda *_, **__: embedder)
+    monkeypatch.setattr(sync_job, "resolve_embedder", lambda *_: tmp_path)
+    monkeypatch.setattr(sync_job, "Embedder", lambda *_, **__: embedder)
     database = Database(database_url)
     made = Desk(database, tmp_path / "data", embedder)
     yield made

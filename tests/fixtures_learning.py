@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from bot.app import Agent
-from bot.feedback import Feedback
+from adapters.cli.wiring import Agent
+from bot.chat.feedback import Feedback
 from storage import datasets, evaluations, jobs, releases, versions
 from storage.jobs import JobLease, Point
 from storage.learning_values import Example, Job, Rejected, Version

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from bot.engine.local import LocalGenerator
-from bot.knowledge.embedder import Embedder
-from bot.models.sources import EMBEDDER, STARTER, pull_starter, resolve_embedder
+from bot.generation.engine.local import LocalGenerator
+from bot.generation.models.sources import EMBEDDER, STARTER, pull_starter, resolve_embedder
+from bot.knowledge.search.embedder import Embedder
 
 CONTEXT_TOKENS = 2048
 

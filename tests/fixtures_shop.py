@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bot.app import Agent
-from bot.knowledge import search as search_module
-from bot.live import Ended, Started, Text
+from adapters.cli.wiring import Agent
+from bot.chat.live import Ended, Started, Text
+from bot.knowledge.search import search as search_module
 from storage.values import Accepted, Incoming, Sender, text_part
 from tests.fakes.generator import FakeGenerator
 from tests.fixtures_knowledge import Desk

@@ -25,9 +25,9 @@ StartInSlack = Callable[..., AbstractAsyncContextManager[WebServer]]
 
 @pytest.fixture
 async def slack(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeSlack]:
-    monkeypatch.setattr("bot.delivery.LOOK_AGAIN_SECONDS", 0.05)
-    monkeypatch.setattr("bot.delivery.MOST_LOOK_AGAIN_SECONDS", 0.2)
-    monkeypatch.setattr("bot.delivery.POLL_SECONDS", 0.02)
+    monkeypatch.setattr("bot.chat.delivery.LOOK_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr("bot.chat.delivery.MOST_LOOK_AGAIN_SECONDS", 0.2)
+    monkeypatch.setattr("bot.chat.delivery.POLL_SECONDS", 0.02)
     monkeypatch.setattr("adapters.slack.live_reply.FLUSH_SECONDS", 0.02)
     monkeypatch.setattr("adapters.slack.live_reply.UPDATE_SECONDS", 0.02)
     async with running_slack() as running:

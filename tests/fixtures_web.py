@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from bot.app import Agent, make_web_app
+from adapters.cli.wiring import Agent, make_web_app
 from tests.fakes.generator import FakeGenerator
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from aiohttp import web
 
 from adapters.admin.guard import Route
-from adapters.admin.values import flag_of, json_response, number_in_query, text_of
-from adapters.web.parsing import read_json
-from bot.learning.accounts import Accounts, make_password
-from bot.learning.roles import ROLES, Actor
+from adapters.admin.json_values import flag_of, json_response, number_in_query, text_of
+from adapters.http.requests import read_json
+from bot.access.accounts import Accounts, make_password
+from bot.access.roles import ROLES, Actor
 
 PAGE = 50
 

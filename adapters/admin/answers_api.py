@@ -8,12 +8,12 @@ from __future__ import annotations
 from aiohttp import web
 
 from adapters.admin.guard import Route
-from adapters.admin.values import choice_of, json_response, number_in_query, text_of, to_json
-from adapters.web.parsing import read_json
+from adapters.admin.json_values import choice_of, json_response, number_in_query, text_of, to_json
+from adapters.http.requests import read_json
+from bot.access.roles import Actor
 from bot.knowledge.calibration import Thresholds
-from bot.knowledge.curated import MAX_ANSWER_CHARS, MAX_QUESTION_CHARS, CuratedAnswers
+from bot.knowledge.curated_answers import MAX_ANSWER_CHARS, MAX_QUESTION_CHARS, CuratedAnswers
 from bot.knowledge.grounding import DEFAULT_THRESHOLD
-from bot.learning.roles import Actor
 from storage.knowledge_values import AUDIENCES, CuratedAnswer
 
 PAGE, MOST = 50, 1000

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from adapters.admin.files import file_in
 from adapters.admin.guard import Route
-from adapters.admin.values import choice_of, json_response, number_in_query, text_of
-from adapters.web.parsing import read_json
+from adapters.admin.json_values import choice_of, json_response, number_in_query, text_of
+from adapters.http.requests import read_json
+from adapters.http.uploads import file_in
+from bot.access.roles import Actor
 from bot.errors import NotFound
 from bot.knowledge.grounding import Grounding
 from bot.knowledge.library import MAX_UPLOAD_BYTES, Library
-from bot.learning.roles import Actor
 from storage.knowledge_values import AUDIENCES
 
 PAGE, MOST = 50, 1000

@@ -6,33 +6,33 @@ Knows: which areas there are, and what each works on. Does not know: what any of
 from __future__ import annotations
 
 from adapters.admin.accounts_api import AccountsApi
+from adapters.admin.admin_api import AdminApi, Area
 from adapters.admin.answers_api import AnswersApi
 from adapters.admin.articles_api import ArticlesApi
 from adapters.admin.charts_api import ChartsApi
 from adapters.admin.compare_api import CompareApi
 from adapters.admin.datasets_api import DatasetsApi
-from adapters.admin.feedback_api import FeedbackApi
 from adapters.admin.gaps_api import GapsApi
 from adapters.admin.guard import Guard
 from adapters.admin.intents_api import IntentsApi
 from adapters.admin.jobs_api import JobsApi
 from adapters.admin.overview_api import OverviewApi
 from adapters.admin.people_api import PeopleApi
-from adapters.admin.server import AdminApi, Area
+from adapters.admin.reviews_api import FeedbackApi
 from adapters.admin.versions_api import VersionsApi
 from adapters.web.visitors import Origins
+from bot.access.accounts import Accounts
+from bot.jobs.control import Jobs
 from bot.knowledge.calibration import Thresholds
-from bot.knowledge.gaps import Gaps
 from bot.knowledge.grounding import Grounding
+from bot.knowledge.knowledge_gaps import Gaps
 from bot.knowledge.library import Library
-from bot.learning.accounts import Accounts
-from bot.learning.consent import Consent
-from bot.learning.erasure import Erasure
-from bot.learning.jobs import Jobs
-from bot.learning.judgements import BlindJudging
-from bot.learning.releases import Releases
-from bot.learning.reviews import Reviews
+from bot.learning.data.review_queue import Reviews
+from bot.learning.judge.blind_judging import BlindJudging
+from bot.learning.release.releases import Releases
 from bot.learning.versions import Versions
+from bot.privacy.erasure.erase_person import Erasure
+from bot.privacy.learning_consent import Consent
 from storage.database import Database
 
 

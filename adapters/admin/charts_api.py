@@ -16,13 +16,14 @@ from collections.abc import Callable
 from aiohttp import web
 
 from adapters.admin.guard import Route
+from bot.access.roles import Actor
 from bot.errors import InvalidInput, NotFound
-from bot.learning import canary_watch, charts
-from bot.learning.canary import GUARD_RAILS, CanarySettings
-from bot.learning.charts import DayOfVotes, Format
-from bot.learning.evaluation_report import report_from_json
-from bot.learning.jobs import Jobs
-from bot.learning.roles import Actor
+from bot.jobs.control import Jobs
+from bot.learning.judge import charts
+from bot.learning.judge.charts import DayOfVotes, Format
+from bot.learning.judge.evaluation_report import report_from_json
+from bot.learning.release import canary_watch
+from bot.learning.release.canary_harm import GUARD_RAILS, CanarySettings
 from storage import canary_outcomes, evaluations, releases, vote_counts
 from storage.database import Database
 

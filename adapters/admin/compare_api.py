@@ -8,11 +8,11 @@ from __future__ import annotations
 from aiohttp import web
 
 from adapters.admin.guard import Route
-from adapters.admin.values import choice_of, json_response, number_of
-from adapters.web.parsing import read_json
-from bot.learning.evaluation_report import Judgements
-from bot.learning.judgements import BlindJudging
-from bot.learning.roles import Actor
+from adapters.admin.json_values import choice_of, json_response, number_of
+from adapters.http.requests import read_json
+from bot.access.roles import Actor
+from bot.learning.judge.blind_judging import BlindJudging
+from bot.learning.judge.evaluation_report import Judgements
 from bot.learning.versions import Versions
 from storage import evaluations
 from storage.database import Database

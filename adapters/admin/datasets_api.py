@@ -8,9 +8,9 @@ from __future__ import annotations
 from aiohttp import web
 
 from adapters.admin.guard import Route
-from adapters.admin.values import json_response, number_in_query
+from adapters.admin.json_values import json_response, number_in_query
+from bot.access.roles import Actor
 from bot.errors import InvalidInput, NotFound
-from bot.learning.roles import Actor
 from storage import datasets
 from storage.database import Database
 from storage.learning_values import Dataset

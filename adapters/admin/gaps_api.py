@@ -10,10 +10,10 @@ import asyncio
 from aiohttp import web
 
 from adapters.admin.guard import Route
-from adapters.admin.values import choice_of, json_response, text_of
-from adapters.web.parsing import read_json
-from bot.knowledge.gaps import DAYS, PLACE_FOR_THE_ANSWER, Gap, Gaps
-from bot.learning.roles import Actor
+from adapters.admin.json_values import choice_of, json_response, text_of
+from adapters.http.requests import read_json
+from bot.access.roles import Actor
+from bot.knowledge.knowledge_gaps import DAYS, PLACE_FOR_THE_ANSWER, Gap, Gaps
 from storage.knowledge_values import AUDIENCES
 
 MAX_DRAFT_CHARS = 100_000

@@ -13,9 +13,9 @@ from typing import Any
 from aiohttp import web
 
 from adapters.web.visitors import Origins
+from bot.access.accounts import MOST_MS, Accounts
+from bot.access.roles import Actor, Role
 from bot.errors import NotAllowed, NotAuthenticated
-from bot.learning.accounts import MOST_MS, Accounts
-from bot.learning.roles import Actor, Role
 
 HEADER = "X-Myna-Admin"
 COOKIE, SECURE_COOKIE = "myna_admin", "__Host-myna_admin"

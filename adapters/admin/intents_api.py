@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from adapters.admin.files import file_in
 from adapters.admin.guard import Route
-from adapters.admin.values import json_response, text_of
-from adapters.web.parsing import read_json
+from adapters.admin.json_values import json_response, text_of
+from adapters.http.requests import read_json
+from adapters.http.uploads import file_in
+from bot.access.roles import Actor
 from bot.errors import Conflict, NotFound, TooLarge
-from bot.knowledge.intent_file import Phrases, read_phrases, write_phrases
-from bot.knowledge.intents import COUNTED_DAYS, Intents, counts_of
-from bot.learning.roles import Actor
+from bot.knowledge.intents.intent_file import Phrases, read_phrases, write_phrases
+from bot.knowledge.intents.intents import COUNTED_DAYS, Intents, counts_of
 from storage.knowledge_values import IntentSet
 
 # More take so long here that people who chat would feel it.

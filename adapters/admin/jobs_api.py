@@ -10,11 +10,11 @@ from typing import Any
 from aiohttp import web
 
 from adapters.admin.guard import Route
-from adapters.admin.values import json_response, number_of, optional_number
-from adapters.web.parsing import read_json
+from adapters.admin.json_values import json_response, number_of, optional_number
+from adapters.http.requests import read_json
+from bot.access.roles import Actor
 from bot.errors import InvalidInput
-from bot.learning.jobs import Jobs
-from bot.learning.roles import Actor
+from bot.jobs.control import Jobs
 
 TRAINING_OPTIONS = ("rows", "search", "name")
 

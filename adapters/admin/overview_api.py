@@ -8,13 +8,13 @@ from __future__ import annotations
 from aiohttp import web
 
 from adapters.admin.guard import Route
-from adapters.admin.values import json_response
-from bot.learning import canary_watch
-from bot.learning.accounts import Accounts
-from bot.learning.jobs import Jobs
-from bot.learning.releases import Releases
-from bot.learning.reviews import Reviews
-from bot.learning.roles import Actor
+from adapters.admin.json_values import json_response
+from bot.access.accounts import Accounts
+from bot.access.roles import Actor
+from bot.jobs.control import Jobs
+from bot.learning.data.review_queue import Reviews
+from bot.learning.release import canary_watch
+from bot.learning.release.releases import Releases
 from storage import vote_counts
 from storage.database import Database
 from storage.learning_values import OPEN_STATES

@@ -8,13 +8,13 @@ from __future__ import annotations
 from aiohttp import web
 
 from adapters.admin.guard import Route
-from adapters.admin.values import json_response, text_of
-from adapters.web.parsing import clean_text, read_json
+from adapters.admin.json_values import json_response, text_of
+from adapters.http.requests import clean_text, read_json
+from bot.access.roles import Actor
 from bot.errors import InvalidInput, NotFound
-from bot.learning.consent import Consent
-from bot.learning.erasure import Erasure
-from bot.learning.roles import Actor
 from bot.learning.versions import Versions
+from bot.privacy.erasure.erase_person import Erasure
+from bot.privacy.learning_consent import Consent
 
 MOST_CHARS = 300
 

@@ -9,17 +9,17 @@ from __future__ import annotations
 from aiohttp import web
 
 from adapters.admin.guard import Route
-from adapters.admin.values import json_response, number_of, text_of
-from adapters.web.markdown import render_markdown
-from adapters.web.parsing import read_json
+from adapters.admin.json_values import json_response, number_of, text_of
+from adapters.http.markdown import render_markdown
+from adapters.http.requests import read_json
+from bot.access.roles import Actor
 from bot.errors import InvalidInput
-from bot.learning import canary_watch
-from bot.learning.evaluation_report import report_from_json
-from bot.learning.gate import Verdict
-from bot.learning.jobs import Jobs
-from bot.learning.model_card import ModelCard, card_lines
-from bot.learning.releases import Releases
-from bot.learning.roles import Actor
+from bot.jobs.control import Jobs
+from bot.learning.judge.evaluation_report import report_from_json
+from bot.learning.judge.gate import Verdict
+from bot.learning.judge.model_card import ModelCard, card_lines
+from bot.learning.release import canary_watch
+from bot.learning.release.releases import Releases
 from bot.learning.versions import Versions
 from storage import datasets, evaluations, releases, versions
 from storage.database import Database

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
-from bot.delivery import Never, NotNow, Unknown
+from bot.chat.delivery import Never, NotNow, Unknown
 
 log = logging.getLogger("myna.slack")
 

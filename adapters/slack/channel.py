@@ -11,22 +11,22 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from adapters.article_links import ArticleLinks
-from adapters.slack.api import SlackApi
 from adapters.slack.client import Identity, SlackClient
+from adapters.slack.http_requests import SlackApi
 from adapters.slack.inbound import SlackInbound
 from adapters.slack.installations import App, Installations, OneInstallation, StoredInstallations
 from adapters.slack.oauth import SlackOAuth
 from adapters.slack.replies import Replies
+from adapters.slack.slack_steering import SlackSteering
 from adapters.slack.socket_mode import SlackSockets
-from adapters.slack.steering import SlackSteering
-from bot.conversation import Conversations
-from bot.delivery import Never, NotNow, Unknown
+from bot.access.accounts import Accounts
+from bot.access.vault import Vault
+from bot.chat.delivery import Never, NotNow, Unknown
+from bot.chat.feedback import Feedback
+from bot.chat.turns import Conversations
 from bot.errors import MynaError
-from bot.feedback import Feedback
-from bot.learning.accounts import Accounts
-from bot.learning.commands import Steering
-from bot.learning.consent import Consent
-from bot.vault import Vault
+from bot.privacy.learning_consent import Consent
+from bot.steering.steering import Steering
 from storage.database import Database
 
 

@@ -16,7 +16,7 @@ from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.web.async_client import AsyncWebClient
 
 from adapters.slack.limits import Limits
-from bot.delivery import Never, NotNow, Unknown
+from bot.chat.delivery import Never, NotNow, Unknown
 
 TIMEOUT_SECONDS = 8
 LOCALE_SECONDS = 3600.0

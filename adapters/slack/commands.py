@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 from adapters.slack import words
 from adapters.slack.events import CHANNEL, Thread
-from adapters.slack.steering import Asker, SlackSteering
-from bot.conversation import Conversations
+from adapters.slack.slack_steering import Asker, SlackSteering
+from bot.chat.feedback import Feedback
+from bot.chat.turns import Conversations
 from bot.errors import NotAllowed, NotFound
-from bot.feedback import Feedback
-from bot.learning.consent import Consent
+from bot.privacy.learning_consent import Consent
 from storage.values import Conversation, Sender
 
 Command = Literal[

@@ -32,12 +32,12 @@ from adapters.slack.events import (
 )
 from adapters.slack.installations import Installations
 from adapters.slack.replies import Replies
-from adapters.slack.steering import Asker, SlackSteering
-from bot.conversation import Conversations
-from bot.delivery import Never, NotNow, Unknown
+from adapters.slack.slack_steering import Asker, SlackSteering
+from bot.chat.delivery import Never, NotNow, Unknown
+from bot.chat.feedback import Feedback
+from bot.chat.turns import Conversations
 from bot.errors import NotFound, QuotaExceeded, Unavailable
-from bot.feedback import Feedback
-from bot.learning.consent import Consent
+from bot.privacy.learning_consent import Consent
 from storage import seen_events
 from storage.database import Database
 from storage.values import Conversation, Sender, storable

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from adapters.slack.client import Identity, Refused, SlackClient
-from bot.delivery import NotNow, Unknown
+from bot.access.vault import Vault
+from bot.chat.delivery import NotNow, Unknown
 from bot.errors import MynaError
-from bot.vault import Vault
 from storage import slack_installs
 from storage.database import Database, StorageUnavailable
 from storage.slack_installs import StoredInstallation

@@ -11,11 +11,11 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-from adapters.slack import markdown, words
+from adapters.slack import message_splitting, words
 from adapters.slack.client import Refused, SlackClient
 from adapters.slack.events import Thread
-from bot.delivery import NotNow, Unknown
-from bot.live import Batch, Ended, LiveTurn, Started, Text
+from bot.chat.delivery import NotNow, Unknown
+from bot.chat.live import Batch, Ended, LiveTurn, Started, Text
 from storage import shown_parts
 from storage.database import Database
 from storage.shown_parts import ShownPart
@@ -140,13 +140,13 @@ class LiveReply:
         if last.is_streaming and age > ROTATE_ANYWHERE_SECONDS:
             return last.end
         if last.is_streaming and age > ROTATE_SECONDS:
-            return markdown.cut_soon(self.text, last.start, last.end)
-        return markdown.next_cut(self.text, last.start)
+            return message_splitting.cut_soon(self.text, last.start, last.end)
+        return message_splitting.next_cut(self.text, last.start)
 
     async def _open(self, start: int) -> None:
         """A new message from `start` on: a stream if Slack lets us, else a post."""
-        end = markdown.next_cut(self.text, start) or len(self.text)
-        content = markdown.piece(self.text, start, end, is_cut=False)
+        end = message_splitting.next_cut(self.text, start) or len(self.text)
+        content = message_splitting.piece(self.text, start, end, is_cut=False)
         recipient = self.place.recipient()
         if not content.strip():
             raise NotNow
@@ -222,8 +222,8 @@ class LiveReply:
             last.is_complete = True
             return
         rest = self.text[last.end : cut]
-        if fence := markdown.open_fence(self.text[:cut]):
-            rest += markdown.fence_end(self.text[last.start : cut], fence)
+        if fence := message_splitting.open_fence(self.text[:cut]):
+            rest += message_splitting.fence_end(self.text[last.start : cut], fence)
         more: dict[str, Any] = {"markdown_text": rest} if rest else {}
         try:
             await self._call(
@@ -237,7 +237,7 @@ class LiveReply:
         last.is_streaming, last.is_complete, last.end = False, True, cut
 
     async def _update(self, last: Shown, end: int, *, is_cut: bool, blocks: list[words.Block] | None = None) -> None:
-        content = words.message(markdown.piece(self.text, last.start, end, is_cut=is_cut), blocks or [])
+        content = words.message(message_splitting.piece(self.text, last.start, end, is_cut=is_cut), blocks or [])
         await self._call("chat_update", last, metadata=self.place.metadata(last.row.id), **content)
         last.end, last.shown_at = end, time.monotonic()
 

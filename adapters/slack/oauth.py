@@ -17,7 +17,7 @@ from aiohttp import web
 from adapters.slack.client import Refused
 from adapters.slack.installations import App, StoredInstallations
 from adapters.slack.manifest import BOT_SCOPES
-from bot.delivery import NotNow, Unknown
+from bot.chat.delivery import NotNow, Unknown
 from storage import slack_installs
 from storage.database import Database
 

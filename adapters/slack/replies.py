@@ -1,7 +1,7 @@
 """Replies into their threads: shown while they are made, and standing there complete, once, when they are stored.
 
 Knows: how a reply that was shown in part is completed, here or after a crash. Does not know: streams
-(`adapters.slack.live_reply`), when a reply is due (`bot.delivery`).
+(`adapters.slack.live_reply`), when a reply is due (`bot.chat.delivery`).
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import contextlib
 from typing import Any
 
 from adapters.article_links import ArticleLinks
-from adapters.slack import markdown, words
+from adapters.slack import message_splitting, words
 from adapters.slack.background import Background
 from adapters.slack.client import Refused, SlackClient
 from adapters.slack.events import CHANNEL, Stop, Thread, moment
 from adapters.slack.installations import Installations
 from adapters.slack.live_reply import LiveReply, Place
-from bot.delivery import Never, NotNow, Unknown
-from bot.live import LiveTurn
+from bot.chat.delivery import Never, NotNow, Unknown
+from bot.chat.live import LiveTurn
 from storage import shown_parts
 from storage.database import Database, StorageUnavailable
 from storage.shown_parts import Asker, ShownPart
@@ -187,7 +187,7 @@ class Replies:
                 return await live.finish(blocks), live.messages[0].ts
             except Refused:  # somebody may have deleted the message
                 pass
-        pieces = markdown.split(text) if text.strip() else []
+        pieces = message_splitting.split(text) if text.strip() else []
         # What an earlier try may have posted is looked for, and only then.
         looks = outgoing.state == "sending"
         return False, await self._rewrite(client, place, pieces, blocks, looks=looks)

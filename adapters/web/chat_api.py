@@ -1,4 +1,4 @@
-"""The web chat's HTTP handlers: translate a request, call `bot.conversation`, translate what comes back.
+"""The web chat's HTTP handlers: translate a request, call `bot.chat.turns`, translate what comes back.
 
 Knows: the routes under /api. Does not know: SQL or the model. A visitor's chats live in their own name space, so that
 another's chat id simply does not exist for them.
@@ -15,15 +15,15 @@ from typing import Any
 from aiohttp import web
 
 from adapters.article_links import ArticleLinks
-from adapters.web.markdown import render_markdown
-from adapters.web.parsing import RegenerateRequest, SubmitRequest, parse_chat, parse_id, read_json
-from adapters.web.steering import WebSteering, notice
+from adapters.http.markdown import render_markdown
+from adapters.http.requests import RegenerateRequest, SubmitRequest, parse_chat, parse_id, read_json
+from adapters.web.chat_steering import WebSteering, notice
 from adapters.web.ui_stream import HEADERS, Link, UiStream, citations, source_part
 from adapters.web.visitors import CORS, Visitors
-from bot.conversation import Conversations
+from bot.chat.feedback import Feedback
+from bot.chat.live import Batch
+from bot.chat.turns import Conversations
 from bot.errors import Conflict, InvalidInput, NotFound
-from bot.feedback import Feedback
-from bot.live import Batch
 from bot.metrics import Metrics
 from storage.values import Accepted, Conversation, Incoming, Message, Sender, new_id, text_part
 from storage.votes import PastVote

@@ -11,13 +11,13 @@ from typing import Any
 
 from aiohttp import web
 
+from adapters.http.requests import clean_text, parse_choice, parse_id, read_json
 from adapters.web.chat_api import CHANNEL, chat_key
-from adapters.web.parsing import clean_text, parse_choice, parse_id, read_json
 from adapters.web.visitors import Visitors
-from bot.conversation import Conversations
+from bot.chat.feedback import MAX_WORDS, Feedback
+from bot.chat.turns import Conversations
 from bot.errors import InvalidInput, NotFound, TooLarge
-from bot.feedback import MAX_WORDS, Feedback
-from bot.learning.consent import Consent
+from bot.privacy.learning_consent import Consent
 from storage.values import Conversation, Sender
 from storage.votes import PastVote, RatedReply
 

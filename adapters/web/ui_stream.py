@@ -9,8 +9,8 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from adapters.web.markdown import Citation, render_markdown, settled_length
-from bot.live import Batch, Ended, LiveEvent, Started, Text
+from adapters.http.markdown import Citation, render_markdown, settled_length
+from bot.chat.live import Batch, Ended, LiveEvent, Started, Text
 from storage.values import Part, ReplyState
 
 Link = Callable[[Part], str | None]

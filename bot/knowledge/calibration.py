@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from bot.access.roles import Actor
 from bot.errors import InvalidInput
 from bot.knowledge.grounding import DEFAULT_THRESHOLD
-from bot.knowledge.search import Search
-from bot.learning.roles import Actor
+from bot.knowledge.search.search import Search
 from storage import knowledge_threshold
 from storage.database import Database
 from storage.knowledge_values import AUDIENCES, Threshold

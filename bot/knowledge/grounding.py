@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from bot.errors import Conflict, ModelError
-from bot.knowledge.curated import CuratedAnswers
-from bot.knowledge.embedder import Vectors
-from bot.knowledge.intents import Intents, Recognised
-from bot.knowledge.passages import count_words, excerpt
-from bot.knowledge.ranking import Hit, best_of_articles
-from bot.knowledge.search import Found, Search
+from bot.knowledge.curated_answers import CuratedAnswers
+from bot.knowledge.intents.intents import Intents, Recognised
+from bot.knowledge.reading.passages import count_words, excerpt
+from bot.knowledge.search.embedder import Vectors
+from bot.knowledge.search.ranking import Hit, best_of_articles
+from bot.knowledge.search.search import Found, Search
 from bot.knowledge.small_talk import PERHAPS, SURELY, SmallTalk
 from storage import answering
 from storage.answering import AnsweringRules

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bot.access.roles import Actor
 from bot.errors import Conflict, InvalidInput, NotFound
-from bot.knowledge.formats import MAX_BYTES, Unreadable, endings, is_readable_name
-from bot.knowledge.sources import check_url
-from bot.learning.roles import Actor
+from bot.knowledge.reading.article_sources import check_url
+from bot.knowledge.reading.formats import MAX_BYTES, Unreadable, endings, is_readable_name
 from storage import jobs, knowledge
 from storage.database import Database
 from storage.knowledge_values import AUDIENCES, Article, Audience, Source, SourceKind, audiences_of

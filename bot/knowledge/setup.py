@@ -10,7 +10,7 @@ import logging
 from collections.abc import AsyncIterator
 
 from bot.knowledge.grounding import Grounding
-from bot.knowledge.search import make_search
+from bot.knowledge.search.search import make_search
 from bot.settings import Settings
 from storage.database import Database
 from storage.knowledge_values import Audience

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from bot.knowledge.words import is_mostly_unspaced
+from bot.knowledge.search.tokens import is_mostly_unspaced
 
 # So near to one of these, whatever an article may have about it; and so near where no article has anything.
 SURELY, PERHAPS = 0.8, 0.55

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bot.access.roles import Actor
 from bot.errors import Conflict, InvalidInput, NotFound
-from bot.learning.roles import Actor
 from storage import audit, evaluations, releases, versions
 from storage.database import Database
 from storage.learning_values import Evaluation, Version
@@ -18,6 +18,9 @@ from storage.transaction import Transaction
 
 BASE = "base"
 NAME_START = "bot-v"
+# Files in a version's folder that hold figures and nobody's words.
+CARD_FILE = "README.md"
+FACTS_FILE = "myna-version.json"
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,7 @@ class MynaProcess:
         """In a session of its own, so that Ctrl-C reaches only us, and we end it in order."""
         with self._log.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "bot.cli", "serve"),
+                *(sys.executable, "-m", "adapters.cli.main", "serve"),
                 env=self._environ,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 from playwright.async_api import Browser, Page, Route, expect
 
-from bot.learning.jobs import Jobs
-from bot.learning.releases import Releases
+from bot.jobs.control import Jobs
+from bot.learning.release.releases import Releases
 from storage import audit
 from storage.transaction import Transaction
 from tests.browser.test_admin_page import confirm, filled_server, go, log_in, opened
@@ -98,7 +98,7 @@ async def test_a_cleared_correction_does_not_take_the_proposal(
 async def test_older_replies_than_the_first_page_are_reached(
     browser: Browser, start_agent: StartAgent, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adapters.admin.feedback_api.PAGE", 1)
+    monkeypatch.setattr("adapters.admin.reviews_api.PAGE", 1)
     async with filled_server(start_agent, sqlite_url) as (server, _), opened(browser, server.url) as (page, _):
         await log_in(page, "agent")
         await go(page, "Feedback")

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from bot.knowledge.embedder import Embedder
-from bot.learning.reviews import Reviews
-from bot.learning.roles import Actor
+from bot.access.roles import Actor
+from bot.knowledge.search.embedder import Embedder
+from bot.learning.data.review_queue import Reviews
 from storage import knowledge_threshold
 from tests.browser.test_admin_articles import Opening, opening
 from tests.browser.test_admin_page import DESKTOP, PHONE, confirm, go, log_in, opened, serious_findings

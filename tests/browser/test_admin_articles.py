@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from bot.knowledge import search as search_module
-from bot.knowledge import sync_task
-from bot.knowledge.embedder import Embedder
+from bot.knowledge.reading import sync_job
+from bot.knowledge.search import search as search_module
+from bot.knowledge.search.embedder import Embedder
 from storage.database import Database
 from tests.browser.test_admin_page import DESKTOP, PHONE, confirm, go, log_in, opened, serious_findings
 from tests.conftest import StartAgent
@@ -50,7 +50,7 @@ def opening(
     **articles: str,
 ) -> Opening:
     """Starts a server that has read these articles, by name, with a worker beside it that reads others."""
-    for module in (search_module, sync_task):
+    for module in (search_module, sync_job):
         monkeypatch.setattr(module, "resolve_embedder", lambda *_: folder)
         monkeypatch.setattr(module, "Embedder", lambda *_, **__: embedder)
 

@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, expect
 
-from bot.models.sources import EMBEDDER
+from bot.generation.models.sources import EMBEDDER
 from tests.browser.test_chat_page import DESKTOP, PHONE, open_page, replies, serious_findings, visitor
 from tests.conftest import ServerProcess, serve_process
 
@@ -42,7 +42,7 @@ async def shop(
     server = serve_process(data, MYNA_TEMPERATURE="0", MYNA_CONTACT=CONTACT, MYNA_MAX_REPLY_TOKENS="64")
     await server.start()
     adding = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bot.cli", "kb", "add", str(folder)),
+        *(sys.executable, "-m", "adapters.cli.main", "kb", "add", str(folder)),
         stdout=asyncio.subprocess.PIPE,
         env={**os.environ, "MYNA_DATA": str(data)},
     )

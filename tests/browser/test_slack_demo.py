@@ -17,7 +17,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, ConsoleMessage, Locator, Page, expect
 
-from bot.feedback import Feedback
+from bot.chat.feedback import Feedback
 from examples.slack_demo.markup import to_people, to_slack
 from examples.slack_demo.page import RunningDemo, running_demo
 from storage.votes import Vote

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from bot.engine.local import LocalGenerator
 from bot.errors import GeneratorBusy, GeneratorFailed, GeneratorUnavailable, InvalidInput, ModelError
-from bot.generator import ChatMessage, Finish, Generator, Piece, Prompt, Sampling
-from bot.models.sources import STARTER
-from bot.remote import RemoteGenerator
+from bot.generation.engine.local import LocalGenerator
+from bot.generation.models.sources import STARTER
+from bot.generation.port import ChatMessage, Finish, Generator, Piece, Prompt, Sampling
+from bot.generation.remote import RemoteGenerator
 from tests.fakes.generator import FakeGenerator
 from tests.fixtures_model import run_apart
 
@@ -281,7 +281,7 @@ async def test_too_little_memory_ends_the_batch_and_the_engine_lives(
         )
 
     with monkeypatch.context() as patch:
-        patch.setattr("bot.engine.runner.Runner.step", fail)
+        patch.setattr("bot.generation.engine.runner.Runner.step", fail)
         with pytest.raises(GeneratorFailed, match="memory"):
             await run(local_generator, prompt, SHORT)
     assert (await run(local_generator, prompt, SHORT))[0]
@@ -294,7 +294,7 @@ async def test_a_model_that_breaks_fails_everybody_and_comes_back(
 ) -> None:
     if request.node.callspec.params["make"] == "fake":
         pytest.skip("only the engine has a model that can break")
-    monkeypatch.setattr("bot.engine.local.FIRST_RESTART_SECONDS", 0.5)
+    monkeypatch.setattr("bot.generation.engine.local.FIRST_RESTART_SECONDS", 0.5)
     generator = make()
     await generator.start()
     prompt = await generator.encode(long_question(20))
@@ -306,7 +306,7 @@ async def test_a_model_that_breaks_fails_everybody_and_comes_back(
         raise ValueError("a bug")
 
     with monkeypatch.context() as patch:
-        patch.setattr("bot.engine.runner.Runner.step", fail)
+        patch.setattr("bot.generation.engine.runner.Runner.step", fail)
         for one in waiting:
             with pytest.raises(GeneratorFailed):
                 await asyncio.wait_for(one, timeout=20)
@@ -363,7 +363,7 @@ def num_special(prompt: Prompt, special_ids: frozenset[int]) -> int:
 
 @pytest.mark.model
 async def test_emoji_come_whole(local_generator: LocalGenerator) -> None:
-    from bot.engine.text_stream import TextStream
+    from bot.generation.engine.text_stream import TextStream
 
     text = "Hi 👩‍👩‍👧! 😀🏳️‍🌈 naïve 漢字 ½"
     runner = local_generator._ready_runner()

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from bot.knowledge.embedder import Vectors
-from bot.knowledge.search import Search
-from bot.knowledge.words import words
+from bot.knowledge.search.embedder import Vectors
+from bot.knowledge.search.search import Search
+from bot.knowledge.search.tokens import words
 from storage import jobs, knowledge
 from storage.database import Database
 from storage.knowledge_values import Article, Index, NewPassage

@@ -21,8 +21,8 @@ from aiohttp import web
 from schemathesis.checks import CHECKS, load_all_checks
 from schemathesis.config import SchemathesisConfig
 
-from bot.api_access import create_key
-from bot.app import make_web_app, running_agent
+from adapters.cli.wiring import make_web_app, running_agent
+from bot.completions.api_keys_access import create_key
 from bot.settings import Settings
 from tests.fakes.generator import FakeGenerator
 

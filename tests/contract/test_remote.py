@@ -25,8 +25,8 @@ from bot.errors import (
     MynaError,
     VersionError,
 )
-from bot.generator import ChatMessage, Event, Finish, Piece, Sampling, TokenLogprob, ToolCall
-from bot.remote import RemoteGenerator
+from bot.generation.port import ChatMessage, Event, Finish, Piece, Sampling, TokenLogprob, ToolCall
+from bot.generation.remote import RemoteGenerator
 from tests.conftest import free_port
 from tests.fakes.openai_server import DONE, ROLE, OpenAIServer, Script, chunk, event, refusal, reply, usage
 

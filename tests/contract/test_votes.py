@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from bot.app import Agent
+from adapters.cli.wiring import Agent
+from bot.chat.feedback import Feedback
 from bot.errors import NotAllowed, NotFound, QuotaExceeded
-from bot.feedback import Feedback
-from bot.learning.consent import Consent
+from bot.privacy.learning_consent import Consent
 from storage import consent, votes
 from storage.conversations import find_person
 from storage.database import Database

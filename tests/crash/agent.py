@@ -20,13 +20,14 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from adapters.cli import wiring
 from adapters.slack import live_reply
 from adapters.slack.client import SlackClient
-from bot import app, conversation
-from bot.conversation import Conversations
-from bot.delivery import Unknown
+from bot.chat import turns
+from bot.chat.delivery import Unknown
+from bot.chat.turns import Conversations
 from bot.errors import GeneratorFailed
-from bot.generator import ChatMessage, Finish, Piece, Prompt, Sampling
+from bot.generation.port import ChatMessage, Finish, Piece, Prompt, Sampling
 from bot.settings import Settings
 from storage import inbox, migrate, outbox, shown_parts
 from storage.database import Database
@@ -216,8 +217,8 @@ async def run(arguments: argparse.Namespace) -> None:
         {CHANNEL: HttpPoster(arguments.channel_url, arguments.point == "send.post")} if arguments.channel_url else {}
     )
     model: Any = TellingModel(arguments.port, arguments.word_seconds)
-    async with app.running_agent(settings, model, posters) as agent:
-        web_app = app.make_web_app(agent) if arguments.slack_url else make_plain_app(agent)
+    async with wiring.running_agent(settings, model, posters) as agent:
+        web_app = wiring.make_web_app(agent) if arguments.slack_url else make_plain_app(agent)
         runner = web.AppRunner(web_app)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", arguments.port).start()
@@ -245,7 +246,7 @@ def main() -> None:
         arm_call(arguments.point.removeprefix("call."), arguments.hits)
     elif arguments.point in POINTS | SLACK_POINTS:
         arm(arguments.point, arguments.when, arguments.hits)
-    conversation.FIRST_RETRY_SECONDS = 0.02
+    turns.FIRST_RETRY_SECONDS = 0.02
     live_reply.FLUSH_SECONDS = 0.05
     migrate.upgrade(arguments.url)
     asyncio.run(run(arguments))

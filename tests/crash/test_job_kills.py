@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from bot.learning.jobs import Jobs
-from bot.learning.roles import Actor
+from bot.access.roles import Actor
+from bot.jobs.control import Jobs
 from storage import audit
 from storage.database import Database
 from storage.jobs import GAVE_UP

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 import transformers
 
-from bot.engine.batch import Batch
-from bot.engine.drafts import PromptLookup
-from bot.engine.grammar import Grammar
-from bot.engine.lora import LoraVersion
-from bot.engine.sequence import Sequence as Tokens
 from bot.errors import MynaError
-from bot.generator import Finish, Piece, Sampling
+from bot.generation.engine.batch import Batch
+from bot.generation.engine.drafts import PromptLookup
+from bot.generation.engine.grammar import Grammar
+from bot.generation.engine.lora import LoraVersion
+from bot.generation.engine.sequence import Sequence as Tokens
+from bot.generation.port import Finish, Piece, Sampling
 
 SHAPE = {
     "vocab_size": 49152,

@@ -14,9 +14,9 @@ from typing import Any
 import jsonschema
 import pytest
 
-from bot.engine.local import LocalGenerator
 from bot.errors import InvalidInput
-from bot.generator import ChatMessage, Finish, Piece, Prompt, Sampling
+from bot.generation.engine.local import LocalGenerator
+from bot.generation.port import ChatMessage, Finish, Piece, Prompt, Sampling
 
 pytestmark = pytest.mark.model
 ORDER = {

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from bot.app import make_generator
-from bot.engine.local import LocalGenerator, _Deliveries
-from bot.engine.runner import Runner
-from bot.engine.sequence import Chunk
+from adapters.cli.wiring import make_generator
 from bot.errors import GeneratorFailed
-from bot.generator import ChatMessage, Event, Finish, Piece, Sampling
+from bot.generation.engine.local import LocalGenerator, _Deliveries
+from bot.generation.engine.runner import Runner
+from bot.generation.engine.sequence import Chunk
+from bot.generation.port import ChatMessage, Event, Finish, Piece, Sampling
 from bot.settings import Settings
 from tests.engine.models import save_tiny
 

@@ -12,13 +12,13 @@ import torch
 import transformers
 from torch._dynamo.utils import counters
 
-from bot.engine.batch import Batch
-from bot.engine.drafts import PromptLookup
-from bot.engine.llama import LlamaDecoder
-from bot.engine.runner import Runner
-from bot.engine.scheduler import Limits
 from bot.errors import GeneratorFailed
-from bot.generator import ChatMessage
+from bot.generation.engine.batch import Batch
+from bot.generation.engine.drafts import PromptLookup
+from bot.generation.engine.llama import LlamaDecoder
+from bot.generation.engine.runner import Runner
+from bot.generation.engine.scheduler import Limits
+from bot.generation.port import ChatMessage
 from tests.engine.models import CONFIGS, FAST, Wanted, add, finish, fortune_teller, save_tiny
 
 pytestmark = pytest.mark.model

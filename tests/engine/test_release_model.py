@@ -14,10 +14,10 @@ import pytest
 import torch
 import transformers
 
-from bot.app import Agent, running_agent
-from bot.engine.local import LocalGenerator
-from bot.learning.roles import Actor
-from bot.models.sources import STARTER
+from adapters.cli.wiring import Agent, running_agent
+from bot.access.roles import Actor
+from bot.generation.engine.local import LocalGenerator
+from bot.generation.models.sources import STARTER
 from bot.settings import Settings
 from storage import versions
 from storage.learning_values import Version

@@ -20,14 +20,14 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from bot.engine.batch import Batch
-from bot.engine.drafts import PromptLookup
-from bot.engine.local import LocalGenerator
-from bot.engine.lora import LoraVersion
-from bot.engine.runner import Runner
 from bot.errors import InvalidInput, VersionError
-from bot.generator import ChatMessage, Piece, Sampling
-from bot.models.sources import STARTER
+from bot.generation.engine.batch import Batch
+from bot.generation.engine.drafts import PromptLookup
+from bot.generation.engine.local import LocalGenerator
+from bot.generation.engine.lora import LoraVersion
+from bot.generation.engine.runner import Runner
+from bot.generation.models.sources import STARTER
+from bot.generation.port import ChatMessage, Piece, Sampling
 from tests.engine.models import Wanted, add, finish, fortune_teller, save_tiny
 from tests.engine.test_exact_tokens import count_computed, prompts
 

@@ -16,11 +16,11 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
-from bot.engine.local import hash_tokens
-from bot.engine.text_stream import StopFilter
 from bot.errors import GeneratorBusy, GeneratorFailed, GeneratorUnavailable, InvalidInput, MynaError, VersionError
-from bot.generator import ChatMessage, Event, Finish, FinishReason, Piece, Prompt, Sampling
-from bot.sampling import check_sampling
+from bot.generation.engine.local import hash_tokens
+from bot.generation.engine.text_stream import StopFilter
+from bot.generation.port import ChatMessage, Event, Finish, FinishReason, Piece, Prompt, Sampling
+from bot.generation.sampling import check_sampling
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from bot.engine.batch import Batch
-from bot.engine.runner import Runner
-from bot.generator import Sampling
+from bot.generation.engine.batch import Batch
+from bot.generation.engine.runner import Runner
+from bot.generation.port import Sampling
 from tests.engine.models import Wanted, finish, save_tiny
 from tests.engine.test_exact_tokens import prompts
 from tests.engine.test_versions import KINDS, save_version

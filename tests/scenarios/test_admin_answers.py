@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from bot.knowledge import search as search_module
-from bot.knowledge.gaps import PLACE_FOR_THE_ANSWER
+from bot.access.roles import Actor
 from bot.knowledge.grounding import DEFAULT_THRESHOLD
-from bot.learning.reviews import Reviews
-from bot.learning.roles import Actor
+from bot.knowledge.knowledge_gaps import PLACE_FOR_THE_ANSWER
+from bot.knowledge.search import search as search_module
+from bot.learning.data.review_queue import Reviews
 from storage import knowledge_threshold
 from tests.fixtures_admin import Steerer, log_in
 from tests.fixtures_knowledge import Desk

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from bot.errors import ModelError
-from bot.knowledge import search as search_module
 from bot.knowledge.library import MAX_UPLOAD_BYTES
+from bot.knowledge.search import search as search_module
 from storage import jobs, knowledge, knowledge_threshold
 from storage.values import new_id
 from tests.fixtures_admin import COOKIE, Steerer, log_in

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from adapters.admin import intents_api
-from bot.knowledge import search as search_module
-from bot.knowledge.intent_file import read_phrases
+from bot.knowledge.intents.intent_file import read_phrases
+from bot.knowledge.search import search as search_module
 from tests.fixtures_admin import COOKIE, Steerer, log_in
 from tests.fixtures_knowledge import Desk
 from tests.fixtures_shop import Person, model_of

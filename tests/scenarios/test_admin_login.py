@@ -9,14 +9,14 @@ import aiohttp
 import pytest
 import sqlalchemy as sa
 
+from adapters.admin.admin_api import AdminApi
 from adapters.admin.guard import Route
-from adapters.admin.server import AdminApi
+from adapters.cli.wiring import make_admin_api
 from adapters.web.visitors import Origins
-from bot.app import make_admin_api
+from bot.access import login_throttle as guesses_module
+from bot.access.accounts import Accounts
+from bot.access.roles import ROLES, Actor
 from bot.errors import Conflict, InvalidInput, NotAuthenticated, TooManyAttempts, Unavailable
-from bot.learning import guesses as guesses_module
-from bot.learning.accounts import Accounts
-from bot.learning.roles import ROLES, Actor
 from storage.learning_schema import account, account_session
 from tests.conftest import StartAgent
 from tests.fixtures_admin import PASSWORD, ROOT, Steerer, accounts_of, log_in, one_of_each_role
@@ -119,7 +119,7 @@ async def test_a_login_ends_after_its_time(server: WebServer, column: str, hours
 
 
 def _is_known(tx: Any, secret: str) -> bool:
-    from bot.learning.accounts import IDLE_MS, MOST_MS, _digest
+    from bot.access.accounts import IDLE_MS, MOST_MS, _digest
     from storage import accounts
 
     return accounts.find_session(tx, _digest(secret), IDLE_MS, MOST_MS) is not None
@@ -429,11 +429,11 @@ async def test_an_address_that_a_proxy_passed_on_is_whom_guesses_count_for(
 async def test_many_who_wait_for_their_hash_are_told_to_come_back(
     sqlite_server: WebServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bot.learning.accounts.HASHES_WAITING", 0)
+    monkeypatch.setattr("bot.access.accounts.HASHES_WAITING", 0)
     accounts = Accounts(sqlite_server.agent.database, sqlite_server.agent.workspace_id)
     for _ in range(30):
         with pytest.raises(Unavailable):
             await accounts.authenticate("ada", PASSWORD, "10.0.0.1")
-    monkeypatch.setattr("bot.learning.accounts.HASHES_WAITING", 64)
+    monkeypatch.setattr("bot.access.accounts.HASHES_WAITING", 64)
     with pytest.raises(NotAuthenticated):  # and not that it was wrong too often
         await accounts.authenticate("ada", PASSWORD, "10.0.0.1")

@@ -86,7 +86,7 @@ async def test_a_decision_is_taken_back_by_whoever_made_it(filled: Filled) -> No
 
 
 async def test_the_queue_is_read_page_by_page(filled: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adapters.admin.feedback_api.PAGE", 1)
+    monkeypatch.setattr("adapters.admin.reviews_api.PAGE", 1)
     newest = await filled.admin.get("feedback")
     older = await filled.admin.get(f"feedback?before={newest['waiting'][0]['cursor']}")
     assert [one["text"] for one in (*newest["waiting"], *older["waiting"])]

@@ -15,9 +15,9 @@ import openai
 import pytest
 import sqlalchemy as sa
 
-from bot.api_access import create_key
-from bot.app import Agent
-from bot.live import Started
+from adapters.cli.wiring import Agent
+from bot.chat.live import Started
+from bot.completions.api_keys_access import create_key
 from storage.schema import reply, reply_passage
 from storage.values import Incoming, Sender, text_part
 from tests.fakes.slack.server import FakeSlack

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import pytest
 
-from bot.app import Agent
+from adapters.cli.wiring import Agent
+from bot.access.roles import Actor
 from bot.errors import InvalidInput, NotAllowed, NotFound
-from bot.knowledge.curated import CuratedAnswers, is_same_question
-from bot.knowledge.gaps import PLACE_FOR_THE_ANSWER, Gaps
-from bot.learning.reviews import Reviews
-from bot.learning.roles import Actor
-from bot.training.redaction import hide_personal_data
+from bot.knowledge.curated_answers import CuratedAnswers, is_same_question
+from bot.knowledge.knowledge_gaps import PLACE_FOR_THE_ANSWER, Gaps
+from bot.learning.data.review_queue import Reviews
+from bot.privacy.redaction.redactor import hide_personal_data
 from storage import answering, curated
 from storage.schema import DEFAULT_WORKSPACE, reply
 from storage.transaction import Transaction

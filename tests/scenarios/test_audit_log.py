@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
-from bot.cli import main
+from adapters.cli.main import main
 from storage import audit
 from storage.engines import postgresql_engine, sqlite_engine
 from storage.learning_schema import audit as table

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from bot.access.roles import Actor
 from bot.errors import Conflict, InvalidInput, NotAllowed, NotFound
-from bot.learning.answer_rules import AnswerRules
-from bot.learning.evaluation_report import JudgedAnswer, Judgements, report_as_json
-from bot.learning.gate import judge
-from bot.learning.golden import GoldenQuestions, NewQuestion
-from bot.learning.judgements import BlindJudging
-from bot.learning.roles import Actor
+from bot.learning.judge.answer_rules import AnswerRules
+from bot.learning.judge.blind_judging import BlindJudging
+from bot.learning.judge.evaluation_report import JudgedAnswer, Judgements, report_as_json
+from bot.learning.judge.gate import judge
+from bot.learning.judge.golden_questions import GoldenQuestions, NewQuestion
 from storage import audit, evaluations
 from storage.database import Database
 from storage.schema import DEFAULT_WORKSPACE

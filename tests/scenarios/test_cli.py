@@ -32,7 +32,7 @@ from storage.values import Incoming, Reply, Sender, text_part
 from tests.conftest import ServerProcess, serve_process
 from tests.fakes.openai_server import OpenAIServer, reply
 
-MYNA = [sys.executable, "-m", "bot.cli"]
+MYNA = [sys.executable, "-m", "adapters.cli.main"]
 OLD = 1_700_000_000_000  # November 2023
 DAMAGED = "Delete the folder"
 

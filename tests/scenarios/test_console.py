@@ -24,10 +24,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.console import CHANNEL, PERSON, Console, printable
-from bot.app import Agent
-from bot.feedback import MOST_A_MINUTE
-from bot.learning.roles import Actor
+from adapters.cli.chat_console import CHANNEL, PERSON, Console, printable
+from adapters.cli.wiring import Agent
+from bot.access.roles import Actor
+from bot.chat.feedback import MOST_A_MINUTE
 from storage import conversations, inbox
 from storage.database import StorageUnavailable
 from storage.values import Incoming, Sender, text_part
@@ -399,7 +399,7 @@ class RealTerminal:
         own = {"MYNA_DATA": str(data), "MYNA_MAX_REPLY_TOKENS": "400", "MYNA_TEMPERATURE": "0", "TERM": "dumb"}
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("MYNA_")}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "bot.cli", "chat"],
+            [sys.executable, "-m", "adapters.cli.main", "chat"],
             stdin=slave,
             stdout=slave,
             stderr=slave,

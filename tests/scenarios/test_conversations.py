@@ -1,6 +1,6 @@
 """What a person sees of the path of a message, whatever happens on it; on both databases.
 
-Knows: `bot.conversation` with a scripted model. Does not know: channels.
+Knows: `bot.chat.turns` with a scripted model. Does not know: channels.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from bot.app import Agent
+from adapters.cli.wiring import Agent
+from bot.chat.live import Ended, Started, Text
 from bot.errors import Conflict, GeneratorBusy, GeneratorFailed, ShuttingDown
-from bot.live import Ended, Started, Text
 from storage.schema import conversation_work, reply
 from storage.values import Accepted, Incoming, Message, Sender, text_part
 from tests.conftest import StartAgent
@@ -250,7 +250,7 @@ class ChokingGenerator(FakeGenerator):
 async def test_a_message_the_model_chokes_on_ends_in_an_apology_and_holds_nothing_up(
     start_agent: StartAgent, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bot.conversation.FIRST_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("bot.chat.turns.FIRST_RETRY_SECONDS", 0.01)
     async with start_agent(database_url, ChokingGenerator()) as agent:
         poisoned = Person(agent)
         accepted = await poisoned.say("poison")

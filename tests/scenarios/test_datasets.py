@@ -15,16 +15,16 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from bot.access.roles import Actor
 from bot.errors import InvalidInput, NotAllowed, NotFound
-from bot.learning.jobs import Jobs
-from bot.learning.reviews import Reviews
-from bot.learning.roles import Actor
+from bot.jobs.control import Jobs
+from bot.jobs.job_context import JobContext, Services
+from bot.jobs.worker import Worker
+from bot.learning.data.candidates import DatasetPolicy
+from bot.learning.data.dataset import TOO_MANY, build_dataset, find_dataset, read_examples, read_rejected
+from bot.learning.data.review_queue import Reviews
+from bot.learning.train.train_job import Training
 from bot.settings import Settings
-from bot.training.candidates import DatasetPolicy
-from bot.training.dataset import TOO_MANY, build_dataset, find_dataset, read_examples, read_rejected
-from bot.training.job_context import JobContext, Services
-from bot.training.train_task import Training
-from bot.training.worker import Worker
 from storage import audit, datasets
 from storage.learning_schema import dataset, dataset_example
 from storage.learning_values import Dataset, Example

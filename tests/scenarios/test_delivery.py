@@ -1,6 +1,6 @@
 """Replies that a channel must be called for: in order, retried, looked for before they are posted again.
 
-Knows: `bot.delivery` under a running agent. Does not know: any real channel; the one here does what a test says.
+Knows: `bot.chat.delivery` under a running agent. Does not know: any real channel; the one here does what a test says.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from bot.app import Agent
-from bot.delivery import Never, NotNow, Unknown
+from adapters.cli.wiring import Agent
+from bot.chat.delivery import Never, NotNow, Unknown
 from storage.schema import DEFAULT_WORKSPACE as W
 from storage.schema import outbox
 from storage.values import Incoming, Outgoing, Sender, text_part
@@ -45,8 +45,8 @@ class Channel:
 
 @pytest.fixture
 def channel(monkeypatch: pytest.MonkeyPatch) -> Channel:
-    monkeypatch.setattr("bot.delivery.LOOK_AGAIN_SECONDS", 0.01)
-    monkeypatch.setattr("bot.delivery.POLL_SECONDS", 0.02)
+    monkeypatch.setattr("bot.chat.delivery.LOOK_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr("bot.chat.delivery.POLL_SECONDS", 0.02)
     return Channel()
 
 
@@ -97,7 +97,7 @@ async def test_a_channel_that_is_busy_is_asked_again(agent: Agent, channel: Chan
 async def test_a_channel_that_is_busy_for_too_long_is_given_up(
     agent: Agent, channel: Channel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bot.delivery.GIVE_UP_MS", 100)
+    monkeypatch.setattr("bot.chat.delivery.GIVE_UP_MS", 100)
     channel.troubles.extend([(NotNow(0.05), False)] * 100)
     await say(agent, "first")
     assert [state for state, _ in await outcomes(agent, 1)] == ["failed"]
@@ -126,7 +126,7 @@ async def test_a_post_without_an_answer_is_looked_for_before_it_is_posted_again(
 async def test_a_channel_that_never_answers_is_given_up_as_unknown(
     agent: Agent, channel: Channel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bot.delivery.GIVE_UP_MS", 100)
+    monkeypatch.setattr("bot.chat.delivery.GIVE_UP_MS", 100)
     channel.troubles.extend([(Unknown("no answer"), False)] * 100)
     await say(agent, "hello")
     assert [state for state, _ in await outcomes(agent, 1)] == ["ambiguous"]

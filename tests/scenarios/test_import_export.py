@@ -23,9 +23,9 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bot.export import export_rows, pair_rows
-from bot.learning.consent import may_learn
-from bot.learning.conversation_form import read_row
+from bot.learning.data.conversation_form import read_row
+from bot.learning.data.export import export_rows, pair_rows
+from bot.privacy.learning_consent import may_learn
 from storage import conversations, imports, inbox
 from storage.database import Database
 from storage.engines import postgresql_engine, sqlite_engine, sqlite_file
@@ -238,7 +238,7 @@ def test_progress_is_shown_to_who_watches_and_to_nobody_else(myna: Cli) -> None:
 DIES = """
 import os, signal, sys
 import storage.audit, storage.imports
-from bot.cli import main
+from adapters.cli.main import main
 
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)

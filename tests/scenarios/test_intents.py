@@ -10,14 +10,14 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from bot.app import Agent
+from adapters.cli.wiring import Agent
+from bot.access.roles import Actor
 from bot.errors import Conflict, InvalidInput, NotAllowed, NotFound
-from bot.knowledge import search as search_module
-from bot.knowledge.embedder import Vectors
-from bot.knowledge.intent_file import Phrases, read_phrases, write_phrases
-from bot.knowledge.intents import Intents
-from bot.knowledge.search import Search
-from bot.learning.roles import Actor
+from bot.knowledge.intents.intent_file import Phrases, read_phrases, write_phrases
+from bot.knowledge.intents.intents import Intents
+from bot.knowledge.search import search as search_module
+from bot.knowledge.search.embedder import Vectors
+from bot.knowledge.search.search import Search
 from storage.schema import DEFAULT_WORKSPACE, reply
 from tests.conftest import StartAgent
 from tests.fixtures_knowledge import ADMIN, Desk

@@ -19,14 +19,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from bot.access.roles import Actor
 from bot.errors import Conflict, InvalidInput, ModelError, NotAllowed, NotFound
-from bot.learning.jobs import Jobs
-from bot.learning.roles import Actor
+from bot.jobs.control import Jobs
+from bot.jobs.job_context import Cancelled, Interrupted, JobContext, Paused, Refused, Services, Stopped, Task
+from bot.jobs.job_errors import explain
+from bot.jobs.low_priority import training_threads
+from bot.jobs.worker import Worker
 from bot.settings import Settings
-from bot.training.job_context import Cancelled, Interrupted, JobContext, Paused, Refused, Services, Stopped, Task
-from bot.training.job_errors import explain
-from bot.training.low_priority import training_threads
-from bot.training.worker import Worker
 from storage import audit, jobs
 from storage.database import Database, StorageUnavailable
 from storage.engines import postgresql_engine, sqlite_engine

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
+from bot.access.roles import Actor
 from bot.errors import Conflict, InvalidInput, NotAllowed, NotFound
-from bot.knowledge import search as search_module
-from bot.knowledge import sync_task
-from bot.knowledge.formats import Unreadable
-from bot.knowledge.search import Search
-from bot.learning.jobs import Jobs
-from bot.learning.roles import Actor
+from bot.jobs.control import Jobs
+from bot.jobs.job_context import JobContext, Services
+from bot.knowledge.reading import sync_job
+from bot.knowledge.reading.formats import Unreadable
+from bot.knowledge.search import search as search_module
+from bot.knowledge.search.search import Search
 from bot.settings import Settings
-from bot.training.job_context import JobContext, Services
 from storage import jobs, knowledge
 from storage.database import StorageUnavailable
 from storage.knowledge_values import Source
@@ -107,14 +107,14 @@ async def test_what_is_sent_again_for_fewer_people_is_not_read_for_those_before(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, job = await desk.library.upload(ADMIN, "salaries.md", RETURNS.encode())
-    read_source = sync_task._Sync._read_source
+    read_source = sync_job._Sync._read_source
 
     def read_once_it_was_sent_again(self: Any, source: Source) -> None:
         if source.audience == "public":
             self._context.run(desk.library.upload(ADMIN, "salaries.md", SALARIES.encode(), "staff"))
         read_source(self, source)
 
-    monkeypatch.setattr(sync_task._Sync, "_read_source", read_once_it_was_sent_again)
+    monkeypatch.setattr(sync_job._Sync, "_read_source", read_once_it_was_sent_again)
     await desk.work()  # both jobs: of the first one, the file that is for staff by now must not come
     first = await Jobs(desk.database, DEFAULT_WORKSPACE).find(ADMIN, job.id)
     assert "for other people" in (first.result or {})["unreadable"][0]["why"]
@@ -196,7 +196,7 @@ async def test_a_page_of_the_web(desk: Desk, monkeypatch: pytest.MonkeyPatch) ->
             raise Unreadable("it answers with 404 Not Found")
         return pages[url]
 
-    monkeypatch.setattr(sync_task, "fetch", fetch)
+    monkeypatch.setattr(sync_job, "fetch", fetch)
     _, job = await desk.library.add(ADMIN, "https://shop.example/help")
     await desk.done(job)
     hits = await desk.search.search("When can I call?", ["public"])
@@ -231,7 +231,7 @@ async def test_what_is_added_while_a_sync_runs_is_read_by_the_next(desk: Desk) -
     added: list[Job] = []
 
     def sync(context: JobContext, services: Services) -> Any:
-        result = sync_task.sync(context, services)
+        result = sync_job.sync(context, services)
         if not added:
             added.append(context.run(desk.library.add(ADMIN, str(desk.docs)))[1])
         return result
@@ -264,7 +264,7 @@ async def test_a_killed_sync_is_never_seen_and_the_next_one_cleans_up(
     lease = await desk.database.write(jobs.claim, None, "a worker that dies", 1, jobs.KNOWLEDGE_DEVICE)
     assert lease is not None
 
-    class Dies(sync_task._Sync):
+    class Dies(sync_job._Sync):
         def _publish(self, ended: list[str]) -> None:
             raise SystemExit("killed")
 
@@ -365,7 +365,7 @@ async def test_work_that_is_cancelled_leaves_the_index_as_it_was(desk: Desk, mon
     desk.write("shipping.md", SHIPPING)
     job = await desk.library.sync(ADMIN)
 
-    publish = sync_task._Sync._publish
+    publish = sync_job._Sync._publish
 
     def cancelled_before(self: Any, ended: list[str]) -> None:
         """Everything is stored by now, and would be seen next."""
@@ -375,7 +375,7 @@ async def test_work_that_is_cancelled_leaves_the_index_as_it_was(desk: Desk, mon
             time.sleep(0.05)
         publish(self, ended)
 
-    monkeypatch.setattr(sync_task._Sync, "_publish", cancelled_before)
+    monkeypatch.setattr(sync_job._Sync, "_publish", cancelled_before)
     await desk.work()
     ended = await Jobs(desk.database, DEFAULT_WORKSPACE).find(ADMIN, job.id)
     assert ended.state == "cancelled"

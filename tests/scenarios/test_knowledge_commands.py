@@ -27,7 +27,7 @@ def data(tmp_path: Path, embedder_path: Path) -> Path:
 def myna(data: Path, *arguments: str, given: bytes = b"") -> Done:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("MYNA_")}
     done = subprocess.run(
-        [sys.executable, "-m", "bot.cli", *arguments],
+        [sys.executable, "-m", "adapters.cli.main", *arguments],
         cwd=ROOT,
         capture_output=True,
         timeout=120,

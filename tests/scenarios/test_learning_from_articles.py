@@ -13,17 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from bot.app import Agent
-from bot.engine.chat_tokenizer import ChatTokenizer
-from bot.knowledge.curated import CuratedAnswers
-from bot.learning.reviews import Reviews
-from bot.learning.roles import Actor
-from bot.prompt import with_passages
-from bot.training.articles import BEYOND_THE_ARTICLES, NOT_FOR_ALL
-from bot.training.candidates import DatasetPolicy
-from bot.training.dataset import build_dataset, read_examples, read_rejected
-from bot.training.material import prepare, with_system_prompt
-from bot.training.rows import rows_of_examples
+from adapters.cli.wiring import Agent
+from bot.access.roles import Actor
+from bot.generation.engine.chat_tokenizer import ChatTokenizer
+from bot.generation.prompt import with_passages
+from bot.knowledge.curated_answers import CuratedAnswers
+from bot.learning.data.candidates import DatasetPolicy
+from bot.learning.data.dataset import build_dataset, read_examples, read_rejected
+from bot.learning.data.grounded_rows import BEYOND_THE_ARTICLES, NOT_FOR_ALL
+from bot.learning.data.review_queue import Reviews
+from bot.learning.judge.evaluation_rows import rows_of_examples
+from bot.learning.train.material import prepare, with_system_prompt
 from storage.learning_values import Dataset, Example
 from storage.schema import DEFAULT_WORKSPACE
 from tests.fixtures_knowledge import Desk

@@ -48,7 +48,7 @@ class Shop:
     def myna(self, *arguments: str) -> Done:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("MYNA_")}
         done = subprocess.run(
-            [sys.executable, "-m", "bot.cli", *arguments],
+            [sys.executable, "-m", "adapters.cli.main", *arguments],
             cwd=ROOT,
             capture_output=True,
             text=True,

@@ -16,9 +16,9 @@ import openai
 import pytest
 from pydantic import BaseModel, Field
 
-from bot.api_access import create_key
-from bot.engine.local import LocalGenerator
-from bot.models.sources import STARTER
+from bot.completions.api_keys_access import create_key
+from bot.generation.engine.local import LocalGenerator
+from bot.generation.models.sources import STARTER
 from tests.conftest import StartAgent
 from tests.fixtures_web import serve
 from tests.tools.npm import node_environment

@@ -11,8 +11,8 @@ from typing import Any
 import openai
 import pytest
 
-from bot.api_access import create_key
-from bot.feedback import MAX_WORDS
+from bot.chat.feedback import MAX_WORDS
+from bot.completions.api_keys_access import create_key
 from storage.votes import Vote
 from tests.fixtures_web import WebServer
 from tests.scenarios.test_openai_api import Program, new_program, question
@@ -138,7 +138,7 @@ async def test_what_is_said_about_learning_from_a_conversation(server: WebServer
 async def test_a_flood_of_votes_is_a_rate_limit(
     sqlite_server: WebServer, caller: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adapters.openai_feedback.MOST_A_MINUTE", 2)
+    monkeypatch.setattr("adapters.openai.v1_feedback.MOST_A_MINUTE", 2)
     await said(caller)
     for value in (1, -1):
         await tell(caller, value=value)

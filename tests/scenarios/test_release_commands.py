@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from bot.cli import main
+from adapters.cli.main import main
 from storage import evaluations, jobs, versions
 from storage.database import Database
 from storage.learning_values import Version
@@ -128,7 +128,7 @@ def test_what_changed_while_somebody_was_asked_is_not_undone(
         if len(asked) == 1:
             value(capsys, "promote", "base", "--yes")
 
-    monkeypatch.setattr("bot.commands.releases.confirm", meanwhile)
+    monkeypatch.setattr("adapters.cli.release_commands.confirm", meanwhile)
     code, _, err = run(capsys, "rollback")
     assert (code, len(asked), "has changed since" in err) == (1, 2, True)
     assert value(capsys, "status")["champion"] is None

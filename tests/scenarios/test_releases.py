@@ -12,14 +12,14 @@ from collections.abc import Callable
 import pytest
 import sqlalchemy as sa
 
-from bot.app import Agent
+from adapters.cli.wiring import Agent
+from bot.access.roles import Actor
+from bot.chat.feedback import Feedback
 from bot.errors import Conflict, NotAllowed, NotFound, RefusedByGate
-from bot.feedback import Feedback
-from bot.learning import canary_watch
-from bot.learning.attention import needs_attention
-from bot.learning.canary import Counts, is_challengers
-from bot.learning.roles import Actor
+from bot.learning.release import canary_watch
+from bot.learning.release.canary_harm import Counts, is_challengers
 from bot.learning.versions import Versions
+from bot.steering.needs_attention import needs_attention
 from storage import audit, releases, versions
 from storage.learning_values import Version
 from storage.schema import message, reply
@@ -271,8 +271,8 @@ async def test_every_process_follows_with_its_next_reply(
 async def test_a_canary_that_does_harm_is_rolled_back_by_itself(
     agent: Agent, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("bot.learning.canary_watch.LOOK_SECONDS", 0.05)
-    monkeypatch.setattr("bot.learning.canary_watch.BUSY_SHARE", 0.5)
+    monkeypatch.setattr("bot.learning.release.canary_watch.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("bot.learning.release.canary_watch.BUSY_SHARE", 0.5)
     challenger = await make_version(agent, 1)
     await agent.releases.start_canary(ADMIN, challenger.name, 0.5)
     feedback = Feedback(agent.database, agent.workspace_id)

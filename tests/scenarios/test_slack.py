@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from adapters.cli.wiring import slack_config
 from adapters.slack.events import Thread, read_message, to_plain
-from bot.app import slack_config
 from bot.errors import MynaError
 from bot.settings import Settings
 from tests.fakes.slack.deliveries import signed

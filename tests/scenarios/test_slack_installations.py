@@ -12,8 +12,8 @@ import sqlalchemy as sa
 
 from adapters.slack.client import SlackClient
 from adapters.slack.installations import App, StoredInstallations
+from bot.access.vault import Vault, new_key, stored_keys, write_keys
 from bot.errors import MynaError
-from bot.vault import Vault, new_key, stored_keys, write_keys
 from storage import schema
 from storage.database import StorageUnavailable
 from storage.schema import DEFAULT_WORKSPACE as W

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from adapters.slack import words
-from bot.feedback import Feedback
+from bot.chat.feedback import Feedback
 from storage.database import StorageUnavailable
 from storage.schema import DEFAULT_WORKSPACE as W
 from storage.votes import Vote

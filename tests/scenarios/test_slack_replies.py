@@ -268,7 +268,7 @@ async def test_a_reply_that_fails_at_first_leaves_no_status_behind(slack_server:
 async def test_a_reply_that_waits_is_not_forgotten_for_the_next_one(
     slack_server: WebServer, slack: FakeSlack, monkeypatch: pytest.MonkeyPatch, method: str, trouble: str
 ) -> None:
-    monkeypatch.setattr("bot.delivery.LOOK_AGAIN_SECONDS", 0.5)
+    monkeypatch.setattr("bot.chat.delivery.LOOK_AGAIN_SECONDS", 0.5)
     if method == "chat.postMessage":
         slack.troubles["chat.startStream"].append("unknown_method")
     slack.troubles[method].append(trouble)

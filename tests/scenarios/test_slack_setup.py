@@ -164,7 +164,7 @@ async def test_what_the_app_lacks_is_said_line_by_line(
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     own = {name: value for name, value in os.environ.items() if not name.startswith("MYNA_")} | environment
-    command = [sys.executable, "-m", "bot.cli", "slack", *arguments]
+    command = [sys.executable, "-m", "adapters.cli.main", "slack", *arguments]
     return subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, check=False)
 
 

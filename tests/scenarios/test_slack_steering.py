@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from adapters.slack import words
-from bot.learning.accounts import Accounts
-from bot.learning.canary import CanarySettings, Counts, Judged, judge
+from bot.access.accounts import Accounts
+from bot.learning.release.canary_harm import CanarySettings, Counts, Judged, judge
 from storage import audit, jobs
 from storage.database import StorageUnavailable
 from storage.jobs import JobLease
@@ -30,10 +30,10 @@ async def here(
     start_in_slack: StartInSlack, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[WebServer]:
     """Ana is an admin and Ben is a trainer; Lin is nobody."""
-    monkeypatch.setattr("adapters.slack.steering.UPDATE_SECONDS", 0.02)
-    monkeypatch.setattr("adapters.slack.steering.AGAIN_SECONDS", 0.02)
-    monkeypatch.setattr("adapters.slack.steering.LAST_WORD_DELAYS", (0.0, 0.02, 0.02))
-    monkeypatch.setattr("bot.learning.jobs.POLL_SECONDS", 0.02)
+    monkeypatch.setattr("adapters.slack.slack_steering.UPDATE_SECONDS", 0.02)
+    monkeypatch.setattr("adapters.slack.slack_steering.AGAIN_SECONDS", 0.02)
+    monkeypatch.setattr("adapters.slack.slack_steering.LAST_WORD_DELAYS", (0.0, 0.02, 0.02))
+    monkeypatch.setattr("bot.jobs.control.POLL_SECONDS", 0.02)
     async with start_in_slack(sqlite_url) as server:
         accounts = Accounts(server.agent.database, server.agent.workspace_id)
         for name, role, user in (("ana", "admin", "U0ANA"), ("ben", "trainer", "U0BEN")):
@@ -296,7 +296,7 @@ async def look_at_harm(*_: Any) -> Judged:
 @pytest.fixture
 def quick_watch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the server starts."""
-    monkeypatch.setattr("bot.learning.canary_watch.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("bot.learning.release.canary_watch.LOOK_SECONDS", 0.05)
 
 
 @pytest.mark.usefixtures("quick_watch")
@@ -309,7 +309,7 @@ async def test_linked_admins_are_told_of_a_canary_that_was_rolled_back(
     await accounts.set_disabled(ROOT, "eve", disabled=True)
     slack.troubles["conversations.open"] += ["ratelimited"]
     version = await make_version(here.agent, 1)
-    monkeypatch.setattr("bot.learning.canary_watch.look_at", look_at_harm)
+    monkeypatch.setattr("bot.learning.release.canary_watch.look_at", look_at_harm)
     await here.agent.releases.start_canary(ROOT, version.name, 0.5)
     await until(lambda: told(slack))
     (text,) = told(slack)

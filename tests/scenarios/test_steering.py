@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from bot.app import Agent
+from adapters.cli.wiring import Agent
+from bot.access.accounts import Accounts
+from bot.access.roles import Actor
 from bot.errors import Conflict
-from bot.learning.accounts import Accounts
-from bot.learning.commands import Answer, Steering
-from bot.learning.roles import Actor
 from bot.learning.versions import Versions
+from bot.steering.steering import Answer, Steering
 from storage import audit, jobs
 from tests.fixtures_admin import ROOT, log_in
 from tests.fixtures_learning import Learnt, fill_learning

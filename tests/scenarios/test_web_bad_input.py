@@ -30,7 +30,7 @@ import sqlalchemy as sa
 from itsdangerous import TimestampSigner, URLSafeTimedSerializer
 from yarl import URL
 
-from adapters.web.parsing import MAX_BODY_BYTES
+from adapters.http.requests import MAX_BODY_BYTES
 from adapters.web.visitors import COOKIE_SECONDS, TOKEN_SECONDS
 from storage import migrate
 from storage.transaction import Transaction

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bot.feedback import MAX_WORDS, MOST_A_MINUTE
+from bot.chat.feedback import MAX_WORDS, MOST_A_MINUTE
 from storage.database import StorageUnavailable
 from tests.conftest import StartAgent
 from tests.fixtures_web import SECRET, SHOP, Visitor, WebServer, chat_body, serve

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bot.cli import _parser
+from adapters.cli.main import _parser
 from bot.settings import describe_settings
 
 ROOT = Path(__file__).parent.parent.parent

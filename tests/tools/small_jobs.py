@@ -16,10 +16,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bot import cli
-from bot.learning import worker_process
-from bot.training import tasks, worker
-from bot.training.job_context import JobContext, Refused, Services, Stopped, Task
+from adapters.cli import job_kinds
+from adapters.cli import main as cli
+from bot.jobs import worker, worker_process
+from bot.jobs.job_context import JobContext, Refused, Services, Stopped, Task
 
 LEASE_SECONDS = 3.0
 CHECKPOINT_EVERY = 5
@@ -93,7 +93,7 @@ SMALL_TASKS: dict[str, Task] = {
 
 
 def main(argv: list[str]) -> int:
-    tasks.all_tasks = lambda: SMALL_TASKS
+    job_kinds.all_tasks = lambda: SMALL_TASKS
     worker.LEASE_SECONDS = LEASE_SECONDS
     worker_process.COMMAND = (sys.executable, "-m", "tests.tools.small_jobs", *worker_process.COMMAND[3:])
     return cli.main(argv)

@@ -15,11 +15,11 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 
-from bot.training import losses
-from bot.training.network import LoraNetwork
-from bot.training.objectives import Answers, answer_logps
-from bot.training.sequences import Row, make_batch
-from bot.training.weights import save_adapter
+from bot.learning.train import losses
+from bot.learning.train.network import LoraNetwork
+from bot.learning.train.objectives import Answers, answer_logps
+from bot.learning.train.token_sequences import Row, make_batch
+from bot.learning.train.weight_files import save_adapter
 from tests.engine.models import save_tiny
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]

@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bot.generator import ChatMessage
-from bot.training import checks
-from bot.training.answer_loss import AnsweredPrompt
-from bot.training.checks import CheckFailed
-from bot.training.reference_loss import ReferenceLossScorer
+from bot.generation.port import ChatMessage
+from bot.learning.judge.answer_loss import AnsweredPrompt
+from bot.learning.judge.reference_loss import ReferenceLossScorer
+from bot.learning.train import checks
+from bot.learning.train.checks import CheckFailed
 from tests.engine.models import save_tiny
 from tests.engine.test_versions import ALL_LINEAR, save_version
 

@@ -11,19 +11,19 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from bot.engine.local import LocalGenerator
-from bot.engine.runner import Runner
 from bot.errors import InvalidInput, VersionError
-from bot.generator import ChatMessage, Finish, Piece, Sampling
-from bot.learning.answer_rules import AnswerRules
-from bot.learning.evaluation_report import LABELS, Label, report_as_json, report_from_json
-from bot.learning.gate import judge
+from bot.generation.engine.local import LocalGenerator
+from bot.generation.engine.runner import Runner
+from bot.generation.port import ChatMessage, Finish, Piece, Sampling
+from bot.learning.judge.answer_loss import AnswerLoss
+from bot.learning.judge.answer_rules import AnswerRules
+from bot.learning.judge.evaluation import AnswerPolicy, Contestant, Evaluation, Suite
+from bot.learning.judge.evaluation_report import LABELS, Label, report_as_json, report_from_json
+from bot.learning.judge.gate import judge
+from bot.learning.judge.measures import Answer, EvaluationRow, Taken, measure_suite
+from bot.learning.judge.planted_secrets import make_canaries
+from bot.learning.judge.reference_loss import ReferenceLossScorer
 from bot.settings import Settings
-from bot.training.answer_loss import AnswerLoss
-from bot.training.evaluation import AnswerPolicy, Contestant, Evaluation, Suite
-from bot.training.leakage import make_canaries
-from bot.training.measures import Answer, EvaluationRow, Taken, measure_suite
-from bot.training.reference_loss import ReferenceLossScorer
 from tests.engine.models import save_tiny
 from tests.engine.test_versions import ALL_LINEAR, save_version
 

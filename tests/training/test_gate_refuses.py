@@ -13,22 +13,22 @@ from typing import Any
 import pytest
 import torch
 
-from bot.engine.local import LocalGenerator
-from bot.generator import Sampling
-from bot.learning.gate import Verdict, judge
-from bot.training.checkpoints import Checkpoints
-from bot.training.evaluation import AnswerPolicy, Contestant, Evaluation, Suite
-from bot.training.loss_scorer import NetworkLossScorer
-from bot.training.material import with_system_prompt
-from bot.training.measures import EvaluationRow
-from bot.training.network import LoraNetwork
-from bot.training.objectives import Answers
-from bot.training.replay import replay_rows
-from bot.training.rows import load_suite
-from bot.training.sequences import Row, render
-from bot.training.strength import choose_strength
-from bot.training.trainer import StageSettings, run_stage
-from bot.training.weights import save_adapter
+from bot.generation.engine.local import LocalGenerator
+from bot.generation.port import Sampling
+from bot.learning.judge.evaluation import AnswerPolicy, Contestant, Evaluation, Suite
+from bot.learning.judge.evaluation_rows import load_suite
+from bot.learning.judge.gate import Verdict, judge
+from bot.learning.judge.measures import EvaluationRow
+from bot.learning.train.checkpoints import Checkpoints
+from bot.learning.train.loss_scorer import NetworkLossScorer
+from bot.learning.train.material import with_system_prompt
+from bot.learning.train.network import LoraNetwork
+from bot.learning.train.objectives import Answers
+from bot.learning.train.replay import replay_rows
+from bot.learning.train.strength import choose_strength
+from bot.learning.train.token_sequences import Row, render
+from bot.learning.train.trainer import StageSettings, run_stage
+from bot.learning.train.weight_files import save_adapter
 from tests.shop_rows import SYSTEM, rows
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bot.engine.chat_tokenizer import ChatTokenizer
-from bot.training.material import MIN_WATCHED, MOST_WATCHED, Material, left_out_stages, prepare, why_too_little
+from bot.generation.engine.chat_tokenizer import ChatTokenizer
+from bot.learning.train.material import MIN_WATCHED, MOST_WATCHED, Material, left_out_stages, prepare, why_too_little
 from storage.learning_values import Example, ExampleKind
 
 pytestmark = [pytest.mark.model]

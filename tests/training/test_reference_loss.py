@@ -12,10 +12,10 @@ import torch
 import transformers
 
 from bot.errors import VersionError
-from bot.generator import ChatMessage
-from bot.training.answer_loss import AnsweredPrompt
-from bot.training.leakage import Canary, exposures
-from bot.training.reference_loss import ReferenceLossScorer
+from bot.generation.port import ChatMessage
+from bot.learning.judge.answer_loss import AnsweredPrompt
+from bot.learning.judge.planted_secrets import Canary, exposures
+from bot.learning.judge.reference_loss import ReferenceLossScorer
 from tests.engine.models import save_tiny
 from tests.engine.test_versions import ALL_LINEAR, save_version
 

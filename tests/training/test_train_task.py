@@ -19,22 +19,22 @@ from typing import Any
 
 import pytest
 
-from bot.engine.lora import CONFIG_FILE, WEIGHTS_FILE
-from bot.learning import imports
-from bot.learning.jobs import Jobs
-from bot.learning.model_card import CARD_FILE, FACTS_FILE
-from bot.learning.roles import Actor
+from adapters.cli.job_kinds import all_tasks
+from bot.access.roles import Actor
+from bot.generation.engine.lora import CONFIG_FILE, WEIGHTS_FILE
+from bot.jobs.control import Jobs
+from bot.jobs.job_context import Interrupted, JobContext, Services
+from bot.jobs.worker import Worker
+from bot.learning.data import importing
+from bot.learning.judge.answer_loss import AnsweredPrompt
+from bot.learning.judge.evaluation_rows import load_suite
+from bot.learning.judge.reference_loss import ReferenceLossScorer
+from bot.learning.train import train_job
+from bot.learning.train.loss_scorer import NetworkLossScorer
+from bot.learning.train.material import with_system_prompt
+from bot.learning.train.recipe import Recipe, trials_of
+from bot.learning.versions import CARD_FILE, FACTS_FILE
 from bot.settings import Settings
-from bot.training import train_task
-from bot.training.answer_loss import AnsweredPrompt
-from bot.training.job_context import Interrupted, JobContext, Services
-from bot.training.loss_scorer import NetworkLossScorer
-from bot.training.material import with_system_prompt
-from bot.training.recipe import Recipe, trials_of
-from bot.training.reference_loss import ReferenceLossScorer
-from bot.training.rows import load_suite
-from bot.training.tasks import all_tasks
-from bot.training.worker import Worker
 from storage import evaluations, versions
 from storage.database import Database
 from storage.learning_values import Job
@@ -68,8 +68,8 @@ class House:
             answer = {"role": "assistant", "content": said, **opinion(number)}
             turns = [{"role": "user", "content": asked}, answer]
             lines.append(json.dumps({"id": f"row-{number}", "messages": turns}))
-        checked = await asyncio.to_thread(imports.check_file, io.BytesIO("\n".join(lines).encode()))
-        await imports.take_in(self.database, DEFAULT_WORKSPACE, ADMIN, "rows.jsonl", checked)
+        checked = await asyncio.to_thread(importing.check_file, io.BytesIO("\n".join(lines).encode()))
+        await importing.take_in(self.database, DEFAULT_WORKSPACE, ADMIN, "rows.jsonl", checked)
 
     async def train(self, settings: Mapping[str, Any] | None = None) -> Job:
         return await self.jobs.train(ADMIN, settings or {})
@@ -88,7 +88,7 @@ class House:
 @pytest.fixture(autouse=True)
 def short_suites(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many rows of each suite as an evaluation needs: all of them say nothing of a random model, and take long."""
-    monkeypatch.setattr("bot.training.judging.load_suite", lambda name: load_suite(name)[:8])
+    monkeypatch.setattr("bot.learning.judge.judging.load_suite", lambda name: load_suite(name)[:8])
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ async def test_stopped_anywhere_it_goes_on_and_makes_the_same_weights(
 
 def stop_once_in(monkeypatch: pytest.MonkeyPatch, phase: str) -> list[str]:
     """Have the worker's task stopped once as by a shutdown, some steps into a phase; says when that happened."""
-    train = train_task.train
+    train = train_job.train
     stops: list[str] = []
 
     def stopped(context: JobContext, services: Services) -> Mapping[str, Any]:
@@ -216,7 +216,7 @@ def stop_once_in(monkeypatch: pytest.MonkeyPatch, phase: str) -> list[str]:
         monkeypatch.setattr(context, "check", stopping_check, raising=False)
         return train(context, services)
 
-    monkeypatch.setattr(train_task, "train", stopped)
+    monkeypatch.setattr(train_job, "train", stopped)
     return stops
 
 

@@ -16,14 +16,14 @@ import torch
 import transformers
 
 from bot.errors import ModelError, TrainingFailed
-from bot.training import strength
-from bot.training.checkpoints import Checkpoints, StageState
-from bot.training.network import LoraNetwork
-from bot.training.objectives import Answers, Objective, Pair, Pairs, Thumb, Thumbs
-from bot.training.replay import replay_rows
-from bot.training.sequences import Row
-from bot.training.strength import KEPT_GAIN, STRENGTHS, choose_strength
-from bot.training.trainer import StageResult, StageSettings, run_stage
+from bot.learning.train import strength
+from bot.learning.train.checkpoints import Checkpoints, StageState
+from bot.learning.train.network import LoraNetwork
+from bot.learning.train.objectives import Answers, Objective, Pair, Pairs, Thumb, Thumbs
+from bot.learning.train.replay import replay_rows
+from bot.learning.train.strength import KEPT_GAIN, STRENGTHS, choose_strength
+from bot.learning.train.token_sequences import Row
+from bot.learning.train.trainer import StageResult, StageSettings, run_stage
 from tests.engine.models import TOKENIZER_FILES, save_tiny
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
@@ -216,7 +216,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: p
     def no_room(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("bot.training.checkpoints.os.fsync", no_room)
+    monkeypatch.setattr("bot.learning.train.checkpoints.os.fsync", no_room)
     state.step = 5
     with pytest.raises(OSError, match="No space"):
         checkpoints.save(state, {"a": torch.zeros(2)})

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from bot.errors import InvalidInput
-from bot.learning.answer_rules import AnswerRules, parse_rules
-from bot.learning.golden import parse_questions
-from bot.training.leakage import exposure, make_canaries
-from bot.training.replay import everyday_questions
-from bot.training.rows import load_suite, read_rows
+from bot.learning.judge.answer_rules import AnswerRules, parse_rules
+from bot.learning.judge.evaluation_rows import load_suite, read_rows
+from bot.learning.judge.golden_questions import parse_questions
+from bot.learning.judge.planted_secrets import exposure, make_canaries
+from bot.learning.train.replay import everyday_questions
 
 USER = {"role": "user", "content": "Where is my order?"}
 BOT = {"role": "assistant", "content": "On its way."}

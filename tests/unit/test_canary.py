@@ -11,7 +11,7 @@ from dataclasses import asdict
 import pytest
 
 from benchmarks.canary import simulate
-from bot.learning.canary import (
+from bot.learning.release.canary_harm import (
     GUARD_RAILS,
     CanarySettings,
     Counts,
@@ -22,7 +22,7 @@ from bot.learning.canary import (
     safety_e_value,
     split_e_value,
 )
-from bot.learning.canary_watch import judge_tried, points_of
+from bot.learning.release.canary_watch import judge_tried, points_of
 from storage.canary_outcomes import Tried
 from storage.learning_values import Canary
 

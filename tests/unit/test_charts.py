@@ -13,8 +13,8 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from bot.learning import charts
-from bot.learning.charts import CanaryPoint, DayOfVotes, Format
+from bot.learning.judge import charts
+from bot.learning.judge.charts import CanaryPoint, DayOfVotes, Format
 from tests.unit.test_gate import GOOD, held_out, measure
 
 STEPS = [(step, 2.2 - step / 100) for step in range(60)]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.knowledge.cited_text import CitedText, FactCheck, Invented
+from bot.knowledge.fact_check import CitedText, FactCheck, Invented
 from storage.values import SeenPassage
 
 RETURNS = "You can return goods within 30 days of delivery. The refund of €1,000.50 arrives after five business days."

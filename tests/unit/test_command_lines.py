@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.errors import InvalidInput
-from bot.learning.command_answers import bar, job_report
-from bot.learning.command_lines import Line, begins_with_verb, is_line, is_steering, parse
-from bot.learning.command_words import _WORDS, phase_words, say
+from bot.steering.line_answers import bar, job_report
+from bot.steering.line_grammar import Line, begins_with_verb, is_line, is_steering, parse
+from bot.steering.line_words import _WORDS, phase_words, say
 from storage.learning_values import Job
 
 LINES = {
@@ -180,8 +180,8 @@ def test_what_a_job_is_at_is_told_in_both_languages(phase: str, english: str, ch
 
 
 def test_every_phase_that_a_job_reports_has_words() -> None:
-    folder = Path(__file__).parents[2] / "bot" / "training"
-    texts = [path.read_text(encoding="utf-8") for path in folder.glob("*.py")]
+    folder = Path(__file__).parents[2] / "bot"
+    texts = [path.read_text(encoding="utf-8") for path in folder.rglob("*.py")]
     said = {phase for text in texts for phase in re.findall(r'phase="([^"]+)"', text)}
     assert {"dataset", "checks"} <= said
     stages = {"answers", "pairs", "thumbs"}

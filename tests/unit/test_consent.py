@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bot.learning.consent import Policy, may_learn
+from bot.privacy.learning_consent import Policy, may_learn
 
 SAID = (None, True, False)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.engine.drafts import MAX_DRAFT, MAX_INDEXED, PromptLookup
+from bot.generation.engine.drafts import MAX_DRAFT, MAX_INDEXED, PromptLookup
 
 
 def test_what_followed_the_same_tokens_last_is_proposed() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bot.training.duplicates import NearDuplicates
+from bot.learning.data.duplicates import NearDuplicates
 
 INSTRUCTIONS = " ".join(f"rule{number} says what to do in case {number}" for number in range(200))
 

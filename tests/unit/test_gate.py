@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bot.learning.evaluation_report import (
+from bot.learning.judge.evaluation_report import (
     Interval,
     JudgedAnswer,
     Judgements,
@@ -22,7 +22,7 @@ from bot.learning.evaluation_report import (
     report_as_json,
     report_from_json,
 )
-from bot.learning.gate import GateRules, chance_of_so_few, judge
+from bot.learning.judge.gate import GateRules, chance_of_so_few, judge
 
 
 def measure(champion: float, candidate: float, width: float = 0.01) -> Measure:

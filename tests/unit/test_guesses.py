@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from bot.access.login_throttle import HALVE_SECONDS, Guesses
 from bot.errors import TooManyAttempts
-from bot.learning.guesses import HALVE_SECONDS, Guesses
 
 
 def test_waits_grow_and_end() -> None:

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.errors import InvalidInput
-from bot.learning import imports
-from bot.learning.conversation_form import WrongRow, read_row
-from bot.learning.import_lines import MAX_LINE_BYTES
-from bot.learning.imports import CheckedFile, check_file
+from bot.learning.data import importing
+from bot.learning.data.conversation_form import WrongRow, read_row
+from bot.learning.data.import_lines import MAX_LINE_BYTES
+from bot.learning.data.importing import CheckedFile, check_file
 from storage.imports import ImportedConversation
 from storage.votes import Vote
 
@@ -317,4 +317,4 @@ def test_what_was_checked_can_be_gone_through_again() -> None:
     checked = check(jsonl(row))
     assert list(checked.good) == list(checked.good) == [read_row(row)]
     assert checked.messages == 4
-    assert imports.MAX_PROBLEMS_SHOWN == 20
+    assert importing.MAX_PROBLEMS_SHOWN == 20

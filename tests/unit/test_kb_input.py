@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bot.cli import main
-from bot.commands.knowledge import read_questions
-from bot.commands.terminal import read_stdin
+from adapters.cli.article_commands import read_questions
+from adapters.cli.main import main
+from adapters.cli.terminal import read_stdin
 from bot.errors import InvalidInput
 
 

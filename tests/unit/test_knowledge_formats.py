@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from pypdf import PdfReader, PdfWriter
 
-from bot.knowledge import formats
-from bot.knowledge.documents import Block
-from bot.knowledge.formats import Unreadable, read_document
-from bot.knowledge.html_reader import read_html
-from bot.knowledge.sources import check_url, fetch, files_of, read_file
+from bot.knowledge.reading import formats
+from bot.knowledge.reading.article_sources import check_url, fetch, files_of, read_file
+from bot.knowledge.reading.documents import Block
+from bot.knowledge.reading.formats import Unreadable, read_document
+from bot.knowledge.reading.html_reader import read_html
 
 MARKDOWN = """---
 title: Returns & refunds

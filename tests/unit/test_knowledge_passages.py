@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bot.knowledge.documents import Block, Document
-from bot.knowledge.passages import count_words, cut, excerpt
-from bot.knowledge.ranking import ask, best_of_articles, bm25, rank
+from bot.knowledge.reading.documents import Block, Document
+from bot.knowledge.reading.passages import count_words, cut, excerpt
+from bot.knowledge.search.ranking import ask, best_of_articles, bm25, rank
+from bot.knowledge.search.tokens import is_mostly_unspaced, neighbours, words
 from bot.knowledge.small_talk import SmallTalk
-from bot.knowledge.words import is_mostly_unspaced, neighbours, words
 from storage.knowledge_values import Candidates, Index, StoredPassage
 
 

@@ -1,6 +1,6 @@
 """Readers of a running reply: each sees all of it, none holds it up.
 
-Knows: `bot.live`. Does not know: who writes.
+Knows: `bot.chat.live`. Does not know: who writes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import asyncio
 
 import pytest
 
-from bot.live import Ended, Interruption, Live, LiveTurn, Started, Text, Waiting
+from bot.chat.live import Ended, Interruption, Live, LiveTurn, Started, Text, Waiting
 
 
 def new_turn() -> LiveTurn:

@@ -1,6 +1,6 @@
 """Model text becomes HTML that can do no harm, and is rendered while it grows.
 
-Knows: `adapters.web.markdown`. Does not know: browsers; those have tests of their own.
+Knows: `adapters.http.markdown`. Does not know: browsers; those have tests of their own.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from adapters.web import markdown
-from adapters.web.markdown import MAX_PARSED_CHARS, Citation, render_markdown, settled_length
+from adapters.http import markdown
+from adapters.http.markdown import MAX_PARSED_CHARS, Citation, render_markdown, settled_length
 
 ALLOWED = {
     "p",

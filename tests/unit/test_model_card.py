@@ -6,9 +6,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from bot.learning.evaluation_report import JudgedAnswer
-from bot.learning.gate import judge
-from bot.learning.model_card import ModelCard, write_model_card
+from bot.learning.judge.evaluation_report import JudgedAnswer
+from bot.learning.judge.gate import judge
+from bot.learning.judge.model_card import ModelCard, write_model_card
 from storage.learning_values import Dataset, Version
 from tests.unit.test_gate import GOOD
 

@@ -16,9 +16,17 @@ import pytest
 from safetensors.numpy import save_file
 
 from bot.errors import ModelError
-from bot.models import sources
-from bot.models.sources import STARTER, pull_starter, resolve_model
-from bot.models.store import MANIFEST, Origin, check_model, install, list_models, models_folder, write_manifest
+from bot.generation.models import sources
+from bot.generation.models.sources import STARTER, pull_starter, resolve_model
+from bot.generation.models.store import (
+    MANIFEST,
+    Origin,
+    check_model,
+    install,
+    list_models,
+    models_folder,
+    write_manifest,
+)
 
 ORIGIN = Origin("tiny", "made by a test", "Apache-2.0")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -57,7 +65,7 @@ def test_a_whole_model_passes(model: Path) -> None:
 
 
 def test_reading_the_module_loads_no_torch() -> None:
-    code = "import sys, bot.models.sources, bot.engine.local; print('torch' in sys.modules)"
+    code = "import sys, bot.generation.models.sources, bot.generation.engine.local; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
@@ -192,7 +200,7 @@ def test_a_killed_pull_is_not_taken_for_a_model_and_the_next_one_clears_it(tmp_p
     code = f"""
 import os, signal, sys
 from pathlib import Path
-from bot.models.store import install
+from bot.generation.models.store import install
 from tests.unit.test_model_store import fill
 def killed(folder):
     fill(folder)

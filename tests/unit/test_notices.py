@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot import notices
+from bot.words import notices
 
 
 @pytest.mark.parametrize(

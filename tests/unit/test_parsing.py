@@ -1,6 +1,6 @@
 """Request bodies become values, or an error that names the field.
 
-Knows: `adapters.web.parsing`. Does not know: HTTP; `tests/scenarios/test_web_bad_input.py` sends the same and worse.
+Knows: `adapters.http.requests`. Does not know: HTTP; `tests/scenarios/test_web_bad_input.py` sends the same and worse.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.web.parsing import RegenerateRequest, SubmitRequest, clean_text, parse_chat, parse_id
+from adapters.http.requests import RegenerateRequest, SubmitRequest, clean_text, parse_chat, parse_id
 from bot.errors import InvalidInput, TooLarge
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.engine.prefix_store import PrefixStore, common_length
+from bot.generation.engine.prefix_store import PrefixStore, common_length
 
 tokens = st.lists(st.integers(0, 2), max_size=12)
 versions = st.sampled_from([None, "a", "b"])

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bot.engine.process_memory import collect_all, keep_what_is_loaded
+from bot.generation.engine.process_memory import collect_all, keep_what_is_loaded
 
 
 class Circle:

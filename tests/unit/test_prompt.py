@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.errors import TooLarge
-from bot.generator import ChatMessage, Prompt
-from bot.prompt import PromptBudget, build_prompt, merge_same_role, split_turns, to_chat, without_failures
+from bot.generation.port import ChatMessage, Prompt
+from bot.generation.prompt import PromptBudget, build_prompt, merge_same_role, split_turns, to_chat, without_failures
 from storage.values import Author, Message, ReplyState, SeenPassage, text_part
 
 SYSTEM = "Be kind."

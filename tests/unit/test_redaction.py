@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import redaction as benchmark
-from bot.training.personal_data import KINDS, STRUCTURED, PersonalDataFinder
-from bot.training.redaction import Redactor
+from bot.privacy.redaction.personal_data import KINDS, STRUCTURED, PersonalDataFinder
+from bot.privacy.redaction.redactor import Redactor
 
 ROWS = benchmark.load()
 FINDER = PersonalDataFinder()

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from bot.engine.scheduler import Limits, Move, Scheduler
-from bot.engine.sequence import Chunk, Sequence
+from bot.generation.engine.scheduler import Limits, Move, Scheduler
+from bot.generation.engine.sequence import Chunk, Sequence
 
 LIMITS = Limits(rows=4, step_tokens=16, cache_tokens=100)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.slack import markdown
+from adapters.slack import message_splitting
 from adapters.slack.limits import Limits
 
 LINES = st.sampled_from(["```python", "```", "~~~", "words and words", "", "x" * 900, "    code", "`inline`", "``` no"])
@@ -17,10 +17,10 @@ TEXTS = st.lists(LINES, max_size=120).map("\n".join)
 
 @given(text=TEXTS)
 def test_pieces_are_short_and_hold_every_line(text: str) -> None:
-    pieces = markdown.split(text)
-    assert all(len(piece) <= markdown.MAX_CHARS + 40 for piece in pieces)
+    pieces = message_splitting.split(text)
+    assert all(len(piece) <= message_splitting.MAX_CHARS + 40 for piece in pieces)
     cuts = [0]
-    while (cut := markdown.next_cut(text, cuts[-1])) is not None:
+    while (cut := message_splitting.next_cut(text, cuts[-1])) is not None:
         cuts.append(cut)
     bare = [text[start:end] for start, end in zip(cuts, [*cuts[1:], len(text)], strict=True)]
     assert "".join(bare) == text
@@ -31,17 +31,17 @@ def test_pieces_are_short_and_hold_every_line(text: str) -> None:
 def test_a_cut_that_was_found_stays_where_it_is(text: str, length: int) -> None:
     """While the reply grows, what has been shown is never taken back."""
     shorter = text[:length]
-    cut = markdown.next_cut(shorter, 0)
+    cut = message_splitting.next_cut(shorter, 0)
     if cut is not None:
-        assert markdown.next_cut(text, 0) == cut
-    elif (later := markdown.next_cut(text, 0)) is not None:
+        assert message_splitting.next_cut(text, 0) == cut
+    elif (later := message_splitting.next_cut(text, 0)) is not None:
         assert later >= len(shorter)
 
 
 @given(text=TEXTS)
 def test_no_piece_leaves_a_code_block_open_but_the_last(text: str) -> None:
-    for piece in markdown.split(text)[:-1]:
-        assert markdown.open_fence(piece) == ""
+    for piece in message_splitting.split(text)[:-1]:
+        assert message_splitting.open_fence(piece) == ""
 
 
 @pytest.mark.parametrize(
@@ -60,23 +60,23 @@ def test_no_piece_leaves_a_code_block_open_but_the_last(text: str) -> None:
     ],
 )
 def test_fences_are_those_of_commonmark(text: str, fence: str) -> None:
-    assert markdown.open_fence(text) == fence
+    assert message_splitting.open_fence(text) == fence
 
 
 def test_a_long_text_is_cut_at_a_paragraph_before_a_line_before_a_word() -> None:
-    assert len(markdown.split("word " * 1_700 + "\n\nnext")) == 1
+    assert len(message_splitting.split("word " * 1_700 + "\n\nnext")) == 1
     paragraphs = ("a" * 9_100 + "\n\n") + "b" * 3_000
-    assert markdown.next_cut(paragraphs, 0) == 9_102
+    assert message_splitting.next_cut(paragraphs, 0) == 9_102
     lines = "a" * 10_100 + "\n" + "b" * 3_000
-    assert markdown.next_cut(lines, 0) == 10_101
-    assert markdown.next_cut("c" * 20_000, 0) == markdown.MAX_CHARS
-    assert re.fullmatch(r"(word )+", markdown.split("word " * 3_000)[0])
+    assert message_splitting.next_cut(lines, 0) == 10_101
+    assert message_splitting.next_cut("c" * 20_000, 0) == message_splitting.MAX_CHARS
+    assert re.fullmatch(r"(word )+", message_splitting.split("word " * 3_000)[0])
 
 
 def test_a_message_that_must_end_soon_ends_at_a_line() -> None:
-    assert markdown.cut_soon("one\ntwo\nthree", 0, 5) == 8
-    assert markdown.cut_soon("one two three", 0, 5) is None
-    assert markdown.cut_soon("one\n\ntwo\n\nthree\n", 0, 2) == 5
+    assert message_splitting.cut_soon("one\ntwo\nthree", 0, 5) == 8
+    assert message_splitting.cut_soon("one two three", 0, 5) is None
+    assert message_splitting.cut_soon("one\n\ntwo\n\nthree\n", 0, 2) == 5
 
 
 def test_calls_are_counted_for_each_method_and_each_channel() -> None:

@@ -8,7 +8,7 @@ import pytest
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu import sentence_chrf
 
-from bot.training import text_scores
+from bot.learning.judge import text_scores
 
 SENTENCES = [
     "Your order #4471 will arrive on Monday, we're sorry for the delay!",

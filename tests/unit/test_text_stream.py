@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import decoders
 
-from bot.engine.text_stream import KEPT_TOKENS, Detokenizer, StopFilter, TextStream
+from bot.generation.engine.text_stream import KEPT_TOKENS, Detokenizer, StopFilter, TextStream
 
 # Every single byte, then pieces that begin or end in the middle of a character.
 VOCABULARY = [bytes([byte]) for byte in range(256)]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bot.engine.tool_calls import ToolCallParser
-from bot.generator import Piece, ToolCall
+from bot.generation.engine.tool_calls import ToolCallParser
+from bot.generation.port import Piece, ToolCall
 
 CALL = '<tool_call>\n{"name": "find", "arguments": {"order": 7, "über": "ja"}}\n</tool_call>'
 

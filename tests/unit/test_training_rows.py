@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.training import losses
-from bot.training.sequences import Row, by_length, epochs_of, join_turns, make_batch
+from bot.learning.train import losses
+from bot.learning.train.token_sequences import Row, by_length, epochs_of, join_turns, make_batch
 
 tokens = st.lists(st.integers(0, 3), min_size=2, max_size=6).map(tuple)
 

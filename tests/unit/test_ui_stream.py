@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.web.ui_stream import DONE, PING, UiStream, sse
-from bot.live import Ended, LiveEvent, Started, Text, Waiting
+from bot.chat.live import Ended, LiveEvent, Started, Text, Waiting
 
 SOURCES: tuple[dict[str, Any], ...] = (
     {"type": "source", "number": 1, "title": "Returns", "name": "returns", "article": "a", "url": None},

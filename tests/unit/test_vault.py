@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from bot.access.vault import Vault, new_key, stored_keys, write_keys
 from bot.errors import MynaError
-from bot.vault import Vault, new_key, stored_keys, write_keys
 
 
 def test_a_secret_comes_back_and_is_not_seen_meanwhile() -> None:

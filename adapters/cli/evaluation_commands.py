@@ -1,0 +1,183 @@
+"""Judging versions in the shell: `myna evaluate`, `myna compare` and `myna golden ...`.
+
+Knows: how a report is shown, the exit code of a refusal. Does not know: how a version is judged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adapters.cli.terminal import Commands, add, print_value, progress_bar, say, shell_actor, with_database
+from bot.errors import InvalidInput, MynaError, NotFound
+from bot.settings import Settings
+
+if TYPE_CHECKING:
+    from bot.learning.judge.evaluation_report import Interval, Label, Report
+
+REFUSED_BY_GATE = 3
+SUITE_TITLES = {
+    "held_out": "Held out",
+    "general": "General knowledge and small talk",
+    "safety": "Safety",
+    "golden": "Golden questions",
+}
+
+
+def add_to(commands: Commands) -> None:
+    """Add `evaluate`, `compare`, `golden add`, `golden list` and `golden remove`."""
+    evaluate = add(commands, "evaluate", "judge a trained version beside base and champion", _evaluate, reports=True)
+    evaluate.add_argument("version", help="its name, its number, or how its name begins")
+    evaluate.add_argument("--file", type=Path, metavar="FILE", help="rows of chat messages, JSONL; default: held out")
+    evaluate.add_argument("--rows", type=_count, default=200, metavar="N", help="at most so many rows; default: 200")
+    compare = add(
+        commands, "compare", "show a version beside base and champion, as it was judged", _compare, reports=True
+    )
+    compare.add_argument(
+        "version", nargs="?", default="", help="its name, number, or how its name begins; default: the newest judged"
+    )
+    golden = commands.add_parser("golden", help="questions that every version must get right").add_subparsers(
+        required=True, metavar="ACTION"
+    )
+    add_golden = add(golden, "add", "add questions with rules from a JSONL file", _golden_add, reports=True)
+    add_golden.add_argument(
+        "file", type=Path, help='lines like {"question": "...", "rules": {"must_contain": ["..."]}}'
+    )
+    add(golden, "list", "list all golden questions", _golden_list, reports=True)
+    remove = add(golden, "remove", "ask a question no more", _golden_remove, reports=True)
+    remove.add_argument("id", help="as `myna golden list` shows it")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 100_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 100000")
+    return int(text)
+
+
+def _evaluate(settings: Settings, arguments: argparse.Namespace) -> int:
+    from bot.learning.judge.judging import Wanted, carry_out, keep_verdict, plan_judging
+    from bot.learning.train.loss_scorer import NetworkLossScorer
+
+    actor, wanted = shell_actor(), Wanted(arguments.version, arguments.file, arguments.rows)
+    plan = with_database(
+        settings, lambda database, workspace_id: plan_judging(database, workspace_id, settings, actor, wanted)
+    )
+    say(f"Judging {wanted.version} on {sum(len(suite.rows) for suite in plan.suites)} rows ...")
+    # The database is free meanwhile: this takes minutes.
+    with progress_bar("Judging") as bar:
+        report = asyncio.run(carry_out(settings, plan, lambda _, done, of: bar.reach(done, of), NetworkLossScorer))
+    judged = with_database(
+        settings, lambda database, workspace_id: keep_verdict(database, workspace_id, actor, plan, report)
+    )
+    verdict = judged.verdict
+    _show(arguments, judged.evaluation_id, report, passed=verdict.passed, reasons=verdict.reasons)
+    if judged.evaluation_id is None:
+        say("This verdict is not kept: what counts is how a registered version does on the rows its dataset holds out.")
+    return 0 if verdict.passed else REFUSED_BY_GATE
+
+
+def _compare(settings: Settings, arguments: argparse.Namespace) -> int:
+    from bot.learning.judge.evaluation_report import report_from_json
+    from bot.learning.versions import Versions
+
+    found = with_database(
+        settings, lambda database, workspace_id: Versions(database, workspace_id).newest_evaluation(arguments.version)
+    )
+    if found is None:
+        raise NotFound("There is no evaluation yet. `myna evaluate VERSION` makes one.")
+    try:
+        report = report_from_json(found.report)
+    except (KeyError, TypeError):
+        raise MynaError(f"The evaluation {found.id} can't be read: it has no figures.") from None
+    _show(arguments, found.id, report, passed=found.passed, reasons=found.reasons)
+    return 0
+
+
+def _show(
+    arguments: argparse.Namespace, evaluation_id: str | None, report: Report, *, passed: bool, reasons: Iterable[str]
+) -> None:
+    from bot.learning.judge.evaluation_report import report_as_json
+
+    if arguments.json:
+        print_value(
+            {"evaluation": evaluation_id, "passed": passed, "reasons": list(reasons), "report": report_as_json(report)}
+        )
+        return
+    print_value("\n".join(report_lines(report)))
+    print_value("\nThe gate:")
+    for reason in reasons:
+        print_value(f"- {reason}")
+    print_value(f"\n{'Passed.' if passed else 'Refused by the gate.'}")
+
+
+def report_lines(report: Report) -> list[str]:
+    """A table for each suite: a line a figure, a column a contestant, with 95 % intervals."""
+    from bot.learning.judge.evaluation_report import MEASURES
+
+    labels: list[Label] = ["base", "champion", "candidate"]
+    if report.names["champion"] == report.names["base"]:
+        labels.remove("champion")
+    lines: list[str] = []
+    for name, suite in report.suites.items():
+        rows = [[f"{SUITE_TITLES.get(name, name)}, {suite.rows} rows", *(report.names[label] for label in labels)]]
+        for measure, (title, unit) in MEASURES.items():
+            found = suite.measures.get(measure)
+            if found is not None:
+                rows.append([f"{title} ({unit})", *(_figure(found.values[label]) for label in labels)])
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        lines += [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        ]
+        lines += [f"({suite.left_out} rows were too long for the model.)"] if suite.left_out else []
+        lines.append("")
+    return lines[:-1]
+
+
+def _figure(interval: Interval) -> str:
+    return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]" if interval.is_finite else "not a number"
+
+
+def _golden_add(settings: Settings, arguments: argparse.Namespace) -> int:
+    from bot.learning.judge.golden_questions import GoldenQuestions, parse_questions
+
+    try:
+        text = arguments.file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{arguments.file} is not text in UTF-8.") from error
+    questions = parse_questions(text, str(arguments.file))
+    added = with_database(
+        settings, lambda database, workspace_id: GoldenQuestions(database, workspace_id).add(shell_actor(), questions)
+    )
+    count = f"{len(added)} golden question{'' if len(added) == 1 else 's'} added."
+    print_value({"added": added} if arguments.json else count)
+    return 0
+
+
+def _golden_list(settings: Settings, arguments: argparse.Namespace) -> int:
+    from bot.learning.judge.golden_questions import GoldenQuestions
+
+    found = with_database(
+        settings, lambda database, workspace_id: GoldenQuestions(database, workspace_id).list_all(shell_actor())
+    )
+    if arguments.json:
+        print_value([{"id": one.id, "messages": list(one.messages), "rules": dict(one.rules)} for one in found])
+    elif not found:
+        print_value("No golden question yet. `myna golden add FILE` adds some.")
+    for one in () if arguments.json else found:
+        kept = "; ".join(f"{kind.replace('_', ' ')}: {', '.join(texts)}" for kind, texts in one.rules.items())
+        print_value(f"{one.id}  {one.messages[-1]['content']}\n    {kept}")
+    return 0
+
+
+def _golden_remove(settings: Settings, arguments: argparse.Namespace) -> int:
+    from bot.learning.judge.golden_questions import GoldenQuestions
+
+    with_database(
+        settings,
+        lambda database, workspace_id: GoldenQuestions(database, workspace_id).remove(shell_actor(), arguments.id),
+    )
+    print_value({"removed": arguments.id} if arguments.json else "Removed.")
+    return 0

@@ -1,0 +1,238 @@
+"""Training, and all other work of minutes: `myna train`, `myna jobs ...` and `myna worker`.
+
+Knows: options, exit codes, what Ctrl-C means for a job that somebody waits for. Does not know: how a job is done, or
+how it looks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from adapters.cli import job_display
+from adapters.cli.terminal import Commands, add, add_yes, confirm, print_value, say, shell_actor, with_database
+from bot.errors import Conflict
+from bot.settings import Settings
+
+if TYPE_CHECKING:
+    from bot.jobs.control import Jobs
+    from bot.jobs.worker_process import WorkerProcess
+    from storage.learning_values import Job
+
+T = TypeVar("T")
+
+DONE, FAILED, REFUSED = 0, 1, 3
+# So long a job waits for the worker of a server before `--wait` and `watch` start one themselves.
+PATIENCE_SECONDS = 4.0
+
+
+def add_to(commands: Commands) -> None:
+    """Add `train`, `jobs ...` and `worker`."""
+    train = add(commands, "train", "train the model on what was learnt since", _train, reports=True)
+    train.add_argument("--rows", type=int, metavar="N", help="use so many examples at most")
+    train.add_argument(
+        "--search", type=int, metavar="N", help="try N settings, each for a quarter of a training, and keep the best"
+    )
+    train.add_argument("--learning-rate", type=float, metavar="X", help="default: 0.001")
+    train.add_argument(
+        "--epochs", type=float, metavar="X", help="how often each row is learnt from at most; default: 2"
+    )
+    train.add_argument("--name", help="a name for this training, shown with it and with its version")
+    train.add_argument("--priority", type=int, default=0, metavar="N", help="jobs with more go first; 0 is the default")
+    train.add_argument("--wait", action="store_true", help="show the progress until it has ended")
+    _add_jobs_to(commands)
+    worker = add(commands, "worker", "do the jobs that wait, beside or without a server", _worker)
+    worker.add_argument("--once", action="store_true", help="end when none waits")
+    worker.add_argument("--device", help="only those of this device; default: all")
+    worker.add_argument("--child", action="store_true", help="end when standard input does, for whoever starts it")
+
+
+def _add_jobs_to(commands: Commands) -> None:
+    parser = commands.add_parser("jobs", help="look at jobs and steer them", description="Look at jobs and steer them.")
+    parser.add_argument("--json", action="store_true", help="print one JSON value for programs")
+    parser.set_defaults(command=_list)
+    jobs = parser.add_subparsers(metavar="ACTION")
+    add(jobs, "list", "list the newest jobs, as `myna jobs` does", _list, reports=True)
+    for name, about, command in (
+        ("show", "show all about a job", _show),
+        ("pause", "stop a job at its next step; it can be resumed", _pause),
+        ("resume", "go on with a job that is paused or failed", _resume),
+        ("cancel", "end a job", _cancel),
+        ("watch", "show the progress of a job until it has ended", _watch),
+    ):
+        one = add(jobs, name, about, command, reports=True)
+        one.add_argument("id", help="its id, or how that begins")
+        if name == "cancel":
+            add_yes(one)
+    priority = add(jobs, "priority", "let a job go before others", _priority, reports=True)
+    priority.add_argument("id", help="its id, or how that begins")
+    priority.add_argument("priority", type=int, help="jobs with more go first; 0 is the default")
+
+
+def _with_jobs(settings: Settings, work: Callable[[Jobs], Awaitable[T]]) -> T:
+    from bot.jobs.control import Jobs
+
+    return with_database(settings, lambda database, workspace_id: work(Jobs(database, workspace_id)))
+
+
+def _train(settings: Settings, arguments: argparse.Namespace) -> int:
+    chosen = {name: getattr(arguments, name) for name in ("rows", "search", "learning_rate", "epochs", "name")}
+    job = _with_jobs(settings, lambda jobs: jobs.train(shell_actor(), chosen, arguments.priority))
+    if arguments.wait:
+        return _wait(settings, job.id, as_json=arguments.json)
+    if arguments.json:
+        print_value(job_display.job_row(job))
+    else:
+        print_value(job.id)
+        say("It waits for a worker: `myna serve` has one, and so has `myna jobs watch ID`.")
+    return 0
+
+
+def _list(settings: Settings, arguments: argparse.Namespace) -> int:
+    found = _with_jobs(settings, lambda jobs: jobs.list(shell_actor()))
+    if arguments.json:
+        print_value([job_display.job_row(job) for job in found])
+    elif not found:
+        print_value("No job yet. `myna train` begins one.")
+    for job in () if arguments.json else found:
+        print_value(job_display.list_line(job))
+    return 0
+
+
+def _show(settings: Settings, arguments: argparse.Namespace) -> int:
+    async def look(jobs: Jobs) -> tuple[Job, Any]:
+        job = await jobs.find(shell_actor(), arguments.id)
+        return job, await jobs.points(shell_actor(), job.id)
+
+    job, points = _with_jobs(settings, look)
+    if arguments.json:
+        curves: dict[str, list[list[float]]] = {}
+        for point in points:
+            curves.setdefault(point.series, []).append([point.step, point.value])
+        print_value(job_display.job_row(job) | {"points": curves})
+    for line in () if arguments.json else job_display.describe(job, points):
+        print_value(line)
+    return 0
+
+
+def _pause(settings: Settings, arguments: argparse.Namespace) -> int:
+    return _change(settings, arguments, lambda jobs: jobs.pause(shell_actor(), arguments.id))
+
+
+def _resume(settings: Settings, arguments: argparse.Namespace) -> int:
+    return _change(settings, arguments, lambda jobs: jobs.resume(shell_actor(), arguments.id))
+
+
+def _cancel(settings: Settings, arguments: argparse.Namespace) -> int:
+    job = _with_jobs(settings, lambda jobs: jobs.find(shell_actor(), arguments.id))
+    if job.state == "running":
+        confirm(
+            arguments, f"End the {job.kind} job {job.id} for good? `myna jobs pause {job.id}` keeps what it has done."
+        )
+    return _change(settings, arguments, lambda jobs: jobs.cancel(shell_actor(), job.id))
+
+
+def _priority(settings: Settings, arguments: argparse.Namespace) -> int:
+    return _change(settings, arguments, lambda jobs: jobs.set_priority(shell_actor(), arguments.id, arguments.priority))
+
+
+def _change(settings: Settings, arguments: argparse.Namespace, change: Callable[[Jobs], Awaitable[Job]]) -> int:
+    job = _with_jobs(settings, change)
+    print_value(job_display.job_row(job) if arguments.json else job_display.list_line(job))
+    return 0
+
+
+def _watch(settings: Settings, arguments: argparse.Namespace) -> int:
+    job = _with_jobs(settings, lambda jobs: jobs.find(shell_actor(), arguments.id))
+    return _wait(settings, job.id, as_json=arguments.json)
+
+
+def _wait(settings: Settings, job_id: str, *, as_json: bool) -> int:
+    """Show a job until it has ended; with nobody to do it, have it done by a worker of our own meanwhile."""
+    with job_display.display(as_json=as_json) as show:
+        job = asyncio.run(follow(settings, job_id, show))
+    if not as_json:
+        say(f"The job is {job.state}." + (f" `myna jobs resume {job.id}` goes on." if job.state == "paused" else ""))
+        for line in job_display.result_lines(job):
+            (print_value if job.state == "done" else say)(line)
+    return _exit_code(job)
+
+
+def _exit_code(job: Job) -> int:
+    """Refused is a training that had too little to learn from, and a version that did not pass the gate."""
+    if job.state == "refused" or (job.state == "done" and (job.result or {}).get("passed") is False):
+        return REFUSED
+    return DONE if job.state == "done" else FAILED
+
+
+async def follow(settings: Settings, job_id: str, show: job_display.Show) -> Job:
+    """Show a job until it has ended or was paused; with nobody to do it, have a worker of our own do it meanwhile."""
+    from bot.access import installation
+    from bot.jobs.control import Jobs
+    from bot.jobs.worker_process import WorkerProcess
+    from storage.schema import DEFAULT_WORKSPACE
+
+    async with installation.open_database(settings, guest=True) as database:
+        jobs = Jobs(database, DEFAULT_WORKSPACE)
+        waited_for = await jobs.find(shell_actor(), job_id)
+        worker = WorkerProcess(database, waited_for.device, patience=PATIENCE_SECONDS)
+        try:
+            async with asyncio.TaskGroup() as group:
+                keeping = group.create_task(worker.keep(), name="keep-worker")
+                try:
+                    job = await _until_it_rests(jobs, job_id, show)
+                except asyncio.CancelledError:
+                    await _leave(jobs, worker, job_id)
+                    raise
+                finally:
+                    keeping.cancel()
+        finally:
+            await worker.close(settings.grace_seconds)
+    return job
+
+
+async def _until_it_rests(jobs: Jobs, job_id: str, show: job_display.Show) -> Job:
+    async for job in jobs.wait(shell_actor(), job_id):
+        show(job)
+        if job.state == "paused":
+            break
+    return job
+
+
+async def _leave(jobs: Jobs, worker: WorkerProcess, job_id: str) -> None:
+    """Ctrl-C: a job that others do goes on; one that is ours to do is paused."""
+    if not worker.is_running:
+        say(f"The job goes on where a server or a worker runs; `myna jobs watch {job_id}` shows it.")
+        return
+    say("Pausing the job ...")
+    try:
+        await jobs.pause(shell_actor(), job_id)
+    except Conflict:
+        return
+    async for job in jobs.wait(shell_actor(), job_id):
+        if job.state != "running":
+            break
+    say(f"`myna jobs resume {job_id}` and `myna jobs watch {job_id}` go on from here.")
+
+
+def _worker(settings: Settings, arguments: argparse.Namespace) -> int:
+    from adapters.cli import job_kinds
+    from bot.access import installation
+    from bot.jobs import worker
+    from storage.jobs import DEVICES
+
+    async def run() -> None:
+        async with installation.open_database(settings, guest=True) as database:
+            await worker.run(
+                settings,
+                database,
+                job_kinds.all_tasks(),
+                [arguments.device] if arguments.device else DEVICES,
+                once=arguments.once,
+                is_child=arguments.child,
+            )
+
+    asyncio.run(run())
+    return 0

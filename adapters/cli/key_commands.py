@@ -1,0 +1,80 @@
+"""API keys: `myna key ...`.
+
+Knows: how they are listed. Does not know: what a secret is made of, or how limits are held to.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+
+from adapters.cli.terminal import Commands, add, print_value, say, shell_actor, with_database
+from bot.errors import MynaError
+from bot.settings import Settings
+
+
+def add_to(commands: Commands) -> None:
+    """Add `key create`, `key list` and `key revoke`."""
+    key = commands.add_parser("key", help="make, list or revoke API keys").add_subparsers(
+        required=True, metavar="ACTION"
+    )
+    create = add(key, "create", "make a key and print its secret, once", _create, reports=True)
+    create.add_argument("name", help="whose it is, like shop-backend")
+    create.add_argument("--requests-per-minute", type=int, metavar="N", help="default: no limit")
+    create.add_argument("--tokens-per-day", type=int, metavar="N", help="prompt and reply together; default: no limit")
+    add(key, "list", "list all keys", _list, reports=True)
+    revoke = add(key, "revoke", "make a key invalid at once", _revoke, reports=True)
+    revoke.add_argument("which", help="its name or id")
+
+
+def _create(settings: Settings, arguments: argparse.Namespace) -> int:
+    from bot.completions.api_keys_access import create_key
+
+    secret = with_database(
+        settings,
+        lambda database, workspace_id: create_key(
+            database,
+            workspace_id,
+            arguments.name,
+            arguments.requests_per_minute,
+            arguments.tokens_per_day,
+            shell_actor().name,
+        ),
+    )
+    print_value({"name": arguments.name, "secret": secret} if arguments.json else secret)
+    if not arguments.json:
+        say("Keep it safe: it is not stored and can't be shown again.")
+    return 0
+
+
+def _list(settings: Settings, arguments: argparse.Namespace) -> int:
+    from storage import api_keys
+
+    found = with_database(settings, lambda database, workspace_id: database.read(api_keys.list_keys, workspace_id))
+    if arguments.json:
+        print_value([dataclasses.asdict(one) for one in found])
+    elif not found:
+        print_value("No key yet. `myna key create NAME` makes one.")
+    for one in () if arguments.json else found:
+        limits = [
+            f"{one.requests_per_minute:,} requests a minute" if one.requests_per_minute else "",
+            f"{one.tokens_per_day:,} tokens a day" if one.tokens_per_day else "",
+        ]
+        state = "revoked" if one.revoked_at else ", ".join(filter(None, limits)) or "no limit"
+        print_value(f"{one.name}  {one.hint}...  {state}  ({one.id})")
+    return 0
+
+
+def _revoke(settings: Settings, arguments: argparse.Namespace) -> int:
+    from storage import api_keys
+
+    revoked = with_database(
+        settings,
+        lambda database, workspace_id: database.write(
+            api_keys.revoke_key, workspace_id, arguments.which, shell_actor().name
+        ),
+    )
+    if not revoked:
+        raise MynaError(f'There is no valid key "{arguments.which}". `myna key list` shows all.')
+    print_value({"revoked": arguments.which} if arguments.json else f"The key {arguments.which} is no longer valid.")
+    return 0

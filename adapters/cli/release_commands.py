@@ -1,0 +1,304 @@
+"""What answers: `myna status`, `versions`, `promote`, `canary`, `rollback`, `retire`, and `erase`.
+
+Knows: how they are shown, what asks for confirmation. Does not know: the gate, the test of a canary, how a turn picks
+its version. A running server follows with its next reply.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from adapters.cli import job_display
+from adapters.cli.terminal import Commands, add, add_yes, confirm, print_value, say, shell_actor, with_database
+from bot.errors import MynaError
+from bot.settings import Settings
+
+if TYPE_CHECKING:
+    from bot.learning.release.canary_harm import Judged
+    from bot.learning.release.releases import Releases
+    from storage.database import Database
+    from storage.learning_values import Job, Release, Version
+
+BASE = "the base model"
+
+
+def add_to(commands: Commands) -> None:
+    """Add what is about versions, and `erase`."""
+    add(commands, "status", "show what answers, the canary, open jobs, and what needs attention", _status, reports=True)
+    versions = add(commands, "versions", "list the trained versions, or show one", _versions, reports=True)
+    versions.add_argument("action", nargs="?", choices=["list", "show"], default="list", help="default: list")
+    versions.add_argument("version", nargs="?", help="with show: its name, number, or the beginning of its name")
+    promote = add(
+        commands, "promote", "have a version answer everybody, once it passed the gate", _promote, reports=True
+    )
+    promote.add_argument("version", help='its name, number, or the beginning of its name; "base" for the base model')
+    promote.add_argument("--because", metavar="TEXT", help="promote it even if it did not pass the gate; recorded")
+    add_yes(promote)
+    canary = add(commands, "canary", "try a version on a share of the conversations", _canary, reports=True)
+    canary.add_argument("version", help='which one; or "status", or "stop"')
+    canary.add_argument("--share", type=_share, default=0.1, metavar="10%", help="default: 10%%; at most 50%%")
+    canary.add_argument("--because", metavar="TEXT", help="try it even if it did not pass the gate; recorded")
+    add_yes(canary)
+    rollback = add(
+        commands, "rollback", "have that answer which answered before; ends a canary", _rollback, reports=True
+    )
+    rollback.add_argument("--because", default="", metavar="TEXT", help="why; recorded")
+    add_yes(rollback)
+    retire = add(commands, "retire", "have a version never used again", _retire, reports=True)
+    retire.add_argument("version", help="its name, number, or the beginning of its name")
+    retire.add_argument("--because", required=True, metavar="TEXT", help="why; recorded")
+    add_yes(retire)
+    erase = add(
+        commands, "erase", "erase a person: words, votes, examples, and versions that learnt them", _erase, reports=True
+    )
+    erase.add_argument("person", help="web:ID, slack:TEAM/USER, or Myna's own id of them")
+    add_yes(erase)
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text.rstrip("%")) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 0.5:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share like 10% or 0.1, of at most 50%")
+    return value
+
+
+def _with_releases(settings: Settings, work: Callable[[Releases], Awaitable[Release]]) -> Release:
+    from bot.learning.release.releases import Releases
+
+    return with_database(settings, lambda database, workspace_id: work(Releases(database, workspace_id)))
+
+
+def _now(settings: Settings) -> Release:
+    """What answers while somebody is asked; what they confirm is done only if it still does."""
+    return _with_releases(settings, lambda releases: releases.current())
+
+
+def _promote(settings: Settings, arguments: argparse.Namespace) -> int:
+    now = _now(settings)
+    confirm(
+        arguments,
+        f"Have {arguments.version} answer everybody from the next reply on, in place of {_name(now.champion)}?",
+    )
+    changed = _with_releases(
+        settings,
+        lambda releases: releases.promote(
+            shell_actor(), arguments.version, override_reason=arguments.because, at=now.number
+        ),
+    )
+    return _tell(arguments, changed, f"{_name(changed.champion)} answers from the next reply on.")
+
+
+def _rollback(settings: Settings, arguments: argparse.Namespace) -> int:
+    now = _now(settings)
+    if now.champion is not None or now.previous is not None:  # else it ends a canary, or is refused below
+        confirm(
+            arguments,
+            f"Have {_name(now.previous)} answer everybody from the next reply on, in place of {_name(now.champion)}?",
+        )
+    changed = _with_releases(
+        settings, lambda releases: releases.rollback(shell_actor(), arguments.because, at=now.number)
+    )
+    return _tell(arguments, changed, f"Rolled back: {_name(changed.champion)} answers from the next reply on.")
+
+
+def _canary(settings: Settings, arguments: argparse.Namespace) -> int:
+    if arguments.version == "status":
+        return _status(settings, arguments)
+    if arguments.version == "stop":
+        changed = _with_releases(settings, lambda releases: releases.stop_canary(shell_actor()))
+        return _tell(arguments, changed, f"The canary has ended: {_name(changed.champion)} answers everybody.")
+    now = _now(settings)
+    confirm(arguments, f"Have {arguments.version} answer {arguments.share:.0%} of the conversations?")
+    changed = _with_releases(
+        settings,
+        lambda releases: releases.start_canary(
+            shell_actor(), arguments.version, arguments.share, override_reason=arguments.because, at=now.number
+        ),
+    )
+    who = f"{_name(changed.challenger)} answers {arguments.share:.0%} of the conversations"
+    return _tell(arguments, changed, f"{who} from the next reply on. `myna canary status` shows how it does.")
+
+
+def _tell(arguments: argparse.Namespace, release: Release, text: str) -> int:
+    print_value(_as_json(release) if arguments.json else text)
+    return 0
+
+
+def _as_json(release: Release) -> dict[str, Any]:
+    canary = release.canary
+    return {
+        "number": release.number,
+        "champion": release.champion.name if release.champion else None,
+        "previous": release.previous.name if release.previous else None,
+        "challenger": release.challenger.name if release.challenger else None,
+        "share": canary.share if canary else None,
+    }
+
+
+def _name(version: Version | None) -> str:
+    return version.name if version else BASE
+
+
+def _status(settings: Settings, arguments: argparse.Namespace) -> int:
+    from bot.jobs.control import Jobs
+    from bot.learning.release import canary_watch
+    from bot.learning.release.releases import Releases
+    from bot.steering.needs_attention import needs_attention
+
+    async def look(database: Database, workspace_id: str) -> tuple[Release, Judged | None, list[str], Sequence[Job]]:
+        release = await Releases(database, workspace_id).current()
+        judged = await canary_watch.look_at(database, workspace_id, release)
+        attention = await needs_attention(database, workspace_id, release, judged)
+        return release, judged, attention, await Jobs(database, workspace_id).list_open(shell_actor())
+
+    release, judged, attention, open_jobs = with_database(settings, look)
+    if arguments.json:
+        print_value(
+            {
+                **_as_json(release),
+                "canary": judged.report() if judged else None,
+                "needs_attention": attention,
+                "jobs": [job_display.job_row(one) for one in open_jobs],
+            }
+        )
+        return 0
+    print_value(f"Answers:  {_name(release.champion)}    (release {release.number})")
+    if release.number:
+        print_value(f"Before:   {_name(release.previous)}")
+    if release.canary is not None and judged is not None:
+        print_value(
+            f"Canary:   {_name(release.challenger)}, {release.canary.share:.0%}: {judged.verdict} - {judged.because}"
+        )
+        for line in _rail_lines(judged):
+            print_value(line)
+    for job in open_jobs:
+        print_value(f"Job:      {job_display.list_line(job)}")
+    for line in attention:
+        print_value(f"!  {line}")
+    return 0
+
+
+def _rail_lines(judged: Judged) -> list[str]:
+    lines = [
+        f"          {'':12} challenger      champion        harm     safe   (each decides at {judged.threshold:g})"
+    ]
+    for name, rail in judged.rails.items():
+        of = rail.counts
+        arms = [
+            f"{bad} of {bad + good}"
+            for bad, good in ((of.challenger_bad, of.challenger_good), (of.champion_bad, of.champion_good))
+        ]
+        lines.append(f"          {name:12} {arms[0]:15} {arms[1]:15} {rail.harm:<8.3g} {rail.safety:.3g}")
+    return lines
+
+
+def _versions(settings: Settings, arguments: argparse.Namespace) -> int:
+    from bot.learning.release.releases import Releases
+    from bot.learning.versions import Versions
+
+    if arguments.action == "show":
+        if not arguments.version:
+            raise MynaError("Which one? `myna versions show NAME`.")
+        return _show(settings, arguments)
+
+    async def look(database: Database, workspace_id: str) -> tuple[list[Version], Release]:
+        return await Versions(database, workspace_id).list_all(), await Releases(database, workspace_id).current()
+
+    found, release = with_database(settings, look)
+    if arguments.json:
+        print_value([{**dataclasses.asdict(one), "state": _state(one, release)} for one in found])
+    elif not found:
+        print_value("No version yet. `myna train` makes one.")
+    for one in () if arguments.json else found:
+        made = datetime.datetime.fromtimestamp(one.created_at / 1000).astimezone()
+        print_value(
+            f"{one.name}  {made:%Y-%m-%d %H:%M}  {_state(one, release) or '-'}  ({one.base}, by {one.created_by})"
+        )
+    return 0
+
+
+def _state(version: Version, release: Release) -> str:
+    roles = {"champion": release.champion, "challenger": release.challenger, "previous": release.previous}
+    words = [name for name, one in roles.items() if one is not None and one.id == version.id]
+    words += ["tainted"] if version.tainted_at else []
+    return ", ".join([*words, *([f"retired: {version.retired_because}"] if version.retired_at else [])])
+
+
+def _show(settings: Settings, arguments: argparse.Namespace) -> int:
+    from bot.learning.versions import Versions
+
+    lineage = with_database(
+        settings, lambda database, workspace_id: Versions(database, workspace_id).lineage(arguments.version)
+    )
+    verdict = {True: "passed", False: "failed", None: "never evaluated"}[lineage.passed_gate]
+    if arguments.json:
+        print_value({**dataclasses.asdict(lineage), "gate": verdict})
+        return 0
+    for name, value in dataclasses.asdict(lineage.version).items():
+        if value is not None:
+            print_value(f"{name:16} {value}")
+    conversations = {conversation for conversation, _, _ in lineage.learnt_from}
+    print_value(f"{'gate':16} {verdict}")
+    print_value(f"{'learnt from':16} {len(lineage.learnt_from)} examples of {len(conversations)} conversations")
+    return 0
+
+
+def _retire(settings: Settings, arguments: argparse.Namespace) -> int:
+    from bot.learning.versions import Versions
+
+    confirm(arguments, f"Never use {arguments.version} again?")
+    retired = with_database(
+        settings,
+        lambda database, workspace_id: Versions(database, workspace_id).retire(
+            shell_actor(), arguments.version, arguments.because
+        ),
+    )
+    print_value({"retired": retired.name} if arguments.json else f"{retired.name} will not be used again.")
+    return 0
+
+
+def _erase(settings: Settings, arguments: argparse.Namespace) -> int:
+    from bot.access import installation
+    from bot.privacy.erasure.erase_person import Erased, Erasure
+
+    keys = installation.secret_keys(settings)
+
+    def make(database: Database, workspace_id: str) -> Erasure:
+        return Erasure(database, workspace_id, settings.data, keys, settings.erasure_policy)
+
+    found = with_database(settings, lambda *where: make(*where).preview(arguments.person))
+    if found is not None:
+        others = f", their words in {len(found.shared)} with others" if found.shared else ""
+        learnt = f", and taint {len(found.versions)} versions" if found.versions else ""
+        confirm(arguments, f"Erase {len(found.own)} conversations{others}{learnt}, for good?")
+    erased: Erased = with_database(settings, lambda *where: make(*where).erase(shell_actor(), arguments.person))
+    if arguments.json:
+        print_value(
+            {
+                **dataclasses.asdict(erased.proof),
+                "was_done_before": erased.was_done_before,
+                "job": erased.job_id,
+                "golden_questions": erased.golden,
+                **_as_json(erased.release),
+            }
+        )
+        return 0
+    removed = ", ".join(f"{count} {name}" for name, count in erased.proof.counts.items()) or "nothing"
+    print_value(f"{'Erased before' if erased.was_done_before else 'Erased'}: {removed}.")
+    if erased.proof.versions:
+        print_value(f"These versions had learnt from it: {', '.join(erased.proof.versions)}.")
+        print_value(f"{_name(erased.release.champion)} answers.")
+    if erased.job_id is not None:
+        print_value(f"The job {erased.job_id[:12]} trains a new version without it; `myna jobs` shows how far it is.")
+    if erased.golden:
+        say(f"Golden questions that hold the name, yours to decide about: {', '.join(erased.golden)}.")
+    if not erased.was_done_before:
+        say("Copies outside of the database are yours to remove: backups, exports, what stands in Slack.")
+    return 0

@@ -1,0 +1,92 @@
+"""Running Myna on this machine: `myna serve`, `chat`, `migrate` and `settings`.
+
+Knows: which of them have the installation to themselves. Does not know: what is started, or in which order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from pathlib import Path
+
+from adapters.cli.terminal import Commands, add, print_value, say, shell_actor
+from bot.generation.port import Generator
+from bot.settings import Settings, describe_settings
+
+
+def add_to(commands: Commands) -> None:
+    """Add `serve`, `chat` and `migrate`."""
+    add(commands, "serve", "serve the web chat", _serve)
+    add(commands, "chat", "chat in this terminal", _chat)
+    add(commands, "migrate", "bring the database up to date", _migrate, reports=True)
+
+
+def add_settings_to(commands: Commands) -> None:
+    """Add `settings`, which the help lists last."""
+    add(commands, "settings", "list all settings and their values", _settings, reports=True)
+
+
+def _serve(settings: Settings, _: argparse.Namespace) -> int:
+    from adapters.cli import wiring
+    from bot.access import installation
+
+    with installation.exclusive_use(settings):
+        installation.migrate_database(settings, say)
+        asyncio.run(wiring.serve(settings, wiring.make_generator(settings, say), say))
+    say("Stopped.")
+    return 0
+
+
+def _chat(settings: Settings, _: argparse.Namespace) -> int:
+    from adapters.cli import chat_console, wiring
+    from bot.access import installation
+
+    async def run(generator: Generator) -> None:
+        async with wiring.running_agent(settings, generator) as agent:
+            say("Loading the model ...")
+            await generator.start()
+            await chat_console.chat(
+                agent.conversations, agent.feedback, agent.consent, agent.steering, shell_actor(), agent.workspace_id
+            )
+
+    with installation.exclusive_use(settings):
+        installation.migrate_database(settings, say)
+        asyncio.run(run(wiring.make_generator(settings, say)))
+    return 0
+
+
+def _migrate(settings: Settings, arguments: argparse.Namespace) -> int:
+    from bot.access import installation
+
+    with installation.exclusive_use(settings):
+        done = installation.migrate_database(settings, say)
+    backup = str(done.backup) if done.backup else None
+    if arguments.json:
+        print_value({"before": done.before, "after": done.after, "backup": backup})
+    elif done.before == done.after:
+        print_value(f"The database is up to date (revision {done.after}).")
+    return 0
+
+
+def _settings(settings: Settings, arguments: argparse.Namespace) -> int:
+    shown = []
+    for one in describe_settings():
+        value = getattr(settings, one.field)
+        shown.append(
+            {
+                "name": one.name,
+                "value": "(set)" if one.secret and value else _plain(value),
+                "type": one.type,
+                "default": one.default,
+                "help": one.help,
+            }
+        )
+    if arguments.json:
+        print_value(shown)
+    for row in () if arguments.json else shown:
+        print_value(f"{row['name']} = {row['value']!s}\n    {row['help']}")
+    return 0
+
+
+def _plain(value: object) -> object:
+    return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value

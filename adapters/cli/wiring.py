@@ -1,0 +1,432 @@
+"""Composition: puts the parts together and runs them until told to stop.
+
+Knows: every part, the order of start and stop. Does not know: what any part does inside. Only `adapters.cli`
+imports this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from adapters.admin.admin_api import AdminApi
+from adapters.admin.assembly import assemble
+from adapters.admin.guard import Guard
+from adapters.article_links import ArticleLinks
+from adapters.http.server import Api, make_app
+from adapters.openai.api import OpenAiApi
+from adapters.openai.response_form import error_body
+from adapters.openai.v1_feedback import OpenAiFeedback
+from adapters.slack.channel import SlackChannel, SlackConfig
+from adapters.slack.installations import App, StoredInstallations
+from adapters.web.article_pages import ArticlePages
+from adapters.web.chat_api import ChatApi, ChatPage
+from adapters.web.chat_steering import WebSteering
+from adapters.web.feedback_api import FeedbackApi
+from adapters.web.visitors import Origins, Visitors
+from bot.access.accounts import Accounts
+from bot.access.installation import Say, make_vault, secret_keys
+from bot.access.vault import Vault, stored_secret
+from bot.chat.delivery import Delivery, Poster
+from bot.chat.feedback import Feedback
+from bot.chat.reply_maker import ReplyPolicy
+from bot.chat.turns import Conversations
+from bot.completions.api_keys_access import ApiAccess
+from bot.completions.completions import Completions
+from bot.errors import MynaError, Unavailable, VersionError
+from bot.generation.port import Generator, Sampling
+from bot.jobs.worker_process import WorkerProcess
+from bot.knowledge.grounding import Grounding
+from bot.knowledge.knowledge_gaps import Gaps
+from bot.knowledge.library import Library
+from bot.knowledge.setup import make_grounding
+from bot.learning.release import canary_watch
+from bot.learning.release.loaded_versions import ReleasedVersions
+from bot.learning.release.releases import Releases
+from bot.learning.versions import Versions
+from bot.metrics import Metrics
+from bot.privacy.erasure.erase_person import Erasure
+from bot.privacy.learning_consent import Consent
+from bot.privacy.redaction.redactor import hide_personal_data
+from bot.settings import Settings
+from bot.steering.steering import Steering
+from storage import health, inbox, outbox
+from storage.database import Database, StorageUnavailable
+from storage.engines import sqlite_file, sqlite_is_unsafe
+from storage.jobs import DEVICES
+from storage.schema import DEFAULT_WORKSPACE
+
+log = logging.getLogger("myna")
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """The running agent, without any channel."""
+
+    settings: Settings
+    database: Database
+    generator: Generator
+    conversations: Conversations
+    access: ApiAccess
+    completions: Completions
+    delivery: Delivery
+    metrics: Metrics
+    workspace_id: str
+    feedback: Feedback
+    consent: Consent
+    released: ReleasedVersions
+    releases: Releases
+    steering: Steering
+    grounding: Grounding
+    slack: SlackChannel | None = None
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Take nothing more, and let what runs finish for a while."""
+        await asyncio.gather(self.conversations.drain(grace_seconds), self.completions.drain(grace_seconds))
+
+    async def checks(self) -> dict[str, bool]:
+        """What readiness depends on."""
+        return {
+            "database": await health.answers(self.database),
+            "model": self.generator.ready,
+            "accepting": self.conversations.accepting,
+        }
+
+
+def slack_config(settings: Settings) -> SlackConfig:
+    """How Myna is connected to Slack, out of the settings."""
+    return SlackConfig(
+        bot_token=settings.slack_bot_token,
+        signing_secret=settings.slack_signing_secret,
+        app_token=settings.slack_app_token,
+        client_id=settings.slack_client_id,
+        client_secret=settings.slack_client_secret,
+        api_url=settings.slack_api_url.rstrip("/") + "/",
+        public_url=settings.public_url,
+    )
+
+
+def make_installations(settings: Settings, database: Database) -> StoredInstallations:
+    """The workspaces that have installed the Slack app."""
+    config = slack_config(settings)
+    app = App(config.client_id, config.client_secret, config.api_url)
+    return StoredInstallations(database, make_vault(settings), DEFAULT_WORKSPACE, app)
+
+
+def slack_vault(settings: Settings) -> Vault | None:
+    """What Slack's tokens are encrypted with, None if no setting asks for Slack. Raises `MynaError` for wrong ones."""
+    config = slack_config(settings)
+    if not config.is_used:
+        return None
+    config.check()
+    is_shared = sqlite_file(settings.resolved_database_url) is None
+    if config.takes_many_workspaces and is_shared and not settings.encryption_keys:
+        raise MynaError(
+            "On PostgreSQL several Mynas may share the tokens of Slack's workspaces, and so the key: set "
+            "MYNA_ENCRYPTION_KEYS, the same for all (`openssl rand -base64 32 | tr +/ -_` makes one)."
+        )
+    return make_vault(settings)
+
+
+def make_generator(settings: Settings, say: Say) -> Generator:
+    """The generator that the settings name."""
+    if settings.generator == "remote":
+        from bot.generation.remote import RemoteGenerator
+
+        return RemoteGenerator(
+            *settings.remote_url, model=settings.model, key=settings.remote_key, context_tokens=settings.context_tokens
+        )
+    from bot.generation.engine.local import LocalGenerator
+    from bot.generation.models.sources import resolve_model
+
+    return LocalGenerator(
+        resolve_model(settings.model, settings.data, say),
+        name=settings.model,
+        device=settings.device,
+        context_tokens=settings.context_tokens,
+        queue_limit=settings.max_waiting,
+        threads=settings.threads or None,
+        cache_bytes=settings.cache_mb * 2**20 or None,
+        compiles=settings.compile == "on",
+    )
+
+
+def reply_policy(
+    settings: Settings, pushed_channels: frozenset[str] = frozenset(), on_pushed: Callable[[], None] = lambda: None
+) -> ReplyPolicy:
+    """How replies are made, out of the settings."""
+    return ReplyPolicy(
+        system_prompt=settings.system_prompt,
+        sampling=Sampling(
+            max_tokens=settings.max_reply_tokens,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            repetition_penalty=settings.chat_repetition_penalty,
+        ),
+        context_tokens=settings.context_tokens,
+        lease_seconds=settings.lease_seconds,
+        max_replies=settings.max_replies,
+        contact=settings.contact,
+        quoting_penalty=settings.chat_quoting_penalty,
+        pushed_channels=pushed_channels,
+        on_pushed=on_pushed,
+    )
+
+
+def _slack_channel(settings: Settings, database: Database, vault: Vault | None) -> SlackChannel | None:
+    if vault is None:
+        return None
+    return SlackChannel(slack_config(settings), database, vault, article_links(settings), DEFAULT_WORKSPACE)
+
+
+@contextlib.asynccontextmanager
+async def running_agent(
+    settings: Settings, generator: Generator, posters: dict[str, Poster] | None = None
+) -> AsyncIterator[Agent]:
+    """An agent that works, on a migrated database, its tasks watched: one that fails ends the `async with`."""
+    vault = await asyncio.to_thread(slack_vault, settings)
+    database, metrics, posters = Database(settings.resolved_database_url), Metrics(), dict(posters or {})
+    slack = _slack_channel(settings, database, vault)
+    if slack is not None:
+        posters[slack.replies.channel] = slack.replies
+    delivery = Delivery(database, posters, lease_seconds=settings.lease_seconds)
+    policy = reply_policy(settings, frozenset(posters), delivery.look_for_work)
+    released = ReleasedVersions(database, generator, settings.data, DEFAULT_WORKSPACE)
+    releases = Releases(database, DEFAULT_WORKSPACE, released.note_change)
+    keys = await asyncio.to_thread(secret_keys, settings)
+    steering = Steering(database, DEFAULT_WORKSPACE, releases, keys[0])
+    grounding = await asyncio.to_thread(make_grounding, settings, database, DEFAULT_WORKSPACE)
+    conversations = Conversations(database, generator, released, policy, metrics, grounding=grounding)
+    access = ApiAccess(database, DEFAULT_WORKSPACE, needs_key=settings.api_keys == "on")
+    completions = Completions(generator, released, access, metrics)
+    feedback = Feedback(database, DEFAULT_WORKSPACE)
+    consent = Consent(database, DEFAULT_WORKSPACE, settings.learning_consent)
+    agent = Agent(
+        settings,
+        database,
+        generator,
+        conversations,
+        access,
+        completions,
+        delivery,
+        metrics,
+        DEFAULT_WORKSPACE,
+        feedback,
+        consent,
+        released,
+        releases,
+        steering,
+        grounding,
+        slack,
+    )
+    tasks: list[Coroutine[Any, Any, None]] = [
+        conversations.work(),
+        conversations.keep_leases(),
+        released.watch(),
+        canary_watch.watch(database, DEFAULT_WORKSPACE, releases, slack.tell_of_harm if slack else None),
+    ]
+    if slack is not None:
+        slack.serve(conversations, feedback, consent, steering)
+        tasks.append(slack.work())
+    if posters:
+        tasks.append(delivery.work())
+    failure: Exception | None = None
+    try:
+        if not database.many_processes:
+            await _free_all_leases(database)
+        async with asyncio.TaskGroup() as group:
+            started = [group.create_task(task) for task in tasks]
+            try:
+                yield agent
+                await agent.drain(settings.grace_seconds)
+                await delivery.drain()
+            except Exception as error:  # the caller's own, to be raised as it is and not inside a group
+                failure = error
+            finally:
+                for task in started:
+                    task.cancel()
+    finally:
+        if slack is not None:
+            await slack.close()
+        await generator.close()
+        await grounding.close()
+        await database.close()
+    if failure is not None:
+        raise failure
+
+
+async def _free_all_leases(database: Database) -> None:
+    try:
+        await database.write(inbox.free_all_leases, None)
+        await database.write(outbox.free_all_leases, None)
+    except StorageUnavailable as error:
+        raise Unavailable(f"The database can't be used: {error}") from error
+
+
+def make_web_app(agent: Agent) -> web.Application:
+    """The web channel of an agent."""
+    settings = agent.settings
+    visitors = Visitors(
+        settings.secret or stored_secret(settings.data), secure_cookie=settings.public_url.startswith("https://")
+    )
+    origins = Origins(settings.allowed_origins, settings.public_url)
+    steering = WebSteering(agent.steering, Guard(Accounts(agent.database, agent.workspace_id), origins))
+    page = ChatPage(settings.title, settings.greeting, settings.max_message_chars)
+    links = article_links(settings)
+    articles = ArticlePages(Library(agent.database, agent.workspace_id), links, settings.title)
+    chat = ChatApi(
+        agent.conversations, agent.feedback, visitors, page, agent.metrics, steering, links, agent.workspace_id
+    )
+    opinions = FeedbackApi(agent.conversations, visitors, agent.feedback, agent.consent, agent.workspace_id)
+    # Who writes a program asks for what it needs; the model's habit of repeating itself is a matter for chats.
+    sampling = replace(reply_policy(settings).sampling, repetition_penalty=settings.repetition_penalty or 1.0)
+    models = OpenAiApi(agent.completions, agent.conversations, agent.access, sampling, links, agent.workspace_id)
+    votes = OpenAiFeedback(agent.conversations, agent.feedback, agent.consent, agent.access, agent.workspace_id)
+    apis: list[Api] = [chat, opinions, articles, models, votes, make_admin_api(agent, origins)]
+    if agent.slack is not None:
+        apis.append(agent.slack)
+    return make_app(apis, origins, agent.metrics, agent.checks, {"/v1/": error_body})
+
+
+def article_links(settings: Settings) -> ArticleLinks:
+    """Where people read articles: those that the web chat answers from have pages beside it."""
+    return ArticleLinks(settings.public_url, settings.web_audience)
+
+
+def make_admin_api(agent: Agent, origins: Origins) -> AdminApi:
+    """The admin page of an agent."""
+    settings = agent.settings
+    erasure = Erasure(
+        agent.database,
+        agent.workspace_id,
+        settings.data,
+        secret_keys(settings),
+        settings.erasure_policy,
+        agent.released.note_change,
+    )
+    library = Library(agent.database, agent.workspace_id)
+    hide = hide_personal_data(settings.regions)
+    gaps = Gaps(agent.database, agent.workspace_id, agent.grounding, library, hide)
+    return assemble(
+        agent.database,
+        agent.workspace_id,
+        title=settings.title,
+        base=settings.model,
+        origins=origins,
+        releases=agent.releases,
+        consent=agent.consent,
+        erasure=erasure,
+        library=library,
+        grounding=agent.grounding,
+        gaps=gaps,
+    )
+
+
+async def serve(settings: Settings, generator: Generator, say: Say) -> None:
+    """Serve the web chat until SIGTERM or SIGINT; a second signal doesn't wait for running replies."""
+    if warning := sqlite_is_unsafe(settings.resolved_database_url):
+        log.warning(warning)
+    if settings.api_keys == "off" and not _is_loopback(settings.host):
+        raise MynaError(
+            f"MYNA_API_KEYS=off would let everybody who reaches {settings.host} use the model. Make keys with "
+            "`myna key create NAME`, or listen on 127.0.0.1."
+        )
+    stopping = _stop_on_signals()
+    async with running_agent(settings, generator) as agent:
+        workers = [WorkerProcess(agent.database, device) for device in DEVICES]
+        runner = web.AppRunner(make_web_app(agent), access_log=None, shutdown_timeout=2.0)
+        await runner.setup()
+        try:
+            say(f"Myna listens on {await _listen(runner, settings)} - loading the model {generator.model} ...")
+            async with asyncio.TaskGroup() as group:
+                loading = group.create_task(_load(agent, say), name="load-model")
+                started = [loading]
+                if agent.slack:
+                    started.append(group.create_task(agent.slack.greet(say), name="greet-slack"))
+                if settings.training == "on":
+                    started += [group.create_task(worker.keep(), name="keep-worker") for worker in workers]
+                await stopping.wait()
+                for worker in workers:
+                    worker.terminate()
+                for task in started:
+                    task.cancel()
+            say("Stopping: running replies may finish.")
+            await _drain_until_second_signal(agent, settings.grace_seconds, stopping)
+        finally:
+            await runner.cleanup()
+            await asyncio.gather(*(worker.close(settings.grace_seconds) for worker in workers))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+async def _load(agent: Agent, say: Say) -> None:
+    """Load the model, and beside it the folders that somebody put there by hand; `agent.released` loads the others."""
+    generator = agent.generator
+    await generator.start()
+    trained = {one.name for one in await Versions(agent.database, agent.workspace_id).list_all()}
+    for folder in await asyncio.to_thread(_version_folders, agent.settings.data / "versions"):
+        if folder.name in trained:
+            continue
+        try:
+            await generator.load_version(folder.name, folder)
+        except VersionError as error:
+            say(f"The version {folder.name} is left out: {error.message}")
+    try:
+        await agent.grounding.warm()
+    except MynaError as error:
+        say(f"The articles can't be searched: {error.message}")
+    loaded = ", ".join(generator.versions)
+    say("The model is loaded; Myna answers." + (f" Versions beside it: {loaded}." if loaded else ""))
+
+
+def _version_folders(folder: Path) -> list[Path]:
+    return sorted(one for one in folder.iterdir() if one.is_dir()) if folder.is_dir() else []
+
+
+async def _listen(runner: web.AppRunner, settings: Settings) -> str:
+    site = web.TCPSite(runner, settings.host, settings.port, backlog=1024)
+    try:
+        await site.start()
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        raise MynaError(
+            f"Myna can't listen on {settings.host}:{settings.port} ({reason}). "
+            "Stop the program that listens there, or choose another MYNA_PORT or MYNA_HOST."
+        ) from error
+    host, port = runner.addresses[0][:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _stop_on_signals() -> asyncio.Event:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    return stopping
+
+
+async def _drain_until_second_signal(agent: Agent, grace_seconds: float, stopping: asyncio.Event) -> None:
+    stopping.clear()
+    draining = asyncio.create_task(agent.drain(grace_seconds))
+    again = asyncio.create_task(stopping.wait())
+    await asyncio.wait({draining, again}, return_when=asyncio.FIRST_COMPLETED)
+    again.cancel()
+    if not draining.done():
+        draining.cancel()
+        await agent.drain(0.0)
+    await asyncio.gather(draining, again, return_exceptions=True)

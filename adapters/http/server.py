@@ -1,0 +1,206 @@
+"""The HTTP server: routes, pages, health, and what every request passes through.
+
+Knows: errors as JSON, request ids, security headers, origins. Does not know: what the handlers do.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from aiohttp import web
+
+from adapters.http.requests import MAX_BODY_BYTES
+from adapters.web.visitors import CORS, Origins
+from bot import errors
+from bot.metrics import Metrics
+from storage.database import StorageUnavailable
+from storage.values import new_id
+
+log = logging.getLogger("myna.web")
+
+STATIC = Path(__file__).parent.parent / "web" / "static"
+_FILES = frozenset(path.name for path in STATIC.iterdir())
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Ready = Callable[[], Awaitable[dict[str, bool]]]
+ErrorBody = Callable[[errors.MynaError], dict[str, Any]]
+
+_STATUS: dict[type[errors.MynaError], int] = {
+    errors.InvalidInput: 400,
+    errors.NotAuthenticated: 401,
+    errors.KeyRefused: 401,
+    errors.NotAllowed: 403,
+    errors.NotFound: 404,
+    errors.UnknownModel: 404,
+    errors.Conflict: 409,
+    errors.RefusedByGate: 409,
+    errors.TooLarge: 413,
+    errors.QuotaExceeded: 429,
+    errors.Unavailable: 503,
+}
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+_PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'self'; require-trusted-types-for 'script'; trusted-types myna; frame-ancestors "
+)
+
+
+class Api(Protocol):
+    """Something that is served here."""
+
+    def routes(self) -> list[web.RouteDef]: ...
+
+
+def make_app(
+    apis: Sequence[Api], origins: Origins, metrics: Metrics, ready: Ready, error_bodies: Mapping[str, ErrorBody]
+) -> web.Application:
+    """The pages, and all APIs beside them. `error_bodies` are for APIs with a form of their own, by their path."""
+    site = _Site(origins, metrics, ready, error_bodies)
+    app = web.Application(middlewares=[site.every_request], client_max_size=MAX_BODY_BYTES)
+    for api in apis:
+        app.add_routes(api.routes())
+    app.add_routes(
+        [
+            web.get("/", site.page),
+            web.get("/widget.js", site.widget),
+            web.get("/favicon.ico", site.icon),
+            web.get("/openapi.json", site.openapi),
+            web.get("/healthz", site.healthz),
+            web.get("/readyz", site.readyz),
+            web.get("/metrics", site.metrics),
+            web.get("/static/{name}", site.static),
+        ]
+    )
+    return app
+
+
+class _Site:
+    def __init__(self, origins: Origins, metrics: Metrics, ready: Ready, error_bodies: Mapping[str, ErrorBody]) -> None:
+        self._error_bodies = error_bodies
+        self._origins = origins
+        self._metrics = metrics
+        self._ready = ready
+
+    @web.middleware
+    async def every_request(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Give each request an id, turn every error into JSON, and say in headers what a browser may do."""
+        given = request.headers.get("X-Request-Id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else new_id()
+        cors = self._origins.cors_headers(request) if request.path.startswith("/api/") else {}
+        request[CORS] = cors | {"X-Request-Id": request_id}
+        try:
+            response = await self._answer(request, handler)
+        except web.HTTPException as error:
+            response = self._http_error(error, request, request_id)
+        except errors.MynaError as error:
+            response = self._refusal(error, request, request_id)
+        except StorageUnavailable as error:
+            log.error("request %s: %s", request_id, error)
+            response = self._refusal(errors.Unavailable(), request, request_id)
+        except Exception:
+            log.exception("request %s failed", request_id)
+            response = self._refusal(errors.MynaError(), request, request_id)
+        if not response.prepared:
+            response.headers.update(request[CORS])
+            if request.path.startswith(("/api/", "/v1/", "/admin/api/")):
+                response.headers.setdefault("Cache-Control", "no-store")
+            response.headers.setdefault("X-Content-Type-Options", "nosniff")
+            response.headers.setdefault("Referrer-Policy", "no-referrer")
+        return response
+
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.method == "OPTIONS" and request.path.startswith("/api/"):
+            return self._preflight(request)
+        if request.method not in ("GET", "HEAD"):
+            self._origins.check(request)
+        return await handler(request)
+
+    def _preflight(self, request: web.Request) -> web.Response:
+        if "Access-Control-Allow-Origin" not in request[CORS]:
+            raise errors.NotAllowed
+        allowed = {
+            "Access-Control-Allow-Methods": "GET, POST",
+            "Access-Control-Allow-Headers": "Authorization, Content-Type",
+            "Access-Control-Max-Age": "600",
+        }
+        return web.Response(status=204, headers=allowed)
+
+    def _refusal(self, error: errors.MynaError, request: web.Request, request_id: str) -> web.Response:
+        status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
+        headers = {}
+        if isinstance(error, errors.Unavailable | errors.QuotaExceeded):
+            headers["Retry-After"] = str(max(round(error.retry_after), 1))
+        return self._error(status, error, request, request_id, headers)
+
+    def _http_error(self, error: web.HTTPException, request: web.Request, request_id: str) -> web.StreamResponse:
+        if error.status < 400:
+            return error
+        message = {
+            404: "There is nothing at this address.",
+            405: f"This address does not take {getattr(error, 'method', 'this method')}.",
+        }.get(error.status, f"{error.reason}.")
+        found = errors.MynaError(message)
+        found.code = re.sub(r"[^a-z]+", "_", error.reason.lower())
+        allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+        return self._error(error.status, found, request, request_id, allow)
+
+    def _error(
+        self, status: int, error: errors.MynaError, request: web.Request, request_id: str, headers: dict[str, str]
+    ) -> web.Response:
+        self._metrics.refused.labels(error.code).inc()
+        own_form = next((body for path, body in self._error_bodies.items() if request.path.startswith(path)), None)
+        body = _own_error_body(error, request_id) if own_form is None else own_form(error)
+        return web.json_response(body, status=status, headers=headers)
+
+    async def page(self, _: web.Request) -> web.FileResponse:
+        policy = _PAGE_POLICY + " ".join(["'self'", *self._origins.allowed])
+        return web.FileResponse(STATIC / "index.html", headers={"Content-Security-Policy": policy, **_REVALIDATE})
+
+    async def widget(self, _: web.Request) -> web.StreamResponse:
+        response = web.FileResponse(STATIC / "widget.js")
+        _set_static_headers(response)
+        return response
+
+    async def static(self, request: web.Request) -> web.StreamResponse:
+        name = request.match_info["name"]
+        if name not in _FILES:
+            raise web.HTTPNotFound
+        response = web.FileResponse(STATIC / name)
+        _set_static_headers(response)
+        return response
+
+    async def icon(self, _: web.Request) -> web.FileResponse:
+        return web.FileResponse(STATIC / "icon.svg", headers=_REVALIDATE)
+
+    async def openapi(self, _: web.Request) -> web.FileResponse:
+        return web.FileResponse(Path(__file__).parent / "openapi.json", headers=_REVALIDATE)
+
+    async def healthz(self, _: web.Request) -> web.Response:
+        return web.json_response({"ok": True})
+
+    async def readyz(self, _: web.Request) -> web.Response:
+        checks = await self._ready()
+        return web.json_response({"ready": all(checks.values()), **checks}, status=200 if all(checks.values()) else 503)
+
+    async def metrics(self, _: web.Request) -> web.Response:
+        return web.Response(
+            body=self._metrics.render(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        )
+
+
+def _own_error_body(error: errors.MynaError, request_id: str) -> dict[str, Any]:
+    details = {name: value for name in ("field", "limit") if (value := getattr(error, name, None)) is not None}
+    return {"error": {"code": error.code, "message": error.message, "requestId": request_id, **details}}
+
+
+_REVALIDATE = {"Cache-Control": "no-cache"}
+
+
+def _set_static_headers(response: web.StreamResponse) -> None:
+    """Scripts are public and small; every load asks whether they changed, so that an upgrade shows at once."""
+    response.headers["Access-Control-Allow-Origin"] = "*"
+    response.headers["Cache-Control"] = "no-cache"
+    response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"

@@ -1,0 +1,223 @@
+"""A model and its tokenizer in memory: messages to token ids, token ids to scores, and tokens to text.
+
+Knows: torch and transformers, both imported when the first model is made. Does not know: threads that call it, queues,
+or when a reply is over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from bot.errors import ModelError
+from bot.generation.engine.chat_tokenizer import ChatTokenizer
+from bot.generation.engine.process_memory import keep_what_is_loaded, return_free_memory, return_large_blocks
+from bot.generation.engine.sampler import Choice
+from bot.generation.engine.sequence import Chunk
+from bot.generation.engine.sequence import Sequence as Tokens
+from bot.generation.models.store import quiet_transformers
+from bot.generation.port import ChatMessage, TokenLogprob
+
+if TYPE_CHECKING:
+    import torch
+
+    from bot.generation.engine.grammar import Grammar
+    from bot.generation.engine.lora import LoraVersion
+
+
+log = logging.getLogger(__name__)
+
+CPU_CACHE_BYTES = 512 * 2**20
+
+
+class Decoder(Protocol):
+    """A forward pass with a cache of rows. What `copy_out` gives may be put into any row of the same decoder later."""
+
+    can_cut: bool  # whether a row may go on from fewer tokens than it holds, or from another's
+    bytes_per_token: int
+    spare_tokens: int  # a step of so many tokens takes little longer than one of a single token, so that drafts pay
+
+    def cache_size(self, rows: int, tokens: int) -> int:
+        """How many tokens' memory it takes to hold so many rows of so many tokens."""
+
+    def reserve(self, rows: int, tokens: int) -> None:
+        """Called before a row is used: these are in use, and the longest will have so many tokens."""
+
+    def forward(self, chunks: Sequence[Chunk], running: Sequence[Tokens]) -> torch.Tensor: ...
+
+    def copy_out(self, row: int, tokens: int) -> Any: ...
+
+    def copy_in(self, row: int, content: Any, tokens: int) -> None: ...
+
+    def move(self, source: int, target: int, tokens: int) -> None: ...
+
+    def clear(self, row: int) -> None:
+        """Write over a row's content, because it is broken."""
+
+    def release(self, in_use: int) -> None:
+        """Rows from this number on are not in use any more."""
+
+    def reset(self) -> None:
+        """Forget all rows and give back their memory."""
+
+
+class Runner:
+    """A loaded model and its tokenizer. One thread makes and steps it; `encode` and `decode` work in any.
+
+    `cache_bytes` is what keys and values may take, None for a share of the memory there is. `exact` computes in float32
+    with the weights as they are; else in bf16, with fewer bits where nothing is lost. `compiles` needs a C++ compiler.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        device: str,
+        threads: int | None,
+        *,
+        context_tokens: int,
+        cache_bytes: int | None = None,
+        exact: bool = False,
+        compiles: bool = False,
+    ) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        from bot.generation.engine.grammar import Vocabulary
+
+        return_large_blocks()
+        quiet_transformers()
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self._device = _choose_device(device)
+        # `Any`: transformers has no types that mypy could follow.
+        net: Any = AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=torch.float32 if exact else _choose_dtype(self._device),
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+        )
+        net.to(self._device).eval()
+        self._chat = ChatTokenizer(path)
+        self._tokenizer = self._chat.tokenizer
+        self.takes_tools = self._chat.takes_tools
+        self.vocab_size = int(net.get_input_embeddings().num_embeddings)
+        self.max_context_tokens = int(getattr(net.config, "max_position_embeddings", None) or sys.maxsize)
+        self.end_ids = end_ids_of(net, self._tokenizer)
+        self.silent_ids = frozenset(
+            token_id for token_id, token in self._tokenizer.added_tokens_decoder.items() if token.special
+        )
+        head = net.get_output_embeddings()
+        self.vocabulary = Vocabulary(self._tokenizer, int(head.weight.shape[0]), sorted(self.end_ids))
+        self._dtype = head.weight.dtype
+        self._linear_shapes = {
+            name: (module.out_features, module.in_features)
+            for name, module in net.named_modules()
+            if isinstance(module, torch.nn.Linear) and module is not head
+        }
+        self.decoder = _make_decoder(net, min(context_tokens, self.max_context_tokens), exact=exact, compiles=compiles)
+        del net
+        keep_what_is_loaded()
+        return_free_memory()
+        self.cache_bytes = cache_bytes or _default_cache_bytes(self._device)
+
+    def encode(self, messages: Sequence[ChatMessage], tools: Sequence[str] = ()) -> tuple[int, ...]:
+        return self._chat.encode(messages, tools)
+
+    def encode_text(self, text: str) -> tuple[int, ...]:
+        return self._chat.encode_text(text)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return self._chat.decode(token_ids)
+
+    def step(self, chunks: Sequence[Chunk], running: Sequence[Tokens]) -> torch.Tensor:
+        """Scores after the last token of each chunk and after those of its draft, `[scores, vocabulary]`."""
+        return self.decoder.forward(chunks, running)
+
+    def inference_mode(self) -> contextlib.AbstractContextManager[None]:
+        """In which everything must run that touches the decoder's rows."""
+        import torch
+
+        return torch.inference_mode()
+
+    def compile_grammar(self, json_schema: str) -> Grammar:
+        """Takes up to a second for a large schema. Raises `InvalidInput` for one that can't be followed."""
+        return self.vocabulary.compile(json_schema)
+
+    def read_version(self, name: str, folder: Path, sha256: str | None) -> LoraVersion:
+        """Raises `VersionError` if these are no LoRA weights for this model."""
+        from bot.generation.engine.lora import read_lora
+
+        return read_lora(name, folder, self._linear_shapes, self._dtype, self._device, sha256)
+
+    def describe(self, choice: Choice) -> TokenLogprob:
+        """The chosen token and the likeliest ones in words. `choice` must have been made with logprobs."""
+        assert choice.logprob is not None
+        top = tuple(self._describe(token_id, logprob) for token_id, logprob in choice.top)
+        return self._describe(choice.token_id, choice.logprob, top)
+
+    def _describe(self, token_id: int, logprob: float, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
+        if token_id in self.silent_ids:
+            name = str(self._tokenizer.convert_ids_to_tokens(token_id))
+            return TokenLogprob(name, name.encode(), logprob, top)
+        content = self.vocabulary.token_bytes(token_id)
+        return TokenLogprob(content.decode(errors="replace"), content, logprob, top)
+
+
+def _make_decoder(net: Any, max_tokens: int, *, exact: bool, compiles: bool) -> Decoder:
+    import torch
+
+    from bot.generation.engine import general, llama
+
+    if not llama.is_supported(net.config):
+        if compiles:
+            log.warning("MYNA_COMPILE does nothing for models of the kind %s", net.config.model_type)
+        return general.GeneralDecoder(net)
+    with torch.inference_mode():
+        return llama.LlamaDecoder(net, max_tokens, compress=not exact, compiles=compiles)
+
+
+def _choose_device(device: str) -> torch.device:
+    import torch
+
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ModelError(f'"{device}" is not a device. Use auto, cpu, cuda or cuda:1.') from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError("The settings ask for CUDA, and torch finds no CUDA device. Use auto or cpu.")
+    return chosen
+
+
+def _default_cache_bytes(device: torch.device) -> int:
+    """Half of what is free on a GPU once the weights are there; on a CPU enough for many small conversations."""
+    import torch
+
+    if device.type != "cuda":
+        return CPU_CACHE_BYTES
+    gc.collect()
+    torch.cuda.empty_cache()
+    return max(torch.cuda.mem_get_info(device)[0] // 2, CPU_CACHE_BYTES)
+
+
+def _choose_dtype(device: torch.device) -> torch.dtype:
+    """bf16 where the hardware multiplies it; elsewhere it would be slower than float32."""
+    import torch
+
+    has_bf16 = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if has_bf16 else torch.float32
+
+
+def end_ids_of(net: Any, tokenizer: Any) -> frozenset[int]:
+    """Every token that ends a reply; models with several list them in the generation config."""
+    found: set[int] = set()
+    for value in (net.generation_config.eos_token_id, net.config.eos_token_id, tokenizer.eos_token_id):
+        found.update(value if isinstance(value, list) else [] if value is None else [value])
+    return frozenset(found)

@@ -1,0 +1,154 @@
+"""Jobs as people steer them: begin, look, wait, pause, resume, cancel, put first.
+
+Knows: who may do what, which words of a person mean which job. Does not know: how a job is done (`bot.learning`), or
+who shows it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from bot.access.roles import Actor
+from bot.errors import Conflict, InvalidInput, NotFound
+from storage import jobs
+from storage.database import Database
+from storage.jobs import Point, Request
+from storage.learning_values import OPEN_STATES, Job
+
+MAX_PRIORITY = 100
+MAX_ROWS = 10_000_000
+MAX_SEARCH = 20
+MAX_RATIO = {"learning_rate": 1.0, "epochs": 100.0}
+POLL_SECONDS = 0.5
+# So much of an id is shown: its milliseconds.
+SHORT_ID = 12
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
+_PREFIX = re.compile(r"[0-9a-f]{4,32}")
+_TOO_LATE = {"pause": "paused", "resume": "resumed", "cancel": "cancelled"}
+
+
+class Jobs:
+    """The jobs of one workspace. Whoever changes something is a trainer; a viewer may look."""
+
+    def __init__(self, database: Database, workspace_id: str) -> None:
+        self._database = database
+        self._workspace_id = workspace_id
+
+    async def train(self, actor: Actor, settings: Mapping[str, Any], priority: int = 0) -> Job:
+        """Queue a training.
+
+        `rows` limits the examples, `search` is how many settings to try, `name` is what people call this training,
+        `learning_rate` and `epochs` are for those who know better; other settings are kept for the task.
+
+        Raises `InvalidInput`, and `Conflict` if the same waits or runs already.
+        """
+        chosen = {name: value for name, value in settings.items() if value is not None}
+        _check_number(chosen, "rows", 1, MAX_ROWS)
+        _check_number(chosen, "search", 1, MAX_SEARCH)
+        for name in ("learning_rate", "epochs"):
+            if name in chosen and not (isinstance(chosen[name], float) and 0 < chosen[name] <= MAX_RATIO[name]):
+                raise InvalidInput(f"{name} must be a number above 0, and at most {MAX_RATIO[name]:g}.", field=name)
+        if "name" in chosen and not (isinstance(chosen["name"], str) and _NAME.fullmatch(chosen["name"])):
+            raise InvalidInput("A name has up to 40 letters, digits and . _ -, a letter or digit first.", field="name")
+        return await self.create(actor, "train", chosen, priority)
+
+    async def create(self, actor: Actor, kind: str, settings: Mapping[str, Any], priority: int = 0) -> Job:
+        """Queue a job of any kind; `settings` are what JSON can hold. Raises `Conflict` for the same open job."""
+        actor.check("trainer")
+        _check_number({"priority": priority}, "priority", -MAX_PRIORITY, MAX_PRIORITY)
+        job, is_new = await self._database.write(
+            jobs.create, self._workspace_id, actor.name, kind, settings, priority=priority
+        )
+        if not is_new:
+            raise Conflict(
+                f"The job {short_id(job)} is the same, and it is {job.state}. Wait for it, or choose other settings."
+            )
+        return job
+
+    async def list(self, actor: Actor, most: int = 100) -> Sequence[Job]:
+        """The newest jobs, newest first."""
+        actor.check("viewer")
+        return await self._database.read(jobs.list_jobs, self._workspace_id, most)
+
+    async def list_open(self, actor: Actor) -> Sequence[Job]:
+        """Those that wait, run or are paused."""
+        actor.check("viewer")
+        return await self._database.read(jobs.list_open, self._workspace_id)
+
+    async def find(self, actor: Actor, id: str) -> Job:
+        """The job whose id begins so. Raises `NotFound` if there is none, `InvalidInput` if there are several."""
+        actor.check("viewer")
+        prefix = id.strip().lower()
+        if not _PREFIX.fullmatch(prefix):
+            raise InvalidInput(f"{id!r} is no id of a job: write 4 or more of its digits.", field="id")
+        found = await self._database.read(jobs.find, self._workspace_id, prefix)
+        if not found:
+            raise NotFound(f"There is no job {prefix}. `myna jobs` lists them.")
+        if len(found) > 1:
+            raise InvalidInput(f"Several jobs begin with {prefix}; write more of the id.", field="id")
+        return found[0]
+
+    async def points(self, actor: Actor, id: str) -> Sequence[Point]:
+        """The curves of a job, by series and step."""
+        job = await self.find(actor, id)
+        return await self._database.read(jobs.points, self._workspace_id, job.id)
+
+    async def pause(self, actor: Actor, id: str) -> Job:
+        """Stop a job at its next step, with a checkpoint. Raises `Conflict` if it neither waits nor runs."""
+        return await self._request(actor, id, "pause")
+
+    async def resume(self, actor: Actor, id: str) -> Job:
+        """Go on with a job that is paused or failed. Raises `Conflict` for one that is not."""
+        return await self._request(actor, id, "resume")
+
+    async def cancel(self, actor: Actor, id: str) -> Job:
+        """End a job, at its next step if it runs. Raises `Conflict` if it has ended."""
+        return await self._request(actor, id, "cancel")
+
+    async def set_priority(self, actor: Actor, id: str, priority: int) -> Job:
+        """Let a job go before those with less, once what runs has ended. Raises `Conflict` if it has ended."""
+        actor.check("trainer")
+        _check_number({"priority": priority}, "priority", -MAX_PRIORITY, MAX_PRIORITY)
+        job = await self.find(actor, id)
+        changed = await self._database.write(jobs.set_priority, self._workspace_id, actor.name, job.id, priority)
+        if changed is None:
+            raise Conflict(f"The job {short_id(job)} has ended.")
+        return changed
+
+    async def wait(self, actor: Actor, id: str) -> AsyncIterator[Job]:
+        """The job as it is now, and again whenever something about it has changed, until it has ended."""
+        job = await self.find(actor, id)
+        yield job
+        while job.state in OPEN_STATES:
+            await asyncio.sleep(POLL_SECONDS)
+            newer = await self._database.read(jobs.get, self._workspace_id, job.id)
+            if newer is None:
+                raise NotFound(f"The job {short_id(job)} is gone.")
+            if newer != job:
+                job = newer
+                yield job
+
+    async def _request(self, actor: Actor, id: str, what: Request) -> Job:
+        actor.check("trainer")
+        job = await self.find(actor, id)
+        changed = await self._database.write(jobs.request, self._workspace_id, actor.name, job.id, what)
+        if changed is None:
+            now = await self.find(actor, job.id)
+            state = "about to be cancelled" if now.wanted == "cancel" else now.state
+            raise Conflict(f"The job {short_id(job)} is {state}, and can't be {_TOO_LATE[what]}.")
+        return changed
+
+
+def short_id(job: Job) -> str:
+    """As much of a job's id as people need to type."""
+    return job.id[:SHORT_ID]
+
+
+def _check_number(settings: Mapping[str, Any], name: str, low: int, high: int) -> None:
+    value = settings.get(name, low)
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InvalidInput(f"{name} must be a whole number between {low:,} and {high:,}.", field=name)

@@ -1,0 +1,298 @@
+"""The process that does jobs: claims one, runs its task in a thread, and keeps the lease meanwhile.
+
+Knows: leases, when what a task says is written, what each end of a task means for the job. Does not know: what a task
+does, who started the process. A task that loses its lease is told to stop, and nothing more is written for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from bot.errors import MynaError
+from bot.jobs.job_context import Cancelled, Interrupted, Paused, Refused, Services, Stopped, Task
+from bot.jobs.job_errors import explain
+from bot.jobs.low_priority import limit_threads, lower_process, run_when_idle, training_threads
+from bot.jobs.running_job import RunningJob
+from bot.privacy.erasure.erase_files import job_folder, lock_file, remove_ended_jobs, remove_erased
+from bot.settings import Settings
+from storage import jobs
+from storage.database import Database, StorageUnavailable
+from storage.jobs import JobLease, LeaseLost
+from storage.schema import DEFAULT_WORKSPACE
+from storage.values import new_id, storable
+
+log = logging.getLogger("myna.worker")
+
+LEASE_SECONDS = 30.0
+HEARTBEAT_SECONDS = 2.0
+GRACE_SECONDS = 60.0
+REPORT_SECONDS = 0.5
+LOOK_SECONDS = 1.0
+
+_ASKED: Mapping[str, type[Stopped] | None] = {"run": None, "pause": Paused, "cancel": Cancelled}
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How a run ended. `stopped` and `again` hand the job back; `again` counts as an attempt that failed."""
+
+    how: Literal["done", "refused", "failed", "stopped", "again"]
+    result: Mapping[str, Any] | None = None
+    error: str | None = None
+
+
+class Worker:
+    """Does one job after another, of one device or of all.
+
+    `lease_seconds` is how long nobody takes over a job without a sign of life.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        tasks: Mapping[str, Task],
+        *,
+        lease_seconds: float,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+        only_when_idle: bool = False,
+        device: str | None = None,
+    ) -> None:
+        self._services = services
+        self._database = services.database
+        self._tasks = tasks
+        self._lease_seconds = lease_seconds
+        self._heartbeat_seconds = min(heartbeat_seconds, lease_seconds / 3)
+        self._name = f"{socket.gethostname()}/{os.getpid()}/{new_id()}"
+        initializer = run_when_idle if only_when_idle else None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="task", initializer=initializer)
+        self._device = device
+        self._stopping = asyncio.Event()
+        self._running: RunningJob | None = None
+        self._reporting = asyncio.Lock()
+
+    async def work(self, *, once: bool = False) -> None:
+        """Do jobs until told to stop; with `once`, until none waits."""
+        try:
+            await self._clean_up()
+            while not self._stopping.is_set():
+                try:
+                    lease = await self._database.write(jobs.claim, None, self._name, self._lease_ms, self._device)
+                except StorageUnavailable as error:
+                    log.warning("no job can be claimed: %s", error)
+                    await self._pause()
+                    continue
+                if lease is not None:
+                    await self._do(lease)
+                elif once:
+                    return
+                else:
+                    await self._pause()
+        finally:
+            self._thread.shutdown(wait=False)
+
+    def stop(self) -> None:
+        """Let the job that runs save a checkpoint, hand it back, and end `work`."""
+        self._stopping.set()
+        if self._running is not None:
+            self._running.stop(Interrupted)
+
+    @property
+    def _lease_ms(self) -> int:
+        return round(self._lease_seconds * 1000)
+
+    async def _clean_up(self) -> None:
+        """Folders may hold people's words, which are to be nowhere but in the database."""
+        try:
+            data = self._services.settings.data
+            await remove_ended_jobs(self._database, data)
+            # An erasure leaves alone what a worker holds at that moment.
+            await remove_erased(self._database, DEFAULT_WORKSPACE, data)
+        except (StorageUnavailable, OSError, MynaError) as error:
+            log.warning("what jobs have left behind can't be removed: %s", error)
+
+    async def _pause(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), LOOK_SECONDS)
+
+    async def _do(self, lease: JobLease) -> None:
+        log.info("%s %s begins, attempt %d", lease.job.kind, lease.job.id, lease.job.attempts)
+        loop = asyncio.get_running_loop()
+        folder = job_folder(self._services.settings.data, lease.job.id)
+        running = self._running = RunningJob(lease, folder, loop, self._flush)
+        if self._stopping.is_set():
+            running.stop(Interrupted)
+        keeping = asyncio.create_task(self._keep(running), name=f"keep-{lease.job.id}")
+        try:
+            end = await loop.run_in_executor(self._thread, self._perform, running)
+        finally:
+            self._running = None
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+        state = await self._write_end(running, end)
+        log.info("%s %s: %s", lease.job.kind, lease.job.id, state or "given up; its lease runs out")
+        await self._clean_up()
+        if end.how == "again":
+            await self._pause()
+
+    def _perform(self, running: RunningJob) -> _End:
+        """In the task's thread."""
+        try:
+            task = self._tasks.get(running.job.kind)
+            if task is None:
+                raise Refused(f"This Myna does not know how to do {running.job.kind!r}. Is it an older one?")
+            with _folder_of_its_own(running.folder, self._lease_seconds):
+                running.check()
+                result = task(running, self._services)
+            return _End("done", json.loads(json.dumps(dict(result), allow_nan=False)))
+        except Stopped:
+            return _End("stopped")
+        except Refused as refusal:
+            return _End("refused", error=storable(str(refusal)))
+        except (StorageUnavailable, LeaseLost, Timeout) as error:
+            log.warning("the run of %s ends early: %s", running.job.id, error or "its lease is lost")
+            return _End("again")
+        except BaseException as error:
+            log.exception("%s %s failed", running.job.kind, running.job.id)
+            return _End("failed", error=explain(error))
+
+    async def _keep(self, running: RunningJob) -> None:
+        """Write what the task says, prolong the lease, and tell the task what is asked of it."""
+        heard_at = asked_at = time.monotonic()
+        while True:
+            await asyncio.sleep(min(REPORT_SECONDS, self._heartbeat_seconds))
+            try:
+                await self._report(running)
+                if time.monotonic() - asked_at >= self._heartbeat_seconds:
+                    asked_at = time.monotonic()
+                    wanted = await self._database.write(
+                        jobs.heartbeat, running.workspace_id, running.lease, self._lease_ms
+                    )
+                    heard_at = asked_at
+                    running.stop(Interrupted if self._stopping.is_set() else _ASKED[wanted])
+            except LeaseLost:
+                log.warning("the lease of %s is lost; its run ends here", running.job.id)
+                running.stop(Interrupted)
+                return
+            except StorageUnavailable as error:
+                log.warning("nothing can be written about %s: %s", running.job.id, error)
+                if time.monotonic() - heard_at > self._lease_seconds * 2 / 3:
+                    running.stop(Interrupted)  # another worker may soon think that this one is dead
+            except Exception:
+                log.exception("the lease of %s can't be kept", running.job.id)
+                running.stop(Interrupted)
+                return
+
+    async def _report(self, running: RunningJob) -> None:
+        async with self._reporting:
+            news = running.take_news()
+            if news is None:
+                return
+            try:
+                await self._database.write(jobs.report, running.workspace_id, running.lease, *news)
+            except StorageUnavailable:
+                running.put_back(news[1])
+                raise
+
+    async def _flush(self, running: RunningJob) -> None:
+        """For the task, which has nothing to do with it if that fails: `_keep` tries again, or ends the run."""
+        with contextlib.suppress(StorageUnavailable, LeaseLost):
+            await self._report(running)
+
+    async def _write_end(self, running: RunningJob, end: _End) -> str | None:
+        """The job's new state; None if it is lost, or the database does not come back in time."""
+        until = time.monotonic() + self._lease_seconds
+        while True:
+            try:
+                await self._report(running)
+                return await self._hand_back(running, end)
+            except LeaseLost:
+                return None
+            except StorageUnavailable as error:
+                log.warning("the end of %s can't be written: %s", running.job.id, error)
+                if time.monotonic() > until or self._stopping.is_set():
+                    return None
+                await asyncio.sleep(LOOK_SECONDS)
+
+    async def _hand_back(self, running: RunningJob, end: _End) -> str:
+        lease, workspace_id = running.lease, running.workspace_id
+        if end.how == "stopped" or end.how == "again":
+            return await self._database.write(jobs.release, workspace_id, lease, count_attempt=end.how == "again")
+        await self._database.write(jobs.finish, workspace_id, lease, end.how, result=end.result, error=end.error)
+        return end.how
+
+
+@contextlib.contextmanager
+def _folder_of_its_own(folder: Path, wait_seconds: float) -> Iterator[None]:
+    """The job's folder, once no earlier run writes there: one that was thought dead may only have been slow."""
+    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with FileLock(lock_file(folder), timeout=wait_seconds, poll_interval=0.2):
+        folder.mkdir(exist_ok=True, mode=0o700)  # not before: somebody may be removing an old one
+        yield
+
+
+async def run(
+    settings: Settings,
+    database: Database,
+    tasks: Mapping[str, Task],
+    devices: Sequence[str],
+    *,
+    once: bool,
+    is_child: bool,
+) -> None:
+    """Be a worker for each device until SIGTERM or SIGINT; a second signal doesn't wait.
+
+    A child ends when its input ends, too.
+    """
+    threads = training_threads(settings)
+    only_when_idle = settings.training_priority == "idle"
+    if only_when_idle:
+        lower_process()
+    limit_threads(threads)
+    services = Services(settings, database, threads)
+    workers = [
+        Worker(services, tasks, lease_seconds=LEASE_SECONDS, only_when_idle=only_when_idle, device=device)
+        for device in devices
+    ]
+    loop = asyncio.get_running_loop()
+    asked_before = False
+
+    def stop() -> None:
+        nonlocal asked_before
+        if asked_before:
+            os._exit(1)
+        asked_before = True
+        for worker in workers:
+            worker.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    if is_child:
+        loop.add_reader(sys.stdin.fileno(), _at_end_of_input, loop, workers)
+    async with asyncio.TaskGroup() as group:
+        for worker in workers:
+            group.create_task(worker.work(once=once))
+
+
+def _at_end_of_input(loop: asyncio.AbstractEventLoop, workers: Sequence[Worker]) -> None:
+    """Whoever started this process is gone, however that happened."""
+    if not os.read(sys.stdin.fileno(), 1024):
+        loop.remove_reader(sys.stdin.fileno())
+        for worker in workers:
+            worker.stop()
+        # A step may be long; whoever comes next must not find two of us.
+        loop.call_later(GRACE_SECONDS, os._exit, 1)

@@ -1,0 +1,178 @@
+"""Gaps: questions that nothing was found for, alike ones together, each with a draft of the article that is missing.
+
+Knows: which questions are alike, which have an answer by now, what a draft holds. Does not know: how articles are read.
+A draft has what staff wrote to such questions, and else an empty place: nobody makes an answer up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from bot.access.roles import Actor
+from bot.errors import InvalidInput, NotFound
+from bot.knowledge.grounding import Grounding
+from bot.knowledge.library import Library
+from bot.knowledge.search.embedder import Vectors
+from storage import gaps
+from storage.database import Database
+from storage.knowledge_values import Source, UnansweredQuestion
+from storage.learning_values import Job
+
+DAYS, MOST_QUESTIONS, MOST_GAPS, MOST_EXAMPLES = 90, 2_000, 50, 5
+# From how near on two questions are about the same.
+ALIKE = 0.6
+EMBEDDED_AT_ONCE = 32
+PLACE_FOR_THE_ANSWER, ALSO_ASKED = "(Write the answer here.)", "Also asked as:"
+
+Hide = Callable[[str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Questions that are alike, the most typical first. `id` is the id of its reply, by which people name the gap."""
+
+    id: str
+    questions: tuple[str, ...]
+    count: int
+    last_asked_at: int
+    reply_ids: tuple[str, ...]
+    draft: str
+
+
+class Gaps:
+    """The gaps of one workspace. `hide` takes personal data out of what people asked."""
+
+    def __init__(
+        self, database: Database, workspace_id: str, grounding: Grounding, library: Library, hide: Hide
+    ) -> None:
+        self._database = database
+        self._workspace_id = workspace_id
+        self._grounding = grounding
+        self._library = library
+        self._hide = hide
+
+    async def list(self, actor: Actor, days: int = DAYS) -> list[Gap]:
+        """The gaps of the last days, the most asked first; without those that the articles have filled since."""
+        actor.check("viewer")
+        may_read_staff = actor.may("agent")
+        asked = await self._database.read(gaps.unanswered, self._workspace_id, days, MOST_QUESTIONS)
+        asked = [one for one in asked if one.question.strip()]
+        found: list[Gap] = []
+        vectors = await self._vectors([one.question for one in asked])
+        for group in await asyncio.to_thread(together, asked, vectors):
+            if len(found) < MOST_GAPS and not await self._is_answered(group[0]):
+                found.append(await asyncio.to_thread(self._gap, group, may_read_staff))
+        return found
+
+    async def find(self, actor: Actor, which: str) -> Gap:
+        """The gap whose id begins with `which`, or that has a reply of that id. Raises `NotFound` and `InvalidInput`.
+
+        Which of its questions is the most typical, and so its id, may change with the next one that is asked.
+        """
+        listed = await self.list(actor)
+        found = [one for one in listed if which and (one.id.startswith(which) or which in one.reply_ids)]
+        if len(found) > 1:
+            raise InvalidInput(f'"{which}" is the beginning of {len(found)} ids; write more of it.', field="which")
+        if not found:
+            raise NotFound(f'There is no gap "{which}". `myna kb gaps list` lists them.')
+        return found[0]
+
+    async def approve(
+        self, actor: Actor, which: str, text: str | None = None, audience: str = "public"
+    ) -> tuple[Source, Job]:
+        """Make an article of a gap's draft, or of the `text` written from it; a job reads it.
+
+        Raises `InvalidInput` while the draft has no answer.
+        """
+        actor.check("trainer")
+        gap = await self.find(actor, which)
+        text = gap.draft if text is None else text
+        if PLACE_FOR_THE_ANSWER in text or not has_answer(text):
+            raise InvalidInput("The draft has no answer yet: write one in its place.", field="text")
+        added = await self._library.upload(actor, file_name(text, gap), text.encode(), audience)
+        await self._database.write(gaps.close, self._workspace_id, actor.name, gap.reply_ids)
+        return added
+
+    async def close(self, actor: Actor, which: str) -> Gap:
+        """List a gap no more: it needs no article."""
+        actor.check("trainer")
+        gap = await self.find(actor, which)
+        await self._database.write(gaps.close, self._workspace_id, actor.name, gap.reply_ids)
+        return gap
+
+    async def _is_answered(self, one: UnansweredQuestion) -> bool:
+        grounds = await self._grounding.find(one.channel, one.question)
+        return grounds is not None and grounds.verdict != "unknown"
+
+    async def _vectors(self, texts: Sequence[str]) -> Vectors:
+        parts = [np.zeros((0, 1), np.float32)] if not texts else []
+        for start in range(0, len(texts), EMBEDDED_AT_ONCE):
+            some = texts[start : start + EMBEDDED_AT_ONCE]
+            parts.append(await self._grounding.embed(some))
+        return np.concatenate(parts)
+
+    def _gap(self, group: Sequence[UnansweredQuestion], may_read_staff: bool) -> Gap:
+        said = dict.fromkeys(" ".join(one.question.split()) for one in group)
+        questions = tuple(dict.fromkeys(map(self._hide, islice(said, MOST_EXAMPLES))))
+        better = next((one.better for one in group if one.better and may_read_staff), None)
+        return Gap(
+            group[0].reply_id,
+            questions,
+            len(group),
+            max(one.asked_at for one in group),
+            tuple(one.reply_id for one in group),
+            draft(questions, self._hide(better) if better else None),
+        )
+
+
+def together(asked: Sequence[UnansweredQuestion], vectors: Vectors) -> list[list[UnansweredQuestion]]:
+    """Questions in groups, the largest first; in each the one that is nearest to all others comes first.
+
+    Each question joins the group whose first one is nearest, as the order in which they were asked is the only one.
+    """
+    groups: list[list[int]] = []
+    firsts: list[int] = []
+    nearness = vectors @ vectors.T
+    for place in range(len(asked)):
+        best = int(np.argmax(nearness[place, firsts])) if firsts else -1
+        if best >= 0 and nearness[place, firsts[best]] >= ALIKE:
+            groups[best].append(place)
+        else:
+            groups.append([place])
+            firsts.append(place)
+    return [[asked[place] for place in _typical_first(group, vectors)] for group in sorted(groups, key=len)[::-1]]
+
+
+def _typical_first(group: list[int], vectors: Vectors) -> list[int]:
+    mean = vectors[group].mean(0)
+    return sorted(group, key=lambda place: -float(vectors[place] @ mean))
+
+
+def draft(questions: Sequence[str], answer: str | None) -> str:
+    """An article in Markdown: the question as its title, an answer or a place for one, and how else it was asked.
+
+    All of it is one section, and so one passage: below a heading of their own, the other questions would be found
+    instead of the answer.
+    """
+    others = "".join(f"- {one}\n" for one in questions[1:])
+    asked = f"\n{ALSO_ASKED}\n\n{others}" if others else ""
+    return f"# {questions[0]}\n\n{answer or PLACE_FOR_THE_ANSWER}\n{asked}"
+
+
+def has_answer(text: str) -> bool:
+    """Whether an article from a draft says more than its title and how else it was asked."""
+    said = text.partition(ALSO_ASKED)[0]
+    return any(line.strip() and not line.lstrip().startswith("#") for line in said.splitlines())
+
+
+def file_name(text: str, gap: Gap) -> str:
+    """What the article is called, after its title."""
+    title = text.strip().splitlines()[0].lstrip("# ")
+    words = re.findall(r"\w+", title.lower())[:8]
+    return f"{'-'.join(words) or 'answer'}-{gap.id[:8]}.md"

@@ -1,0 +1,197 @@
+"""HTML to blocks: headings, paragraphs, lists, tables, code; scripts, styles and what surrounds a page are left out.
+
+Knows: HTML's elements. Does not know: other formats; Markdown and DOCX come here as HTML, too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import lxml.html
+from lxml import etree
+
+from bot.knowledge.reading.documents import Block, BlockKind, Document
+
+# What surrounds an article on a page, or is not read by people.
+_LEFT_OUT = frozenset(
+    "script style noscript template svg math iframe object embed nav footer aside form button select textarea input "
+    "canvas audio video head".split()
+)
+_HEADINGS = {f"h{level}": level for level in range(1, 7)}
+# Questions that open and close: the summary is a heading below all others.
+_SUMMARY_LEVEL = 7
+_BLOCKS = frozenset(
+    "p div section article main header ul ol li table tr td th pre dl dt dd blockquote figure figcaption details "
+    "summary body html center fieldset address hr".split()
+) | frozenset(_HEADINGS)
+MAX_DEPTH = 200
+
+
+def read_html(html: str, *, title: str = "") -> Document:
+    """A page's title, language and blocks. `title` is for one that names none; never raises for bad HTML."""
+    root = _parse(html)
+    if root is None:
+        return Document(title, ())
+    language = (root.get("lang") or "").split("-")[0].lower()[:8]
+    own_title = _text(root.find(".//title")) if root.find(".//title") is not None else ""
+    reader = _Reader()
+    reader.read(_main_part(root))
+    first = next((text for level, text in reader.seen_headings if level == 1), "")
+    chosen = first or own_title or title
+    return Document(chosen, tuple(_below_title(reader.blocks, chosen)), _canonical(root), language)
+
+
+def _parse(html: str) -> lxml.html.HtmlElement | None:
+    # A declaration of an encoding is about bytes, which this is not any more.
+    text = re.sub(r"^\s*<\?xml[^>]*\?>", "", html.replace("\0", ""))
+    try:
+        return lxml.html.document_fromstring(text, parser=lxml.html.HTMLParser(no_network=True, remove_comments=True))
+    except (etree.ParserError, ValueError):
+        return None
+
+
+def _main_part(root: lxml.html.HtmlElement) -> lxml.html.HtmlElement:
+    """The part that the page itself calls its main one."""
+    for path in (".//main", ".//*[@role='main']", ".//article"):
+        found = root.findall(path)
+        if len(found) == 1 and len(_text(found[0])) > 200:
+            return found[0]
+    body = root.find(".//body")
+    return root if body is None else body
+
+
+def _canonical(root: lxml.html.HtmlElement) -> str:
+    link = root.find(".//link[@rel='canonical']")
+    href = "" if link is None else str(link.get("href") or "")
+    return href if href.startswith(("https://", "http://")) else ""
+
+
+def _below_title(blocks: list[Block], title: str) -> Iterator[Block]:
+    """Blocks without the title among their headings: every passage carries that anyhow."""
+    for one in blocks:
+        headings = one.headings[1:] if one.headings[:1] == (title,) else one.headings
+        yield Block(one.kind, headings, one.lines)
+
+
+class _Reader:
+    """Walks through elements and collects blocks."""
+
+    def __init__(self) -> None:
+        self.blocks: list[Block] = []
+        self.seen_headings: list[tuple[int, str]] = []
+        self._path: list[tuple[int, str]] = []
+        self._inline: list[str] = []
+
+    def read(self, element: lxml.html.HtmlElement, depth: int = 0) -> None:
+        self._children(element, depth)
+        self._end_paragraph()
+
+    def _children(self, element: lxml.html.HtmlElement, depth: int) -> None:
+        self._inline.append(element.text or "")
+        for child in element:
+            if isinstance(child.tag, str) and child.tag not in _LEFT_OUT and depth < MAX_DEPTH:
+                self._element(child, depth + 1)
+            self._inline.append(child.tail or "")
+
+    def _element(self, element: lxml.html.HtmlElement, depth: int) -> None:
+        tag = str(element.tag)
+        if tag in ("ul", "ol"):
+            self._add("items", _items(element))
+        elif tag == "table" and _is_data(element):
+            self._add("table", _rows(element))
+        elif tag == "pre":
+            self._add("code", [line.rstrip() for line in element.text_content().strip("\n").split("\n")])
+        elif tag in _HEADINGS or tag in ("summary", "dt"):
+            self._end_paragraph()
+            self._heading(_HEADINGS.get(tag, _SUMMARY_LEVEL), _text(element))
+        elif tag == "br":
+            self._inline.append("\n")
+        elif tag == "img":
+            self._inline.append(f" {element.get('alt') or ''} ")
+        elif tag in _BLOCKS:
+            self._end_paragraph()
+            self._children(element, depth)
+            self._end_paragraph()
+            if tag in ("details", "dd"):
+                self._close(_SUMMARY_LEVEL)
+        else:
+            self._children(element, depth)
+
+    def _heading(self, level: int, text: str) -> None:
+        if not text:
+            return
+        self._close(level)
+        self._path.append((level, text))
+        self.seen_headings.append((level, text))
+
+    def _close(self, level: int) -> None:
+        while self._path and self._path[-1][0] >= level:
+            self._path.pop()
+
+    def _end_paragraph(self) -> None:
+        lines = [_squeeze(line) for line in "".join(self._inline).split("\n")] if self._inline else []
+        self._inline = []
+        joined = " ".join(line for line in lines if line)
+        if joined:
+            self._append("text", [joined])
+
+    def _add(self, kind: BlockKind, lines: list[str]) -> None:
+        self._end_paragraph()
+        if any(line.strip() for line in lines):
+            self._append(kind, lines)
+
+    def _append(self, kind: BlockKind, lines: list[str]) -> None:
+        self.blocks.append(Block(kind, tuple(text for _, text in self._path), tuple(lines)))
+
+
+def _items(element: lxml.html.HtmlElement, depth: int = 0) -> list[str]:
+    """Lines of a list; those of lists inside are moved to the right."""
+    lines: list[str] = []
+    for number, item in enumerate(one for one in element if one.tag == "li"):
+        mark = f"{number + 1}." if element.tag == "ol" else "-"
+        inner = [one for one in item.iter("ul", "ol") if one is not item]
+        own = _text(item, without=frozenset(("ul", "ol")))
+        lines.append(f"{'  ' * depth}{mark} {own}")
+        direct = [one for one in inner if next(one.iterancestors("li"), None) is item]
+        if depth < 8:
+            for one in direct:
+                lines += _items(one, depth + 1)
+    return lines or ([_text(element)] if _text(element) else [])
+
+
+def _is_data(table: lxml.html.HtmlElement) -> bool:
+    """Tables that only lay a page out hold blocks of text and headings."""
+    return next(table.iter(*_HEADINGS, "ul", "ol", "pre"), None) is None
+
+
+def _rows(table: lxml.html.HtmlElement) -> list[str]:
+    rows = []
+    for row in table.iter("tr"):
+        cells = [_text(cell) for cell in row if cell.tag in ("td", "th")]
+        if any(cells):
+            rows.append(" | ".join(cells))
+    return rows
+
+
+def _text(element: lxml.html.HtmlElement, without: frozenset[str] = frozenset()) -> str:
+    """All that is written in an element, in one line."""
+    parts: list[str] = []
+    skipped = 0
+    for event, one in etree.iterwalk(element, events=("start", "end")):
+        is_out = isinstance(one.tag, str) and (one.tag in _LEFT_OUT or one.tag in without) and one is not element
+        if event == "start":
+            skipped += is_out
+            if not skipped and isinstance(one.tag, str):
+                parts.append(" " if one.tag in _BLOCKS or one.tag == "br" else "")
+                parts.append(one.text or "")
+        else:
+            skipped -= is_out
+            if not skipped and one is not element:
+                parts.append(" " if one.tag in _BLOCKS else "")
+                parts.append(one.tail or "")
+    return _squeeze("".join(parts))
+
+
+def _squeeze(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,103 @@
+"""Text to vectors: a small transformer, its tokens' mean (or first) as the meaning of a text.
+
+Knows: how such a model is read and run on a CPU. Does not know: passages, what vectors are compared with. Calls take
+milliseconds to seconds and hold a thread, never the event loop.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Vectors = npt.NDArray[np.float32]
+
+# So many tokens at once keep two cores busy, and stay in their caches.
+TOKENS_AT_ONCE = 4096
+MAX_TOKENS = 256
+
+
+class Embedder:
+    """A sentence-transformers model (BERT and its like) from a folder of safetensors.
+
+    `name` tells vectors of different models apart. Safe to call from several threads; they take turns.
+    """
+
+    def __init__(self, folder: Path, *, name: str) -> None:
+        import torch
+        from transformers import AutoModel, AutoTokenizer
+
+        from bot.generation.models.store import check_embedder, quiet_transformers
+
+        check_embedder(folder)
+        quiet_transformers()
+        self.name = name
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        # bfloat16 is 2.6 times as fast here, and its vectors are the same to three digits.
+        self._model: Any = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.bfloat16).eval()
+        self._takes_first = _pooling(folder)
+        limit = min(self._model.config.max_position_embeddings, self._tokenizer.model_max_length)
+        self._max_tokens = int(min(limit, MAX_TOKENS))
+        self._turn = threading.Lock()
+
+    @property
+    def dimensions(self) -> int:
+        """Numbers in a vector."""
+        return int(self._model.config.hidden_size)
+
+    def embed(self, texts: Sequence[str], progress: Callable[[int], None] = lambda _: None) -> Vectors:
+        """Vectors of length 1, shape `(len(texts), dimensions)`. `progress` is told how many are done, at each step."""
+        vectors = np.zeros((len(texts), self.dimensions), np.float32)
+        with self._turn:
+            tokens = (
+                self._tokenizer(list(texts), truncation=True, max_length=self._max_tokens)["input_ids"] if texts else []
+            )
+            done = 0
+            for batch in _batches(tokens):
+                vectors[batch] = self._run([tokens[number] for number in batch])
+                done += len(batch)
+                progress(done)
+        return vectors
+
+    def _run(self, tokens: Sequence[Sequence[int]]) -> Vectors:
+        import torch
+
+        longest = max(map(len, tokens))
+        ids = torch.full((len(tokens), longest), self._tokenizer.pad_token_id or 0)
+        mask = torch.zeros((len(tokens), longest), dtype=torch.bool)
+        for row, one in enumerate(tokens):
+            ids[row, : len(one)] = torch.tensor(one)
+            mask[row, : len(one)] = True
+        with torch.inference_mode():
+            states = self._model(input_ids=ids, attention_mask=mask.long()).last_hidden_state.float()
+            if self._takes_first:
+                pooled = states[:, 0]
+            else:
+                weights = mask[..., None].float()
+                pooled = (states * weights).sum(1) / weights.sum(1)
+            found: Vectors = torch.nn.functional.normalize(pooled, dim=1).numpy()
+        return found
+
+
+def _batches(tokens: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Numbers of texts, those of like length together, so that little is padded."""
+    batches: list[list[int]] = []
+    for number in sorted(range(len(tokens)), key=lambda one: (-len(tokens[one]), one)):
+        if not batches or (len(batches[-1]) + 1) * len(tokens[batches[-1][0]]) > TOKENS_AT_ONCE:
+            batches.append([])
+        batches[-1].append(number)
+    return batches
+
+
+def _pooling(folder: Path) -> bool:
+    """Whether the first token stands for the text, as the model's own file says; the mean does otherwise."""
+    try:
+        about = json.loads((folder / "1_Pooling" / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+    return bool(about.get("pooling_mode_cls_token"))

@@ -1,0 +1,76 @@
+"""Staff look at replies that somebody complained of, and decide what is learnt from them.
+
+Knows: who may decide, and what a decision needs. Does not know: pages, commands, how a dataset is made.
+"""
+
+from __future__ import annotations
+
+from bot.access.roles import Actor
+from bot.errors import Conflict, InvalidInput, NotFound
+from storage import reviews
+from storage.database import Database
+from storage.reviews import NEWEST, Review, Verdict, WaitingReply
+
+MAX_BETTER = 16_000
+
+
+class Reviews:
+    """Decisions about replies, for the role agent and above. The newest decision about a reply counts."""
+
+    def __init__(self, database: Database, workspace_id: str) -> None:
+        self._database = database
+        self._workspace_id = workspace_id
+
+    async def queue(self, actor: Actor, before: str = NEWEST, most: int = 50) -> list[WaitingReply]:
+        """A page of replies that wait, newest first; the next page begins before the last one's `cursor`."""
+        actor.check("agent")
+        return await self._database.read(reviews.waiting_page, self._workspace_id, before, most)
+
+    async def count(self, actor: Actor, most: int) -> int:
+        """How many replies wait, up to a number."""
+        actor.check("agent")
+        return await self._database.read(reviews.count_waiting, self._workspace_id, most)
+
+    async def approve(self, actor: Actor, reply_id: str) -> None:
+        """The reply is as it should be. Raises `NotFound`."""
+        await self._decide(actor, reply_id, "approve", None)
+
+    async def correct(self, actor: Actor, reply_id: str, better: str = "") -> str:
+        """This would have been better; without words, the newest answer that was proposed. Returns what counts now.
+
+        Raises `NotFound`, and `InvalidInput` if there is nothing to put in the reply's place.
+        """
+        actor.check("agent")
+        wanted = better.strip()
+        if not wanted:
+            proposed = await self._database.read(reviews.proposed_answer, self._workspace_id, reply_id)
+            wanted = (proposed or "").strip()
+        if not wanted:
+            raise InvalidInput(
+                "Nobody has proposed a better answer to this reply; say what it would be.", field="better"
+            )
+        if len(wanted) > MAX_BETTER:
+            raise InvalidInput(f"An answer may have {MAX_BETTER:,} characters at most.", field="better")
+        await self._decide(actor, reply_id, "correct", wanted)
+        return wanted
+
+    async def exclude(self, actor: Actor, reply_id: str) -> None:
+        """Nothing is to be learnt from this reply, nor from what people said of it. Raises `NotFound`."""
+        await self._decide(actor, reply_id, "exclude", None)
+
+    async def withdraw(self, actor: Actor, reply_id: str) -> None:
+        """Take one's own decision back: the reply waits again. Raises `Conflict` if there is none that counts."""
+        actor.check("agent")
+        if not await self._database.write(reviews.withdraw, self._workspace_id, reply_id, actor.name):
+            raise Conflict("There is no decision of yours about this reply any more.")
+
+    async def history(self, actor: Actor, reply_id: str) -> list[Review]:
+        """All decisions about a reply, newest first."""
+        actor.check("agent")
+        return await self._database.read(reviews.history, self._workspace_id, reply_id)
+
+    async def _decide(self, actor: Actor, reply_id: str, decision: Verdict, better: str | None) -> None:
+        actor.check("agent")
+        done = await self._database.write(reviews.decide, self._workspace_id, reply_id, decision, better, actor.name)
+        if not done:
+            raise NotFound(f"There is no reply {reply_id}.")

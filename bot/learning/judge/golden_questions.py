@@ -1,0 +1,84 @@
+"""Golden questions: what every version must get right before it may answer anybody.
+
+Knows: the form of their file, who may add and remove them. Does not know: how a version is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from bot.access.roles import Actor
+from bot.errors import InvalidInput, NotFound
+from bot.learning.data.message_rows import parse_lines, parse_messages, parse_object
+from bot.learning.judge.answer_rules import AnswerRules, parse_rules
+from storage import audit, golden
+from storage.database import Database
+from storage.golden import GoldenQuestion
+from storage.transaction import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class NewQuestion:
+    """A question that is not stored yet: `messages` are `{"role", "content"}`, the user's last."""
+
+    messages: tuple[Mapping[str, str], ...]
+    rules: AnswerRules
+
+
+class GoldenQuestions:
+    """The questions of one workspace."""
+
+    def __init__(self, database: Database, workspace_id: str) -> None:
+        self._database = database
+        self._workspace_id = workspace_id
+
+    async def add(self, actor: Actor, questions: Sequence[NewQuestion]) -> list[str]:
+        """Add all of them, or none; returns their ids. Needs the role trainer."""
+        actor.check("trainer")
+        return await self._database.write(_add_all, self._workspace_id, actor, questions)
+
+    async def list_all(self, actor: Actor) -> list[GoldenQuestion]:
+        """Those that are asked now, oldest first."""
+        actor.check("viewer")
+        return await self._database.read(golden.list_all, self._workspace_id)
+
+    async def remove(self, actor: Actor, question_id: str) -> None:
+        """Ask one no more. Needs the role trainer; raises `NotFound`."""
+        actor.check("trainer")
+        if not await self._database.write(_remove, self._workspace_id, actor, question_id):
+            raise NotFound(f'There is no golden question "{question_id}". `myna golden list` shows all.')
+
+
+def _add_all(tx: Transaction, actor: Actor, questions: Sequence[NewQuestion]) -> list[str]:
+    added = [golden.add(tx, one.messages, one.rules.as_json(), actor.name) for one in questions]
+    for question_id in added:
+        audit.record(tx, actor.name, "golden.added", question_id)
+    return added
+
+
+def _remove(tx: Transaction, actor: Actor, question_id: str) -> bool:
+    removed = golden.remove(tx, question_id)
+    if removed:
+        audit.record(tx, actor.name, "golden.removed", question_id)
+    return removed
+
+
+def parse_questions(text: str, source: str) -> list[NewQuestion]:
+    """Questions out of JSON lines: `{"messages": [...], "rules": {...}}`, or `{"question": text, "rules": {...}}`.
+
+    Raises `InvalidInput` that names `source` and the line of everything wrong, up to ten.
+    """
+    return parse_lines(text, source, lambda line, _number: parse_question(line))
+
+
+def parse_question(line: str) -> NewQuestion:
+    """One line of such a file. Raises `InvalidInput`."""
+    row = parse_object(line)
+    messages = row.get("messages")
+    if messages is None and isinstance(row.get("question"), str):
+        messages = [{"role": "user", "content": row["question"]}]
+    parsed = parse_messages(messages)
+    if parsed[-1]["role"] != "user":
+        raise InvalidInput('the last of "messages" must be the user\'s')
+    return NewQuestion(parsed, parse_rules(row.get("rules")))

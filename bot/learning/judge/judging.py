@@ -1,0 +1,223 @@
+"""Judging a version of this installation: what it is asked, with which engine, and where the verdict is kept.
+
+Knows: the version's folder and lineage, the champion, the rows that count. Does not know: how figures are made, rules.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bot.access.roles import Actor
+from bot.errors import InvalidInput, NotFound
+from bot.generation.engine.local import LocalGenerator
+from bot.generation.models.sources import resolve_model
+from bot.learning.data.dataset import refused_since
+from bot.learning.judge.answer_loss import LossScorer
+from bot.learning.judge.blind_judging import tally_of
+from bot.learning.judge.evaluation import (
+    AT_ONCE,
+    AnswerPolicy,
+    Contestant,
+    Evaluation,
+    Progress,
+    Suite,
+    ignore_progress,
+)
+from bot.learning.judge.evaluation_report import MAX_ANSWERS, Label, Report, report_as_json
+from bot.learning.judge.evaluation_rows import load_suite, read_rows, rows_of_examples, rows_of_golden
+from bot.learning.judge.gate import Verdict, judge
+from bot.learning.judge.measures import EvaluationRow
+from bot.learning.judge.planted_secrets import Canary, planted_canaries
+from bot.learning.judge.reference_loss import ReferenceLossScorer
+from bot.learning.versions import find, folder_of, rival_of
+from bot.settings import Settings
+from storage import audit, datasets, erasure, evaluations, golden, releases
+from storage.database import Database
+from storage.learning_values import Version
+from storage.transaction import Transaction
+
+MAX_ROWS = 200
+GENERAL_ANSWERED = 20
+SHORT_ANSWER_TOKENS = 80
+MakeScorer = Callable[[Path, int], LossScorer]
+VERSION_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What came of it; `evaluation_id` is None where the verdict counts for nothing, and is kept nowhere."""
+
+    report: Report
+    verdict: Verdict
+    evaluation_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to judge a version on: a `file` of chat `messages`, or the held-out rows of its dataset; at most `rows`.
+
+    The first `answered` of them are answered, too, which takes most of the time.
+    """
+
+    version: str
+    file: Path | None = None
+    rows: int = MAX_ROWS
+    answered: int = MAX_ANSWERS
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A registered version, and the champion that it must beat, None for the base."""
+
+    version: Version
+    champion: Version | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that an evaluation needs from the database, so that none is open while models work.
+
+    `is_binding`: the gate's verdict counts. What somebody chose by hand could be what the version was trained on.
+    `after_erasures` is how many there had been before the first row was read.
+    """
+
+    subject: Subject | None
+    is_binding: bool
+    contestants: Mapping[Label, Contestant]
+    suites: tuple[Suite, ...]
+    canaries: tuple[Canary, ...]
+    after_erasures: int
+
+
+async def plan_judging(database: Database, workspace_id: str, settings: Settings, actor: Actor, wanted: Wanted) -> Plan:
+    """The first of three steps: what is to be compared, on what.
+
+    Needs the role trainer. Raises `NotFound` for a version that is not there, `InvalidInput` for rows that can't be
+    used.
+    """
+    actor.check("trainer")
+    if settings.generator != "local":
+        raise InvalidInput("Versions are judged with the model on this machine: set MYNA_GENERATOR=local.")
+    after_erasures = await database.read(erasure.how_many, workspace_id)
+    subject = await _find_subject(database, workspace_id, settings.data, wanted.version)
+    contestants = await asyncio.to_thread(_contestants, settings, subject, wanted.version)
+    rows = await _held_out_rows(database, workspace_id, settings, subject, wanted)
+    questions = await database.read(golden.list_all, workspace_id)
+    suites = [
+        Suite("held_out", rows, wanted.answered),
+        # What these are about shows in a few words.
+        Suite("general", await asyncio.to_thread(load_suite, "general"), GENERAL_ANSWERED, SHORT_ANSWER_TOKENS),
+        Suite("safety", await asyncio.to_thread(load_suite, "safety"), max_tokens=SHORT_ANSWER_TOKENS),
+    ]
+    if questions:
+        suites.append(Suite("golden", rows_of_golden(questions), len(questions)))
+    planted = int(subject.version.settings.get("planted_secrets", 0)) if subject is not None else 0
+    is_binding = subject is not None and wanted.file is None
+    return Plan(subject, is_binding, contestants, tuple(suites), tuple(planted_canaries(planted)), after_erasures)
+
+
+async def _find_subject(database: Database, workspace_id: str, data: Path, which: str) -> Subject | None:
+    """None for a version of which there is only a folder."""
+    try:
+        return await database.read(_subject, workspace_id, which)
+    except NotFound:
+        if not await asyncio.to_thread(_is_folder, data, which):
+            raise
+        return None
+
+
+def _subject(tx: Transaction, which: str) -> Subject:
+    version = find(tx, which)
+    return Subject(version, rival_of(version, releases.current(tx).champion))
+
+
+async def carry_out(
+    settings: Settings, plan: Plan, progress: Progress = ignore_progress, make_scorer: MakeScorer = ReferenceLossScorer
+) -> Report:
+    """The second step, which takes minutes: load the model, ask base, champion and version, and measure.
+
+    Raises `VersionError` and `ModelError` for weights that can't be loaded.
+    """
+    folder = await asyncio.to_thread(resolve_model, settings.model, settings.data, lambda _line: None)
+    scorer = await asyncio.to_thread(make_scorer, folder, settings.context_tokens)
+    generator = LocalGenerator(
+        folder,
+        name=settings.model,
+        device=settings.device,
+        context_tokens=settings.context_tokens,
+        queue_limit=AT_ONCE,
+        threads=settings.threads or None,
+        cache_bytes=settings.cache_mb * 2**20 or None,
+    )
+    try:
+        await generator.start()
+        policy = AnswerPolicy.from_settings(settings)
+        return await Evaluation(generator, scorer, policy, plan.contestants, progress).run(plan.suites, plan.canaries)
+    finally:
+        await generator.close()
+
+
+async def keep_verdict(database: Database, workspace_id: str, actor: Actor, plan: Plan, report: Report) -> Judged:
+    """The last step: what the gate says of it, kept if that counts."""
+    if plan.subject is None or not plan.is_binding:
+        return Judged(report, judge(report), None)
+    verdict, evaluation_id = await database.write(_save, workspace_id, plan.subject, report, actor, plan.after_erasures)
+    return Judged(report, verdict, evaluation_id)
+
+
+def _contestants(settings: Settings, subject: Subject | None, which: str) -> dict[Label, Contestant]:
+    base = Contestant(Path(settings.model).name)
+    champion = base
+    if subject is not None and subject.champion is not None:
+        champion = Contestant(subject.champion.name, _folder(settings.data, subject.champion.name))
+    name = subject.version.name if subject is not None else which
+    return {"base": base, "champion": champion, "candidate": Contestant(name, _folder(settings.data, name))}
+
+
+def _folder(data: Path, name: str) -> Path:
+    if not _is_folder(data, name):
+        raise NotFound(f"The weights of {name} are not in {folder_of(data, name).parent}.")
+    return folder_of(data, name)
+
+
+def _is_folder(data: Path, name: str) -> bool:
+    return bool(VERSION_NAME.fullmatch(name)) and folder_of(data, name).is_dir()
+
+
+async def _held_out_rows(
+    database: Database, workspace_id: str, settings: Settings, subject: Subject | None, wanted: Wanted
+) -> Sequence[EvaluationRow]:
+    if wanted.file is not None:
+        return (await asyncio.to_thread(read_rows, wanted.file))[: wanted.rows]
+    if subject is None:
+        raise InvalidInput(
+            f'"{wanted.version}" is not registered, so nothing is known to be held out from it: give rows with --file.'
+        )
+    dataset_id = subject.version.dataset_id
+    refused = await refused_since(database, workspace_id, dataset_id, settings.learning_consent)
+    found = await database.read(evaluations.held_out, workspace_id, dataset_id)
+    examples = [example for number, example in found if number not in refused]
+    if not examples:
+        raise InvalidInput(f'The dataset of "{wanted.version}" holds nothing out: give rows with --file.')
+    return rows_of_examples(examples)[: wanted.rows]
+
+
+def _save(
+    tx: Transaction, subject: Subject, report: Report, actor: Actor, after_erasures: int
+) -> tuple[Verdict, str | None]:
+    """Figures are kept as they are; words of somebody who was erased while they were measured are not."""
+    version_id, champion_id = subject.version.id, subject.champion.id if subject.champion is not None else None
+    verdict = judge(report, judgements=tally_of(tx, version_id, champion_id))
+    kept = report_as_json(report)
+    if erasure.lock(tx) != after_erasures:
+        kept = evaluations.without_erased(tx, kept, of_all=datasets.has_erased(tx, subject.version.dataset_id))
+    evaluation_id = evaluations.save(
+        tx, version_id, champion_id, passed=verdict.passed, reasons=verdict.reasons, report=kept, created_by=actor.name
+    )
+    if evaluation_id is not None:
+        audit.record(tx, actor.name, "version.evaluated", subject.version.name, {"passed": verdict.passed})
+    return verdict, evaluation_id

@@ -1,0 +1,205 @@
+"""The released versions in this process: which one answers a turn, what is loaded ahead, and when it is unloaded.
+
+Knows: the release, folders of versions, what to fall back to. Does not know: who released what, or how text is made.
+
+Every turn reads the release's number together with its context. If it is another one than is known here, the release
+is read before the turn goes on: a promotion takes effect with the next reply, in every process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from bot.errors import GeneratorUnavailable, MynaError
+from bot.generation.port import Generator
+from bot.learning.release.canary_harm import is_challengers
+from bot.learning.versions import NAME_START, fault_of, folder_of
+from storage import audit, releases, versions
+from storage.database import Database, StorageUnavailable
+from storage.learning_values import Release, Version
+from storage.transaction import Transaction
+
+log = logging.getLogger("myna.versions")
+
+LOOK_SECONDS = 1.0
+# A version that could not be loaded is tried again so much later: the folder may have been put back.
+TRY_AGAIN_SECONDS = 60.0
+# A version that only programs ask for stays loaded so long after they last did.
+ASKED_SECONDS = 600.0
+
+
+class ReleasedVersions:
+    """What answers in one workspace, as this process knows it."""
+
+    def __init__(self, database: Database, generator: Generator, data: Path, workspace_id: str) -> None:
+        self._database = database
+        self._generator = generator
+        self._data = data
+        self._workspace_id = workspace_id
+        self._release = Release()
+        self._changed = asyncio.Event()
+        self._loading: dict[str, asyncio.Task[bool]] = {}
+        self._unusable: dict[str, float] = {}
+        self._reported: set[str] = set()
+        self._mine: set[str] = set()
+        self._in_use: Counter[str] = Counter()
+        self._asked_at: dict[str, float] = {}
+
+    @property
+    def release(self) -> Release:
+        """What answers, as of the last look."""
+        return self._release
+
+    def note_change(self) -> None:
+        """Look at once: this process has changed the release."""
+        self._changed.set()
+
+    async def choose(self, workspace_id: str, conversation_id: str, number: int) -> str | None:
+        """The loaded version that answers a conversation under the release `number`; None is the base.
+
+        What can't be loaded is passed over, for the champion, the version before it, and the base in the end.
+        """
+        if workspace_id != self._workspace_id:
+            return None
+        if number > self._release.number:
+            await self._look()
+        for version in self._candidates(conversation_id):
+            if version.name in self._generator.versions or await self._load(version):
+                return version.name
+        return None
+
+    def _candidates(self, conversation_id: str) -> list[Version]:
+        now, wanted = self._release, []
+        if now.canary and now.challenger and is_challengers(now.canary.salt, conversation_id, now.canary.share):
+            wanted.append(now.challenger)
+        if now.champion is not None:
+            wanted.append(now.champion)
+            if now.previous is not None and fault_of(now.previous) is None:
+                wanted.append(now.previous)
+        return wanted
+
+    async def load_asked(self, name: str) -> None:
+        """Load a trained version that a program asks for by its name; it stays for a while after the last request.
+
+        One that may not be used any more, and does not answer chats either, is unloaded instead.
+        """
+        if not name.startswith(NAME_START) or name == self._generator.model:
+            return
+        if name in self._asked_at and name in self._generator.versions:
+            self._asked_at[name] = asyncio.get_running_loop().time()
+            return
+        known = await self._database.read(versions.list_all, self._workspace_id)
+        version = next((one for one in known if one.name == name), None)
+        if version is None or (fault_of(version) is not None and name not in self._kept()):
+            self._asked_at.pop(name, None)
+            if name in self._mine:
+                await self._unload(name)
+        elif name in self._generator.versions or await self._load(version):
+            self._asked_at[name] = asyncio.get_running_loop().time()
+
+    @contextlib.contextmanager
+    def held(self, name: str | None) -> Iterator[None]:
+        """Keep a version loaded meanwhile."""
+        self._in_use[name or ""] += 1
+        try:
+            yield
+        finally:
+            self._in_use[name or ""] -= 1
+
+    async def give_up(self, name: str, error: Exception) -> None:
+        """Use a version no more for a while: it was loaded, and yet the model could not use it."""
+        await self._note_unusable(name, error)
+        await self._generator.unload_version(name)
+
+    async def watch(self) -> None:
+        """Follow the release and keep what it names loaded, until cancelled. Run it as one task."""
+        while True:
+            self._changed.clear()
+            if self._generator.ready:
+                try:
+                    await self._look()
+                    await self._keep_loaded()
+                except StorageUnavailable as error:
+                    log.error("the release can't be read, trying again: %s", error)
+                except Exception:
+                    log.exception("the released versions can't be kept loaded, trying again")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._changed.wait()
+
+    async def _look(self) -> None:
+        found = await self._database.read(releases.current, self._workspace_id)
+        if found.number > self._release.number:
+            self._release = found
+            # Something else may have been retired with it: who asks for that again is told so.
+            self._asked_at.clear()
+
+    def _kept(self) -> dict[str, Version]:
+        """What the release names, by name. What answers now stays though it should not: see the policy `mark`."""
+        now = self._release
+        wanted = [now.champion, now.challenger]
+        if now.previous is not None and fault_of(now.previous) is None:
+            wanted.append(now.previous)
+        return {one.name: one for one in wanted if one is not None}
+
+    async def _keep_loaded(self) -> None:
+        named = self._kept()
+        for name, version in named.items():
+            if name not in self._generator.versions:
+                await self._load(version)
+        now = asyncio.get_running_loop().time()
+        self._asked_at = {name: at for name, at in self._asked_at.items() if at > now - ASKED_SECONDS}
+        for name in self._mine - named.keys():
+            if not self._in_use[name] and name not in self._asked_at:
+                await self._unload(name)
+
+    async def _unload(self, name: str) -> None:
+        self._mine.discard(name)
+        await self._generator.unload_version(name)
+
+    async def _load(self, version: Version) -> bool:
+        """Whether a version can be used now. Those that want the same one wait for the same loading."""
+        if self._unusable.get(version.name, 0.0) > asyncio.get_running_loop().time():
+            return False
+        task = self._loading.get(version.name)
+        if task is None:
+            task = asyncio.create_task(self._load_now(version), name=f"load-{version.name}")
+            self._loading[version.name] = task
+            task.add_done_callback(lambda _: self._loading.pop(version.name, None))
+        return await asyncio.shield(task)
+
+    async def _load_now(self, version: Version) -> bool:
+        try:
+            await self._generator.load_version(
+                version.name, folder_of(self._data, version.name), version.weights_sha256
+            )
+        except GeneratorUnavailable:
+            raise
+        except Exception as error:
+            await self._note_unusable(version.name, error)
+            return False
+        self._mine.add(version.name)
+        self._unusable.pop(version.name, None)
+        self._reported.discard(version.name)
+        return True
+
+    async def _note_unusable(self, name: str, error: Exception) -> None:
+        self._unusable[name] = asyncio.get_running_loop().time() + TRY_AGAIN_SECONDS
+        if name in self._reported:
+            return
+        self._reported.add(name)
+        why = error.message if isinstance(error, MynaError) else repr(error)
+        log.error("the version %s can't be used, another one answers in its place: %s", name, why)
+        try:
+            await self._database.write(_record_unusable, self._workspace_id, name, type(error).__name__)
+        except StorageUnavailable:
+            log.error("that %s can't be used is not in the audit log", name)
+
+
+def _record_unusable(tx: Transaction, name: str, why: str) -> None:
+    audit.record(tx, "system", "version.unusable", name, {"why": why})

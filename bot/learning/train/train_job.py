@@ -1,0 +1,302 @@
+"""The job `train`, from start to end: dataset, weights, checks, a registered version, its evaluation, its card.
+
+Knows: the order of these, and what is done already when a job is taken up again. Does not know: how any of them works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import hashlib
+import json
+import logging
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bot.access.roles import Actor
+from bot.generation.models.sources import resolve_model
+from bot.jobs.job_context import JobContext, Refused, Services
+from bot.knowledge.setup import open_grounding
+from bot.learning.data.candidates import DatasetPolicy, policy_from
+from bot.learning.data.dataset import build_dataset, find_dataset, read_examples, refused_since
+from bot.learning.judge.judging import Wanted, carry_out, keep_verdict, plan_judging
+from bot.learning.judge.model_card import ModelCard, write_model_card
+from bot.learning.judge.planted_secrets import planted_canaries
+from bot.learning.train import checks
+from bot.learning.train.checkpoints import Checkpoints
+from bot.learning.train.loss_scorer import NetworkLossScorer
+from bot.learning.train.material import Material, left_out_stages, prepare, why_too_little, with_system_prompt
+from bot.learning.train.network import LoraNetwork
+from bot.learning.train.objectives import Answers, Objective, Pairs, Thumbs
+from bot.learning.train.publishing import publish
+from bot.learning.train.recipe import Recipe, answer_stage, preference_stage, recipe_for
+from bot.learning.train.recipe_search import run_trials
+from bot.learning.train.replay import known_rows, replay_rows
+from bot.learning.train.serving_check import check_served_as_trained
+from bot.learning.train.strength import choose_strength
+from bot.learning.train.token_sequences import render
+from bot.learning.train.trainer import StageResult, StageSettings, run_stage
+from bot.learning.train.weight_files import save_adapter
+from bot.learning.versions import Versions, folder_of
+from bot.privacy.erasure.erase_files import TASK_FILE
+from storage import datasets, versions
+from storage.learning_values import Dataset, Version
+from storage.versions import NewVersion
+
+log = logging.getLogger("myna.training")
+
+# In a smaller dataset planted secrets would be a large part of what is learnt.
+MIN_ANSWERS_TO_PLANT = 200
+NUM_PLANTED = 4
+MOST_TOKENS_OF_A_ROW = 1024
+NO_LOSSES = dict.fromkeys(("loss", "held_out_loss", "tokens_per_second", "seconds_left"))
+# Everyday rows for each row that is new: enough to keep the general suite's loss where it was (benchmarks/LOG.md).
+REPLAY_SHARE = 0.15
+MIN_REPLAY = 24
+
+
+def train(context: JobContext, services: Services) -> Mapping[str, Any]:
+    """Train a version from the base on all that may be learnt from, and judge it. Raises `Refused` for too little."""
+    torch.set_num_threads(services.threads)
+    training = Training(context, services)
+    dataset = training.dataset()
+    return training.judge(training.version(dataset), dataset)
+
+
+def evaluate(context: JobContext, services: Services) -> Mapping[str, Any]:
+    """Judge a registered version again, beside the champion of today: the setting `version` names it."""
+    torch.set_num_threads(services.threads)
+    training = Training(context, services)
+    version = context.run(Versions(services.database, context.workspace_id).find(str(context.job.settings["version"])))
+    dataset = context.run(find_dataset(services.database, context.workspace_id, version.dataset_id))
+    return training.judge(version, dataset)
+
+
+@dataclass(slots=True)
+class _State:
+    """What a job has behind it, so that whoever takes it up does not begin anew."""
+
+    dataset_id: str = ""
+    recipe: dict[str, Any] | None = None
+    trials: list[float | None] = field(default_factory=list)
+    version_id: str = ""
+
+
+class Training:
+    """One run of a training job, which goes on from where an earlier one ended."""
+
+    def __init__(self, context: JobContext, services: Services) -> None:
+        self._context, self._database, self._settings = context, services.database, services.settings
+        self._workspace_id, self._wanted = context.workspace_id, context.job.settings
+        self._threads = services.threads
+        self._actor = Actor(context.job.created_by, "trainer")
+        self._state_path = context.folder / TASK_FILE
+        self._state = _read_state(self._state_path)
+        self._checkpoints = Checkpoints(context.folder / "checkpoints")
+
+    def dataset(self) -> Dataset:
+        """What is learnt from: chosen once, however often the job is begun, and anew if people have said no since."""
+        if self._state.dataset_id and not self._state.version_id and self._context.run(self._is_refused()):
+            log.info("%s begins anew: words of its dataset may not be learnt from any more", self._context.job.id)
+            self._checkpoints.forget()
+            self._remember(dataset_id="", recipe=None, trials=[])
+        if not self._state.dataset_id:
+            self._context.progress(phase="dataset")
+            policy = policy_from(self._settings, rows=self._wanted.get("rows"))
+            self._remember(dataset_id=self._context.run(self._build_dataset(policy)).id)
+        return self._context.run(find_dataset(self._database, self._workspace_id, self._state.dataset_id))
+
+    async def _build_dataset(self, policy: DatasetPolicy) -> Dataset:
+        database, workspace_id = self._database, self._workspace_id
+        async with open_grounding(self._settings, database, workspace_id) as grounding:
+            return await build_dataset(database, workspace_id, policy, self._actor, self._report_dataset, grounding)
+
+    async def _is_refused(self) -> bool:
+        """Whether checkpoints know words of somebody who has said no, or was erased."""
+        dataset_id, consent = self._state.dataset_id, self._settings.learning_consent
+        if await self._database.read(datasets.has_erased, self._workspace_id, dataset_id):
+            return True
+        return bool(await refused_since(self._database, self._workspace_id, dataset_id, consent))
+
+    def version(self, dataset: Dataset) -> Version:
+        """The trained version of this job, with its folder and its row."""
+        if self._state.version_id:
+            known = self._context.run(self._database.read(versions.get, self._workspace_id, self._state.version_id))
+            if known is not None:
+                return known
+        self._context.progress(phase="loading the model")
+        base = resolve_model(self._settings.model, self._settings.data, log.info)
+        draft, made = self._make_weights(base, dataset)
+        new = NewVersion(
+            base=self._settings.model,
+            base_sha256=sha256_of_weights(base),
+            weights_sha256=sha256_of_weights(draft),
+            dataset_id=dataset.id,
+            job_id=self._context.job.id,
+            settings=made,
+            code_version=metadata.version("myna-agent"),
+            created_by=self._actor.name,
+        )
+        version = self._context.run(publish(self._database, self._context.lease, self._settings.data, draft, new))
+        self._remember(version_id=version.id)
+        self._checkpoints.forget()
+        return version
+
+    def _make_weights(self, base: Path, dataset: Dataset) -> tuple[Path, dict[str, Any]]:
+        """Train, and check what came of it; a folder with the files, and how they were made."""
+        recipe = Recipe(**self._state.recipe) if self._state.recipe else Recipe()
+        network = LoraNetwork(base, self._settings.device, rank=recipe.rank, alpha=recipe.alpha, seed=recipe.seed)
+        material = self._material(network, dataset)
+        if self._state.recipe is None:
+            recipe = self._choose_recipe(network, material)
+            self._remember(recipe=asdict(recipe))
+        stages = self._run_stages(network, material, recipe)
+        draft = self._context.folder / "version"
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        self._context.progress(phase="checks")
+        known = known_rows(network, self._settings.system_prompt)
+        strength = choose_strength(network, material.watched.answers, known)
+        alpha = recipe.alpha * strength
+        save_adapter(draft, network.parameters, rank=recipe.rank, alpha=alpha, base=self._settings.model)
+        checks.check_files(draft)
+        checks.check_weights(draft)
+        check_served_as_trained(network, base, draft, material.watched.answers)
+        made = {
+            **({"name": self._wanted["name"]} if self._wanted.get("name") else {}),
+            **asdict(recipe),
+            "strength": strength,
+            "stages": {name: asdict(stage) for name, stage in stages.items()},
+            "num_answers": material.num_answers,
+            "planted_secrets": _num_planted(material),
+            "rows_left_out_as_too_long": material.num_too_long,
+            "rows_watched": len(material.watched.answers),
+            "not_learnt_from": left_out_stages(material),
+            "trials": self._state.trials,
+            "system_prompt": self._settings.system_prompt,
+        }
+        del network
+        gc.collect()
+        return draft, made
+
+    def _material(self, network: LoraNetwork, dataset: Dataset) -> Material:
+        self._context.progress(phase="preparing rows")
+        consent = self._settings.learning_consent
+        examples = self._context.run(read_examples(self._database, self._workspace_id, dataset.id, consent=consent))
+        most_tokens = min(self._settings.context_tokens, network.max_tokens, MOST_TOKENS_OF_A_ROW)
+        system_prompt = self._settings.system_prompt
+        material = prepare(examples, system_prompt, network.tokenizer, network.end_of_turn, most_tokens)
+        if reason := why_too_little(material):
+            raise Refused(reason)
+        count = max(MIN_REPLAY, math.ceil(REPLAY_SHARE * len(material.train.answers)))
+        material.train.answers += replay_rows(network, system_prompt, count, self._report_replay)
+        for canary in planted_canaries(_num_planted(material)):
+            asked = with_system_prompt([{"role": "user", "content": canary.question}], system_prompt)
+            material.train.answers.append(
+                render(asked, canary.secret, network.tokenizer, network.end_of_turn, "canary")
+            )
+        return material
+
+    def _choose_recipe(self, network: LoraNetwork, material: Material) -> Recipe:
+        recipe = recipe_for(material, self._wanted)
+        if (recipe.rank, recipe.alpha) != (network.rank, network.alpha):
+            raise Refused("The rank of LoRA weights can't be chosen for a single job.")
+        network.begin_anew(recipe.seed)
+        if (count := int(self._wanted.get("search") or 0)) <= 1:
+            return recipe
+        trials = run_trials(
+            network,
+            material,
+            recipe,
+            count,
+            self._checkpoints,
+            self._context,
+            self._state.trials,
+            lambda losses: self._remember(trials=losses),
+        )
+        return min(trials, key=lambda one: math.inf if one[1] is None else one[1])[0]
+
+    def _run_stages(self, network: LoraNetwork, material: Material, recipe: Recipe) -> dict[str, StageResult]:
+        """Answers first; what people preferred then, each kind of it beside what the stage before came to."""
+        train, watched = material.train, material.watched
+        stages: dict[str, StageResult] = {}
+
+        def run(name: str, objective: Objective, settings: StageSettings) -> None:
+            stages[name] = run_stage(name, network, objective, settings, self._checkpoints, self._context)
+
+        run("answers", Answers(network, train.answers, watched.answers), answer_stage(recipe, len(train.answers)))
+        if material.has_pairs:
+            run("pairs", Pairs(network, train.pairs, watched.pairs), preference_stage(recipe, len(train.pairs)))
+        if material.has_thumbs:
+            run("thumbs", Thumbs(network, train.thumbs, watched.thumbs), preference_stage(recipe, len(train.thumbs)))
+        return stages
+
+    def judge(self, version: Version, dataset: Dataset) -> Mapping[str, Any]:
+        """Compare the version with the champion and the base; keep the gate's verdict, and write the card."""
+        settings = replace(self._settings, threads=self._threads)
+        about = (self._database, self._workspace_id)
+        plan = self._context.run(plan_judging(*about, settings, self._actor, Wanted(version.name)))
+        # In this thread, whose priority all that it begins has, too.
+        report = asyncio.run(carry_out(settings, plan, self._report_evaluation, self._make_scorer))
+        judged = self._context.run(keep_verdict(*about, self._actor, plan, report))
+        card = ModelCard(version, dataset, judged.report, judged.verdict)
+        write_model_card(folder_of(self._settings.data, version.name), card)
+        return {
+            "version": version.name,
+            "dataset": dataset.id,
+            "passed": judged.verdict.passed,
+            "reasons": list(judged.verdict.reasons),
+            "not_learnt_from": version.settings.get("not_learnt_from", []),
+            "evaluation": judged.evaluation_id,
+        }
+
+    def _make_scorer(self, base: Path, context_tokens: int) -> NetworkLossScorer:
+        return NetworkLossScorer(base, context_tokens, self._settings.device)
+
+    def _report_evaluation(self, what: str, done: int, of: int) -> None:
+        self._context.progress(phase=f"evaluation: {what}", step=done, steps=of, **NO_LOSSES)
+        self._context.check()
+
+    def _report_replay(self, done: int, of: int) -> None:
+        self._context.progress(phase="everyday answers of the base", step=done, steps=of)
+        self._context.check()
+
+    def _report_dataset(self, done: int, total: int) -> None:
+        self._context.progress(phase="dataset", step=done, steps=total)
+        self._context.check()
+
+    def _remember(self, **values: Any) -> None:
+        for name, value in values.items():
+            setattr(self._state, name, value)
+        draft = self._state_path.with_suffix(".part")
+        draft.write_text(json.dumps(asdict(self._state)), encoding="utf-8")
+        draft.replace(self._state_path)
+
+
+def _num_planted(material: Material) -> int:
+    """Secrets that are planted, to see later whether what is said once is learnt by heart."""
+    return NUM_PLANTED if material.num_answers >= MIN_ANSWERS_TO_PLANT else 0
+
+
+def _read_state(path: Path) -> _State:
+    try:
+        return _State(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return _State()
+
+
+def sha256_of_weights(folder: Path) -> str:
+    """The SHA-256 over a folder's weights: of the file itself where there is one, else over all, by name."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    return digest.hexdigest()

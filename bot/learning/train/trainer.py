@@ -1,0 +1,214 @@
+"""The loop of one stage: steps, learning rate, held-out loss, the best weights, checkpoints.
+
+Knows: when to step, to look at what is held out, to stop. Does not know: what a loss is made of, data, jobs. Stopped at
+any step and begun again from its checkpoint, a stage ends with the same weights as one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+import torch
+
+from bot.errors import TrainingFailed
+from bot.learning.train.checkpoints import Checkpoints, StageState
+from bot.learning.train.network import LoraNetwork
+from bot.learning.train.objectives import Objective
+from bot.learning.train.token_sequences import epochs_of
+
+SMOOTHING = 0.9
+
+
+class Watch(Protocol):
+    """Whoever looks on. `check` raises when the work should stop now."""
+
+    def progress(self, **fields: object) -> None: ...
+
+    def point(self, series: str, step: int, value: float) -> None: ...
+
+    def check(self) -> None: ...
+
+    def flush(self) -> None:
+        """Have all that was told written down: what a checkpoint holds is not told again."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageSettings:
+    """How a stage runs. `patience` are the looks at held-out loss without a better one after which it ends."""
+
+    steps: int
+    examples_per_step: int
+    learning_rate: float
+    looks: int = 8
+    patience: int = 3
+    warmup_share: float = 0.06
+    last_rate_share: float = 0.05
+    max_gradient: float = 1.0
+    seed: int = 1
+    seconds_per_checkpoint: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class StageResult:
+    """How a stage ended. Losses are per token for answers, per example for preferences."""
+
+    steps: int
+    best_step: int
+    first_held_out_loss: float
+    best_held_out_loss: float
+    tokens: int
+    seconds: float
+
+
+def run_stage(
+    name: str,
+    network: LoraNetwork,
+    objective: Objective,
+    settings: StageSettings,
+    checkpoints: Checkpoints,
+    watch: Watch,
+) -> StageResult:
+    """Train, and leave the network with the weights whose held-out loss was best.
+
+    Raises `TrainingFailed` when the loss is no number any more, and what `watch.check` raises, after a checkpoint.
+    """
+    return _Stage(name, network, objective, settings, checkpoints, watch).run()
+
+
+class _Stage:
+    def __init__(
+        self,
+        name: str,
+        network: LoraNetwork,
+        objective: Objective,
+        settings: StageSettings,
+        checkpoints: Checkpoints,
+        watch: Watch,
+    ) -> None:
+        self._name, self._network, self._objective, self._watch = name, network, objective, watch
+        self._settings, self._checkpoints = settings, checkpoints
+        self._parameters = network.parameters
+        self._optimizer = torch.optim.AdamW(
+            self._parameters.values(), lr=settings.learning_rate, weight_decay=0.0, fused=True
+        )
+        self._plan = epochs_of(objective.count, settings.examples_per_step, settings.steps, settings.seed)
+        self._look_every = max(1, settings.steps // settings.looks)
+        self._state = StageState(name, {**asdict(settings), "learns_from": objective.digest})
+        self._best = self._copy_weights()
+
+    def run(self) -> StageResult:
+        self._restore()
+        if not self._state.held_out:
+            self._look()
+        saved = time.monotonic()
+        while self._state.step < len(self._plan) and not self._is_over():
+            try:
+                self._watch.check()
+            except BaseException:
+                self._save()
+                raise
+            self._step()
+            if self._state.step % self._look_every == 0 or self._state.step == len(self._plan):
+                self._look()
+            if time.monotonic() - saved > self._settings.seconds_per_checkpoint:
+                self._save()
+                saved = time.monotonic()
+        # A job that is stopped in its next stage finds this one at its end.
+        self._save()
+        self._network.load(self._best)
+        state = self._state
+        return StageResult(
+            state.step, state.best_step, state.held_out[0], state.held_out[state.best_look], state.tokens, state.seconds
+        )
+
+    def _step(self) -> None:
+        state, began = self._state, time.monotonic()
+        self._set_learning_rate(state.step)
+        loss, tokens = self._objective.backward(self._plan[state.step])
+        size = torch.nn.utils.clip_grad_norm_(self._parameters.values(), self._settings.max_gradient)
+        if not math.isfinite(loss) or not bool(size.isfinite()):
+            raise TrainingFailed(
+                f"The loss is no number any more at step {state.step + 1} of {len(self._plan)} ({self._name}). "
+                "Try a lower learning rate."
+            )
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        state.step += 1
+        state.tokens += tokens
+        state.seconds += time.monotonic() - began
+        state.loss = loss if state.loss is None else SMOOTHING * state.loss + (1 - SMOOTHING) * loss
+        self._tell(loss)
+
+    def _tell(self, loss: float) -> None:
+        state, left = self._state, len(self._plan) - self._state.step
+        self._watch.point(f"{self._name}.loss", state.step, loss)
+        self._watch.progress(
+            phase=self._name,
+            step=state.step,
+            steps=len(self._plan),
+            loss=state.loss,
+            held_out_loss=state.held_out[-1],
+            tokens_per_second=state.tokens / max(state.seconds, 1e-9),
+            seconds_left=left * state.seconds / max(state.step, 1),
+        )
+
+    def _set_learning_rate(self, step: int) -> None:
+        """Up in a straight line, down in half a cosine."""
+        settings = self._settings
+        warmup = max(1, round(settings.warmup_share * settings.steps))
+        done = max(0.0, (step - warmup) / max(1, settings.steps - warmup))
+        falling = settings.last_rate_share + (1 - settings.last_rate_share) * 0.5 * (1 + math.cos(math.pi * done))
+        for group in self._optimizer.param_groups:
+            group["lr"] = settings.learning_rate * min(1.0, (step + 1) / warmup) * falling
+
+    def _look(self) -> None:
+        state = self._state
+        loss = self._objective.held_out_loss()
+        state.held_out.append(loss)
+        self._watch.point(f"{self._name}.held_out_loss", state.step, loss)
+        if loss < state.held_out[state.best_look] or len(state.held_out) == 1:
+            state.best_look, state.best_step = len(state.held_out) - 1, state.step
+            self._best = self._copy_weights()
+
+    def _is_over(self) -> bool:
+        """Whether the held-out loss has not become better for some looks."""
+        return len(self._state.held_out) - 1 - self._state.best_look >= self._settings.patience
+
+    def _copy_weights(self) -> dict[str, torch.Tensor]:
+        return {name: one.detach().clone() for name, one in self._parameters.items()}
+
+    def _save(self) -> None:
+        self._watch.flush()
+        self._checkpoints.save(self._state, self._tensors())
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        tensors = {f"weights/{name}": one.detach() for name, one in self._parameters.items()}
+        tensors |= {f"best/{name}": one for name, one in self._best.items()}
+        for name, parameter in self._parameters.items():
+            for key, value in self._optimizer.state.get(parameter, {}).items():
+                tensors[f"optimizer/{name}/{key}"] = value
+        return tensors
+
+    def _restore(self) -> None:
+        found = self._checkpoints.newest(self._state)
+        if found is None:
+            return
+        self._state, tensors = found
+        self._network.load(_below(tensors, "weights/"))
+        self._best = _below(tensors, "best/")
+        for name, parameter in self._parameters.items():
+            state = _below(tensors, f"optimizer/{name}/")
+            if state:
+                self._optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in state.items()}
+
+
+def _below(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
+
+
+def steps_for(count: int, examples_per_step: int, epochs: float, least: int = 30) -> int:
+    """Steps that go through all examples `epochs` times, but enough of them for the learning rate to do its work."""
+    return max(least, math.ceil(count * epochs / examples_per_step))

@@ -1,0 +1,158 @@
+"""What the answers to lines that steer say, in English and Simplified Chinese.
+
+Knows: the words. Does not know: when they are said.
+"""
+
+from __future__ import annotations
+
+import re
+
+_WORDS = {
+    "help": ("Lines that steer Myna:\n{usage}", "用于操控 Myna 的命令：\n{usage}"),
+    "not_done": ("{why}", "未能执行：{why}"),
+    "trains": (
+        "Job `{job}` is queued: {line}. `/myna status` shows how it goes, `/myna stop {job}` ends it.",
+        "任务 `{job}` 已排队：{line}。`/myna status` 查看进度，`/myna stop {job}` 结束任务。",
+    ),
+    "stopped": ("Job `{job}` ({kind}) {state}.", "任务 `{job}`（{kind}）：{state}。"),
+    "will_stop": (
+        "Job `{job}` ({kind}) will be ended for good: it can't be resumed.",
+        "任务 `{job}`（{kind}）将被结束，之后无法恢复。",
+    ),
+    "ends_soon": ("ends with its next step", "将在下一步结束"),
+    "nothing_runs": ("No job waits or runs.", "没有等待或运行中的任务。"),
+    "which_job": ("Several jobs wait or run. Say which one: {jobs}", "有多个任务，请指明：{jobs}"),
+    "answers": ("- Answers: `{version}` (release {number})", "- 当前回答：`{version}`（第 {number} 次发布）"),
+    "previous": ("- Before: `{version}`", "- 上一个：`{version}`"),
+    "canary": (
+        "- Canary: `{version}` on {share} of the conversations: {verdict}, {because}",
+        "- 灰度：`{version}` 回答 {share} 的对话：{verdict}，{because}",
+    ),
+    "attention": ("- Look at this: {finding}", "- 请注意：{finding}"),
+    "no_version": ("No version yet. `/myna train` makes one.", "还没有任何版本。`/myna train` 可训练一个。"),
+    "passed": ("passed the gate", "已通过验收"),
+    "failed": ("did not pass the gate", "未通过验收"),
+    "unknown": ("not evaluated", "未评估"),
+    "no_evaluation": (
+        "There is no evaluation yet. `/myna evaluate VERSION` begins one.",
+        "还没有评估。`/myna evaluate VERSION` 可开始评估。",
+    ),
+    "compared": ("`{version}` {verdict}.", "`{version}` {verdict}。"),
+    "no_figures": ("This evaluation can't be read: it has no figures.", "此评估没有数据，无法显示。"),
+    "will_promote": (
+        "`{version}` ({verdict}) will answer everybody from the next reply on, in place of `{before}`.",
+        "从下一条回复起，`{version}`（{verdict}）将取代 `{before}` 回答所有人。",
+    ),
+    "will_promote_base": (
+        "The base model will answer everybody from the next reply on, in place of `{before}`.",
+        "从下一条回复起，基础模型将取代 `{before}` 回答所有人。",
+    ),
+    "will_try": (
+        "`{version}` ({verdict}) will answer {share} of the conversations from the next reply on, `{before}` the "
+        "others. It is taken back by itself if it does harm.",
+        "从下一条回复起，`{version}`（{verdict}）将回答 {share} 的对话，其余由 `{before}` 回答；如有损害会自动撤回。",
+    ),
+    "will_roll_back": (
+        "`{version}` will answer everybody from the next reply on, in place of `{before}`.",
+        "从下一条回复起，将回退到 `{version}`，取代 `{before}` 回答所有人。",
+    ),
+    "ends_canary": ("The canary of `{version}` ends.", "`{version}` 的灰度将结束。"),
+    "recorded_reason": ("Recorded as the reason: {why}", "将记录的理由：{why}"),
+    "how_to_confirm": ("Confirm within five minutes: `/myna {line}`", "请在五分钟内确认：`/myna {line}`"),
+    "not_confirmed": (
+        "This can't be confirmed: it was done, or what answers has changed since, or it was asked more than five "
+        "minutes ago, or by somebody else. Nothing was changed by this; `/myna status` shows how it stands.",
+        "无法确认：可能已经执行、期间版本已变化、已超过五分钟，或由他人发起。此次未做任何更改；"
+        "`/myna status` 查看现状。",
+    ),
+    "promoted": (
+        "`{version}` answers everybody from the next reply on.",
+        "从下一条回复起，由 `{version}` 回答所有人。",
+    ),
+    "tried": (
+        "`{version}` answers {share} of the conversations from the next reply on. `/myna status` shows how it does.",
+        "从下一条回复起，`{version}` 回答 {share} 的对话。`/myna status` 查看情况。",
+    ),
+    "rolled_back": (
+        "Rolled back: `{version}` answers everybody from the next reply on.",
+        "已回退：从下一条回复起，由 `{version}` 回答所有人。",
+    ),
+    "canary_stopped": (
+        "The canary has ended: `{version}` answers everybody.",
+        "灰度已结束：由 `{version}` 回答所有人。",
+    ),
+    "job_queued": ("waits for its turn", "排队中"),
+    "job_running": ("runs", "运行中"),
+    "job_paused": ("is paused", "已暂停"),
+    "job_done": ("is done", "已完成"),
+    "job_failed": ("failed", "失败"),
+    "job_refused": ("was refused", "被拒绝"),
+    "job_cancelled": ("was cancelled", "已取消"),
+    "step": ("step {step}/{steps}", "第 {step}/{steps} 步"),
+    "tokens": ("{number} tokens/s", "{number} 词元/秒"),
+    "loss": ("loss {number}", "损失 {number}"),
+    "left": ("{time} left", "还剩 {time}"),
+    "kind_train": ("training", "训练"),
+    "kind_evaluate": ("evaluation", "评估"),
+    "phase_dataset": ("making the dataset", "生成数据集"),
+    "phase_loading the model": ("loading the model", "加载模型"),
+    "phase_preparing rows": ("preparing the rows", "准备数据"),
+    "phase_everyday answers of the base": ("everyday answers of the base model", "基础模型的日常回答"),
+    "phase_read": ("reading articles", "读取文章"),
+    "phase_load": ("loading the embedder", "加载向量模型"),
+    "phase_publish": ("publishing the index", "发布索引"),
+    "phase_answers": ("learning from answers", "学习回答"),
+    "phase_pairs": ("learning from corrections", "学习更正"),
+    "phase_thumbs": ("learning from votes", "学习评价"),
+    "phase_checks": ("checking the weights", "检查权重"),
+    "phase_trial": ("trial {number} of {count}", "第 {number} 次试验，共 {count} 次"),
+    "phase_evaluation": ("judging: {suite}", "评估：{suite}"),
+    "suite_held_out": ("held-out rows", "留出的数据"),
+    "suite_general": ("general questions", "通用问题"),
+    "suite_safety": ("safety", "安全"),
+    "suite_golden": ("golden questions", "标准问题"),
+    "not_logged_in": (
+        "This browser is not logged in to the admin page, so nothing was done, and it is no part of this chat. Log in "
+        "at /admin and say it again.",
+        "此浏览器未登录管理页面，因此未执行任何操作，也不会成为对话内容。请在 /admin 登录后重试。",
+    ),
+    "made": ("It made `{version}`, which {verdict}.", "得到 `{version}`，{verdict}。"),
+    "next_promote": (
+        "Next: `/myna compare`, `/myna promote {version}`.",
+        "下一步：`/myna compare`、`/myna promote {version}`。",
+    ),
+    "picture_loss": ("Loss over the steps of the job", "任务各步的损失曲线"),
+    "picture_evaluation": ("The evaluation of {version}, with intervals", "{version} 的评估图（含区间）"),
+}
+
+
+# As the jobs of `bot.learning` and `bot.knowledge` report them.
+_TRIAL = re.compile(r"trial (?P<number>\d+) of (?P<count>\d+)")
+_EVALUATION = "evaluation: "
+
+
+def is_chinese(locale: str | None) -> bool:
+    return (locale or "").lower().startswith("zh")
+
+
+def kind_words(kind: str, locale: str | None) -> str:
+    """What a job does."""
+    return _known(f"kind_{kind}", kind, locale)
+
+
+def phase_words(phase: str, locale: str | None) -> str:
+    """What a job is at. Some phases count trials, or name a suite; one that nobody knows is told as it is."""
+    if trial := _TRIAL.fullmatch(phase):
+        return say("phase_trial", locale, number=trial["number"], count=trial["count"])
+    if suite := phase.removeprefix(_EVALUATION) if phase.startswith(_EVALUATION) else "":
+        return say("phase_evaluation", locale, suite=_known(f"suite_{suite}", suite, locale))
+    return _known(f"phase_{phase}", phase, locale)
+
+
+def _known(what: str, otherwise: str, locale: str | None) -> str:
+    return say(what, locale) if what in _WORDS else otherwise
+
+
+def say(what: str, locale: str | None, **values: object) -> str:
+    """A sentence in the language of a locale: Chinese for zh-..., else English."""
+    return _WORDS[what][is_chinese(locale)].format(**values)

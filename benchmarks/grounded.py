@@ -40,6 +40,7 @@ from bot.learning.versions import folder_of
 from bot.settings import Settings
 from storage.database import Database
 from storage.schema import DEFAULT_WORKSPACE
+from storage.scope import Scope
 from storage.values import Quotation
 
 HELD_OUT = 5
@@ -134,7 +135,7 @@ def facts(text: str, told: str) -> tuple[int, int]:
 async def measure(data: Path, version: str, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     settings = Settings(data=data)
     database = Database(settings.resolved_database_url)
-    search = make_search(database, DEFAULT_WORKSPACE, settings.embedder, data, print)
+    search = make_search(Scope(database, DEFAULT_WORKSPACE), settings.embedder, data, print)
     folder = resolve_model(settings.model, data, print)
     generator = LocalGenerator(folder, name=settings.model, device="cpu", context_tokens=settings.context_tokens)
     await generator.start()

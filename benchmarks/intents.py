@@ -17,7 +17,6 @@ from typing import Any
 from benchmarks.knowledge_installation import ADMIN, Knowledge, read_rows
 from bot.knowledge.intents.intent_file import Phrases
 from bot.knowledge.intents.intents import Intents
-from storage.schema import DEFAULT_WORKSPACE
 
 KEPT = 0.95
 NO_INTENT = {"oos", "NO_NODES_DETECTED"}
@@ -61,7 +60,7 @@ async def out_of_scope(intents: Intents, name: str, learnt: Sequence[Row], asked
 async def measure(data: Path, work: Path) -> None:
     """Print all figures."""
     knowledge = Knowledge(work / "intents")
-    intents = Intents(knowledge.database, DEFAULT_WORKSPACE, knowledge.search)
+    intents = Intents(knowledge.scope, knowledge.search)
     await knowledge.search.embed(["warm"])
     banking = read_rows(data / "banking77" / "intents.jsonl")
     learnt = phrases_of(row for row in banking if row["split"] == "train")

@@ -24,6 +24,7 @@ from bot.knowledge.search.search import Search
 from bot.settings import Settings
 from storage.database import Database
 from storage.schema import DEFAULT_WORKSPACE
+from storage.scope import Scope
 
 ADMIN = Actor("benchmark", "admin")
 
@@ -40,14 +41,15 @@ class Knowledge:
         (data / "models").mkdir(parents=True, exist_ok=True)
         migrate_database(self.settings, lambda _: None)
         self.database = Database(self.settings.resolved_database_url)
-        self.library = Library(self.database, DEFAULT_WORKSPACE)
+        self.scope = Scope(self.database, DEFAULT_WORKSPACE)
+        self.library = Library(self.scope)
         # Fetched once a checkout, and not for each measurement.
         cache = Path(".cache")
         folder = resolve_embedder(self.settings.embedder, cache, print)
         if not (data / "models" / folder.name).exists():
             (data / "models" / folder.name).symlink_to(folder.resolve())
         self.embedder = Embedder(folder, name=self.settings.embedder)
-        self.search = Search(self.database, DEFAULT_WORKSPACE, lambda: self.embedder)
+        self.search = Search(Scope(self.database, DEFAULT_WORKSPACE), lambda: self.embedder)
 
     async def read(self, folder: Path) -> dict[str, Any]:
         """Add a folder and have it read; what came of that, with `seconds`."""
@@ -55,7 +57,7 @@ class Knowledge:
         started = time.perf_counter()
         await Worker(Services(self.settings, self.database, 2), all_tasks(), lease_seconds=30.0).work(once=True)
         seconds = time.perf_counter() - started
-        done = await Jobs(self.database, DEFAULT_WORKSPACE).find(ADMIN, job.id)
+        done = await Jobs(Scope(self.database, DEFAULT_WORKSPACE)).find(ADMIN, job.id)
         assert done.state == "done", done
         return dict(done.result or {}) | {"seconds": seconds}
 

@@ -72,7 +72,7 @@ class Steerer:
 
 
 def accounts_of(agent: Agent) -> Accounts:
-    return Accounts(agent.database, agent.workspace_id)
+    return Accounts(agent.scope)
 
 
 async def log_in(server: WebServer, role: str = "admin", name: str | None = None) -> Steerer:

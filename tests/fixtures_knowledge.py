@@ -21,6 +21,7 @@ from bot.settings import Settings
 from storage.database import Database
 from storage.learning_values import Job
 from storage.schema import DEFAULT_WORKSPACE
+from storage.scope import Scope
 
 ADMIN = Actor("test", "admin")
 
@@ -30,9 +31,10 @@ class Desk:
 
     def __init__(self, database: Database, data: Path, embedder: Embedder) -> None:
         self.database, self.embedder = database, embedder
+        self.scope = Scope(database, DEFAULT_WORKSPACE)
         self.settings = Settings(data=data)
-        self.library = Library(database, DEFAULT_WORKSPACE)
-        self.search = Search(database, DEFAULT_WORKSPACE, lambda: embedder)
+        self.library = Library(self.scope)
+        self.search = Search(self.scope, lambda: embedder)
         self.docs = data / "docs"
         self.docs.mkdir(parents=True)
 
@@ -48,7 +50,7 @@ class Desk:
 
     async def done(self, job: Job) -> dict[str, Any]:
         await self.work()
-        ended = await Jobs(self.database, DEFAULT_WORKSPACE).find(ADMIN, job.id)
+        ended = await Jobs(Scope(self.database, DEFAULT_WORKSPACE)).find(ADMIN, job.id)
         assert ended.state == "done", ended
         return dict(ended.result or {})
 

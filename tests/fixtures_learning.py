@@ -67,7 +67,7 @@ async def fill_learning(server: WebServer) -> Learnt:
 
 
 async def _vote(agent: Agent, replies: list[str]) -> None:
-    feedback = Feedback(agent.database, agent.workspace_id)
+    feedback = Feedback(agent.scope)
     opinions: list[tuple[Any, str, str]] = [
         (-1, "It does not say when.", "It left our warehouse on Monday and arrives within three days."),
         (-1, "Rude.", ""),

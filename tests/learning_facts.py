@@ -16,6 +16,7 @@ from storage import inbox, votes
 from storage.database import Database
 from storage.engines import postgresql_engine, sqlite_engine
 from storage.schema import DEFAULT_WORKSPACE, conversation, message, person
+from storage.scope import Scope
 from storage.values import Incoming, Reply, Sender, new_id, text_part
 from storage.votes import RatedReply, Vote
 
@@ -29,6 +30,7 @@ class Facts:
     def __init__(self, url: str) -> None:
         self.url = url
         self.database = Database(url)
+        self.scope = Scope(self.database, DEFAULT_WORKSPACE)
         made = sa.make_url(url)
         self.engine = (sqlite_engine if made.get_backend_name() == "sqlite" else postgresql_engine)(made)
         self._numbers = itertools.count()

@@ -33,12 +33,11 @@ from bot.learning.release.releases import Releases
 from bot.learning.versions import Versions
 from bot.privacy.erasure.erase_person import Erasure
 from bot.privacy.learning_consent import Consent
-from storage.database import Database
+from storage.scope import Scope
 
 
 def assemble(
-    database: Database,
-    workspace_id: str,
+    scope: Scope,
     *,
     title: str,
     base: str,
@@ -51,20 +50,20 @@ def assemble(
     gaps: Gaps,
 ) -> AdminApi:
     """The admin page of one workspace. `base` is the name of the model that versions are trained from."""
-    accounts, jobs = Accounts(database, workspace_id), Jobs(database, workspace_id)
-    reviews, versions = Reviews(database, workspace_id), Versions(database, workspace_id)
+    accounts, jobs = Accounts(scope), Jobs(scope)
+    reviews, versions = Reviews(scope), Versions(scope)
     areas: list[Area] = [
-        OverviewApi(database, workspace_id, base, accounts, releases, jobs, reviews),
+        OverviewApi(scope, base, accounts, releases, jobs, reviews),
         FeedbackApi(reviews),
         ArticlesApi(library, grounding),
         GapsApi(gaps),
-        AnswersApi(grounding.curated, Thresholds(database, workspace_id)),
+        AnswersApi(grounding.curated, Thresholds(scope)),
         IntentsApi(grounding.intents),
-        DatasetsApi(database, workspace_id),
+        DatasetsApi(scope),
         JobsApi(jobs),
-        VersionsApi(database, workspace_id, versions, releases, jobs),
-        CompareApi(database, workspace_id, BlindJudging(database, workspace_id), versions),
-        ChartsApi(database, workspace_id, jobs),
+        VersionsApi(scope, versions, releases, jobs),
+        CompareApi(scope, BlindJudging(scope), versions),
+        ChartsApi(scope, jobs),
         PeopleApi(erasure, consent, versions),
         AccountsApi(accounts),
     ]

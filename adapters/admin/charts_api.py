@@ -25,7 +25,7 @@ from bot.learning.judge.evaluation_report import report_from_json
 from bot.learning.release import canary_watch
 from bot.learning.release.canary_harm import GUARD_RAILS, CanarySettings
 from storage import canary_outcomes, evaluations, releases, vote_counts
-from storage.database import Database
+from storage.scope import Scope
 
 TYPES: dict[str, str] = {"svg": "image/svg+xml", "png": "image/png"}
 VOTE_DAYS = 90
@@ -37,9 +37,8 @@ _EPOCH = datetime.date(1970, 1, 1)
 class ChartsApi:
     """Pictures as SVG, or as PNG with `?format=png`."""
 
-    def __init__(self, database: Database, workspace_id: str, jobs: Jobs) -> None:
-        self._database = database
-        self._workspace_id = workspace_id
+    def __init__(self, scope: Scope, jobs: Jobs) -> None:
+        self._scope = scope
         self._jobs = jobs
 
     def routes(self) -> list[Route]:
@@ -58,7 +57,7 @@ class ChartsApi:
         return await _picture(request, [training, held_out], lambda kind: charts.loss_chart(training, held_out, kind))
 
     async def evaluation(self, request: web.Request, _: Actor) -> web.Response:
-        found = await self._database.read(evaluations.find, self._workspace_id, request.match_info["id"])
+        found = await self._scope.read(evaluations.find, request.match_info["id"])
         if found is None:
             raise NotFound("There is no such evaluation.")
         report = report_from_json(found.report)
@@ -66,19 +65,19 @@ class ChartsApi:
 
     async def votes(self, request: web.Request, _: Actor) -> web.Response:
         """Votes a day of the last 90 days."""
-        counts = await self._database.read(vote_counts.by_day, self._workspace_id, VOTE_DAYS)
+        counts = await self._scope.read(vote_counts.by_day, VOTE_DAYS)
         days = [DayOfVotes(_EPOCH + datetime.timedelta(days=one.day), one.up, one.down) for one in counts]
         drawn_of = [[one.day, one.up, one.down] for one in counts]
         return await _picture(request, drawn_of, lambda kind: charts.votes_chart(days, kind))
 
     async def canary(self, request: web.Request, _: Actor) -> web.Response:
         """How a trial went by one guard rail: `thumbs_down`, `hand_off`, `error` or `latency`."""
-        known = await self._database.read(releases.canaries, self._workspace_id)
+        known = await self._scope.read(releases.canaries)
         found = next((one for one in known if one.id == request.match_info["id"]), None)
         if found is None:
             raise NotFound("There is no such trial.")
         rail = request.match_info["rail"]
-        tried, now = await self._database.read(canary_outcomes.tried_since, self._workspace_id, found.created_at)
+        tried, now = await self._scope.read(canary_outcomes.tried_since, found.created_at)
         until = found.ended_at or now
         of_trial = [one for one in tried if one.began_at <= until]
         try:

@@ -15,15 +15,14 @@ from bot.learning.judge.blind_judging import BlindJudging
 from bot.learning.judge.evaluation_report import Judgements
 from bot.learning.versions import Versions
 from storage import evaluations
-from storage.database import Database
+from storage.scope import Scope
 
 
 class CompareApi:
     """Evaluations, and pairs of answers to judge."""
 
-    def __init__(self, database: Database, workspace_id: str, judging: BlindJudging, versions: Versions) -> None:
-        self._database = database
-        self._workspace_id = workspace_id
+    def __init__(self, scope: Scope, judging: BlindJudging, versions: Versions) -> None:
+        self._scope = scope
         self._judging = judging
         self._versions = versions
 
@@ -36,7 +35,7 @@ class CompareApi:
 
     async def evaluations(self, _: web.Request, __: Actor) -> web.Response:
         names = {one.id: one.name for one in await self._versions.list_all()}
-        found = await self._database.read(evaluations.verdicts, self._workspace_id)
+        found = await self._scope.read(evaluations.verdicts)
         tallies = await self._judging.tallies()
         shown = [
             {

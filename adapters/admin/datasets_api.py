@@ -12,8 +12,8 @@ from adapters.admin.json_values import json_response, number_in_query
 from bot.access.roles import Actor
 from bot.errors import InvalidInput, NotFound
 from storage import datasets
-from storage.database import Database
 from storage.learning_values import Dataset
+from storage.scope import Scope
 
 PAGE = 20
 
@@ -21,9 +21,8 @@ PAGE = 20
 class DatasetsApi:
     """Counts for everybody, words for agents."""
 
-    def __init__(self, database: Database, workspace_id: str) -> None:
-        self._database = database
-        self._workspace_id = workspace_id
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
 
     def routes(self) -> list[Route]:
         return [
@@ -35,7 +34,7 @@ class DatasetsApi:
         ]
 
     async def datasets(self, _: web.Request, __: Actor) -> web.Response:
-        return json_response({"datasets": await self._database.read(datasets.list_all, self._workspace_id)})
+        return json_response({"datasets": await self._scope.read(datasets.list_all)})
 
     async def dataset(self, request: web.Request, _: Actor) -> web.Response:
         return json_response({"dataset": await self._find(request.match_info["id"])})
@@ -43,8 +42,8 @@ class DatasetsApi:
     async def diff(self, request: web.Request, _: Actor) -> web.Response:
         """How many examples another dataset has besides, and how many less."""
         one, other = await self._find(request.match_info["id"]), await self._find(request.match_info["other"])
-        before = await self._database.read(datasets.example_hashes, self._workspace_id, other.id)
-        after = await self._database.read(datasets.example_hashes, self._workspace_id, one.id)
+        before = await self._scope.read(datasets.example_hashes, other.id)
+        after = await self._scope.read(datasets.example_hashes, one.id)
         return json_response(
             {
                 "dataset": one,
@@ -60,21 +59,17 @@ class DatasetsApi:
         if split not in (None, "train", "held_out"):
             raise InvalidInput("`split` must be train or held_out.", field="split")
         dataset = await self._find(request.match_info["id"])
-        page = await self._database.read(
-            datasets.examples_page, self._workspace_id, dataset.id, split, -1 if after is None else after, PAGE
-        )
+        page = await self._scope.read(datasets.examples_page, dataset.id, split, -1 if after is None else after, PAGE)
         return json_response({"examples": [{"number": number, "example": one} for number, one in page]})
 
     async def rejected(self, request: web.Request, _: Actor) -> web.Response:
         after = number_in_query(request, "after")
         dataset = await self._find(request.match_info["id"])
-        page = await self._database.read(
-            datasets.rejected_page, self._workspace_id, dataset.id, -1 if after is None else after, PAGE
-        )
+        page = await self._scope.read(datasets.rejected_page, dataset.id, -1 if after is None else after, PAGE)
         return json_response({"rejected": [{"number": number, "row": one} for number, one in page]})
 
     async def _find(self, dataset_id: str) -> Dataset:
-        known = await self._database.read(datasets.list_all, self._workspace_id)
+        known = await self._scope.read(datasets.list_all)
         found = next((one for one in known if one.id == dataset_id), None)
         if found is None:
             raise NotFound("There is no such dataset.")

@@ -16,8 +16,8 @@ from bot.learning.data.review_queue import Reviews
 from bot.learning.release import canary_watch
 from bot.learning.release.releases import Releases
 from storage import vote_counts
-from storage.database import Database
 from storage.learning_values import OPEN_STATES
+from storage.scope import Scope
 
 NEWEST_ROWS = 6
 MOST_WAITING = 100
@@ -28,17 +28,9 @@ class OverviewApi:
     """All of it in one answer."""
 
     def __init__(
-        self,
-        database: Database,
-        workspace_id: str,
-        base: str,
-        accounts: Accounts,
-        releases: Releases,
-        jobs: Jobs,
-        reviews: Reviews,
+        self, scope: Scope, base: str, accounts: Accounts, releases: Releases, jobs: Jobs, reviews: Reviews
     ) -> None:
-        self._database = database
-        self._workspace_id = workspace_id
+        self._scope = scope
         self._base = base
         self._accounts = accounts
         self._releases = releases
@@ -50,10 +42,10 @@ class OverviewApi:
 
     async def overview(self, _: web.Request, actor: Actor) -> web.Response:
         release = await self._releases.current()
-        trial = await canary_watch.look_at(self._database, self._workspace_id, release)
+        trial = await canary_watch.look_at(self._scope, release)
         jobs = await self._jobs.list(actor, 50)
         waiting = await self._reviews.count(actor, MOST_WAITING) if actor.may("agent") else None
-        votes = await self._database.read(vote_counts.by_day, self._workspace_id, VOTE_DAYS)
+        votes = await self._scope.read(vote_counts.by_day, VOTE_DAYS)
         return json_response(
             {
                 "base": self._base,

@@ -22,8 +22,8 @@ from bot.learning.release import canary_watch
 from bot.learning.release.releases import Releases
 from bot.learning.versions import Versions
 from storage import datasets, evaluations, releases, versions
-from storage.database import Database
 from storage.learning_values import Dataset, Evaluation, Version
+from storage.scope import Scope
 
 MOST_WORDS = 2_000
 
@@ -34,11 +34,8 @@ class VersionsApi:
     `at` of a request is the number of the release that was shown: two who act on the same one do not undo each other.
     """
 
-    def __init__(
-        self, database: Database, workspace_id: str, versions: Versions, released: Releases, jobs: Jobs
-    ) -> None:
-        self._database = database
-        self._workspace_id = workspace_id
+    def __init__(self, scope: Scope, versions: Versions, released: Releases, jobs: Jobs) -> None:
+        self._scope = scope
         self._versions = versions
         self._released = released
         self._jobs = jobs
@@ -58,10 +55,10 @@ class VersionsApi:
     async def versions(self, _: web.Request, __: Actor) -> web.Response:
         """All versions, newest first, each with what the gate said last; what answers now, and earlier trials."""
         found = await self._versions.list_all()
-        verdicts = await self._database.read(evaluations.newest_verdicts, self._workspace_id)
+        verdicts = await self._scope.read(evaluations.newest_verdicts)
         release = await self._released.current()
-        trial = await canary_watch.look_at(self._database, self._workspace_id, release)
-        past = await self._database.read(releases.canaries, self._workspace_id)
+        trial = await canary_watch.look_at(self._scope, release)
+        past = await self._scope.read(releases.canaries)
         return json_response(
             {
                 "versions": [{"version": one, "passed": verdicts.get(one.id)} for one in reversed(found)],
@@ -74,8 +71,8 @@ class VersionsApi:
     async def version(self, request: web.Request, _: Actor) -> web.Response:
         """One version, with its newest evaluation, less the answers, and with what it was made of."""
         version = await self._versions.find(request.match_info["which"])
-        learnt = await self._database.read(versions.count_learnt_from, self._workspace_id, version.id)
-        evaluation = await self._database.read(evaluations.latest_of_version, self._workspace_id, version.id)
+        learnt = await self._scope.read(versions.count_learnt_from, version.id)
+        evaluation = await self._scope.read(evaluations.latest_of_version, version.id)
         shown = None
         if evaluation is not None:
             report = {name: value for name, value in evaluation.report.items() if name != "answers"}
@@ -87,7 +84,7 @@ class VersionsApi:
                 "createdAt": evaluation.created_at,
                 "createdBy": evaluation.created_by,
             }
-        made_of = await self._database.read(datasets.list_all, self._workspace_id)
+        made_of = await self._scope.read(datasets.list_all)
         card = model_card(version, next((one for one in made_of if one.id == version.dataset_id), None), evaluation)
         return json_response(
             {

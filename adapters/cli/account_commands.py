@@ -193,4 +193,4 @@ def _in_words(row: AuditRow) -> str:
 def _with_accounts(settings: Settings, work: Callable[[Accounts], Awaitable[T]]) -> T:
     from bot.access.accounts import Accounts
 
-    return with_database(settings, lambda database, workspace_id: work(Accounts(database, workspace_id)))
+    return with_database(settings, lambda scope: work(Accounts(scope)))

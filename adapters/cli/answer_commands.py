@@ -17,11 +17,11 @@ from adapters.cli.terminal import Commands, add, print_value, progress_bar, read
 from bot.errors import InvalidInput
 from bot.settings import Settings
 from storage.knowledge_values import AUDIENCES
+from storage.scope import Scope
 
 if TYPE_CHECKING:
     from bot.knowledge.curated_answers import CuratedAnswers
     from bot.knowledge.knowledge_gaps import Gap, Gaps
-    from storage.database import Database
 
 T = TypeVar("T")
 
@@ -68,19 +68,19 @@ def _calibrate(settings: Settings, arguments: argparse.Namespace) -> int:
     from bot.knowledge.grounding import DEFAULT_THRESHOLD
 
     if arguments.reset:
-        with_database(settings, lambda database, workspace: Thresholds(database, workspace).reset(shell_actor()))
+        with_database(settings, lambda scope: Thresholds(scope).reset(shell_actor()))
         print_value({"threshold": DEFAULT_THRESHOLD} if arguments.json else "The default holds again.")
         return 0
     if arguments.file is None:
         raise InvalidInput("Say which questions to measure with: `myna kb calibrate QUESTIONS.jsonl`.", field="file")
     questions = article_commands.read_questions(arguments.file, may_have_no_answer=True)
 
-    async def measure(database: Database, workspace_id: str) -> Calibration:
+    async def measure(scope: Scope) -> Calibration:
         with progress_bar("questions", len(questions)) as bar:
-            async with article_commands.searching(settings, database, workspace_id) as search:
+            async with article_commands.searching(settings, scope) as search:
                 measured = await calibrate(search, questions, arguments.keep, bar.reach)
         if not arguments.dry_run:
-            await Thresholds(database, workspace_id).set(shell_actor(), measured)
+            await Thresholds(scope).set(shell_actor(), measured)
         return measured
 
     measured = with_database(settings, measure)
@@ -128,9 +128,9 @@ def _add_audience(parser: argparse.ArgumentParser) -> None:
 def _with_curated(settings: Settings, work: Callable[[CuratedAnswers], Awaitable[T]]) -> T:
     from bot.knowledge.curated_answers import CuratedAnswers
 
-    async def with_search(database: Database, workspace_id: str) -> T:
-        async with article_commands.searching(settings, database, workspace_id) as search:
-            return await work(CuratedAnswers(database, workspace_id, search))
+    async def with_search(scope: Scope) -> T:
+        async with article_commands.searching(settings, scope) as search:
+            return await work(CuratedAnswers(scope, search))
 
     return with_database(settings, with_search)
 
@@ -203,20 +203,20 @@ def _add_gaps(kb: Commands) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _open_gaps(settings: Settings, database: Database, workspace_id: str) -> AsyncIterator[Gaps]:
+async def _open_gaps(settings: Settings, scope: Scope) -> AsyncIterator[Gaps]:
     from bot.knowledge.knowledge_gaps import Gaps
     from bot.knowledge.library import Library
     from bot.knowledge.setup import open_grounding
     from bot.privacy.redaction.redactor import hide_personal_data
 
-    async with open_grounding(settings, database, workspace_id) as grounding:
-        library = Library(database, workspace_id)
-        yield Gaps(database, workspace_id, grounding, library, hide_personal_data(settings.regions))
+    async with open_grounding(settings, scope) as grounding:
+        library = Library(scope)
+        yield Gaps(scope, grounding, library, hide_personal_data(settings.regions))
 
 
 def _with_gaps(settings: Settings, work: Callable[[Gaps], Awaitable[T]]) -> T:
-    async def opened(database: Database, workspace_id: str) -> T:
-        async with _open_gaps(settings, database, workspace_id) as gaps:
+    async def opened(scope: Scope) -> T:
+        async with _open_gaps(settings, scope) as gaps:
             return await work(gaps)
 
     return with_database(settings, opened)

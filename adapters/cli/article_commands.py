@@ -21,11 +21,11 @@ from adapters.cli.terminal import Commands, add, print_value, progress_bar, say,
 from bot.errors import InvalidInput
 from bot.settings import Settings
 from storage.knowledge_values import AUDIENCES, audiences_of
+from storage.scope import Scope
 
 if TYPE_CHECKING:
     from bot.knowledge.library import Library
     from bot.knowledge.search.search import Search
-    from storage.database import Database
     from storage.learning_values import Job
 
 T = TypeVar("T")
@@ -74,7 +74,7 @@ def _add_no_wait(parser: argparse.ArgumentParser) -> None:
 def _with_library(settings: Settings, work: Callable[[Library], Awaitable[T]]) -> T:
     from bot.knowledge.library import Library
 
-    return with_database(settings, lambda database, workspace_id: work(Library(database, workspace_id)))
+    return with_database(settings, lambda scope: work(Library(scope)))
 
 
 def _add(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -135,10 +135,10 @@ def _list(settings: Settings, arguments: argparse.Namespace) -> int:
     from bot.knowledge.grounding import DEFAULT_THRESHOLD
     from bot.knowledge.library import Library
 
-    async def look(database: Database, workspace_id: str) -> Any:
-        actor, library = shell_actor(), Library(database, workspace_id)
+    async def look(scope: Scope) -> Any:
+        actor, library = shell_actor(), Library(scope)
         articles = () if arguments.sources else await library.articles(actor)
-        return await library.sources(actor), articles, await Thresholds(database, workspace_id).current(actor)
+        return await library.sources(actor), articles, await Thresholds(scope).current(actor)
 
     sources, articles, threshold = with_database(settings, look)
     if arguments.json:
@@ -177,11 +177,11 @@ def _show(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 @contextlib.asynccontextmanager
-async def searching(settings: Settings, database: Database, workspace_id: str) -> AsyncIterator[Search]:
+async def searching(settings: Settings, scope: Scope) -> AsyncIterator[Search]:
     """A search that is closed at the end."""
     from bot.knowledge.search.search import make_search
 
-    search = make_search(database, workspace_id, settings.embedder, settings.data, say)
+    search = make_search(scope, settings.embedder, settings.data, say)
     try:
         yield search
     finally:
@@ -192,8 +192,8 @@ def _search(settings: Settings, arguments: argparse.Namespace) -> int:
     if arguments.most < 1:
         raise InvalidInput("--most must be 1 or more.", field="most")
 
-    async def look(database: Database, workspace_id: str) -> Any:
-        async with searching(settings, database, workspace_id) as search:
+    async def look(scope: Scope) -> Any:
+        async with searching(settings, scope) as search:
             return await search.find(arguments.question, audiences_of(arguments.audience))
 
     found = with_database(settings, look)
@@ -227,9 +227,9 @@ def _search(settings: Settings, arguments: argparse.Namespace) -> int:
 def _evaluate(settings: Settings, arguments: argparse.Namespace) -> int:
     questions = read_questions(arguments.file)
 
-    async def look(database: Database, workspace_id: str) -> list[int | None]:
+    async def look(scope: Scope) -> list[int | None]:
         places: list[int | None] = []
-        async with searching(settings, database, workspace_id) as search:
+        async with searching(settings, scope) as search:
             with progress_bar("questions", len(questions)) as bar:
                 for one in questions:
                     places.append(await search.place_of(one["question"], one["gold"], AUDIENCES))

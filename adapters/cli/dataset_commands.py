@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from adapters.cli.terminal import Commands, add, print_value, progress_bar, say, shell_actor, with_database
 from bot.settings import Settings
+from storage.scope import Scope
 
 if TYPE_CHECKING:
-    from storage.database import Database
     from storage.learning_values import Dataset, Example
 
 SHORT_ID = 12
@@ -83,9 +83,9 @@ def _build(settings: Settings, arguments: argparse.Namespace) -> int:
     )
     with progress_bar("Reading conversations") as bar:
 
-        async def build(database: Database, workspace_id: str) -> Dataset:
-            async with open_grounding(settings, database, workspace_id) as grounding:
-                return await build_dataset(database, workspace_id, policy, shell_actor(), bar.reach, grounding)
+        async def build(scope: Scope) -> Dataset:
+            async with open_grounding(settings, scope) as grounding:
+                return await build_dataset(scope, policy, shell_actor(), bar.reach, grounding)
 
         made = with_database(settings, build)
     if arguments.json:
@@ -98,7 +98,7 @@ def _build(settings: Settings, arguments: argparse.Namespace) -> int:
 def _list(settings: Settings, arguments: argparse.Namespace) -> int:
     from storage import datasets
 
-    found = with_database(settings, lambda database, workspace_id: database.read(datasets.list_all, workspace_id))
+    found = with_database(settings, lambda scope: scope.read(datasets.list_all))
     if arguments.json:
         print_value([dataclasses.asdict(one) for one in found])
     elif not found:
@@ -116,10 +116,10 @@ def _line(one: Dataset) -> str:
 def _show(settings: Settings, arguments: argparse.Namespace) -> int:
     from bot.learning.data.dataset import find_dataset, read_examples, read_rejected
 
-    async def read(database: Any, workspace_id: str) -> tuple[Any, list[Any], list[Any]]:
-        found = await find_dataset(database, workspace_id, arguments.which)
-        examples = await read_examples(database, workspace_id, found.id) if arguments.examples else []
-        rejected = await read_rejected(database, workspace_id, found.id) if arguments.rejected else []
+    async def read(scope: Scope) -> tuple[Any, list[Any], list[Any]]:
+        found = await find_dataset(scope, arguments.which)
+        examples = await read_examples(scope, found.id) if arguments.examples else []
+        rejected = await read_rejected(scope, found.id) if arguments.rejected else []
         return found, examples[: arguments.examples], rejected
 
     found, examples, rejected = with_database(settings, read)
@@ -188,10 +188,10 @@ def _short(text: str) -> str:
 def _diff(settings: Settings, arguments: argparse.Namespace) -> int:
     from bot.learning.data.dataset import differences, find_dataset
 
-    async def compare(database: Any, workspace_id: str) -> tuple[Any, Any, list[Any], list[Any]]:
-        old = await find_dataset(database, workspace_id, arguments.old)
-        new = await find_dataset(database, workspace_id, arguments.new)
-        return old, new, *await differences(database, workspace_id, old, new)
+    async def compare(scope: Scope) -> tuple[Any, Any, list[Any], list[Any]]:
+        old = await find_dataset(scope, arguments.old)
+        new = await find_dataset(scope, arguments.new)
+        return old, new, *await differences(scope, old, new)
 
     old, new, came, went = with_database(settings, compare)
     if arguments.json:
@@ -208,12 +208,7 @@ def _diff(settings: Settings, arguments: argparse.Namespace) -> int:
 def _waiting(settings: Settings, arguments: argparse.Namespace) -> int:
     from bot.learning.data.review_queue import Reviews
 
-    found = with_database(
-        settings,
-        lambda database, workspace_id: Reviews(database, workspace_id).queue(
-            shell_actor(), most=max(1, arguments.limit)
-        ),
-    )
+    found = with_database(settings, lambda scope: Reviews(scope).queue(shell_actor(), most=max(1, arguments.limit)))
     if arguments.json:
         print_value([dataclasses.asdict(one) for one in found])
     elif not found:
@@ -233,8 +228,8 @@ def _waiting(settings: Settings, arguments: argparse.Namespace) -> int:
 def _decide(settings: Settings, arguments: argparse.Namespace) -> int:
     from bot.learning.data.review_queue import Reviews
 
-    async def decide(database: Any, workspace_id: str) -> str | None:
-        reviews = Reviews(database, workspace_id)
+    async def decide(scope: Scope) -> str | None:
+        reviews = Reviews(scope)
         if arguments.decision == "correct":
             return await reviews.correct(shell_actor(), arguments.reply, arguments.text)
         await (reviews.approve if arguments.decision == "approve" else reviews.exclude)(shell_actor(), arguments.reply)

@@ -62,16 +62,12 @@ def _evaluate(settings: Settings, arguments: argparse.Namespace) -> int:
     from bot.learning.train.loss_scorer import NetworkLossScorer
 
     actor, wanted = shell_actor(), Wanted(arguments.version, arguments.file, arguments.rows)
-    plan = with_database(
-        settings, lambda database, workspace_id: plan_judging(database, workspace_id, settings, actor, wanted)
-    )
+    plan = with_database(settings, lambda scope: plan_judging(scope, settings, actor, wanted))
     say(f"Judging {wanted.version} on {sum(len(suite.rows) for suite in plan.suites)} rows ...")
     # The database is free meanwhile: this takes minutes.
     with progress_bar("Judging") as bar:
         report = asyncio.run(carry_out(settings, plan, lambda _, done, of: bar.reach(done, of), NetworkLossScorer))
-    judged = with_database(
-        settings, lambda database, workspace_id: keep_verdict(database, workspace_id, actor, plan, report)
-    )
+    judged = with_database(settings, lambda scope: keep_verdict(scope, actor, plan, report))
     verdict = judged.verdict
     _show(arguments, judged.evaluation_id, report, passed=verdict.passed, reasons=verdict.reasons)
     if judged.evaluation_id is None:
@@ -83,9 +79,7 @@ def _compare(settings: Settings, arguments: argparse.Namespace) -> int:
     from bot.learning.judge.evaluation_report import report_from_json
     from bot.learning.versions import Versions
 
-    found = with_database(
-        settings, lambda database, workspace_id: Versions(database, workspace_id).newest_evaluation(arguments.version)
-    )
+    found = with_database(settings, lambda scope: Versions(scope).newest_evaluation(arguments.version))
     if found is None:
         raise NotFound("There is no evaluation yet. `myna evaluate VERSION` makes one.")
     try:
@@ -148,9 +142,7 @@ def _golden_add(settings: Settings, arguments: argparse.Namespace) -> int:
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{arguments.file} is not text in UTF-8.") from error
     questions = parse_questions(text, str(arguments.file))
-    added = with_database(
-        settings, lambda database, workspace_id: GoldenQuestions(database, workspace_id).add(shell_actor(), questions)
-    )
+    added = with_database(settings, lambda scope: GoldenQuestions(scope).add(shell_actor(), questions))
     count = f"{len(added)} golden question{'' if len(added) == 1 else 's'} added."
     print_value({"added": added} if arguments.json else count)
     return 0
@@ -159,9 +151,7 @@ def _golden_add(settings: Settings, arguments: argparse.Namespace) -> int:
 def _golden_list(settings: Settings, arguments: argparse.Namespace) -> int:
     from bot.learning.judge.golden_questions import GoldenQuestions
 
-    found = with_database(
-        settings, lambda database, workspace_id: GoldenQuestions(database, workspace_id).list_all(shell_actor())
-    )
+    found = with_database(settings, lambda scope: GoldenQuestions(scope).list_all(shell_actor()))
     if arguments.json:
         print_value([{"id": one.id, "messages": list(one.messages), "rules": dict(one.rules)} for one in found])
     elif not found:
@@ -175,9 +165,6 @@ def _golden_list(settings: Settings, arguments: argparse.Namespace) -> int:
 def _golden_remove(settings: Settings, arguments: argparse.Namespace) -> int:
     from bot.learning.judge.golden_questions import GoldenQuestions
 
-    with_database(
-        settings,
-        lambda database, workspace_id: GoldenQuestions(database, workspace_id).remove(shell_actor(), arguments.id),
-    )
+    with_database(settings, lambda scope: GoldenQuestions(scope).remove(shell_actor(), arguments.id))
     print_value({"removed": arguments.id} if arguments.json else "Removed.")
     return 0

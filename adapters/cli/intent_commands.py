@@ -14,11 +14,11 @@ from adapters.cli import article_commands, job_display
 from adapters.cli.terminal import Commands, add, print_value, progress_bar, shell_actor, with_database
 from bot.errors import InvalidInput
 from bot.settings import Settings
+from storage.scope import Scope
 
 if TYPE_CHECKING:
     from bot.knowledge.intents.intent_file import Phrases
     from bot.knowledge.intents.intents import Intents
-    from storage.database import Database
 
 T = TypeVar("T")
 
@@ -47,9 +47,9 @@ def add_to(commands: Commands) -> None:
 def _with_intents(settings: Settings, work: Callable[[Intents], Awaitable[T]]) -> T:
     from bot.knowledge.intents.intents import Intents
 
-    async def with_search(database: Database, workspace_id: str) -> T:
-        async with article_commands.searching(settings, database, workspace_id) as search:
-            return await work(Intents(database, workspace_id, search))
+    async def with_search(scope: Scope) -> T:
+        async with article_commands.searching(settings, scope) as search:
+            return await work(Intents(scope, search))
 
     return with_database(settings, with_search)
 

@@ -74,7 +74,7 @@ def _add_jobs_to(commands: Commands) -> None:
 def _with_jobs(settings: Settings, work: Callable[[Jobs], Awaitable[T]]) -> T:
     from bot.jobs.control import Jobs
 
-    return with_database(settings, lambda database, workspace_id: work(Jobs(database, workspace_id)))
+    return with_database(settings, lambda scope: work(Jobs(scope)))
 
 
 def _train(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -173,9 +173,10 @@ async def follow(settings: Settings, job_id: str, show: job_display.Show) -> Job
     from bot.jobs.control import Jobs
     from bot.jobs.worker_process import WorkerProcess
     from storage.schema import DEFAULT_WORKSPACE
+    from storage.scope import Scope
 
     async with installation.open_database(settings, guest=True) as database:
-        jobs = Jobs(database, DEFAULT_WORKSPACE)
+        jobs = Jobs(Scope(database, DEFAULT_WORKSPACE))
         waited_for = await jobs.find(shell_actor(), job_id)
         worker = WorkerProcess(database, waited_for.device, patience=PATIENCE_SECONDS)
         try:

@@ -32,13 +32,8 @@ def _create(settings: Settings, arguments: argparse.Namespace) -> int:
 
     secret = with_database(
         settings,
-        lambda database, workspace_id: create_key(
-            database,
-            workspace_id,
-            arguments.name,
-            arguments.requests_per_minute,
-            arguments.tokens_per_day,
-            shell_actor().name,
+        lambda scope: create_key(
+            scope, arguments.name, arguments.requests_per_minute, arguments.tokens_per_day, shell_actor().name
         ),
     )
     print_value({"name": arguments.name, "secret": secret} if arguments.json else secret)
@@ -50,7 +45,7 @@ def _create(settings: Settings, arguments: argparse.Namespace) -> int:
 def _list(settings: Settings, arguments: argparse.Namespace) -> int:
     from storage import api_keys
 
-    found = with_database(settings, lambda database, workspace_id: database.read(api_keys.list_keys, workspace_id))
+    found = with_database(settings, lambda scope: scope.read(api_keys.list_keys))
     if arguments.json:
         print_value([dataclasses.asdict(one) for one in found])
     elif not found:
@@ -69,10 +64,7 @@ def _revoke(settings: Settings, arguments: argparse.Namespace) -> int:
     from storage import api_keys
 
     revoked = with_database(
-        settings,
-        lambda database, workspace_id: database.write(
-            api_keys.revoke_key, workspace_id, arguments.which, shell_actor().name
-        ),
+        settings, lambda scope: scope.write(api_keys.revoke_key, arguments.which, shell_actor().name)
     )
     if not revoked:
         raise MynaError(f'There is no valid key "{arguments.which}". `myna key list` shows all.')

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 from adapters.cli.terminal import Commands, add, moment, print_value, progress_bar, say, shell_actor, with_database
 from bot.errors import MynaError
 from bot.settings import Settings
+from storage.scope import Scope
 
 if TYPE_CHECKING:
     from bot.learning.data.import_lines import Form
     from bot.learning.data.importing import CheckedFile
-    from storage.database import Database
     from storage.imports import TakenIn
 
 _FORM_OF_SUFFIX: dict[str, Form] = {".jsonl": "json lines", ".ndjson": "json lines", ".csv": "csv"}
@@ -101,19 +101,14 @@ def _store(settings: Settings, name: str, checked: CheckedFile) -> TakenIn:
 
     file_name = "standard input" if name == "-" else Path(name).name
     with progress_bar("Importing", len(checked.good)) as bar:
-        return with_database(
-            settings,
-            lambda database, workspace_id: take_in(
-                database, workspace_id, shell_actor(), file_name, checked, bar.advance
-            ),
-        )
+        return with_database(settings, lambda scope: take_in(scope, shell_actor(), file_name, checked, bar.advance))
 
 
 def _count_new(settings: Settings, checked: CheckedFile) -> TakenIn:
     from bot.learning.data.importing import count_known
     from storage.imports import TakenIn
 
-    known = with_database(settings, lambda database, workspace_id: count_known(database, workspace_id, checked))
+    known = with_database(settings, lambda scope: count_known(scope, checked))
     return TakenIn(None, len(checked.good) - known, 0, known + checked.repeated)
 
 
@@ -167,11 +162,12 @@ async def _write_export(settings: Settings, arguments: argparse.Namespace, file:
     only_allowed = functools.partial(may_learn, settings.learning_consent)
     async with installation.open_database(settings, read_only=True) as database:
         await _record_export(settings, arguments)
+        scope = Scope(database, DEFAULT_WORKSPACE)
         if arguments.pairs:
-            rows = pair_rows(database, DEFAULT_WORKSPACE, may_learn=only_allowed, **narrowed)
+            rows = pair_rows(scope, may_learn=only_allowed, **narrowed)
         else:
             wanted = only_allowed if arguments.learnable else None
-            rows = export_rows(database, DEFAULT_WORKSPACE, may_learn=wanted, **narrowed)
+            rows = export_rows(scope, may_learn=wanted, **narrowed)
         async for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             count += 1
@@ -206,8 +202,8 @@ def _usage(settings: Settings, arguments: argparse.Namespace) -> int:
             table.writeheader()
             table.writerows(rows)
 
-    async def collect(database: Database, workspace_id: str) -> list[dict[str, Any]]:
-        return [row async for row in usage_rows(database, workspace_id, arguments.since)]
+    async def collect(scope: Scope) -> list[dict[str, Any]]:
+        return [row async for row in usage_rows(scope, arguments.since)]
 
     rows = with_database(settings, collect)
     if arguments.out is None:

@@ -16,11 +16,11 @@ from adapters.cli import job_display
 from adapters.cli.terminal import Commands, add, add_yes, confirm, print_value, say, shell_actor, with_database
 from bot.errors import MynaError
 from bot.settings import Settings
+from storage.scope import Scope
 
 if TYPE_CHECKING:
     from bot.learning.release.canary_harm import Judged
     from bot.learning.release.releases import Releases
-    from storage.database import Database
     from storage.learning_values import Job, Release, Version
 
 BASE = "the base model"
@@ -72,7 +72,7 @@ def _share(text: str) -> float:
 def _with_releases(settings: Settings, work: Callable[[Releases], Awaitable[Release]]) -> Release:
     from bot.learning.release.releases import Releases
 
-    return with_database(settings, lambda database, workspace_id: work(Releases(database, workspace_id)))
+    return with_database(settings, lambda scope: work(Releases(scope)))
 
 
 def _now(settings: Settings) -> Release:
@@ -152,11 +152,11 @@ def _status(settings: Settings, arguments: argparse.Namespace) -> int:
     from bot.learning.release.releases import Releases
     from bot.steering.needs_attention import needs_attention
 
-    async def look(database: Database, workspace_id: str) -> tuple[Release, Judged | None, list[str], Sequence[Job]]:
-        release = await Releases(database, workspace_id).current()
-        judged = await canary_watch.look_at(database, workspace_id, release)
-        attention = await needs_attention(database, workspace_id, release, judged)
-        return release, judged, attention, await Jobs(database, workspace_id).list_open(shell_actor())
+    async def look(scope: Scope) -> tuple[Release, Judged | None, list[str], Sequence[Job]]:
+        release = await Releases(scope).current()
+        judged = await canary_watch.look_at(scope, release)
+        attention = await needs_attention(scope, release, judged)
+        return release, judged, attention, await Jobs(scope).list_open(shell_actor())
 
     release, judged, attention, open_jobs = with_database(settings, look)
     if arguments.json:
@@ -208,8 +208,8 @@ def _versions(settings: Settings, arguments: argparse.Namespace) -> int:
             raise MynaError("Which one? `myna versions show NAME`.")
         return _show(settings, arguments)
 
-    async def look(database: Database, workspace_id: str) -> tuple[list[Version], Release]:
-        return await Versions(database, workspace_id).list_all(), await Releases(database, workspace_id).current()
+    async def look(scope: Scope) -> tuple[list[Version], Release]:
+        return await Versions(scope).list_all(), await Releases(scope).current()
 
     found, release = with_database(settings, look)
     if arguments.json:
@@ -234,9 +234,7 @@ def _state(version: Version, release: Release) -> str:
 def _show(settings: Settings, arguments: argparse.Namespace) -> int:
     from bot.learning.versions import Versions
 
-    lineage = with_database(
-        settings, lambda database, workspace_id: Versions(database, workspace_id).lineage(arguments.version)
-    )
+    lineage = with_database(settings, lambda scope: Versions(scope).lineage(arguments.version))
     verdict = {True: "passed", False: "failed", None: "never evaluated"}[lineage.passed_gate]
     if arguments.json:
         print_value({**dataclasses.asdict(lineage), "gate": verdict})
@@ -255,10 +253,7 @@ def _retire(settings: Settings, arguments: argparse.Namespace) -> int:
 
     confirm(arguments, f"Never use {arguments.version} again?")
     retired = with_database(
-        settings,
-        lambda database, workspace_id: Versions(database, workspace_id).retire(
-            shell_actor(), arguments.version, arguments.because
-        ),
+        settings, lambda scope: Versions(scope).retire(shell_actor(), arguments.version, arguments.because)
     )
     print_value({"retired": retired.name} if arguments.json else f"{retired.name} will not be used again.")
     return 0
@@ -270,8 +265,8 @@ def _erase(settings: Settings, arguments: argparse.Namespace) -> int:
 
     keys = installation.secret_keys(settings)
 
-    def make(database: Database, workspace_id: str) -> Erasure:
-        return Erasure(database, workspace_id, settings.data, keys, settings.erasure_policy)
+    def make(scope: Scope) -> Erasure:
+        return Erasure(scope, settings.data, keys, settings.erasure_policy)
 
     found = with_database(settings, lambda *where: make(*where).preview(arguments.person))
     if found is not None:

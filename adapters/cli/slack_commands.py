@@ -15,7 +15,7 @@ from bot.errors import MynaError
 from bot.settings import Settings
 
 if TYPE_CHECKING:
-    from storage.database import Database
+    from storage.scope import Scope
 
 _MARKS = {"ok": "ok ", "wrong": "FIX", "unknown": " ? "}
 
@@ -52,8 +52,8 @@ def _doctor(settings: Settings, arguments: argparse.Namespace) -> int:
 
     config = wiring.slack_config(settings)
 
-    async def examine(database: Database | None) -> list[dict[str, str]]:
-        installations = wiring.make_installations(settings, database) if database else None
+    async def examine(scope: Scope | None) -> list[dict[str, str]]:
+        installations = wiring.make_installations(settings, scope) if scope else None
         findings = []
         async for one in Doctor(config, installations, arguments.config_token).examine():
             findings.append({"state": one.state, "text": one.text})
@@ -62,7 +62,7 @@ def _doctor(settings: Settings, arguments: argparse.Namespace) -> int:
         return findings
 
     if config.takes_many_workspaces:
-        findings = with_database(settings, lambda database, _: examine(database))
+        findings = with_database(settings, lambda scope: examine(scope))
     else:
         findings = asyncio.run(examine(None))
     if arguments.json:
@@ -73,7 +73,7 @@ def _doctor(settings: Settings, arguments: argparse.Namespace) -> int:
 def _installations(settings: Settings, arguments: argparse.Namespace) -> int:
     from storage import slack_installs
 
-    found = with_database(settings, lambda database, workspace_id: database.read(slack_installs.list_all, workspace_id))
+    found = with_database(settings, lambda scope: scope.read(slack_installs.list_all))
     if arguments.json:
         print_value([{"tenant": one.tenant, "name": one.name, "scopes": one.scopes.split(",")} for one in found])
     elif not found:
@@ -91,7 +91,7 @@ def _rotate_key(settings: Settings, arguments: argparse.Namespace) -> int:
         add_key(settings.data)
     elif len(settings.encryption_keys) < 2:
         raise MynaError("Put the new key before the old one in MYNA_ENCRYPTION_KEYS, restart Myna, and say this again.")
-    count = with_database(settings, lambda database, _: wiring.make_installations(settings, database).encrypt_anew())
+    count = with_database(settings, lambda scope: wiring.make_installations(settings, scope).encrypt_anew())
     if not settings.encryption_keys:
         forget_old_keys(settings.data)
     if arguments.json:

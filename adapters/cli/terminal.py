@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from bot.access.roles import Actor
-    from storage.database import Database
+    from storage.scope import Scope
 
 T = TypeVar("T")
 Command: TypeAlias = Callable[[Settings, argparse.Namespace], int]
@@ -124,14 +124,15 @@ def shell_actor() -> Actor:
     return Actor(f"shell:{name}", "admin")
 
 
-def with_database(settings: Settings, work: Callable[[Database, str], Awaitable[T]]) -> T:
+def with_database(settings: Settings, work: Callable[[Scope], Awaitable[T]]) -> T:
     """Work on the database of an installation, running or not. One that doesn't exist yet is made."""
     from bot.access import installation
     from storage.schema import DEFAULT_WORKSPACE
+    from storage.scope import Scope
 
     async def run(*, guest: bool) -> T:
         async with installation.open_database(settings, guest=guest) as database:
-            return await work(database, DEFAULT_WORKSPACE)
+            return await work(Scope(database, DEFAULT_WORKSPACE))
 
     try:
         with installation.exclusive_use(settings):

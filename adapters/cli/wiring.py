@@ -65,6 +65,7 @@ from storage.database import Database, StorageUnavailable
 from storage.engines import sqlite_file, sqlite_is_unsafe
 from storage.jobs import DEVICES
 from storage.schema import DEFAULT_WORKSPACE
+from storage.scope import Scope
 
 log = logging.getLogger("myna")
 
@@ -74,14 +75,13 @@ class Agent:
     """The running agent, without any channel."""
 
     settings: Settings
-    database: Database
+    scope: Scope
     generator: Generator
     conversations: Conversations
     access: ApiAccess
     completions: Completions
     delivery: Delivery
     metrics: Metrics
-    workspace_id: str
     feedback: Feedback
     consent: Consent
     released: ReleasedVersions
@@ -89,6 +89,14 @@ class Agent:
     steering: Steering
     grounding: Grounding
     slack: SlackChannel | None = None
+
+    @property
+    def database(self) -> Database:
+        return self.scope.database
+
+    @property
+    def workspace_id(self) -> str:
+        return self.scope.workspace_id
 
     async def drain(self, grace_seconds: float) -> None:
         """Take nothing more, and let what runs finish for a while."""
@@ -116,11 +124,11 @@ def slack_config(settings: Settings) -> SlackConfig:
     )
 
 
-def make_installations(settings: Settings, database: Database) -> StoredInstallations:
+def make_installations(settings: Settings, scope: Scope) -> StoredInstallations:
     """The workspaces that have installed the Slack app."""
     config = slack_config(settings)
     app = App(config.client_id, config.client_secret, config.api_url)
-    return StoredInstallations(database, make_vault(settings), DEFAULT_WORKSPACE, app)
+    return StoredInstallations(scope, make_vault(settings), app)
 
 
 def slack_vault(settings: Settings) -> Vault | None:
@@ -183,10 +191,10 @@ def reply_policy(
     )
 
 
-def _slack_channel(settings: Settings, database: Database, vault: Vault | None) -> SlackChannel | None:
+def _slack_channel(settings: Settings, scope: Scope, vault: Vault | None) -> SlackChannel | None:
     if vault is None:
         return None
-    return SlackChannel(slack_config(settings), database, vault, article_links(settings), DEFAULT_WORKSPACE)
+    return SlackChannel(slack_config(settings), scope, vault, article_links(settings))
 
 
 @contextlib.asynccontextmanager
@@ -196,31 +204,31 @@ async def running_agent(
     """An agent that works, on a migrated database, its tasks watched: one that fails ends the `async with`."""
     vault = await asyncio.to_thread(slack_vault, settings)
     database, metrics, posters = Database(settings.resolved_database_url), Metrics(), dict(posters or {})
-    slack = _slack_channel(settings, database, vault)
+    scope = Scope(database, DEFAULT_WORKSPACE)
+    slack = _slack_channel(settings, scope, vault)
     if slack is not None:
         posters[slack.replies.channel] = slack.replies
     delivery = Delivery(database, posters, lease_seconds=settings.lease_seconds)
     policy = reply_policy(settings, frozenset(posters), delivery.look_for_work)
-    released = ReleasedVersions(database, generator, settings.data, DEFAULT_WORKSPACE)
-    releases = Releases(database, DEFAULT_WORKSPACE, released.note_change)
+    released = ReleasedVersions(scope, generator, settings.data)
+    releases = Releases(scope, released.note_change)
     keys = await asyncio.to_thread(secret_keys, settings)
-    steering = Steering(database, DEFAULT_WORKSPACE, releases, keys[0])
-    grounding = await asyncio.to_thread(make_grounding, settings, database, DEFAULT_WORKSPACE)
+    steering = Steering(scope, releases, keys[0])
+    grounding = await asyncio.to_thread(make_grounding, settings, scope)
     conversations = Conversations(database, generator, released, policy, metrics, grounding=grounding)
-    access = ApiAccess(database, DEFAULT_WORKSPACE, needs_key=settings.api_keys == "on")
+    access = ApiAccess(scope, needs_key=settings.api_keys == "on")
     completions = Completions(generator, released, access, metrics)
-    feedback = Feedback(database, DEFAULT_WORKSPACE)
-    consent = Consent(database, DEFAULT_WORKSPACE, settings.learning_consent)
+    feedback = Feedback(scope)
+    consent = Consent(scope, settings.learning_consent)
     agent = Agent(
         settings,
-        database,
+        scope,
         generator,
         conversations,
         access,
         completions,
         delivery,
         metrics,
-        DEFAULT_WORKSPACE,
         feedback,
         consent,
         released,
@@ -233,7 +241,7 @@ async def running_agent(
         conversations.work(),
         conversations.keep_leases(),
         released.watch(),
-        canary_watch.watch(database, DEFAULT_WORKSPACE, releases, slack.tell_of_harm if slack else None),
+        canary_watch.watch(scope, releases, slack.tell_of_harm if slack else None),
     ]
     if slack is not None:
         slack.serve(conversations, feedback, consent, steering)
@@ -280,10 +288,10 @@ def make_web_app(agent: Agent) -> web.Application:
         settings.secret or stored_secret(settings.data), secure_cookie=settings.public_url.startswith("https://")
     )
     origins = Origins(settings.allowed_origins, settings.public_url)
-    steering = WebSteering(agent.steering, Guard(Accounts(agent.database, agent.workspace_id), origins))
+    steering = WebSteering(agent.steering, Guard(Accounts(agent.scope), origins))
     page = ChatPage(settings.title, settings.greeting, settings.max_message_chars)
     links = article_links(settings)
-    articles = ArticlePages(Library(agent.database, agent.workspace_id), links, settings.title)
+    articles = ArticlePages(Library(agent.scope), links, settings.title)
     chat = ChatApi(
         agent.conversations, agent.feedback, visitors, page, agent.metrics, steering, links, agent.workspace_id
     )
@@ -307,19 +315,13 @@ def make_admin_api(agent: Agent, origins: Origins) -> AdminApi:
     """The admin page of an agent."""
     settings = agent.settings
     erasure = Erasure(
-        agent.database,
-        agent.workspace_id,
-        settings.data,
-        secret_keys(settings),
-        settings.erasure_policy,
-        agent.released.note_change,
+        agent.scope, settings.data, secret_keys(settings), settings.erasure_policy, agent.released.note_change
     )
-    library = Library(agent.database, agent.workspace_id)
+    library = Library(agent.scope)
     hide = hide_personal_data(settings.regions)
-    gaps = Gaps(agent.database, agent.workspace_id, agent.grounding, library, hide)
+    gaps = Gaps(agent.scope, agent.grounding, library, hide)
     return assemble(
-        agent.database,
-        agent.workspace_id,
+        agent.scope,
         title=settings.title,
         base=settings.model,
         origins=origins,
@@ -378,7 +380,7 @@ async def _load(agent: Agent, say: Say) -> None:
     """Load the model, and beside it the folders that somebody put there by hand; `agent.released` loads the others."""
     generator = agent.generator
     await generator.start()
-    trained = {one.name for one in await Versions(agent.database, agent.workspace_id).list_all()}
+    trained = {one.name for one in await Versions(agent.scope).list_all()}
     for folder in await asyncio.to_thread(_version_folders, agent.settings.data / "versions"):
         if folder.name in trained:
             continue

@@ -27,7 +27,7 @@ from bot.chat.turns import Conversations
 from bot.errors import MynaError
 from bot.privacy.learning_consent import Consent
 from bot.steering.steering import Steering
-from storage.database import Database
+from storage.scope import Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,34 +75,24 @@ class SlackConfig:
 class SlackChannel:
     """Everything of Slack in a running agent. `replies` is there before conversations are, the rest after."""
 
-    def __init__(
-        self, config: SlackConfig, database: Database, vault: Vault, links: ArticleLinks, workspace_id: str
-    ) -> None:
+    def __init__(self, config: SlackConfig, scope: Scope, vault: Vault, links: ArticleLinks) -> None:
         self._config = config
-        self._database = database
-        self._workspace_id = workspace_id
+        self._scope = scope
         self._app = App(config.client_id, config.client_secret, config.api_url)
         self._one = SlackClient(config.bot_token, config.api_url) if config.bot_token else None
-        self._many = StoredInstallations(database, vault, workspace_id, self._app)
+        self._many = StoredInstallations(scope, vault, self._app)
         installations: Installations = OneInstallation(self._one) if self._one else self._many
         self._installations = installations
-        self.replies = Replies(database, installations, links)
+        self.replies = Replies(scope.database, installations, links)
         self._steering: SlackSteering | None = None
         self._inbound: SlackInbound | None = None
 
     def serve(self, conversations: Conversations, feedback: Feedback, consent: Consent, steering: Steering) -> None:
         """Take what comes in from now on, and show replies while they are made."""
-        accounts = Accounts(self._database, self._workspace_id)
+        accounts = Accounts(self._scope)
         self._steering = SlackSteering(steering, accounts, self._installations)
         self._inbound = SlackInbound(
-            self._database,
-            conversations,
-            self._installations,
-            self.replies,
-            feedback,
-            consent,
-            self._steering,
-            self._workspace_id,
+            self._scope, conversations, self._installations, self.replies, feedback, consent, self._steering
         )
         conversations.show_with(self.replies.channel, self.replies.show)
 
@@ -121,9 +111,7 @@ class SlackChannel:
         """What is served over HTTP; nothing of it with Socket Mode alone."""
         routes = SlackApi(self.inbound, self._config.signing_secret).routes() if self._config.signing_secret else []
         if self._config.takes_many_workspaces:
-            oauth = SlackOAuth(
-                self._many, self._database, self._workspace_id, self._app, self._config.public_url.rstrip("/")
-            )
+            oauth = SlackOAuth(self._many, self._scope, self._app, self._config.public_url.rstrip("/"))
             routes += oauth.routes()
         return routes
 

@@ -39,7 +39,7 @@ from bot.chat.turns import Conversations
 from bot.errors import NotFound, QuotaExceeded, Unavailable
 from bot.privacy.learning_consent import Consent
 from storage import seen_events
-from storage.database import Database
+from storage.scope import Scope
 from storage.values import Conversation, Sender, storable
 
 log = logging.getLogger("myna.slack")
@@ -54,24 +54,23 @@ class SlackInbound:
 
     def __init__(
         self,
-        database: Database,
+        scope: Scope,
         conversations: Conversations,
         installations: Installations,
         replies: Replies,
         feedback: Feedback,
         consent: Consent,
         steering: SlackSteering,
-        workspace_id: str,
     ) -> None:
         self._conversations = conversations
         self._installations = installations
         self._replies = replies
         self._feedback = feedback
-        self._workspace_id = workspace_id
+        self._workspace_id = scope.workspace_id
         self._steering = steering
-        self._commands = Commands(conversations, feedback, consent, steering, workspace_id)
+        self._commands = Commands(conversations, feedback, consent, steering, scope.workspace_id)
         self._commands_running: set[str] = set()
-        self._seen = SeenEvents(database, workspace_id)
+        self._seen = SeenEvents(scope)
         self._background = Background()
 
     # --- events ---
@@ -317,15 +316,14 @@ class SlackInbound:
 class SeenEvents:
     """What was done already, and must not be done again when Slack delivers it again."""
 
-    def __init__(self, database: Database, workspace_id: str) -> None:
-        self._database = database
-        self._workspace_id = workspace_id
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
 
     async def note(self, key: str) -> None:
-        await self._database.write(seen_events.note, self._workspace_id, key)
+        await self._scope.write(seen_events.note, key)
 
     async def is_known(self, key: str) -> bool:
-        return await self._database.read(seen_events.is_known, self._workspace_id, key)
+        return await self._scope.read(seen_events.is_known, key)
 
 
 def _deletion_of(dedupe_key: str) -> str:

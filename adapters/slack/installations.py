@@ -19,7 +19,8 @@ from bot.access.vault import Vault
 from bot.chat.delivery import NotNow, Unknown
 from bot.errors import MynaError
 from storage import slack_installs
-from storage.database import Database, StorageUnavailable
+from storage.database import StorageUnavailable
+from storage.scope import Scope
 from storage.slack_installs import StoredInstallation
 from storage.values import new_id
 
@@ -89,17 +90,16 @@ class OneInstallation:
 class StoredInstallations:
     """Workspaces that installed the app through our page. Their tokens are in the database, encrypted."""
 
-    def __init__(self, database: Database, vault: Vault, workspace_id: str, app: App) -> None:
-        self._database = database
+    def __init__(self, scope: Scope, vault: Vault, app: App) -> None:
+        self._scope = scope
         self._vault = vault
-        self._workspace_id = workspace_id
         self._app = app
         self._clients: dict[str, SlackClient] = {}
         self._decrypted: dict[str, str] = {}  # as it was kept, the token that the client has
         self._renewals: dict[str, asyncio.Task[None]] = {}
 
     async def client(self, tenant: str) -> SlackClient | None:
-        stored = await self._database.read(slack_installs.find, self._workspace_id, tenant)
+        stored = await self._scope.read(slack_installs.find, tenant)
         if stored is None:
             self._decrypted.pop(tenant, None)
             if gone := self._clients.pop(tenant, None):
@@ -129,12 +129,12 @@ class StoredInstallations:
             log.error("a Slack token could not be renewed", exc_info=error)
 
     async def bot_user(self, tenant: str, named: str) -> str | None:  # noqa: ARG002 - the tenant says it all
-        stored = await self._database.read(slack_installs.find, self._workspace_id, tenant)
+        stored = await self._scope.read(slack_installs.find, tenant)
         return stored.bot_user_id if stored else None
 
     async def _renew(self, stored: StoredInstallation, client: SlackClient) -> None:
         """Exchange the tokens. The old one lives on meanwhile, so a failure is no more than a delay."""
-        kept = await self._database.write(slack_installs.claim_renewal, self._workspace_id, stored.id, RENEWAL_LEASE_MS)
+        kept = await self._scope.write(slack_installs.claim_renewal, stored.id, RENEWAL_LEASE_MS)
         if kept is None:
             return
         try:
@@ -155,7 +155,7 @@ class StoredInstallations:
         """However long the database is away: nobody else has these tokens, and the old ones are worth nothing."""
         while True:
             try:
-                await self._database.write(slack_installs.renewed, self._workspace_id, *values)
+                await self._scope.write(slack_installs.renewed, *values)
                 return
             except StorageUnavailable as error:
                 log.error("renewed Slack tokens can't be stored yet: %s", error)
@@ -184,15 +184,15 @@ class StoredInstallations:
             refresh_token=self._vault.encrypt(str(refresh), _place(row_id, "refresh")) if refresh else None,
             expires_at=_now_ms() + int(lives) * 1000 if lives else None,
         )
-        await self._database.write(slack_installs.save, self._workspace_id, stored)
+        await self._scope.write(slack_installs.save, stored)
         return Identity(stored.bot_user_id, stored.tenant)
 
     async def remove(self, tenant: str, at: float) -> None:
-        if await self._database.write(slack_installs.remove, self._workspace_id, tenant, round(at * 1000)):
+        if await self._scope.write(slack_installs.remove, tenant, round(at * 1000)):
             log.warning("the Slack app was removed from %s; its tokens are deleted", tenant)
 
     async def list_all(self) -> list[StoredInstallation]:
-        return await self._database.read(slack_installs.list_all, self._workspace_id)
+        return await self._scope.read(slack_installs.list_all)
 
     async def token_of(self, stored: StoredInstallation) -> str:
         """The bot's token. Raises `NotNow` if it can't be decrypted."""
@@ -217,7 +217,7 @@ class StoredInstallations:
                 bot_token=self._anew(stored.bot_token, _place(stored.id, "bot")),
                 refresh_token=stored.refresh_token and self._anew(stored.refresh_token, _place(stored.id, "refresh")),
             )
-            await self._database.write(slack_installs.set_tokens, self._workspace_id, stored, anew)
+            await self._scope.write(slack_installs.set_tokens, stored, anew)
             count += 1
         return count
 

@@ -19,7 +19,7 @@ from adapters.slack.installations import App, StoredInstallations
 from adapters.slack.manifest import BOT_SCOPES
 from bot.chat.delivery import NotNow, Unknown
 from storage import slack_installs
-from storage.database import Database
+from storage.scope import Scope
 
 log = logging.getLogger("myna.slack")
 
@@ -38,12 +38,9 @@ _PAGE = """<!doctype html>
 class SlackOAuth:
     """`/slack/install` and `/slack/oauth_redirect`."""
 
-    def __init__(
-        self, installations: StoredInstallations, database: Database, workspace_id: str, app: App, public_url: str
-    ) -> None:
+    def __init__(self, installations: StoredInstallations, scope: Scope, app: App, public_url: str) -> None:
         self._installations = installations
-        self._database = database
-        self._workspace_id = workspace_id
+        self._scope = scope
         self._app = app
         self._public_url = public_url
         self._is_secure = public_url.startswith("https://")
@@ -54,9 +51,7 @@ class SlackOAuth:
     async def install(self, _: web.Request) -> web.Response:
         """Send the person to Slack, with a state that only this browser can come back with, once."""
         state = secrets.token_urlsafe(24)
-        await self._database.write(
-            slack_installs.begin_attempt, self._workspace_id, _digest(state), STATE_SECONDS * 1000
-        )
+        await self._scope.write(slack_installs.begin_attempt, _digest(state), STATE_SECONDS * 1000)
         asked = {
             "client_id": self._app.client_id,
             "scope": ",".join(BOT_SCOPES),
@@ -75,7 +70,7 @@ class SlackOAuth:
         state = request.query.get("state", "")
         if not state or not secrets.compare_digest(state.encode(), request.cookies.get(self._cookie, "").encode()):
             return _page(400, "Not installed", "This browser did not set out to install the app, or took too long.")
-        if not await self._database.write(slack_installs.take_attempt, self._workspace_id, _digest(state)):
+        if not await self._scope.write(slack_installs.take_attempt, _digest(state)):
             return _page(400, "Not installed", "This link has been used already, or took too long.")
         if request.query.get("error"):
             return _page(200, "Not installed", "You chose not to install the app. Nothing was changed.")

@@ -23,8 +23,8 @@ from bot.access.roles import ROLES, Actor, Role
 from bot.errors import Conflict, InvalidInput, NotAuthenticated, NotFound, Unavailable
 from storage import accounts, audit
 from storage.accounts import Account, Identity, LastAdmin
-from storage.database import Database
 from storage.learning_values import AuditRow
+from storage.scope import Scope
 
 T = TypeVar("T")
 
@@ -48,9 +48,8 @@ _CHANNEL = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII)
 class Accounts:
     """The accounts of one workspace."""
 
-    def __init__(self, database: Database, workspace_id: str, guesses: Guesses | None = None) -> None:
-        self._database = database
-        self._workspace_id = workspace_id
+    def __init__(self, scope: Scope, guesses: Guesses | None = None) -> None:
+        self._scope = scope
         self._hasher = PasswordHasher()
         self._guesses = guesses or Guesses()
         self._turns = asyncio.Semaphore(HASHES_AT_ONCE)
@@ -244,10 +243,10 @@ class Accounts:
             raise Conflict("This is the last admin. Make another account an admin first.") from None
 
     async def _read(self, unit: Callable[..., T], *arguments: Any, **more: Any) -> T:
-        return await self._database.read(unit, self._workspace_id, *arguments, **more)
+        return await self._scope.read(unit, *arguments, **more)
 
     async def _write(self, unit: Callable[..., T], *arguments: Any) -> T:
-        return await self._database.write(unit, self._workspace_id, *arguments)
+        return await self._scope.write(unit, *arguments)
 
 
 def checked_name(name: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bot.errors import NotFound, QuotaExceeded
 from storage import votes
-from storage.database import Database
+from storage.scope import Scope
 from storage.values import Sender
 from storage.votes import PastVote, RatedReply, TooManyVotes, Value, Vote
 
@@ -18,20 +18,19 @@ MOST_A_MINUTE = 60
 class Feedback:
     """Votes on replies, and better answers."""
 
-    def __init__(self, database: Database, workspace_id: str) -> None:
-        self._database = database
-        self._workspace_id = workspace_id
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
 
     async def reply(self, channel: str, reply_id: str) -> RatedReply:
         """A reply that was given on a channel. Raises `NotFound`."""
-        found = await self._database.read(votes.find_reply, self._workspace_id, channel, reply_id)
+        found = await self._scope.read(votes.find_reply, channel, reply_id)
         if found is None:
             raise NotFound
         return found
 
     async def last_reply(self, channel: str, conversation_id: str) -> RatedReply:
         """The newest reply of a conversation. Raises `NotFound`."""
-        found = await self._database.read(votes.last_reply, self._workspace_id, channel, conversation_id)
+        found = await self._scope.read(votes.last_reply, channel, conversation_id)
         if found is None:
             raise NotFound
         return found
@@ -54,7 +53,7 @@ class Feedback:
         """
         opinion = Vote(value, _kept(reason), _kept(better))
         try:
-            await self._database.write(votes.cast, self._workspace_id, reply, channel, voter, opinion, most_a_minute)
+            await self._scope.write(votes.cast, reply, channel, voter, opinion, most_a_minute)
         except TooManyVotes as error:
             raise QuotaExceeded(
                 f"These are more than {most_a_minute} votes within a minute. Wait a little and send this one again; "
@@ -64,15 +63,15 @@ class Feedback:
 
     async def withdraw(self, reply: RatedReply, channel: str, sender_key: str) -> None:
         """Let a person's vote no longer count."""
-        await self._database.write(votes.withdraw, self._workspace_id, reply, channel, sender_key)
+        await self._scope.write(votes.withdraw, reply, channel, sender_key)
 
     async def votes_of(self, channel: str, sender_key: str, conversation_id: str) -> list[PastVote]:
         """All that a person has voted in a conversation, oldest first, with what no longer counts."""
-        return await self._database.read(votes.votes_of, self._workspace_id, channel, sender_key, conversation_id)
+        return await self._scope.read(votes.votes_of, channel, sender_key, conversation_id)
 
     async def votes_on(self, reply_id: str) -> list[Vote]:
         """The votes that count."""
-        return await self._database.read(votes.votes_on, self._workspace_id, reply_id)
+        return await self._scope.read(votes.votes_on, reply_id)
 
 
 def _kept(words: str | None) -> str | None:

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from bot.errors import InvalidInput, KeyRefused, QuotaExceeded
 from storage import api_keys
 from storage.api_keys import ApiKey, Usage
-from storage.database import Database, StorageUnavailable
+from storage.database import StorageUnavailable
+from storage.scope import Scope
 
 SECRET_PREFIX = "myna_sk_"  # noqa: S105
 HINT_LENGTH = len(SECRET_PREFIX) + 4
@@ -44,9 +45,8 @@ class Caller:
 class ApiAccess:
     """The keys of one workspace. With `needs_key` off, a request without a key is let in, too."""
 
-    def __init__(self, database: Database, workspace_id: str, *, needs_key: bool) -> None:
-        self._database = database
-        self._workspace_id = workspace_id
+    def __init__(self, scope: Scope, *, needs_key: bool) -> None:
+        self._scope = scope
         self._needs_key = needs_key
         self._recent: dict[str, deque[float]] = {}
 
@@ -56,7 +56,7 @@ class ApiAccess:
             return Caller(None)
         if not secret:
             raise KeyRefused("Send an API key, as the header `Authorization: Bearer myna_sk_...`.")
-        found = await self._database.read(api_keys.find_key, self._workspace_id, hash_secret(secret), _today())
+        found = await self._scope.read(api_keys.find_key, hash_secret(secret), _today())
         if found is None:
             raise KeyRefused
         key, tokens_used = found
@@ -87,7 +87,7 @@ class ApiAccess:
         """Write down what a request used, also if the database is gone for a while."""
         for pause in RECORD_AGAIN_SECONDS:
             try:
-                await self._database.write(api_keys.record_usage, self._workspace_id, usage, _today())
+                await self._scope.write(api_keys.record_usage, usage, _today())
                 return
             except StorageUnavailable:
                 await asyncio.sleep(pause)
@@ -95,12 +95,7 @@ class ApiAccess:
 
 
 async def create_key(
-    database: Database,
-    workspace_id: str,
-    name: str,
-    requests_per_minute: int | None,
-    tokens_per_day: int | None,
-    created_by: str = "system",
+    scope: Scope, name: str, requests_per_minute: int | None, tokens_per_day: int | None, created_by: str = "system"
 ) -> str:
     """Make a key and return its secret, which is kept nowhere. Raises `InvalidInput` for a name in use."""
     if not name.strip() or len(name) > 100:
@@ -109,9 +104,8 @@ async def create_key(
         if limit is not None and not 1 <= limit <= 10**9:
             raise InvalidInput("A limit must be between 1 and 1,000,000,000.", field="limit")
     secret = SECRET_PREFIX + secrets.token_urlsafe(32)
-    key_id = await database.write(
+    key_id = await scope.write(
         api_keys.create_key,
-        workspace_id,
         name,
         hash_secret(secret),
         secret[:HINT_LENGTH],

@@ -14,9 +14,9 @@ from typing import Any
 from bot.access.roles import Actor
 from bot.errors import Conflict, InvalidInput, NotFound
 from storage import jobs
-from storage.database import Database
 from storage.jobs import Point, Request
 from storage.learning_values import OPEN_STATES, Job
+from storage.scope import Scope
 
 MAX_PRIORITY = 100
 MAX_ROWS = 10_000_000
@@ -34,9 +34,8 @@ _TOO_LATE = {"pause": "paused", "resume": "resumed", "cancel": "cancelled"}
 class Jobs:
     """The jobs of one workspace. Whoever changes something is a trainer; a viewer may look."""
 
-    def __init__(self, database: Database, workspace_id: str) -> None:
-        self._database = database
-        self._workspace_id = workspace_id
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
 
     async def train(self, actor: Actor, settings: Mapping[str, Any], priority: int = 0) -> Job:
         """Queue a training.
@@ -60,9 +59,7 @@ class Jobs:
         """Queue a job of any kind; `settings` are what JSON can hold. Raises `Conflict` for the same open job."""
         actor.check("trainer")
         _check_number({"priority": priority}, "priority", -MAX_PRIORITY, MAX_PRIORITY)
-        job, is_new = await self._database.write(
-            jobs.create, self._workspace_id, actor.name, kind, settings, priority=priority
-        )
+        job, is_new = await self._scope.write(jobs.create, actor.name, kind, settings, priority=priority)
         if not is_new:
             raise Conflict(
                 f"The job {short_id(job)} is the same, and it is {job.state}. Wait for it, or choose other settings."
@@ -72,12 +69,12 @@ class Jobs:
     async def list(self, actor: Actor, most: int = 100) -> Sequence[Job]:
         """The newest jobs, newest first."""
         actor.check("viewer")
-        return await self._database.read(jobs.list_jobs, self._workspace_id, most)
+        return await self._scope.read(jobs.list_jobs, most)
 
     async def list_open(self, actor: Actor) -> Sequence[Job]:
         """Those that wait, run or are paused."""
         actor.check("viewer")
-        return await self._database.read(jobs.list_open, self._workspace_id)
+        return await self._scope.read(jobs.list_open)
 
     async def find(self, actor: Actor, id: str) -> Job:
         """The job whose id begins so. Raises `NotFound` if there is none, `InvalidInput` if there are several."""
@@ -85,7 +82,7 @@ class Jobs:
         prefix = id.strip().lower()
         if not _PREFIX.fullmatch(prefix):
             raise InvalidInput(f"{id!r} is no id of a job: write 4 or more of its digits.", field="id")
-        found = await self._database.read(jobs.find, self._workspace_id, prefix)
+        found = await self._scope.read(jobs.find, prefix)
         if not found:
             raise NotFound(f"There is no job {prefix}. `myna jobs` lists them.")
         if len(found) > 1:
@@ -95,7 +92,7 @@ class Jobs:
     async def points(self, actor: Actor, id: str) -> Sequence[Point]:
         """The curves of a job, by series and step."""
         job = await self.find(actor, id)
-        return await self._database.read(jobs.points, self._workspace_id, job.id)
+        return await self._scope.read(jobs.points, job.id)
 
     async def pause(self, actor: Actor, id: str) -> Job:
         """Stop a job at its next step, with a checkpoint. Raises `Conflict` if it neither waits nor runs."""
@@ -114,7 +111,7 @@ class Jobs:
         actor.check("trainer")
         _check_number({"priority": priority}, "priority", -MAX_PRIORITY, MAX_PRIORITY)
         job = await self.find(actor, id)
-        changed = await self._database.write(jobs.set_priority, self._workspace_id, actor.name, job.id, priority)
+        changed = await self._scope.write(jobs.set_priority, actor.name, job.id, priority)
         if changed is None:
             raise Conflict(f"The job {short_id(job)} has ended.")
         return changed
@@ -125,7 +122,7 @@ class Jobs:
         yield job
         while job.state in OPEN_STATES:
             await asyncio.sleep(POLL_SECONDS)
-            newer = await self._database.read(jobs.get, self._workspace_id, job.id)
+            newer = await self._scope.read(jobs.get, job.id)
             if newer is None:
                 raise NotFound(f"The job {short_id(job)} is gone.")
             if newer != job:
@@ -135,7 +132,7 @@ class Jobs:
     async def _request(self, actor: Actor, id: str, what: Request) -> Job:
         actor.check("trainer")
         job = await self.find(actor, id)
-        changed = await self._database.write(jobs.request, self._workspace_id, actor.name, job.id, what)
+        changed = await self._scope.write(jobs.request, actor.name, job.id, what)
         if changed is None:
             now = await self.find(actor, job.id)
             state = "about to be cancelled" if now.wanted == "cancel" else now.state

@@ -34,6 +34,7 @@ from storage import jobs
 from storage.database import Database, StorageUnavailable
 from storage.jobs import JobLease, LeaseLost
 from storage.schema import DEFAULT_WORKSPACE
+from storage.scope import Scope
 from storage.values import new_id, storable
 
 log = logging.getLogger("myna.worker")
@@ -121,7 +122,7 @@ class Worker:
             data = self._services.settings.data
             await remove_ended_jobs(self._database, data)
             # An erasure leaves alone what a worker holds at that moment.
-            await remove_erased(self._database, DEFAULT_WORKSPACE, data)
+            await remove_erased(Scope(self._database, DEFAULT_WORKSPACE), data)
         except (StorageUnavailable, OSError, MynaError) as error:
             log.warning("what jobs have left behind can't be removed: %s", error)
 

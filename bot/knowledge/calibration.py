@@ -16,8 +16,8 @@ from bot.errors import InvalidInput
 from bot.knowledge.grounding import DEFAULT_THRESHOLD
 from bot.knowledge.search.search import Search
 from storage import knowledge_threshold
-from storage.database import Database
 from storage.knowledge_values import AUDIENCES, Threshold
+from storage.scope import Scope
 
 # With fewer, a threshold says more about these questions than about those of people.
 MIN_QUESTIONS = 20
@@ -79,23 +79,20 @@ def _shares(sure: Mapping[bool, Sequence[float]], threshold: float) -> tuple[flo
 class Thresholds:
     """The threshold of one workspace, and who may set it."""
 
-    def __init__(self, database: Database, workspace_id: str) -> None:
-        self._database = database
-        self._workspace_id = workspace_id
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
 
     async def current(self, actor: Actor) -> Threshold | None:
         """What somebody has set; None where `DEFAULT_THRESHOLD` holds."""
         actor.check("viewer")
-        return await self._database.read(knowledge_threshold.current, self._workspace_id)
+        return await self._scope.read(knowledge_threshold.current)
 
     async def set(self, actor: Actor, measured: Calibration) -> None:
         """Have a measured threshold hold from now on."""
         actor.check("trainer")
-        await self._database.write(
-            knowledge_threshold.set_to, self._workspace_id, actor.name, measured.threshold, measured.as_json
-        )
+        await self._scope.write(knowledge_threshold.set_to, actor.name, measured.threshold, measured.as_json)
 
     async def reset(self, actor: Actor) -> None:
         """Go back to the default."""
         actor.check("trainer")
-        await self._database.write(knowledge_threshold.forget, self._workspace_id, actor.name)
+        await self._scope.write(knowledge_threshold.forget, actor.name)

@@ -21,8 +21,8 @@ from bot.knowledge.search.embedder import Vectors
 from bot.knowledge.search.search import Search
 from bot.knowledge.search.tokens import is_mostly_unspaced, words
 from storage import curated
-from storage.database import Database
 from storage.knowledge_values import AUDIENCES, Audience, Correction, CuratedAnswer
+from storage.scope import Scope
 
 # How near a question must be with the same words, and with words that only one of both has.
 SAME_WORDS, MORE_WORDS = 0.75, 0.85
@@ -54,9 +54,8 @@ class _Known:
 class CuratedAnswers:
     """The answers of one workspace. Vectors are made by the embedder of `search`."""
 
-    def __init__(self, database: Database, workspace_id: str, search: Search) -> None:
-        self._database = database
-        self._workspace_id = workspace_id
+    def __init__(self, scope: Scope, search: Search) -> None:
+        self._scope = scope
         self._search = search
         self._known: _Known | None = None
         self._loading = asyncio.Lock()
@@ -73,12 +72,10 @@ class CuratedAnswers:
         for field, (text, most) in texts.items():
             if not text or len(text) > most:
                 raise InvalidInput(f"The {field} must have 1 to {most:,} characters.", field=field)
-        known = await self._database.read(curated.all_answers, self._workspace_id)
+        known = await self._scope.read(curated.all_answers)
         if len(known) >= MAX_ANSWERS:
             raise InvalidInput(f"There are {MAX_ANSWERS:,} answers already; remove some first.", field="question")
-        return await self._database.write(
-            curated.add, self._workspace_id, actor.name, question.strip(), answer.strip(), chosen, reply_id
-        )
+        return await self._scope.write(curated.add, actor.name, question.strip(), answer.strip(), chosen, reply_id)
 
     async def approve(self, actor: Actor, which: str, question: str | None = None, audience: str = "public") -> str:
         """Make an answer of the correction whose reply's id begins with `which`. Raises `NotFound`, `InvalidInput`."""
@@ -93,25 +90,25 @@ class CuratedAnswers:
     async def remove(self, actor: Actor, which: str) -> CuratedAnswer:
         """Give an answer no more; `which` is the beginning of its id. Raises `NotFound` and `InvalidInput`."""
         actor.check("trainer")
-        known = await self._database.read(curated.all_answers, self._workspace_id)
+        known = await self._scope.read(curated.all_answers)
         found = [one for one in known if which and one.id.startswith(which)]
         if len(found) > 1:
             raise InvalidInput(f'"{which}" is the beginning of {len(found)} ids; write more of it.', field="which")
-        if not found or not await self._database.write(curated.remove, self._workspace_id, actor.name, found[0].id):
+        if not found or not await self._scope.write(curated.remove, actor.name, found[0].id):
             raise NotFound(f'There is no curated answer "{which}". `myna kb curated list` lists them.')
         return found[0]
 
     async def list(self, actor: Actor) -> list[tuple[CuratedAnswer, int]]:
         """All that are given, each with how often it was."""
         actor.check("viewer")
-        given = await self._database.read(curated.given, self._workspace_id)
-        known = await self._database.read(curated.all_answers, self._workspace_id)
+        given = await self._scope.read(curated.given)
+        known = await self._scope.read(curated.all_answers)
         return [(one, given.get(one.id, 0)) for one in known]
 
     async def candidates(self, actor: Actor, most: int = 50) -> Sequence[Correction]:
         """Corrections by staff that are no curated answer yet, newest first."""
         actor.check("agent")
-        return await self._database.read(curated.corrections, self._workspace_id, most)
+        return await self._scope.read(curated.corrections, most)
 
     async def match(
         self, version: int, question: str, audiences: Sequence[Audience], vector: Any = None
@@ -136,7 +133,7 @@ class CuratedAnswers:
             if not version:
                 self._known = None
             elif self._known is None or self._known.version != version:
-                answers = await self._database.read(curated.all_answers, self._workspace_id)
+                answers = await self._scope.read(curated.all_answers)
                 self._known = _Known(version, answers, await self._vectors(answers)) if answers else None
             return self._known
 

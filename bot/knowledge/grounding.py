@@ -22,8 +22,8 @@ from bot.knowledge.search.search import Found, Search
 from bot.knowledge.small_talk import PERHAPS, SURELY, SmallTalk
 from storage import answering
 from storage.answering import AnsweringRules
-from storage.database import Database
 from storage.knowledge_values import Audience, audiences_of
+from storage.scope import Scope
 from storage.values import Message, SeenPassage
 
 log = logging.getLogger("myna.knowledge")
@@ -81,16 +81,13 @@ class Grounding:
     `max_words` is how much of the articles a model is to read for a reply: each time anew, and it costs its time.
     """
 
-    def __init__(
-        self, database: Database, workspace_id: str, search: Search, audiences: Mapping[str, Audience], max_words: int
-    ) -> None:
-        self._database = database
-        self._workspace_id = workspace_id
+    def __init__(self, scope: Scope, search: Search, audiences: Mapping[str, Audience], max_words: int) -> None:
+        self._scope = scope
         self._search = search
         self._audiences = audiences
         self._max_words = max_words
-        self._intents = Intents(database, workspace_id, search)
-        self._curated = CuratedAnswers(database, workspace_id, search)
+        self._intents = Intents(scope, search)
+        self._curated = CuratedAnswers(scope, search)
         self._small_talk: SmallTalk | None = None
         self._preparing = asyncio.Lock()
 
@@ -120,7 +117,7 @@ class Grounding:
             return None
         hits, confidence = (found.hits, found.confidence) if found else ([], 0.0)
         num_read = len(grounds.passages) if grounds.verdict == "found" else 0
-        rules = await self._database.read(answering.rules, self._workspace_id)
+        rules = await self._scope.read(answering.rules)
         return TriedOut(
             grounds.verdict,
             grounds.words,
@@ -135,7 +132,7 @@ class Grounding:
         self, audiences: Sequence[Audience], question: str, before: str = ""
     ) -> tuple[Grounds | None, Found | None]:
         """People's own answers first, then those of intents, then the articles."""
-        rules = await self._database.read(answering.rules, self._workspace_id)
+        rules = await self._scope.read(answering.rules)
         found = await self._search.find(question, audiences, before)
         vector = None if found is None else found.question.vector
         if answer := await self._curated.match(rules.curated_version, question, audiences, vector):
@@ -181,7 +178,7 @@ class Grounding:
 
     async def warm(self) -> None:
         """Load what is needed before somebody waits for it."""
-        rules = await self._database.read(answering.rules, self._workspace_id)
+        rules = await self._scope.read(answering.rules)
         if await self._search.warm() or rules.intents_version or rules.curated_version:
             await self._prepared()
             await self._curated.match(rules.curated_version, WARM_QUESTION, ("public",))

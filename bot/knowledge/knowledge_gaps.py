@@ -20,9 +20,9 @@ from bot.knowledge.grounding import Grounding
 from bot.knowledge.library import Library
 from bot.knowledge.search.embedder import Vectors
 from storage import gaps
-from storage.database import Database
 from storage.knowledge_values import Source, UnansweredQuestion
 from storage.learning_values import Job
+from storage.scope import Scope
 
 DAYS, MOST_QUESTIONS, MOST_GAPS, MOST_EXAMPLES = 90, 2_000, 50, 5
 # From how near on two questions are about the same.
@@ -48,11 +48,8 @@ class Gap:
 class Gaps:
     """The gaps of one workspace. `hide` takes personal data out of what people asked."""
 
-    def __init__(
-        self, database: Database, workspace_id: str, grounding: Grounding, library: Library, hide: Hide
-    ) -> None:
-        self._database = database
-        self._workspace_id = workspace_id
+    def __init__(self, scope: Scope, grounding: Grounding, library: Library, hide: Hide) -> None:
+        self._scope = scope
         self._grounding = grounding
         self._library = library
         self._hide = hide
@@ -61,7 +58,7 @@ class Gaps:
         """The gaps of the last days, the most asked first; without those that the articles have filled since."""
         actor.check("viewer")
         may_read_staff = actor.may("agent")
-        asked = await self._database.read(gaps.unanswered, self._workspace_id, days, MOST_QUESTIONS)
+        asked = await self._scope.read(gaps.unanswered, days, MOST_QUESTIONS)
         asked = [one for one in asked if one.question.strip()]
         found: list[Gap] = []
         vectors = await self._vectors([one.question for one in asked])
@@ -96,14 +93,14 @@ class Gaps:
         if PLACE_FOR_THE_ANSWER in text or not has_answer(text):
             raise InvalidInput("The draft has no answer yet: write one in its place.", field="text")
         added = await self._library.upload(actor, file_name(text, gap), text.encode(), audience)
-        await self._database.write(gaps.close, self._workspace_id, actor.name, gap.reply_ids)
+        await self._scope.write(gaps.close, actor.name, gap.reply_ids)
         return added
 
     async def close(self, actor: Actor, which: str) -> Gap:
         """List a gap no more: it needs no article."""
         actor.check("trainer")
         gap = await self.find(actor, which)
-        await self._database.write(gaps.close, self._workspace_id, actor.name, gap.reply_ids)
+        await self._scope.write(gaps.close, actor.name, gap.reply_ids)
         return gap
 
     async def _is_answered(self, one: UnansweredQuestion) -> bool:

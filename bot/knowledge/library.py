@@ -16,9 +16,9 @@ from bot.errors import Conflict, InvalidInput, NotFound
 from bot.knowledge.reading.article_sources import check_url
 from bot.knowledge.reading.formats import MAX_BYTES, Unreadable, endings, is_readable_name
 from storage import jobs, knowledge
-from storage.database import Database
 from storage.knowledge_values import AUDIENCES, Article, Audience, Source, SourceKind, audiences_of
 from storage.learning_values import OPEN_STATES, Job
+from storage.scope import Scope
 
 KIND = "sync"
 UPLOAD = "upload:"
@@ -55,9 +55,8 @@ class Reading:
 class Library:
     """The sources and articles of one workspace. Whoever changes something is a trainer; a viewer may look."""
 
-    def __init__(self, database: Database, workspace_id: str) -> None:
-        self._database = database
-        self._workspace_id = workspace_id
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
 
     async def add(self, actor: Actor, target: str, audience: str = "public") -> tuple[Source, Job]:
         """Add a folder, a file or the address of a page; a job reads it. The same target again changes its audience.
@@ -96,8 +95,8 @@ class Library:
     async def sync(self, actor: Actor) -> Job:
         """Read all sources again. If that waits already, it is the same job; one that runs has begun before this."""
         actor.check("trainer")
-        job, _ = await self._database.write(
-            jobs.create, self._workspace_id, actor.name, KIND, {}, device=jobs.KNOWLEDGE_DEVICE, beside_running=True
+        job, _ = await self._scope.write(
+            jobs.create, actor.name, KIND, {}, device=jobs.KNOWLEDGE_DEVICE, beside_running=True
         )
         return job
 
@@ -105,7 +104,7 @@ class Library:
         """Take a source, or the article that is all of one, out of the index. Raises `NotFound` and `Conflict`."""
         actor.check("trainer")
         location = await self._location_of(which)
-        if not await self._database.write(knowledge.remove_source, self._workspace_id, actor.name, location):
+        if not await self._scope.write(knowledge.remove_source, actor.name, location):
             raise NotFound(f"There is no source or article {which!r}. `myna kb list` shows them.")
         return location, await self.sync(actor)
 
@@ -117,13 +116,13 @@ class Library:
     async def sources(self, actor: Actor) -> Sequence[Source]:
         """Where articles come from."""
         actor.check("viewer")
-        found = await self._database.read(knowledge.sources, self._workspace_id)
+        found = await self._scope.read(knowledge.sources)
         return [one for one in found if one.removed_at is None]
 
     async def reading(self, actor: Actor) -> Reading:
         """How far the sources are read."""
         actor.check("viewer")
-        newest = await self._database.read(jobs.newest_of_kind, self._workspace_id, KIND, SYNCS_LOOKED_AT)
+        newest = await self._scope.read(jobs.newest_of_kind, KIND, SYNCS_LOOKED_AT)
         ended = [one for one in newest if one.state not in OPEN_STATES]
         return Reading(
             [one for one in reversed(newest) if one.state in OPEN_STATES],
@@ -135,49 +134,47 @@ class Library:
         """The first articles with a text in title or name, of one audience or all, by title."""
         actor.check("viewer")
         audiences = AUDIENCES if audience is None else (_audience(audience),)
-        return Listed(*await self._database.read(knowledge.articles_with, self._workspace_id, text, audiences, most))
+        return Listed(*await self._scope.read(knowledge.articles_with, text, audiences, most))
 
     async def articles(self, actor: Actor) -> Sequence[Article]:
         """All articles that a search finds, by name."""
         actor.check("viewer")
-        return await self._database.read(knowledge.articles, self._workspace_id)
+        return await self._scope.read(knowledge.articles)
 
     async def show(self, actor: Actor, which: str) -> Shown:
         """An article by its name or id. Raises `NotFound`, and `Conflict` if several are called so."""
         actor.check("viewer")
-        found = await self._database.read(knowledge.find_articles, self._workspace_id, which)
+        found = await self._scope.read(knowledge.find_articles, which)
         if not found:
             raise NotFound(f"There is no article {which!r}. `myna kb list` shows them.")
         if len(found) > 1:
             ids = ", ".join(f"{one.id} ({one.location})" for one in found)
             raise Conflict(f"Several articles are called {which!r}; say which by its id: {ids}.")
-        return Shown(found[0], await self._database.read(knowledge.texts, self._workspace_id, found[0].id))
+        return Shown(found[0], await self._scope.read(knowledge.texts, found[0].id))
 
     async def read(self, audience: Audience, article_id: str, name: str) -> Shown:
         """What somebody of an audience may read: the article, or the one that has its name now. Raises `NotFound`."""
         for which in (article_id, name):
-            found = await self._database.read(knowledge.find_articles, self._workspace_id, which)
+            found = await self._scope.read(knowledge.find_articles, which)
             seen = [one for one in found if one.audience in audiences_of(audience)]
             if len(seen) == 1:
-                return Shown(seen[0], await self._database.read(knowledge.texts, self._workspace_id, seen[0].id))
+                return Shown(seen[0], await self._scope.read(knowledge.texts, seen[0].id))
         raise NotFound("This article is no longer here.")
 
     async def _put(
         self, actor: Actor, kind: SourceKind, location: str, audience: Audience, content: bytes | None = None
     ) -> tuple[Source, Job]:
-        source = await self._database.write(
-            knowledge.put_source, self._workspace_id, actor.name, kind, location, audience, content
-        )
+        source = await self._scope.write(knowledge.put_source, actor.name, kind, location, audience, content)
         return source, await self.sync(actor)
 
     async def _location_of(self, which: str) -> str:
-        sources = {one.location for one in await self._database.read(knowledge.sources, self._workspace_id)}
+        sources = {one.location for one in await self._scope.read(knowledge.sources)}
         candidates = [which, UPLOAD + which]
         if which.strip() and not which.startswith(("http://", "https://")):
             candidates.append(await asyncio.to_thread(_absolute, which))
         if found := next((one for one in candidates if one in sources), None):
             return found
-        articles = await self._database.read(knowledge.find_articles, self._workspace_id, which)
+        articles = await self._scope.read(knowledge.find_articles, which)
         for one in articles:
             if one.location in sources:
                 return one.location

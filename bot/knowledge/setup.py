@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator
 from bot.knowledge.grounding import Grounding
 from bot.knowledge.search.search import make_search
 from bot.settings import Settings
-from storage.database import Database
 from storage.knowledge_values import Audience
+from storage.scope import Scope
 
 log = logging.getLogger("myna.knowledge")
 
@@ -21,16 +21,16 @@ log = logging.getLogger("myna.knowledge")
 SLOW_MODEL_WORDS, FAST_MODEL_WORDS = 50, 300
 
 
-def make_grounding(settings: Settings, database: Database, workspace_id: str) -> Grounding:
+def make_grounding(settings: Settings, scope: Scope) -> Grounding:
     """A look-up in the articles of a workspace. It loads the embedder once there are articles and somebody asks."""
-    search = make_search(database, workspace_id, settings.embedder, settings.data, log.info)
-    return Grounding(database, workspace_id, search, audiences_by_channel(settings), words_of_articles(settings))
+    search = make_search(scope, settings.embedder, settings.data, log.info)
+    return Grounding(scope, search, audiences_by_channel(settings), words_of_articles(settings))
 
 
 @contextlib.asynccontextmanager
-async def open_grounding(settings: Settings, database: Database, workspace_id: str) -> AsyncIterator[Grounding]:
+async def open_grounding(settings: Settings, scope: Scope) -> AsyncIterator[Grounding]:
     """As `make_grounding`, closed at the end."""
-    grounding = make_grounding(settings, database, workspace_id)
+    grounding = make_grounding(settings, scope)
     try:
         yield grounding
     finally:

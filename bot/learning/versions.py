@@ -12,8 +12,8 @@ from pathlib import Path
 from bot.access.roles import Actor
 from bot.errors import Conflict, InvalidInput, NotFound
 from storage import audit, evaluations, releases, versions
-from storage.database import Database
 from storage.learning_values import Evaluation, Version
+from storage.scope import Scope
 from storage.transaction import Transaction
 
 BASE = "base"
@@ -77,13 +77,12 @@ def rival_of(version: Version, champion: Version | None) -> Version | None:
 class Versions:
     """The trained versions of a workspace."""
 
-    def __init__(self, database: Database, workspace_id: str) -> None:
-        self._database = database
-        self._workspace_id = workspace_id
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
 
     async def list_all(self) -> list[Version]:
         """All versions, oldest first, with those that are retired."""
-        return await self._database.read(versions.list_all, self._workspace_id)
+        return await self._scope.read(versions.list_all)
 
     async def find(self, which: str) -> Version:
         """By name, number or the beginning of a name. Raises `NotFound`."""
@@ -93,23 +92,23 @@ class Versions:
         """The newest verdict on a version, or of all; None if there is none. Raises `NotFound`."""
         if which:
             version = await self.find(which)
-            return await self._database.read(evaluations.latest_of_version, self._workspace_id, version.id)
-        return next(iter(await self._database.read(evaluations.page, self._workspace_id, most=1)), None)
+            return await self._scope.read(evaluations.latest_of_version, version.id)
+        return next(iter(await self._scope.read(evaluations.page, most=1)), None)
 
     async def lineage(self, which: str) -> Lineage:
         """What a version has learnt from. Raises `NotFound`."""
-        return await self._database.read(_lineage, self._workspace_id, which)
+        return await self._scope.read(_lineage, which)
 
     async def of_person(self, person_id: str) -> list[Version]:
         """The versions whose datasets hold examples of a person."""
-        return await self._database.read(versions.of_person, self._workspace_id, person_id)
+        return await self._scope.read(versions.of_person, person_id)
 
     async def retire(self, actor: Actor, which: str, why: str) -> Version:
         """Have a version never used again. Raises `NotAllowed`, `NotFound`, or `Conflict` while it answers."""
         actor.check("trainer")
         if not why.strip():
             raise InvalidInput("Say why the version is retired; it is recorded.", field="why")
-        return await self._database.write(_retire, self._workspace_id, actor, which, why.strip())
+        return await self._scope.write(_retire, actor, which, why.strip())
 
 
 def _lineage(tx: Transaction, which: str) -> Lineage:

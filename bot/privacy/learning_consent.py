@@ -10,7 +10,7 @@ from typing import Literal
 from bot.errors import NotAllowed, NotFound
 from storage import consent
 from storage.consent import Choices
-from storage.database import Database
+from storage.scope import Scope
 from storage.values import Sender
 
 Policy = Literal["opt-out", "opt-in"]
@@ -29,9 +29,8 @@ def may_learn(policy: Policy, person: bool | None, conversation: bool | None) ->
 class Consent:
     """What people of one workspace said, and what holds until they do."""
 
-    def __init__(self, database: Database, workspace_id: str, policy: Policy) -> None:
-        self._database = database
-        self._workspace_id = workspace_id
+    def __init__(self, scope: Scope, policy: Policy) -> None:
+        self._scope = scope
         self.policy: Policy = policy
 
     def allows(self, said: Choices) -> bool:
@@ -40,20 +39,20 @@ class Consent:
 
     async def choices(self, channel: str, sender_key: str, conversation_id: str | None = None) -> Choices:
         """What a person said of themselves, and what was said of a conversation."""
-        return await self._database.read(consent.choices, self._workspace_id, channel, sender_key, conversation_id)
+        return await self._scope.read(consent.choices, channel, sender_key, conversation_id)
 
     async def set_person(self, channel: str, sender: Sender, choice: bool | None) -> None:
         """A person's word on all that they write, in any conversation. None: they take back what they said."""
-        await self._database.write(consent.set_person, self._workspace_id, channel, sender, choice)
+        await self._scope.write(consent.set_person, channel, sender, choice)
 
     async def set_conversation(self, conversation_id: str, channel: str, sender_key: str, choice: bool | None) -> None:
         """A person's word on one conversation. Whoever takes part may say no; yes is for who began it alone to say.
 
         Raises `NotFound`, and `NotAllowed` for another's yes.
         """
-        if choice is not False and not await self._database.read(
-            consent.is_begun_by, self._workspace_id, conversation_id, channel, sender_key
+        if choice is not False and not await self._scope.read(
+            consent.is_begun_by, conversation_id, channel, sender_key
         ):
             raise NotAllowed("Only who began this conversation may let Myna learn from it.")
-        if not await self._database.write(consent.set_conversation, self._workspace_id, conversation_id, choice):
+        if not await self._scope.write(consent.set_conversation, conversation_id, choice):
             raise NotFound

@@ -10,16 +10,16 @@ from bot.learning.release.canary_harm import Judged
 from bot.learning.versions import fault_of
 from bot.privacy.erasure.erase_person import BECAUSE
 from storage import audit, jobs, releases
-from storage.database import Database
 from storage.learning_values import AuditRow, Canary, Job, Release
+from storage.scope import Scope
 
 LOOK_BACK_ROWS = 200
 
 
-async def needs_attention(database: Database, workspace_id: str, release: Release, judged: Judged | None) -> list[str]:
+async def needs_attention(scope: Scope, release: Release, judged: Judged | None) -> list[str]:
     """Sentences for people, the most urgent first; none if all is well."""
-    rows = await database.read(audit.page, workspace_id, most=LOOK_BACK_ROWS)
-    newest = await database.read(releases.canaries, workspace_id, 1)
+    rows = await scope.read(audit.page, most=LOOK_BACK_ROWS)
+    newest = await scope.read(releases.canaries, 1)
     found = []
     if release.champion is not None and (fault := fault_of(release.champion)):
         found.append(f"{fault} It still answers: promote another one.")
@@ -32,7 +32,7 @@ async def needs_attention(database: Database, workspace_id: str, release: Releas
             found.append(
                 f"{release.challenger.name} is ready ({judged.because}): `myna promote {release.challenger.name}`."
             )
-    found += [_retraining(one) for one in await database.read(jobs.list_open, workspace_id) if _is_retraining(one)]
+    found += [_retraining(one) for one in await scope.read(jobs.list_open) if _is_retraining(one)]
     return found
 
 

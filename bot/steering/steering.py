@@ -35,8 +35,8 @@ from bot.steering.line_grammar import START, Line, is_steering, parse
 from bot.steering.line_words import kind_words, say
 from bot.steering.needs_attention import needs_attention
 from storage import evaluations
-from storage.database import Database
 from storage.learning_values import OPEN_STATES, Job, Release, Version
+from storage.scope import Scope
 
 CONFIRM_SECONDS = 300
 # A new code each; one that was given out is good for 300 to 330 seconds.
@@ -85,20 +85,12 @@ class Answer:
 class Steering:
     """Lines that steer one workspace. With `secret`, which never leaves this class, confirmations are signed."""
 
-    def __init__(
-        self,
-        database: Database,
-        workspace_id: str,
-        releases: Releases,
-        secret: str,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._database = database
-        self._workspace_id = workspace_id
+    def __init__(self, scope: Scope, releases: Releases, secret: str, clock: Callable[[], float] = time.time) -> None:
+        self._scope = scope
         self._releases = releases
-        self._jobs = Jobs(database, workspace_id)
-        self._versions = Versions(database, workspace_id)
-        self._key = hashlib.sha256(f"myna.steering.{workspace_id}.{secret}".encode()).digest()
+        self._jobs = Jobs(scope)
+        self._versions = Versions(scope)
+        self._key = hashlib.sha256(f"myna.steering.{scope.workspace_id}.{secret}".encode()).digest()
         self._clock = clock
 
     async def run(self, actor: Actor, text: str, locale: Locale = None) -> Answer:
@@ -144,8 +136,8 @@ class Steering:
 
     async def _status(self, actor: Actor, locale: Locale) -> Answer:
         release = await self._releases.current()
-        judged = await canary_watch.look_at(self._database, self._workspace_id, release)
-        attention = await needs_attention(self._database, self._workspace_id, release, judged)
+        judged = await canary_watch.look_at(self._scope, release)
+        attention = await needs_attention(self._scope, release, judged)
         open_jobs = await self._jobs.list_open(actor)
         picture = await self._loss_picture(actor, open_jobs, locale)
         return Answer(status_text(release, judged, open_jobs, attention, locale), picture=picture)
@@ -176,7 +168,7 @@ class Steering:
 
     async def _list_versions(self, locale: Locale) -> Answer:
         found = await self._versions.list_all()
-        verdicts = await self._database.read(evaluations.newest_verdicts, self._workspace_id)
+        verdicts = await self._scope.read(evaluations.newest_verdicts)
         return Answer(versions_text(found, verdicts, await self._releases.current(), locale))
 
     # --- jobs ---

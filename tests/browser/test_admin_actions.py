@@ -156,7 +156,7 @@ async def test_the_focus_and_what_was_opened_stay(browser: Browser, start_agent:
         await page.get_by_text("Model card").click()
         await expect(page.locator(".prose")).to_be_visible()
         agent = server.agent
-        await Releases(agent.database, agent.workspace_id).promote(ROOT, learnt.challenger.name, override_reason="x")
+        await Releases(agent.scope).promote(ROOT, learnt.challenger.name, override_reason="x")
         await page.clock.fast_forward("01:00")
         await expect(page.locator("main .badge.mark")).to_have_text("Champion")
         await expect(page.locator(".prose")).to_be_visible()
@@ -173,11 +173,11 @@ async def test_a_page_asks_often_only_while_something_goes_on(
         await expect(busy).to_have_count(1)
         await go(page, "Versions")
         await expect(busy).to_have_count(1)
-        await Releases(agent.database, agent.workspace_id).stop_canary(ROOT)
+        await Releases(agent.scope).stop_canary(ROOT)
         await expect(busy).to_have_count(0)
         await go(page, "Jobs")
         await expect(busy).to_have_count(1)
-        await Jobs(agent.database, agent.workspace_id).cancel(ROOT, learnt.running.id)
+        await Jobs(agent.scope).cancel(ROOT, learnt.running.id)
         await page.goto(f"{server.url}/admin#/jobs/{learnt.done.id}")
         await expect(page.get_by_text("Cancelled").first).to_be_visible()
         await expect(busy).to_have_count(0)
@@ -259,7 +259,7 @@ async def test_what_another_has_changed_meanwhile_is_not_changed_back(
     browser: Browser, start_agent: StartAgent, sqlite_url: str
 ) -> None:
     async with filled_server(start_agent, sqlite_url) as (server, learnt), opened(browser, server.url) as (page, _):
-        released = Releases(server.agent.database, server.agent.workspace_id)
+        released = Releases(server.agent.scope)
         await released.promote(ROOT, learnt.challenger.name, override_reason="a try")
         await log_in(page)
         await go(page, "Versions")

@@ -93,7 +93,7 @@ async def test_answers_are_added_approved_and_removed_and_a_threshold_goes_back(
     async with open_counter() as server, opened(browser, server.url, **LOOKS[look]) as (page, complaints):
         agent, person = server.agent, Person(server.agent)
         await person.ask(QUESTION)
-        reviews = Reviews(agent.database, agent.workspace_id)
+        reviews = Reviews(agent.scope)
         await reviews.correct(Actor("web:bob", "agent"), (await person.history())[-1].id, ANSWER)
         report = {
             "questions": 200,

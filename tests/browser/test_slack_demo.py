@@ -102,7 +102,7 @@ async def votes_on_the_reply(running: Scene) -> list[Vote]:
     """Of the first one; its thumbs carry its id."""
     thumbs = running.demo.slack.posted[0]["blocks"][-1]["elements"][0]
     reply_id = thumbs["positive_button"]["value"].partition(":")[2]
-    return await Feedback(running.agent.database, running.agent.workspace_id).votes_on(reply_id)
+    return await Feedback(running.agent.scope).votes_on(reply_id)
 
 
 # --- in a browser ---

@@ -17,6 +17,7 @@ from storage import jobs, knowledge
 from storage.database import Database
 from storage.knowledge_values import Article, Index, NewPassage
 from storage.schema import DEFAULT_WORKSPACE
+from storage.scope import Scope
 from storage.values import new_id
 from tests.conftest import new_postgres_database
 
@@ -48,7 +49,7 @@ class Both:
     def __init__(self, databases: Sequence[Database]) -> None:
         embedder: Any = CountingEmbedder()
         self.databases = databases
-        self.searches = [Search(one, DEFAULT_WORKSPACE, lambda: embedder) for one in databases]
+        self.searches = [Search(Scope(one, DEFAULT_WORKSPACE), lambda: embedder) for one in databases]
 
     async def search(self, question: str, audiences: Sequence[Any], most: int) -> list[list[Hit]]:
         results = []

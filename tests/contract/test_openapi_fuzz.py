@@ -72,7 +72,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, migrated_sqlite: Path) -> I
             runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
             await runner.setup()
             await web.TCPSite(runner, "127.0.0.1", 0).start()
-            secret = await create_key(agent.database, agent.workspace_id, "fuzz", None, None)
+            secret = await create_key(agent.scope, "fuzz", None, None)
             started.append(Served(f"http://127.0.0.1:{runner.addresses[0][1]}", app, secret))
             ready.set()
             await ending.wait()

@@ -13,6 +13,7 @@ from bot.privacy.learning_consent import Consent
 from storage import consent, votes
 from storage.conversations import find_person
 from storage.database import Database
+from storage.scope import Scope
 from storage.values import Accepted, Conversation, Incoming, Sender, text_part
 from storage.votes import RatedReply, Vote
 
@@ -55,7 +56,7 @@ async def test_the_same_vote_many_times_at_once_is_one(agent: Agent) -> None:
     known, reply = await talk(agent)
     url = agent.database.url.render_as_string(hide_password=False)
     second = Database(url) if agent.database.many_processes else agent.database
-    both = [Feedback(one, agent.workspace_id) for one in (agent.database, second)] * 10
+    both = [Feedback(Scope(one, agent.workspace_id)) for one in (agent.database, second)] * 10
     await asyncio.gather(*(one.vote(reply, "web", Sender(BEN), -1, "rude") for one in both))
     if second is not agent.database:
         await second.close()
@@ -124,7 +125,7 @@ async def test_a_flood_is_refused_and_disturbs_nobody_else(agent: Agent) -> None
 
 
 def with_policy(agent: Agent, policy: str) -> Consent:
-    return Consent(agent.database, agent.workspace_id, policy)  # type: ignore[arg-type]
+    return Consent(agent.scope, policy)  # type: ignore[arg-type]
 
 
 async def test_what_people_say_is_kept_apart_from_what_they_do_not_say(agent: Agent) -> None:

@@ -25,6 +25,7 @@ from storage.database import Database
 from storage.jobs import GAVE_UP
 from storage.learning_values import Job
 from storage.schema import DEFAULT_WORKSPACE
+from storage.scope import Scope
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
@@ -43,7 +44,7 @@ class Yard:
 
     @property
     def jobs(self) -> Jobs:
-        return Jobs(self.database, DEFAULT_WORKSPACE)
+        return Jobs(Scope(self.database, DEFAULT_WORKSPACE))
 
     def start(
         self, *options: str, stdin: Any = subprocess.DEVNULL, priority: str = "normal"

@@ -45,7 +45,7 @@ class Counter:
         """Ask, and have staff write the answer; the reply's id."""
         await self.person.ask(QUESTION)
         reply_id: str = (await self.person.history())[-1].id
-        await Reviews(self.server.agent.database, self.server.agent.workspace_id).correct(AGENT, reply_id, ANSWER)
+        await Reviews(self.server.agent.scope).correct(AGENT, reply_id, ANSWER)
         return reply_id
 
 
@@ -172,9 +172,9 @@ async def test_a_correction_becomes_an_answer_with_a_question_of_its_own(counter
 
 async def test_the_threshold_is_told_and_goes_back_to_the_default(counter: Counter) -> None:
     assert await counter.trainer.get("threshold") == {"threshold": None, "default": DEFAULT_THRESHOLD}
-    database, workspace_id = counter.server.agent.database, counter.server.agent.workspace_id
+    scope = counter.server.agent.scope
     report = {"questions": 40, "answered": 0.95, "answered_by_default": 0.8, "others": 0, "refused": None}
-    await database.write(knowledge_threshold.set_to, workspace_id, "shell:ada", 0.31, report)
+    await scope.write(knowledge_threshold.set_to, "shell:ada", 0.31, report)
     found = (await counter.trainer.get("threshold"))["threshold"]
     assert (found["value"], found["setBy"], found["report"]) == (0.31, "shell:ada", report)
     await counter.trainer.post("threshold/reset")

@@ -241,8 +241,8 @@ async def test_a_question_is_tried_as_each_audience(shelf: Shelf, monkeypatch: p
 
 async def test_the_threshold_in_force_is_told_and_decides(shelf: Shelf) -> None:
     await shelf.filled()
-    database, workspace_id = shelf.server.agent.database, shelf.server.agent.workspace_id
-    await database.write(knowledge_threshold.set_to, workspace_id, "test", 0.999, {})
+    scope = shelf.server.agent.scope
+    await scope.write(knowledge_threshold.set_to, "test", 0.999, {})
     tried = await shelf.tried("Can I send something back?")
     assert (tried["verdict"], tried["threshold"], tried["numRead"]) == ("unknown", 0.999, 0)
 
@@ -287,6 +287,6 @@ async def test_several_changes_wait_for_one_reading(shelf: Shelf) -> None:
         await shelf.send(f"{number}.md", RETURNS.encode())
     first = (await shelf.trainer.post("sources/sync"))["job"]
     assert [one["id"] for one in (await shelf.trainer.get("sources"))["underWay"]] == [first["id"]]
-    database, workspace_id = shelf.server.agent.database, shelf.server.agent.workspace_id
-    assert len(await database.read(jobs.newest_of_kind, workspace_id, "sync", 10)) == 1
-    assert await database.read(knowledge.content, workspace_id, new_id(), "public") is None
+    scope = shelf.server.agent.scope
+    assert len(await scope.read(jobs.newest_of_kind, "sync", 10)) == 1
+    assert await scope.read(knowledge.content, new_id(), "public") is None

@@ -430,7 +430,7 @@ async def test_many_who_wait_for_their_hash_are_told_to_come_back(
     sqlite_server: WebServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bot.access.accounts.HASHES_WAITING", 0)
-    accounts = Accounts(sqlite_server.agent.database, sqlite_server.agent.workspace_id)
+    accounts = Accounts(sqlite_server.agent.scope)
     for _ in range(30):
         with pytest.raises(Unavailable):
             await accounts.authenticate("ada", PASSWORD, "10.0.0.1")

@@ -243,7 +243,7 @@ async def get(server: WebServer, url: str) -> tuple[int, str]:
 @pytest.mark.parametrize("stream", [False, True])
 async def test_programs_are_told_the_sources_as_annotations(shop: Agent, stream: bool) -> None:
     model_of(shop).enqueue("Send it back ", "within 30 days of delivery.")
-    secret = await create_key(shop.database, shop.workspace_id, "test", None, None)
+    secret = await create_key(shop.scope, "test", None, None)
     async with serve(shop) as server, openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key=secret) as client:
         question: Any = [{"role": "user", "content": "How long do I have to send something back?"}]
         wanted: dict[str, Any] = {"model": "fake", "messages": question, "metadata": {"conversation": "c"}}

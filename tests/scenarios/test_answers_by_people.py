@@ -16,7 +16,7 @@ from bot.knowledge.knowledge_gaps import PLACE_FOR_THE_ANSWER, Gaps
 from bot.learning.data.review_queue import Reviews
 from bot.privacy.redaction.redactor import hide_personal_data
 from storage import answering, curated
-from storage.schema import DEFAULT_WORKSPACE, reply
+from storage.schema import reply
 from storage.transaction import Transaction
 from tests.fixtures_knowledge import ADMIN, Desk
 from tests.fixtures_shop import CONTACT, Person, W, model_of
@@ -30,12 +30,12 @@ QUESTION, ANSWER = "Do you sell gift cards?", "Yes: 25, 50 and 100 euros, at the
 
 @pytest.fixture
 def answers(desk: Desk) -> CuratedAnswers:
-    return CuratedAnswers(desk.database, DEFAULT_WORKSPACE, desk.search)
+    return CuratedAnswers(desk.scope, desk.search)
 
 
 @pytest.fixture
 def gaps(desk: Desk, shop: Agent) -> Gaps:
-    return Gaps(desk.database, DEFAULT_WORKSPACE, shop.grounding, desk.library, hide_personal_data(["DE"]))
+    return Gaps(desk.scope, shop.grounding, desk.library, hide_personal_data(["DE"]))
 
 
 # --- curated answers ---
@@ -124,7 +124,7 @@ async def test_a_correction_by_staff_becomes_an_answer(shop: Agent, answers: Cur
     person = Person(shop)
     await person.ask(QUESTION)
     reply_id = (await person.history())[-1].id
-    await Reviews(shop.database, DEFAULT_WORKSPACE).correct(AGENT, reply_id, ANSWER)
+    await Reviews(shop.scope).correct(AGENT, reply_id, ANSWER)
     (found,) = await answers.candidates(AGENT)
     assert (found.question, found.better, found.reviewer) == (QUESTION, ANSWER, "web:bob")
     await answers.approve(ADMIN, reply_id[:12])
@@ -136,7 +136,7 @@ async def test_whoever_is_erased_takes_their_question_along(shop: Agent, answers
     person = Person(shop)
     await person.ask(QUESTION)
     reply_id = (await person.history())[-1].id
-    await Reviews(shop.database, DEFAULT_WORKSPACE).correct(AGENT, reply_id, ANSWER)
+    await Reviews(shop.scope).correct(AGENT, reply_id, ANSWER)
     await answers.approve(ADMIN, reply_id)
     assert (await person.ask(QUESTION))[0] == ANSWER
     (person_id,) = await shop.database.read(
@@ -177,7 +177,7 @@ async def test_what_staff_wrote_is_in_the_draft_and_an_approved_draft_answers(
     for text in (None, "# Do you sell gift cards?\n\n", "# Do you?\n\nAlso asked as:\n\n- gift cards?\n"):
         with pytest.raises(InvalidInput, match="no answer yet"):
             await gaps.approve(ADMIN, reply_id, text)
-    await Reviews(shop.database, DEFAULT_WORKSPACE).correct(AGENT, reply_id, "We sell gift cards of 25 and 50 euros.")
+    await Reviews(shop.scope).correct(AGENT, reply_id, "We sell gift cards of 25 and 50 euros.")
     (seen,) = await gaps.list(VIEWER)
     assert PLACE_FOR_THE_ANSWER in seen.draft, "what staff wrote is for agents to see"
     (gap,) = await gaps.list(AGENT)

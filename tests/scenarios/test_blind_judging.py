@@ -19,6 +19,7 @@ from bot.learning.judge.golden_questions import GoldenQuestions, NewQuestion
 from storage import audit, evaluations
 from storage.database import Database
 from storage.schema import DEFAULT_WORKSPACE
+from storage.scope import Scope
 from storage.transaction import Transaction
 from tests.contract.workspaces_judging import add_version
 from tests.unit.test_gate import GOOD
@@ -68,7 +69,7 @@ async def read(database: Database, unit: Any, *args: Any) -> Any:
 
 async def test_pairs_are_blind_and_each_is_judged_once(database: Database) -> None:
     evaluation_id = await database.write(save, DEFAULT_WORKSPACE)
-    judging = BlindJudging(database, DEFAULT_WORKSPACE)
+    judging = BlindJudging(Scope(database, DEFAULT_WORKSPACE))
     sides, order = set(), []
     while pair := await judging.next_pair(ADA, evaluation_id):
         assert pair == await judging.next_pair(ADA, evaluation_id), "nothing changes until there is a vote"
@@ -88,7 +89,7 @@ async def test_pairs_are_blind_and_each_is_judged_once(database: Database) -> No
 
 async def test_enough_people_against_it_take_the_verdict_back(database: Database) -> None:
     evaluation_id = await database.write(save, DEFAULT_WORKSPACE)
-    judging = BlindJudging(database, DEFAULT_WORKSPACE)
+    judging = BlindJudging(Scope(database, DEFAULT_WORKSPACE))
     assert (await read(database, evaluations.find, evaluation_id)).passed
     while pair := await judging.next_pair(ADA, evaluation_id):
         await judging.vote(ADA, evaluation_id, pair.number, "left" if pair.left.startswith("champion") else "right")
@@ -100,7 +101,7 @@ async def test_enough_people_against_it_take_the_verdict_back(database: Database
 
 async def test_who_may_not_and_what_is_not_there(database: Database) -> None:
     evaluation_id = await database.write(save, DEFAULT_WORKSPACE)
-    judging = BlindJudging(database, DEFAULT_WORKSPACE)
+    judging = BlindJudging(Scope(database, DEFAULT_WORKSPACE))
     for refused in (judging.next_pair(VIEWER, evaluation_id), judging.vote(VIEWER, evaluation_id, 1, "left")):
         with pytest.raises(NotAllowed):
             await refused
@@ -115,7 +116,7 @@ async def test_who_may_not_and_what_is_not_there(database: Database) -> None:
 
 async def test_a_persons_words_can_be_forgotten_and_the_figures_stay(database: Database) -> None:
     evaluation_id = await database.write(save, DEFAULT_WORKSPACE)
-    judging = BlindJudging(database, DEFAULT_WORKSPACE)
+    judging = BlindJudging(Scope(database, DEFAULT_WORKSPACE))
     assert await database.write(evaluations.forget_person, DEFAULT_WORKSPACE, "p1") == 6
     assert await database.write(evaluations.forget_person, DEFAULT_WORKSPACE, "p1") == 0
     found = await read(database, evaluations.find, evaluation_id)
@@ -127,7 +128,7 @@ async def test_a_persons_words_can_be_forgotten_and_the_figures_stay(database: D
 
 
 async def test_golden_questions_come_and_go(database: Database) -> None:
-    golden = GoldenQuestions(database, DEFAULT_WORKSPACE)
+    golden = GoldenQuestions(Scope(database, DEFAULT_WORKSPACE))
     questions = [NewQuestion(({"role": "user", "content": text},), AnswerRules(("x",))) for text in ("one", "two")]
     with pytest.raises(NotAllowed):
         await golden.add(ADA, questions)

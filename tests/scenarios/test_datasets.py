@@ -43,16 +43,16 @@ async def facts(database_url: str) -> AsyncIterator[Facts]:
 
 
 async def build(facts: Facts, **policy: Any) -> Dataset:
-    return await build_dataset(facts.database, DEFAULT_WORKSPACE, DatasetPolicy(**policy), TRAINER)
+    return await build_dataset(facts.scope, DatasetPolicy(**policy), TRAINER)
 
 
 async def examples_of(facts: Facts, **policy: Any) -> list[Example]:
     made = await build(facts, **policy)
-    return await read_examples(facts.database, DEFAULT_WORKSPACE, made.id)
+    return await read_examples(facts.scope, made.id)
 
 
 async def reasons(facts: Facts, made: Dataset) -> Counter[str]:
-    return Counter(one.because for one in await read_rejected(facts.database, DEFAULT_WORKSPACE, made.id))
+    return Counter(one.because for one in await read_rejected(facts.scope, made.id))
 
 
 def forms(examples: list[Example]) -> set[tuple[Any, ...]]:
@@ -60,7 +60,7 @@ def forms(examples: list[Example]) -> set[tuple[Any, ...]]:
 
 
 def reviews_of(facts: Facts) -> Reviews:
-    return Reviews(facts.database, DEFAULT_WORKSPACE)
+    return Reviews(facts.scope)
 
 
 def talk(number: int) -> list[tuple[str, str]]:
@@ -122,9 +122,7 @@ async def test_a_review_takes_the_place_of_votes_and_exclude_leaves_nothing(fact
     await reviews_of(facts).approve(AGENT, good)
     await reviews_of(facts).exclude(AGENT, gone)
     made = await build(facts)
-    assert forms(await read_examples(facts.database, DEFAULT_WORKSPACE, made.id)) == {
-        ("answer", "approved", "It surely is.", None, None)
-    }
+    assert forms(await read_examples(facts.scope, made.id)) == {("answer", "approved", "It surely is.", None, None)}
     assert await reasons(facts, made) == {"excluded by a review": 1}
 
 
@@ -203,9 +201,7 @@ async def test_who_said_no_never_enters(facts: Facts) -> None:
     await facts.run(person.update().where(person.c.id == ids["bob"]).values(may_learn=False))
     await facts.run(conversation.update().where(conversation.c.external_id == "eve").values(may_learn=False))
     made = await build(facts)
-    assert forms(await read_examples(facts.database, DEFAULT_WORKSPACE, made.id)) == {
-        ("thumb", "thumb", "And ada gets this.", None, True)
-    }
+    assert forms(await read_examples(facts.scope, made.id)) == {("thumb", "thumb", "And ada gets this.", None, True)}
     assert await reasons(facts, made) == {"not allowed by the person or for the conversation": 2}
     assert await examples_of(facts, consent="opt-in") == []
     await facts.run(person.update().where(person.c.id == ids["ada"]).values(may_learn=True))
@@ -234,7 +230,7 @@ async def test_a_training_leaves_out_who_has_said_no_since_the_dataset_was_made(
     made = await build(facts)
 
     async def left(consent: Any) -> set[str]:
-        found = await read_examples(facts.database, DEFAULT_WORKSPACE, made.id, consent=consent)
+        found = await read_examples(facts.scope, made.id, consent=consent)
         return {one.chosen.split()[1] for one in found}
 
     assert await left("opt-out") == {"ada", "bob", "eve", "zoe"}
@@ -245,7 +241,7 @@ async def test_a_training_leaves_out_who_has_said_no_since_the_dataset_was_made(
     await facts.run(person.update().where(person.c.id == ids["ada"]).values(may_learn=True))
     assert await left("opt-out") == {"ada"}
     assert await left("opt-in") == {"ada"}
-    assert len(await read_examples(facts.database, DEFAULT_WORKSPACE, made.id)) == 4
+    assert len(await read_examples(facts.scope, made.id)) == 4
 
 
 async def test_a_training_that_goes_on_begins_anew_once_somebody_has_said_no(facts: Facts, tmp_path: Path) -> None:
@@ -260,7 +256,7 @@ async def test_a_training_that_goes_on_begins_anew_once_somebody_has_said_no(fac
         kept.touch()
         raise ValueError("somebody pulled the plug")
 
-    begun = Jobs(facts.database, DEFAULT_WORKSPACE)
+    begun = Jobs(facts.scope)
     job = await begun.train(TRAINER, {})
     services = Services(Settings(data=tmp_path), facts.database, 1)
     for number in range(3):
@@ -292,8 +288,8 @@ async def test_an_erased_conversation_is_not_there_and_what_was_made_stays_named
     await facts.run(dataset_example.update().where(dataset_example.c.conversation_id == gone).values(content=None))
     after = await build(facts)
     assert after.id != before.id
-    assert [one.conversation_id for one in await read_examples(facts.database, DEFAULT_WORKSPACE, after.id)] == [kept]
-    assert [one.conversation_id for one in await read_examples(facts.database, DEFAULT_WORKSPACE, before.id)] == [kept]
+    assert [one.conversation_id for one in await read_examples(facts.scope, after.id)] == [kept]
+    assert [one.conversation_id for one in await read_examples(facts.scope, before.id)] == [kept]
     rows = await facts.rows(dataset_example.select().where(dataset_example.c.dataset_id == before.id))
     assert {row.conversation_id for row in rows} == {gone, kept}
 
@@ -320,7 +316,7 @@ async def test_no_personal_data_reaches_a_dataset(facts: Facts) -> None:
     rows = await facts.rows(dataset_example.select())
     stored = json.dumps([row.content for row in rows])
     assert not [secret for secret in ("Nina", "nina", "1111", "Zoe", "7946") if secret in stored]
-    texts = {one.chosen for one in await read_examples(facts.database, DEFAULT_WORKSPACE, made.id)}
+    texts = {one.chosen for one in await read_examples(facts.scope, made.id)}
     assert texts == {"Thank you, [NAME_1]. I wrote to [EMAIL_1].", "Ask [NAME_1] at [PHONE_1]."}
 
 
@@ -431,18 +427,18 @@ async def test_the_same_facts_are_one_dataset_that_names_every_message(facts: Fa
 
 async def test_a_dataset_is_found_by_the_beginning_of_its_id_or_hash(facts: Facts) -> None:
     with pytest.raises(NotFound, match="no dataset yet"):
-        await find_dataset(facts.database, DEFAULT_WORKSPACE)
+        await find_dataset(facts.scope)
     await facts.add_import([talk(1)])
     made = await build(facts)
     for which in ("", made.id, made.id[:10], made.sha256[:8]):
-        assert (await find_dataset(facts.database, DEFAULT_WORKSPACE, which)).id == made.id
+        assert (await find_dataset(facts.scope, which)).id == made.id
     with pytest.raises(NotFound, match="dataset list"):
-        await find_dataset(facts.database, DEFAULT_WORKSPACE, "zzzz")
+        await find_dataset(facts.scope, "zzzz")
     await facts.add_import([talk(2)])
     other = await build(facts)
     shared = made.id[: next(place for place in range(32) if made.id[place] != other.id[place])]
     with pytest.raises(InvalidInput, match="2 datasets"):
-        await find_dataset(facts.database, DEFAULT_WORKSPACE, shared)
+        await find_dataset(facts.scope, shared)
 
 
 async def test_a_build_that_is_broken_off_leaves_nothing(facts: Facts, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -469,9 +465,7 @@ async def test_the_loop_goes_on_and_is_told_how_far_it_is(facts: Facts) -> None:
             ticks += 1
 
     ticking = asyncio.create_task(tick())
-    await build_dataset(
-        facts.database, DEFAULT_WORKSPACE, DatasetPolicy(), TRAINER, lambda done, total: told.append((done, total))
-    )
+    await build_dataset(facts.scope, DatasetPolicy(), TRAINER, lambda done, total: told.append((done, total)))
     ticking.cancel()
     assert told == [(0, 450), (200, 450), (400, 450), (450, 450)]
     assert ticks > 20
@@ -479,7 +473,7 @@ async def test_the_loop_goes_on_and_is_told_how_far_it_is(facts: Facts) -> None:
 
 async def test_only_trainers_build_and_only_agents_decide(facts: Facts) -> None:
     with pytest.raises(NotAllowed):
-        await build_dataset(facts.database, DEFAULT_WORKSPACE, DatasetPolicy(), AGENT)
+        await build_dataset(facts.scope, DatasetPolicy(), AGENT)
     viewer = Actor("web:eve", "viewer")
     for call in (
         reviews_of(facts).queue(viewer),

@@ -161,7 +161,7 @@ def files_with(folder: Path, word: str) -> Iterator[str]:
 
 
 def erasure(agent: Agent, policy: Policy = "retire", keys: tuple[str, ...] = ("key",)) -> Erasure:
-    return Erasure(agent.database, agent.workspace_id, agent.settings.data, keys, policy, agent.released.note_change)
+    return Erasure(agent.scope, agent.settings.data, keys, policy, agent.released.note_change)
 
 
 async def fill(agent: Agent) -> tuple[tuple[str, str], tuple[str, str], Version]:
@@ -242,7 +242,7 @@ async def test_a_new_training_is_queued_once_and_told_of(agent: Agent) -> None:
     erased = await erasure(agent).erase(ADMIN, f"web:{WHO}")
     (job,) = await agent.database.read(jobs.list_open, agent.workspace_id)
     assert (job.id, job.kind, job.state, job.settings) == (erased.job_id, "train", "queued", {"because": "erasure"})
-    told = await needs_attention(agent.database, agent.workspace_id, erased.release, None)
+    told = await needs_attention(agent.scope, erased.release, None)
     assert any(job.id[:12] in one and "queued" in one for one in told)
     assert len(erased.golden) == 1
     await fill_again(agent)
@@ -359,7 +359,7 @@ async def test_a_dataset_that_is_being_made_begins_again_without_the_person(
 
     loop = asyncio.get_running_loop()
     monkeypatch.setattr(Builder, "finish", finish_slowly)
-    await build_dataset(agent.database, agent.workspace_id, DatasetPolicy(trusted_channels=("web",)), ADMIN)
+    await build_dataset(agent.scope, DatasetPolicy(trusted_channels=("web",)), ADMIN)
     assert builds == 2
     examples = await agent.database.read(lambda tx: tx.execute(_EXAMPLES_OF, which=own[0]).all(), agent.workspace_id)
     assert [one.rejected_because for one in examples if one.content is not None] == []

@@ -32,6 +32,7 @@ from storage.engines import postgresql_engine, sqlite_engine, sqlite_file
 from storage.imports import ImportedFile
 from storage.learning_schema import audit, import_batch, metadata, review
 from storage.schema import DEFAULT_WORKSPACE, conversation, identity, message, person, vote
+from storage.scope import Scope
 from storage.transaction import now_ms
 from storage.values import Sender, new_id
 from tests.conftest import ROOT, StartAgent, new_postgres_database
@@ -389,7 +390,7 @@ def said(row: dict[str, Any]) -> dict[str, Any]:
 
 async def export_all(url: str) -> list[dict[str, Any]]:
     database = Database(url)
-    rows = [row async for row in export_rows(database, DEFAULT_WORKSPACE)]
+    rows = [row async for row in export_rows(Scope(database, DEFAULT_WORKSPACE))]
     await database.close()
     return rows
 
@@ -432,7 +433,7 @@ def execute(url: str, *statements: sa.Executable) -> None:
 
 async def pairs_of(url: str) -> list[tuple[str, str, list[str]]]:
     database = Database(url)
-    rows = [row async for row in pair_rows(database, DEFAULT_WORKSPACE, may_learn=UNLESS_REFUSED)]
+    rows = [row async for row in pair_rows(Scope(database, DEFAULT_WORKSPACE), may_learn=UNLESS_REFUSED)]
     await database.close()
     assert all(set(row) == {"prompt", "chosen", "rejected"} for row in rows)
     return [
@@ -443,7 +444,7 @@ async def pairs_of(url: str) -> list[tuple[str, str, list[str]]]:
 
 async def learnable(url: str) -> list[dict[str, Any]]:
     database = Database(url)
-    rows = [row async for row in export_rows(database, DEFAULT_WORKSPACE, may_learn=UNLESS_REFUSED)]
+    rows = [row async for row in export_rows(Scope(database, DEFAULT_WORKSPACE), may_learn=UNLESS_REFUSED)]
     await database.close()
     return rows
 

@@ -18,7 +18,7 @@ from bot.knowledge.intents.intents import Intents
 from bot.knowledge.search import search as search_module
 from bot.knowledge.search.embedder import Vectors
 from bot.knowledge.search.search import Search
-from storage.schema import DEFAULT_WORKSPACE, reply
+from storage.schema import reply
 from tests.conftest import StartAgent
 from tests.fixtures_knowledge import ADMIN, Desk
 from tests.fixtures_shop import Person, W, model_of
@@ -59,7 +59,7 @@ async def chat(
 
 @pytest.fixture
 def intents(desk: Desk) -> Intents:
-    return Intents(desk.database, DEFAULT_WORKSPACE, desk.search)
+    return Intents(desk.scope, desk.search)
 
 
 async def test_phrases_are_learnt_and_other_words_for_them_are_told(intents: Intents) -> None:
@@ -74,7 +74,7 @@ async def test_phrases_are_learnt_and_other_words_for_them_are_told(intents: Int
 
 
 async def test_a_new_set_takes_the_place_of_the_old_one_at_once(intents: Intents, desk: Desk) -> None:
-    other = Intents(desk.database, DEFAULT_WORKSPACE, desk.search)
+    other = Intents(desk.scope, desk.search)
     await intents.train(ADMIN, phrases())
     assert (await other.try_out(ADMIN, "Where is my order?")).intent == "order status"
     renamed = Phrases(tuple((text, intent.upper()) for text, intent in phrases().rows), {})
@@ -100,7 +100,7 @@ async def test_what_was_computed_survives_being_stored(intents: Intents, desk: D
         write_phrases(phrases().rows, phrases().replies),
         {},
     )
-    again = Intents(desk.database, DEFAULT_WORKSPACE, desk.search)
+    again = Intents(desk.scope, desk.search)
     for text in ("Where is my order?", "nothing of the kind"):
         ours, theirs = await intents.try_out(ADMIN, text), await again.try_out(ADMIN, text)
         assert ours.guess.fit == pytest.approx(theirs.guess.fit, abs=1e-3)
@@ -136,7 +136,7 @@ async def test_a_threshold_does_not_bring_back_what_was_replaced_meanwhile(
     embed = desk.search.embed
 
     async def embed_while_somebody_clears(texts: Sequence[str]) -> Vectors:
-        await Intents(desk.database, DEFAULT_WORKSPACE, desk.search).clear(ADMIN)
+        await Intents(desk.scope, desk.search).clear(ADMIN)
         return await embed(texts)
 
     monkeypatch.setattr(desk.search, "embed", embed_while_somebody_clears)
@@ -229,7 +229,7 @@ async def test_an_intent_with_a_reply_is_answered_word_for_word_and_all_are_coun
 
 
 async def test_articles_answer_what_no_intent_knows(desk: Desk, shop: Agent) -> None:
-    await Intents(desk.database, DEFAULT_WORKSPACE, desk.search).train(ADMIN, phrases())
+    await Intents(desk.scope, desk.search).train(ADMIN, phrases())
     model_of(shop).enqueue("To Norway postage costs 9 euros.")
     text, sources = await Person(shop).ask("What does postage to Norway cost?")
     assert (text, sources) == ("To Norway postage costs 9 euros. [1]", ["Shipping"])
@@ -243,6 +243,4 @@ async def test_intents_of_another_embedder_are_as_if_there_were_none(
     model_of(chat).enqueue("I am asked.")
     assert (await Person(chat).ask("Who won the world cup?"))[0] == "I am asked."
     with pytest.raises(NotFound, match="`myna intents train` does it again"):
-        await Intents(
-            desk.database, DEFAULT_WORKSPACE, Search(desk.database, DEFAULT_WORKSPACE, lambda: desk.embedder)
-        ).try_out(ADMIN, "x")
+        await Intents(desk.scope, Search(desk.scope, lambda: desk.embedder)).try_out(ADMIN, "x")

@@ -33,6 +33,7 @@ from storage.engines import postgresql_engine, sqlite_engine
 from storage.jobs import GAVE_UP, JobLease, LeaseLost, Point
 from storage.learning_values import OPEN_STATES, Job
 from storage.schema import DEFAULT_WORKSPACE, workspace
+from storage.scope import Scope
 
 TRAINER, VIEWER = Actor("web:ada", "trainer"), Actor("web:vera", "viewer")
 LONG_MS, NO_TIME_MS = 60_000, -1
@@ -47,7 +48,7 @@ class Bench:
     jobs: Jobs = field(init=False)
 
     def __post_init__(self) -> None:
-        self.jobs = Jobs(self.database, DEFAULT_WORKSPACE)
+        self.jobs = Jobs(Scope(self.database, DEFAULT_WORKSPACE))
 
     async def claim(self, lease_ms: int = LONG_MS, owner: str = "me") -> JobLease | None:
         return await self.database.write(jobs.claim, None, owner, lease_ms)
@@ -287,7 +288,7 @@ async def test_the_same_open_job_is_not_begun_twice(bench: Bench) -> None:
 async def test_settings_that_can_not_be_are_refused(sqlite_url: str, settings: dict[str, Any], words: str) -> None:
     database = Database(sqlite_url)
     with pytest.raises(InvalidInput, match=words):
-        await Jobs(database, DEFAULT_WORKSPACE).train(TRAINER, settings)
+        await Jobs(Scope(database, DEFAULT_WORKSPACE)).train(TRAINER, settings)
     assert await database.read(jobs.list_jobs, DEFAULT_WORKSPACE) == []
     await database.close()
 
@@ -328,7 +329,7 @@ async def test_who_waits_elsewhere_hears_of_each_change_and_of_the_end(bench: Be
     heard: list[Job] = []
 
     async def listen() -> None:
-        async for one in Jobs(elsewhere, DEFAULT_WORKSPACE).wait(VIEWER, job.id):
+        async for one in Jobs(Scope(elsewhere, DEFAULT_WORKSPACE)).wait(VIEWER, job.id):
             heard.append(one)
 
     async with asyncio.timeout(30):
@@ -549,7 +550,7 @@ def add_shop(url: sa.URL) -> None:
 
 async def test_a_worker_serves_all_workspaces_and_each_job_sees_its_own(bench: Bench) -> None:
     await asyncio.to_thread(add_shop, bench.database.url)
-    shop = Jobs(bench.database, "shop")
+    shop = Jobs(Scope(bench.database, "shop"))
     theirs = await shop.create(TRAINER, "small", {})
 
     def task(context: JobContext, services: Services) -> Mapping[str, Any]:

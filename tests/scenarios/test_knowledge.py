@@ -116,7 +116,7 @@ async def test_what_is_sent_again_for_fewer_people_is_not_read_for_those_before(
 
     monkeypatch.setattr(sync_job._Sync, "_read_source", read_once_it_was_sent_again)
     await desk.work()  # both jobs: of the first one, the file that is for staff by now must not come
-    first = await Jobs(desk.database, DEFAULT_WORKSPACE).find(ADMIN, job.id)
+    first = await Jobs(desk.scope).find(ADMIN, job.id)
     assert "for other people" in (first.result or {})["unreadable"][0]["why"]
     assert await desk.found("When are salaries paid?") == []
     assert await desk.found("When are salaries paid?", ("public", "customers", "staff")) == ["salaries"]
@@ -141,7 +141,7 @@ async def test_a_search_does_not_take_a_failed_look_for_no_articles(
 ) -> None:
     desk.write("returns.md", RETURNS)
     await desk.add()
-    search = Search(desk.database, DEFAULT_WORKSPACE, lambda: desk.embedder)
+    search = Search(desk.scope, lambda: desk.embedder)
     read, fails = desk.database.read, [True]
 
     async def fail_once(*args: Any) -> Any:
@@ -340,7 +340,7 @@ async def test_a_search_gives_up_when_the_index_never_rests(desk: Desk, monkeypa
 
 async def test_a_training_holds_no_sync_up(desk: Desk) -> None:
     desk.write("returns.md", RETURNS)
-    await Jobs(desk.database, DEFAULT_WORKSPACE).create(ADMIN, "train", {})
+    await Jobs(desk.scope).create(ADMIN, "train", {})
     running = await desk.database.write(jobs.claim, None, "a training", 60_000, jobs.TRAINING_DEVICE)
     assert running is not None
     assert (await desk.add())["articles"] == 1
@@ -369,7 +369,7 @@ async def test_work_that_is_cancelled_leaves_the_index_as_it_was(desk: Desk, mon
 
     def cancelled_before(self: Any, ended: list[str]) -> None:
         """Everything is stored by now, and would be seen next."""
-        self._context.run(Jobs(desk.database, DEFAULT_WORKSPACE).cancel(ADMIN, job.id))
+        self._context.run(Jobs(desk.scope).cancel(ADMIN, job.id))
         for _ in range(200):
             self._context.check()
             time.sleep(0.05)
@@ -377,6 +377,6 @@ async def test_work_that_is_cancelled_leaves_the_index_as_it_was(desk: Desk, mon
 
     monkeypatch.setattr(sync_job._Sync, "_publish", cancelled_before)
     await desk.work()
-    ended = await Jobs(desk.database, DEFAULT_WORKSPACE).find(ADMIN, job.id)
+    ended = await Jobs(desk.scope).find(ADMIN, job.id)
     assert ended.state == "cancelled"
     assert await desk.names() == ["returns"]

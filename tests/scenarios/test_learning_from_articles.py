@@ -25,7 +25,6 @@ from bot.learning.data.review_queue import Reviews
 from bot.learning.judge.evaluation_rows import rows_of_examples
 from bot.learning.train.material import prepare, with_system_prompt
 from storage.learning_values import Dataset, Example
-from storage.schema import DEFAULT_WORKSPACE
 from tests.fixtures_knowledge import Desk
 from tests.fixtures_shop import Person, StartShop, model_of
 from tests.learning_facts import Facts
@@ -46,16 +45,16 @@ async def facts(database_url: str) -> AsyncIterator[Facts]:
 
 async def build(shop: Agent, *, with_articles: bool = True) -> tuple[Dataset, list[Example]]:
     grounding = shop.grounding if with_articles else None
-    made = await build_dataset(shop.database, DEFAULT_WORKSPACE, DatasetPolicy(), TRAINER, lambda *_: None, grounding)
-    return made, await read_examples(shop.database, DEFAULT_WORKSPACE, made.id)
+    made = await build_dataset(shop.scope, DatasetPolicy(), TRAINER, lambda *_: None, grounding)
+    return made, await read_examples(shop.scope, made.id)
 
 
 async def reasons(shop: Agent, made: Dataset) -> Counter[str]:
-    return Counter(one.because for one in await read_rejected(shop.database, DEFAULT_WORKSPACE, made.id))
+    return Counter(one.because for one in await read_rejected(shop.scope, made.id))
 
 
 async def approve_last(shop: Agent, person: Person) -> None:
-    await Reviews(shop.database, DEFAULT_WORKSPACE).approve(AGENT, (await person.history())[-1].id)
+    await Reviews(shop.scope).approve(AGENT, (await person.history())[-1].id)
 
 
 async def test_a_reply_is_learnt_with_the_very_prompt_it_was_made_from(shop: Agent) -> None:
@@ -102,7 +101,7 @@ async def test_what_the_articles_do_not_say_teaches_nothing(shop: Agent, facts: 
     model_of(shop).enqueue("You can send anything back within 30 days of delivery.")
     await person.ask(RETURNS_ASKED)
     reply_id = (await person.history())[-1].id
-    await Reviews(shop.database, DEFAULT_WORKSPACE).correct(AGENT, reply_id, "Within 45 days.")
+    await Reviews(shop.scope).correct(AGENT, reply_id, "Within 45 days.")
     await facts.add_import([[("person", RETURNS_ASKED), ("agent", "Within 60 days, says Mr Miller.")]])
     made, found = await build(shop)
     assert not found
@@ -129,9 +128,7 @@ async def test_what_only_staff_may_read_is_not_learnt_from_what_repeats_it(shop:
     model_of(shop).enqueue("On the first.")
     assert await person.ask("please make that shorter") == ("On the first.", [])
     await approve_last(shop, person)
-    await CuratedAnswers(desk.database, DEFAULT_WORKSPACE, desk.search).add(
-        TRAINER, "Where do I park my car?", "In the yard.", "staff"
-    )
+    await CuratedAnswers(desk.scope, desk.search).add(TRAINER, "Where do I park my car?", "In the yard.", "staff")
     assert (await person.ask("Where do I park my car?"))[0] == "In the yard."
     await approve_last(shop, person)
     made, found = await build(shop)

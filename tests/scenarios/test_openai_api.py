@@ -72,7 +72,7 @@ class Program:
 
 async def new_program(server: WebServer, name: str = "shop", **limits: int | None) -> Program:
     limits = {"requests_per_minute": None, "tokens_per_day": None} | limits
-    secret = await create_key(server.agent.database, server.agent.workspace_id, name, **limits)
+    secret = await create_key(server.agent.scope, name, **limits)
     return Program(server, secret)
 
 

@@ -51,7 +51,7 @@ async def api(
     """`(base URL, key)`."""
     generator: Any = Borrowed(local_generator)
     async with start_agent(sqlite_url, generator, temperature=0.0) as agent, serve(agent) as server:
-        secret = await create_key(agent.database, agent.workspace_id, "test", None, None)
+        secret = await create_key(agent.scope, "test", None, None)
         yield f"{server.url}/v1", secret
 
 

@@ -152,7 +152,7 @@ async def test_a_flood_of_votes_is_a_rate_limit(
 
 async def test_the_official_client(sqlite_server: WebServer) -> None:
     agent = sqlite_server.agent
-    secret = await create_key(agent.database, agent.workspace_id, "client", None, None)
+    secret = await create_key(agent.scope, "client", None, None)
 
     def use() -> str:
         with openai.OpenAI(base_url=f"{sqlite_server.url}/v1", api_key=secret, max_retries=0) as client:

@@ -155,7 +155,7 @@ async def test_what_cannot_be_done_says_why(agent: Agent) -> None:
     await agent.releases.promote(ADMIN, version.name)
     with pytest.raises(Conflict, match="answers already"):
         await agent.releases.promote(ADMIN, version.name)
-    known = Versions(agent.database, agent.workspace_id)
+    known = Versions(agent.scope)
     with pytest.raises(Conflict, match="is the champion"):
         await known.retire(ADMIN, version.name, "old")
     await agent.releases.promote(ADMIN, "base")
@@ -275,8 +275,8 @@ async def test_a_canary_that_does_harm_is_rolled_back_by_itself(
     monkeypatch.setattr("bot.learning.release.canary_watch.BUSY_SHARE", 0.5)
     challenger = await make_version(agent, 1)
     await agent.releases.start_canary(ADMIN, challenger.name, 0.5)
-    feedback = Feedback(agent.database, agent.workspace_id)
-    watching = asyncio.create_task(canary_watch.watch(agent.database, agent.workspace_id, agent.releases))
+    feedback = Feedback(agent.scope)
+    watching = asyncio.create_task(canary_watch.watch(agent.scope, agent.releases))
     for number in range(200):
         conversation_id = await ask(agent, f"chat-{number}")
         if (await replies(agent, conversation_id))[-1][0] == challenger.name:
@@ -297,7 +297,7 @@ async def test_a_canary_that_does_harm_is_rolled_back_by_itself(
     assert (newest.actor, newest.action, newest.target) == ("canary", "canary.harm", challenger.name)
     assert "was rolled back: more thumbs_down" in caplog.text
     release = await agent.releases.current()
-    (notice,) = await needs_attention(agent.database, agent.workspace_id, release, None)
+    (notice,) = await needs_attention(agent.scope, release, None)
     assert notice == "The last canary was rolled back by itself: more thumbs_down with the challenger."
     assert await answered_by(agent, "afterwards") is None
 
@@ -315,7 +315,7 @@ async def test_a_hand_off_and_an_error_are_counted_where_they_happened(agent: Ag
         )
 
     await agent.database.write(hand_off, agent.workspace_id)
-    judged = await canary_watch.look_at(agent.database, agent.workspace_id, started)
+    judged = await canary_watch.look_at(agent.scope, started)
     assert judged is not None
     handed_off = judged.rails["hand_off"].counts
     its_arm = is_challengers(started.canary.salt, conversation_id, 0.5)
@@ -333,7 +333,7 @@ async def test_a_program_may_ask_for_any_trained_version_by_its_name(agent: Agen
     agent.released.note_change()
     await asyncio.sleep(0.1)
     assert agent.generator.versions == (version.name,), "it stays for those who ask again"
-    await Versions(agent.database, agent.workspace_id).retire(ADMIN, version.name, "it is rude")
+    await Versions(agent.scope).retire(ADMIN, version.name, "it is rude")
     agent.released.note_change()
     await until(lambda: not agent.generator.versions)
     await agent.released.load_asked(version.name)

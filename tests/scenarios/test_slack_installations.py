@@ -16,7 +16,6 @@ from bot.access.vault import Vault, new_key, stored_keys, write_keys
 from bot.errors import MynaError
 from storage import schema
 from storage.database import StorageUnavailable
-from storage.schema import DEFAULT_WORKSPACE as W
 from tests.conftest import new_postgres_database
 from tests.fakes.slack.oauth import Consent
 from tests.fakes.slack.records import APP_TOKEN, BOT, CLIENT_ID, CLIENT_SECRET, TEAM
@@ -214,10 +213,10 @@ async def test_secrets_are_encrypted_anew_with_a_new_key(many: WebServer, slack:
     keys = [new_key(), *old]
     if not settings.encryption_keys:
         await asyncio.to_thread(write_keys, settings.data, keys)
-    moving = StoredInstallations(many.agent.database, Vault(keys), W, app)
+    moving = StoredInstallations(many.agent.scope, Vault(keys), app)
     assert await moving.encrypt_anew() == 1
     assert await moving.encrypt_anew() == 0
-    client = await StoredInstallations(many.agent.database, Vault(keys[:1]), W, app).client(TEAM)
+    client = await StoredInstallations(many.agent.scope, Vault(keys[:1]), app).client(TEAM)
     assert client is not None
     assert (await client.call("auth_test"))["team_id"] == TEAM
     if not settings.encryption_keys:  # the server that runs finds the new key by itself

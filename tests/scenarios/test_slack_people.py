@@ -12,7 +12,6 @@ import pytest
 from adapters.slack import words
 from bot.chat.feedback import Feedback
 from storage.database import StorageUnavailable
-from storage.schema import DEFAULT_WORKSPACE as W
 from storage.votes import Vote
 from tests.fakes.slack.records import BOT, Json
 from tests.fakes.slack.server import FakeSlack
@@ -37,7 +36,7 @@ def reply_id_of(message: Json) -> str:
 
 
 async def votes_on(server: WebServer, message: Json) -> list[Vote]:
-    return await Feedback(server.agent.database, W).votes_on(reply_id_of(message))
+    return await Feedback(server.agent.scope).votes_on(reply_id_of(message))
 
 
 async def press(slack: FakeSlack, message: Json, verdict: str, user: str = "U0ANA") -> None:

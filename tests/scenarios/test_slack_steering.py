@@ -35,7 +35,7 @@ async def here(
     monkeypatch.setattr("adapters.slack.slack_steering.LAST_WORD_DELAYS", (0.0, 0.02, 0.02))
     monkeypatch.setattr("bot.jobs.control.POLL_SECONDS", 0.02)
     async with start_in_slack(sqlite_url) as server:
-        accounts = Accounts(server.agent.database, server.agent.workspace_id)
+        accounts = Accounts(server.agent.scope)
         for name, role, user in (("ana", "admin", "U0ANA"), ("ben", "trainer", "U0BEN")):
             await accounts.create(ROOT, name, role, None)
             await accounts.link(ROOT, name, f"slack:{TEAM}/{user}")
@@ -104,7 +104,7 @@ async def test_beside_a_mention_only_lines_of_those_who_may_steer_are_lines(here
 
 async def test_a_role_that_is_not_enough(here: WebServer, slack: FakeSlack) -> None:
     await make_version(here.agent, 1)
-    accounts = Accounts(here.agent.database, here.agent.workspace_id)
+    accounts = Accounts(here.agent.scope)
     answer = await slack.slash("/myna", "promote 1", user="U0BEN")
     assert answer.body["text"] == "This needs the role admin; yours is trainer."
     assert len(answer.body["blocks"]) == 1, "no button"
@@ -156,7 +156,7 @@ async def test_a_promotion_by_a_button(here: WebServer, slack: FakeSlack) -> Non
 
 async def test_nobody_else_can_press_the_button(here: WebServer, slack: FakeSlack) -> None:
     await make_version(here.agent, 1)
-    await Accounts(here.agent.database, here.agent.workspace_id).set_role(ROOT, "ben", "admin")
+    await Accounts(here.agent.scope).set_role(ROOT, "ben", "admin")
     shown = await asked_back(slack, "promote 1")
     for user, said in (("U0BEN", "can't be confirmed"), ("U0LIN", "尚未关联")):
         stolen = Ephemeral(shown.channel, user, shown.text, list(shown.blocks))
@@ -273,7 +273,7 @@ async def test_a_job_that_is_followed_does_not_hold_up_the_end(
     start_in_slack: StartInSlack, slack: FakeSlack, sqlite_url: str
 ) -> None:
     async with start_in_slack(sqlite_url) as server:
-        accounts = Accounts(server.agent.database, server.agent.workspace_id)
+        accounts = Accounts(server.agent.scope)
         await accounts.create(ROOT, "ana", "admin", None)
         await accounts.link(ROOT, "ana", f"slack:{TEAM}/U0ANA")
         await slack.slash("/myna", "train 200")
@@ -303,7 +303,7 @@ def quick_watch(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_linked_admins_are_told_of_a_canary_that_was_rolled_back(
     here: WebServer, slack: FakeSlack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    accounts = Accounts(here.agent.database, here.agent.workspace_id)
+    accounts = Accounts(here.agent.scope)
     await accounts.create(ROOT, "eve", "admin", None)
     await accounts.link(ROOT, "eve", f"slack:{TEAM}/U0LIN")
     await accounts.set_disabled(ROOT, "eve", disabled=True)

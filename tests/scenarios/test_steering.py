@@ -44,7 +44,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def steering(agent: Agent, clock: Clock) -> Steering:
-    return Steering(agent.database, agent.workspace_id, agent.releases, "a secret", clock)
+    return Steering(agent.scope, agent.releases, "a secret", clock)
 
 
 async def confirmed(steering: Steering, actor: Actor, text: str) -> Answer:
@@ -90,9 +90,7 @@ async def test_a_confirmation_is_for_one_person_one_line_and_five_minutes(
     clock.now += 331
     refused.append(await steering.run(ADA, asked.confirm))
     clock.now -= 331
-    refused.append(
-        await Steering(agent.database, agent.workspace_id, agent.releases, "another").run(ADA, asked.confirm)
-    )
+    refused.append(await Steering(agent.scope, agent.releases, "another").run(ADA, asked.confirm))
     assert ["can't be confirmed" in one.text for one in refused] == [True] * 4
     assert await champion(agent) is None
     clock.now += 299
@@ -204,7 +202,7 @@ async def test_a_retired_version_is_not_gone_back_to(agent: Agent, steering: Ste
     first = await make_version(agent, 1)
     for one in (first, await make_version(agent, 2, beside=first)):
         await agent.releases.promote(ADA, one.name)
-    await Versions(agent.database, agent.workspace_id).retire(ADA, "1", "it was rude")
+    await Versions(agent.scope).retire(ADA, "1", "it was rude")
     refused = await steering.run(ADA, "rollback because they call for help")
     assert "was retired: it was rude" in refused.text
     assert refused.confirm is None
@@ -377,5 +375,5 @@ async def test_a_disabled_account_steers_no_more(sqlite_server: WebServer, agent
     somebody, visitor = await log_in(sqlite_server, "trainer"), await sqlite_server.visitor()
     visitor.headers |= {"Cookie": f"myna_admin={somebody.secret}", "Origin": sqlite_server.url}
     assert "role admin" in text_in(await visitor.ask("/myna promote base"))
-    await Accounts(agent.database, agent.workspace_id).set_disabled(ROOT, "trainer", disabled=True)
+    await Accounts(agent.scope).set_disabled(ROOT, "trainer", disabled=True)
     assert "not logged in" in text_in(await visitor.ask("/myna status", id="m2"))

@@ -39,6 +39,7 @@ from storage import evaluations, versions
 from storage.database import Database
 from storage.learning_values import Job
 from storage.schema import DEFAULT_WORKSPACE
+from storage.scope import Scope
 from tests.engine.models import save_tiny
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
@@ -56,7 +57,7 @@ class House:
 
     def __init__(self, database: Database, data: Path, model: Path) -> None:
         self.database = database
-        self.jobs = Jobs(database, DEFAULT_WORKSPACE)
+        self.jobs = Jobs(Scope(database, DEFAULT_WORKSPACE))
         self.settings = Settings(data=data, model=str(model), context_tokens=256, max_reply_tokens=16, device="cpu")
 
     async def take_in(self, count: int, opinion: Callable[[int], dict[str, Any]] = lambda _: {}) -> None:
@@ -69,7 +70,7 @@ class House:
             turns = [{"role": "user", "content": asked}, answer]
             lines.append(json.dumps({"id": f"row-{number}", "messages": turns}))
         checked = await asyncio.to_thread(importing.check_file, io.BytesIO("\n".join(lines).encode()))
-        await importing.take_in(self.database, DEFAULT_WORKSPACE, ADMIN, "rows.jsonl", checked)
+        await importing.take_in(Scope(self.database, DEFAULT_WORKSPACE), ADMIN, "rows.jsonl", checked)
 
     async def train(self, settings: Mapping[str, Any] | None = None) -> Job:
         return await self.jobs.train(ADMIN, settings or {})

@@ -22,8 +22,8 @@ from bot.knowledge.intents.intent_file import Phrases, check_enough
 from bot.knowledge.search.embedder import Vectors
 from bot.knowledge.search.search import Search
 from storage import intents
-from storage.database import Database
 from storage.knowledge_values import IntentSet
+from storage.scope import Scope
 from storage.transaction import Transaction
 
 log = logging.getLogger("myna.knowledge")
@@ -75,9 +75,8 @@ class _Loaded:
 class Intents:
     """Trains and tells intents. Vectors are made by the embedder of `search`."""
 
-    def __init__(self, database: Database, workspace_id: str, search: Search) -> None:
-        self._database = database
-        self._workspace_id = workspace_id
+    def __init__(self, scope: Scope, search: Search) -> None:
+        self._scope = scope
         self._search = search
         self._loaded: _Loaded | None = None
         self._loading = asyncio.Lock()
@@ -92,9 +91,8 @@ class Intents:
         texts, labels = [phrase for phrase, _ in phrases.rows], [intent for _, intent in phrases.rows]
         vectors = await self._embed(texts, report)
         trained = await asyncio.to_thread(train, texts, labels, vectors)
-        await self._database.write(
+        await self._scope.write(
             _put,
-            self._workspace_id,
             actor.name,
             await self._embedder_name(),
             phrases,
@@ -106,13 +104,13 @@ class Intents:
     async def show(self, actor: Actor) -> tuple[IntentSet, dict[str, int]]:
         """What was trained last, and how many messages of the last 30 days were about each. Raises `NotFound`."""
         actor.check("viewer")
-        counts = await self._database.read(intents.counts, self._workspace_id, COUNTED_DAYS)
+        counts = await self._scope.read(intents.counts, COUNTED_DAYS)
         return await self._current(), counts
 
     async def clear(self, actor: Actor) -> None:
         """Forget all intents. Raises `NotFound`."""
         actor.check("trainer")
-        if not await self._database.write(intents.forget, self._workspace_id, actor.name):
+        if not await self._scope.write(intents.forget, actor.name):
             raise _nothing()
 
     async def tell(self, version: int, text: str, vector: Any = None) -> Recognised | None:
@@ -161,11 +159,11 @@ class Intents:
             report_now = {**current.report, "calibrated": measured.as_json}
             model = copy(loaded.model)
             model.threshold = threshold
-            await self._database.write(_recalibrate, self._workspace_id, actor.name, current, model, report_now)
+            await self._scope.write(_recalibrate, actor.name, current, model, report_now)
         return measured
 
     async def _current(self) -> IntentSet:
-        found = await self._database.read(intents.current, self._workspace_id)
+        found = await self._scope.read(intents.current)
         if found is None:
             raise _nothing()
         return found
@@ -193,7 +191,7 @@ class Intents:
             return self._loaded
 
     async def _read(self) -> _Loaded | None:
-        found = await self._database.read(intents.current, self._workspace_id)
+        found = await self._scope.read(intents.current)
         if found is None:
             return None
         if found.embedder != await self._embedder_name():

@@ -19,9 +19,9 @@ from bot.generation.models.sources import resolve_embedder
 from bot.knowledge.search.embedder import Embedder, Vectors
 from bot.knowledge.search.ranking import Hit, Question, ask, best_of_articles, confidence, is_dependent, merged, rank
 from storage import knowledge_search
-from storage.database import Database
 from storage.knowledge_search import VectorTable
 from storage.knowledge_values import Audience, Candidates, Index
+from storage.scope import Scope
 
 T = TypeVar("T")
 
@@ -56,21 +56,20 @@ def _judge(found: Candidates, question: Question, before: Question | None = None
     return Found(question, hits, sure)
 
 
-def make_search(database: Database, workspace_id: str, embedder: str, data: Path, say: Callable[[str], None]) -> Search:
+def make_search(scope: Scope, embedder: str, data: Path, say: Callable[[str], None]) -> Search:
     """A search with the embedder of that name, folder or id, fetched into `data` if need be."""
 
     def make_embedder() -> Embedder:
         return Embedder(resolve_embedder(embedder, data, say), name=embedder)
 
-    return Search(database, workspace_id, make_embedder)
+    return Search(scope, make_embedder)
 
 
 class Search:
     """Searches the knowledge of one workspace. `make_embedder` takes seconds; it is called in a thread, once."""
 
-    def __init__(self, database: Database, workspace_id: str, make_embedder: Callable[[], Embedder]) -> None:
-        self._database = database
-        self._workspace_id = workspace_id
+    def __init__(self, scope: Scope, make_embedder: Callable[[], Embedder]) -> None:
+        self._scope = scope
         self._make_embedder = make_embedder
         self._embedder: Embedder | None = None
         # One thread: the model lets in one at a time anyhow, and a torch thread pool belongs to each thread that calls.
@@ -115,9 +114,7 @@ class Search:
     async def _candidates(
         self, asked: Question, audiences: Sequence[Audience], index: Index, table: VectorTable | None
     ) -> Candidates | None:
-        return await self._database.read(
-            knowledge_search.candidates, self._workspace_id, asked.words, asked.vector, audiences, index, table
-        )
+        return await self._scope.read(knowledge_search.candidates, asked.words, asked.vector, audiences, index, table)
 
     def _check_embedder(self, index: Index) -> None:
         if self._embedder is not None and self._embedder.name != index.embedder:
@@ -150,8 +147,8 @@ class Search:
         async with self._loading:
             is_filled = self._index is not None and self._index.num_passages > 0
             if not is_filled and time.monotonic() >= self._look_again:
-                self._index, self._vectors = await self._database.read(
-                    knowledge_search.load_index, self._workspace_id, not self._database.many_processes
+                self._index, self._vectors = await self._scope.read(
+                    knowledge_search.load_index, not self._scope.database.many_processes
                 )
                 # Only now: whoever waits behind one that failed may not take it that there are no articles.
                 self._look_again = time.monotonic() + LOOK_AGAIN_SECONDS

@@ -34,9 +34,9 @@ from bot.privacy.learning_consent import may_learn
 from bot.privacy.redaction.personal_data import PersonalDataFinder
 from bot.privacy.redaction.redactor import Redactor
 from storage import dataset_sources, datasets, erasure
-from storage.database import Database
 from storage.dataset_sources import Source
 from storage.learning_values import Dataset, Example, Rejected, Split
+from storage.scope import Scope
 
 PAGE = 200
 WRITTEN_AT_ONCE = 250
@@ -57,12 +57,7 @@ def _say_nothing(done: int, total: int) -> None:
 
 
 async def build_dataset(
-    database: Database,
-    workspace_id: str,
-    policy: DatasetPolicy,
-    actor: Actor,
-    report: Report = _say_nothing,
-    grounding: Grounding | None = None,
+    scope: Scope, policy: DatasetPolicy, actor: Actor, report: Report = _say_nothing, grounding: Grounding | None = None
 ) -> Dataset:
     """Make a dataset of what is stored now, or find the one that was made of the same before.
 
@@ -73,28 +68,23 @@ async def build_dataset(
     actor.check("trainer")
     for _ in range(MAX_BUILDS):
         try:
-            return await _build_once(database, workspace_id, policy, actor, report, grounding)
+            return await _build_once(scope, policy, actor, report, grounding)
         except datasets.NoSuchDraft:
             continue
     raise Conflict("People were erased again and again while the dataset was being made. Build it once that is over.")
 
 
 async def _build_once(
-    database: Database,
-    workspace_id: str,
-    policy: DatasetPolicy,
-    actor: Actor,
-    report: Report,
-    grounding: Grounding | None,
+    scope: Scope, policy: DatasetPolicy, actor: Actor, report: Report, grounding: Grounding | None
 ) -> Dataset:
     """Raises `NoSuchDraft` if somebody is erased meanwhile."""
-    after_erasures = await database.read(erasure.how_many, workspace_id)
+    after_erasures = await scope.read(erasure.how_many)
     builder = Builder(policy)
-    total = await database.read(dataset_sources.count_conversations, workspace_id)
+    total = await scope.read(dataset_sources.count_conversations)
     done, after = 0, ""
     report(0, total)
     while True:
-        sources, looked_at, after = await database.read(dataset_sources.sources_page, workspace_id, after, PAGE)
+        sources, looked_at, after = await scope.read(dataset_sources.sources_page, after, PAGE)
         if not looked_at:
             break
         offered = await asyncio.to_thread(_offered, sources, policy)
@@ -104,7 +94,7 @@ async def _build_once(
         done += looked_at
         report(min(done, total), total)
     examples, rejected, counts = await asyncio.to_thread(builder.finish)
-    return await _store(database, workspace_id, policy, actor, after_erasures, examples, rejected, counts)
+    return await _store(scope, policy, actor, after_erasures, examples, rejected, counts)
 
 
 def _offered(sources: Sequence[Source], policy: DatasetPolicy) -> list[tuple[Source, list[Offered]]]:
@@ -112,8 +102,7 @@ def _offered(sources: Sequence[Source], policy: DatasetPolicy) -> list[tuple[Sou
 
 
 async def _store(
-    database: Database,
-    workspace_id: str,
+    scope: Scope,
     policy: DatasetPolicy,
     actor: Actor,
     after_erasures: int,
@@ -123,19 +112,19 @@ async def _store(
 ) -> Dataset:
     """In pieces, so that chats need not wait long for their turn to write. Nobody sees it before it is whole."""
     sha256 = manifest_sha256(examples)
-    known = await database.read(datasets.find_by_sha256, workspace_id, sha256)
+    known = await scope.read(datasets.find_by_sha256, sha256)
     if known is not None:
         return known
     settings = dataclasses.asdict(policy)
-    draft_id = await database.write(datasets.begin, workspace_id, settings, actor.name, after_erasures)
+    draft_id = await scope.write(datasets.begin, settings, actor.name, after_erasures)
     try:
         rows: list[Example | Rejected] = [*examples, *rejected]
         for start in range(0, len(rows), WRITTEN_AT_ONCE):
             part = rows[start : start + WRITTEN_AT_ONCE]
-            await database.write(datasets.add, workspace_id, draft_id, start, part)
-        return await database.write(datasets.finish, workspace_id, draft_id, sha256, counts)
+            await scope.write(datasets.add, draft_id, start, part)
+        return await scope.write(datasets.finish, draft_id, sha256, counts)
     except BaseException:
-        await asyncio.shield(database.write(datasets.abandon, workspace_id, draft_id))
+        await asyncio.shield(scope.write(datasets.abandon, draft_id))
         raise
 
 
@@ -148,45 +137,40 @@ def manifest_sha256(examples: Iterable[Example]) -> str:
 
 
 async def read_examples(
-    database: Database,
-    workspace_id: str,
-    dataset_id: str,
-    split: Split | None = None,
-    *,
-    consent: ConsentPolicy | None = None,
+    scope: Scope, dataset_id: str, split: Split | None = None, *, consent: ConsentPolicy | None = None
 ) -> list[Example]:
     """All examples of one side of a dataset, or of both, in the manifest's order; less those erased since.
 
     With `consent`, for whoever is about to learn from them, also less those whose people have said no since.
     """
-    refused = set() if consent is None else await refused_since(database, workspace_id, dataset_id, consent)
+    refused = set() if consent is None else await refused_since(scope, dataset_id, consent)
     found: list[Example] = []
     after = -1
-    while page := await database.read(datasets.examples_page, workspace_id, dataset_id, split, after):
+    while page := await scope.read(datasets.examples_page, dataset_id, split, after):
         found += [example for number, example in page if number not in refused]
         after = page[-1][0]
     return found
 
 
-async def refused_since(database: Database, workspace_id: str, dataset_id: str, consent: ConsentPolicy) -> set[int]:
+async def refused_since(scope: Scope, dataset_id: str, consent: ConsentPolicy) -> set[int]:
     """Numbers of a dataset's examples that nobody may learn from any more, though their words are still there."""
-    said = await database.read(datasets.consent_now, workspace_id, dataset_id)
+    said = await scope.read(datasets.consent_now, dataset_id)
     return {number for number, one in said.items() if not may_learn(consent, one.person, one.conversation)}
 
 
-async def read_rejected(database: Database, workspace_id: str, dataset_id: str) -> list[Rejected]:
+async def read_rejected(scope: Scope, dataset_id: str) -> list[Rejected]:
     """All that was looked at and left out."""
     found: list[Rejected] = []
     after = -1
-    while page := await database.read(datasets.rejected_page, workspace_id, dataset_id, after):
+    while page := await scope.read(datasets.rejected_page, dataset_id, after):
         found += [one for _, one in page]
         after = page[-1][0]
     return found
 
 
-async def find_dataset(database: Database, workspace_id: str, which: str = "") -> Dataset:
+async def find_dataset(scope: Scope, which: str = "") -> Dataset:
     """The dataset whose id or hash begins with `which`; the newest without. Raises `NotFound` and `InvalidInput`."""
-    known = await database.read(datasets.list_all, workspace_id)
+    known = await scope.read(datasets.list_all)
     if not known:
         raise NotFound("There is no dataset yet. `myna dataset build` makes one.")
     if not which:
@@ -201,12 +185,10 @@ async def find_dataset(database: Database, workspace_id: str, which: str = "") -
     return found[0]
 
 
-async def differences(
-    database: Database, workspace_id: str, old: Dataset, new: Dataset
-) -> tuple[list[Example], list[Example]]:
+async def differences(scope: Scope, old: Dataset, new: Dataset) -> tuple[list[Example], list[Example]]:
     """What came in with the newer of two datasets, and what went."""
-    before = await read_examples(database, workspace_id, old.id)
-    after = await read_examples(database, workspace_id, new.id)
+    before = await read_examples(scope, old.id)
+    after = await read_examples(scope, new.id)
     known, kept = {one.sha256 for one in before}, {one.sha256 for one in after}
     return [one for one in after if one.sha256 not in known], [one for one in before if one.sha256 not in kept]
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from bot.generation.prompt import merge_same_role, to_chat, without_failures
 from storage import api_keys, exports
-from storage.database import Database
 from storage.exports import ExportedConversation, ExportedMessage
 from storage.imports import CHANNEL as IMPORTED
+from storage.scope import Scope
 
 USAGE_COLUMNS = (
     "time",
@@ -35,30 +35,25 @@ _ROLES = {"person": "user", "bot": "assistant", "agent": "assistant"}
 
 
 async def export_rows(
-    database: Database,
-    workspace_id: str,
-    *,
-    since_ms: int = 0,
-    channel: str | None = None,
-    may_learn: MayLearn | None = None,
+    scope: Scope, *, since_ms: int = 0, channel: str | None = None, may_learn: MayLearn | None = None
 ) -> AsyncIterator[dict[str, Any]]:
     """One row a conversation, oldest first: `{"id", "channel", "title", "messages": [{"role", "content", ...}]}`.
 
     `may_learn` leaves out the words of those for whom it says no.
     """
-    async for one in _pages(database, workspace_id, since_ms, channel, may_learn):
+    async for one in _pages(scope, since_ms, channel, may_learn):
         yield _row(one)
 
 
 async def pair_rows(
-    database: Database, workspace_id: str, *, may_learn: MayLearn, since_ms: int = 0, channel: str | None = None
+    scope: Scope, *, may_learn: MayLearn, since_ms: int = 0, channel: str | None = None
 ) -> AsyncIterator[dict[str, Any]]:
     """Pairs to learn preferences from, each `{"prompt", "chosen", "rejected"}` of `{"role", "content"}` messages.
 
     They come from a human's answer in place of the bot's draft, and from better answers that people or staff wrote;
     never from the words of those for whom `may_learn` says no.
     """
-    async for one in _pages(database, workspace_id, since_ms, channel, may_learn):
+    async for one in _pages(scope, since_ms, channel, may_learn):
         for number, answer in enumerate(one.messages):
             for chosen, rejected in _choices(answer):
                 yield {
@@ -69,10 +64,10 @@ async def pair_rows(
 
 
 async def _pages(
-    database: Database, workspace_id: str, since_ms: int, channel: str | None, may_learn: MayLearn | None
+    scope: Scope, since_ms: int, channel: str | None, may_learn: MayLearn | None
 ) -> AsyncIterator[ExportedConversation]:
     after = ""
-    while page := await database.read(exports.page, workspace_id, after, since_ms, channel):
+    while page := await scope.read(exports.page, after, since_ms, channel):
         for one in page:
             if may_learn is None:
                 yield one
@@ -95,10 +90,10 @@ def _without_refused(one: ExportedConversation, may_learn: MayLearn) -> Exported
     return replace(one, messages=tuple(map(counted, one.messages)))
 
 
-async def usage_rows(database: Database, workspace_id: str, since_ms: int = 0) -> AsyncIterator[dict[str, Any]]:
+async def usage_rows(scope: Scope, since_ms: int = 0) -> AsyncIterator[dict[str, Any]]:
     """What the API was used for, a request a row, oldest first. `key` is the name of who asked."""
     after = ""
-    while page := await database.read(api_keys.usage_page, workspace_id, after, since_ms):
+    while page := await scope.read(api_keys.usage_page, after, since_ms):
         for row in page:
             after = row.pop("id")
             moment = datetime.datetime.fromtimestamp(row.pop("created_at") / 1000, datetime.UTC)

@@ -16,8 +16,8 @@ from bot.access.roles import Actor
 from bot.learning.data.conversation_form import WrongRow, read_row
 from bot.learning.data.import_lines import Form, Lines, read_rows
 from storage import imports
-from storage.database import Database
 from storage.imports import BATCH, ImportedConversation, ImportedFile, ImportedMessage, TakenIn
+from storage.scope import Scope
 from storage.votes import Vote
 
 MAX_PROBLEMS_SHOWN = 20
@@ -139,22 +139,17 @@ def _take(checked: CheckedFile, seen: dict[str, tuple[int, int]], line: int, row
         raise WrongRow(f"has the id of line {first}, and other words; rows of one conversation stand together")
 
 
-async def count_known(database: Database, workspace_id: str, checked: CheckedFile) -> int:
+async def count_known(scope: Scope, checked: CheckedFile) -> int:
     """How many of a file's good conversations are here already; for a dry run."""
     keys = await asyncio.to_thread(lambda: [one.key for one in checked.good])
     known = 0
     for start in range(0, len(keys), BATCH):
-        known += len(await database.read(imports.known_keys, workspace_id, keys[start : start + BATCH]))
+        known += len(await scope.read(imports.known_keys, keys[start : start + BATCH]))
     return known
 
 
 async def take_in(
-    database: Database,
-    workspace_id: str,
-    actor: Actor,
-    name: str,
-    checked: CheckedFile,
-    advance: Advance = ignore_progress,
+    scope: Scope, actor: Actor, name: str, checked: CheckedFile, advance: Advance = ignore_progress
 ) -> TakenIn:
     """Store what is good in a file, in one transaction: all of it or, after any failure, nothing.
 
@@ -162,5 +157,5 @@ async def take_in(
     """
     actor.check("trainer")
     file = ImportedFile(name, checked.sha256, actor.name)
-    done = await database.write(imports.take_in, workspace_id, checked.good, file, advance)
+    done = await scope.write(imports.take_in, checked.good, file, advance)
     return replace(done, known=done.known + checked.repeated)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from bot.access.roles import Actor
 from bot.errors import Conflict, InvalidInput, NotFound
 from storage import reviews
-from storage.database import Database
 from storage.reviews import NEWEST, Review, Verdict, WaitingReply
+from storage.scope import Scope
 
 MAX_BETTER = 16_000
 
@@ -17,19 +17,18 @@ MAX_BETTER = 16_000
 class Reviews:
     """Decisions about replies, for the role agent and above. The newest decision about a reply counts."""
 
-    def __init__(self, database: Database, workspace_id: str) -> None:
-        self._database = database
-        self._workspace_id = workspace_id
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
 
     async def queue(self, actor: Actor, before: str = NEWEST, most: int = 50) -> list[WaitingReply]:
         """A page of replies that wait, newest first; the next page begins before the last one's `cursor`."""
         actor.check("agent")
-        return await self._database.read(reviews.waiting_page, self._workspace_id, before, most)
+        return await self._scope.read(reviews.waiting_page, before, most)
 
     async def count(self, actor: Actor, most: int) -> int:
         """How many replies wait, up to a number."""
         actor.check("agent")
-        return await self._database.read(reviews.count_waiting, self._workspace_id, most)
+        return await self._scope.read(reviews.count_waiting, most)
 
     async def approve(self, actor: Actor, reply_id: str) -> None:
         """The reply is as it should be. Raises `NotFound`."""
@@ -43,7 +42,7 @@ class Reviews:
         actor.check("agent")
         wanted = better.strip()
         if not wanted:
-            proposed = await self._database.read(reviews.proposed_answer, self._workspace_id, reply_id)
+            proposed = await self._scope.read(reviews.proposed_answer, reply_id)
             wanted = (proposed or "").strip()
         if not wanted:
             raise InvalidInput(
@@ -61,16 +60,16 @@ class Reviews:
     async def withdraw(self, actor: Actor, reply_id: str) -> None:
         """Take one's own decision back: the reply waits again. Raises `Conflict` if there is none that counts."""
         actor.check("agent")
-        if not await self._database.write(reviews.withdraw, self._workspace_id, reply_id, actor.name):
+        if not await self._scope.write(reviews.withdraw, reply_id, actor.name):
             raise Conflict("There is no decision of yours about this reply any more.")
 
     async def history(self, actor: Actor, reply_id: str) -> list[Review]:
         """All decisions about a reply, newest first."""
         actor.check("agent")
-        return await self._database.read(reviews.history, self._workspace_id, reply_id)
+        return await self._scope.read(reviews.history, reply_id)
 
     async def _decide(self, actor: Actor, reply_id: str, decision: Verdict, better: str | None) -> None:
         actor.check("agent")
-        done = await self._database.write(reviews.decide, self._workspace_id, reply_id, decision, better, actor.name)
+        done = await self._scope.write(reviews.decide, reply_id, decision, better, actor.name)
         if not done:
             raise NotFound(f"There is no reply {reply_id}.")

@@ -16,9 +16,9 @@ from bot.errors import Conflict, InvalidInput, NotFound
 from bot.learning.judge.evaluation_report import JudgedAnswer, Judgements, report_from_json
 from bot.learning.judge.gate import judge
 from storage import audit, evaluations, judgements
-from storage.database import Database
 from storage.judgements import Better
 from storage.learning_values import Evaluation
+from storage.scope import Scope
 from storage.transaction import Transaction
 
 Choice = Literal["left", "right", "same"]
@@ -40,14 +40,13 @@ class BlindPair:
 class BlindJudging:
     """Pairs of answers of the evaluations of one workspace. Judging needs the role agent."""
 
-    def __init__(self, database: Database, workspace_id: str) -> None:
-        self._database = database
-        self._workspace_id = workspace_id
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
 
     async def next_pair(self, actor: Actor, evaluation_id: str) -> BlindPair | None:
         """A pair that this person has not judged yet; None once there is no more. Raises `NotFound`."""
         actor.check("agent")
-        return await self._database.read(_next_pair, self._workspace_id, actor, evaluation_id)
+        return await self._scope.read(_next_pair, actor, evaluation_id)
 
     async def vote(self, actor: Actor, evaluation_id: str, number: int, choice: Choice) -> None:
         """Count an opinion, and let the gate judge again.
@@ -57,15 +56,15 @@ class BlindJudging:
         actor.check("agent")
         if choice not in ("left", "right", "same"):
             raise InvalidInput("Say left, right or same.", field="choice")
-        await self._database.write(_vote, self._workspace_id, actor, evaluation_id, number, choice)
+        await self._scope.write(_vote, actor, evaluation_id, number, choice)
 
     async def tally(self, evaluation_id: str) -> Judgements:
         """What people thought so far of its version beside its champion. Raises `NotFound`."""
-        return await self._database.read(_tally, self._workspace_id, evaluation_id)
+        return await self._scope.read(_tally, evaluation_id)
 
     async def tallies(self) -> dict[tuple[str, str | None], Judgements]:
         """`tally` of all that was judged, by the ids of version and champion."""
-        found = await self._database.read(judgements.tallies, self._workspace_id)
+        found = await self._scope.read(judgements.tallies)
         return {sides: Judgements(**counts) for sides, counts in found.items()}
 
 

@@ -13,8 +13,8 @@ from bot.errors import InvalidInput, NotFound
 from bot.learning.data.message_rows import parse_lines, parse_messages, parse_object
 from bot.learning.judge.answer_rules import AnswerRules, parse_rules
 from storage import audit, golden
-from storage.database import Database
 from storage.golden import GoldenQuestion
+from storage.scope import Scope
 from storage.transaction import Transaction
 
 
@@ -29,24 +29,23 @@ class NewQuestion:
 class GoldenQuestions:
     """The questions of one workspace."""
 
-    def __init__(self, database: Database, workspace_id: str) -> None:
-        self._database = database
-        self._workspace_id = workspace_id
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
 
     async def add(self, actor: Actor, questions: Sequence[NewQuestion]) -> list[str]:
         """Add all of them, or none; returns their ids. Needs the role trainer."""
         actor.check("trainer")
-        return await self._database.write(_add_all, self._workspace_id, actor, questions)
+        return await self._scope.write(_add_all, actor, questions)
 
     async def list_all(self, actor: Actor) -> list[GoldenQuestion]:
         """Those that are asked now, oldest first."""
         actor.check("viewer")
-        return await self._database.read(golden.list_all, self._workspace_id)
+        return await self._scope.read(golden.list_all)
 
     async def remove(self, actor: Actor, question_id: str) -> None:
         """Ask one no more. Needs the role trainer; raises `NotFound`."""
         actor.check("trainer")
-        if not await self._database.write(_remove, self._workspace_id, actor, question_id):
+        if not await self._scope.write(_remove, actor, question_id):
             raise NotFound(f'There is no golden question "{question_id}". `myna golden list` shows all.')
 
 

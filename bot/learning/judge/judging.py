@@ -36,8 +36,8 @@ from bot.learning.judge.reference_loss import ReferenceLossScorer
 from bot.learning.versions import find, folder_of, rival_of
 from bot.settings import Settings
 from storage import audit, datasets, erasure, evaluations, golden, releases
-from storage.database import Database
 from storage.learning_values import Version
+from storage.scope import Scope
 from storage.transaction import Transaction
 
 MAX_ROWS = 200
@@ -93,7 +93,7 @@ class Plan:
     after_erasures: int
 
 
-async def plan_judging(database: Database, workspace_id: str, settings: Settings, actor: Actor, wanted: Wanted) -> Plan:
+async def plan_judging(scope: Scope, settings: Settings, actor: Actor, wanted: Wanted) -> Plan:
     """The first of three steps: what is to be compared, on what.
 
     Needs the role trainer. Raises `NotFound` for a version that is not there, `InvalidInput` for rows that can't be
@@ -102,11 +102,11 @@ async def plan_judging(database: Database, workspace_id: str, settings: Settings
     actor.check("trainer")
     if settings.generator != "local":
         raise InvalidInput("Versions are judged with the model on this machine: set MYNA_GENERATOR=local.")
-    after_erasures = await database.read(erasure.how_many, workspace_id)
-    subject = await _find_subject(database, workspace_id, settings.data, wanted.version)
+    after_erasures = await scope.read(erasure.how_many)
+    subject = await _find_subject(scope, settings.data, wanted.version)
     contestants = await asyncio.to_thread(_contestants, settings, subject, wanted.version)
-    rows = await _held_out_rows(database, workspace_id, settings, subject, wanted)
-    questions = await database.read(golden.list_all, workspace_id)
+    rows = await _held_out_rows(scope, settings, subject, wanted)
+    questions = await scope.read(golden.list_all)
     suites = [
         Suite("held_out", rows, wanted.answered),
         # What these are about shows in a few words.
@@ -120,10 +120,10 @@ async def plan_judging(database: Database, workspace_id: str, settings: Settings
     return Plan(subject, is_binding, contestants, tuple(suites), tuple(planted_canaries(planted)), after_erasures)
 
 
-async def _find_subject(database: Database, workspace_id: str, data: Path, which: str) -> Subject | None:
+async def _find_subject(scope: Scope, data: Path, which: str) -> Subject | None:
     """None for a version of which there is only a folder."""
     try:
-        return await database.read(_subject, workspace_id, which)
+        return await scope.read(_subject, which)
     except NotFound:
         if not await asyncio.to_thread(_is_folder, data, which):
             raise
@@ -161,11 +161,11 @@ async def carry_out(
         await generator.close()
 
 
-async def keep_verdict(database: Database, workspace_id: str, actor: Actor, plan: Plan, report: Report) -> Judged:
+async def keep_verdict(scope: Scope, actor: Actor, plan: Plan, report: Report) -> Judged:
     """The last step: what the gate says of it, kept if that counts."""
     if plan.subject is None or not plan.is_binding:
         return Judged(report, judge(report), None)
-    verdict, evaluation_id = await database.write(_save, workspace_id, plan.subject, report, actor, plan.after_erasures)
+    verdict, evaluation_id = await scope.write(_save, plan.subject, report, actor, plan.after_erasures)
     return Judged(report, verdict, evaluation_id)
 
 
@@ -189,7 +189,7 @@ def _is_folder(data: Path, name: str) -> bool:
 
 
 async def _held_out_rows(
-    database: Database, workspace_id: str, settings: Settings, subject: Subject | None, wanted: Wanted
+    scope: Scope, settings: Settings, subject: Subject | None, wanted: Wanted
 ) -> Sequence[EvaluationRow]:
     if wanted.file is not None:
         return (await asyncio.to_thread(read_rows, wanted.file))[: wanted.rows]
@@ -198,8 +198,8 @@ async def _held_out_rows(
             f'"{wanted.version}" is not registered, so nothing is known to be held out from it: give rows with --file.'
         )
     dataset_id = subject.version.dataset_id
-    refused = await refused_since(database, workspace_id, dataset_id, settings.learning_consent)
-    found = await database.read(evaluations.held_out, workspace_id, dataset_id)
+    refused = await refused_since(scope, dataset_id, settings.learning_consent)
+    found = await scope.read(evaluations.held_out, dataset_id)
     examples = [example for number, example in found if number not in refused]
     if not examples:
         raise InvalidInput(f'The dataset of "{wanted.version}" holds nothing out: give rows with --file.')

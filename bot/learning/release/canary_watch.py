@@ -25,8 +25,9 @@ from bot.learning.release.canary_harm import (
 from bot.learning.release.releases import Releases
 from storage import canary_outcomes
 from storage.canary_outcomes import Tried
-from storage.database import Database, StorageUnavailable
+from storage.database import StorageUnavailable
 from storage.learning_values import Canary, Release
+from storage.scope import Scope
 
 log = logging.getLogger("myna.canary")
 
@@ -38,11 +39,11 @@ BUSY_SHARE = 0.02
 MOST_POINTS = 100
 
 
-async def look_at(database: Database, workspace_id: str, release: Release) -> Judged | None:
+async def look_at(scope: Scope, release: Release) -> Judged | None:
     """What can be said now of the canary that runs; None if none does."""
     if release.canary is None or release.challenger is None:
         return None
-    tried, now = await database.read(canary_outcomes.tried_since, workspace_id, release.canary.created_at)
+    tried, now = await scope.read(canary_outcomes.tried_since, release.canary.created_at)
     return await asyncio.to_thread(judge_tried, tried, now, release.canary, release.challenger.name)
 
 
@@ -116,7 +117,7 @@ def _rate(bad: int, good: int) -> float:
     return bad / (bad + good) if bad + good else 0.0
 
 
-async def watch(database: Database, workspace_id: str, releases: Releases, on_harm: OnHarm | None = None) -> None:
+async def watch(scope: Scope, releases: Releases, on_harm: OnHarm | None = None) -> None:
     """Look every few seconds, until cancelled, and roll a canary back that does harm. Run it as one task.
 
     `on_harm` is called with the version and the reason, in the process that has rolled it back.
@@ -128,7 +129,7 @@ async def watch(database: Database, workspace_id: str, releases: Releases, on_ha
         began = time.monotonic()
         try:
             release = await releases.current()
-            judged = await look_at(database, workspace_id, release)
+            judged = await look_at(scope, release)
             if judged is None or release.canary is None or release.challenger is None:
                 pass
             elif judged.verdict == "harm":

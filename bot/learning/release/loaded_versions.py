@@ -20,8 +20,9 @@ from bot.generation.port import Generator
 from bot.learning.release.canary_harm import is_challengers
 from bot.learning.versions import NAME_START, fault_of, folder_of
 from storage import audit, releases, versions
-from storage.database import Database, StorageUnavailable
+from storage.database import StorageUnavailable
 from storage.learning_values import Release, Version
+from storage.scope import Scope
 from storage.transaction import Transaction
 
 log = logging.getLogger("myna.versions")
@@ -36,11 +37,10 @@ ASKED_SECONDS = 600.0
 class ReleasedVersions:
     """What answers in one workspace, as this process knows it."""
 
-    def __init__(self, database: Database, generator: Generator, data: Path, workspace_id: str) -> None:
-        self._database = database
+    def __init__(self, scope: Scope, generator: Generator, data: Path) -> None:
+        self._scope = scope
         self._generator = generator
         self._data = data
-        self._workspace_id = workspace_id
         self._release = Release()
         self._changed = asyncio.Event()
         self._loading: dict[str, asyncio.Task[bool]] = {}
@@ -64,7 +64,7 @@ class ReleasedVersions:
 
         What can't be loaded is passed over, for the champion, the version before it, and the base in the end.
         """
-        if workspace_id != self._workspace_id:
+        if workspace_id != self._scope.workspace_id:
             return None
         if number > self._release.number:
             await self._look()
@@ -93,7 +93,7 @@ class ReleasedVersions:
         if name in self._asked_at and name in self._generator.versions:
             self._asked_at[name] = asyncio.get_running_loop().time()
             return
-        known = await self._database.read(versions.list_all, self._workspace_id)
+        known = await self._scope.read(versions.list_all)
         version = next((one for one in known if one.name == name), None)
         if version is None or (fault_of(version) is not None and name not in self._kept()):
             self._asked_at.pop(name, None)
@@ -133,7 +133,7 @@ class ReleasedVersions:
                     await self._changed.wait()
 
     async def _look(self) -> None:
-        found = await self._database.read(releases.current, self._workspace_id)
+        found = await self._scope.read(releases.current)
         if found.number > self._release.number:
             self._release = found
             # Something else may have been retired with it: who asks for that again is told so.
@@ -196,7 +196,7 @@ class ReleasedVersions:
         why = error.message if isinstance(error, MynaError) else repr(error)
         log.error("the version %s can't be used, another one answers in its place: %s", name, why)
         try:
-            await self._database.write(_record_unusable, self._workspace_id, name, type(error).__name__)
+            await self._scope.write(_record_unusable, name, type(error).__name__)
         except StorageUnavailable:
             log.error("that %s can't be used is not in the audit log", name)
 

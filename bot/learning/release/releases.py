@@ -16,8 +16,8 @@ from bot.errors import Conflict, InvalidInput, RefusedByGate
 from bot.learning.release.canary_harm import CanarySettings
 from bot.learning.versions import BASE, fault_of, find, rival_of
 from storage import audit, canary_outcomes, releases
-from storage.database import Database
 from storage.learning_values import Canary, CanaryOutcome, Release, Version
+from storage.scope import Scope
 from storage.transaction import Rollback, Transaction
 
 CANARY_ACTOR = "canary"
@@ -28,14 +28,13 @@ MIN_DURATIONS = 50
 class Releases:
     """What answers in a workspace. `on_changed` is called after each change that was made here."""
 
-    def __init__(self, database: Database, workspace_id: str, on_changed: Callable[[], None] = lambda: None) -> None:
-        self._database = database
-        self._workspace_id = workspace_id
+    def __init__(self, scope: Scope, on_changed: Callable[[], None] = lambda: None) -> None:
+        self._scope = scope
         self._on_changed = on_changed
 
     async def current(self) -> Release:
         """What answers now."""
-        return await self._database.read(releases.current, self._workspace_id)
+        return await self._scope.read(releases.current)
 
     async def promote(
         self, actor: Actor, version: str, *, override_reason: str | None = None, at: int | None = None
@@ -48,14 +47,14 @@ class Releases:
         passed the gate, unless there is an `override_reason`, which is recorded.
         """
         actor.check("admin")
-        changed = await self._database.write(_promote, self._workspace_id, actor, version, _given(override_reason), at)
+        changed = await self._scope.write(_promote, actor, version, _given(override_reason), at)
         self._on_changed()
         return changed
 
     async def rollback(self, actor: Actor, why: str, *, at: int | None = None) -> Release:
         """Have that answer which answered before; a canary ends. Raises `NotAllowed`, `Conflict` if nothing did."""
         actor.check("trainer")
-        changed = await self._database.write(_rollback, self._workspace_id, actor, why.strip(), at)
+        changed = await self._scope.write(_rollback, actor, why.strip(), at)
         self._on_changed()
         return changed
 
@@ -75,24 +74,22 @@ class Releases:
             raise InvalidInput("The share of a canary is more than 0 % and at most 50 %.", field="share")
         settings = settings or CanarySettings()
         if settings.slow_ms is None:
-            slow_ms, at = await self._database.read(_slow_ms, self._workspace_id, at)
+            slow_ms, at = await self._scope.read(_slow_ms, at)
             settings = replace(settings, slow_ms=slow_ms)
-        changed = await self._database.write(
-            _start_canary, self._workspace_id, actor, version, share, settings, _given(override_reason), at
-        )
+        changed = await self._scope.write(_start_canary, actor, version, share, settings, _given(override_reason), at)
         self._on_changed()
         return changed
 
     async def stop_canary(self, actor: Actor, why: str = "", *, at: int | None = None) -> Release:
         """Have the champion answer everybody again. Raises `NotAllowed`, `Conflict` if there is no canary."""
         actor.check("trainer")
-        changed = await self._database.write(_stop_canary, self._workspace_id, actor, why.strip(), at)
+        changed = await self._scope.write(_stop_canary, actor, why.strip(), at)
         self._on_changed()
         return changed
 
     async def end_for_harm(self, canary_id: str, report: Mapping[str, Any]) -> bool:
         """Roll a canary back that did harm. False if it is not the one that runs any more."""
-        ended = await self._database.write(_end_for_harm, self._workspace_id, canary_id, report)
+        ended = await self._scope.write(_end_for_harm, canary_id, report)
         if ended:
             self._on_changed()
         return ended

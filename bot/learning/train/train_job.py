@@ -48,6 +48,7 @@ from bot.learning.versions import Versions, folder_of
 from bot.privacy.erasure.erase_files import TASK_FILE
 from storage import datasets, versions
 from storage.learning_values import Dataset, Version
+from storage.scope import Scope
 from storage.versions import NewVersion
 
 log = logging.getLogger("myna.training")
@@ -74,8 +75,9 @@ def evaluate(context: JobContext, services: Services) -> Mapping[str, Any]:
     """Judge a registered version again, beside the champion of today: the setting `version` names it."""
     torch.set_num_threads(services.threads)
     training = Training(context, services)
-    version = context.run(Versions(services.database, context.workspace_id).find(str(context.job.settings["version"])))
-    dataset = context.run(find_dataset(services.database, context.workspace_id, version.dataset_id))
+    scope = Scope(services.database, context.workspace_id)
+    version = context.run(Versions(scope).find(str(context.job.settings["version"])))
+    dataset = context.run(find_dataset(scope, version.dataset_id))
     return training.judge(version, dataset)
 
 
@@ -93,8 +95,8 @@ class Training:
     """One run of a training job, which goes on from where an earlier one ended."""
 
     def __init__(self, context: JobContext, services: Services) -> None:
-        self._context, self._database, self._settings = context, services.database, services.settings
-        self._workspace_id, self._wanted = context.workspace_id, context.job.settings
+        self._context, self._settings, self._wanted = context, services.settings, context.job.settings
+        self._scope = Scope(services.database, context.workspace_id)
         self._threads = services.threads
         self._actor = Actor(context.job.created_by, "trainer")
         self._state_path = context.folder / TASK_FILE
@@ -111,24 +113,24 @@ class Training:
             self._context.progress(phase="dataset")
             policy = policy_from(self._settings, rows=self._wanted.get("rows"))
             self._remember(dataset_id=self._context.run(self._build_dataset(policy)).id)
-        return self._context.run(find_dataset(self._database, self._workspace_id, self._state.dataset_id))
+        return self._context.run(find_dataset(self._scope, self._state.dataset_id))
 
     async def _build_dataset(self, policy: DatasetPolicy) -> Dataset:
-        database, workspace_id = self._database, self._workspace_id
-        async with open_grounding(self._settings, database, workspace_id) as grounding:
-            return await build_dataset(database, workspace_id, policy, self._actor, self._report_dataset, grounding)
+        scope = self._scope
+        async with open_grounding(self._settings, scope) as grounding:
+            return await build_dataset(scope, policy, self._actor, self._report_dataset, grounding)
 
     async def _is_refused(self) -> bool:
         """Whether checkpoints know words of somebody who has said no, or was erased."""
         dataset_id, consent = self._state.dataset_id, self._settings.learning_consent
-        if await self._database.read(datasets.has_erased, self._workspace_id, dataset_id):
+        if await self._scope.read(datasets.has_erased, dataset_id):
             return True
-        return bool(await refused_since(self._database, self._workspace_id, dataset_id, consent))
+        return bool(await refused_since(self._scope, dataset_id, consent))
 
     def version(self, dataset: Dataset) -> Version:
         """The trained version of this job, with its folder and its row."""
         if self._state.version_id:
-            known = self._context.run(self._database.read(versions.get, self._workspace_id, self._state.version_id))
+            known = self._context.run(self._scope.read(versions.get, self._state.version_id))
             if known is not None:
                 return known
         self._context.progress(phase="loading the model")
@@ -144,7 +146,7 @@ class Training:
             code_version=metadata.version("myna-agent"),
             created_by=self._actor.name,
         )
-        version = self._context.run(publish(self._database, self._context.lease, self._settings.data, draft, new))
+        version = self._context.run(publish(self._scope.database, self._context.lease, self._settings.data, draft, new))
         self._remember(version_id=version.id)
         self._checkpoints.forget()
         return version
@@ -189,7 +191,7 @@ class Training:
     def _material(self, network: LoraNetwork, dataset: Dataset) -> Material:
         self._context.progress(phase="preparing rows")
         consent = self._settings.learning_consent
-        examples = self._context.run(read_examples(self._database, self._workspace_id, dataset.id, consent=consent))
+        examples = self._context.run(read_examples(self._scope, dataset.id, consent=consent))
         most_tokens = min(self._settings.context_tokens, network.max_tokens, MOST_TOKENS_OF_A_ROW)
         system_prompt = self._settings.system_prompt
         material = prepare(examples, system_prompt, network.tokenizer, network.end_of_turn, most_tokens)
@@ -241,11 +243,10 @@ class Training:
     def judge(self, version: Version, dataset: Dataset) -> Mapping[str, Any]:
         """Compare the version with the champion and the base; keep the gate's verdict, and write the card."""
         settings = replace(self._settings, threads=self._threads)
-        about = (self._database, self._workspace_id)
-        plan = self._context.run(plan_judging(*about, settings, self._actor, Wanted(version.name)))
+        plan = self._context.run(plan_judging(self._scope, settings, self._actor, Wanted(version.name)))
         # In this thread, whose priority all that it begins has, too.
         report = asyncio.run(carry_out(settings, plan, self._report_evaluation, self._make_scorer))
-        judged = self._context.run(keep_verdict(*about, self._actor, plan, report))
+        judged = self._context.run(keep_verdict(self._scope, self._actor, plan, report))
         card = ModelCard(version, dataset, judged.report, judged.verdict)
         write_model_card(folder_of(self._settings.data, version.name), card)
         return {

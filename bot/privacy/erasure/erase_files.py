@@ -19,6 +19,7 @@ from bot.errors import MynaError
 from bot.learning.versions import CARD_FILE, FACTS_FILE, folder_of
 from storage import datasets, jobs, versions
 from storage.database import Database
+from storage.scope import Scope
 from storage.transaction import Transaction
 
 # In a job's folder: what a training has behind it, with the dataset that it learns from.
@@ -57,14 +58,14 @@ async def remove_ended_jobs(database: Database, data: Path) -> int:
     return await asyncio.to_thread(_remove_jobs, [folder for folder in folders if folder.name in ended])
 
 
-async def remove_erased(database: Database, workspace_id: str, data: Path) -> dict[str, int]:
+async def remove_erased(scope: Scope, data: Path) -> dict[str, int]:
     """Remove what was learnt from people who have been erased: checkpoints, drafts, weights of retired versions.
 
     A version's card stays. A job that waits begins anew; one that runs keeps its folder as long as it does. How many
     of each were removed. Raises `MynaError` if a file can't be; doing it again goes on.
     """
     learns_from = await asyncio.to_thread(datasets_of_jobs, data)
-    holed, retired = await database.read(_learnt_of_erased, workspace_id, sorted(set(learns_from.values())))
+    holed, retired = await scope.read(_learnt_of_erased, sorted(set(learns_from.values())))
     folders = [job_folder(data, job_id) for job_id, dataset_id in learns_from.items() if dataset_id in holed]
     try:
         return dict(

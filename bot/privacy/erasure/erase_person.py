@@ -19,9 +19,9 @@ from bot.errors import MynaError, NotFound
 from bot.learning.versions import fault_of
 from bot.privacy.erasure import erase_files
 from storage import audit, erasure, jobs, releases, versions
-from storage.database import Database
 from storage.erasure import Proof, Traces
 from storage.learning_values import Job, Release, Version
+from storage.scope import Scope
 from storage.transaction import Transaction
 
 Policy = Literal["retire", "mark"]
@@ -53,8 +53,7 @@ class Erasure:
 
     def __init__(
         self,
-        database: Database,
-        workspace_id: str,
+        scope: Scope,
         data: Path,
         keys: Sequence[str],
         policy: Policy,
@@ -62,8 +61,7 @@ class Erasure:
     ) -> None:
         if not keys:
             raise MynaError("There is no key for the proof of an erasure. Set MYNA_ENCRYPTION_KEYS.")
-        self._database = database
-        self._workspace_id = workspace_id
+        self._scope = scope
         self._data = data
         self._keys = keys
         self._policy: Policy = policy
@@ -71,7 +69,7 @@ class Erasure:
 
     async def preview(self, person: str) -> Traces | None:
         """What erasing would remove; None for somebody who is not known. `person` is an id or `CHANNEL:ID`."""
-        return await self._database.read(_preview, self._workspace_id, person)
+        return await self._scope.read(_preview, person)
 
     async def erase(self, actor: Actor, person: str) -> Erased:
         """Erase a person for good; doing it twice is the same as once. Files go once the rows are gone for good.
@@ -80,14 +78,12 @@ class Erasure:
         """
         actor.check("admin")
         learns_from = await asyncio.to_thread(erase_files.datasets_of_jobs, self._data)
-        erased, subjects = await self._database.write(
-            _erase, self._workspace_id, actor, person, self._policy, self._subjects, learns_from
-        )
+        erased, subjects = await self._scope.write(_erase, actor, person, self._policy, self._subjects, learns_from)
         self._on_changed()
-        removed = await erase_files.remove_erased(self._database, self._workspace_id, self._data)
+        removed = await erase_files.remove_erased(self._scope, self._data)
         files = {name: count for name, count in removed.items() if count}
         if files:
-            await self._database.write(erasure.add_to_proof, self._workspace_id, subjects, files)
+            await self._scope.write(erasure.add_to_proof, subjects, files)
         counts = Counter(erased.proof.counts)
         counts.update(files)
         return replace(erased, proof=replace(erased.proof, counts=dict(counts)))

@@ -1,4 +1,4 @@
-"""The pictures of README.md, taken of the real pages: `python -m tests.tools.screenshots URL`, or `--slack URL`.
+"""Take the pictures of README.md and docs/: `python -m tests.tools.screenshots URL`, or `--slack URL`.
 
 With `--sources URL` it is answers from the articles in `examples/articles`. With `--admin URL` it is the admin page's
 overview, as the account of `--account`, whose password stands in the variable ADMIN_PASSWORD; the picture shows what

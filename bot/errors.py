@@ -1,21 +1,64 @@
-"""The errors that people and callers see. Each class's docstring is its default message.
+"""The errors that people and callers see.
 
-Knows: what went wrong and the numbers that belong to it. Does not know: HTTP, Slack, SQL; adapters choose how to show
-an error. Nothing here carries a secret or a stack trace.
+MynaError
+├── InvalidInput
+├── NotAuthenticated
+├── KeyRefused
+├── NotAllowed
+├── NotFound
+├── UnknownModel
+├── Conflict
+├── TooLarge
+├── QuotaExceeded
+│   └── TooManyAttempts
+├── Unavailable
+│   ├── ShuttingDown
+│   ├── GeneratorBusy
+│   └── GeneratorUnavailable
+├── GeneratorFailed
+├── ModelError
+├── VersionError
+├── TrainingFailed
+├── RefusedByGate
+├── SettingsError
+└── AlreadyRunning
+
+Each class's docstring is its default message. A message says what is wrong; what helps is a `hint`, which each channel
+puts in its own words: a command in the shell, a page's name in the browser. Nothing here carries a secret or a stack
+trace.
 """
 
 from __future__ import annotations
 
 import inspect
+from typing import Literal
+
+Hint = Literal[
+    "build_dataset",
+    "create_key",
+    "give_rows",
+    "list_articles",
+    "list_corrections",
+    "list_curated",
+    "list_datasets",
+    "list_gaps",
+    "list_golden",
+    "list_jobs",
+    "sync_articles",
+    "train_intents",
+]
 
 
 class MynaError(Exception):
     """Something went wrong in Myna."""
 
     code = "error"
+    hint: Hint | None = None
 
-    def __init__(self, message: str | None = None) -> None:
+    def __init__(self, message: str | None = None, *, hint: Hint | None = None) -> None:
         super().__init__(message or inspect.getdoc(type(self)) or self.code)
+        if hint is not None:
+            self.hint = hint
 
     @property
     def message(self) -> str:
@@ -27,21 +70,22 @@ class InvalidInput(MynaError):
 
     code = "invalid_input"
 
-    def __init__(self, message: str | None = None, *, field: str | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, message: str | None = None, *, field: str | None = None, hint: Hint | None = None) -> None:
+        super().__init__(message, hint=hint)
         self.field = field
 
 
 class NotAuthenticated(MynaError):
-    """You are not signed in to this chat. Ask POST /api/visitor for a token first."""
+    """You are not signed in."""
 
     code = "not_authenticated"
 
 
 class KeyRefused(MynaError):
-    """This API key is not valid, or was revoked. `myna key create NAME` makes one."""
+    """This API key is not valid, or was revoked."""
 
     code = "invalid_api_key"
+    hint = "create_key"
 
 
 class QuotaExceeded(MynaError):
@@ -68,25 +112,25 @@ class UnknownModel(MynaError):
 
 
 class NotAllowed(MynaError):
-    """This page may not use this chat. Add its origin to MYNA_ALLOWED_ORIGINS."""
+    """This is not allowed."""
 
     code = "not_allowed"
 
 
 class NotFound(MynaError):
-    """There is no such conversation."""
+    """There is nothing of this name."""
 
     code = "not_found"
 
 
 class Conflict(MynaError):
-    """This is no longer possible; reload the conversation and try again."""
+    """This is no longer possible. Reload, and try again."""
 
     code = "conflict"
 
 
 class TooLarge(MynaError):
-    """The message is too long."""
+    """This is too large."""
 
     code = "too_large"
 

@@ -1,11 +1,12 @@
-"""What Myna counts, in Prometheus' terms, in a registry of its own.
-
-Knows: the metrics' names and meaning. Does not know: who scrapes them.
-"""
+"""Figures for operators: counters in Prometheus' terms, and one log line for each turn."""
 
 from __future__ import annotations
 
+import logging
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+turns = logging.getLogger("myna.turn")
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
@@ -47,3 +48,30 @@ class Metrics:
     def render(self) -> bytes:
         """The text exposition format."""
         return generate_latest(self.registry)
+
+
+def log_turn(
+    *,
+    reply_id: str,
+    channel: str,
+    state: str,
+    version: str | None,
+    waited_ms: int | None = None,
+    first_ms: int | None = None,
+    total_ms: int | None = None,
+) -> None:
+    """Log the end of one turn, without a word of what was said. A dash stands for what is not known, or is not so.
+
+    `state` is that of the stored reply, or the reason why the turn ended without one. `waited_ms` is from the oldest
+    message to the turn, the others count from the start of the turn.
+    """
+    fields = {
+        "reply": reply_id,
+        "channel": channel,
+        "state": state,
+        "version": version,
+        "waited_ms": waited_ms,
+        "first_ms": first_ms,
+        "total_ms": total_ms,
+    }
+    turns.info("turn %s", " ".join(f"{name}={'-' if value is None else value}" for name, value in fields.items()))

@@ -26,7 +26,7 @@ WORKER = "worker"
 TRAINING_DEVICE, KNOWLEDGE_DEVICE = DEVICES = ("default", "knowledge")
 GAVE_UP = (
     f"This job was begun {MAX_ATTEMPTS} times, and each time it broke off; the log of the worker says more. "
-    "`myna jobs resume ID` tries again from the last checkpoint."
+    "Resume it to try again from the last checkpoint."
 )
 
 Request = Literal["pause", "resume", "cancel"]

@@ -20,7 +20,7 @@ from adapters.admin.overview_api import OverviewApi
 from adapters.admin.people_api import PeopleApi
 from adapters.admin.reviews_api import FeedbackApi
 from adapters.admin.versions_api import VersionsApi
-from adapters.web.visitors import Origins
+from adapters.http.origins import Origins
 from bot.access.accounts import Accounts
 from bot.jobs.control import Jobs
 from bot.knowledge.calibration import Thresholds

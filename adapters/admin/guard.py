@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-from adapters.web.visitors import Origins
+from adapters.http.origins import Origins
 from bot.access.accounts import MOST_MS, Accounts
 from bot.access.roles import Actor, Role
 from bot.errors import NotAllowed, NotAuthenticated

@@ -17,11 +17,11 @@ from adapters.cli.terminal import Commands, add, print_value, progress_bar, read
 from bot.errors import InvalidInput
 from bot.settings import Settings
 from storage.knowledge_values import AUDIENCES
-from storage.scope import Scope
 
 if TYPE_CHECKING:
     from bot.knowledge.curated_answers import CuratedAnswers
     from bot.knowledge.knowledge_gaps import Gap, Gaps
+    from storage.scope import Scope
 
 T = TypeVar("T")
 

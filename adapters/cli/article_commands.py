@@ -21,12 +21,12 @@ from adapters.cli.terminal import Commands, add, print_value, progress_bar, say,
 from bot.errors import InvalidInput
 from bot.settings import Settings
 from storage.knowledge_values import AUDIENCES, audiences_of
-from storage.scope import Scope
 
 if TYPE_CHECKING:
     from bot.knowledge.library import Library
     from bot.knowledge.search.search import Search
     from storage.learning_values import Job
+    from storage.scope import Scope
 
 T = TypeVar("T")
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from adapters.cli.terminal import Commands, add, print_value, progress_bar, say, shell_actor, with_database
 from bot.settings import Settings
-from storage.scope import Scope
 
 if TYPE_CHECKING:
     from storage.learning_values import Dataset, Example
+    from storage.scope import Scope
 
 SHORT_ID = 12
 BAR = 40

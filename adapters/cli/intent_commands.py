@@ -14,11 +14,11 @@ from adapters.cli import article_commands, job_display
 from adapters.cli.terminal import Commands, add, print_value, progress_bar, shell_actor, with_database
 from bot.errors import InvalidInput
 from bot.settings import Settings
-from storage.scope import Scope
 
 if TYPE_CHECKING:
     from bot.knowledge.intents.intent_file import Phrases
     from bot.knowledge.intents.intents import Intents
+    from storage.scope import Scope
 
 T = TypeVar("T")
 

@@ -27,6 +27,7 @@ from adapters.cli import (
     serve_commands,
     slack_commands,
 )
+from adapters.cli.hint_words import told
 from adapters.cli.terminal import Command, say
 from bot.errors import MynaError, RefusedByGate, SettingsError
 from bot.settings import load_settings
@@ -50,10 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"myna: {error.message}")
         return 2
     except RefusedByGate as error:
-        say(f"myna: {error.message}")
+        say(f"myna: {told(error)}")
         return 3
     except MynaError as error:
-        say(f"myna: {error.message}")
+        say(f"myna: {told(error)}")
         return 1
     except BaseExceptionGroup as group:
         say(f"myna: {_first_error(group)}")
@@ -81,7 +82,7 @@ def _first_error(group: BaseExceptionGroup[BaseException]) -> str:
         if isinstance(error, BaseExceptionGroup):
             return _first_error(error)
         if isinstance(error, MynaError):
-            return error.message
+            return told(error)
     logging.getLogger("myna").critical("a background task failed", exc_info=group)
     return f"a background task failed: {group.exceptions[0]!r}"
 

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 from adapters.cli.terminal import Commands, add, moment, print_value, progress_bar, say, shell_actor, with_database
 from bot.errors import MynaError
 from bot.settings import Settings
-from storage.scope import Scope
 
 if TYPE_CHECKING:
     from bot.learning.data.import_lines import Form
     from bot.learning.data.importing import CheckedFile
     from storage.imports import TakenIn
+    from storage.scope import Scope
 
 _FORM_OF_SUFFIX: dict[str, Form] = {".jsonl": "json lines", ".ndjson": "json lines", ".csv": "csv"}
 

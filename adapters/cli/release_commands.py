@@ -16,12 +16,12 @@ from adapters.cli import job_display
 from adapters.cli.terminal import Commands, add, add_yes, confirm, print_value, say, shell_actor, with_database
 from bot.errors import MynaError
 from bot.settings import Settings
-from storage.scope import Scope
 
 if TYPE_CHECKING:
     from bot.learning.release.canary_harm import Judged
     from bot.learning.release.releases import Releases
     from storage.learning_values import Job, Release, Version
+    from storage.scope import Scope
 
 BASE = "the base model"
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 from pathlib import Path
 
 from adapters.cli.terminal import Commands, add, print_value, say, shell_actor
@@ -49,6 +50,7 @@ def _chat(settings: Settings, _: argparse.Namespace) -> int:
                 agent.conversations, agent.feedback, agent.consent, agent.steering, shell_actor(), agent.workspace_id
             )
 
+    logging.getLogger("myna.turn").setLevel(logging.WARNING)  # the terminal shows the conversation itself
     with installation.exclusive_use(settings):
         installation.migrate_database(settings, say)
         asyncio.run(run(wiring.make_generator(settings, say)))

@@ -23,6 +23,7 @@ from adapters.admin.admin_api import AdminApi
 from adapters.admin.assembly import assemble
 from adapters.admin.guard import Guard
 from adapters.article_links import ArticleLinks
+from adapters.http.origins import Origins
 from adapters.http.server import Api, make_app
 from adapters.openai.api import OpenAiApi
 from adapters.openai.response_form import error_body
@@ -33,7 +34,7 @@ from adapters.web.article_pages import ArticlePages
 from adapters.web.chat_api import ChatApi, ChatPage
 from adapters.web.chat_steering import WebSteering
 from adapters.web.feedback_api import FeedbackApi
-from adapters.web.visitors import Origins, Visitors
+from adapters.web.visitors import Visitors
 from bot.access.accounts import Accounts
 from bot.access.installation import Say, make_vault, secret_keys
 from bot.access.vault import Vault, stored_secret

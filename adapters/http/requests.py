@@ -18,6 +18,7 @@ from storage.values import storable
 
 MAX_BODY_BYTES = 2 * 1024 * 1024
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}", re.ASCII)
+ID_SCHEMA = {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[A-Za-z0-9_.:-]+$"}
 # Control characters do nothing in a chat but can steer terminals and break databases; line ends and tabs stay.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
@@ -99,6 +100,22 @@ def parse_id(value: Any, field: str) -> str:
     if not isinstance(value, str) or not _ID.fullmatch(value):
         raise InvalidInput(f"`{field}` must be 1 to 128 letters, digits, or the signs _ . : -", field=field)
     return value
+
+
+def parse_words(body: Mapping[str, Any], field: str, most: int) -> str | None:
+    """Parse an optional text of at most `most` characters. None if it is left out; "" where it is there and empty.
+
+    Raises `InvalidInput`, or `TooLarge` for a longer one.
+    """
+    words = body.get(field)
+    if words is None:
+        return None
+    if not isinstance(words, str):
+        raise InvalidInput(f"`{field}` must be a text.", field=field)
+    words = clean_text(words)
+    if len(words) > most:
+        raise TooLarge(f"`{field}` has {len(words):,} characters; at most {most:,} are kept.", limit=most)
+    return words
 
 
 def _last_message(messages: Any) -> dict[str, Any]:

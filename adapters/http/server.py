@@ -5,6 +5,7 @@ Knows: errors as JSON, request ids, security headers, origins. Does not know: wh
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -13,8 +14,24 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
+from adapters.http.openapi import (
+    BOOLEAN,
+    INTEGER,
+    OBJECT,
+    TEXT,
+    Documented,
+    Fragment,
+    about,
+    answer,
+    assemble,
+    const,
+    error_answer,
+    operation,
+    record,
+    ref,
+)
+from adapters.http.origins import CORS, Origins
 from adapters.http.requests import MAX_BODY_BYTES
-from adapters.web.visitors import CORS, Origins
 from bot import errors
 from bot.metrics import Metrics
 from storage.database import StorageUnavailable
@@ -58,7 +75,8 @@ def make_app(
     apis: Sequence[Api], origins: Origins, metrics: Metrics, ready: Ready, error_bodies: Mapping[str, ErrorBody]
 ) -> web.Application:
     """The pages, and all APIs beside them. `error_bodies` are for APIs with a form of their own, by their path."""
-    site = _Site(origins, metrics, ready, error_bodies)
+    document = assemble([*(api.document() for api in apis if isinstance(api, Documented)), DOCUMENT])
+    site = _Site(origins, metrics, ready, error_bodies, document)
     app = web.Application(middlewares=[site.every_request], client_max_size=MAX_BODY_BYTES)
     for api in apis:
         app.add_routes(api.routes())
@@ -78,7 +96,15 @@ def make_app(
 
 
 class _Site:
-    def __init__(self, origins: Origins, metrics: Metrics, ready: Ready, error_bodies: Mapping[str, ErrorBody]) -> None:
+    def __init__(
+        self,
+        origins: Origins,
+        metrics: Metrics,
+        ready: Ready,
+        error_bodies: Mapping[str, ErrorBody],
+        document: dict[str, Any],
+    ) -> None:
+        self._document = json.dumps(document, ensure_ascii=False, indent=2).encode()
         self._error_bodies = error_bodies
         self._origins = origins
         self._metrics = metrics
@@ -120,7 +146,7 @@ class _Site:
 
     def _preflight(self, request: web.Request) -> web.Response:
         if "Access-Control-Allow-Origin" not in request[CORS]:
-            raise errors.NotAllowed
+            self._origins.refuse()
         allowed = {
             "Access-Control-Allow-Methods": "GET, POST",
             "Access-Control-Allow-Headers": "Authorization, Content-Type",
@@ -153,6 +179,8 @@ class _Site:
         self._metrics.refused.labels(error.code).inc()
         own_form = next((body for path, body in self._error_bodies.items() if request.path.startswith(path)), None)
         body = _own_error_body(error, request_id) if own_form is None else own_form(error)
+        if error.hint is not None and request.path.startswith("/admin/api/"):
+            body["error"]["hint"] = error.hint  # for staff; the page has the words
         return web.json_response(body, status=status, headers=headers)
 
     async def page(self, _: web.Request) -> web.FileResponse:
@@ -175,8 +203,8 @@ class _Site:
     async def icon(self, _: web.Request) -> web.FileResponse:
         return web.FileResponse(STATIC / "icon.svg", headers=_REVALIDATE)
 
-    async def openapi(self, _: web.Request) -> web.FileResponse:
-        return web.FileResponse(Path(__file__).parent / "openapi.json", headers=_REVALIDATE)
+    async def openapi(self, _: web.Request) -> web.Response:
+        return web.Response(body=self._document, content_type="application/json", headers=_REVALIDATE)
 
     async def healthz(self, _: web.Request) -> web.Response:
         return web.json_response({"ok": True})
@@ -204,3 +232,71 @@ def _set_static_headers(response: web.StreamResponse) -> None:
     response.headers["Access-Control-Allow-Origin"] = "*"
     response.headers["Cache-Control"] = "no-cache"
     response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+
+
+def _site_operation(operation_id: str, summary: str, *answers: dict[str, Any]) -> dict[str, Any]:
+    """One of those for whoever runs the server. The second answer, if any, is of status 503."""
+    by_status = dict(zip((200, 503), answers, strict=False))
+    return operation(operation_id, "operation", summary, by_status, {500: "Failed"}, security=[])
+
+
+DOCUMENT = Fragment(
+    tags={"operation": "For those who run the server"},
+    operations={
+        "GET /healthz": _site_operation(
+            "isAlive", "Whether the process answers", answer("It does.", record({"ok": const(True)}))
+        ),
+        "GET /readyz": _site_operation(
+            "isReady",
+            "Whether messages can be taken and answered",
+            answer("They can.", ref("Readiness")),
+            answer("They can't; a part that says false is why.", ref("Readiness")),
+        ),
+        "GET /metrics": _site_operation(
+            "getMetrics", "Counters in Prometheus' text format", answer("The counters.", TEXT, "text/plain")
+        ),
+        "GET /openapi.json": _site_operation(
+            "getOpenapi", "This document", answer("This document.", OBJECT | {"required": ["openapi", "info", "paths"]})
+        ),
+    },
+    headers={
+        "RequestId": {
+            "description": "Names this request in the server's log. Taken from the request if it sent a usable one.",
+            "required": True,
+            "schema": TEXT | {"pattern": "^[A-Za-z0-9_-]{1,64}$"},
+        },
+        "RetryAfter": {
+            "description": "Seconds to wait before trying again.",
+            "required": True,
+            "schema": INTEGER | {"minimum": 0},
+        },
+    },
+    responses={
+        "BadRequest": error_answer("The request is not valid; `field` says where.", "Error"),
+        "NotAllowed": error_answer("The page that asks is not on the list of allowed origins.", "Error"),
+        "TooLarge": error_answer("The message or the request is too large; `limit` says what is not.", "Error"),
+        "Failed": error_answer("Something went wrong; the request id finds it in the log.", "Error"),
+        "Unavailable": error_answer("Not now. Nothing was stored; try again.", "Error", retry_after=True),
+    },
+    schemas={
+        "Readiness": OBJECT
+        | {"required": ["ready", "database", "model", "accepting"], "additionalProperties": BOOLEAN},
+        "Error": record(
+            {
+                "error": record(
+                    {
+                        "code": about(TEXT, "For programs.") | {"pattern": "^[a-z_]+$"},
+                        "message": about(TEXT, "For people.") | {"minLength": 1},
+                        "requestId": TEXT,
+                    },
+                    {
+                        "field": about(TEXT, "The part of the request that is not valid."),
+                        "limit": about(INTEGER, "What was exceeded."),
+                    },
+                    closed=True,
+                )
+            },
+            closed=True,
+        ),
+    },
+)

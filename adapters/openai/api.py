@@ -18,10 +18,24 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from adapters.article_links import ArticleLinks
+from adapters.http.openapi import (
+    OBJECT,
+    TEXT,
+    Fragment,
+    Json,
+    answer,
+    array,
+    const,
+    error_answer,
+    operation,
+    record,
+    ref,
+)
 from adapters.http.requests import clean_text, read_json
+from adapters.http.sse import DONE, send_events, sse_event
+from adapters.openai import request_form, response_form
 from adapters.openai.request_form import ApiRequest, parse_chat_completion, parse_completion
 from adapters.openai.response_form import Answer, ChatAnswer, TextAnswer, error_body, model_row
-from adapters.web.visitors import CORS
 from bot.chat.live import Batch, Ended, Started, Text
 from bot.chat.turns import Conversations
 from bot.completions.api_keys_access import ApiAccess, Caller
@@ -36,14 +50,7 @@ Link = Callable[[Part], str | None]
 log = logging.getLogger("myna.api")
 
 CHANNEL = "api"
-SSE_HEADERS = {
-    "Content-Type": "text/event-stream; charset=utf-8",
-    "Cache-Control": "no-cache, no-transform",
-    "X-Accel-Buffering": "no",
-}
-DONE = b"data: [DONE]\n\n"
 LOOK_FOR_CALLER_SECONDS = 0.5
-SLOW_READER_SECONDS = 30.0
 
 
 class OpenAiApi:
@@ -74,6 +81,9 @@ class OpenAiApi:
             web.post("/v1/completions", self.text_completions),
             web.post("/v1/embeddings", self.embeddings),
         ]
+
+    def document(self) -> Fragment:
+        return DOCUMENT
 
     async def models(self, request: web.Request) -> web.Response:
         await admit(self._access, request)
@@ -108,6 +118,7 @@ class OpenAiApi:
         self, request: web.Request, caller: Caller, wanted: ApiRequest, answer: Answer
     ) -> web.StreamResponse:
         async with self._completions.run(caller, wanted.request) as run:
+            answer.name(run.id)
             if wanted.stream:
                 return await _send_stream(request, answer, run.events, wanted.include_usage)
             async for choice, event in run.events:
@@ -202,39 +213,28 @@ async def _send_stream(
 ) -> web.StreamResponse:
     """The answer as server-sent events. What is refused before the first token still gets a status of its own."""
     first = await anext(events)
-    response = web.StreamResponse(headers=SSE_HEADERS | request.get(CORS, {}) | request[LIMIT_HEADERS])
+    return await send_events(request, _encoded(answer, first, events, include_usage), request[LIMIT_HEADERS])
+
+
+async def _encoded(
+    answer: Answer, first: tuple[int, Event], events: AsyncGenerator[tuple[int, Event], None], include_usage: bool
+) -> AsyncGenerator[bytes, None]:
+    """The chunks of an answer. Its status has been sent by now, so that an error must be said inside the stream."""
+    yield _sse(*answer.opening(), *answer.chunks(*first))
     try:
-        await response.prepare(request)
-        await _write(response, b"".join(_sse(chunk) for chunk in [*answer.opening(), *answer.chunks(*first)]))
-        try:
-            async for choice, event in events:
-                if data := b"".join(_sse(chunk) for chunk in answer.chunks(choice, event)):
-                    await _write(response, data)
-        except (ConnectionError, TimeoutError):
-            raise
-        except MynaError as error:
-            await _write(response, _sse(error_body(error)))
-            return response
-        except Exception:  # its status has been sent, so that this must be said inside the stream
-            log.exception("a stream failed")
-            await _write(response, _sse(error_body(MynaError())))
-            return response
-        await _write(response, (_sse(answer.usage_chunk()) if include_usage else b"") + DONE)
-    except ConnectionError:
-        pass
-    except TimeoutError:
-        if request.transport is not None:  # an orderly end would look like a whole answer
-            request.transport.abort()
-    return response
+        async for choice, event in events:
+            yield _sse(*answer.chunks(choice, event))
+    except MynaError as error:
+        yield _sse(error_body(error))
+    except Exception:
+        log.exception("a stream failed")
+        yield _sse(error_body(MynaError()))
+    else:
+        yield (_sse(answer.usage_chunk()) if include_usage else b"") + DONE
 
 
-async def _write(response: web.StreamResponse, data: bytes) -> None:
-    async with asyncio.timeout(SLOW_READER_SECONDS):
-        await response.write(data)
-
-
-def _sse(chunk: Mapping[str, Any]) -> bytes:
-    return b"data: " + json.dumps(chunk, separators=(",", ":")).encode() + b"\n\n"
+def _sse(*chunks: Mapping[str, Any]) -> bytes:
+    return b"".join(sse_event(chunk, ascii_only=True) for chunk in chunks)
 
 
 async def _memory_events(
@@ -270,3 +270,96 @@ async def _memory_events(
                     yield 0, Finish(reason, event.prompt_tokens, event.completion_tokens)
                     return
     raise ShuttingDown
+
+
+_ERRORS = {
+    400: "ApiBadRequest",
+    401: "ApiKeyRefused",
+    403: "ApiNotAllowed",
+    404: "ApiNotFound",
+    409: "ApiGone",
+    413: "ApiTooLarge",
+    429: "ApiQuota",
+    500: "ApiFailed",
+    503: "ApiUnavailable",
+}
+
+
+def key_operation(
+    operation_id: str,
+    summary: str,
+    answers: Mapping[int, Json],
+    errors: tuple[int, ...] = (),
+    *,
+    body: Json | None = None,
+    parameters: tuple[Json, ...] = (),
+    description: str = "",
+) -> Json:
+    """An operation for a program with a key."""
+    statuses = {401, 429, 500, 503, *errors} | ({403, 404, 413} if body is not None else set())
+    return operation(
+        operation_id,
+        "model",
+        summary,
+        answers,
+        {status: _ERRORS[status] for status in statuses},
+        security=[{"apiKey": []}],
+        body=body,
+        parameters=parameters,
+        description=description,
+    )
+
+
+def _completed(form: str) -> dict[int, Json]:
+    whole = answer("The answer, whole or as server-sent events.", ref(form))
+    whole["content"]["text/event-stream"] = {"schema": {}}
+    return {200: whole}
+
+
+DOCUMENT = Fragment(
+    tags={"model": "The model for programs, in OpenAI's form"},
+    operations={
+        "POST /v1/chat/completions": key_operation(
+            "createChatCompletion",
+            "Answer a conversation",
+            _completed("ChatCompletion"),
+            (400, 409),
+            body=ref("ChatCompletionRequest"),
+        ),
+        "POST /v1/completions": key_operation(
+            "createCompletion", "Go on with a text", _completed("Completion"), (400, 409), body=ref("CompletionRequest")
+        ),
+        "POST /v1/embeddings": key_operation("createEmbedding", "Not there yet: answers 404", {}, body=OBJECT),
+        "GET /v1/models": key_operation(
+            "listModels",
+            "The base model and the versions beside it",
+            {200: answer("The answer.", record({"object": const("list"), "data": array(ref("ApiModel"))}))},
+        ),
+        "GET /v1/models/{id}": key_operation(
+            "getModel",
+            "One model",
+            {200: answer("The answer.", ref("ApiModel"))},
+            (404,),
+            parameters=({"name": "id", "in": "path", "required": True, "schema": TEXT | {"minLength": 1}},),
+        ),
+    },
+    security={
+        "apiKey": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "A key from `myna key create`. Not needed with MYNA_API_KEYS=off.",
+        }
+    },
+    responses={
+        "ApiBadRequest": error_answer("The request is not valid; `param` says where.", "ApiError"),
+        "ApiKeyRefused": error_answer("There is no valid key.", "ApiError"),
+        "ApiNotAllowed": error_answer("A page of another origin sent this.", "ApiError"),
+        "ApiNotFound": error_answer("There is no such model.", "ApiError"),
+        "ApiGone": error_answer("The caller went away before the answer.", "ApiError"),
+        "ApiTooLarge": error_answer("The request is over 2 MB.", "ApiError"),
+        "ApiQuota": error_answer("The key has used what it may; Retry-After says when to come again.", "ApiError"),
+        "ApiUnavailable": error_answer("The model is busy or not ready.", "ApiError"),
+        "ApiFailed": error_answer("Something went wrong here.", "ApiError"),
+    },
+    schemas={**request_form.SCHEMAS, **response_form.SCHEMAS},
+)

@@ -10,6 +10,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
+from adapters.http.openapi import (
+    BOOLEAN,
+    INTEGER,
+    NULL,
+    NUMBER,
+    OBJECT,
+    TEXT,
+    about,
+    array,
+    nullable,
+    one_of_values,
+    record,
+)
 from bot.completions.completions import Request
 from bot.errors import InvalidInput
 from bot.generation.port import ChatMessage, Role, Sampling, ToolCall
@@ -277,3 +290,66 @@ def _tool_calls(calls: Any, field: str) -> tuple[ToolCall, ...]:
             _refuse(f"{field}[{place}]", "must have an `id` and a `function` with `name` and `arguments` as texts.")
         found.append(ToolCall(*texts))
     return tuple(found)
+
+
+# What both requests may say, in the document. Other fields are ignored, or refused as not supported.
+_NAME = TEXT | {"minLength": 1}
+_FLAG = nullable(BOOLEAN)
+_COUNT = nullable(INTEGER)
+_OPTIONS = {
+    "temperature": nullable(NUMBER) | {"minimum": 0, "maximum": 10},
+    "top_p": nullable(NUMBER) | {"exclusiveMinimum": 0, "maximum": 1},
+    "top_k": _COUNT | {"minimum": 0},
+    "min_p": nullable(NUMBER) | {"minimum": 0, "maximum": 1},
+    "repetition_penalty": nullable(NUMBER) | {"minimum": 0.1, "maximum": 10},
+    "presence_penalty": nullable(NUMBER) | {"minimum": -2, "maximum": 2},
+    "frequency_penalty": nullable(NUMBER) | {"minimum": -2, "maximum": 2},
+    "max_tokens": _COUNT | {"minimum": 1},
+    "seed": about(_COUNT, "The same seed gives the same text, whatever else runs."),
+    "stop": {"anyOf": [_NAME, array(_NAME, maxItems=16), NULL]},
+    "n": _COUNT | {"minimum": 1, "maximum": MAX_CHOICES},
+    "stream": _FLAG,
+    "stream_options": nullable(record({}, {"include_usage": _FLAG})),
+}
+_MODEL = {"model": about(_NAME, "The base model, or a version of it.")}
+_PART = record({"type": one_of_values("text", "refusal", *PLACEHOLDERS)}, {"text": TEXT})
+_MESSAGE = record(
+    {"role": one_of_values(*ROLES)},
+    {
+        "content": {"anyOf": [TEXT, array(_PART, minItems=1), NULL]},
+        "tool_calls": nullable(array(OBJECT)),
+        "tool_call_id": TEXT,
+    },
+)
+SCHEMAS = {
+    "ChatCompletionRequest": record(
+        {**_MODEL, "messages": array(_MESSAGE, minItems=1, maxItems=MAX_MESSAGES)},
+        {
+            **_OPTIONS,
+            "max_completion_tokens": _COUNT | {"minimum": 1},
+            "logprobs": _FLAG,
+            "top_logprobs": _COUNT | {"minimum": 0, "maximum": 20},
+            "response_format": about(
+                nullable(record({}, {"type": one_of_values("text", "json_object", "json_schema")})),
+                "text, json_object, or json_schema with a schema that the reply will satisfy.",
+            ),
+            "tools": nullable(array(OBJECT, maxItems=MAX_TOOLS)),
+            "tool_choice": {"description": "none, auto, required, or one function."},
+            "metadata": nullable(
+                record(
+                    {},
+                    {
+                        "conversation": about(
+                            nullable(TEXT),
+                            "Use the memory of this conversation: only the last message is taken, and stored.",
+                        )
+                        | {"maxLength": 128}
+                    },
+                )
+            ),
+        },
+    ),
+    "CompletionRequest": record(
+        {**_MODEL, "prompt": _NAME}, {**_OPTIONS, "logprobs": _COUNT | {"minimum": 0, "maximum": 20}}
+    ),
+}

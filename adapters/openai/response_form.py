@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from adapters.http.openapi import INTEGER, OBJECT, TEXT, array, const, nullable, record, ref
 from bot.errors import InvalidInput, KeyRefused, MynaError, NotFound, QuotaExceeded, TooLarge, Unavailable, UnknownModel
 from bot.generation.port import Event, Piece, TokenLogprob, ToolCall
 from storage.values import new_id
@@ -19,6 +20,8 @@ Json = dict[str, Any]
 
 class Answer(Protocol):
     """Takes the events of all choices, and gives the answer whole or in chunks."""
+
+    def name(self, reply_id: str) -> None: ...
 
     def take(self, choice: int, event: Event) -> None: ...
 
@@ -63,7 +66,7 @@ class _Answer:
         self._frame = {"id": f"{self.prefix}{new_id()}", "created": int(time.time()), "model": model}
 
     def name(self, reply_id: str) -> None:
-        """Have the answer's id name a stored reply, so that a program can tell us what it thinks of it."""
+        """Have the answer's id name a reply: a stored one, which a program can vote on, or one in the log."""
         self._frame["id"] = self.prefix + reply_id
 
     def cite(self, number: int, title: str, url: str) -> None:
@@ -219,3 +222,36 @@ def error_body(error: MynaError) -> Json:
         code = "insufficient_quota" if error.is_final else "rate_limit_exceeded"
     field_name = "model" if isinstance(error, UnknownModel) else getattr(error, "field", None)
     return {"error": {"message": error.message, "type": kind, "param": field_name, "code": code}}
+
+
+_TOKENS = INTEGER | {"minimum": 0}
+
+
+def _whole_schema(kind: str) -> Json:
+    return record(
+        {
+            "id": TEXT,
+            "object": const(kind),
+            "created": INTEGER,
+            "model": TEXT,
+            "choices": array(OBJECT | {"required": ["index", "finish_reason"]}),
+            "usage": ref("ApiUsage"),
+        }
+    )
+
+
+SCHEMAS: Mapping[str, Json] = {
+    "ChatCompletion": _whole_schema(ChatAnswer.kind),
+    "Completion": _whole_schema(TextAnswer.kind),
+    "ApiUsage": record({"prompt_tokens": _TOKENS, "completion_tokens": _TOKENS, "total_tokens": _TOKENS}),
+    "ApiModel": record({"id": TEXT, "object": const("model"), "created": INTEGER, "owned_by": TEXT}),
+    "ApiError": record(
+        {
+            "error": record(
+                {"message": TEXT | {"minLength": 1}, "type": TEXT, "param": nullable(TEXT), "code": nullable(TEXT)},
+                closed=True,
+            )
+        },
+        closed=True,
+    ),
+}

@@ -12,12 +12,12 @@ from typing import Any, NoReturn
 
 from aiohttp import web
 
-from adapters.http.requests import parse_id, read_json
-from adapters.openai.api import CHANNEL, LIMIT_HEADERS, admit, conversation_key
+from adapters.http.openapi import BOOLEAN, TEXT, Fragment, about, answer, const, nullable, one_of_values, record, ref
+from adapters.http.requests import parse_id, parse_words, read_json
+from adapters.openai.api import CHANNEL, LIMIT_HEADERS, admit, conversation_key, key_operation
 from adapters.openai.request_form import conversation_name
 from adapters.openai.response_form import ChatAnswer
-from adapters.web.feedback_api import parse_words
-from bot.chat.feedback import Feedback
+from bot.chat.feedback import MAX_WORDS, Feedback
 from bot.chat.turns import Conversations
 from bot.completions.api_keys_access import ApiAccess
 from bot.errors import InvalidInput, NotFound
@@ -56,6 +56,9 @@ class OpenAiFeedback:
 
     def routes(self) -> list[web.RouteDef]:
         return [web.post("/v1/feedback", self.feedback)]
+
+    def document(self) -> Fragment:
+        return DOCUMENT
 
     async def feedback(self, request: web.Request) -> web.Response:
         """Doing it twice is the same as once."""
@@ -126,7 +129,7 @@ def parse_feedback(body: Mapping[str, Any]) -> FeedbackRequest:
     if value is None and "may_learn" not in body:
         _refuse("value", "is missing: 1 (good), -1 (bad), or 0 to withdraw the vote.")
     reply = None if body.get("reply") is None else parse_id(body["reply"], "reply")
-    reason, better = parse_words(body, "reason"), parse_words(body, "better")
+    reason, better = parse_words(body, "reason", MAX_WORDS), parse_words(body, "better", MAX_WORDS)
     if value != -1 and better:
         _refuse("better", "goes with a `value` of -1.")
     if value in (None, 0) and reason:
@@ -137,3 +140,61 @@ def parse_feedback(body: Mapping[str, Any]) -> FeedbackRequest:
 
 def _refuse(field: str, complaint: str) -> NoReturn:
     raise InvalidInput(f"`{field}` {complaint}", field=field)
+
+
+_TAKES_BACK = "An empty text takes an earlier one back."
+
+DOCUMENT = Fragment(
+    operations={
+        "POST /v1/feedback": key_operation(
+            "createFeedback",
+            "Say what a reply with memory was worth",
+            {
+                200: answer(
+                    "The vote as it counts now, and whether Myna may learn from the conversation. A `value` of 0 means "
+                    "that none counts.",
+                    ref("Feedback"),
+                )
+            },
+            (400,),
+            body=ref("FeedbackRequest"),
+            description="Of a conversation that was named by `metadata.conversation`. A new vote takes the place of an "
+            "earlier one; the same request once more changes nothing.",
+        )
+    },
+    schemas={
+        "FeedbackRequest": record(
+            {
+                "conversation": about(TEXT, "The name given as `metadata.conversation`.")
+                | {"minLength": 1, "maxLength": 128}
+            },
+            {
+                "reply": about(
+                    nullable(ref("Id")),
+                    "The `id` of the completion; without one the newest reply of the conversation is meant.",
+                ),
+                "value": about(
+                    one_of_values(1, -1, 0, None),
+                    "1 is good, -1 is bad, 0 withdraws the vote. It may be left out where only `may_learn` is said.",
+                ),
+                "reason": about(
+                    nullable(TEXT),
+                    f"What was good or wrong; at most {MAX_WORDS:,} characters, and only beside 1 or -1. {_TAKES_BACK}",
+                ),
+                "better": about(
+                    nullable(TEXT),
+                    f"What would have been a better answer; at most {MAX_WORDS:,} characters, and only beside -1. "
+                    f"{_TAKES_BACK}",
+                ),
+                "may_learn": about(
+                    nullable(BOOLEAN), "Whether Myna may learn from this conversation; null takes back what was said."
+                ),
+            },
+        ),
+        "Feedback": record(
+            {"object": const("feedback"), "conversation": TEXT, "may_learn": nullable(BOOLEAN)},
+            {"reply": TEXT, "value": one_of_values(1, -1, 0), "reason": nullable(TEXT), "better": nullable(TEXT)},
+            closed=True,
+        ),
+    },
+)

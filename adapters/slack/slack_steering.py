@@ -23,6 +23,7 @@ from bot.access.roles import Actor
 from bot.chat.delivery import Never, NotNow, Unknown
 from bot.errors import MynaError
 from bot.steering.line_grammar import begins_with_verb, is_line
+from bot.steering.line_words import told
 from bot.steering.steering import Answer, Picture, Steering
 from storage.database import StorageUnavailable
 
@@ -154,7 +155,7 @@ class SlackSteering:
                 log.warning("the job %s can't be looked at, trying again: %s", job_id, error)
                 await asyncio.sleep(AGAIN_SECONDS)
             except MynaError as error:
-                await message.end_with(error.message)
+                await message.end_with(told(error, locale))
                 return
 
 

@@ -16,10 +16,13 @@ from aiohttp import web
 
 from adapters.article_links import ArticleLinks
 from adapters.http.markdown import render_markdown
+from adapters.http.openapi import Fragment
 from adapters.http.requests import RegenerateRequest, SubmitRequest, parse_chat, parse_id, read_json
+from adapters.http.sse import send_events
+from adapters.web.chat_document import DOCUMENT
 from adapters.web.chat_steering import WebSteering, notice
 from adapters.web.ui_stream import HEADERS, Link, UiStream, citations, source_part
-from adapters.web.visitors import CORS, Visitors
+from adapters.web.visitors import Visitors
 from bot.chat.feedback import Feedback
 from bot.chat.live import Batch
 from bot.chat.turns import Conversations
@@ -29,7 +32,6 @@ from storage.values import Accepted, Conversation, Incoming, Message, Sender, ne
 from storage.votes import PastVote
 
 CHANNEL = "web"
-SLOW_READER_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,9 @@ class ChatApi:
             web.get("/api/chat/{id}/stream", self.stream, allow_head=False),
             web.post("/api/chat/{id}/stop", self.stop),
         ]
+
+    def document(self) -> Fragment:
+        return DOCUMENT
 
     async def config(self, _: web.Request) -> web.Response:
         page = self._page
@@ -170,40 +175,23 @@ class ChatApi:
 
     async def _stream(self, request: web.Request, accepted: Accepted) -> web.StreamResponse:
         """Send the reply to a message as it comes. A reader who leaves or is too slow stops nothing but this."""
-        response = web.StreamResponse(headers=HEADERS | request.get(CORS, {}))
         encoder = UiStream(html=request.query.get("html") == "1", link=self._link(request))
         events = self._conversations.follow(self._workspace_id, accepted)
-        with self._metrics.streams.track_inprogress(), contextlib.suppress(ConnectionError):
-            await response.prepare(request)
-            async with contextlib.aclosing(events):
-                try:
-                    await self._send(response, encoder, events)
-                except TimeoutError:
-                    _hang_up(request)
-        return response
+        with self._metrics.streams.track_inprogress():
+            return await send_events(request, _encoded(encoder, events), HEADERS)
 
     def _link(self, request: web.Request) -> Link:
         return lambda source: self._links.link(source, f"{request.scheme}://{request.host}")
 
-    async def _send(self, response: web.StreamResponse, encoder: UiStream, events: AsyncGenerator[Batch, None]) -> None:
-        """Write the whole stream. Raises `TimeoutError` for a reader who takes nothing for too long."""
-        data = b""
+
+async def _encoded(encoder: UiStream, events: AsyncGenerator[Batch, None]) -> AsyncGenerator[bytes, None]:
+    """Encode a whole stream, with an end that says so where the reply goes on without this process."""
+    async with contextlib.aclosing(events):
         async for batch in events:
-            data = await asyncio.to_thread(encoder.encode, batch) if encoder.is_slow else encoder.encode(batch)
+            yield await asyncio.to_thread(encoder.encode, batch) if encoder.is_slow else encoder.encode(batch)
             if encoder.finished:
-                break
-            async with asyncio.timeout(SLOW_READER_SECONDS):
-                await response.write(data)
-        else:
-            data = encoder.broken_off("restarting")
-        async with asyncio.timeout(SLOW_READER_SECONDS):
-            await response.write_eof(data)
-
-
-def _hang_up(request: web.Request) -> None:
-    """Close at once: an orderly end would wait for the reader again."""
-    if request.transport is not None:
-        request.transport.abort()
+                return
+    yield encoder.broken_off("restarting")
 
 
 def chat_key(visitor: str, chat_id: str) -> str:

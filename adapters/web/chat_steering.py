@@ -10,6 +10,7 @@ from typing import Protocol
 
 from aiohttp import web
 
+from adapters.http import sse
 from adapters.web.ui_stream import HEADERS, UiStream
 from bot.access.roles import Actor
 from bot.chat.live import Ended, Started, Text
@@ -54,7 +55,7 @@ def notice(answer: Answer, *, html: bool) -> web.Response:
     """An answer as a whole stream of a reply."""
     encoder = UiStream(html=html)
     events = (Started(f"notice-{new_id()}"), Text(answer.whole_text), Ended("answered"))
-    return web.Response(body=encoder.encode(events), headers=HEADERS | NOTICE)
+    return web.Response(body=encoder.encode(events), headers=sse.HEADERS | HEADERS | NOTICE)
 
 
 def _locale(request: web.Request) -> str:

@@ -11,17 +11,30 @@ from typing import Any
 
 from aiohttp import web
 
-from adapters.http.requests import clean_text, parse_choice, parse_id, read_json
+from adapters.http.openapi import (
+    BOOLEAN,
+    TEXT,
+    Fragment,
+    Json,
+    about,
+    answer,
+    array,
+    error_answer,
+    nullable,
+    one_of_values,
+    record,
+    ref,
+)
+from adapters.http.requests import parse_choice, parse_id, parse_words, read_json
 from adapters.web.chat_api import CHANNEL, chat_key
+from adapters.web.chat_document import CHAT_ID, OPINION, visitor_operation
 from adapters.web.visitors import Visitors
 from bot.chat.feedback import MAX_WORDS, Feedback
 from bot.chat.turns import Conversations
-from bot.errors import InvalidInput, NotFound, TooLarge
+from bot.errors import InvalidInput, NotFound
 from bot.privacy.learning_consent import Consent
 from storage.values import Conversation, Sender
 from storage.votes import PastVote, RatedReply
-
-Json = dict[str, Any]
 
 
 class FeedbackApi:
@@ -46,6 +59,9 @@ class FeedbackApi:
             web.post("/api/chat/{id}/privacy", self.set_chat_privacy),
         ]
 
+    def document(self) -> Fragment:
+        return DOCUMENT
+
     async def votes(self, request: web.Request) -> web.Response:
         visitor = self._visitors.identify(request)
         known = await self._own_conversation(request, visitor)
@@ -57,7 +73,8 @@ class FeedbackApi:
         visitor = self._visitors.identify(request)
         body = await read_json(request)
         reply_id, value = parse_id(body.get("replyId"), "replyId"), _value(body)
-        reason, better = parse_words(body, "reason"), parse_words(body, "better")
+        # None keeps the words of an earlier vote, and "" takes them back.
+        reason, better = parse_words(body, "reason", MAX_WORDS), parse_words(body, "better", MAX_WORDS)
         known = await self._own_conversation(request, visitor)
         reply = await self._reply(known, reply_id)
         if value == 0:
@@ -125,22 +142,6 @@ def _choice(body: Mapping[str, Any]) -> bool | None:
     return parse_choice({"mayLearn": "missing", **body})
 
 
-def parse_words(body: Mapping[str, Any], field: str) -> str | None:
-    """What a person wrote about a reply: None keeps what they wrote before, and "" takes it back.
-
-    Raises `InvalidInput`, or `TooLarge` beyond what is kept.
-    """
-    words = body.get(field)
-    if words is None:
-        return None
-    if not isinstance(words, str):
-        raise InvalidInput(f"`{field}` must be a text.", field=field)
-    words = clean_text(words)
-    if len(words) > MAX_WORDS:
-        raise TooLarge(f"`{field}` has {len(words):,} characters; at most {MAX_WORDS:,} are kept.", limit=MAX_WORDS)
-    return words
-
-
 def _vote(one: PastVote) -> Json:
     return {
         "replyId": one.reply_id,
@@ -150,3 +151,95 @@ def _vote(one: PastVote) -> Json:
         "createdAt": one.created_at,
         "replacedAt": one.replaced_at,
     }
+
+
+def _privacy_operation(operation_id: str, summary: str, chat: bool, body: Json | None = None) -> Json:
+    said = answer("What was said, and what follows.", ref("Privacy"))
+    return visitor_operation(operation_id, summary, said, parameters=(CHAT_ID,) if chat else (), body=body)
+
+
+_STAYS = "Left out, that of an earlier vote of the same value stays. An empty text takes it back."
+
+DOCUMENT = Fragment(
+    operations={
+        "GET /api/chat/{id}/votes": visitor_operation(
+            "getVotes",
+            "The visitor's votes in a chat",
+            answer(
+                "All of them, oldest first, with those that no longer count.", record({"votes": array(ref("Vote"))})
+            ),
+            parameters=(CHAT_ID,),
+        ),
+        "POST /api/chat/{id}/votes": visitor_operation(
+            "vote",
+            "Say what a reply was worth",
+            answer("The vote as it counts now; null once it is withdrawn.", record({"vote": nullable(ref("Vote"))})),
+            parameters=(CHAT_ID,),
+            body=ref("VoteRequest"),
+            errors=(429,),
+            description="One vote counts for each reply; a new one takes the place of the earlier one. The same "
+            "request once more changes nothing.",
+        ),
+        "GET /api/chat/{id}/privacy": _privacy_operation("getChatPrivacy", "Whether Myna may learn from a chat", True),
+        "POST /api/chat/{id}/privacy": _privacy_operation(
+            "setChatPrivacy", "Say whether Myna may learn from a chat", True, ref("PrivacyRequest")
+        ),
+        "GET /api/privacy": _privacy_operation(
+            "getPrivacy", "Whether Myna may learn from all chats of the visitor", False
+        ),
+        "POST /api/privacy": _privacy_operation(
+            "setPrivacy", "Say whether Myna may learn from all chats of the visitor", False, ref("PrivacyRequest")
+        ),
+    },
+    responses={
+        "TooMany": error_answer(
+            "More votes than a person gives; Retry-After says when to send this one again. The others are kept.",
+            "Error",
+            retry_after=True,
+        )
+    },
+    schemas={
+        "Vote": record(
+            {
+                "replyId": TEXT,
+                **OPINION,
+                "createdAt": ref("Time"),
+                "replacedAt": about(
+                    nullable(ref("Time")),
+                    "Since when it no longer counts, as another took its place or it was withdrawn; null while it "
+                    "counts.",
+                ),
+            },
+            closed=True,
+        ),
+        "VoteRequest": record(
+            {
+                "replyId": about(
+                    ref("Id"), "The reply's id, as in GET /api/chat/{id} and as the `messageId` of a stream's start."
+                ),
+                "value": about(one_of_values(1, -1, 0), "1 is good, -1 is bad, 0 withdraws the vote."),
+            },
+            {
+                "reason": about(nullable(TEXT), f"What was good or wrong; at most {MAX_WORDS:,} characters. {_STAYS}"),
+                "better": about(
+                    nullable(TEXT), f"What would have been a better answer; at most {MAX_WORDS:,} characters. {_STAYS}"
+                ),
+            },
+        ),
+        "Privacy": record(
+            {
+                "policy": about(
+                    one_of_values("opt-out", "opt-in"),
+                    "What holds for those who said nothing: opt-out learns from them, opt-in does not.",
+                ),
+                "allChats": about(nullable(BOOLEAN), "What the visitor said of all that they write; null: nothing."),
+                "thisChat": about(
+                    nullable(BOOLEAN), "What they said of this chat; null: nothing, or no chat was asked for."
+                ),
+                "mayLearn": about(BOOLEAN, "What follows. A no of either always wins."),
+            },
+            closed=True,
+        ),
+        "PrivacyRequest": record({"mayLearn": about(nullable(BOOLEAN), "Null takes back what was said.")}),
+    },
+)

@@ -5,31 +5,20 @@ Knows: the order and fields of the stream's parts. Does not know: HTTP or where 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from adapters.http.markdown import Citation, render_markdown, settled_length
+from adapters.http.openapi import TEXT, about, const, one_of_values, record, ref
+from adapters.http.sse import DONE, PING, sse_event
 from bot.chat.live import Batch, Ended, LiveEvent, Started, Text
 from storage.values import Part, ReplyState
 
 Link = Callable[[Part], str | None]
 
-HEADERS = {
-    "Content-Type": "text/event-stream; charset=utf-8",
-    "Cache-Control": "no-cache, no-transform",
-    "X-Accel-Buffering": "no",
-    "x-vercel-ai-ui-message-stream": "v1",
-}
-DONE = b"data: [DONE]\n\n"
-PING = b": ping\n\n"
+HEADERS = {"x-vercel-ai-ui-message-stream": "v1"}  # beside those of every event stream
 SLOW_CHARS = 500
 _FINISH_REASONS: dict[ReplyState, str] = {"answered": "stop", "stopped": "other", "refused": "other", "failed": "error"}
-
-
-def sse(part: dict[str, Any]) -> bytes:
-    """One part as a server-sent event."""
-    return b"data: " + json.dumps(part, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 
 
 def source_part(source: Part, link: Link) -> dict[str, Any]:
@@ -81,7 +70,7 @@ class UiStream:
     def broken_off(self, reason: str) -> bytes:
         """End a stream whose reply goes on elsewhere; the reader resumes."""
         self.finished = True
-        return self._close_text() + sse({"type": "abort", "reason": reason}) + DONE
+        return self._close_text() + sse_event({"type": "abort", "reason": reason}) + DONE
 
     def _started(self, reply_id: str) -> bytes:
         if self._text and not self._html:
@@ -91,13 +80,14 @@ class UiStream:
             return b""
         closing = self._close_text() if again else b""
         self._reply_id, self._text, self._rendered = reply_id, "", 0
-        return closing + sse({"type": "start", "messageId": reply_id}) + (b"" if again else sse({"type": "start-step"}))
+        step = b"" if again else sse_event({"type": "start-step"})
+        return closing + sse_event({"type": "start", "messageId": reply_id}) + step
 
     def _more(self, text: str) -> bytes:
-        opening = b"" if self._text_open else sse({"type": "text-start", "id": "text"})
+        opening = b"" if self._text_open else sse_event({"type": "text-start", "id": "text"})
         self._text_open = True
         self._text += text
-        return opening + sse({"type": "text-delta", "id": "text", "delta": text}) + self._render_settled()
+        return opening + sse_event({"type": "text-delta", "id": "text", "delta": text}) + self._render_settled()
 
     def _render_settled(self) -> bytes:
         if not self._html:
@@ -110,22 +100,80 @@ class UiStream:
 
     def _rendering(self, length: int, cited: tuple[Citation, ...] = ()) -> bytes:
         data = {"html": render_markdown(self._text[:length], cited), "tail": self._text[length:]}
-        return sse({"type": "data-html", "transient": True, "data": data})
+        return sse_event({"type": "data-html", "transient": True, "data": data})
 
     def _ended(self, event: Ended) -> bytes:
         self.finished = True
         rendering = self._rendering(len(self._text), citations(event.sources, self._link)) if self._html else b""
         metadata = {"state": event.state}
-        sources = b"".join(sse(source_part(one, self._link)) for one in event.sources)
-        body = rendering + self._close_text() + sources + sse({"type": "finish-step"})
+        sources = b"".join(sse_event(source_part(one, self._link)) for one in event.sources)
+        body = rendering + self._close_text() + sources + sse_event({"type": "finish-step"})
         if event.state == "stopped":
-            body += sse({"type": "message-metadata", "messageMetadata": metadata})
-            return body + sse({"type": "abort", "reason": "stopped"}) + DONE
+            body += sse_event({"type": "message-metadata", "messageMetadata": metadata})
+            return body + sse_event({"type": "abort", "reason": "stopped"}) + DONE
         reason = event.reason or _FINISH_REASONS[event.state]
-        return body + sse({"type": "finish", "finishReason": reason, "messageMetadata": metadata}) + DONE
+        return body + sse_event({"type": "finish", "finishReason": reason, "messageMetadata": metadata}) + DONE
 
     def _close_text(self) -> bytes:
         if not self._text_open:
             return b""
         self._text_open = False
-        return sse({"type": "text-end", "id": "text"})
+        return sse_event({"type": "text-end", "id": "text"})
+
+
+def _part(title: str, kind: dict[str, Any], fields: dict[str, Any], description: str = "") -> dict[str, Any]:
+    described = {"description": description} if description else {}
+    return {"title": title, **described, **record({"type": kind, **fields}, closed=True)}
+
+
+SCHEMAS = {
+    "StreamEvent": about(
+        record(
+            {
+                "data": {
+                    "anyOf": [
+                        const("[DONE]"),
+                        TEXT | {"contentMediaType": "application/json", "contentSchema": ref("StreamPart")},
+                    ]
+                }
+            }
+        ),
+        "One server-sent event `data: {part}`; comments in between keep the connection open. A stream that ends "
+        "without `[DONE]` broke off: read it again from GET /api/chat/{id}/stream.",
+    ),
+    "StreamPart": {
+        "description": "One part of a reply's stream, in this order: start, start-step, then texts, at last finish or "
+        "abort.",
+        "oneOf": [
+            _part(
+                "start", const("start"), {"messageId": about(TEXT, "The reply's id, and the stream's id for a stop.")}
+            ),
+            _part("step", one_of_values("start-step", "finish-step"), {}),
+            _part("text", one_of_values("text-start", "text-end"), {"id": TEXT}),
+            _part("text-delta", const("text-delta"), {"id": TEXT, "delta": TEXT}),
+            _part(
+                "data-html",
+                const("data-html"),
+                {"transient": const(True), "data": record({"html": TEXT, "tail": TEXT}, closed=True)},
+                "With html=1: the settled beginning as HTML, and the rest as text.",
+            ),
+            _part("message-metadata", const("message-metadata"), {"messageMetadata": ref("StreamMetadata")}),
+            _part(
+                "finish",
+                const("finish"),
+                {
+                    "finishReason": one_of_values("stop", "length", "content-filter", "tool-calls", "error", "other"),
+                    "messageMetadata": ref("StreamMetadata"),
+                },
+            ),
+            _part(
+                "abort",
+                const("abort"),
+                {"reason": TEXT},
+                "`stopped`: at somebody's wish. Any other: the reply goes on elsewhere, resume the stream.",
+            ),
+        ],
+    },
+    "StreamMetadata": record({"state": ref("ReplyState")}, closed=True),
+    "ReplyState": one_of_values("answered", "stopped", "refused", "failed"),
+}

@@ -1,54 +1,18 @@
-"""Who is asking: visitors known by a signed cookie or token, and pages that may ask.
-
-Knows: signatures, origins, headers. Does not know: conversations. A visitor is a random id; nothing personal is in it.
-"""
+"""Visitors of the web chat, known by a signed cookie or token. A visitor is a random id; nothing personal is in it."""
 
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
 
 from aiohttp import web
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 
-from bot.errors import NotAllowed, NotAuthenticated
+from bot.errors import NotAuthenticated
 
 COOKIE = "myna_visitor"
 COOKIE_SECONDS = 365 * 86_400
 TOKEN_SECONDS = 30 * 86_400
-CORS = web.RequestKey("cors", dict[str, str])  # the headers that every answer to this request carries
-
-
-@dataclass(frozen=True, slots=True)
-class Origins:
-    """Which sites may use the chat: its own pages, and those an admin listed."""
-
-    allowed: tuple[str, ...]
-    public_url: str = ""
-
-    def own(self, request: web.Request) -> set[str]:
-        """The origins that this server's own pages have."""
-        public = {"/".join(self.public_url.split("/")[:3])} if self.public_url else set()
-        return {f"{request.scheme}://{request.host}"} | public
-
-    def check(self, request: web.Request) -> None:
-        """Raise `NotAllowed` for a request that a foreign page made. Origins are compared whole, never by their end."""
-        origin = request.headers.get("Origin")
-        if origin is not None and not (origin.isascii() and (origin in self.own(request) or origin in self.allowed)):
-            raise NotAllowed
-        if origin is None and request.headers.get("Sec-Fetch-Site") == "cross-site" and request.method != "GET":
-            raise NotAllowed
-
-    def cors_headers(self, request: web.Request) -> dict[str, str]:
-        """What lets a listed site's script read the answer."""
-        origin = request.headers.get("Origin")
-        if origin is None or origin not in self.allowed:
-            return {"Vary": "Origin"}
-        return {
-            "Vary": "Origin",
-            "Access-Control-Allow-Origin": origin,
-            "Access-Control-Expose-Headers": "X-Request-Id, Retry-After, X-Myna-Notice",
-        }
+_NOT_SIGNED_IN = "You are not signed in to this chat. Ask POST /api/visitor for a token first."
 
 
 class Visitors:
@@ -75,7 +39,7 @@ class Visitors:
         try:
             visitor = self._cookies.loads(value, max_age=COOKIE_SECONDS)
         except (BadSignature, UnicodeError):  # a header that is no UTF-8 can't be one of ours
-            raise NotAuthenticated from None
+            raise NotAuthenticated(_NOT_SIGNED_IN) from None
         return str(visitor)
 
     def _from_token(self, value: str, origin: str | None) -> str:
@@ -83,7 +47,7 @@ class Visitors:
             claims = self._tokens.loads(value, max_age=TOKEN_SECONDS)
             visitor, bound_to = str(claims["visitor"]), str(claims["origin"])
         except (BadSignature, KeyError, TypeError, UnicodeError):
-            raise NotAuthenticated from None
+            raise NotAuthenticated(_NOT_SIGNED_IN) from None
         if origin is not None and bound_to and origin != bound_to:
             raise NotAuthenticated("This token belongs to another site.")
         return visitor

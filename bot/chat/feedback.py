@@ -25,14 +25,14 @@ class Feedback:
         """A reply that was given on a channel. Raises `NotFound`."""
         found = await self._scope.read(votes.find_reply, channel, reply_id)
         if found is None:
-            raise NotFound
+            raise NotFound("There is no such reply.")
         return found
 
     async def last_reply(self, channel: str, conversation_id: str) -> RatedReply:
         """The newest reply of a conversation. Raises `NotFound`."""
         found = await self._scope.read(votes.last_reply, channel, conversation_id)
         if found is None:
-            raise NotFound
+            raise NotFound("There is no such reply.")
         return found
 
     async def vote(

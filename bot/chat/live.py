@@ -68,6 +68,7 @@ class LiveTurn:
     last_seq: int
     takes_more: bool = True
     version: str | None = None
+    waited_ms: int | None = None
     pieces: list[str] = field(default_factory=list)
     ended: Ended | Literal["abandoned"] | None = None
     interruption: Interruption | None = None

@@ -22,7 +22,7 @@ class Memory:
         """The conversation a channel knows by `key`. Raises `NotFound`."""
         found = await self._database.read(conversations.find_conversation, workspace_id, channel, key)
         if found is None:
-            raise NotFound
+            raise NotFound("There is no such conversation.")
         return found
 
     async def list_of(self, workspace_id: str, channel: str, sender_key: str) -> list[Conversation]:

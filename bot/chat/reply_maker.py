@@ -141,6 +141,8 @@ class ReplyMaker:
             if not asked and turn.last_seq < lease.enq_seq:  # what was to be answered alone has been edited away
                 self._live.restart(turn, turn.last_seq + 1, takes_more=False)
                 continue
+            if asked and turn.waited_ms is None:
+                turn.waited_ms = max(round(time.time() * 1000) - asked[0].created_at, 0)
             if lease.stop_seq >= turn.last_seq or not asked:
                 return making.reply("stopped")
             if lease.attempts > MAX_ATTEMPTS:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import time
 from collections.abc import Callable, Coroutine, Iterator
 
 from bot.chat.following import Following
@@ -19,7 +20,7 @@ from bot.errors import Conflict, ShuttingDown, Unavailable
 from bot.generation.port import Generator
 from bot.knowledge.grounding import Grounding
 from bot.learning.release.loaded_versions import ReleasedVersions
-from bot.metrics import Metrics
+from bot.metrics import Metrics, log_turn
 from storage import consent, inbox
 from storage.database import Database, StorageUnavailable
 from storage.values import Accepted, Conversation, Incoming, Lease, Part, Reply, new_id
@@ -187,9 +188,11 @@ class Conversations(Following):
         self._live.open(turn)
         self._begin_to_show(lease, turn)
         self._metrics.running.inc()
+        started, answer, state = time.monotonic(), None, "lost"
         try:
             answer = await self._maker.make(lease, turn)
             await self._complete(lease, answer)
+            state = answer.state
             if not turn.pieces and answer.text:
                 turn.add(answer.text)  # a refusal or an apology was not streamed
             tokens = answer.prompt_tokens or 0, answer.completion_tokens or 0
@@ -198,17 +201,29 @@ class Conversations(Following):
         except inbox.Fenced:
             log.info("turn %s was taken over or set aside", lease.reply_id)
         except asyncio.CancelledError:
+            state = "shutdown"
             await asyncio.shield(self._give_back(lease, 0.0, "shutdown", count_attempt=False))
             raise
         except (Unavailable, StorageUnavailable) as error:
+            state = "unavailable"
             log.warning("turn %s waits: %s", lease.reply_id, error)
             await self._give_back(lease, getattr(error, "retry_after", 1.0), "unavailable", count_attempt=False)
         except Exception:
+            state = "error"
             log.exception("turn %s failed at attempt %d", lease.reply_id, lease.attempts)
             await self._give_back(lease, FIRST_RETRY_SECONDS * 2**lease.attempts, "failed", count_attempt=True)
         finally:
             self._metrics.running.dec()
             self._live.close(turn)
+            log_turn(
+                reply_id=lease.reply_id,
+                channel=lease.channel,
+                state=state,
+                version=turn.version,
+                waited_ms=turn.waited_ms,
+                first_ms=answer.first_piece_ms if answer else None,
+                total_ms=round((time.monotonic() - started) * 1000),
+            )
 
     def show_with(self, channel: str, show: Show) -> None:
         """Have every reply of a channel shown while it is made. `show` runs beside the turn and holds nothing up."""

@@ -20,8 +20,9 @@ from bot.completions.forced_tools import as_tool_call, schema_of_call, with_call
 from bot.errors import GeneratorUnavailable, InvalidInput, MynaError, ShuttingDown, UnknownModel
 from bot.generation.port import ChatMessage, Event, Finish, Generator, Prompt, Sampling
 from bot.learning.release.loaded_versions import ReleasedVersions
-from bot.metrics import Metrics
+from bot.metrics import Metrics, log_turn
 from storage.api_keys import Usage
+from storage.values import new_id
 
 LEAST_RECORDING_SECONDS = 2.0
 
@@ -57,6 +58,13 @@ class Run:
     outcome: str = "aborted"
     started: float = field(default_factory=time.monotonic)
     first_token_ms: int | None = None
+    id: str = field(default_factory=new_id)
+    failed: bool = False
+
+    @property
+    def state(self) -> str:
+        """How it ended, in the words for replies with memory. Callers who go away stop their answer."""
+        return "failed" if self.failed else "stopped" if self.outcome == "aborted" else "answered"
 
     def milliseconds(self) -> int:
         return round((time.monotonic() - self.started) * 1000)
@@ -150,6 +158,14 @@ class Completions:
             run.outcome,
         )
         self._keep(self._access.record(usage))
+        log_turn(
+            reply_id=run.id,
+            channel="api",
+            state=run.state,
+            version=run.version,
+            first_ms=run.first_token_ms,
+            total_ms=run.milliseconds(),
+        )
 
     def record_memory(self, caller: Caller, live: AsyncGenerator[Batch, None]) -> None:
         """Write down what a reply with memory uses, which goes on whether its caller waits or not."""
@@ -212,7 +228,10 @@ async def _counted(run: Run, events: AsyncGenerator[Event, None]) -> AsyncGenera
                     run.completion_tokens += 1
                 yield event
     except MynaError as error:
-        run.outcome = error.code
+        run.outcome, run.failed = error.code, True
+        raise
+    except Exception:
+        run.failed = True
         raise
 
 

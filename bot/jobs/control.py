@@ -84,7 +84,7 @@ class Jobs:
             raise InvalidInput(f"{id!r} is no id of a job: write 4 or more of its digits.", field="id")
         found = await self._scope.read(jobs.find, prefix)
         if not found:
-            raise NotFound(f"There is no job {prefix}. `myna jobs` lists them.")
+            raise NotFound(f"There is no job {prefix}.", hint="list_jobs")
         if len(found) > 1:
             raise InvalidInput(f"Several jobs begin with {prefix}; write more of the id.", field="id")
         return found[0]

@@ -11,7 +11,7 @@ from bot.errors import MynaError
 from storage.values import storable
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
-_RESUME = "`myna jobs resume ID` then goes on from the last checkpoint."
+_RESUME = "the job can then be resumed from its last checkpoint."
 MAX_CHARS = 500
 
 

@@ -83,7 +83,7 @@ class CuratedAnswers:
         if len(found) > 1:
             raise InvalidInput(f'"{which}" is the beginning of {len(found)} ids; write more of it.', field="reply")
         if not found:
-            raise NotFound(f'There is no correction of a reply "{which}". `myna kb curated candidates` lists them.')
+            raise NotFound(f'There is no correction of a reply "{which}".', hint="list_corrections")
         asked = found[0].question if question is None else question
         return await self.add(actor, asked, found[0].better, audience, found[0].reply_id)
 
@@ -95,7 +95,7 @@ class CuratedAnswers:
         if len(found) > 1:
             raise InvalidInput(f'"{which}" is the beginning of {len(found)} ids; write more of it.', field="which")
         if not found or not await self._scope.write(curated.remove, actor.name, found[0].id):
-            raise NotFound(f'There is no curated answer "{which}". `myna kb curated list` lists them.')
+            raise NotFound(f'There is no curated answer "{which}".', hint="list_curated")
         return found[0]
 
     async def list(self, actor: Actor) -> list[tuple[CuratedAnswer, int]]:

@@ -77,7 +77,7 @@ class Gaps:
         if len(found) > 1:
             raise InvalidInput(f'"{which}" is the beginning of {len(found)} ids; write more of it.', field="which")
         if not found:
-            raise NotFound(f'There is no gap "{which}". `myna kb gaps list` lists them.')
+            raise NotFound(f'There is no gap "{which}".', hint="list_gaps")
         return found[0]
 
     async def approve(

@@ -105,7 +105,7 @@ class Library:
         actor.check("trainer")
         location = await self._location_of(which)
         if not await self._scope.write(knowledge.remove_source, actor.name, location):
-            raise NotFound(f"There is no source or article {which!r}. `myna kb list` shows them.")
+            raise NotFound(f"There is no source or article {which!r}.", hint="list_articles")
         return location, await self.sync(actor)
 
     @property
@@ -146,7 +146,7 @@ class Library:
         actor.check("viewer")
         found = await self._scope.read(knowledge.find_articles, which)
         if not found:
-            raise NotFound(f"There is no article {which!r}. `myna kb list` shows them.")
+            raise NotFound(f"There is no article {which!r}.", hint="list_articles")
         if len(found) > 1:
             ids = ", ".join(f"{one.id} ({one.location})" for one in found)
             raise Conflict(f"Several articles are called {which!r}; say which by its id: {ids}.")
@@ -180,8 +180,9 @@ class Library:
                 return one.location
         if articles:
             raise Conflict(
-                f"{which} is one file of a folder: {articles[0].location}. Delete the file and run `myna kb sync`, or "
-                "remove the whole folder."
+                f"{which} is one file of a folder: {articles[0].location}. Delete the file and have the articles "
+                "read again, or remove the whole folder.",
+                hint="sync_articles",
             )
         return which
 

@@ -55,4 +55,4 @@ class Consent:
         ):
             raise NotAllowed("Only who began this conversation may let Myna learn from it.")
         if not await self._scope.write(consent.set_conversation, conversation_id, choice):
-            raise NotFound
+            raise NotFound("There is no such conversation.")

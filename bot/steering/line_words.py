@@ -6,6 +6,9 @@ Knows: the words. Does not know: when they are said.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+
+from bot.errors import Hint, MynaError
 
 _WORDS = {
     "help": ("Lines that steer Myna:\n{usage}", "用于操控 Myna 的命令：\n{usage}"),
@@ -130,6 +133,21 @@ _WORDS = {
 _TRIAL = re.compile(r"trial (?P<number>\d+) of (?P<count>\d+)")
 _EVALUATION = "evaluation: "
 
+HINTS: Mapping[Hint, tuple[str, str]] = {
+    "build_dataset": ("A training makes one: `/myna train`.", "训练时会自动创建：`/myna train`。"),
+    "create_key": ("Whoever runs the server can make one.", "服务器管理员可以创建密钥。"),
+    "give_rows": ("Whoever runs the server can start an evaluation with a file.", "服务器管理员可以用文件启动评估。"),
+    "list_articles": ("The admin page shows them under “Articles”.", "管理页面的“文章”中可查看全部。"),
+    "list_corrections": ("The admin page lists them under “Answers”.", "管理页面的“答案”中可查看全部。"),
+    "list_curated": ("The admin page lists them under “Answers”.", "管理页面的“答案”中可查看全部。"),
+    "list_datasets": ("The admin page lists them under “Datasets”.", "管理页面的“数据集”中可查看全部。"),
+    "list_gaps": ("The admin page lists them under “Answers”.", "管理页面的“答案”中可查看全部。"),
+    "list_golden": ("Whoever runs the server can list them.", "服务器管理员可以查看全部。"),
+    "list_jobs": ("`/myna status` shows them.", "`/myna status` 可查看全部。"),
+    "sync_articles": ("The admin page has a button for that under “Articles”.", "可在管理页面的“文章”中重新读取。"),
+    "train_intents": ("The admin page takes a file of them under “Intents”.", "可在管理页面的“意图”中上传文件训练。"),
+}
+
 
 def is_chinese(locale: str | None) -> bool:
     return (locale or "").lower().startswith("zh")
@@ -156,3 +174,8 @@ def _known(what: str, otherwise: str, locale: str | None) -> str:
 def say(what: str, locale: str | None, **values: object) -> str:
     """A sentence in the language of a locale: Chinese for zh-..., else English."""
     return _WORDS[what][is_chinese(locale)].format(**values)
+
+
+def told(error: MynaError, locale: str | None) -> str:
+    """Return the error's message, followed by what helps where lines steer."""
+    return f"{error.message} {HINTS[error.hint][is_chinese(locale)]}" if error.hint else error.message

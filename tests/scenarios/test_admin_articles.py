@@ -253,7 +253,7 @@ async def test_articles_of_another_embedder_are_told_of(shelf: Shelf, monkeypatc
     monkeypatch.setattr(search_module, "Embedder", lambda *_, **__: other)
     status, found = await shelf.trainer.call("POST", "articles/try", {"question": "Refunds?", "audience": "public"})
     assert (status, found["error"]["code"]) == (409, "conflict")
-    assert "myna kb sync" in found["error"]["message"]
+    assert found["error"]["hint"] == "sync_articles"
 
 
 async def test_a_viewer_looks_and_changes_nothing(shelf: Shelf) -> None:

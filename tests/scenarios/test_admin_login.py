@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from adapters.admin.admin_api import AdminApi
 from adapters.admin.guard import Route
 from adapters.cli.wiring import make_admin_api
-from adapters.web.visitors import Origins
+from adapters.http.origins import Origins
 from bot.access import login_throttle as guesses_module
 from bot.access.accounts import Accounts
 from bot.access.roles import ROLES, Actor

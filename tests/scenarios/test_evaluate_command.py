@@ -91,7 +91,7 @@ def test_what_can_not_be_judged_is_said_at_once(myna: Cli) -> None:
     assert 'There is no version "../base"' in myna("evaluate", "../base", "--file", rows).err
     (myna.data / "versions" / "bot-v9").mkdir(parents=True)
     done = myna("evaluate", "bot-v9")
-    assert done.code == 1 and "give rows with --file" in done.err
+    assert done.code == 1 and "Give rows of your own. `myna evaluate VERSION --file ROWS.jsonl`" in done.err
     done = myna("evaluate", "bot-v9", "--file", write(myna.folder, ROW, "{", {"messages": []}))
     assert done.code == 1
     assert "rows.jsonl, line 2: this is not JSON" in done.err and "rows.jsonl, line 3: " in done.err

@@ -242,5 +242,5 @@ async def test_intents_of_another_embedder_are_as_if_there_were_none(
     monkeypatch.setattr(desk.embedder, "name", "another")
     model_of(chat).enqueue("I am asked.")
     assert (await Person(chat).ask("Who won the world cup?"))[0] == "I am asked."
-    with pytest.raises(NotFound, match="`myna intents train` does it again"):
+    with pytest.raises(NotFound, match="They must be trained again"):
         await Intents(desk.scope, Search(desk.scope, lambda: desk.embedder)).try_out(ADMIN, "x")

@@ -316,8 +316,9 @@ async def test_a_job_is_found_by_how_its_id_begins(bench: Bench) -> None:
     assert await bench.jobs.find(VIEWER, second.id[: common + 1]) == second
     with pytest.raises(InvalidInput, match="Several jobs"):
         await bench.jobs.find(VIEWER, first.id[:4])
-    with pytest.raises(NotFound, match="myna jobs"):
+    with pytest.raises(NotFound, match="There is no job ffff") as none:
         await bench.jobs.find(VIEWER, "ffff")
+    assert none.value.hint == "list_jobs"
     for nonsense in ("", "abc", "%%%%", "zzzz", "0" * 33):
         with pytest.raises(InvalidInput, match="no id of a job"):
             await bench.jobs.find(VIEWER, nonsense)

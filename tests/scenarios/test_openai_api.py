@@ -501,7 +501,7 @@ async def read_forever(program: Program, body: Json) -> None:
 async def test_a_reader_who_takes_nothing_is_left(
     sqlite_server: WebServer, caller: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adapters.openai.api.SLOW_READER_SECONDS", 0.3)
+    monkeypatch.setattr("adapters.http.sse.SLOW_READER_SECONDS", 0.3)
     sqlite_server.generator.enqueue(*["x" * 100_000] * 300)
     async with caller.post(question(stream=True, max_tokens=400), read_bufsize=1024) as response:
         assert response.status == 200

@@ -635,7 +635,7 @@ async def _replied(server: WebServer, count: int) -> bool:
 async def test_a_reader_that_takes_nothing_is_cut_off_and_can_resume(
     sqlite_server: WebServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adapters.web.chat_api.SLOW_READER_SECONDS", 0.2)
+    monkeypatch.setattr("adapters.http.sse.SLOW_READER_SECONDS", 0.2)
     server = sqlite_server
     visitor = await server.visitor()
     hold = asyncio.Event()

@@ -138,7 +138,7 @@ async def test_too_little_is_refused_with_what_to_do(house: House) -> None:
     assert done.state == "refused"
     assert done.error is not None
     assert "needs at least 50" in done.error
-    assert "myna import" in done.error
+    assert "import conversations" in done.error
     assert not await house.database.read(versions.list_all, DEFAULT_WORKSPACE)
 
 

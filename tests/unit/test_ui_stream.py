@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.web.ui_stream import DONE, PING, UiStream, sse
+from adapters.http.sse import DONE, PING, sse_event
+from adapters.web.ui_stream import UiStream
 from bot.chat.live import Ended, LiveEvent, Started, Text, Waiting
 
 SOURCES: tuple[dict[str, Any], ...] = (
@@ -161,7 +162,7 @@ def test_a_stream_that_breaks_off_before_its_start_is_still_a_stream() -> None:
 @given(st.text())
 def test_any_text_arrives_as_it_is_in_one_line(text: str) -> None:
     encodable = text.encode("utf-8", "replace").decode()
-    event = sse(delta(encodable))
+    event = sse_event(delta(encodable))
     assert event.count(b"\n") == 2
     assert split(event) == ([delta(encodable)], False)
 

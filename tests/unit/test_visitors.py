@@ -12,7 +12,8 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from itsdangerous import TimestampSigner, URLSafeTimedSerializer
 
-from adapters.web.visitors import COOKIE, COOKIE_SECONDS, TOKEN_SECONDS, Origins, Visitors
+from adapters.http.origins import Origins
+from adapters.web.visitors import COOKIE, COOKIE_SECONDS, TOKEN_SECONDS, Visitors
 from bot.errors import NotAllowed, NotAuthenticated
 
 SHOP = "https://shop.example"

@@ -14,6 +14,7 @@ export class ApiError extends Error {
     this.status = status;
     this.code = error?.code ?? '';
     this.field = error?.field ?? null;
+    this.hint = error?.hint ?? null;
     this.requestId = error?.requestId ?? null;
     this.isWrite = isWrite;
   }

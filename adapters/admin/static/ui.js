@@ -148,7 +148,8 @@ export function notify(text, tone = 'good', action = null) {
 export function errorText(error) {
   if (error.status === 0) return error.isWrite ? `${t(error.code)} ${t('perhapsDone')}` : t(error.code);
   const reference = error.status >= 500 && error.requestId ? ` ${t('reference', { id: error.requestId })}` : '';
-  return `${error.message || t('failed')}${reference}`;
+  const hint = error.hint ? ` ${t(`hint_${error.hint}`)}` : '';
+  return `${error.message || t('failed')}${hint}${reference}`;
 }
 
 /** Runs an action, tells of its failure, and says whether it went well. */

@@ -139,7 +139,10 @@ class Intents:
         return told
 
     def _other_embedder(self, current: IntentSet) -> NotFound:
-        return NotFound(f"The intents were trained with {current.embedder}; `myna intents train` does it again.")
+        return NotFound(
+            f"The intents were trained with {current.embedder}, which is no longer set. They must be trained again.",
+            hint="train_intents",
+        )
 
     async def measure(
         self, actor: Actor, phrases: Phrases, report: Report = ignore_progress, *, keep: float | None = None
@@ -201,7 +204,7 @@ class Intents:
 
 
 def _nothing() -> NotFound:
-    return NotFound("There are no intents. `myna intents train FILE.csv` learns some.")
+    return NotFound("There are no intents.", hint="train_intents")
 
 
 def _put(

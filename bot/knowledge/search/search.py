@@ -120,7 +120,8 @@ class Search:
         if self._embedder is not None and self._embedder.name != index.embedder:
             raise Conflict(
                 f"The articles were read with the embedder {index.embedder}, and {self._embedder.name} is set. "
-                "`myna kb sync` reads them again."
+                "They must be read again.",
+                hint="sync_articles",
             )
 
     async def place_of(self, question: str, names: Sequence[str], audiences: Sequence[Audience]) -> int | None:

@@ -172,14 +172,14 @@ async def find_dataset(scope: Scope, which: str = "") -> Dataset:
     """The dataset whose id or hash begins with `which`; the newest without. Raises `NotFound` and `InvalidInput`."""
     known = await scope.read(datasets.list_all)
     if not known:
-        raise NotFound("There is no dataset yet. `myna dataset build` makes one.")
+        raise NotFound("There is no dataset yet.", hint="build_dataset")
     if not which:
         return known[0]
     found = [one for one in known if which in (one.id, one.sha256)] or [
         one for one in known if one.id.startswith(which) or one.sha256.startswith(which)
     ]
     if not found:
-        raise NotFound(f'There is no dataset "{which}". `myna dataset list` shows all.')
+        raise NotFound(f'There is no dataset "{which}".', hint="list_datasets")
     if len(found) > 1:
         raise InvalidInput(f'"{which}" is the beginning of {len(found)} datasets; write more of it.', field="which")
     return found[0]

@@ -46,7 +46,7 @@ class GoldenQuestions:
         """Ask one no more. Needs the role trainer; raises `NotFound`."""
         actor.check("trainer")
         if not await self._scope.write(_remove, actor, question_id):
-            raise NotFound(f'There is no golden question "{question_id}". `myna golden list` shows all.')
+            raise NotFound(f'There is no golden question "{question_id}".', hint="list_golden")
 
 
 def _add_all(tx: Transaction, actor: Actor, questions: Sequence[NewQuestion]) -> list[str]:

@@ -195,14 +195,17 @@ async def _held_out_rows(
         return (await asyncio.to_thread(read_rows, wanted.file))[: wanted.rows]
     if subject is None:
         raise InvalidInput(
-            f'"{wanted.version}" is not registered, so nothing is known to be held out from it: give rows with --file.'
+            f'"{wanted.version}" is not registered, so nothing is known to be held out from it. Give rows of your own.',
+            hint="give_rows",
         )
     dataset_id = subject.version.dataset_id
     refused = await refused_since(scope, dataset_id, settings.learning_consent)
     found = await scope.read(evaluations.held_out, dataset_id)
     examples = [example for number, example in found if number not in refused]
     if not examples:
-        raise InvalidInput(f'The dataset of "{wanted.version}" holds nothing out: give rows with --file.')
+        raise InvalidInput(
+            f'The dataset of "{wanted.version}" holds nothing out. Give rows of your own.', hint="give_rows"
+        )
     return rows_of_examples(examples)[: wanted.rows]
 
 

@@ -86,7 +86,7 @@ def why_too_little(material: Material) -> str | None:
     if material.num_answers < MIN_ANSWERS:
         return (
             f"There are {material.num_answers} answers to learn from, and a training needs at least {MIN_ANSWERS}: "
-            "approve or correct replies (`myna review`), or import conversations (`myna import FILE`)."
+            "approve or correct replies, or import conversations."
         )
     if material.num_held_out < MIN_ROWS or len(material.watched.answers) < MIN_WATCHED:
         return (

@@ -48,7 +48,7 @@ async def publish(database: Database, lease: JobLease, data: Path, draft: Path, 
 def _register(tx: Transaction, lease: JobLease, new: NewVersion, name: str) -> Version:
     jobs.hold(tx, lease)
     if datasets.has_erased(tx, new.dataset_id):
-        raise Refused("Somebody whose words it learnt was erased meanwhile; `myna train` begins without them.")
+        raise Refused("Somebody whose words it learnt was erased meanwhile. A new training begins without them.")
     version = versions.register(tx, new, name)
     if version.name == name:  # else it was registered before a crash
         details = {"dataset": new.dataset_id, "job": new.job_id, "weights_sha256": new.weights_sha256}

@@ -1,0 +1,92 @@
+"""What helps after an error, in the words of each channel; and no message of the core that speaks of the shell."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from adapters.cli import hint_words as hints
+from adapters.openai.response_form import error_body
+from bot.errors import Hint, KeyRefused, NotFound
+from bot.steering import line_words
+
+ROOT = Path(__file__).parent.parent.parent
+ALL = set(get_args(Hint))
+OF_THE_SHELL = re.compile(r"`myna |(?<![\w-])--[a-z]")
+# Errors raised here are words of the shell itself; the gate's are not yet in words of each channel.
+MAY_NAME_COMMANDS = (
+    "bot/commands/",
+    "adapters/cli/wiring.py",
+    "bot/access/installation.py",
+    "bot/learning/release/releases.py",
+)
+
+
+def test_every_channel_has_words_for_every_hint() -> None:
+    strings = (ROOT / "adapters" / "admin" / "static" / "strings.js").read_text(encoding="utf-8")
+    for language in strings.split("const zh = {"):
+        assert set(re.findall(r"^  hint_(\w+): '.+',$", language, re.M)) == ALL
+    assert set(hints.COMMANDS) == ALL
+    assert set(line_words.HINTS) == ALL
+    assert all(english and chinese for english, chinese in line_words.HINTS.values())
+
+
+def test_the_message_comes_first_and_what_helps_after_it() -> None:
+    error = NotFound("There is no job ffff.", hint="list_jobs")
+    assert hints.told(error) == "There is no job ffff. `myna jobs` lists them."
+    assert line_words.told(error, "en-US") == "There is no job ffff. `/myna status` shows them."
+    assert line_words.told(error, "zh-CN") == "There is no job ffff. `/myna status` 可查看全部。"
+    assert hints.told(NotFound()) == line_words.told(NotFound(), None) == NotFound().message
+
+
+def test_programs_are_not_told_of_the_shell() -> None:
+    assert hints.told(KeyRefused()).endswith("`myna key create NAME` makes one.")
+    assert error_body(KeyRefused())["error"]["message"] == "This API key is not valid, or was revoked."
+
+
+def raised(tree: ast.Module) -> list[str]:
+    """The texts of all errors that a module makes, raised here or kept for a job."""
+    kinds = ("NotFound", "InvalidInput", "Conflict", "MynaError", "Refused", "RefusedByGate", "TrainingFailed")
+    kinds = (*kinds, "TooLarge", "Unavailable", "NotAllowed", "VersionError", "ModelError", "KeyRefused")
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) in kinds]
+    return [ast.unparse(argument) for call in calls for argument in call.args]
+
+
+def paths() -> list[Path]:
+    found = [path for folder in ("bot", "storage") for path in sorted((ROOT / folder).rglob("*.py"))]
+    return [path for path in found if not path.relative_to(ROOT).as_posix().startswith(MAY_NAME_COMMANDS)]
+
+
+@pytest.mark.parametrize("path", paths(), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_error_of_the_core_names_a_command(path: Path) -> None:
+    texts = raised(ast.parse(path.read_text(encoding="utf-8")))
+    assert [text for text in texts if OF_THE_SHELL.search(text)] == []
+
+
+def test_the_search_for_commands_finds_one() -> None:
+    texts = raised(
+        ast.parse("raise NotFound(f'No {job}. `myna jobs` lists them.')\nraise InvalidInput('Give --file.')")
+    )
+    assert [bool(OF_THE_SHELL.search(text)) for text in texts] == [True, True]
+
+
+def test_the_tree_of_errors_is_the_one_that_is_drawn() -> None:
+    import bot.errors as module
+
+    assert module.__doc__ is not None
+    lines = module.__doc__.splitlines()
+    drawn = []
+    above: list[str] = []
+    for line in lines[lines.index("MynaError") :]:
+        if not line:
+            break
+        name = line.lstrip("│├└─ \u00a0")
+        depth = (len(line) - len(name)) // 4
+        above = [*above[:depth], name]
+        drawn.append((name, above[depth - 1] if depth else "Exception"))
+    classes = [one for one in vars(module).values() if isinstance(one, type) and issubclass(one, Exception)]
+    assert sorted(drawn) == sorted((one.__name__, one.__bases__[0].__name__) for one in classes)

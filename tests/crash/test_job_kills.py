@@ -27,6 +27,7 @@ from storage.learning_values import Job
 from storage.schema import DEFAULT_WORKSPACE
 from storage.scope import Scope
 from tests.conftest import ROOT
+from tests.tools.small_jobs import hold_counts, let_counts_go_on
 
 pytestmark = pytest.mark.slow
 
@@ -139,7 +140,8 @@ async def test_a_job_that_kills_its_worker_each_time_has_failed_in_the_end(yard:
 
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "input ends"])
 async def test_a_worker_that_is_ended_saves_and_hands_back(yard: Yard, how: str) -> None:
-    job = await yard.create(rows=60, step_seconds=0.05)
+    hold_counts(yard.data, 7)
+    job = await yard.create(rows=12)
     process = yard.start("--child", stdin=subprocess.PIPE)
     await yard.until_step(job, 7)
     if how == "input ends":
@@ -150,12 +152,11 @@ async def test_a_worker_that_is_ended_saves_and_hands_back(yard: Yard, how: str)
     assert await yard.ended(process) == 0
     handed_back = await yard.jobs.find(ME, job.id)
     assert (handed_back.state, handed_back.attempts) == ("queued", 0)
-    reached = len(yard.journal(job))
-    assert 7 <= reached < 60
+    let_counts_go_on(yard.data)
     assert await yard.ended(yard.start("--once")) == 0
     done = await yard.jobs.find(ME, job.id)
-    assert (done.state, done.result) == ("done", {"steps": 60, "begun_at": reached})
-    assert [step for _, step, _ in yard.journal(job)] == list(range(1, 61)), "no step is lost or done twice"
+    assert (done.state, done.result) == ("done", {"steps": 12, "begun_at": 7})
+    assert [step for _, step, _ in yard.journal(job)] == list(range(1, 13)), "no step is lost or done twice"
 
 
 async def test_two_workers_never_run_two_jobs_of_one_device(yard: Yard) -> None:
@@ -171,20 +172,21 @@ async def test_two_workers_never_run_two_jobs_of_one_device(yard: Yard) -> None:
 
 
 async def test_pause_and_resume_reach_a_worker_in_another_process(yard: Yard) -> None:
-    job = await yard.create(rows=80, step_seconds=0.05)
+    hold_counts(yard.data, 3)
+    job = await yard.create(rows=12)
     yard.start()
     await yard.until_step(job, 3)
     await yard.jobs.pause(ME, job.id)
     await yard.until_state(job, "paused")
-    reached = len(yard.journal(job))
-    assert reached < 80
+    let_counts_go_on(yard.data)
     await yard.jobs.resume(ME, job.id)
     done = await yard.until_state(job, "done", "failed")
-    assert done.result == {"steps": 80, "begun_at": reached}
+    assert done.result == {"steps": 12, "begun_at": 3}
 
 
 async def test_training_goes_after_everything_else_on_the_machine(yard: Yard) -> None:
-    job = await yard.create(rows=200, step_seconds=0.05)
+    hold_counts(yard.data, 2)
+    job = await yard.create(rows=3)
     process = yard.start(priority="idle")
     await yard.until_step(job, 2)
     policies = {

@@ -19,6 +19,7 @@ import pytest
 from tests.conftest import ROOT, serve_process
 from tests.fakes.openai_server import OpenAIServer
 from tests.scenarios.test_cli import Done, remote
+from tests.tools.small_jobs import hold_counts, let_counts_go_on
 
 pytestmark = pytest.mark.slow
 
@@ -131,7 +132,8 @@ def test_wrong_options_begin_nothing(myna: Cli) -> None:
 
 
 def test_ctrl_c_pauses_a_job_that_nobody_else_does_and_watch_goes_on_with_it(myna: Cli) -> None:
-    job_id = myna("train", "--rows", "200").out.strip()
+    job_id = myna("train", "--rows", "8").out.strip()
+    hold_counts(myna.data, 3)
     watching = myna.start("jobs", "watch", job_id)
     while not (myna.data / f"journal-{job_id}").exists():
         assert watching.poll() is None
@@ -143,11 +145,12 @@ def test_ctrl_c_pauses_a_job_that_nobody_else_does_and_watch_goes_on_with_it(myn
     assert "Traceback" not in out + err
     paused = myna("jobs", "show", job_id, "--json").json
     assert paused["state"] == "paused"
+    let_counts_go_on(myna.data)
     assert myna("jobs", "resume", job_id).code == 0
     done = myna("jobs", "watch", job_id)
     assert done.code == 0, done.err
     steps = [int(line.split()[1]) for line in (myna.data / f"journal-{job_id}").read_text().splitlines()]
-    assert steps == list(range(1, 201))
+    assert steps == list(range(1, 9))
 
 
 async def test_a_server_has_waiting_jobs_done_and_ends_its_worker(myna: Cli) -> None:

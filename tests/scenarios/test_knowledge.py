@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from bot.access.roles import Actor
 from bot.errors import Conflict, InvalidInput, NotAllowed, NotFound
@@ -15,6 +18,7 @@ from bot.jobs.job_context import JobContext, Services
 from bot.knowledge.reading import sync_job
 from bot.knowledge.reading.formats import Unreadable
 from bot.knowledge.search import search as search_module
+from bot.knowledge.search.embedder import Embedder
 from bot.knowledge.search.search import Search
 from bot.settings import Settings
 from storage import jobs, knowledge
@@ -252,6 +256,39 @@ async def test_another_embedder_needs_a_sync(desk: Desk, monkeypatch: pytest.Mon
     assert await desk.names() == ["returns"], "vectors of another model can't be compared"
     with pytest.raises(Conflict, match="embedder another"):
         await desk.found("refund")
+
+
+def search_with(desk: Desk, embedder: Embedder) -> Search:
+    return Search(desk.scope, lambda: embedder)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_what_was_read_on_one_kind_of_cpu_is_found_on_the_other(
+    desk: Desk, embedder_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One database may serve several machines: passages are read in bf16 on one, questions in float32 on another."""
+    coarse, exact = [
+        await asyncio.to_thread(Embedder, embedder_path, name=desk.embedder.name, dtype=dtype)
+        for dtype in (torch.bfloat16, torch.float32)
+    ]
+    texts = [RETURNS, SHIPPING, SALARIES, "norway price", "When does my money come back?", "Who won the cup?"]
+    alike = coarse.embed(texts) @ exact.embed(texts).T
+    assert np.diag(alike).min() > 0.999
+    assert not np.array_equal(coarse.embed(texts), exact.embed(texts)), "the same format twice would prove nothing"
+
+    monkeypatch.setattr(sync_job, "Embedder", lambda *_, **__: coarse)
+    for name, text in (("returns", RETURNS), ("shipping", SHIPPING), ("salaries", SALARIES)):
+        desk.write(f"{name}.md", text)
+    await desk.add()
+    searches = [search_with(desk, embedder) for embedder in (coarse, exact)]
+    for question in texts[3:]:
+        same, other = [await search.find(question, ["public"]) for search in searches]
+        assert same is not None
+        assert other is not None
+        assert [hit.passage.id for hit in same.hits] == [hit.passage.id for hit in other.hits]
+        assert other.confidence == pytest.approx(same.confidence, abs=0.01)
+    for search in searches:
+        await search.close()
 
 
 async def test_a_killed_sync_is_never_seen_and_the_next_one_cleans_up(

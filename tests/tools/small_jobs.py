@@ -1,7 +1,8 @@
 """`myna` with small jobs in the place of training: `python -m tests.tools.small_jobs train --wait`.
 
 Knows: tasks that count, fail or die as their settings say. Does not know: what is tested. A count keeps a checkpoint
-and writes each step into a journal, so that a test sees which process did what.
+and writes each step into a journal, so that a test sees which process did what. `hold_counts` keeps counts from ending
+before a test is ready for it, however slow the machine is.
 """
 
 from __future__ import annotations
@@ -23,6 +24,21 @@ from bot.jobs.job_context import JobContext, Refused, Services, Stopped, Task
 
 LEASE_SECONDS = 3.0
 CHECKPOINT_EVERY = 5
+HOLD_FILE = "hold"
+
+
+def hold_counts(data: Path, step: int) -> None:
+    """Have every count of a data folder wait after this step until `let_counts_go_on`."""
+    (data / HOLD_FILE).write_text(str(step))
+
+
+def let_counts_go_on(data: Path) -> None:
+    (data / HOLD_FILE).unlink()
+
+
+def is_held(data: Path, step: int) -> bool:
+    hold = data / HOLD_FILE
+    return hold.exists() and step >= int(hold.read_text())
 
 
 def count(context: JobContext, services: Services) -> Mapping[str, Any]:
@@ -37,6 +53,9 @@ def count(context: JobContext, services: Services) -> Mapping[str, Any]:
     try:
         while done < steps:
             context.check()
+            while is_held(services.settings.data, done):
+                time.sleep(0.01)
+                context.check()
             if done == wanted.get("die_before") and context.job.attempts == 1:
                 os.kill(os.getpid(), signal.SIGKILL)
             time.sleep(float(wanted.get("step_seconds", 0.01)))

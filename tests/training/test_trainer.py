@@ -69,7 +69,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, starter_model_path: Path) -> 
 
 
 def new_network(tiny: Path) -> LoraNetwork:
-    return LoraNetwork(tiny, rank=4, alpha=8, seed=3, exact=True)
+    return LoraNetwork(tiny, rank=4, alpha=8, seed=3, dtype=torch.float32)
 
 
 def answers(network: LoraNetwork) -> Objective:

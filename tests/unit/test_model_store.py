@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -219,13 +218,20 @@ def test_of_two_pulls_at_once_one_fetches_and_the_other_waits(tmp_path: Path) ->
     lines: list[str] = []
     fetched: list[Path] = []
 
+    both_wait = threading.Event()
+
+    def say(line: str) -> None:
+        lines.append(line)
+        if len(lines) == 2:
+            both_wait.set()
+
     def slowly(folder: Path) -> Origin:
         fetched.append(folder)
-        time.sleep(0.3)
+        both_wait.wait(30)
         return fill(folder)
 
     target = models_folder(tmp_path) / "tiny"
-    threads = [threading.Thread(target=install, args=(target, slowly, lines.append)) for _ in range(3)]
+    threads = [threading.Thread(target=install, args=(target, slowly, say)) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:

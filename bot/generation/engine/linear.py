@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as functional
 
+from bot.generation.models.precision import has_bf16_kernels
+
 GROUP = 32
 # Above, the kernel that unpacks 4 bits is slower than plain bf16.
 MAX_ROWS_4_BITS = 5
@@ -28,7 +30,7 @@ class Linear:
         self._four_bits: tuple[torch.Tensor, torch.Tensor] | None = None
         if compress and weight.dtype == torch.bfloat16 and weight.device.type == "cpu":
             self._four_bits = _pack_4_bits(weight)
-            if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+            if has_bf16_kernels():
                 self._weight = torch.ops.mkldnn._reorder_linear_weight(self._weight, None)
                 self._in_blocks = True
 

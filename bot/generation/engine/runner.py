@@ -20,6 +20,7 @@ from bot.generation.engine.process_memory import keep_what_is_loaded, return_fre
 from bot.generation.engine.sampler import Choice
 from bot.generation.engine.sequence import Chunk
 from bot.generation.engine.sequence import Sequence as Tokens
+from bot.generation.models.precision import fast_dtype
 from bot.generation.models.store import quiet_transformers
 from bot.generation.port import ChatMessage, TokenLogprob
 
@@ -70,7 +71,8 @@ class Runner:
     """A loaded model and its tokenizer. One thread makes and steps it; `encode` and `decode` work in any.
 
     `cache_bytes` is what keys and values may take, None for a share of the memory there is. `exact` computes in float32
-    with the weights as they are; else in bf16, with fewer bits where nothing is lost. `compiles` needs a C++ compiler.
+    with the weights as they are; else in bf16 where the hardware multiplies it, with fewer bits where nothing is lost.
+    `compiles` needs a C++ compiler.
     """
 
     def __init__(
@@ -97,7 +99,7 @@ class Runner:
         # `Any`: transformers has no types that mypy could follow.
         net: Any = AutoModelForCausalLM.from_pretrained(
             path,
-            dtype=torch.float32 if exact else _choose_dtype(self._device),
+            dtype=torch.float32 if exact else fast_dtype(self._device),
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
@@ -205,14 +207,6 @@ def _default_cache_bytes(device: torch.device) -> int:
     gc.collect()
     torch.cuda.empty_cache()
     return max(torch.cuda.mem_get_info(device)[0] // 2, CPU_CACHE_BYTES)
-
-
-def _choose_dtype(device: torch.device) -> torch.dtype:
-    """bf16 where the hardware multiplies it; elsewhere it would be slower than float32."""
-    import torch
-
-    has_bf16 = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if has_bf16 else torch.float32
 
 
 def end_ids_of(net: Any, tokenizer: Any) -> frozenset[int]:

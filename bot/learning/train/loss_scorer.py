@@ -1,4 +1,4 @@
-"""Losses of answers by the network that trains: many rows at a time, in bf16 where the hardware has it.
+"""Losses of answers by the network that trains: many rows at a time, in what the hardware is fast with.
 
 Knows: how a version's weights are put beside the base. Does not know: what the losses are for.
 """
@@ -18,12 +18,15 @@ from bot.learning.train.token_sequences import Row, render
 
 
 class NetworkLossScorer:
-    """`LossScorer` over a model folder. `context_tokens` is the most that is read of prompt and answer together."""
+    """`LossScorer` over a model folder. `context_tokens` is the most that is read of prompt and answer together.
+
+    `dtype` as for the network.
+    """
 
     def __init__(
-        self, model_folder: Path, context_tokens: int = 2048, device: str = "auto", *, exact: bool = False
+        self, model_folder: Path, context_tokens: int = 2048, device: str = "auto", *, dtype: torch.dtype | None = None
     ) -> None:
-        self._network = LoraNetwork(model_folder, device, rank=1, alpha=1, seed=0, exact=exact)
+        self._network = LoraNetwork(model_folder, device, rank=1, alpha=1, seed=0, dtype=dtype)
         self._context_tokens = context_tokens
 
     def answer_losses(self, rows: Sequence[AnsweredPrompt], version_folder: Path | None) -> list[AnswerLoss]:

@@ -17,6 +17,7 @@ import torch
 from bot.errors import ModelError
 from bot.generation.engine.chat_tokenizer import ChatTokenizer
 from bot.generation.engine.runner import end_ids_of
+from bot.generation.models.precision import fast_dtype, has_bf16_kernels
 
 # So many answer tokens are scored over the vocabulary at a time: the scores of all at once would take gigabytes.
 TOKENS_PER_SCORING = 256
@@ -38,21 +39,24 @@ class Batch:
 
 
 class LoraNetwork:
-    """The base and its LoRA weights. `exact` computes in float32; else in bf16 where the hardware multiplies it.
+    """The base and its LoRA weights.
 
-    `device` may be `auto`: the GPU, if there is one.
+    `device` may be `auto`: the GPU, if there is one. `dtype` is what the base computes in, None for what is fast there.
     """
 
     def __init__(
-        self, path: Path, device: str = "auto", *, rank: int, alpha: float, seed: int, exact: bool = False
+        self, path: Path, device: str = "auto", *, rank: int, alpha: float, seed: int, dtype: torch.dtype | None = None
     ) -> None:
         from transformers import AutoModelForCausalLM
 
         self.device = torch.device(_choose(device))
-        dtype = torch.float32 if exact or not _has_bf16(self.device) else torch.bfloat16
         # `Any`: transformers has no types that mypy could follow.
         net: Any = AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True
+            path,
+            dtype=dtype or fast_dtype(self.device),
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
         )
         net.to(self.device).eval().requires_grad_(False)
         self.tokenizer = ChatTokenizer(path)
@@ -185,10 +189,6 @@ def _choose(device: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _has_bf16(device: torch.device) -> bool:
-    return device.type == "cuda" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-
-
 def _put_lora_beside(
     net: Any, head: Any, rank: int, alpha: float, generator: torch.Generator
 ) -> dict[str, _LoraLinear]:
@@ -208,14 +208,13 @@ def _put_lora_beside(
 
 
 class _FrozenProduct:
-    """`x @ weight.T + bias`, and the way back. On a CPU in bf16 both ways have the weights in blocks of their own."""
+    """`x @ weight.T + bias`, and the way back. With bf16 kernels both ways have the weights in blocks of their own."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         self._weight = weight.detach()
         self._bias = None if bias is None else bias.detach()
         self._blocks: tuple[torch.Tensor, torch.Tensor] | None = None
-        is_available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        if weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and is_available:
+        if weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and has_bf16_kernels():
             reorder = torch.ops.mkldnn._reorder_linear_weight
             self._blocks = reorder(self._weight, None), reorder(self._weight.t().contiguous(), None)
 

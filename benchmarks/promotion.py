@@ -33,7 +33,7 @@ from storage import versions
 from storage.learning_values import Version
 from storage.transaction import Transaction
 from storage.values import Incoming, Sender, text_part
-from tests.rows import add_evaluation, add_job_and_dataset, new_version
+from tests.builders.versions import add_evaluation, add_job_and_dataset, new_version
 
 ACTOR = Actor("shell:benchmark", "admin")
 LOADING_SECONDS = 0.02

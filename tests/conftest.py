@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,16 @@ from adapters.cli.wiring import Agent, running_agent
 from bot.generation.models.sources import STARTER
 from bot.settings import Settings
 from storage import migrate
+from tests.builders.agents import StartAgent
+from tests.builders.logins import CHEAP_HASHER
 from tests.fakes.generator import FakeGenerator
-from tests.fixtures_knowledge import desk  # noqa: F401
-from tests.fixtures_model import embedder, embedder_path, local_generator, starter_model_path  # noqa: F401
-from tests.fixtures_shop import shop, start_shop  # noqa: F401
-from tests.fixtures_slack import slack, slack_server, start_in_slack  # noqa: F401
-from tests.fixtures_web import sqlite_web_server, web_server, web_visitor  # noqa: F401
+from tests.fixtures.cli import myna  # noqa: F401
+from tests.fixtures.databases import database, facts  # noqa: F401
+from tests.fixtures.knowledge import desk  # noqa: F401
+from tests.fixtures.models import embedder, embedder_path, local_generator, starter_model_path, tiny, tiny_of  # noqa: F401
+from tests.fixtures.shop import shop, start_shop  # noqa: F401
+from tests.fixtures.slack import bare_slack, slack, slack_server, start_in_slack  # noqa: F401
+from tests.fixtures.web import caller, program, sqlite_web_server, web_server, web_visitor  # noqa: F401
 from tests.tools.chromium import installed_chromium
 
 ROOT = Path(__file__).parent.parent
@@ -131,8 +135,6 @@ def sqlite_url(tmp_path: Path, migrated_sqlite: Path) -> str:
 
 # --- an agent with a scripted model ---
 
-StartAgent = Callable[..., AbstractAsyncContextManager[Agent]]
-
 
 @pytest.fixture
 def start_agent(tmp_path: Path) -> StartAgent:
@@ -145,7 +147,7 @@ def start_agent(tmp_path: Path) -> StartAgent:
         settings = Settings(**{"data": tmp_path, "database_url": url, "grace_seconds": 2.0, **options})
         generator = generator or FakeGenerator()
         await generator.start()
-        async with running_agent(settings, generator, posters) as agent:
+        async with running_agent(settings, generator, posters, CHEAP_HASHER) as agent:
             yield agent
 
     return start

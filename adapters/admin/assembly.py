@@ -42,6 +42,7 @@ def assemble(
     title: str,
     base: str,
     origins: Origins,
+    accounts: Accounts,
     releases: Releases,
     consent: Consent,
     erasure: Erasure,
@@ -50,8 +51,8 @@ def assemble(
     gaps: Gaps,
 ) -> AdminApi:
     """The admin page of one workspace. `base` is the name of the model that versions are trained from."""
-    accounts, jobs = Accounts(scope), Jobs(scope)
-    reviews, versions = Reviews(scope), Versions(scope)
+    jobs, reviews = Jobs(scope), Reviews(scope)
+    versions = Versions(scope)
     areas: list[Area] = [
         OverviewApi(scope, base, accounts, releases, jobs, reviews),
         FeedbackApi(reviews),

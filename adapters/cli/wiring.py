@@ -1,7 +1,6 @@
 """Composition: puts the parts together and runs them until told to stop.
 
-Knows: every part, the order of start and stop. Does not know: what any part does inside. Only `adapters.cli`
-imports this.
+The parts of the web channel are imported where it is put together: a chat in a terminal starts without them.
 """
 
 from __future__ import annotations
@@ -15,26 +14,10 @@ import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from aiohttp import web
-
-from adapters.admin.admin_api import AdminApi
-from adapters.admin.assembly import assemble
-from adapters.admin.guard import Guard
-from adapters.article_links import ArticleLinks
-from adapters.http.origins import Origins
-from adapters.http.server import Api, make_app
-from adapters.openai.api import OpenAiApi
-from adapters.openai.response_form import error_body
-from adapters.openai.v1_feedback import OpenAiFeedback
 from adapters.slack.channel import SlackChannel, SlackConfig
 from adapters.slack.installations import App, StoredInstallations
-from adapters.web.article_pages import ArticlePages
-from adapters.web.chat_api import ChatApi, ChatPage
-from adapters.web.chat_steering import WebSteering
-from adapters.web.feedback_api import FeedbackApi
-from adapters.web.visitors import Visitors
 from bot.access.accounts import Accounts
 from bot.access.installation import Say, make_vault, secret_keys
 from bot.access.vault import Vault, stored_secret
@@ -48,17 +31,13 @@ from bot.errors import MynaError, Unavailable, VersionError
 from bot.generation.port import Generator, Sampling
 from bot.jobs.worker_process import WorkerProcess
 from bot.knowledge.grounding import Grounding
-from bot.knowledge.knowledge_gaps import Gaps
-from bot.knowledge.library import Library
 from bot.knowledge.setup import make_grounding
 from bot.learning.release import canary_watch
 from bot.learning.release.loaded_versions import ReleasedVersions
 from bot.learning.release.releases import Releases
 from bot.learning.versions import Versions
 from bot.metrics import Metrics
-from bot.privacy.erasure.erase_person import Erasure
 from bot.privacy.learning_consent import Consent
-from bot.privacy.redaction.redactor import hide_personal_data
 from bot.settings import Settings
 from bot.steering.steering import Steering
 from storage import health, inbox, outbox
@@ -67,6 +46,14 @@ from storage.engines import sqlite_file, sqlite_is_unsafe
 from storage.jobs import DEVICES
 from storage.schema import DEFAULT_WORKSPACE
 from storage.scope import Scope
+
+if TYPE_CHECKING:
+    from aiohttp import web
+    from argon2 import PasswordHasher
+
+    from adapters.admin.admin_api import AdminApi
+    from adapters.article_links import ArticleLinks
+    from adapters.http.origins import Origins
 
 log = logging.getLogger("myna")
 
@@ -89,6 +76,7 @@ class Agent:
     releases: Releases
     steering: Steering
     grounding: Grounding
+    accounts: Accounts
     slack: SlackChannel | None = None
 
     @property
@@ -200,9 +188,15 @@ def _slack_channel(settings: Settings, scope: Scope, vault: Vault | None) -> Sla
 
 @contextlib.asynccontextmanager
 async def running_agent(
-    settings: Settings, generator: Generator, posters: dict[str, Poster] | None = None
+    settings: Settings,
+    generator: Generator,
+    posters: dict[str, Poster] | None = None,
+    hasher: PasswordHasher | None = None,
 ) -> AsyncIterator[Agent]:
-    """An agent that works, on a migrated database, its tasks watched: one that fails ends the `async with`."""
+    """Run an agent on a migrated database, its tasks watched: one that fails ends the `async with`.
+
+    `hasher` hashes passwords in place of the one that `Accounts` makes.
+    """
     vault = await asyncio.to_thread(slack_vault, settings)
     database, metrics, posters = Database(settings.resolved_database_url), Metrics(), dict(posters or {})
     scope = Scope(database, DEFAULT_WORKSPACE)
@@ -221,6 +215,7 @@ async def running_agent(
     completions = Completions(generator, released, access, metrics)
     feedback = Feedback(scope)
     consent = Consent(scope, settings.learning_consent)
+    accounts = Accounts(scope, hasher=hasher)
     agent = Agent(
         settings,
         scope,
@@ -236,6 +231,7 @@ async def running_agent(
         releases,
         steering,
         grounding,
+        accounts,
         slack,
     )
     tasks: list[Coroutine[Any, Any, None]] = [
@@ -245,7 +241,7 @@ async def running_agent(
         canary_watch.watch(scope, releases, slack.tell_of_harm if slack else None),
     ]
     if slack is not None:
-        slack.serve(conversations, feedback, consent, steering)
+        slack.serve(conversations, feedback, consent, steering, accounts)
         tasks.append(slack.work())
     if posters:
         tasks.append(delivery.work())
@@ -284,12 +280,25 @@ async def _free_all_leases(database: Database) -> None:
 
 def make_web_app(agent: Agent) -> web.Application:
     """The web channel of an agent."""
+    from adapters.admin.guard import Guard
+    from adapters.http.origins import Origins
+    from adapters.http.server import Api, make_app
+    from adapters.openai.api import OpenAiApi
+    from adapters.openai.response_form import error_body
+    from adapters.openai.v1_feedback import OpenAiFeedback
+    from adapters.web.article_pages import ArticlePages
+    from adapters.web.chat_api import ChatApi, ChatPage
+    from adapters.web.chat_steering import WebSteering
+    from adapters.web.feedback_api import FeedbackApi
+    from adapters.web.visitors import Visitors
+    from bot.knowledge.library import Library
+
     settings = agent.settings
     visitors = Visitors(
         settings.secret or stored_secret(settings.data), secure_cookie=settings.public_url.startswith("https://")
     )
     origins = Origins(settings.allowed_origins, settings.public_url)
-    steering = WebSteering(agent.steering, Guard(Accounts(agent.scope), origins))
+    steering = WebSteering(agent.steering, Guard(agent.accounts, origins))
     page = ChatPage(settings.title, settings.greeting, settings.max_message_chars)
     links = article_links(settings)
     articles = ArticlePages(Library(agent.scope), links, settings.title)
@@ -309,11 +318,19 @@ def make_web_app(agent: Agent) -> web.Application:
 
 def article_links(settings: Settings) -> ArticleLinks:
     """Where people read articles: those that the web chat answers from have pages beside it."""
+    from adapters.article_links import ArticleLinks
+
     return ArticleLinks(settings.public_url, settings.web_audience)
 
 
 def make_admin_api(agent: Agent, origins: Origins) -> AdminApi:
     """The admin page of an agent."""
+    from adapters.admin.assembly import assemble
+    from bot.knowledge.knowledge_gaps import Gaps
+    from bot.knowledge.library import Library
+    from bot.privacy.erasure.erase_person import Erasure
+    from bot.privacy.redaction.redactor import hide_personal_data
+
     settings = agent.settings
     erasure = Erasure(
         agent.scope, settings.data, secret_keys(settings), settings.erasure_policy, agent.released.note_change
@@ -326,6 +343,7 @@ def make_admin_api(agent: Agent, origins: Origins) -> AdminApi:
         title=settings.title,
         base=settings.model,
         origins=origins,
+        accounts=agent.accounts,
         releases=agent.releases,
         consent=agent.consent,
         erasure=erasure,
@@ -344,6 +362,8 @@ async def serve(settings: Settings, generator: Generator, say: Say) -> None:
             f"MYNA_API_KEYS=off would let everybody who reaches {settings.host} use the model. Make keys with "
             "`myna key create NAME`, or listen on 127.0.0.1."
         )
+    from aiohttp import web
+
     stopping = _stop_on_signals()
     async with running_agent(settings, generator) as agent:
         workers = [WorkerProcess(agent.database, device) for device in DEVICES]
@@ -402,6 +422,8 @@ def _version_folders(folder: Path) -> list[Path]:
 
 
 async def _listen(runner: web.AppRunner, settings: Settings) -> str:
+    from aiohttp import web
+
     site = web.TCPSite(runner, settings.host, settings.port, backlog=1024)
     try:
         await site.start()

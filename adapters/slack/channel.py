@@ -87,9 +87,10 @@ class SlackChannel:
         self._steering: SlackSteering | None = None
         self._inbound: SlackInbound | None = None
 
-    def serve(self, conversations: Conversations, feedback: Feedback, consent: Consent, steering: Steering) -> None:
+    def serve(
+        self, conversations: Conversations, feedback: Feedback, consent: Consent, steering: Steering, accounts: Accounts
+    ) -> None:
         """Take what comes in from now on, and show replies while they are made."""
-        accounts = Accounts(self._scope)
         self._steering = SlackSteering(steering, accounts, self._installations)
         self._inbound = SlackInbound(
             self._scope, conversations, self._installations, self.replies, feedback, consent, self._steering

@@ -46,11 +46,11 @@ _CHANNEL = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII)
 
 
 class Accounts:
-    """The accounts of one workspace."""
+    """The accounts of one workspace. Without a `hasher`, passwords are hashed by Argon2id as RFC 9106 recommends."""
 
-    def __init__(self, scope: Scope, guesses: Guesses | None = None) -> None:
+    def __init__(self, scope: Scope, guesses: Guesses | None = None, hasher: PasswordHasher | None = None) -> None:
         self._scope = scope
-        self._hasher = PasswordHasher()
+        self._hasher = hasher or PasswordHasher()
         self._guesses = guesses or Guesses()
         self._turns = asyncio.Semaphore(HASHES_AT_ONCE)
         self._hashing = 0

@@ -13,9 +13,9 @@ from bot.jobs.control import Jobs
 from bot.learning.release.releases import Releases
 from storage import audit
 from storage.transaction import Transaction
-from tests.browser.test_admin_page import confirm, filled_server, go, log_in, opened
-from tests.conftest import StartAgent
-from tests.fixtures_admin import PASSWORD, ROOT, Steerer, accounts_of
+from tests.builders.admin_pages import confirm, filled_server, go, log_in, opened
+from tests.builders.agents import StartAgent
+from tests.builders.logins import PASSWORD, ROOT, Steerer, accounts_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 

@@ -15,11 +15,10 @@ from bot.access.roles import Actor
 from bot.knowledge.search.embedder import Embedder
 from bot.learning.data.review_queue import Reviews
 from storage import knowledge_threshold
-from tests.browser.test_admin_articles import Opening, opening
-from tests.browser.test_admin_page import DESKTOP, PHONE, confirm, go, log_in, opened, serious_findings
-from tests.conftest import StartAgent
-from tests.fixtures_shop import RETURNS, Person
-from tests.scenarios.test_intents import FILE
+from tests.builders.admin_pages import Opening, confirm, go, log_in, opened, opening
+from tests.builders.agents import StartAgent
+from tests.builders.pages import DESKTOP, PHONE, serious_findings
+from tests.builders.shop import INTENTS_CSV, RETURNS, Person
 
 pytestmark = [pytest.mark.browser, pytest.mark.model, pytest.mark.asyncio(loop_scope="session")]
 
@@ -145,7 +144,7 @@ async def test_intents_are_trained_from_a_file_tried_edited_and_forgotten(
         await expect(page.get_by_text("There are no intents yet.")).to_be_visible()
         await check(page, "intents-none")
         bad = "text,intent\n,a\nx,a\nx,b\n"
-        for content, told in ((bad, 'line 4: "x" is of the intent "a"'), (FILE, "3 intents are known")):
+        for content, told in ((bad, 'line 4: "x" is of the intent "a"'), (INTENTS_CSV, "3 intents are known")):
             chosen: Any = {"name": "intents.csv", "mimeType": "text/csv", "buffer": content.encode()}
             await page.get_by_label("CSV file").set_input_files(chosen)
             await page.get_by_role("button", name="Train", exact=True).click()

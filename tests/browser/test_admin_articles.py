@@ -5,32 +5,22 @@ The library, the job that reads and the embedder are real; only the model that a
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from bot.knowledge.reading import sync_job
-from bot.knowledge.search import search as search_module
 from bot.knowledge.search.embedder import Embedder
-from storage.database import Database
-from tests.browser.test_admin_page import DESKTOP, PHONE, confirm, go, log_in, opened, serious_findings
-from tests.conftest import StartAgent
-from tests.fixtures_admin import PASSWORD, ROOT, accounts_of
-from tests.fixtures_knowledge import Desk
-from tests.fixtures_web import WebServer, serve
+from tests.builders.admin_pages import Opening, confirm, go, log_in, opened, opening
+from tests.builders.agents import StartAgent
+from tests.builders.pages import DESKTOP, PHONE, serious_findings
 
 pytestmark = [pytest.mark.browser, pytest.mark.model, pytest.mark.asyncio(loop_scope="session")]
 
 RETURNS = (
     "# Returns\n\nYou can send anything back within 30 days of delivery.\n\n## Refunds\n\nThe refund takes five days.\n"
 )
-Opening = Callable[[], AbstractAsyncContextManager[WebServer]]
 
 
 @pytest.fixture
@@ -39,48 +29,6 @@ def open_shelf(
 ) -> Opening:
     """Starts a server with a worker beside it that reads articles."""
     return opening(start_agent, sqlite_url, tmp_path, embedder, monkeypatch)
-
-
-def opening(
-    start_agent: StartAgent,
-    url: str,
-    folder: Path,
-    embedder: Embedder,
-    monkeypatch: pytest.MonkeyPatch,
-    **articles: str,
-) -> Opening:
-    """Starts a server that has read these articles, by name, with a worker beside it that reads others."""
-    for module in (search_module, sync_job):
-        monkeypatch.setattr(module, "resolve_embedder", lambda *_: folder)
-        monkeypatch.setattr(module, "Embedder", lambda *_, **__: embedder)
-
-    @asynccontextmanager
-    async def start() -> AsyncIterator[WebServer]:
-        async with start_agent(url) as agent, serve(agent) as server:
-            for role in ("viewer", "trainer"):
-                await accounts_of(agent).create(ROOT, role, role, PASSWORD)
-            database = Database(url)
-            desk = Desk(database, folder / "desk", embedder)
-            for name, text in articles.items():
-                desk.write(f"{name}.md", text)
-            if articles:
-                await desk.add()
-            working = asyncio.create_task(work(desk))
-            try:
-                yield server
-            finally:
-                working.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await working
-                await database.close()
-
-    return start
-
-
-async def work(desk: Desk) -> None:
-    while True:
-        await desk.work()
-        await asyncio.sleep(0.2)
 
 
 async def upload(page: Page, *files: tuple[str, bytes], audience: str = "Everybody") -> None:

@@ -6,22 +6,18 @@ No model is needed: what the pages show was made with the functions of storage.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
 
 import pytest
-from playwright.async_api import Browser, ConsoleMessage, Page, expect
+from playwright.async_api import Browser, expect
 
-from tests.conftest import StartAgent
-from tests.fixtures_admin import PASSWORD, ROOT, accounts_of
-from tests.fixtures_learning import Learnt, fill_learning
-from tests.fixtures_web import WebServer, serve
+from tests.builders.admin_pages import confirm, filled_server, go, log_in, opened
+from tests.builders.agents import StartAgent
+from tests.builders.logins import PASSWORD, ROOT, accounts_of
+from tests.builders.pages import PHONE, serious_findings
+from tests.builders.web import serve
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
-AXE = Path(__file__).parent.parent / "node_modules" / "axe-core" / "axe.min.js"
 PAGES = [
     "Overview",
     "Feedback",
@@ -36,69 +32,6 @@ PAGES = [
     "Accounts",
     "Audit log",
 ]
-DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
-
-
-@asynccontextmanager
-async def filled_server(start_agent: StartAgent, url: str) -> AsyncIterator[tuple[WebServer, Learnt]]:
-    async with start_agent(url) as agent, serve(agent) as server:
-        for role in ("admin", "agent", "viewer"):
-            await accounts_of(agent).create(ROOT, role, role, PASSWORD)
-        yield server, await fill_learning(server)
-
-
-@asynccontextmanager
-async def opened(browser: Browser, url: str, **options: Any) -> AsyncIterator[tuple[Page, list[str]]]:
-    """A page of a new browser, and all that it complains of."""
-    context = await browser.new_context(**{"viewport": DESKTOP, "locale": "en-GB", **options})
-    context.set_default_timeout(30_000)
-    page = await context.new_page()
-    found: list[str] = []
-
-    def on_console(message: ConsoleMessage) -> None:
-        # A browser writes each answer of 4xx and 5xx to the console, also those that the page expects.
-        if message.type in ("error", "warning") and "Failed to load resource" not in message.text:
-            found.append(message.text)
-
-    page.on("console", on_console)
-    page.on("pageerror", lambda error: found.append(str(error)))
-    try:
-        await page.goto(f"{url}/admin")
-        yield page, found
-    finally:
-        await context.close()
-
-
-async def log_in(page: Page, name: str = "admin", password: str = PASSWORD) -> None:
-    await page.get_by_label("Name", exact=True).fill(name)
-    await page.get_by_label("Password", exact=True).fill(password)
-    await page.get_by_label("Password", exact=True).press("Enter")
-
-
-async def go(page: Page, name: str) -> None:
-    await expect(page.locator(".bar")).to_be_visible()
-    menu = page.get_by_role("button", name="Show menu")
-    if await menu.is_visible():
-        await menu.click()
-    await page.get_by_role("link", name=name, exact=True).click()
-    await expect(page.get_by_role("heading", level=1)).to_have_text(name)
-    await expect(page.locator("#content > div > *").first).to_be_visible()
-
-
-async def confirm(page: Page, label: str) -> None:
-    await page.get_by_role("dialog").get_by_role("button", name=label, exact=True).click()
-    await expect(page.get_by_role("dialog")).to_have_count(0)
-
-
-async def serious_findings(page: Page) -> list[str]:
-    await page.evaluate(AXE.read_text(encoding="utf-8"))
-    result = await page.evaluate("axe.run(document, {resultTypes: ['violations']})")
-    return [
-        f"{finding['id']}: {node['target']} {node['failureSummary']}"
-        for finding in result["violations"]
-        if finding["impact"] in {"serious", "critical"}
-        for node in finding["nodes"]
-    ]
 
 
 @pytest.mark.parametrize("look", ["wide and light", "phone and dark"])

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Locator, Page, Request, Route, expect
 
-from tests.browser.test_chat_page import (
-    PHONE,
+from tests.builders.chat_pages import (
     answered,
     ask,
     button,
@@ -24,9 +23,9 @@ from tests.browser.test_chat_page import (
     own,
     replies,
     send,
-    serious_findings,
     visitor,
 )
+from tests.builders.pages import PHONE, serious_findings
 
 pytestmark = [pytest.mark.browser, pytest.mark.model, pytest.mark.asyncio(loop_scope="session")]
 

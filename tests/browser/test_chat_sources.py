@@ -17,7 +17,8 @@ import pytest_asyncio
 from playwright.async_api import Browser, expect
 
 from bot.generation.models.sources import EMBEDDER
-from tests.browser.test_chat_page import DESKTOP, PHONE, open_page, replies, serious_findings, visitor
+from tests.builders.chat_pages import open_page, replies, visitor
+from tests.builders.pages import DESKTOP, PHONE, serious_findings
 from tests.conftest import ServerProcess, serve_process
 
 pytestmark = [pytest.mark.browser, pytest.mark.model, pytest.mark.asyncio(loop_scope="session")]
@@ -31,7 +32,7 @@ ARTICLES = {
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def shop(
+async def shop_server(
     model_data: Callable[[], Path], embedder_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[ServerProcess]:
     """`myna serve`, to which a folder of articles is added while it runs."""
@@ -63,9 +64,9 @@ async def ask(page: Any, text: str) -> Any:
 
 
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
-async def test_an_answer_leads_to_its_article(browser: Browser, shop: ServerProcess, viewport: Any) -> None:
+async def test_an_answer_leads_to_its_article(browser: Browser, shop_server: ServerProcess, viewport: Any) -> None:
     async with visitor(browser, viewport=viewport) as context:
-        page = await open_page(context, shop.url)
+        page = await open_page(context, shop_server.url)
         reply = await ask(page, "How long do I have to send something back?")
         mark = reply.locator("a.cite").first
         await expect(mark).to_have_text("[1]")
@@ -82,9 +83,9 @@ async def test_an_answer_leads_to_its_article(browser: Browser, shop: ServerProc
         assert await article.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-async def test_what_is_not_in_the_articles_is_said_so(browser: Browser, shop: ServerProcess) -> None:
+async def test_what_is_not_in_the_articles_is_said_so(browser: Browser, shop_server: ServerProcess) -> None:
     async with visitor(browser) as context:
-        page = await open_page(context, shop.url)
+        page = await open_page(context, shop_server.url)
         reply = await ask(page, "What is the capital of Mongolia?")
         await expect(reply).to_contain_text("I don't know")
         await expect(reply).to_contain_text(CONTACT)
@@ -93,9 +94,9 @@ async def test_what_is_not_in_the_articles_is_said_so(browser: Browser, shop: Se
         await expect(small_talk).not_to_contain_text("I don't know")
 
 
-async def test_sources_can_be_read_by_everybody(browser: Browser, shop: ServerProcess) -> None:
+async def test_sources_can_be_read_by_everybody(browser: Browser, shop_server: ServerProcess) -> None:
     async with visitor(browser, color_scheme="dark") as context:
-        page = await open_page(context, shop.url)
+        page = await open_page(context, shop_server.url)
         reply = await ask(page, "Can I have the money of my gift card in cash?")
         await expect(reply.get_by_role("list", name="Sources")).to_contain_text("Gift cards")
         assert await serious_findings(page) == []

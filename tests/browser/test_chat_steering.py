@@ -8,10 +8,10 @@ from __future__ import annotations
 import pytest
 from playwright.async_api import Browser, expect
 
-from tests.browser.test_chat_page import ask, button, complaints, open_page, own, replies, visitor
-from tests.conftest import StartAgent
-from tests.fixtures_admin import log_in
-from tests.fixtures_web import serve
+from tests.builders.agents import StartAgent
+from tests.builders.chat_pages import ask, button, complaints, open_page, own, replies, visitor
+from tests.builders.logins import log_in
+from tests.builders.web import serve
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,10 +21,11 @@ from bot.chat.feedback import Feedback
 from examples.slack_demo.markup import to_people, to_slack
 from examples.slack_demo.page import RunningDemo, running_demo
 from storage.votes import Vote
-from tests.conftest import StartAgent
+from tests.builders.agents import StartAgent
+from tests.builders.waiting import until
+from tests.builders.web import serve
 from tests.fakes.generator import FakeGenerator
 from tests.fakes.slack.records import APP_TOKEN, BOT, SECRET, TOKEN
-from tests.fixtures_web import serve
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 IDS = {"Myna": BOT, "Ana": "U0ANA"}
@@ -88,14 +89,6 @@ def thread(page: Page) -> Locator:
 
 def answers(page: Page) -> Locator:
     return thread(page).locator(".from-bot")
-
-
-async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    for _ in range(int(seconds / 0.02)):
-        if condition():
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError("it did not come to that")
 
 
 async def votes_on_the_reply(running: Scene) -> list[Vote]:

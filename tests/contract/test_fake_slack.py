@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -23,9 +23,10 @@ from slack_sdk.socket_mode.response import SocketModeResponse
 from slack_sdk.web.async_client import AsyncWebClient
 from yarl import URL
 
+from tests.builders.waiting import until
 from tests.fakes.slack.oauth import Consent
 from tests.fakes.slack.records import APP_TOKEN, BOT, CLIENT_ID, CLIENT_SECRET, SECRET, TEAM, TOKEN, Json
-from tests.fakes.slack.server import FakeSlack, running_slack
+from tests.fakes.slack.server import FakeSlack
 
 RECIPIENT = {"recipient_team_id": TEAM, "recipient_user_id": "U0ANA"}
 FEEDBACK = {
@@ -56,14 +57,8 @@ MODAL = {
 
 
 @pytest.fixture
-async def slack() -> AsyncIterator[FakeSlack]:
-    async with running_slack() as running:
-        yield running
-
-
-@pytest.fixture
-async def client(slack: FakeSlack) -> AsyncIterator[AsyncWebClient]:
-    async with client_of(slack, TOKEN) as made:
+async def client(bare_slack: FakeSlack) -> AsyncIterator[AsyncWebClient]:
+    async with client_of(bare_slack, TOKEN) as made:
         yield made
 
 
@@ -78,12 +73,6 @@ async def refusal(call: Any) -> str:
     with pytest.raises(SlackApiError) as caught:
         await call
     return str(caught.value.response["error"])
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 class SmallApp:
@@ -115,14 +104,14 @@ class SmallApp:
 
 
 @pytest.fixture
-async def app(slack: FakeSlack) -> AsyncIterator[SmallApp]:
+async def app(bare_slack: FakeSlack) -> AsyncIterator[SmallApp]:
     made = SmallApp()
     server = web.Application()
     server.add_routes([web.post("/slack/{what}", made.handle)])
     runner = web.AppRunner(server, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    slack.bot_url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    bare_slack.bot_url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     yield made
     await runner.cleanup()
 
@@ -130,8 +119,8 @@ async def app(slack: FakeSlack) -> AsyncIterator[SmallApp]:
 # --- messages ---
 
 
-async def test_a_post_an_edit_and_a_reaction_are_read_back(slack: FakeSlack, client: AsyncWebClient) -> None:
-    root = await slack.say("hello", thread_ts=None)
+async def test_a_post_an_edit_and_a_reaction_are_read_back(bare_slack: FakeSlack, client: AsyncWebClient) -> None:
+    root = await bare_slack.say("hello", thread_ts=None)
     posted = await client.chat_postMessage(
         channel="C0SHOP",
         thread_ts=root,
@@ -145,18 +134,18 @@ async def test_a_post_an_edit_and_a_reaction_are_read_back(slack: FakeSlack, cli
     assert read["messages"][0]["reactions"] == [{"name": "eyes", "users": [BOT], "count": 1}]
     assert read["messages"][1]["metadata"]["event_payload"] == {"id": "7"}
     assert read["messages"][1]["edited"]["user"] == BOT
-    assert slack.texts_in(root) == ["**ho**"]
+    assert bare_slack.texts_in(root) == ["**ho**"]
     unseen = await client.conversations_replies(channel="C0SHOP", ts=root)
     assert "metadata" not in unseen["messages"][1]
 
 
 async def test_threads_come_in_pages_and_a_deleted_root_leaves_a_stone(
-    slack: FakeSlack, client: AsyncWebClient
+    bare_slack: FakeSlack, client: AsyncWebClient
 ) -> None:
     root = (await client.chat_postMessage(channel="D0ANA", text="root"))["ts"]
     for number in range(4):
         await client.chat_postMessage(channel="D0ANA", thread_ts=root, text=str(number))
-    slack.page_size = 2
+    bare_slack.page_size = 2
     pages = []
     async for page in await client.conversations_replies(channel="D0ANA", ts=root):
         pages.append([one["text"] for one in page["messages"]])
@@ -219,10 +208,10 @@ SESSION = {"channel_id": "C0SHOP", "thread_ts": "ROOT"}
 )
 @pytest.mark.parametrize("form", [False, True])
 async def test_wrong_calls_get_slacks_own_errors(
-    slack: FakeSlack, client: AsyncWebClient, method: str, given: Json, error: str, form: bool
+    bare_slack: FakeSlack, client: AsyncWebClient, method: str, given: Json, error: str, form: bool
 ) -> None:
-    slack.channel("C0OTHERS").members.clear()
-    root = slack.message("hello")["event"]["ts"]
+    bare_slack.channel("C0OTHERS").members.clear()
+    root = bare_slack.message("hello")["event"]["ts"]
     own = (await client.chat_postMessage(channel="C0SHOP", text="own"))["ts"]
     given = {key: {"ROOT": root, "OWN": own}.get(str(value), value) for key, value in given.items()}
     if form:
@@ -232,12 +221,12 @@ async def test_wrong_calls_get_slacks_own_errors(
     assert await refusal(call) == error
 
 
-async def test_tokens_and_scopes_are_checked(slack: FakeSlack, client: AsyncWebClient) -> None:
-    async with aiohttp.ClientSession() as session, session.get(slack.url + "auth.test") as response:
+async def test_tokens_and_scopes_are_checked(bare_slack: FakeSlack, client: AsyncWebClient) -> None:
+    async with aiohttp.ClientSession() as session, session.get(bare_slack.url + "auth.test") as response:
         assert (await response.json())["error"] == "not_authed"
-    async with client_of(slack, "xoxb-none") as stranger:
+    async with client_of(bare_slack, "xoxb-none") as stranger:
         assert await refusal(stranger.auth_test()) == "invalid_auth"
-    by = slack.installations[TOKEN]
+    by = bare_slack.installations[TOKEN]
     by.scopes = "im:history"
     with pytest.raises(SlackApiError) as caught:
         await client.chat_postMessage(channel="C0SHOP", text="x")
@@ -246,16 +235,16 @@ async def test_tokens_and_scopes_are_checked(slack: FakeSlack, client: AsyncWebC
         "needed": "chat:write",
         "provided": "im:history",
     }
-    by.expires_at = slack.clock.now() + 60
+    by.expires_at = bare_slack.clock.now() + 60
     assert (await client.auth_test())["user_id"] == BOT
-    slack.clock.advance(61)
+    bare_slack.clock.advance(61)
     assert await refusal(client.auth_test()) == "token_expired"
     by.expires_at = None
     await client.auth_revoke()
     assert await refusal(client.auth_test()) == "token_revoked"
 
 
-async def test_people_are_shown_with_their_language(slack: FakeSlack, client: AsyncWebClient) -> None:
+async def test_people_are_shown_with_their_language(bare_slack: FakeSlack, client: AsyncWebClient) -> None:
     shown = await client.users_info(user="U0LIN", include_locale=True)
     assert shown["user"]["locale"] == "zh-CN"
     assert (await client.conversations_open(users="U0ANA"))["channel"]["id"] == "D0ANA"
@@ -265,19 +254,19 @@ async def test_people_are_shown_with_their_language(slack: FakeSlack, client: As
 # --- limits and troubles ---
 
 
-async def test_limits_count_by_method_workspace_and_channel(slack: FakeSlack, client: AsyncWebClient) -> None:
-    slack.limits = True
+async def test_limits_count_by_method_workspace_and_channel(bare_slack: FakeSlack, client: AsyncWebClient) -> None:
+    bare_slack.limits = True
     await client.chat_postMessage(channel="C0SHOP", text="1")
     await client.chat_postMessage(channel="D0ANA", text="1")
     with pytest.raises(SlackApiError) as caught:
         await client.chat_postMessage(channel="C0SHOP", text="2")
     assert (caught.value.response.status_code, caught.value.response.headers["Retry-After"]) == (429, "1")
-    slack.clock.advance(1.0)
+    bare_slack.clock.advance(1.0)
     root = (await client.chat_postMessage(channel="C0SHOP", text="2"))["ts"]
     for _ in range(20):
         await client.chat_startStream(channel="C0SHOP", thread_ts=root, **RECIPIENT)
     assert await refusal(client.chat_startStream(channel="C0SHOP", thread_ts=root, **RECIPIENT)) == "ratelimited"
-    slack.clock.advance(60)
+    bare_slack.clock.advance(60)
     await client.chat_startStream(channel="C0SHOP", thread_ts=root, **RECIPIENT)
 
 
@@ -285,8 +274,10 @@ def slack_has_heard(slack: FakeSlack, calls: int) -> bool:
     return len(slack.calls) == calls
 
 
-async def test_troubles_befall_one_call_each(slack: FakeSlack, client: AsyncWebClient) -> None:
-    slack.troubles["chat.postMessage"].extend(["ratelimited", "internal_error", "http_500", "drops", "drops after"])
+async def test_troubles_befall_one_call_each(bare_slack: FakeSlack, client: AsyncWebClient) -> None:
+    bare_slack.troubles["chat.postMessage"].extend(
+        ["ratelimited", "internal_error", "http_500", "drops", "drops after"]
+    )
 
     async def post() -> Any:
         return await client.chat_postMessage(channel="C0SHOP", text="x")
@@ -297,13 +288,13 @@ async def test_troubles_befall_one_call_each(slack: FakeSlack, client: AsyncWebC
         with pytest.raises((SlackApiError, aiohttp.ClientError)):
             await post()
     await post()
-    assert len(slack.called("chat.postMessage")) == 6
-    assert len(slack.posted) == 2
-    slack.troubles["chat.postMessage"].extend(["hangs", "hangs after"])
+    assert len(bare_slack.called("chat.postMessage")) == 6
+    assert len(bare_slack.posted) == 2
+    bare_slack.troubles["chat.postMessage"].extend(["hangs", "hangs after"])
     for shown in (2, 3):
-        calls, unanswered = len(slack.calls), asyncio.create_task(post())
-        await until(partial(slack_has_heard, slack, calls + 1))
-        assert len(slack.posted) == shown
+        calls, unanswered = len(bare_slack.calls), asyncio.create_task(post())
+        await until(partial(slack_has_heard, bare_slack, calls + 1))
+        assert len(bare_slack.posted) == shown
         assert not (await asyncio.wait([unanswered], timeout=0.2))[0]
         unanswered.cancel()
 
@@ -319,9 +310,9 @@ async def start(slack: FakeSlack, client: AsyncWebClient, **more: Any) -> tuple[
 
 
 async def test_a_stream_is_seen_while_it_grows_and_stays_when_it_stops(
-    slack: FakeSlack, client: AsyncWebClient
+    bare_slack: FakeSlack, client: AsyncWebClient
 ) -> None:
-    root, ts = await start(slack, client, markdown_text="In ")
+    root, ts = await start(bare_slack, client, markdown_text="In ")
     await client.agents_sessions_setStatus(channel_id="D0ANA", thread_ts=root, status="processing", title="Roses")
     await client.chat_appendStream(channel="D0ANA", ts=ts, markdown_text="May")
     read = await client.conversations_replies(channel="D0ANA", ts=root)
@@ -329,48 +320,50 @@ async def test_a_stream_is_seen_while_it_grows_and_stays_when_it_stops(
     assert await refusal(client.chat_update(channel="D0ANA", ts=ts, text="x")) == "streaming_state_conflict"
     assert await refusal(client.chat_delete(channel="D0ANA", ts=ts)) == "cant_delete_message"
     await client.chat_stopStream(channel="D0ANA", ts=ts, markdown_text=".", blocks=[FEEDBACK])
-    assert slack.texts_in(root) == ["In May."]
-    assert slack.posted[0]["blocks"][0]["type"] == "context_actions"
-    session = slack.session("D0ANA", root)
+    assert bare_slack.texts_in(root) == ["In May."]
+    assert bare_slack.posted[0]["blocks"][0]["type"] == "context_actions"
+    session = bare_slack.session("D0ANA", root)
     assert session is not None
     assert (session.statuses, session.title) == (["processing", "active"], "Roses")
     for call in (client.chat_appendStream, client.chat_stopStream):
         assert await refusal(call(channel="D0ANA", ts=ts, markdown_text="x")) == "message_not_in_streaming_state"
     await client.chat_update(channel="D0ANA", ts=ts, markdown_text="In June.")
-    assert slack.texts_in(root) == ["In June."]
+    assert bare_slack.texts_in(root) == ["In June."]
 
 
 async def test_a_stream_dies_of_age_and_of_idleness_and_keeps_its_text(
-    slack: FakeSlack, client: AsyncWebClient
+    bare_slack: FakeSlack, client: AsyncWebClient
 ) -> None:
-    root, ts = await start(slack, client, markdown_text="a")
+    root, ts = await start(bare_slack, client, markdown_text="a")
     for _ in range(14):
-        slack.clock.advance(20)
+        bare_slack.clock.advance(20)
         await client.chat_appendStream(channel="D0ANA", ts=ts, markdown_text="b")
-    slack.clock.advance(20)
+    bare_slack.clock.advance(20)
     assert await refusal(client.chat_stopStream(channel="D0ANA", ts=ts)) == "message_not_in_streaming_state"
-    assert slack.texts_in(root) == ["a" + "b" * 14]
-    _, idle = await start(slack, client)
-    slack.clock.advance(31)
+    assert bare_slack.texts_in(root) == ["a" + "b" * 14]
+    _, idle = await start(bare_slack, client)
+    bare_slack.clock.advance(31)
     assert await refusal(client.chat_appendStream(channel="D0ANA", ts=idle, markdown_text="x")) == (
         "message_not_in_streaming_state"
     )
 
 
-async def test_a_stream_keeps_to_the_kind_it_was_opened_with(slack: FakeSlack, client: AsyncWebClient) -> None:
-    root, ts = await start(slack, client, markdown_text="a")
+async def test_a_stream_keeps_to_the_kind_it_was_opened_with(bare_slack: FakeSlack, client: AsyncWebClient) -> None:
+    root, ts = await start(bare_slack, client, markdown_text="a")
     chunk = {"type": "markdown_text", "text": "b"}
     assert await refusal(client.chat_appendStream(channel="D0ANA", ts=ts, chunks=[chunk])) == "streaming_mode_mismatch"
     streamer = await client.chat_stream(channel="D0ANA", thread_ts=root, buffer_size=1)
     await streamer.append(markdown_text="whole ")
     await streamer.append(markdown_text="answer")
     await streamer.stop()
-    assert slack.texts_in(root) == ["a", "whole answer"]
+    assert bare_slack.texts_in(root) == ["a", "whole answer"]
 
 
-async def test_stop_ends_the_streams_of_the_thread(slack: FakeSlack, client: AsyncWebClient, app: SmallApp) -> None:
-    root, ts = await start(slack, client, markdown_text="a")
-    await slack.stop("D0ANA", root)
+async def test_stop_ends_the_streams_of_the_thread(
+    bare_slack: FakeSlack, client: AsyncWebClient, app: SmallApp
+) -> None:
+    root, ts = await start(bare_slack, client, markdown_text="a")
+    await bare_slack.stop("D0ANA", root)
     assert app.events()[-1] | {"event_ts": ""} == {
         "type": "agent_session_stopped",
         "channel": "D0ANA",
@@ -384,40 +377,40 @@ async def test_stop_ends_the_streams_of_the_thread(slack: FakeSlack, client: Asy
 
 
 async def test_sessions_are_for_agents_and_threads_have_a_status_of_their_own(
-    slack: FakeSlack, client: AsyncWebClient
+    bare_slack: FakeSlack, client: AsyncWebClient
 ) -> None:
-    root = slack.message("hello", channel="D0ANA")["event"]["ts"]
+    root = bare_slack.message("hello", channel="D0ANA")["event"]["ts"]
     where = {"channel_id": "D0ANA", "thread_ts": root}
     await client.agents_sessions_setStatus(**where, status="active", title="One")
     await client.agents_sessions_setStatus(**where, status="processing", title="Two")
-    session = slack.session("D0ANA", root)
+    session = bare_slack.session("D0ANA", root)
     assert session is not None
     assert session.title == "One"
     await client.agents_sessions_rename(**where, title="Three")
     assert session.title == "Three"
     prompts = [{"title": "a", "message": "b"}]
     await client.assistant_threads_setSuggestedPrompts(**where, prompts=prompts)
-    assert slack.prompts == {}
+    assert bare_slack.prompts == {}
     await client.assistant_threads_setSuggestedPrompts(channel_id="D0ANA", prompts=prompts)
-    assert list(slack.prompts.values()) == [prompts]
-    slack.is_agent = False
+    assert list(bare_slack.prompts.values()) == [prompts]
+    bare_slack.is_agent = False
     assert await refusal(client.agents_sessions_setStatus(**where, status="active")) == "not_authorized"
     await client.assistant_threads_setStatus(**where, status="is thinking")
-    assert slack.thread_status("D0ANA", root) == "is thinking"
-    slack.clock.advance(121)
-    assert slack.thread_status("D0ANA", root) == ""
+    assert bare_slack.thread_status("D0ANA", root) == "is thinking"
+    bare_slack.clock.advance(121)
+    assert bare_slack.thread_status("D0ANA", root) == ""
 
 
 # --- deliveries ---
 
 
-async def test_a_mention_comes_twice_and_everything_may_come_again(slack: FakeSlack, app: SmallApp) -> None:
-    slack.mention_order = "app_mention first"
-    ts = await slack.say(f"<@{BOT}> hello")
+async def test_a_mention_comes_twice_and_everything_may_come_again(bare_slack: FakeSlack, app: SmallApp) -> None:
+    bare_slack.mention_order = "app_mention first"
+    ts = await bare_slack.say(f"<@{BOT}> hello")
     assert [(one["type"], one["ts"]) for one in app.events()] == [("app_mention", ts), ("message", ts)]
     app.heard.clear()
-    slack.duplicates = 2
-    await slack.say("hello", channel="D0ANA")
+    bare_slack.duplicates = 2
+    await bare_slack.say("hello", channel="D0ANA")
     bodies = [body for _, _, body in app.heard]
     assert len({one["event_id"] for one in bodies}) == 3
     assert bodies[0]["event"]["channel_type"] == "im"
@@ -427,53 +420,53 @@ async def test_a_mention_comes_twice_and_everything_may_come_again(slack: FakeSl
 
 
 async def test_a_failed_delivery_comes_again_at_once_after_a_minute_and_after_five(
-    slack: FakeSlack, app: SmallApp
+    bare_slack: FakeSlack, app: SmallApp
 ) -> None:
     app.status = 503
-    await slack.say("hello", channel="D0ANA")
+    await bare_slack.say("hello", channel="D0ANA")
     await until(lambda: len(app.heard) == 2)
-    slack.clock.advance(60)
+    bare_slack.clock.advance(60)
     await until(lambda: len(app.heard) == 3)
     app.status = 200
-    slack.clock.advance(300)
+    bare_slack.clock.advance(300)
     await until(lambda: len(app.heard) == 4)
     told = [(headers.get("X-Slack-Retry-Num"), headers.get("X-Slack-Retry-Reason")) for _, headers, _ in app.heard]
     assert told == [(None, None), ("1", "http_error"), ("2", "http_error"), ("3", "http_error")]
     assert len({body["event_id"] for _, _, body in app.heard}) == 1
-    assert [(one.attempt, one.status) for one in slack.deliveries] == [(0, 503), (1, 503), (2, 503), (3, 200)]
+    assert [(one.attempt, one.status) for one in bare_slack.deliveries] == [(0, 503), (1, 503), (2, 503), (3, 200)]
 
 
-async def test_an_app_that_is_slow_away_or_wants_no_retry(slack: FakeSlack, app: SmallApp) -> None:
+async def test_an_app_that_is_slow_away_or_wants_no_retry(bare_slack: FakeSlack, app: SmallApp) -> None:
     app.delay = 0.5
-    slow = asyncio.create_task(slack.say("slow", channel="D0ANA"))
+    slow = asyncio.create_task(bare_slack.say("slow", channel="D0ANA"))
     await until(lambda: len(app.heard) == 1)
-    slack.clock.advance(3)
+    bare_slack.clock.advance(3)
     await slow
     await until(lambda: len(app.heard) == 2)
     assert app.heard[1][1]["X-Slack-Retry-Reason"] == "http_timeout"
     app.delay, app.status, app.headers = 0.0, 500, {"X-Slack-No-Retry": "1"}
-    await slack.say("never again", channel="D0ANA")
-    slack.clock.advance(600)
+    await bare_slack.say("never again", channel="D0ANA")
+    bare_slack.clock.advance(600)
     await asyncio.sleep(0.1)
-    assert [one.attempt for one in slack.deliveries if one.status == 500] == [0]
-    slack.bot_url = "http://127.0.0.1:9"
-    await slack.say("nobody there", channel="D0ANA")
-    assert slack.deliveries[-1].status == 0
+    assert [one.attempt for one in bare_slack.deliveries if one.status == 500] == [0]
+    bare_slack.bot_url = "http://127.0.0.1:9"
+    await bare_slack.say("nobody there", channel="D0ANA")
+    assert bare_slack.deliveries[-1].status == 0
 
 
 async def test_the_app_hears_of_its_own_messages_if_asked(
-    slack: FakeSlack, client: AsyncWebClient, app: SmallApp
+    bare_slack: FakeSlack, client: AsyncWebClient, app: SmallApp
 ) -> None:
-    slack.echoes = True
+    bare_slack.echoes = True
     await client.chat_postMessage(channel="D0ANA", text="mine")
     await until(lambda: len(app.heard) == 1)
     assert (app.events()[0]["bot_id"], app.events()[0]["channel_type"]) == ("B0BOT", "im")
 
 
-async def test_edits_and_deletions_show_what_was_before(slack: FakeSlack, app: SmallApp) -> None:
-    ts = await slack.say("one", channel="D0ANA")
-    await slack.edit("D0ANA", ts, "two")
-    await slack.delete("D0ANA", ts)
+async def test_edits_and_deletions_show_what_was_before(bare_slack: FakeSlack, app: SmallApp) -> None:
+    ts = await bare_slack.say("one", channel="D0ANA")
+    await bare_slack.edit("D0ANA", ts, "two")
+    await bare_slack.delete("D0ANA", ts)
     changed, deleted = app.events()[1:]
     assert (changed["subtype"], changed["message"]["text"], changed["previous_message"]["text"]) == (
         "message_changed",
@@ -488,10 +481,10 @@ async def test_edits_and_deletions_show_what_was_before(slack: FakeSlack, app: S
 
 
 async def test_a_click_opens_a_modal_within_three_seconds_once(
-    slack: FakeSlack, client: AsyncWebClient, app: SmallApp
+    bare_slack: FakeSlack, client: AsyncWebClient, app: SmallApp
 ) -> None:
     posted = await client.chat_postMessage(channel="D0ANA", text="x", blocks=[FEEDBACK])
-    assert (await slack.click("D0ANA", posted["ts"], "feedback", "bad")).status == 200
+    assert (await bare_slack.click("D0ANA", posted["ts"], "feedback", "bad")).status == 200
     payload = app.heard[-1][2]
     assert (payload["type"], payload["actions"][0]["type"], payload["actions"][0]["value"]) == (
         "block_actions",
@@ -501,24 +494,24 @@ async def test_a_click_opens_a_modal_within_three_seconds_once(
     opened = await client.views_open(trigger_id=payload["trigger_id"], view=MODAL)
     again = client.views_open(trigger_id=payload["trigger_id"], view=MODAL)
     assert await refusal(again) == "exchanged_trigger_id"
-    await slack.click("D0ANA", posted["ts"], "feedback", "bad")
-    slack.clock.advance(3.1)
+    await bare_slack.click("D0ANA", posted["ts"], "feedback", "bad")
+    bare_slack.clock.advance(3.1)
     late = client.views_open(trigger_id=app.heard[-1][2]["trigger_id"], view=MODAL)
     assert await refusal(late) == "expired_trigger_id"
-    view = slack.views[opened["view"]["id"]]
+    view = bare_slack.views[opened["view"]["id"]]
     app.answer = {"response_action": "errors", "errors": {"why": "Too short"}}
     values = {"why": {"text": {"type": "plain_text_input", "value": "no"}}}
-    await slack.submit(view, values)
+    await bare_slack.submit(view, values)
     assert (view.open, view.errors) == (True, {"why": "Too short"})
     app.answer = ""
-    await slack.submit(view, values)
+    await bare_slack.submit(view, values)
     assert (view.open, app.heard[-1][2]["view"]["state"]["values"]) == (False, values)
     assert await refusal(client.views_update(view_id=view.id, view=MODAL)) == "not_found"
 
 
-async def test_a_command_is_answered_at_once_and_five_times_later(slack: FakeSlack, app: SmallApp) -> None:
+async def test_a_command_is_answered_at_once_and_five_times_later(bare_slack: FakeSlack, app: SmallApp) -> None:
     app.answer = {"response_type": "ephemeral", "text": "at once"}
-    answer = await slack.slash("/myna", "help")
+    answer = await bare_slack.slash("/myna", "help")
     assert answer.body["text"] == "at once"
     fields = app.heard[-1][2]
     assert (fields["command"], fields["text"], fields["user_id"]) == ("/myna", "help", "U0ANA")
@@ -530,8 +523,8 @@ async def test_a_command_is_answered_at_once_and_five_times_later(slack: FakeSla
             async with session.post(fields["response_url"], json=sent) as response:
                 statuses.append(response.status)
     assert statuses == [200] * 5 + [404]
-    assert [one.text for one in slack.ephemerals] == ["at once", "0"]
-    assert [one["text"] for one in slack.posted] == ["1", "2", "3", "4"]
+    assert [one.text for one in bare_slack.ephemerals] == ["at once", "0"]
+    assert [one["text"] for one in bare_slack.posted] == ["1", "2", "3", "4"]
 
 
 # --- installing ---
@@ -554,39 +547,41 @@ async def install(slack: FakeSlack, client: AsyncWebClient, **more: Any) -> Any:
 
 
 async def test_an_installation_turns_its_tokens_and_ends(
-    slack: FakeSlack, client: AsyncWebClient, app: SmallApp
+    bare_slack: FakeSlack, client: AsyncWebClient, app: SmallApp
 ) -> None:
-    slack.add_team("T0NEW")
-    slack.oauth.consent = Consent("T0NEW", denied=True)
-    assert await install(slack, client) == "access_denied"
-    slack.oauth.consent = Consent("T0NEW")
-    slack.oauth.rotates = True
-    made = await install(slack, client)
+    bare_slack.add_team("T0NEW")
+    bare_slack.oauth.consent = Consent("T0NEW", denied=True)
+    assert await install(bare_slack, client) == "access_denied"
+    bare_slack.oauth.consent = Consent("T0NEW")
+    bare_slack.oauth.rotates = True
+    made = await install(bare_slack, client)
     assert (made["team"]["id"], made["enterprise"], made["scope"]) == ("T0NEW", None, "chat:write")
     keys = {"client_id": CLIENT_ID, "client_secret": CLIENT_SECRET, "grant_type": "refresh_token"}
     turned = await client.oauth_v2_access(**keys, refresh_token=made["refresh_token"])
     assert await refusal(client.oauth_v2_access(**keys, refresh_token=made["refresh_token"])) == (
         "invalid_refresh_token"
     )
-    slack.clock.advance(43_200)
-    async with client_of(slack, made["access_token"]) as old, client_of(slack, turned["access_token"]) as new:
+    bare_slack.clock.advance(43_200)
+    async with client_of(bare_slack, made["access_token"]) as old, client_of(bare_slack, turned["access_token"]) as new:
         assert await refusal(old.auth_test()) == "token_expired"
         assert await refusal(new.auth_test()) == "token_expired"
-        slack.installations[turned["access_token"]].expires_at = None
+        bare_slack.installations[turned["access_token"]].expires_at = None
         assert (await new.auth_test())["team_id"] == "T0NEW"
-        await slack.uninstall("T0NEW")
+        await bare_slack.uninstall("T0NEW")
         assert await refusal(new.auth_test()) == "account_inactive"
     assert [one["type"] for one in app.events()] == ["tokens_revoked", "app_uninstalled"]
     assert app.events()[0]["tokens"] == {"oauth": [], "bot": [BOT]}
 
 
-async def test_one_installation_serves_an_organization(slack: FakeSlack, client: AsyncWebClient, app: SmallApp) -> None:
-    slack.add_team("T0NORTH", "E0FERN")
-    slack.add_team("T0SOUTH", "E0FERN")
-    slack.oauth.consent = Consent("T0NORTH", enterprise_wide=True)
-    made = await install(slack, client)
+async def test_one_installation_serves_an_organization(
+    bare_slack: FakeSlack, client: AsyncWebClient, app: SmallApp
+) -> None:
+    bare_slack.add_team("T0NORTH", "E0FERN")
+    bare_slack.add_team("T0SOUTH", "E0FERN")
+    bare_slack.oauth.consent = Consent("T0NORTH", enterprise_wide=True)
+    made = await install(bare_slack, client)
     assert (made["team"], made["enterprise"]["id"], made["is_enterprise_install"]) == (None, "E0FERN", True)
-    root = await slack.say("hello", channel="C0SHOP", team="T0SOUTH")
+    root = await bare_slack.say("hello", channel="C0SHOP", team="T0SOUTH")
     body = app.heard[-1][2]
     assert body["context_team_id"] == "T0SOUTH"
     assert body["authorizations"][0] == {
@@ -596,12 +591,12 @@ async def test_one_installation_serves_an_organization(slack: FakeSlack, client:
         "is_bot": True,
         "is_enterprise_install": True,
     }
-    async with client_of(slack, made["access_token"]) as wide:
+    async with client_of(bare_slack, made["access_token"]) as wide:
         started = await wide.chat_startStream(
             channel="C0SHOP", thread_ts=root, recipient_team_id="E0FERN", recipient_user_id="U0ANA"
         )
-    assert slack.posted[0]["team"] == "T0SOUTH"
-    assert slack.channel("C0SHOP").find(started["ts"]) is None
+    assert bare_slack.posted[0]["team"] == "T0SOUTH"
+    assert bare_slack.channel("C0SHOP").find(started["ts"]) is None
 
 
 # --- sockets ---
@@ -637,36 +632,36 @@ async def listening(slack: FakeSlack) -> AsyncIterator[Listener]:
         await listener.client.close()
 
 
-async def test_sockets_share_what_comes_and_what_is_not_acknowledged_comes_again(slack: FakeSlack) -> None:
-    await slack.say("before anybody listened", channel="D0ANA")
-    async with listening(slack) as one:
+async def test_sockets_share_what_comes_and_what_is_not_acknowledged_comes_again(bare_slack: FakeSlack) -> None:
+    await bare_slack.say("before anybody listened", channel="D0ANA")
+    async with listening(bare_slack) as one:
         await until(lambda: len(one.requests) == 1)
-        async with listening(slack) as other:
+        async with listening(bare_slack) as other:
             for number in range(4):
-                await slack.say(str(number), channel="D0ANA")
+                await bare_slack.say(str(number), channel="D0ANA")
             await until(lambda: len(one.requests) + len(other.requests) == 5)
             assert other.requests
-            answer = await slack.slash("/myna", "help")
+            answer = await bare_slack.slash("/myna", "help")
             assert answer.body == {"text": "heard"}
             one.deaf = other.deaf = True
             before = len(one.requests) + len(other.requests)
-            await slack.say("who listens?", channel="D0ANA")
+            await bare_slack.say("who listens?", channel="D0ANA")
             await until(lambda: len(one.requests) + len(other.requests) == before + 1)
             one.deaf = other.deaf = False
-            slack.clock.advance(slack.sockets.again_after)
+            bare_slack.clock.advance(bare_slack.sockets.again_after)
             await until(lambda: len(one.requests) + len(other.requests) == before + 2)
             assert [request.retry_attempt for request in one.requests + other.requests].count(1) == 1
 
 
-async def test_what_a_broken_socket_took_with_it_comes_on_the_next(slack: FakeSlack) -> None:
+async def test_what_a_broken_socket_took_with_it_comes_on_the_next(bare_slack: FakeSlack) -> None:
     async with aiohttp.ClientSession() as session:
-        first = await session.ws_connect(slack.sockets.new_address())
+        first = await session.ws_connect(bare_slack.sockets.new_address())
         assert (await first.receive_json())["type"] == "hello"
-        await slack.say("hello", channel="D0ANA")
+        await bare_slack.say("hello", channel="D0ANA")
         sent = await first.receive_json()
         assert (sent["type"], sent["retry_attempt"], sent["accepts_response_payload"]) == ("events_api", 0, False)
-        await slack.sockets.drop()
-        second = await session.ws_connect(slack.sockets.new_address())
+        await bare_slack.sockets.drop()
+        second = await session.ws_connect(bare_slack.sockets.new_address())
         assert (await second.receive_json())["type"] == "hello"
         again = await second.receive_json()
         assert (again["envelope_id"], again["retry_attempt"]) == (sent["envelope_id"], 1)
@@ -675,18 +670,18 @@ async def test_what_a_broken_socket_took_with_it_comes_on_the_next(slack: FakeSl
         await first.close()
 
 
-async def test_sockets_that_slack_closes_are_opened_again(slack: FakeSlack) -> None:
-    async with listening(slack) as listener:
-        await slack.sockets.ask_to_refresh("refresh_requested", close=False)
-        await until(lambda: len(slack.called("apps.connections.open")) == 2)
-        await until(lambda: len(slack.sockets.connections) == 1)
-        await slack.say("hello again", channel="D0ANA")
+async def test_sockets_that_slack_closes_are_opened_again(bare_slack: FakeSlack) -> None:
+    async with listening(bare_slack) as listener:
+        await bare_slack.sockets.ask_to_refresh("refresh_requested", close=False)
+        await until(lambda: len(bare_slack.called("apps.connections.open")) == 2)
+        await until(lambda: len(bare_slack.sockets.connections) == 1)
+        await bare_slack.say("hello again", channel="D0ANA")
         await until(lambda: len(listener.requests) == 1)
 
 
-async def test_a_ticket_is_good_for_once_and_sockets_are_at_most_ten(slack: FakeSlack) -> None:
+async def test_a_ticket_is_good_for_once_and_sockets_are_at_most_ten(bare_slack: FakeSlack) -> None:
     async with aiohttp.ClientSession() as session:
-        tickets = [slack.sockets.new_address() for _ in range(11)]
+        tickets = [bare_slack.sockets.new_address() for _ in range(11)]
         sockets = [await session.ws_connect(one) for one in tickets]
         told = [await one.receive_json() for one in sockets]
         assert [one["type"] for one in told] == ["hello"] * 10 + ["disconnect"]
@@ -695,7 +690,7 @@ async def test_a_ticket_is_good_for_once_and_sockets_are_at_most_ten(slack: Fake
             await session.ws_connect(tickets[0])
         for one in sockets:
             await one.close()
-        slack.sockets.enabled = False
-        shut = await session.ws_connect(slack.sockets.new_address())
+        bare_slack.sockets.enabled = False
+        shut = await session.ws_connect(bare_slack.sockets.new_address())
         assert (await shut.receive_json())["reason"] == "link_disabled"
         await shut.close()

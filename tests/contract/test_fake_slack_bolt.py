@@ -17,7 +17,7 @@ import pytest
 
 from tests.fakes.slack.deliveries import signed
 from tests.fakes.slack.records import APP_TOKEN, BOT, SECRET, TOKEN
-from tests.fakes.slack.server import FakeSlack, running_slack
+from tests.fakes.slack.server import FakeSlack
 from tests.tools.npm import node_environment
 
 pytestmark = [pytest.mark.node, pytest.mark.slow]
@@ -42,20 +42,14 @@ class Bolt:
         raise AssertionError("the script ended")
 
 
-@pytest.fixture
-async def slack() -> AsyncIterator[FakeSlack]:
-    async with running_slack() as running:
-        yield running
-
-
 @pytest.fixture(params=["http", "sockets"])
-async def bolt(slack: FakeSlack, request: pytest.FixtureRequest) -> AsyncIterator[Bolt]:
+async def bolt(bare_slack: FakeSlack, request: pytest.FixtureRequest) -> AsyncIterator[Bolt]:
     node, environment = node_environment()
     process = await asyncio.create_subprocess_exec(
         str(node),
         str(SCRIPT),
         request.param,
-        slack.url,
+        bare_slack.url,
         TOKEN,
         SECRET,
         APP_TOKEN,
@@ -66,7 +60,7 @@ async def bolt(slack: FakeSlack, request: pytest.FixtureRequest) -> AsyncIterato
     try:
         started = Bolt(process)
         port = (await started.told("listens"))["port"]
-        slack.bot_url = f"http://127.0.0.1:{port}" if port else ""
+        bare_slack.bot_url = f"http://127.0.0.1:{port}" if port else ""
         yield started
     finally:
         assert process.stdin is not None
@@ -79,32 +73,32 @@ async def bolt(slack: FakeSlack, request: pytest.FixtureRequest) -> AsyncIterato
             await process.wait()
 
 
-async def test_a_mention_a_stream_feedback_a_modal_and_a_command(slack: FakeSlack, bolt: Bolt) -> None:
-    asked = await slack.say(f"<@{BOT}> hello")
+async def test_a_mention_a_stream_feedback_a_modal_and_a_command(bare_slack: FakeSlack, bolt: Bolt) -> None:
+    asked = await bare_slack.say(f"<@{BOT}> hello")
     await bolt.told("mention")
-    assert slack.texts_in(asked) == [f"heard: <@{BOT}> hello"]
-    asked = await slack.say("when do the roses bloom?", channel="D0ANA")
+    assert bare_slack.texts_in(asked) == [f"heard: <@{BOT}> hello"]
+    asked = await bare_slack.say("when do the roses bloom?", channel="D0ANA")
     await bolt.told("streamed")
-    assert slack.texts_in(asked) == ["In May."]
-    answer = slack.posted[-1]
+    assert bare_slack.texts_in(asked) == ["In May."]
+    answer = bare_slack.posted[-1]
     assert answer["streaming_state"] == "completed"
-    assert (await slack.click("D0ANA", answer["ts"], "feedback", "bad")).status == 200
+    assert (await bare_slack.click("D0ANA", answer["ts"], "feedback", "bad")).status == 200
     assert (await bolt.told("feedback"))["value"] == "bad"
-    (view,) = slack.views.values()
+    (view,) = bare_slack.views.values()
     for value, is_open in (("no", True), ("It was June.", False)):
-        await slack.submit(view, {"why": {"text": {"type": "plain_text_input", "value": value}}})
+        await bare_slack.submit(view, {"why": {"text": {"type": "plain_text_input", "value": value}}})
         assert (await bolt.told("submitted"))["value"] == value
         assert (view.open, bool(view.errors)) == (is_open, is_open)
-    await slack.slash("/myna", "help")
+    await bare_slack.slash("/myna", "help")
     await bolt.told("command")
-    assert [one.text for one in slack.ephemerals] == ["at once: help"]
-    assert slack.posted[-1]["text"] == "later"
-    assert all(one.status == 200 for one in slack.deliveries)
+    assert [one.text for one in bare_slack.ephemerals] == ["at once: help"]
+    assert bare_slack.posted[-1]["text"] == "later"
+    assert all(one.status == 200 for one in bare_slack.deliveries)
 
 
 @pytest.mark.parametrize("bolt", ["http"], indirect=True)
-async def test_bolt_takes_only_what_slack_signed_just_now(slack: FakeSlack, bolt: Bolt) -> None:
-    content = json.dumps(slack.message("hello", channel="D0ANA")).encode()
+async def test_bolt_takes_only_what_slack_signed_just_now(bare_slack: FakeSlack, bolt: Bolt) -> None:
+    content = json.dumps(bare_slack.message("hello", channel="D0ANA")).encode()
     sent = [
         (signed(content, at=time.time() - 301), 401),
         (signed(content, secret="another"), 401),
@@ -113,6 +107,6 @@ async def test_bolt_takes_only_what_slack_signed_just_now(slack: FakeSlack, bolt
     ]
     async with aiohttp.ClientSession() as session:
         for headers, status in sent:
-            async with session.post(slack.bot_url + "/slack/events", data=content, headers=headers) as response:
+            async with session.post(bare_slack.bot_url + "/slack/events", data=content, headers=headers) as response:
                 assert response.status == status
     await bolt.told("streamed")

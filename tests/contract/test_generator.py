@@ -20,7 +20,7 @@ from bot.generation.models.sources import STARTER
 from bot.generation.port import ChatMessage, Finish, Generator, Piece, Prompt, Sampling
 from bot.generation.remote import RemoteGenerator
 from tests.fakes.generator import FakeGenerator
-from tests.fixtures_model import run_apart
+from tests.fixtures.models import run_apart
 
 QUESTION = (ChatMessage("user", "What is the capital of France?"),)
 # With a seed, as rounding differs with what else runs, and "The" and "L'" are nearly as likely after this question.

@@ -24,13 +24,6 @@ from storage.values import Accepted, Incoming, Lease, Reply, Sender, text_part
 LEASE_MS = 60_000
 
 
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    opened = Database(database_url)
-    yield opened
-    await opened.close()
-
-
 def incoming(number: int, conversation: str = "c", **changes: Any) -> Incoming:
     text = (text_part(f"{conversation} {number}"),)
     made = Incoming("web", conversation, Sender("v"), f"{conversation}:{number}", text, external_id=f"m{number}")

@@ -5,11 +5,13 @@ Knows: every public function of storage that takes a transaction; a new one with
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 import pkgutil
+import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from storage.schema import workspace
 from storage.transaction import Rollback, Transaction
 from storage.values import Lease, Sender, text_part
 from storage.votes import Vote
+from tests.conftest import new_postgres_database
 from tests.contract.workspaces import (
     CHANNEL,
     DAY,
@@ -308,21 +311,83 @@ def test_every_function_of_storage_has_a_case_or_is_known_to_cross() -> None:
     assert not CASES.keys() & ACROSS
 
 
-@pytest.fixture
-def engine(database_url: str) -> Iterator[sa.Engine]:
-    url = sa.make_url(database_url)
-    is_sqlite = url.get_backend_name() == "sqlite"
-    engine = (sqlite_engine if is_sqlite else postgresql_engine)(url)
+@dataclass
+class Filled:
+    """A database with both worlds in it, and an engine that opens copies of it.
+
+    One engine serves all cases, so that each statement is compiled once a session.
+    """
+
+    engine: sa.Engine
+    worlds: dict[str, World]
+    database: str
+    """The file, or PostgreSQL's name of the database, that the next connection opens."""
+
+
+def fill(url: str) -> Filled:
+    """Fill both worlds, and close all connections: only then is a file whole and may PostgreSQL copy a database."""
+    parsed = sa.make_url(url)
+    is_sqlite = parsed.get_backend_name() == "sqlite"
+    engine = (sqlite_engine if is_sqlite else postgresql_engine)(parsed)
     if not is_sqlite:
         sa.event.listen(engine, "connect", _wait_for_slow_cases)
-    yield engine
+    filled = Filled(engine, fill_worlds(engine), str(parsed.database))
     engine.dispose()
+
+    @sa.event.listens_for(engine, "do_connect")
+    def open_copy(_dialect: Any, _record: Any, arguments: list[Any], options: dict[str, Any]) -> None:
+        if is_sqlite:
+            arguments[0] = filled.database
+        else:
+            options["dbname"] = filled.database
+
+    return filled
 
 
 def _wait_for_slow_cases(connection: Any, _record: Any) -> None:
-    """A case looks at every table within its transaction, which takes long on a busy machine."""
+    """Allow long pauses: a case looks at every table within its transaction, which takes long on a busy machine."""
     connection.execute("SET idle_in_transaction_session_timeout = 0")
     connection.commit()
+
+
+@pytest.fixture(scope="session")
+def filled_sqlite(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Filled, str]:
+    """The filled file, and its path."""
+    path = tmp_path_factory.mktemp("worlds") / "worlds.db"
+    shutil.copy(migrated_sqlite, path)
+    return fill(f"sqlite:///{path}"), str(path)
+
+
+@pytest.fixture(scope="session")
+def filled_postgres(postgres: Any, migrated_postgres: str) -> tuple[Filled, str]:
+    """The filled database, and its name."""
+    filled = fill(new_postgres_database(postgres, migrated_postgres))
+    return filled, filled.database
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def filled(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Filled]:
+    """A copy of the filled database of each kind. A case may change all of it."""
+    if request.param == "sqlite":
+        filled, template = request.getfixturevalue("filled_sqlite")
+        filled.database = str(shutil.copy(template, tmp_path / "worlds.db"))
+    else:
+        filled, template = request.getfixturevalue("filled_postgres")
+        copied = new_postgres_database(request.getfixturevalue("postgres"), template)
+        filled.database = str(sa.make_url(copied).database)
+    yield filled
+    filled.engine.dispose()
+
+
+@pytest.fixture
+def engine(filled: Filled) -> sa.Engine:
+    return filled.engine
+
+
+@pytest.fixture
+def worlds(filled: Filled) -> dict[str, World]:
+    """Two workspaces that differ in nothing but their ids. A case may change its copy of what they hold."""
+    return copy.deepcopy(filled.worlds)
 
 
 def run(engine: sa.Engine, workspace_id: str | None, unit: Callable[..., Any], *args: Any) -> Any:
@@ -334,9 +399,8 @@ def run(engine: sa.Engine, workspace_id: str | None, unit: Callable[..., Any], *
         return rollback.value
 
 
-@pytest.fixture
-def worlds(engine: sa.Engine) -> dict[str, World]:
-    """Two workspaces that differ in nothing but their ids."""
+def fill_worlds(engine: sa.Engine) -> dict[str, World]:
+    """Put the same into two workspaces."""
     with engine.begin() as connection:
         for name in (MINE, THEIRS):
             connection.execute(workspace.insert().values(id=name, name=name, created_at=0))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from storage import accounts, audit
 from storage.transaction import Transaction
-from tests.contract.workspaces import Case, World, name_of
+from tests.contract.workspaces import LEASE_MS, Case, World, name_of
 
-IDLE_MS, MOST_MS = 3_600_000, 86_400_000
+IDLE_MS = MOST_MS = LEASE_MS
 WHO = "shell:root"
 
 # Names and channel ids are the same in both workspaces; secrets' hashes are not.

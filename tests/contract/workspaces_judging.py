@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from storage import evaluations, golden, judgements
-from storage.learning_schema import dataset, dataset_example, job, model_version
 from storage.transaction import Transaction
+from tests.builders.versions import EXAMPLE, add_version
 from tests.contract.workspaces import Case, World, name_of
 
 REPORT = {
@@ -20,7 +18,6 @@ REPORT = {
         }
     ]
 }
-EXAMPLE = {"messages": [{"role": "user", "content": "hi"}], "chosen": "hello", "rejected": None, "good": None}
 
 
 def save(tx: Transaction, world: World) -> str | None:
@@ -89,50 +86,6 @@ CASES = {
         {},
     ),
 }
-
-
-def add_version(tx: Transaction, name: str, number: int, held_out: dict[str, Any] = EXAMPLE) -> tuple[str, str]:
-    """A registered version with one held-out example, written without the code of others; `(version, dataset)`."""
-    workspace_id = tx.workspace_id
-    ids = {what: f"{what} {name} of {workspace_id}".ljust(32, ".") for what in ("dataset", "job", "version")}
-    common = {"workspace_id": workspace_id, "created_by": "shell:root", "created_at": 1}
-    tx.connection.execute(
-        dataset.insert().values(id=ids["dataset"], sha256=f"data of {name}", settings={}, counts={}, **common)
-    )
-    tx.connection.execute(
-        dataset_example.insert().values(
-            dataset_id=ids["dataset"],
-            number=1,
-            workspace_id=workspace_id,
-            sha256="x",
-            kind="answer",
-            source="import",
-            split="held_out",
-            conversation_id="c1",
-            message_id="m1",
-            person_id="p1",
-            content=held_out,
-        )
-    )
-    tx.connection.execute(
-        job.insert().values(id=ids["job"], kind="train", state="done", device="cpu", settings={}, **common)
-    )
-    tx.connection.execute(
-        model_version.insert().values(
-            id=ids["version"],
-            number=number,
-            name=name,
-            base="tiny",
-            base_sha256="x",
-            weights_sha256="x",
-            settings={},
-            code_version="1",
-            dataset_id=ids["dataset"],
-            job_id=ids["job"],
-            **common,
-        )
-    )
-    return ids["version"], ids["dataset"]
 
 
 def fill(tx: Transaction, world: World) -> None:

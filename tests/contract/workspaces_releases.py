@@ -10,8 +10,8 @@ from typing import Any
 
 from storage import canary_outcomes, erasure, releases, versions
 from storage.transaction import Transaction
+from tests.builders.versions import add_evaluation, add_example, add_job_and_dataset, new_version
 from tests.contract.workspaces import CHANNEL, PERSON, Case, World, name_of
-from tests.rows import add_evaluation, add_example, add_job_and_dataset, new_version
 
 
 def _start(tx: Transaction, world: World) -> Any:

@@ -14,10 +14,10 @@ import sqlalchemy as sa
 
 from storage import schema
 from storage.engines import sqlite_engine
+from tests.builders.waiting import until
 from tests.crash.harness import agent_process, until_drained
 from tests.fakes.slack.records import BOT
 from tests.fakes.slack.server import FakeSlack, running_slack
-from tests.fixtures_slack import until
 
 pytestmark = pytest.mark.slow
 

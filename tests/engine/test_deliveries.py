@@ -16,7 +16,7 @@ from bot.generation.engine.runner import Runner
 from bot.generation.engine.sequence import Chunk
 from bot.generation.port import ChatMessage, Event, Finish, Piece, Sampling
 from bot.settings import Settings
-from tests.engine.models import save_tiny
+from tests.builders.tiny_models import save_tiny
 
 ENDLESS = Sampling(max_tokens=400)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from bot.generation.engine.llama import LlamaDecoder
 from bot.generation.engine.runner import Runner
 from bot.generation.engine.scheduler import Limits
 from bot.generation.port import ChatMessage
-from tests.engine.models import CONFIGS, FAST, Wanted, add, finish, fortune_teller, save_tiny
+from tests.builders.engine_requests import Wanted, add, count_computed, finish, fortune_teller, prompts
+from tests.builders.tiny_models import CONFIGS, FAST, save_tiny
 
 pytestmark = pytest.mark.model
 SYSTEM = [random.Random(1).randrange(100, 40_000) for _ in range(40)]
@@ -50,20 +51,14 @@ class Reference:
 
 @pytest.fixture(scope="module", params=[*CONFIGS, STARTER])
 def reference(
-    request: pytest.FixtureRequest, starter_model_path: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, starter_model_path: Path, tiny_of: Callable[[str], Path]
 ) -> Iterator[Reference]:
     if request.param == STARTER:
         yield Reference(starter_model_path, 5)
         return
-    folder = tmp_path_factory.mktemp(request.param)
-    made = Reference(save_tiny(request.param, folder, starter_model_path), 20)
+    made = Reference(tiny_of(request.param), 20)
     assert made.runner.decoder.can_cut == (request.param in FAST)
     yield made
-
-
-def prompts(*lengths: int, seed: int = 0) -> list[list[int]]:
-    source = random.Random(seed)
-    return [[source.randrange(100, 40_000) for _ in range(length)] for length in lengths]
 
 
 def test_alone(reference: Reference) -> None:
@@ -106,20 +101,6 @@ def test_with_prefixes_of_others_and_of_earlier_turns(reference: Reference) -> N
     if reference.runner.decoder.can_cut:
         # The last token of an answer was never computed; besides, only what is new.
         assert counted["prompt"] == 7 + 1 + 30 + 3
-
-
-def count_computed(batch: Batch) -> dict[str, int]:
-    counted = {"prompt": 0, "steps": 0}
-    schedule = batch._scheduler.schedule
-
-    def counting() -> Any:
-        chunks = schedule()
-        counted["prompt"] += sum(chunk.count for chunk in chunks if chunk.start < chunk.sequence.num_prompt)
-        counted["steps"] += 1
-        return chunks
-
-    batch._scheduler.schedule = counting  # type: ignore[method-assign]
-    return counted
 
 
 def test_with_a_cache_too_small_for_all(reference: Reference, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,8 +22,7 @@ from bot.settings import Settings
 from storage import versions
 from storage.learning_values import Version
 from storage.transaction import Transaction
-from tests.rows import add_evaluation, add_job_and_dataset, new_version
-from tests.scenarios.test_releases import ask, replies
+from tests.builders.versions import add_evaluation, add_job_and_dataset, ask, new_version, replies
 
 pytestmark = pytest.mark.model
 ADMIN = Actor("shell:root", "admin")

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import peft
 import pytest
 import torch
 import transformers
@@ -28,29 +27,10 @@ from bot.generation.engine.lora import LoraVersion
 from bot.generation.engine.runner import Runner
 from bot.generation.models.sources import STARTER
 from bot.generation.port import ChatMessage, Piece, Sampling
-from tests.engine.models import Wanted, add, finish, fortune_teller, save_tiny
-from tests.engine.test_exact_tokens import count_computed, prompts
+from tests.builders.engine_requests import Wanted, add, count_computed, finish, fortune_teller, prompts
+from tests.builders.tiny_models import KINDS, save_version
 
 pytestmark = pytest.mark.model
-ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-# Names and settings of versions; some train all layers and some only few.
-KINDS: dict[str, dict[str, Any]] = {
-    "all": {"r": 4, "lora_alpha": 16, "target_modules": ALL_LINEAR},
-    "attention": {"r": 8, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]},
-    "stable": {"r": 2, "lora_alpha": 8, "target_modules": ["k_proj", "up_proj", "down_proj"], "use_rslora": True},
-}
-
-
-def save_version(base: Path, folder: Path, seed: int = 0, **config: Any) -> Any:
-    """Let PEFT write a version with random weights, and give the model with these weights merged in."""
-    net = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    torch.manual_seed(seed)
-    trained = peft.get_peft_model(net, peft.LoraConfig(init_lora_weights=False, task_type="CAUSAL_LM", **config))
-    for name, parameter in trained.named_parameters():
-        if "lora_" in name:
-            torch.nn.init.normal_(parameter, std=0.15)
-    trained.save_pretrained(folder)
-    return trained.merge_and_unload().eval()
 
 
 @dataclass
@@ -77,9 +57,11 @@ class World:
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen2", "gemma3"])
-def world(request: pytest.FixtureRequest, starter_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
+def world(
+    request: pytest.FixtureRequest, tiny_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> World:
     folder = tmp_path_factory.mktemp("versions")
-    base = save_tiny(request.param, folder / "base", starter_model_path)
+    base = tiny_of(request.param)
     runner = Runner(base, "cpu", None, context_tokens=512, exact=True)
     plain = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
     world = World(folder, base, runner, {None: None}, {None: plain})
@@ -218,12 +200,14 @@ def test_a_damaged_or_foreign_version_is_refused_with_the_reason(world: World, t
 
 
 @pytest.mark.parametrize("world", ["llama"], indirect=True)
-def test_another_base_and_another_file_are_refused(world: World, tmp_path: Path, starter_model_path: Path) -> None:
-    other = save_tiny("mistral", tmp_path / "other", starter_model_path)
+def test_another_base_and_another_file_are_refused(
+    world: World, tmp_path: Path, tiny_of: Callable[[str], Path]
+) -> None:
+    other = tiny_of("mistral")
     runner = Runner(other, "cpu", None, context_tokens=64, exact=True)
     small = {"r": 2, "lora_alpha": 2, "target_modules": ["c_attn"]}
     assert runner.read_version("v", world.folder / "all", None).name == "v", "the same shapes can't be told apart"
-    gpt2 = save_tiny("gpt2", tmp_path / "gpt2", starter_model_path)
+    gpt2 = tiny_of("gpt2")
     save_version(gpt2, tmp_path / "gpt2-version", **small)
     with pytest.raises(VersionError, match=r"fan_in_fan_out|another base"):
         world.runner.read_version("v", tmp_path / "gpt2-version", None)

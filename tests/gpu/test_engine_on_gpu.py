@@ -13,9 +13,8 @@ import torch
 from bot.generation.engine.batch import Batch
 from bot.generation.engine.runner import Runner
 from bot.generation.port import Sampling
-from tests.engine.models import Wanted, finish, save_tiny
-from tests.engine.test_exact_tokens import prompts
-from tests.engine.test_versions import KINDS, save_version
+from tests.builders.engine_requests import Wanted, finish, prompts
+from tests.builders.tiny_models import KINDS, save_tiny, save_version
 
 pytestmark = [
     pytest.mark.model,

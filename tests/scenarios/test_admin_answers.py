@@ -13,10 +13,11 @@ from bot.knowledge.knowledge_gaps import PLACE_FOR_THE_ANSWER
 from bot.knowledge.search import search as search_module
 from bot.learning.data.review_queue import Reviews
 from storage import knowledge_threshold
-from tests.fixtures_admin import Steerer, log_in
-from tests.fixtures_knowledge import Desk
-from tests.fixtures_shop import RETURNS, Person, model_of
-from tests.fixtures_web import WebServer
+from tests.builders.agents import model_of
+from tests.builders.desk import Desk
+from tests.builders.logins import Steerer, log_in
+from tests.builders.shop import RETURNS, Person
+from tests.builders.web import WebServer
 
 pytestmark = pytest.mark.model
 

@@ -14,9 +14,9 @@ from bot.knowledge.library import MAX_UPLOAD_BYTES
 from bot.knowledge.search import search as search_module
 from storage import jobs, knowledge, knowledge_threshold
 from storage.values import new_id
-from tests.fixtures_admin import COOKIE, Steerer, log_in
-from tests.fixtures_knowledge import Desk
-from tests.fixtures_web import WebServer
+from tests.builders.desk import Desk
+from tests.builders.logins import COOKIE, Steerer, log_in
+from tests.builders.web import WebServer
 
 RETURNS = (
     "# Returns\n\nYou can send anything back within 30 days of delivery.\n\n## Refunds\n\nThe refund takes five days.\n"

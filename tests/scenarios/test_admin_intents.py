@@ -11,11 +11,11 @@ import pytest
 from adapters.admin import intents_api
 from bot.knowledge.intents.intent_file import read_phrases
 from bot.knowledge.search import search as search_module
-from tests.fixtures_admin import COOKIE, Steerer, log_in
-from tests.fixtures_knowledge import Desk
-from tests.fixtures_shop import Person, model_of
-from tests.fixtures_web import WebServer
-from tests.scenarios.test_intents import FILE
+from tests.builders.agents import model_of
+from tests.builders.desk import Desk
+from tests.builders.logins import COOKIE, Steerer, log_in
+from tests.builders.shop import INTENTS_CSV, Person
+from tests.builders.web import WebServer
 
 pytestmark = pytest.mark.model
 
@@ -58,7 +58,7 @@ async def test_intents_are_learnt_shown_tried_and_answer(classroom: Classroom) -
     before = await classroom.trainer.get("intents")
     assert (before["trained"], before["training"], before["mostPhrases"]) == (None, None, 5000)
     assert await classroom.trainer.refused("intents/try", message="Where is my order?") == (404, "not_found")
-    status, made = await classroom.train(FILE)
+    status, made = await classroom.train(INTENTS_CSV)
     assert (status, made["intents"], made["phrases"]) == (200, 3, 12)
 
     person = Person(classroom.server.agent)
@@ -85,9 +85,9 @@ async def test_intents_are_learnt_shown_tried_and_answer(classroom: Classroom) -
 async def test_phrases_are_downloaded_as_what_can_be_sent_again(classroom: Classroom) -> None:
     for path in ("intents/phrases", "intents/file"):
         assert (await classroom.trainer.call("GET", path))[0] == 404
-    await classroom.train(FILE)
+    await classroom.train(INTENTS_CSV)
     csv = (await classroom.trainer.get("intents/phrases"))["csv"]
-    assert read_phrases(csv.encode()) == read_phrases(FILE.encode())
+    assert read_phrases(csv.encode()) == read_phrases(INTENTS_CSV.encode())
     url, cookie = classroom.server.url, {"Cookie": f"{COOKIE}={classroom.trainer.secret}"}
     async with classroom.server.session.get(f"{url}/admin/api/intents/file", headers=cookie) as response:
         assert (response.content_type, response.headers["Content-Disposition"]) == (
@@ -101,18 +101,18 @@ async def test_phrases_are_downloaded_as_what_can_be_sent_again(classroom: Class
 
 async def test_all_are_forgotten_and_others_take_their_place(classroom: Classroom) -> None:
     assert await classroom.trainer.refused("intents/clear") == (404, "not_found")
-    await classroom.train(FILE)
+    await classroom.train(INTENTS_CSV)
     assert (await classroom.tried("Where is my order?"))["intent"] == "order status"
     await classroom.trainer.post("intents/clear")
     assert (await classroom.trainer.get("intents"))["trained"] is None
     model_of(classroom.server.agent).enqueue("I am asked.")
     assert (await Person(classroom.server.agent).ask("Who won the world cup?"))[0] == "I am asked."
-    await classroom.train(FILE.replace("order status", "parcel"))
+    await classroom.train(INTENTS_CSV.replace("order status", "parcel"))
     assert (await classroom.tried("Where is my order?"))["intent"] == "parcel"
 
 
 async def test_every_bad_line_is_told_and_what_was_known_stays(classroom: Classroom) -> None:
-    await classroom.train(FILE)
+    await classroom.train(INTENTS_CSV)
     status, found = await classroom.train("text,intent\n,a\nx,a\nx,b\ny,b\n")
     assert (status, found["error"]["field"]) == (400, "file")
     assert found["error"]["message"].splitlines() == [
@@ -128,17 +128,17 @@ async def test_every_bad_line_is_told_and_what_was_known_stays(classroom: Classr
     ):
         status, found = await classroom.train(wrong)
         assert (status, told in found["error"]["message"]) == (400, True), found
-    assert (await classroom.train(FILE, **{"Content-Type": "text/csv"}))[0] == 400
+    assert (await classroom.train(INTENTS_CSV, **{"Content-Type": "text/csv"}))[0] == 400
     assert (await classroom.trainer.get("intents"))["trained"]["numPhrases"] == 12
 
 
 async def test_more_is_for_the_shell(classroom: Classroom, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intents_api, "MAX_PHRASES", 11)
-    status, found = await classroom.train(FILE)
+    status, found = await classroom.train(INTENTS_CSV)
     assert (status, found["error"]["code"], found["error"]["limit"]) == (413, "too_large", 11)
     assert "myna intents train" in found["error"]["message"]
     monkeypatch.setattr(intents_api, "MAX_FILE_BYTES", 100)
-    assert (await classroom.train(FILE))[0] == 413
+    assert (await classroom.train(INTENTS_CSV))[0] == 413
     assert (await classroom.trainer.get("intents"))["trained"] is None
 
 
@@ -154,13 +154,13 @@ async def test_a_training_is_told_to_everybody_and_there_is_one_at_a_time(
         return await embed(texts)
 
     monkeypatch.setattr(intents._search, "embed", slow)
-    first = asyncio.create_task(classroom.train(FILE))
+    first = asyncio.create_task(classroom.train(INTENTS_CSV))
     async with asyncio.timeout(30):
         while (found := await others.get("intents/training"))["training"] is None:
             await asyncio.sleep(0.05)
     assert found["training"] == {"by": "web:trainer", "done": 0, "of": 12}
     assert (await others.get("intents"))["training"] == found["training"]
-    status, refused = await classroom.train(FILE)
+    status, refused = await classroom.train(INTENTS_CSV)
     assert (status, refused["error"]["code"]) == (409, "conflict")
     goes_on.set()
     assert (await first)[0] == 200
@@ -168,13 +168,13 @@ async def test_a_training_is_told_to_everybody_and_there_is_one_at_a_time(
 
 
 async def test_a_viewer_looks_and_tries_and_changes_nothing(classroom: Classroom) -> None:
-    await classroom.train(FILE)
+    await classroom.train(INTENTS_CSV)
     for role in ("viewer", "agent"):
         somebody = await log_in(classroom.server, role)
         assert (await somebody.get("intents"))["trained"]
         assert (await somebody.get("intents/phrases"))["csv"]
         assert (await somebody.post("intents/try", message="refund please"))["intent"] == "refund"
-        assert (await classroom.train(FILE, who=somebody))[0] == 403
+        assert (await classroom.train(INTENTS_CSV, who=somebody))[0] == 403
         assert await somebody.refused("intents/clear") == (403, "not_allowed")
     rows = [one["action"] for one in (await classroom.trainer.get("audit"))["rows"] if "intents" in one["action"]]
     assert rows == ["intents.train"]

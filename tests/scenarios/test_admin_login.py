@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
+import argon2
 import pytest
 import sqlalchemy as sa
 
 from adapters.admin.admin_api import AdminApi
 from adapters.admin.guard import Route
-from adapters.cli.wiring import make_admin_api
+from adapters.cli.wiring import Agent, make_admin_api, running_agent
 from adapters.http.origins import Origins
 from bot.access import login_throttle as guesses_module
-from bot.access.accounts import Accounts
 from bot.access.roles import ROLES, Actor
 from bot.errors import Conflict, InvalidInput, NotAuthenticated, TooManyAttempts, Unavailable
+from bot.settings import Settings
 from storage.learning_schema import account, account_session
-from tests.conftest import StartAgent
-from tests.fixtures_admin import PASSWORD, ROOT, Steerer, accounts_of, log_in, one_of_each_role
-from tests.fixtures_web import SHOP, WebServer, serve
+from tests.builders.agents import StartAgent
+from tests.builders.cli import Cli
+from tests.builders.logins import CHEAP_HASHER, PASSWORD, ROOT, Steerer, accounts_of, log_in, one_of_each_role
+from tests.builders.web import SHOP, WebServer, serve
+from tests.fakes.generator import FakeGenerator
 
 HOUR_MS = 3_600_000
 
@@ -298,17 +304,44 @@ async def test_the_password_of_a_new_account_is_told_once(server: WebServer) -> 
     await ada.post("login", name="ada", password=fresh)
 
 
-async def test_an_older_hash_is_renewed_when_it_is_used(sqlite_server: WebServer) -> None:
-    from argon2 import PasswordHasher
+@asynccontextmanager
+async def production_agent(folder: Path, url: str) -> AsyncIterator[Agent]:
+    """Run an agent as `myna serve` does, with the password hasher that it has by itself."""
+    generator = FakeGenerator()
+    await generator.start()
+    async with running_agent(Settings(data=folder, database_url=url), generator) as agent:
+        yield agent
 
-    accounts, agent = accounts_of(sqlite_server.agent), sqlite_server.agent
-    await accounts.create(ROOT, "ada", "viewer", PASSWORD)
-    weak = await asyncio.to_thread(PasswordHasher(time_cost=1, memory_cost=8192).hash, PASSWORD)
-    await asyncio.to_thread(change, sqlite_server, sa.update(account).values(password_hash=weak))
-    assert await accounts.authenticate("ada", PASSWORD) == Actor("web:ada", "viewer")
-    rows = await agent.database.read(_all_rows, agent.workspace_id)
-    assert rows[0].password_hash != weak
-    assert await accounts.authenticate("ada", PASSWORD) == Actor("web:ada", "viewer")
+
+async def password_hash(agent: Agent) -> str:
+    return str((await agent.database.read(_all_rows, agent.workspace_id))[0].password_hash)
+
+
+async def test_passwords_are_hashed_as_rfc_9106_recommends_and_older_hashes_are_renewed(
+    tmp_path: Path, sqlite_url: str
+) -> None:
+    async with production_agent(tmp_path, sqlite_url) as agent, serve(agent) as server:
+        await agent.accounts.create(ROOT, "ada", "viewer", PASSWORD)
+        stored = await password_hash(agent)
+        assert argon2.extract_parameters(stored) == argon2.profiles.RFC_9106_LOW_MEMORY
+        await Steerer(server).post("login", name="ada", password=PASSWORD)
+        assert await password_hash(agent) == stored
+        weak = await asyncio.to_thread(CHEAP_HASHER.hash, PASSWORD)
+        await asyncio.to_thread(change, server, sa.update(account).values(password_hash=weak))
+        await Steerer(server).post("login", name="ada", password=PASSWORD)
+        renewed = await password_hash(agent)
+        assert argon2.extract_parameters(renewed) == argon2.profiles.RFC_9106_LOW_MEMORY
+        await Steerer(server).post("login", name="ada", password=PASSWORD)
+        assert (await Steerer(server).refused("login", name="ada", password="wrong"))[0] == 401
+
+
+async def test_the_command_line_hashes_passwords_as_the_server_does(myna: Cli, sqlite_url: str) -> None:
+    myna.settings["MYNA_DATABASE_URL"] = sqlite_url
+    done = await myna.beside("account", "create", "ada", "--password-stdin", stdin=f"{PASSWORD}\n")
+    assert done.code == 0, done.err
+    async with production_agent(myna.data, sqlite_url) as agent:
+        assert argon2.extract_parameters(await password_hash(agent)) == argon2.profiles.RFC_9106_LOW_MEMORY
+        assert await agent.accounts.authenticate("ada", PASSWORD) == Actor("web:ada", "viewer")
 
 
 # --- who may do what ---
@@ -430,7 +463,7 @@ async def test_many_who_wait_for_their_hash_are_told_to_come_back(
     sqlite_server: WebServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bot.access.accounts.HASHES_WAITING", 0)
-    accounts = Accounts(sqlite_server.agent.scope)
+    accounts = accounts_of(sqlite_server.agent)
     for _ in range(30):
         with pytest.raises(Unavailable):
             await accounts.authenticate("ada", PASSWORD, "10.0.0.1")

@@ -11,9 +11,9 @@ import pytest
 
 from storage import audit, evaluations
 from storage.transaction import Transaction
-from tests.fixtures_admin import Steerer, log_in
-from tests.fixtures_learning import Learnt, fill_learning
-from tests.fixtures_web import WebServer
+from tests.builders.learning import Learnt, fill_learning
+from tests.builders.logins import Steerer, log_in
+from tests.builders.web import WebServer
 
 
 @dataclass

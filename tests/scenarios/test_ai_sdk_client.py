@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.fixtures_web import Visitor, WebServer
+from tests.builders.web import Visitor, WebServer
 from tests.tools.npm import node_environment
 
 pytestmark = pytest.mark.node

@@ -20,12 +20,12 @@ from bot.chat.live import Started
 from bot.completions.api_keys_access import create_key
 from storage.schema import reply, reply_passage
 from storage.values import Incoming, Sender, text_part
+from tests.builders.agents import model_of
+from tests.builders.desk import ADMIN, Desk
+from tests.builders.shop import CONTACT, RETURNS, Person, StartShop, W
+from tests.builders.slack import StartInSlack, delivered, only_reply
+from tests.builders.web import WebServer, serve, text_in
 from tests.fakes.slack.server import FakeSlack
-from tests.fixtures_knowledge import ADMIN, Desk
-from tests.fixtures_shop import CONTACT, RETURNS, Person, StartShop, W, model_of
-from tests.fixtures_slack import StartInSlack
-from tests.fixtures_web import WebServer, serve, text_in
-from tests.scenarios.test_slack_replies import delivered, only_reply
 
 pytestmark = pytest.mark.model
 

@@ -18,8 +18,9 @@ from bot.privacy.redaction.redactor import hide_personal_data
 from storage import answering, curated
 from storage.schema import reply
 from storage.transaction import Transaction
-from tests.fixtures_knowledge import ADMIN, Desk
-from tests.fixtures_shop import CONTACT, Person, W, model_of
+from tests.builders.agents import model_of
+from tests.builders.desk import ADMIN, Desk
+from tests.builders.shop import CONTACT, Person, W
 
 pytestmark = pytest.mark.model
 

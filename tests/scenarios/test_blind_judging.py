@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from bot.access.roles import Actor
 from bot.errors import Conflict, InvalidInput, NotAllowed, NotFound
@@ -21,8 +19,8 @@ from storage.database import Database
 from storage.schema import DEFAULT_WORKSPACE
 from storage.scope import Scope
 from storage.transaction import Transaction
-from tests.contract.workspaces_judging import add_version
-from tests.unit.test_gate import GOOD
+from tests.builders.reports import GOOD
+from tests.builders.versions import add_version
 
 ADA, VIEWER, TRAINER = Actor("web:ada", "agent"), Actor("web:eve", "viewer"), Actor("web:tom", "trainer")
 NO_RULES = {"base": (), "champion": (), "candidate": ()}
@@ -38,13 +36,6 @@ REPORT = replace(
     GOOD, answers=tuple(answer(number, f"champion {number}", f"candidate {number}") for number in range(11))
 )
 REPORT = replace(REPORT, answers=(answer(99, "the same", "the same"), *REPORT.answers))
-
-
-@pytest_asyncio.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    opened = Database(database_url)
-    yield opened
-    await opened.close()
 
 
 def save(tx: Transaction) -> str:

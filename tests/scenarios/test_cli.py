@@ -13,9 +13,7 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,62 +27,12 @@ from storage.engines import postgresql_engine, sqlite_engine, sqlite_file
 from storage.schema import DEFAULT_WORKSPACE
 from storage.transaction import Transaction
 from storage.values import Incoming, Reply, Sender, text_part
+from tests.builders.cli import MYNA, Cli, remote
 from tests.conftest import ServerProcess, serve_process
 from tests.fakes.openai_server import OpenAIServer, reply
 
-MYNA = [sys.executable, "-m", "adapters.cli.main"]
 OLD = 1_700_000_000_000  # November 2023
 DAMAGED = "Delete the folder"
-
-
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-    @property
-    def rows(self) -> list[Any]:
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
-class Cli:
-    """Runs `myna` in an empty working folder, with the settings of the test and no others."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.data = folder / "data"
-        self.settings: dict[str, str] = {"MYNA_DATA": str(self.data)}
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {name: value for name, value in os.environ.items() if not name.startswith("MYNA_")} | self.settings
-
-    def __call__(self, *arguments: str, stdin: str = "", **settings: str) -> Done:
-        done = subprocess.run(
-            [*MYNA, *arguments],
-            env=self.environment | settings,
-            cwd=self.folder,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert "Traceback" not in done.stdout + done.stderr, done.stderr
-        return Done(done.returncode, done.stdout, done.stderr)
-
-    async def beside(self, *arguments: str, stdin: str = "", **settings: str) -> Done:
-        """Run without stopping the loop, on which the scripted server answers."""
-        return await asyncio.to_thread(self, *arguments, stdin=stdin, **settings)
-
-
-@pytest.fixture
-def myna(tmp_path: Path) -> Cli:
-    return Cli(tmp_path)
 
 
 @pytest.fixture
@@ -93,10 +41,6 @@ async def model_server() -> AsyncIterator[OpenAIServer]:
     await server.start()
     yield server
     await server.close()
-
-
-def remote(server: OpenAIServer) -> dict[str, str]:
-    return {"MYNA_GENERATOR": "remote", "MYNA_REMOTE_URL": server.url, "MYNA_MODEL": "served"}
 
 
 @pytest.fixture

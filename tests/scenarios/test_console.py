@@ -6,7 +6,6 @@ Knows: what is typed and what is shown. Does not know: how replies are made. The
 from __future__ import annotations
 
 import asyncio
-import io
 import os
 import pty
 import re
@@ -16,7 +15,6 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,75 +22,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.cli.chat_console import CHANNEL, PERSON, Console, printable
+from adapters.cli.chat_console import CHANNEL, PERSON, printable
 from adapters.cli.wiring import Agent
-from bot.access.roles import Actor
 from bot.chat.feedback import MOST_A_MINUTE
 from storage import conversations, inbox
 from storage.database import StorageUnavailable
 from storage.values import Incoming, Sender, text_part
 from storage.votes import Vote
-from tests.conftest import StartAgent
+from tests.builders.agents import StartAgent
+from tests.builders.terminals import Terminal, at_terminal
 from tests.fakes.generator import FakeGenerator
-
-
-class Terminal:
-    """Types into a console and waits for what it shows."""
-
-    def __init__(self, agent: Agent) -> None:
-        reading, self._writing = os.pipe()
-        self.source = os.fdopen(reading, encoding="utf-8")
-        self.out = io.StringIO()
-        self.console = Console(
-            agent.conversations,
-            agent.feedback,
-            agent.consent,
-            agent.steering,
-            Actor("shell:root", "admin"),
-            agent.workspace_id,
-            source=self.source,
-            out=self.out,
-        )
-        self._seen = 0
-        self._ended = False
-
-    def type(self, text: str) -> None:
-        os.write(self._writing, text.encode())
-
-    def end(self) -> None:
-        """The end of the input, as Ctrl-D gives it. It also wakes the thread that reads."""
-        if not self._ended:
-            self._ended = True
-            os.close(self._writing)
-
-    @property
-    def text(self) -> str:
-        return self.out.getvalue()
-
-    async def shows(self, text: str) -> str:
-        """Wait until `text` is shown after what was waited for last, and give all that was shown until then."""
-        async with asyncio.timeout(20):
-            while text not in self.text[self._seen :]:
-                await asyncio.sleep(0.01)
-        end = self.text.index(text, self._seen) + len(text)
-        shown, self._seen = self.text[self._seen : end], end
-        return shown
-
-
-@asynccontextmanager
-async def at_terminal(agent: Agent) -> AsyncIterator[Terminal]:
-    """A running console, which has to end by itself when the input ends."""
-    terminal = Terminal(agent)
-    running = asyncio.create_task(terminal.console.run())
-    try:
-        yield terminal
-        terminal.end()
-        async with asyncio.timeout(20):
-            await running
-    finally:
-        terminal.end()
-        running.cancel()
-        await asyncio.to_thread(terminal.source.close)
 
 
 @pytest.fixture

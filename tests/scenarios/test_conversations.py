@@ -6,7 +6,7 @@ Knows: `bot.chat.turns` with a scripted model. Does not know: channels.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,8 @@ from bot.chat.live import Ended, Started, Text
 from bot.errors import Conflict, GeneratorBusy, GeneratorFailed, ShuttingDown
 from storage.schema import conversation_work, reply
 from storage.values import Accepted, Incoming, Message, Sender, text_part
-from tests.conftest import StartAgent
+from tests.builders.agents import StartAgent, model_of
+from tests.builders.waiting import until
 from tests.fakes.generator import FakeGenerator
 
 W = "default"
@@ -61,17 +62,6 @@ async def reply_to(agent: Agent, accepted: Accepted) -> tuple[str, str]:
                 elif isinstance(event, Ended):
                     return event.state, text
     raise AssertionError("the stream ended without an end")
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
-def model_of(agent: Agent) -> FakeGenerator:
-    assert isinstance(agent.generator, FakeGenerator)
-    return agent.generator
 
 
 def users(agent: Agent, index: int = -1) -> str:

@@ -6,18 +6,10 @@ Knows: the command line. Does not know: how examples are chosen.
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
-
-import pytest
 
 from storage import migrate
-from tests.learning_facts import Facts
-from tests.scenarios.test_cli import Cli
-
-
-@pytest.fixture
-def myna(tmp_path: Path) -> Cli:
-    return Cli(tmp_path)
+from tests.builders.cli import Cli
+from tests.builders.facts import Facts
 
 
 async def prepare(myna: Cli) -> Facts:

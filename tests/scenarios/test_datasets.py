@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +29,10 @@ from storage import audit, datasets
 from storage.learning_schema import dataset, dataset_example
 from storage.learning_values import Dataset, Example
 from storage.schema import DEFAULT_WORKSPACE, conversation, identity, person
-from tests.learning_facts import Facts
+from tests.builders.facts import Facts
 
 TRAINER = Actor("shell:ada", "trainer")
 AGENT = Actor("web:bob", "agent")
-
-
-@pytest.fixture
-async def facts(database_url: str) -> AsyncIterator[Facts]:
-    made = Facts(database_url)
-    yield made
-    await made.close()
 
 
 async def build(facts: Facts, **policy: Any) -> Dataset:

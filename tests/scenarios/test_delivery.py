@@ -18,7 +18,7 @@ from bot.chat.delivery import Never, NotNow, Unknown
 from storage.schema import DEFAULT_WORKSPACE as W
 from storage.schema import outbox
 from storage.values import Incoming, Outgoing, Sender, text_part
-from tests.conftest import StartAgent
+from tests.builders.agents import StartAgent
 
 
 class Channel:
@@ -51,7 +51,7 @@ def channel(monkeypatch: pytest.MonkeyPatch) -> Channel:
 
 
 @pytest.fixture
-async def agent(start_agent: StartAgent, database_url: str, channel: Channel) -> AsyncIterator[Agent]:
+async def posting_agent(start_agent: StartAgent, database_url: str, channel: Channel) -> AsyncIterator[Agent]:
     async with start_agent(database_url, posters={"called": channel}) as running:
         yield running
 
@@ -78,56 +78,56 @@ async def outcomes(agent: Agent, count: int) -> list[tuple[str, int]]:
             await asyncio.sleep(0.01)
 
 
-async def test_replies_are_posted_in_order_and_once(agent: Agent, channel: Channel) -> None:
+async def test_replies_are_posted_in_order_and_once(posting_agent: Agent, channel: Channel) -> None:
     for number in range(5):
-        await say(agent, f"text {number}")
-    assert await outcomes(agent, 5) == [("sent", 1)] * 5
+        await say(posting_agent, f"text {number}")
+    assert await outcomes(posting_agent, 5) == [("sent", 1)] * 5
     assert channel.posted == [f"text {number}" for number in range(5)]
     assert channel.looked_for == 0
 
 
-async def test_a_channel_that_is_busy_is_asked_again(agent: Agent, channel: Channel) -> None:
+async def test_a_channel_that_is_busy_is_asked_again(posting_agent: Agent, channel: Channel) -> None:
     channel.troubles.extend([(NotNow(0.01), False)] * 3)
-    await say(agent, "first")
-    await say(agent, "second")
-    assert await outcomes(agent, 2) == [("sent", 1), ("sent", 1)], "being busy counts as no attempt"
+    await say(posting_agent, "first")
+    await say(posting_agent, "second")
+    assert await outcomes(posting_agent, 2) == [("sent", 1), ("sent", 1)], "being busy counts as no attempt"
     assert channel.posted == ["first", "second"]
 
 
 async def test_a_channel_that_is_busy_for_too_long_is_given_up(
-    agent: Agent, channel: Channel, monkeypatch: pytest.MonkeyPatch
+    posting_agent: Agent, channel: Channel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bot.chat.delivery.GIVE_UP_MS", 100)
     channel.troubles.extend([(NotNow(0.05), False)] * 100)
-    await say(agent, "first")
-    assert [state for state, _ in await outcomes(agent, 1)] == ["failed"]
+    await say(posting_agent, "first")
+    assert [state for state, _ in await outcomes(posting_agent, 1)] == ["failed"]
     assert channel.posted == []
 
 
-async def test_what_a_channel_will_never_take_holds_up_nothing(agent: Agent, channel: Channel) -> None:
+async def test_what_a_channel_will_never_take_holds_up_nothing(posting_agent: Agent, channel: Channel) -> None:
     channel.troubles.append((Never("the thread is gone"), False))
-    await say(agent, "first")
-    await say(agent, "second")
-    assert await outcomes(agent, 2) == [("failed", 1), ("sent", 1)]
+    await say(posting_agent, "first")
+    await say(posting_agent, "second")
+    assert await outcomes(posting_agent, 2) == [("failed", 1), ("sent", 1)]
     assert channel.posted == ["second"]
 
 
 @pytest.mark.parametrize("arrives", [True, False])
 async def test_a_post_without_an_answer_is_looked_for_before_it_is_posted_again(
-    agent: Agent, channel: Channel, arrives: bool
+    posting_agent: Agent, channel: Channel, arrives: bool
 ) -> None:
     channel.troubles.append((Unknown("no answer"), arrives))
-    await say(agent, "hello")
-    assert await outcomes(agent, 1) == [("sent", 2)]
+    await say(posting_agent, "hello")
+    assert await outcomes(posting_agent, 1) == [("sent", 2)]
     assert channel.posted == ["hello"]
     assert channel.looked_for == 1
 
 
 async def test_a_channel_that_never_answers_is_given_up_as_unknown(
-    agent: Agent, channel: Channel, monkeypatch: pytest.MonkeyPatch
+    posting_agent: Agent, channel: Channel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bot.chat.delivery.GIVE_UP_MS", 100)
     channel.troubles.extend([(Unknown("no answer"), False)] * 100)
-    await say(agent, "hello")
-    assert [state for state, _ in await outcomes(agent, 1)] == ["ambiguous"]
+    await say(posting_agent, "hello")
+    assert [state for state, _ in await outcomes(posting_agent, 1)] == ["ambiguous"]
     assert channel.posted == []

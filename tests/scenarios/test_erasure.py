@@ -41,8 +41,15 @@ from storage.schema import conversation_work, message
 from storage.transaction import Transaction, now_ms, scoped
 from storage.values import Incoming, Sender, new_id, text_part
 from storage.votes import Vote
-from tests.conftest import StartAgent
-from tests.rows import add_evaluation, add_example, add_job_and_dataset, new_version, weights_of, write_weights
+from tests.builders.agents import StartAgent
+from tests.builders.versions import (
+    add_evaluation,
+    add_example,
+    add_job_and_dataset,
+    new_version,
+    weights_of,
+    write_weights,
+)
 
 SECRET = "xylophone-7391"
 ADMIN = Actor("shell:root", "admin")

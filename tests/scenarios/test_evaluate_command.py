@@ -11,17 +11,11 @@ import pytest
 from storage import audit, evaluations, migrate
 from storage.database import Database
 from storage.schema import DEFAULT_WORKSPACE
-from tests.contract.workspaces_judging import add_version
-from tests.engine.models import save_tiny
-from tests.engine.test_versions import save_version
-from tests.scenarios.test_cli import Cli, Done
+from tests.builders.cli import Cli, Done
+from tests.builders.tiny_models import save_tiny, save_version
+from tests.builders.versions import add_version
 
 ROW = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]}
-
-
-@pytest.fixture
-def myna(tmp_path: Path) -> Cli:
-    return Cli(tmp_path)
 
 
 def write(folder: Path, *rows: object) -> str:

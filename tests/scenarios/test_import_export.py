@@ -35,9 +35,10 @@ from storage.schema import DEFAULT_WORKSPACE, conversation, identity, message, p
 from storage.scope import Scope
 from storage.transaction import now_ms
 from storage.values import Sender, new_id
-from tests.conftest import ROOT, StartAgent, new_postgres_database
+from tests.builders.agents import StartAgent
+from tests.builders.cli import MYNA, Cli
+from tests.conftest import ROOT, new_postgres_database
 from tests.crash.laws import broken_laws
-from tests.scenarios.test_cli import MYNA, Cli
 
 USER = {"role": "user", "content": "Where is my parcel?"}
 ANSWER = {"role": "assistant", "content": "On its way."}
@@ -52,11 +53,6 @@ ROWS = [
     {"id": "bot", "person": "ada", "may_learn": True, "messages": [USER, RATED]},
     {"id": "nobody", "may_learn": False, "messages": [USER, {**ANSWER, "rating": 1}]},
 ]
-
-
-@pytest.fixture
-def myna(tmp_path: Path) -> Cli:
-    return Cli(tmp_path)
 
 
 @pytest.fixture

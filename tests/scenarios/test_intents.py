@@ -19,31 +19,17 @@ from bot.knowledge.search import search as search_module
 from bot.knowledge.search.embedder import Vectors
 from bot.knowledge.search.search import Search
 from storage.schema import reply
-from tests.conftest import StartAgent
-from tests.fixtures_knowledge import ADMIN, Desk
-from tests.fixtures_shop import Person, W, model_of
+from tests.builders.agents import StartAgent, model_of
+from tests.builders.desk import ADMIN, Desk
+from tests.builders.shop import INTENTS_CSV, Person, W
 
 pytestmark = pytest.mark.model
 
-FILE = """text,intent,reply
-Where is my order?,order status,
-Track my parcel,order status,
-When will my package arrive,order status,
-Has my order shipped yet,order status,
-I want my money back,refund,
-How do I get a refund,refund,
-Please refund my purchase,refund,
-My refund has not arrived,refund,
-I want to talk to a human,human,"Our team answers at +49 30 1234, Monday to Friday."
-Let me speak with an agent,human,
-Connect me to a person please,human,
-Can a real person help me,human,
-"""
 VIEWER = Actor("web:eve", "viewer")
 
 
 def phrases() -> Phrases:
-    return read_phrases(FILE.encode())
+    return read_phrases(INTENTS_CSV.encode())
 
 
 @pytest.fixture

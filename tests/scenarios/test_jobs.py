@@ -34,6 +34,7 @@ from storage.jobs import GAVE_UP, JobLease, LeaseLost, Point
 from storage.learning_values import OPEN_STATES, Job
 from storage.schema import DEFAULT_WORKSPACE, workspace
 from storage.scope import Scope
+from tests.builders.waiting import until
 
 TRAINER, VIEWER = Actor("web:ada", "trainer"), Actor("web:vera", "viewer")
 LONG_MS, NO_TIME_MS = 60_000, -1
@@ -92,12 +93,6 @@ def until_stopped(context: JobContext, services: Services) -> Mapping[str, Any]:
     while True:
         context.check()
         time.sleep(0.01)
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(30):
-        while not await condition():
-            await asyncio.sleep(0.02)
 
 
 # --- who gets which ---

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
+from tests.builders.cli import Done, remote
 from tests.conftest import ROOT, serve_process
 from tests.fakes.openai_server import OpenAIServer
-from tests.scenarios.test_cli import Done, remote
 from tests.tools.small_jobs import hold_counts, let_counts_go_on
 
 pytestmark = pytest.mark.slow

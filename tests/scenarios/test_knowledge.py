@@ -26,7 +26,7 @@ from storage.database import StorageUnavailable
 from storage.knowledge_values import Source
 from storage.learning_values import Job
 from storage.schema import DEFAULT_WORKSPACE
-from tests.fixtures_knowledge import ADMIN, Desk
+from tests.builders.desk import ADMIN, Desk
 
 pytestmark = pytest.mark.model
 

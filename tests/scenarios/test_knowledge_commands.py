@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.builders.cli import Done
 from tests.conftest import ROOT
-from tests.scenarios.test_cli import Done
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
 

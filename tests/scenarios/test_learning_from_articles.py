@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,22 +24,16 @@ from bot.learning.data.review_queue import Reviews
 from bot.learning.judge.evaluation_rows import rows_of_examples
 from bot.learning.train.material import prepare, with_system_prompt
 from storage.learning_values import Dataset, Example
-from tests.fixtures_knowledge import Desk
-from tests.fixtures_shop import Person, StartShop, model_of
-from tests.learning_facts import Facts
+from tests.builders.agents import model_of
+from tests.builders.desk import Desk
+from tests.builders.facts import Facts
+from tests.builders.shop import Person, StartShop
 
 pytestmark = pytest.mark.model
 
 TRAINER = Actor("shell:ada", "trainer")
 AGENT = Actor("web:bob", "agent")
 RETURNS_ASKED = "How long do I have to send something back?"
-
-
-@pytest.fixture
-async def facts(database_url: str) -> AsyncIterator[Facts]:
-    made = Facts(database_url)
-    yield made
-    await made.close()
 
 
 async def build(shop: Agent, *, with_articles: bool = True) -> tuple[Dataset, list[Example]]:

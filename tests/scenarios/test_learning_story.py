@@ -19,9 +19,9 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests.builders.cli import Done
+from tests.builders.plant_shop import SYSTEM, rows
 from tests.conftest import ROOT, ServerProcess, serve_process
-from tests.scenarios.test_cli import Done
-from tests.shop_rows import SYSTEM, rows
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
 

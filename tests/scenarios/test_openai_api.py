@@ -16,75 +16,12 @@ from typing import Any
 import aiohttp
 import pytest
 
-from bot.completions.api_keys_access import create_key
 from bot.errors import GeneratorBusy, GeneratorFailed
 from storage import api_keys
-from tests.conftest import StartAgent
+from tests.builders.agents import StartAgent
+from tests.builders.programs import CHAT, Json, Program, new_program, question
+from tests.builders.web import WebServer, serve
 from tests.fakes.generator import FakeGenerator
-from tests.fixtures_web import WebServer, serve
-
-CHAT = "/v1/chat/completions"
-Json = dict[str, Any]
-
-
-def question(text: str = "How are you?", **more: Any) -> Json:
-    return {"model": "fake", "messages": [{"role": "user", "content": text}], **more}
-
-
-class Program:
-    """A caller with a key, or without one."""
-
-    def __init__(self, server: WebServer, secret: str | None) -> None:
-        self._server = server
-        self._headers = {"Authorization": f"Bearer {secret}"} if secret else {}
-
-    def post(self, body: Any, path: str = CHAT, **options: Any) -> Any:
-        headers = self._headers | options.pop("headers", {})
-        return self._server.session.post(self._server.url + path, json=body, headers=headers, **options)
-
-    async def ask(self, body: Any, path: str = CHAT, status: int = 200, **options: Any) -> Json:
-        async with self.post(body, path, **options) as response:
-            answer: Json = json.loads(await response.text())
-            assert response.status == status, answer
-            return answer
-
-    async def refused(self, body: Any, status: int = 400, path: str = CHAT, **options: Any) -> Json:
-        answer = await self.ask(body, path, status, **options)
-        assert set(answer) == {"error"}
-        assert set(answer["error"]) == {"message", "type", "param", "code"}
-        error: Json = answer["error"]
-        return error
-
-    async def stream(self, body: Any, path: str = CHAT) -> list[Json]:
-        async with self.post(body | {"stream": True}, path) as response:
-            assert response.status == 200, await response.text()
-            assert response.content_type == "text/event-stream"
-            *events, done, rest = (await response.text()).split("\n\n")
-            assert (done, rest) == ("data: [DONE]", "")
-            return [json.loads(event.removeprefix("data: ")) for event in events]
-
-    async def get(self, path: str, status: int = 200) -> Json:
-        async with self._server.session.get(self._server.url + path, headers=self._headers) as response:
-            answer: Json = json.loads(await response.text())
-            assert response.status == status, answer
-            return answer
-
-
-async def new_program(server: WebServer, name: str = "shop", **limits: int | None) -> Program:
-    limits = {"requests_per_minute": None, "tokens_per_day": None} | limits
-    secret = await create_key(server.agent.scope, name, **limits)
-    return Program(server, secret)
-
-
-@pytest.fixture
-async def program(server: WebServer) -> Program:
-    return await new_program(server)
-
-
-@pytest.fixture
-async def caller(sqlite_server: WebServer) -> Program:
-    """The same where the database does not matter."""
-    return await new_program(sqlite_server)
 
 
 async def usage_of(server: WebServer, num_rows: int = 1) -> list[Json]:

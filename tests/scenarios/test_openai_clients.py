@@ -19,8 +19,8 @@ from pydantic import BaseModel, Field
 from bot.completions.api_keys_access import create_key
 from bot.generation.engine.local import LocalGenerator
 from bot.generation.models.sources import STARTER
-from tests.conftest import StartAgent
-from tests.fixtures_web import serve
+from tests.builders.agents import StartAgent
+from tests.builders.web import serve
 from tests.tools.npm import node_environment
 
 pytestmark = pytest.mark.model

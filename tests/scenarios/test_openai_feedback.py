@@ -14,22 +14,11 @@ import pytest
 from bot.chat.feedback import MAX_WORDS
 from bot.completions.api_keys_access import create_key
 from storage.votes import Vote
-from tests.fixtures_web import WebServer
-from tests.scenarios.test_openai_api import Program, new_program, question
+from tests.builders.programs import Program, new_program, question
+from tests.builders.web import WebServer
 
 FEEDBACK = "/v1/feedback"
 Json = dict[str, Any]
-
-
-@pytest.fixture
-async def program(server: WebServer) -> Program:
-    return await new_program(server)
-
-
-@pytest.fixture
-async def caller(sqlite_server: WebServer) -> Program:
-    """The same where the database does not matter."""
-    return await new_program(sqlite_server)
 
 
 async def said(program: Program, text: str = "Hello", conversation: str = "order-7") -> str:

@@ -20,8 +20,8 @@ from storage.database import Database
 from storage.learning_values import Version
 from storage.schema import DEFAULT_WORKSPACE
 from storage.transaction import Transaction
-from tests.fixtures_learning import report_with_figures
-from tests.rows import add_evaluation, add_job_and_dataset, new_version
+from tests.builders.learning import report_with_figures
+from tests.builders.versions import add_evaluation, add_job_and_dataset, new_version
 
 T = TypeVar("T")
 

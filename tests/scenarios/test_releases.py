@@ -6,8 +6,6 @@ Knows: the real message path on both databases, with versions that a scripted ge
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import Callable
 
 import pytest
 import sqlalchemy as sa
@@ -20,65 +18,18 @@ from bot.learning.release import canary_watch
 from bot.learning.release.canary_harm import Counts, is_challengers
 from bot.learning.versions import Versions
 from bot.steering.needs_attention import needs_attention
-from storage import audit, releases, versions
-from storage.learning_values import Version
-from storage.schema import message, reply
+from storage import audit, releases
+from storage.schema import message
 from storage.transaction import Transaction, now_ms, scoped
-from storage.values import Incoming, Sender, new_id, text_part
-from tests.conftest import StartAgent, new_postgres_database
+from storage.values import Sender, new_id
+from tests.builders.agents import StartAgent
+from tests.builders.versions import add_evaluation, ask, make_version, replies, weights_of
+from tests.builders.waiting import until
+from tests.conftest import new_postgres_database
 from tests.fakes.generator import FakeGenerator
-from tests.rows import add_evaluation, add_job_and_dataset, new_version, weights_of, write_weights
 
 ADMIN = Actor("shell:root", "admin")
 INSERT_MESSAGE = scoped(sa.insert(message).values(created_at=now_ms()))
-REPLIES_OF = scoped(
-    sa.select(reply.c.version, reply.c.state)
-    .where(reply.c.conversation_id == sa.bindparam("conversation"))
-    .order_by(reply.c.last_seq)
-)
-
-
-async def make_version(
-    agent: Agent,
-    number: int,
-    *,
-    passed: bool | None = True,
-    content: bytes | None = None,
-    beside: Version | None = None,
-) -> Version:
-    """A trained version with its folder, judged beside a champion; the number makes its weights."""
-    weights = weights_of(number)
-
-    def register(tx: Transaction) -> Version:
-        made = versions.register(tx, new_version(*add_job_and_dataset(tx), weights=hashlib.sha256(weights).hexdigest()))
-        if passed is not None:
-            add_evaluation(tx, made.id, passed=passed, beside=beside.id if beside else None)
-        return made
-
-    version = await agent.database.write(register, agent.workspace_id)
-    await asyncio.to_thread(write_weights, agent.settings.data, version.name, weights if content is None else content)
-    return version
-
-
-async def ask(agent: Agent, chat: str, number: int = 1, *, seconds: float = 20) -> str:
-    """Say something and wait for the reply; the conversation's id."""
-    accepted = await agent.conversations.accept(
-        agent.workspace_id,
-        Incoming("web", chat, Sender(f"visitor of {chat}"), f"{chat}-{number}", (text_part(f"hello {number}"),)),
-    )
-    async with asyncio.timeout(seconds):
-        async for _ in agent.conversations.follow(agent.workspace_id, accepted):
-            pass
-    return accepted.conversation_id
-
-
-async def replies(agent: Agent, conversation_id: str) -> list[tuple[str | None, str]]:
-    """`(version, state)` of each reply, oldest first."""
-    return await agent.database.read(_replies, agent.workspace_id, conversation_id)
-
-
-def _replies(tx: Transaction, conversation_id: str) -> list[tuple[str | None, str]]:
-    return [(row.version, row.state) for row in tx.execute(REPLIES_OF, conversation=conversation_id)]
 
 
 async def answered_by(agent: Agent, chat: str, number: int = 1) -> str | None:
@@ -217,12 +168,6 @@ async def test_what_is_no_longer_named_is_unloaded_after_its_last_reply(agent: A
         assert first.name in agent.generator.versions
     agent.released.note_change()
     await until(lambda: set(agent.generator.versions) == {second.name, third.name})
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not is_so():
-            await asyncio.sleep(0.01)
 
 
 async def test_promoting_under_load_loses_nothing(agent: Agent) -> None:

@@ -15,11 +15,11 @@ from adapters.cli.wiring import slack_config
 from adapters.slack.events import Thread, read_message, to_plain
 from bot.errors import MynaError
 from bot.settings import Settings
+from tests.builders.waiting import until
+from tests.builders.web import WebServer
 from tests.fakes.slack.deliveries import signed
 from tests.fakes.slack.records import BOT, SECRET, TEAM, TOKEN
 from tests.fakes.slack.server import FakeSlack
-from tests.fixtures_slack import until
-from tests.fixtures_web import WebServer
 
 
 async def say(slack_server: WebServer, slack: FakeSlack, body: dict[str, Any]) -> str:

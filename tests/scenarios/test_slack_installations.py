@@ -16,12 +16,13 @@ from bot.access.vault import Vault, new_key, stored_keys, write_keys
 from bot.errors import MynaError
 from storage import schema
 from storage.database import StorageUnavailable
+from tests.builders.slack import StartInSlack
+from tests.builders.waiting import until
+from tests.builders.web import WebServer
 from tests.conftest import new_postgres_database
 from tests.fakes.slack.oauth import Consent
 from tests.fakes.slack.records import APP_TOKEN, BOT, CLIENT_ID, CLIENT_SECRET, TEAM
 from tests.fakes.slack.server import FakeSlack
-from tests.fixtures_slack import StartInSlack, until
-from tests.fixtures_web import WebServer
 
 PUBLIC = "http://myna.test"
 MANY = {"slack_bot_token": "", "slack_client_id": CLIENT_ID, "slack_client_secret": CLIENT_SECRET, "public_url": PUBLIC}

@@ -13,10 +13,10 @@ from adapters.slack import words
 from bot.chat.feedback import Feedback
 from storage.database import StorageUnavailable
 from storage.votes import Vote
+from tests.builders.waiting import until
+from tests.builders.web import WebServer
 from tests.fakes.slack.records import BOT, Json
 from tests.fakes.slack.server import FakeSlack
-from tests.fixtures_slack import until
-from tests.fixtures_web import WebServer
 
 
 async def answered(slack: FakeSlack, text: str = "hello", **more: Any) -> tuple[str, Json]:

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from adapters.slack.commands import Command, command_of
 from adapters.slack.events import read_change, read_message, read_stop, tenant_of
 from adapters.slack.inbound import SlackInbound
+from tests.builders.waiting import until
+from tests.builders.web import WebServer
 from tests.fakes.slack.deliveries import COMMANDS, EVENTS, INTERACTIVITY, signed
 from tests.fakes.slack.records import BOT, TEAM, Json, User
 from tests.fakes.slack.server import FakeSlack
-from tests.fixtures_slack import until
-from tests.fixtures_web import WebServer
 
 RECORDINGS = Path(__file__).parent.parent / "recordings" / "slack"
 

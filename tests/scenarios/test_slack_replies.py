@@ -8,36 +8,17 @@ import time
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from adapters.slack import words
 from adapters.slack.client import SlackClient
-from storage import schema
+from tests.builders.slack import StartInSlack, delivered, only_reply, rows_of
+from tests.builders.waiting import until
+from tests.builders.web import WebServer
 from tests.conftest import new_postgres_database
 from tests.fakes.slack.records import BOT, TEAM, Json
 from tests.fakes.slack.server import FakeSlack
-from tests.fixtures_slack import StartInSlack, until
-from tests.fixtures_web import WebServer
 
 WORDS = ["To begin with, ", *(f"word{number} " for number in range(40))]
-
-
-async def rows_of(server: WebServer, table: str) -> list[dict[str, Any]]:
-    def read(tx: Any) -> list[dict[str, Any]]:
-        return [dict(row._mapping) for row in tx.connection.execute(sa.select(schema.metadata.tables[table]))]
-
-    return await server.agent.database.read(read, None)
-
-
-async def delivered(server: WebServer, count: int = 1) -> None:
-    """So many replies are through the outbox, and nothing is left to be taken over."""
-    for _ in range(1500):
-        states = [row["state"] for row in await rows_of(server, "outbox")]
-        if len(states) >= count and not {"pending", "sending"} & set(states):
-            assert not await rows_of(server, "shown_part")
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError(f"not delivered: {states}")
 
 
 async def ask_and_see(
@@ -50,11 +31,6 @@ async def ask_and_see(
     ts = await slack.say(text, channel=channel, user=user)
     await until(lambda: slack.called("chat.startStream") or slack.called("chat.postMessage"))
     return ts, hold
-
-
-def only_reply(slack: FakeSlack) -> Json:
-    assert len(slack.posted) == 1, [one["text"] for one in slack.posted]
-    return slack.posted[0]
 
 
 def buttons_below(message: Json) -> list[Json]:

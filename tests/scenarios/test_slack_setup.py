@@ -20,10 +20,10 @@ from adapters.slack.channel import SlackConfig
 from adapters.slack.doctor import Doctor, Finding
 from adapters.slack.inbound import SlackInbound
 from adapters.slack.manifest import BOT_EVENTS, BOT_SCOPES, make_manifest
+from tests.builders.slack import StartInSlack
+from tests.builders.web import WebServer
 from tests.fakes.slack.records import APP_TOKEN, CONFIG_TOKEN, SCOPES, SECRET, TOKEN
 from tests.fakes.slack.server import FakeSlack
-from tests.fixtures_slack import StartInSlack
-from tests.fixtures_web import WebServer
 
 ROOT = Path(__file__).parent.parent.parent
 HTTP = {"socket_mode": False, "many_workspaces": False}

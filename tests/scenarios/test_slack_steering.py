@@ -9,24 +9,24 @@ from typing import Any
 import pytest
 
 from adapters.slack import words
-from bot.access.accounts import Accounts
 from bot.learning.release.canary_harm import CanarySettings, Counts, Judged, judge
 from storage import audit, jobs
 from storage.database import StorageUnavailable
 from storage.jobs import JobLease
 from storage.learning_values import Job
+from tests.builders.learning import fill_learning
+from tests.builders.logins import ROOT
+from tests.builders.slack import StartInSlack
+from tests.builders.versions import make_version
+from tests.builders.waiting import until
+from tests.builders.web import WebServer
 from tests.fakes.slack.deliveries import INTERACTIVITY
 from tests.fakes.slack.records import BOT, SCOPES, TEAM, TOKEN, Ephemeral
 from tests.fakes.slack.server import FakeSlack
-from tests.fixtures_admin import ROOT
-from tests.fixtures_learning import fill_learning
-from tests.fixtures_slack import StartInSlack, until
-from tests.fixtures_web import WebServer
-from tests.scenarios.test_releases import make_version
 
 
 @pytest.fixture
-async def here(
+async def staffed_server(
     start_in_slack: StartInSlack, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[WebServer]:
     """Ana is an admin and Ben is a trainer; Lin is nobody."""
@@ -35,7 +35,7 @@ async def here(
     monkeypatch.setattr("adapters.slack.slack_steering.LAST_WORD_DELAYS", (0.0, 0.02, 0.02))
     monkeypatch.setattr("bot.jobs.control.POLL_SECONDS", 0.02)
     async with start_in_slack(sqlite_url) as server:
-        accounts = Accounts(server.agent.scope)
+        accounts = server.agent.accounts
         for name, role, user in (("ana", "admin", "U0ANA"), ("ben", "trainer", "U0BEN")):
             await accounts.create(ROOT, name, role, None)
             await accounts.link(ROOT, name, f"slack:{TEAM}/{user}")
@@ -71,40 +71,42 @@ def told(slack: FakeSlack, user: str = "U0ANA") -> list[str]:
 # --- who may ---
 
 
-async def test_the_status_is_told_to_the_person_alone(here: WebServer, slack: FakeSlack) -> None:
+async def test_the_status_is_told_to_the_person_alone(staffed_server: WebServer, slack: FakeSlack) -> None:
     answer = await slack.slash("/myna", "status")
     assert answer.body["response_type"] == "ephemeral"
     assert "- Answers: `base`" in answer.body["text"]
     await slack.say(f"<@{BOT}> status", user="U0BEN")
     await until(lambda: len(slack.ephemerals) == 2)
     assert (slack.ephemerals[1].user, slack.ephemerals[1].text) == ("U0BEN", answer.body["text"])
-    assert not here.generator.prompts, "the model was not asked"
+    assert not staffed_server.generator.prompts, "the model was not asked"
 
 
-async def test_somebody_unknown_is_told_who_can_help(here: WebServer, slack: FakeSlack) -> None:
+async def test_somebody_unknown_is_told_who_can_help(staffed_server: WebServer, slack: FakeSlack) -> None:
     answer = await slack.slash("/myna", "train 200", user="U0LIN")
     assert f"myna account link NAME slack:{TEAM}/U0LIN" in answer.body["text"]
     assert "尚未关联" in answer.body["text"], "in their language"
-    assert await jobs_of(here) == []
+    assert await jobs_of(staffed_server) == []
 
 
-async def test_beside_a_mention_only_lines_of_those_who_may_steer_are_lines(here: WebServer, slack: FakeSlack) -> None:
+async def test_beside_a_mention_only_lines_of_those_who_may_steer_are_lines(
+    staffed_server: WebServer, slack: FakeSlack
+) -> None:
     await slack.slash("/myna", "train 200")
     await slack.say(f"<@{BOT}> stop", user="U0LIN")
-    await until(lambda: here.generator.prompts)
+    await until(lambda: staffed_server.generator.prompts)
     assert slack.ephemerals[1:] == [], "a word to the bot like any other"
     await slack.say(f"<@{BOT}> stop", user="U0BEN")
     await until(lambda: len(slack.ephemerals) == 2)
     assert "will be ended for good" in slack.ephemerals[1].text
-    assert [one.state for one in await jobs_of(here)] == ["queued"], "it is asked back"
+    assert [one.state for one in await jobs_of(staffed_server)] == ["queued"], "it is asked back"
     await slack.click_ephemeral(slack.ephemerals[1], words.CONFIRM)
     await until(lambda: "was cancelled" in slack.ephemerals[1].text)
-    assert [one.state for one in await jobs_of(here)] == ["cancelled"]
+    assert [one.state for one in await jobs_of(staffed_server)] == ["cancelled"]
 
 
-async def test_a_role_that_is_not_enough(here: WebServer, slack: FakeSlack) -> None:
-    await make_version(here.agent, 1)
-    accounts = Accounts(here.agent.scope)
+async def test_a_role_that_is_not_enough(staffed_server: WebServer, slack: FakeSlack) -> None:
+    await make_version(staffed_server.agent, 1)
+    accounts = staffed_server.agent.accounts
     answer = await slack.slash("/myna", "promote 1", user="U0BEN")
     assert answer.body["text"] == "This needs the role admin; yours is trainer."
     assert len(answer.body["blocks"]) == 1, "no button"
@@ -112,13 +114,13 @@ async def test_a_role_that_is_not_enough(here: WebServer, slack: FakeSlack) -> N
     assert "needs the role trainer" in (await slack.slash("/myna", "train 200", user="U0BEN")).body["text"]
     await accounts.set_disabled(ROOT, "ben", disabled=True)
     assert "account link" in (await slack.slash("/myna", "status", user="U0BEN")).body["text"]
-    assert [one for one in await jobs_of(here) if one.state == "queued"] == []
+    assert [one for one in await jobs_of(staffed_server) if one.state == "queued"] == []
 
 
-async def test_ordinary_words_beside_a_mention_are_for_the_model(here: WebServer, slack: FakeSlack) -> None:
+async def test_ordinary_words_beside_a_mention_are_for_the_model(staffed_server: WebServer, slack: FakeSlack) -> None:
     for text in ("stop it please", "compare prices", "Status of my order?"):
         await slack.say(f"<@{BOT}> {text}", user="U0ANA")
-    await until(lambda: len(here.generator.prompts) == 3)
+    await until(lambda: len(staffed_server.generator.prompts) == 3)
     assert slack.ephemerals == []
 
 
@@ -134,83 +136,85 @@ def button_of(shown: Ephemeral) -> str:
     return next(str(one["value"]) for one in shown.blocks[-1]["elements"] if one["action_id"] == words.CONFIRM)
 
 
-async def test_a_promotion_by_a_button(here: WebServer, slack: FakeSlack) -> None:
-    version = await make_version(here.agent, 1)
+async def test_a_promotion_by_a_button(staffed_server: WebServer, slack: FakeSlack) -> None:
+    version = await make_version(staffed_server.agent, 1)
     shown = await asked_back(slack, "promote 1 because it is better")
     assert "will answer everybody" in shown.text
     assert "confirm" not in shown.text, "the button is enough"
-    assert await champion(here) is None
+    assert await champion(staffed_server) is None
     pressed = Ephemeral(shown.channel, shown.user, shown.text, list(shown.blocks))
     await slack.click_ephemeral(shown, words.CONFIRM)
     await until(lambda: "answers everybody from" in shown.text)
-    assert await champion(here) == version.name
+    assert await champion(staffed_server) == version.name
     assert [one["type"] for one in shown.blocks] == ["markdown"], "the buttons are gone"
-    await here.agent.releases.rollback(ROOT, "")
+    await staffed_server.agent.releases.rollback(ROOT, "")
     await slack.click_ephemeral(pressed, words.CONFIRM)
     await until(lambda: "can't be confirmed" in slack.ephemerals[-1].text)
-    assert await champion(here) is None, "a button works once"
+    assert await champion(staffed_server) is None, "a button works once"
     assert "answers everybody from" in shown.text, "what the first press did is still told"
-    rows = await here.agent.database.read(audit.page, here.agent.workspace_id)
+    rows = await staffed_server.agent.database.read(audit.page, staffed_server.agent.workspace_id)
     assert [one.actor for one in rows if one.action == "version.promoted"] == ["slack:ana"]
 
 
-async def test_nobody_else_can_press_the_button(here: WebServer, slack: FakeSlack) -> None:
-    await make_version(here.agent, 1)
-    await Accounts(here.agent.scope).set_role(ROOT, "ben", "admin")
+async def test_nobody_else_can_press_the_button(staffed_server: WebServer, slack: FakeSlack) -> None:
+    await make_version(staffed_server.agent, 1)
+    await staffed_server.agent.accounts.set_role(ROOT, "ben", "admin")
     shown = await asked_back(slack, "promote 1")
     for user, said in (("U0BEN", "can't be confirmed"), ("U0LIN", "尚未关联")):
         stolen = Ephemeral(shown.channel, user, shown.text, list(shown.blocks))
         slack.ephemerals.append(stolen)
         await slack.click_ephemeral(stolen, words.CONFIRM)
         await until(lambda text=said: text in slack.ephemerals[-1].text)
-    assert await champion(here) is None
+    assert await champion(staffed_server) is None
 
 
 async def test_a_press_that_fails_says_so_and_can_be_made_again(
-    here: WebServer, slack: FakeSlack, monkeypatch: pytest.MonkeyPatch
+    staffed_server: WebServer, slack: FakeSlack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    version = await make_version(here.agent, 1)
+    version = await make_version(staffed_server.agent, 1)
     shown = await asked_back(slack, "promote 1")
 
     async def gone(*_: Any, **__: Any) -> None:
         raise StorageUnavailable("the disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(here.agent.database, "write", gone)
+        patch.setattr(staffed_server.agent.database, "write", gone)
         await slack.click_ephemeral(shown, words.CONFIRM)
         await until(lambda: "did not work just now" in slack.ephemerals[-1].text)
-    assert await champion(here) is None
+    assert await champion(staffed_server) is None
     assert button_of(shown)
     await slack.click_ephemeral(shown, words.CONFIRM)
     await until(lambda: "answers everybody from" in shown.text)
-    assert await champion(here) == version.name
+    assert await champion(staffed_server) == version.name
 
 
-async def test_pressed_twice_at_once_it_is_done_once(here: WebServer, slack: FakeSlack) -> None:
-    first = await make_version(here.agent, 1)
-    for version in (first, await make_version(here.agent, 2, beside=first)):
-        await here.agent.releases.promote(ROOT, version.name)
+async def test_pressed_twice_at_once_it_is_done_once(staffed_server: WebServer, slack: FakeSlack) -> None:
+    first = await make_version(staffed_server.agent, 1)
+    for version in (first, await make_version(staffed_server.agent, 2, beside=first)):
+        await staffed_server.agent.releases.promote(ROOT, version.name)
     shown = await asked_back(slack, "rollback")
     again = Ephemeral(shown.channel, shown.user, shown.text, list(shown.blocks))
     await asyncio.gather(*(slack.click_ephemeral(one, words.CONFIRM) for one in (shown, again, again)))
     await until(lambda: len([one for one in slack.ephemerals if "confirmed" in one.text or "changed" in one.text]) == 2)
     assert [one for one in (shown, again) if "Rolled back" in one.text]
     await slack.deliverer.close()
-    rows = await here.agent.database.read(audit.page, here.agent.workspace_id)
+    rows = await staffed_server.agent.database.read(audit.page, staffed_server.agent.workspace_id)
     assert [one.action for one in rows].count("version.rolled_back") == 1
 
 
-async def test_a_promotion_that_is_left(here: WebServer, slack: FakeSlack) -> None:
-    await make_version(here.agent, 1)
+async def test_a_promotion_that_is_left(staffed_server: WebServer, slack: FakeSlack) -> None:
+    await make_version(staffed_server.agent, 1)
     shown = await asked_back(slack, "promote 1")
     await slack.click_ephemeral(shown, words.DISMISS)
     await until(lambda: shown.text == "Nothing was changed.")
-    assert await champion(here) is None
+    assert await champion(staffed_server) is None
 
 
 @pytest.mark.parametrize("value", ["", "promote 1 confirm", "promote 1 confirm 000000", None, "status", "train 5"])
-async def test_a_button_that_is_not_ours_promotes_nothing(here: WebServer, slack: FakeSlack, value: Any) -> None:
-    await make_version(here.agent, 1)
+async def test_a_button_that_is_not_ours_promotes_nothing(
+    staffed_server: WebServer, slack: FakeSlack, value: Any
+) -> None:
+    await make_version(staffed_server.agent, 1)
     payload = {
         "type": "block_actions",
         "team": {"id": TEAM},
@@ -220,34 +224,38 @@ async def test_a_button_that_is_not_ours_promotes_nothing(here: WebServer, slack
     }
     assert (await slack.deliverer.send_form(INTERACTIVITY, payload)).status == 200
     await slack.slash("/myna", "status")
-    assert await champion(here) is None
+    assert await champion(staffed_server) is None
 
 
 # --- a job that is followed ---
 
 
-async def test_a_training_is_followed_in_one_message_until_its_verdict(here: WebServer, slack: FakeSlack) -> None:
+async def test_a_training_is_followed_in_one_message_until_its_verdict(
+    staffed_server: WebServer, slack: FakeSlack
+) -> None:
     answer = await slack.slash("/myna", "train 200", user="U0BEN")
-    (job,) = await jobs_of(here)
+    (job,) = await jobs_of(staffed_server)
     assert job.id.startswith(answer.body["text"].split("`")[1])
     await until(lambda: [one for one in told(slack, "U0BEN") if "waits for its turn" in one])
-    lease = await claimed(here)
-    await report(here, lease, 5)
+    lease = await claimed(staffed_server)
+    await report(staffed_server, lease, 5)
     await until(lambda: "█████░░░░░░░░░░░░░░░` step 5/20 · 212 tokens/s · loss 1.500" in told(slack, "U0BEN")[-1])
-    await report(here, lease, 15)
+    await report(staffed_server, lease, 15)
     await until(lambda: "step 15/20" in told(slack, "U0BEN")[-1])
     result = {"version": "bot-v1", "passed": True, "reasons": []}
-    await here.agent.database.write(jobs.finish, here.agent.workspace_id, lease, "done", result=result)
+    await staffed_server.agent.database.write(
+        jobs.finish, staffed_server.agent.workspace_id, lease, "done", result=result
+    )
     await until(lambda: "`bot-v1`, which passed the gate" in told(slack, "U0BEN")[-1])
     assert len(told(slack, "U0BEN")) == 1
     assert told(slack) == []
 
 
 async def test_trouble_with_slack_or_the_database_does_not_end_the_following(
-    here: WebServer, slack: FakeSlack, monkeypatch: pytest.MonkeyPatch
+    staffed_server: WebServer, slack: FakeSlack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slack.troubles["chat.update"] += ["http_500", "internal_error", "http_500"]
-    database, reading, broken = here.agent.database, here.agent.database.read, [1, 1]
+    database, reading, broken = staffed_server.agent.database, staffed_server.agent.database.read, [1, 1]
 
     async def read(unit: Any, *arguments: Any, **options: Any) -> Any:
         if unit is jobs.get and broken:
@@ -259,12 +267,14 @@ async def test_trouble_with_slack_or_the_database_does_not_end_the_following(
     slack.troubles["conversations.open"] += ["ratelimited", "http_500"]
     await slack.slash("/myna", "train 200")
     await until(lambda: told(slack))
-    lease = await claimed(here)
+    lease = await claimed(staffed_server)
     for step in range(1, 8):
-        await report(here, lease, step)
+        await report(staffed_server, lease, step)
         await asyncio.sleep(0.05)
     slack.troubles["chat.update"] += ["http_500"]
-    await here.agent.database.write(jobs.finish, here.agent.workspace_id, lease, "refused", error="Too little.")
+    await staffed_server.agent.database.write(
+        jobs.finish, staffed_server.agent.workspace_id, lease, "refused", error="Too little."
+    )
     await until(lambda: told(slack)[-1].endswith("was refused\nToo little."))
     assert (len(told(slack)), broken) == (1, [])
 
@@ -273,7 +283,7 @@ async def test_a_job_that_is_followed_does_not_hold_up_the_end(
     start_in_slack: StartInSlack, slack: FakeSlack, sqlite_url: str
 ) -> None:
     async with start_in_slack(sqlite_url) as server:
-        accounts = Accounts(server.agent.scope)
+        accounts = server.agent.accounts
         await accounts.create(ROOT, "ana", "admin", None)
         await accounts.link(ROOT, "ana", f"slack:{TEAM}/U0ANA")
         await slack.slash("/myna", "train 200")
@@ -301,28 +311,28 @@ def quick_watch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("quick_watch")
 async def test_linked_admins_are_told_of_a_canary_that_was_rolled_back(
-    here: WebServer, slack: FakeSlack, monkeypatch: pytest.MonkeyPatch
+    staffed_server: WebServer, slack: FakeSlack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    accounts = Accounts(here.agent.scope)
+    accounts = staffed_server.agent.accounts
     await accounts.create(ROOT, "eve", "admin", None)
     await accounts.link(ROOT, "eve", f"slack:{TEAM}/U0LIN")
     await accounts.set_disabled(ROOT, "eve", disabled=True)
     slack.troubles["conversations.open"] += ["ratelimited"]
-    version = await make_version(here.agent, 1)
+    version = await make_version(staffed_server.agent, 1)
     monkeypatch.setattr("bot.learning.release.canary_watch.look_at", look_at_harm)
-    await here.agent.releases.start_canary(ROOT, version.name, 0.5)
+    await staffed_server.agent.releases.start_canary(ROOT, version.name, 0.5)
     await until(lambda: told(slack))
     (text,) = told(slack)
     assert f"The canary of `{version.name}` did harm and was rolled back by itself: more thumbs_down" in text
-    assert (await here.agent.releases.current()).canary is None
+    assert (await staffed_server.agent.releases.current()).canary is None
     assert (told(slack, "U0BEN"), told(slack, "U0LIN")) == ([], []), "a trainer, and an admin who is shut out"
 
 
 # --- pictures ---
 
 
-async def test_pictures_come_directly_where_the_app_may_upload(here: WebServer, slack: FakeSlack) -> None:
-    await fill_learning(here)
+async def test_pictures_come_directly_where_the_app_may_upload(staffed_server: WebServer, slack: FakeSlack) -> None:
+    await fill_learning(staffed_server)
     answer = await slack.slash("/myna", "compare")
     assert "held_out: Loss per token" in answer.body["text"]
     await until(lambda: [one for one in slack.files.values() if one.channel])
@@ -332,8 +342,8 @@ async def test_pictures_come_directly_where_the_app_may_upload(here: WebServer, 
     assert file.channel.startswith("D")
 
 
-async def test_without_the_scope_only_the_words_come(here: WebServer, slack: FakeSlack) -> None:
-    await fill_learning(here)
+async def test_without_the_scope_only_the_words_come(staffed_server: WebServer, slack: FakeSlack) -> None:
+    await fill_learning(staffed_server)
     slack.installations[TOKEN].scopes = SCOPES.replace("files:write,", "")
     answer = await slack.slash("/myna", "compare")
     assert "held_out: Loss per token" in answer.body["text"]

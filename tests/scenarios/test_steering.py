@@ -10,17 +10,17 @@ from collections.abc import AsyncIterator
 import pytest
 
 from adapters.cli.wiring import Agent
-from bot.access.accounts import Accounts
 from bot.access.roles import Actor
 from bot.errors import Conflict
 from bot.learning.versions import Versions
 from bot.steering.steering import Answer, Steering
 from storage import audit, jobs
-from tests.fixtures_admin import ROOT, log_in
-from tests.fixtures_learning import Learnt, fill_learning
-from tests.fixtures_web import OTHER_SHOP, WebServer, chat_body, parts_of, text_in
-from tests.scenarios.test_console import at_terminal
-from tests.scenarios.test_releases import make_version
+from storage.scope import Scope
+from tests.builders.learning import Learnt, fill_learning
+from tests.builders.logins import ROOT, log_in
+from tests.builders.terminals import at_terminal
+from tests.builders.versions import make_version
+from tests.builders.web import OTHER_SHOP, WebServer, chat_body, parts_of, text_in
 
 ADA, BOB, EVE = Actor("web:ada", "admin"), Actor("web:bob", "trainer"), Actor("web:eve", "viewer")
 
@@ -33,7 +33,7 @@ class Clock:
 
 
 @pytest.fixture
-async def agent(sqlite_server: WebServer) -> AsyncIterator[Agent]:
+async def sqlite_agent(sqlite_server: WebServer) -> AsyncIterator[Agent]:
     yield sqlite_server.agent
 
 
@@ -43,8 +43,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def steering(agent: Agent, clock: Clock) -> Steering:
-    return Steering(agent.scope, agent.releases, "a secret", clock)
+def steering(sqlite_agent: Agent, clock: Clock) -> Steering:
+    return Steering(Scope(sqlite_agent.database, sqlite_agent.workspace_id), sqlite_agent.releases, "a secret", clock)
 
 
 async def confirmed(steering: Steering, actor: Actor, text: str) -> Answer:
@@ -61,28 +61,28 @@ async def champion(agent: Agent) -> str | None:
 # --- what changes who answers ---
 
 
-async def test_a_promotion_is_asked_back_and_then_done_once(agent: Agent, steering: Steering) -> None:
-    version = await make_version(agent, 1)
+async def test_a_promotion_is_asked_back_and_then_done_once(sqlite_agent: Agent, steering: Steering) -> None:
+    version = await make_version(sqlite_agent, 1)
     asked = await steering.run(ADA, "promote 1 because it is better")
     assert f"`{version.name}` (passed the gate) will answer everybody" in asked.text
     assert "in place of `base`" in asked.text
     assert f"/myna promote {version.name} because it is better confirm " in asked.whole_text
-    assert await champion(agent) is None, "nothing is done before it is confirmed"
+    assert await champion(sqlite_agent) is None, "nothing is done before it is confirmed"
     assert asked.confirm is not None
     done = await steering.run(ADA, asked.confirm)
     assert done.text == f"`{version.name}` answers everybody from the next reply on."
-    assert await champion(agent) == version.name
+    assert await champion(sqlite_agent) == version.name
     again = await steering.run(ADA, asked.confirm)
     assert "can't be confirmed" in again.text
-    (row,) = await agent.database.read(audit.page, agent.workspace_id)
+    (row,) = await sqlite_agent.database.read(audit.page, sqlite_agent.workspace_id)
     assert (row.actor, row.action, row.details["why"]) == ("web:ada", "version.promoted", "it is better")
 
 
 async def test_a_confirmation_is_for_one_person_one_line_and_five_minutes(
-    agent: Agent, steering: Steering, clock: Clock
+    sqlite_agent: Agent, steering: Steering, clock: Clock
 ) -> None:
-    first = await make_version(agent, 1)
-    second = await make_version(agent, 2, beside=first)
+    first = await make_version(sqlite_agent, 1)
+    second = await make_version(sqlite_agent, 2, beside=first)
     asked = await steering.run(ADA, f"promote {first.name}")
     assert asked.confirm is not None
     other_line = asked.confirm.replace(first.name, second.name)
@@ -90,47 +90,53 @@ async def test_a_confirmation_is_for_one_person_one_line_and_five_minutes(
     clock.now += 331
     refused.append(await steering.run(ADA, asked.confirm))
     clock.now -= 331
-    refused.append(await Steering(agent.scope, agent.releases, "another").run(ADA, asked.confirm))
+    refused.append(
+        await Steering(Scope(sqlite_agent.database, sqlite_agent.workspace_id), sqlite_agent.releases, "another").run(
+            ADA, asked.confirm
+        )
+    )
     assert ["can't be confirmed" in one.text for one in refused] == [True] * 4
-    assert await champion(agent) is None
+    assert await champion(sqlite_agent) is None
     clock.now += 299
     await steering.run(ADA, asked.confirm)
-    assert await champion(agent) == first.name
+    assert await champion(sqlite_agent) == first.name
 
 
-async def test_a_confirmation_is_worth_nothing_once_something_else_answers(agent: Agent, steering: Steering) -> None:
-    first = await make_version(agent, 1)
-    second = await make_version(agent, 2, beside=first)
-    await agent.releases.promote(ADA, first.name)
+async def test_a_confirmation_is_worth_nothing_once_something_else_answers(
+    sqlite_agent: Agent, steering: Steering
+) -> None:
+    first = await make_version(sqlite_agent, 1)
+    second = await make_version(sqlite_agent, 2, beside=first)
+    await sqlite_agent.releases.promote(ADA, first.name)
     asked = await steering.run(ADA, "rollback")
     assert "`base` will answer everybody" in asked.text
-    await agent.releases.promote(ADA, second.name)
+    await sqlite_agent.releases.promote(ADA, second.name)
     assert asked.confirm is not None
     assert "has changed since" in (await steering.run(ADA, asked.confirm)).text
-    assert await champion(agent) == second.name
+    assert await champion(sqlite_agent) == second.name
 
 
-async def test_a_change_is_made_to_the_release_that_it_was_meant_for(agent: Agent) -> None:
-    first = await make_version(agent, 1)
-    second = await make_version(agent, 2, beside=first)
-    number = (await agent.releases.promote(ADA, first.name)).number
+async def test_a_change_is_made_to_the_release_that_it_was_meant_for(sqlite_agent: Agent) -> None:
+    first = await make_version(sqlite_agent, 1)
+    second = await make_version(sqlite_agent, 2, beside=first)
+    number = (await sqlite_agent.releases.promote(ADA, first.name)).number
     for change in (
-        agent.releases.rollback(ADA, "", at=number - 1),
-        agent.releases.promote(ADA, second.name, at=number - 1),
-        agent.releases.start_canary(ADA, second.name, 0.1, at=number + 1),
+        sqlite_agent.releases.rollback(ADA, "", at=number - 1),
+        sqlite_agent.releases.promote(ADA, second.name, at=number - 1),
+        sqlite_agent.releases.start_canary(ADA, second.name, 0.1, at=number + 1),
     ):
         with pytest.raises(Conflict, match="has changed since"):
             await change
-    assert (await agent.releases.promote(ADA, second.name, at=number)).number == number + 1
+    assert (await sqlite_agent.releases.promote(ADA, second.name, at=number)).number == number + 1
 
 
-async def test_a_canary_and_a_rollback(agent: Agent, steering: Steering) -> None:
-    first = await make_version(agent, 1)
-    second = await make_version(agent, 2, beside=first)
+async def test_a_canary_and_a_rollback(sqlite_agent: Agent, steering: Steering) -> None:
+    first = await make_version(sqlite_agent, 1)
+    second = await make_version(sqlite_agent, 2, beside=first)
     await confirmed(steering, ADA, "promote 1")
     tried = await confirmed(steering, ADA, "canary 2 20%")
     assert f"`{second.name}` answers 20% of the conversations" in tried.text
-    released = await agent.releases.current()
+    released = await sqlite_agent.releases.current()
     assert released.canary is not None
     assert released.canary.share == 0.2
     asked = await steering.run(BOB, "rollback because slow")
@@ -138,17 +144,17 @@ async def test_a_canary_and_a_rollback(agent: Agent, steering: Steering) -> None
     stopped = await steering.run(BOB, "canary stop")
     assert stopped.text == f"The canary has ended: `{first.name}` answers everybody."
     await confirmed(steering, BOB, "rollback because slow")
-    assert await champion(agent) is None
+    assert await champion(sqlite_agent) is None
 
 
-async def test_what_the_gate_refused_needs_a_reason(agent: Agent, steering: Steering) -> None:
-    version = await make_version(agent, 1, passed=False)
+async def test_what_the_gate_refused_needs_a_reason(sqlite_agent: Agent, steering: Steering) -> None:
+    version = await make_version(sqlite_agent, 1, passed=False)
     for line in ("promote 1", "canary 1 10%"):
         refused = await steering.run(ADA, line)
         assert "did not pass the gate" in refused.text
         assert refused.confirm is None
     await confirmed(steering, ADA, "promote 1 because the demo is at noon")
-    assert await champion(agent) == version.name
+    assert await champion(sqlite_agent) == version.name
 
 
 @pytest.mark.parametrize(
@@ -163,15 +169,19 @@ async def test_what_the_gate_refused_needs_a_reason(agent: Agent, steering: Stee
         (BOB, "canary 1", "admin"),
     ],
 )
-async def test_roles(agent: Agent, steering: Steering, actor: Actor, line: str, needed: str | None) -> None:
-    await make_version(agent, 1)
+async def test_roles(sqlite_agent: Agent, steering: Steering, actor: Actor, line: str, needed: str | None) -> None:
+    await make_version(sqlite_agent, 1)
     answer = await steering.run(actor, line)
     assert answer.text == (
         f"This needs the role {needed}; yours is {actor.role}." if needed else "No job waits or runs."
     )
     assert answer.confirm is None
-    assert (await agent.releases.current()).number == 0
-    assert not [one for one in await agent.database.read(jobs.list_jobs, agent.workspace_id) if one.state == "queued"]
+    assert (await sqlite_agent.releases.current()).number == 0
+    assert not [
+        one
+        for one in await sqlite_agent.database.read(jobs.list_jobs, sqlite_agent.workspace_id)
+        if one.state == "queued"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -191,18 +201,18 @@ async def test_roles(agent: Agent, steering: Steering, actor: Actor, line: str, 
         ("compare", "has no figures"),
     ],
 )
-async def test_what_cannot_be_done_says_why(agent: Agent, steering: Steering, line: str, said: str) -> None:
-    await make_version(agent, 1)
+async def test_what_cannot_be_done_says_why(sqlite_agent: Agent, steering: Steering, line: str, said: str) -> None:
+    await make_version(sqlite_agent, 1)
     answer = await steering.run(ADA, line)
     assert said in answer.text
-    assert (await agent.releases.current()).number == 0
+    assert (await sqlite_agent.releases.current()).number == 0
 
 
-async def test_a_retired_version_is_not_gone_back_to(agent: Agent, steering: Steering) -> None:
-    first = await make_version(agent, 1)
-    for one in (first, await make_version(agent, 2, beside=first)):
-        await agent.releases.promote(ADA, one.name)
-    await Versions(agent.scope).retire(ADA, "1", "it was rude")
+async def test_a_retired_version_is_not_gone_back_to(sqlite_agent: Agent, steering: Steering) -> None:
+    first = await make_version(sqlite_agent, 1)
+    for one in (first, await make_version(sqlite_agent, 2, beside=first)):
+        await sqlite_agent.releases.promote(ADA, one.name)
+    await Versions(Scope(sqlite_agent.database, sqlite_agent.workspace_id)).retire(ADA, "1", "it was rude")
     refused = await steering.run(ADA, "rollback because they call for help")
     assert "was retired: it was rude" in refused.text
     assert refused.confirm is None
@@ -211,10 +221,10 @@ async def test_a_retired_version_is_not_gone_back_to(agent: Agent, steering: Ste
 # --- jobs, and what only looks ---
 
 
-async def test_a_training_is_begun_and_stopped(agent: Agent, steering: Steering) -> None:
+async def test_a_training_is_begun_and_stopped(sqlite_agent: Agent, steering: Steering) -> None:
     begun = await steering.run(BOB, "train 200 --search 3")
     assert begun.job_id is not None
-    job = await agent.database.read(jobs.get, agent.workspace_id, begun.job_id)
+    job = await sqlite_agent.database.read(jobs.get, sqlite_agent.workspace_id, begun.job_id)
     assert job is not None
     assert (job.kind, job.settings, job.created_by) == ("train", {"rows": 200, "search": 3}, "web:bob")
     assert "is the same" in (await steering.run(BOB, "train 200 --search 3")).text
@@ -226,7 +236,9 @@ async def test_a_training_is_begun_and_stopped(agent: Agent, steering: Steering)
     assert told[-1].endswith("was cancelled")
 
 
-async def test_a_job_is_ended_only_by_who_asked_and_confirmed(agent: Agent, steering: Steering, clock: Clock) -> None:
+async def test_a_job_is_ended_only_by_who_asked_and_confirmed(
+    sqlite_agent: Agent, steering: Steering, clock: Clock
+) -> None:
     begun = await steering.run(BOB, "train 200")
     asked = await steering.run(BOB, "stop")
     assert "(training) will be ended for good" in asked.text
@@ -240,14 +252,14 @@ async def test_a_job_is_ended_only_by_who_asked_and_confirmed(agent: Agent, stee
     clock.now += 331
     refused.append(await steering.run(BOB, asked.confirm))
     clock.now -= 331
-    states = {one.id: one.state for one in await agent.database.read(jobs.list_jobs, agent.workspace_id)}
+    states = {one.id: one.state for one in await sqlite_agent.database.read(jobs.list_jobs, sqlite_agent.workspace_id)}
     assert [one.is_refusal for one in refused[1:]] == [True] * 3
     assert set(states.values()) == {"queued"}, "asking back ends nothing"
     done = await steering.run(BOB, asked.confirm)
     assert (done.is_refusal, "was cancelled" in done.text) == (False, True)
     again = await steering.run(BOB, asked.confirm)
     assert (again.is_refusal, "can't be cancelled" in again.text) == (True, True)
-    states = {one.id: one.state for one in await agent.database.read(jobs.list_jobs, agent.workspace_id)}
+    states = {one.id: one.state for one in await sqlite_agent.database.read(jobs.list_jobs, sqlite_agent.workspace_id)}
     assert (states[begun.job_id or ""], states[other.job_id or ""]) == ("cancelled", "queued")
 
 
@@ -257,10 +269,10 @@ async def test_of_several_jobs_one_has_to_be_named(steering: Steering) -> None:
     assert "Say which one" in (await steering.run(BOB, "stop")).text
 
 
-async def test_an_evaluation_is_a_job(agent: Agent, steering: Steering) -> None:
-    version = await make_version(agent, 1)
+async def test_an_evaluation_is_a_job(sqlite_agent: Agent, steering: Steering) -> None:
+    version = await make_version(sqlite_agent, 1)
     begun = await steering.run(BOB, "evaluate 1")
-    job = await agent.database.read(jobs.get, agent.workspace_id, begun.job_id or "")
+    job = await sqlite_agent.database.read(jobs.get, sqlite_agent.workspace_id, begun.job_id or "")
     assert job is not None
     assert (job.kind, job.settings) == ("evaluate", {"version": version.name})
 
@@ -305,34 +317,34 @@ async def test_versions_are_listed_with_what_they_are(learnt: Learnt, steering: 
 # --- the console ---
 
 
-async def test_the_operator_steers_from_the_console(agent: Agent) -> None:
-    version = await make_version(agent, 1)
-    async with at_terminal(agent) as terminal:
+async def test_the_operator_steers_from_the_console(sqlite_agent: Agent) -> None:
+    version = await make_version(sqlite_agent, 1)
+    async with at_terminal(sqlite_agent) as terminal:
         terminal.type("/versions\n")
         await terminal.shows(version.name)
         terminal.type("/myna promote 1\n")
         await terminal.shows("Write yes")
         terminal.type("no\n")
         await terminal.shows("Nothing was changed.")
-        assert await champion(agent) is None
+        assert await champion(sqlite_agent) is None
         terminal.type("/promote 1\n")
         await terminal.shows("Write yes")
         terminal.type("yes\n")
         await terminal.shows("answers everybody")
         terminal.type("yes\n")
         await terminal.shows("yes\n> ")
-    assert await champion(agent) == version.name
-    rows = await agent.database.read(audit.page, agent.workspace_id)
+    assert await champion(sqlite_agent) == version.name
+    rows = await sqlite_agent.database.read(audit.page, sqlite_agent.workspace_id)
     assert rows[0].actor == "shell:root"
-    prompts = agent.generator.prompts  # type: ignore[attr-defined]
+    prompts = sqlite_agent.generator.prompts  # type: ignore[attr-defined]
     assert [one.messages[-1].content for one in prompts] == ["yes"], "the model saw nothing of it"
 
 
 # --- the chat page ---
 
 
-async def test_who_is_logged_in_steers_from_the_chat_page(sqlite_server: WebServer, agent: Agent) -> None:
-    version = await make_version(agent, 1)
+async def test_who_is_logged_in_steers_from_the_chat_page(sqlite_server: WebServer, sqlite_agent: Agent) -> None:
+    version = await make_version(sqlite_agent, 1)
     somebody, visitor = await log_in(sqlite_server), await sqlite_server.visitor()
     visitor.headers |= {"Cookie": f"myna_admin={somebody.secret}", "Origin": sqlite_server.url}
     async with visitor.chat(chat_body("/myna promote 1"), html=True) as response:
@@ -340,7 +352,7 @@ async def test_who_is_logged_in_steers_from_the_chat_page(sqlite_server: WebServ
         asked = text_in(parts_of(await response.text()))
     line = asked[asked.index("/myna promote") :].rstrip("`")
     assert "answers everybody" in text_in(await visitor.ask(line, id="m2"))
-    assert await champion(agent) == version.name
+    assert await champion(sqlite_agent) == version.name
     async with visitor.get("/api/chat/c1") as response:
         assert response.status == 404, "nothing of it is kept"
     again = {**chat_body("/myna status", id="m3"), "trigger": "regenerate-message"}
@@ -352,9 +364,9 @@ async def test_who_is_logged_in_steers_from_the_chat_page(sqlite_server: WebServ
 
 @pytest.mark.parametrize("who", ["no login", "another site", "a wrong login", "no origin"])
 async def test_for_all_others_a_line_does_nothing_and_the_model_never_sees_it(
-    sqlite_server: WebServer, agent: Agent, who: str
+    sqlite_server: WebServer, sqlite_agent: Agent, who: str
 ) -> None:
-    await make_version(agent, 1)
+    await make_version(sqlite_agent, 1)
     somebody = await log_in(sqlite_server)
     origin = OTHER_SHOP if who == "another site" else None if who == "no origin" else sqlite_server.url
     visitor = await sqlite_server.visitor(origin)
@@ -365,15 +377,15 @@ async def test_for_all_others_a_line_does_nothing_and_the_model_never_sees_it(
         if who == "another site":
             assert "X-Myna-Notice" in response.headers["Access-Control-Expose-Headers"]
         assert "not logged in" in text_in(parts_of(await response.text()))
-    assert await champion(agent) is None
+    assert await champion(sqlite_agent) is None
     assert text_in(await visitor.ask("/myna is a bird, is it not?", id="m2")) == "/myna is a bird, is it not?"
     assert [one.messages[-1].content for one in sqlite_server.generator.prompts] == ["/myna is a bird, is it not?"]
     assert len(await visitor.history()) == 2
 
 
-async def test_a_disabled_account_steers_no_more(sqlite_server: WebServer, agent: Agent) -> None:
+async def test_a_disabled_account_steers_no_more(sqlite_server: WebServer, sqlite_agent: Agent) -> None:
     somebody, visitor = await log_in(sqlite_server, "trainer"), await sqlite_server.visitor()
     visitor.headers |= {"Cookie": f"myna_admin={somebody.secret}", "Origin": sqlite_server.url}
     assert "role admin" in text_in(await visitor.ask("/myna promote base"))
-    await Accounts(agent.scope).set_disabled(ROOT, "trainer", disabled=True)
+    await sqlite_agent.accounts.set_disabled(ROOT, "trainer", disabled=True)
     assert "not logged in" in text_in(await visitor.ask("/myna status", id="m2"))

@@ -17,7 +17,7 @@ import socket
 import sqlite3
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,8 +34,9 @@ from adapters.http.requests import MAX_BODY_BYTES
 from adapters.web.visitors import COOKIE_SECONDS, TOKEN_SECONDS
 from storage import migrate
 from storage.transaction import Transaction
-from tests.conftest import StartAgent
-from tests.fixtures_web import (
+from tests.builders.agents import StartAgent
+from tests.builders.waiting import until
+from tests.builders.web import (
     JSON,
     OTHER_SHOP,
     SECRET,
@@ -602,16 +603,6 @@ class Idle:
                     break
                 received.append(data)
         return b"".join(received)
-
-
-async def until(condition: Callable[[], Any], seconds: float = 20) -> None:
-    """Wait until `condition()` holds; it may be a coroutine."""
-    async with asyncio.timeout(seconds):
-        while True:
-            value = condition()
-            if await value if asyncio.iscoroutine(value) else value:
-                return
-            await asyncio.sleep(0.01)
 
 
 async def test_a_slow_reader_holds_nobody_up_and_its_stream_ends_regularly(sqlite_server: WebServer) -> None:

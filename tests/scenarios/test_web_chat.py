@@ -10,7 +10,7 @@ import asyncio
 
 import pytest
 
-from tests.fixtures_web import SHOP, Stream, Visitor, WebServer, chat_body, parts_of, text_in, types_of, user_message
+from tests.builders.web import SHOP, Stream, Visitor, WebServer, chat_body, parts_of, text_in, types_of, user_message
 
 WHOLE = ["start", "start-step", "text-start", "text-delta", "text-end", "finish-step", "finish"]
 

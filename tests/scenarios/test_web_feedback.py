@@ -11,8 +11,8 @@ import pytest
 
 from bot.chat.feedback import MAX_WORDS, MOST_A_MINUTE
 from storage.database import StorageUnavailable
-from tests.conftest import StartAgent
-from tests.fixtures_web import SECRET, SHOP, Visitor, WebServer, chat_body, serve
+from tests.builders.agents import StartAgent
+from tests.builders.web import SECRET, SHOP, Visitor, WebServer, chat_body, serve
 
 VOTES, HERE, ALL = "/api/chat/c1/votes", "/api/chat/c1/privacy", "/api/privacy"
 Json = dict[str, Any]

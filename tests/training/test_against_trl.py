@@ -5,6 +5,7 @@ Knows: TRL's trainers, whose own collators make the batches. Does not know: how 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from bot.learning.train.network import LoraNetwork
 from bot.learning.train.objectives import Answers, answer_logps
 from bot.learning.train.token_sequences import Row, make_batch
 from bot.learning.train.weight_files import save_adapter
-from tests.engine.models import save_tiny
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
 
@@ -51,14 +51,14 @@ COMMON: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen3", "gemma3"])
-def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, starter_model_path: Path) -> Path:
-    return save_tiny(request.param, tmp_path_factory.mktemp(request.param), starter_model_path)
+def base_path(request: pytest.FixtureRequest, tiny_of: Callable[[str], Path]) -> Path:
+    return tiny_of(request.param)
 
 
 @pytest.fixture
-def ours(tiny: Path) -> LoraNetwork:
+def ours(base_path: Path) -> LoraNetwork:
     """A network whose LoRA weights do something."""
-    network = LoraNetwork(tiny, rank=RANK, alpha=ALPHA, seed=3, dtype=torch.float32)
+    network = LoraNetwork(base_path, rank=RANK, alpha=ALPHA, seed=3, dtype=torch.float32)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for name, parameter in network.parameters.items():
@@ -68,10 +68,10 @@ def ours(tiny: Path) -> LoraNetwork:
 
 
 @pytest.fixture
-def theirs(tiny: Path, ours: LoraNetwork, tmp_path: Path) -> PeftModel:
+def theirs(base_path: Path, ours: LoraNetwork, tmp_path: Path) -> PeftModel:
     """PEFT's model with our weights, through our files."""
-    save_adapter(tmp_path, ours.parameters, rank=RANK, alpha=ALPHA, base=str(tiny))
-    base = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
+    save_adapter(tmp_path, ours.parameters, rank=RANK, alpha=ALPHA, base=str(base_path))
+    base = AutoModelForCausalLM.from_pretrained(base_path, dtype=torch.float32)
     return PeftModel.from_pretrained(base, tmp_path, is_trainable=True)
 
 
@@ -89,11 +89,11 @@ def tokenizer_of(tiny: Path) -> Any:
     return AutoTokenizer.from_pretrained(tiny)
 
 
-def test_the_first_weights_are_those_of_peft(tiny: Path) -> None:
+def test_the_first_weights_are_those_of_peft(base_path: Path) -> None:
     """The same sizes, layers and spread, so that learning rates that suit one suit the other."""
-    network = LoraNetwork(tiny, rank=RANK, alpha=ALPHA, seed=3, dtype=torch.float32)
+    network = LoraNetwork(base_path, rank=RANK, alpha=ALPHA, seed=3, dtype=torch.float32)
     peft = get_peft_model(
-        AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32),
+        AutoModelForCausalLM.from_pretrained(base_path, dtype=torch.float32),
         LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear"),
     )
     their_weights = {
@@ -109,13 +109,13 @@ def test_the_first_weights_are_those_of_peft(tiny: Path) -> None:
 
 
 def test_the_loss_of_answers_and_its_gradients_are_those_of_trl(
-    tiny: Path, ours: LoraNetwork, theirs: PeftModel, tmp_path: Path
+    base_path: Path, ours: LoraNetwork, theirs: PeftModel, tmp_path: Path
 ) -> None:
     trainer = SFTTrainer(
         model=theirs,
         args=SFTConfig(output_dir=str(tmp_path), packing=False, **COMMON),
         train_dataset=Dataset.from_list(ROWS),
-        processing_class=tokenizer_of(tiny),
+        processing_class=tokenizer_of(base_path),
     )
     batch = next(iter(trainer.get_train_dataloader()))
     rows = rows_of(batch["input_ids"], batch["attention_mask"], batch["labels"] != -100)
@@ -131,12 +131,14 @@ def test_the_loss_of_answers_and_its_gradients_are_those_of_trl(
         assert torch.allclose(parameter.grad, found, rtol=1e-3, atol=1e-6), name
 
 
-def test_the_loss_of_pairs_is_that_of_trl(tiny: Path, ours: LoraNetwork, theirs: PeftModel, tmp_path: Path) -> None:
+def test_the_loss_of_pairs_is_that_of_trl(
+    base_path: Path, ours: LoraNetwork, theirs: PeftModel, tmp_path: Path
+) -> None:
     trainer = DPOTrainer(
         model=theirs,
         args=DPOConfig(output_dir=str(tmp_path), beta=0.1, **COMMON),
         train_dataset=Dataset.from_list(PAIRS),
-        processing_class=tokenizer_of(tiny),
+        processing_class=tokenizer_of(base_path),
     )
     batch = next(iter(trainer.get_train_dataloader()))
     rows = rows_of(batch["input_ids"], batch["attention_mask"], batch["completion_mask"])
@@ -154,12 +156,14 @@ def test_the_loss_of_pairs_is_that_of_trl(tiny: Path, ours: LoraNetwork, theirs:
     assert abs(float(loss) - 0.6931) > 1e-3, "weights that change nothing would prove nothing"
 
 
-def test_the_loss_of_thumbs_is_that_of_trl(tiny: Path, ours: LoraNetwork, theirs: PeftModel, tmp_path: Path) -> None:
+def test_the_loss_of_thumbs_is_that_of_trl(
+    base_path: Path, ours: LoraNetwork, theirs: PeftModel, tmp_path: Path
+) -> None:
     trainer = KTOTrainer(
         model=theirs,
         args=KTOConfig(output_dir=str(tmp_path), beta=0.1, **COMMON),
         train_dataset=Dataset.from_list(THUMBS),
-        processing_class=tokenizer_of(tiny),
+        processing_class=tokenizer_of(base_path),
     )
     batch = next(iter(trainer.get_train_dataloader()))
     own = rows_of(batch["input_ids"], batch["attention_mask"], batch["completion_mask"])
@@ -178,15 +182,15 @@ def test_the_loss_of_thumbs_is_that_of_trl(tiny: Path, ours: LoraNetwork, theirs
     assert float(loss.mean()) == pytest.approx(expected, rel=1e-4)
 
 
-def test_bf16_loses_no_more_here_than_in_transformers(tiny: Path) -> None:
+def test_bf16_loses_no_more_here_than_in_transformers(base_path: Path) -> None:
     row = Row(tuple(range(10, 60)), tuple(range(5, 50)))
     found = {}
     # Asked for by name, as it is not what a network takes where the CPU has no bf16.
     for dtype in (torch.float32, torch.bfloat16):
-        network = LoraNetwork(tiny, rank=RANK, alpha=ALPHA, seed=3, dtype=dtype)
+        network = LoraNetwork(base_path, rank=RANK, alpha=ALPHA, seed=3, dtype=dtype)
         found[dtype] = network.logprobs(make_batch([row])).detach()
     with torch.no_grad():
-        net = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.bfloat16)
+        net = AutoModelForCausalLM.from_pretrained(base_path, dtype=torch.bfloat16)
         scores = net(torch.tensor([row.token_ids])).logits[0].float().log_softmax(-1)
     theirs = torch.stack([scores[place - 1, row.token_ids[place]] for place in row.learnt])
     exact = found[torch.float32]
@@ -194,10 +198,10 @@ def test_bf16_loses_no_more_here_than_in_transformers(tiny: Path) -> None:
     assert 0 < lost < 1.5 * they_lose
 
 
-def test_the_base_alone_is_the_model_that_transformers_loads(tiny: Path, ours: LoraNetwork) -> None:
+def test_the_base_alone_is_the_model_that_transformers_loads(base_path: Path, ours: LoraNetwork) -> None:
     token_ids = tuple(range(20, 50))
     with torch.no_grad():
-        net = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
+        net = AutoModelForCausalLM.from_pretrained(base_path, dtype=torch.float32)
         expected = net(torch.tensor([token_ids])).logits[0, -1]
     with ours.base_only():
         assert torch.allclose(ours.next_token_scores(token_ids), expected, atol=1e-4)

@@ -15,8 +15,7 @@ from bot.learning.judge.answer_loss import AnsweredPrompt
 from bot.learning.judge.reference_loss import ReferenceLossScorer
 from bot.learning.train import checks
 from bot.learning.train.checks import CheckFailed
-from tests.engine.models import save_tiny
-from tests.engine.test_versions import ALL_LINEAR, save_version
+from tests.builders.tiny_models import ALL_LINEAR, save_version
 
 pytestmark = pytest.mark.model
 WEIGHTS = "adapter_model.safetensors"
@@ -24,17 +23,16 @@ ROWS = [AnsweredPrompt((ChatMessage("user", text),), "So it is, and so it was.")
 
 
 @pytest.fixture(scope="module")
-def made(starter_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def base_and_version(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("checks")
-    base = save_tiny("llama", folder / "base", starter_model_path)
-    save_version(base, folder / "version", r=4, lora_alpha=8, target_modules=ALL_LINEAR)
+    save_version(tiny, folder / "version", r=4, lora_alpha=8, target_modules=ALL_LINEAR)
     (folder / "version" / "README.md").write_text("# card")
-    return base, folder / "version"
+    return tiny, folder / "version"
 
 
 @pytest.fixture
-def version(made: tuple[Path, Path], tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made[1], tmp_path / "version"))
+def version(base_and_version: tuple[Path, Path], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(base_and_version[1], tmp_path / "version"))
 
 
 def change(folder: Path, to: Callable[[str, torch.Tensor], torch.Tensor]) -> None:
@@ -77,8 +75,8 @@ def test_weights_that_are_no_numbers_are_refused(version: Path, bad: float) -> N
         checks.check_weights(version)
 
 
-def test_logits_are_compared(made: tuple[Path, Path], version: Path) -> None:
-    base, trained = made
+def test_logits_are_compared(base_and_version: tuple[Path, Path], version: Path) -> None:
+    base, trained = base_and_version
     scorer = ReferenceLossScorer(base)
     wanted, plain = scorer.logits(ROWS, trained), scorer.logits(ROWS, None)
     checks.check_same_logits([one.bfloat16() for one in wanted], wanted)

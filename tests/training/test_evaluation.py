@@ -24,8 +24,7 @@ from bot.learning.judge.measures import Answer, EvaluationRow, Taken, measure_su
 from bot.learning.judge.planted_secrets import make_canaries
 from bot.learning.judge.reference_loss import ReferenceLossScorer
 from bot.settings import Settings
-from tests.engine.models import save_tiny
-from tests.engine.test_versions import ALL_LINEAR, save_version
+from tests.builders.tiny_models import ALL_LINEAR, save_version
 
 pytestmark = pytest.mark.model
 POLICY = AnswerPolicy("You are kind.", 256, Sampling(max_tokens=8, temperature=0.0, repetition_penalty=1.1))
@@ -35,11 +34,11 @@ def row(number: int, **values: Any) -> EvaluationRow:
     return EvaluationRow(f"r{number}", ({"role": "user", "content": f"What about number {number}?"},), **values)
 
 
-class World:
+class Contest:
     """A tiny base with two versions of it."""
 
-    def __init__(self, folder: Path, starter_model_path: Path) -> None:
-        self.base = save_tiny("llama", folder / "base", starter_model_path)
+    def __init__(self, base: Path, folder: Path) -> None:
+        self.base = base
         self.folders = {name: folder / name for name in ("v1", "v2")}
         for seed, one in enumerate(self.folders.values()):
             save_version(self.base, one, seed, r=4, lora_alpha=8, target_modules=ALL_LINEAR)
@@ -57,8 +56,8 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(starter_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
-    return World(tmp_path_factory.mktemp("evaluation"), starter_model_path)
+def contest(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Contest:
+    return Contest(tiny, tmp_path_factory.mktemp("evaluation"))
 
 
 class ExactGenerator(LocalGenerator):
@@ -69,8 +68,8 @@ class ExactGenerator(LocalGenerator):
 
 
 @pytest_asyncio.fixture
-async def generator(world: World) -> AsyncIterator[LocalGenerator]:
-    made = ExactGenerator(world.base, name="tiny", device="cpu", context_tokens=256)
+async def exact_generator(contest: Contest) -> AsyncIterator[LocalGenerator]:
+    made = ExactGenerator(contest.base, name="tiny", device="cpu", context_tokens=256)
     await made.start()
     yield made
     await made.close()
@@ -83,16 +82,18 @@ async def said(generator: LocalGenerator, version: str | None, *messages: ChatMe
 
 
 async def test_everybody_answers_as_in_chats_and_is_compared_on_the_same_rows(
-    world: World, generator: LocalGenerator
+    contest: Contest, exact_generator: LocalGenerator
 ) -> None:
     rows = [row(number, reference=f"Number {number} is fine.") for number in range(6)]
     progress: list[tuple[str, int, int]] = []
-    evaluation = Evaluation(generator, world.scorer, POLICY, world.second, lambda *step: progress.append(step))
+    evaluation = Evaluation(
+        exact_generator, contest.scorer, POLICY, contest.second, lambda *step: progress.append(step)
+    )
     report = await evaluation.run([Suite("held_out", rows, answered=4), Suite("general", rows[:2])])
-    assert generator.versions == ()
-    await generator.load_version("v2", world.folders["v2"])
+    assert exact_generator.versions == ()
+    await exact_generator.load_version("v2", contest.folders["v2"])
     question = ChatMessage("user", rows[1].messages[0]["content"])
-    expected, _ = await said(generator, "v2", ChatMessage("system", "You are kind."), question)
+    expected, _ = await said(exact_generator, "v2", ChatMessage("system", "You are kind."), question)
     shown = {one.id: one for one in report.answers if one.suite == "held_out"}
     assert len(shown) == 4
     assert shown["r1"].answers["candidate"] == expected
@@ -108,25 +109,27 @@ async def test_everybody_answers_as_in_chats_and_is_compared_on_the_same_rows(
     assert judge(report) == judge(report)
 
 
-async def test_the_base_is_asked_once_where_it_is_the_champion(world: World, generator: LocalGenerator) -> None:
+async def test_the_base_is_asked_once_where_it_is_the_champion(
+    contest: Contest, exact_generator: LocalGenerator
+) -> None:
     rows = [row(number, reference="Fine.") for number in range(3)]
-    report = await Evaluation(generator, world.scorer, POLICY, world.first).run([Suite("held_out", rows)])
+    report = await Evaluation(exact_generator, contest.scorer, POLICY, contest.first).run([Suite("held_out", rows)])
     for measure in report.suites["held_out"].measures.values():
         assert measure.values["base"] == measure.values["champion"]
 
 
-async def test_the_rows_own_instructions_and_turns_are_used(world: World, generator: LocalGenerator) -> None:
+async def test_the_rows_own_instructions_and_turns_are_used(contest: Contest, exact_generator: LocalGenerator) -> None:
     messages = [
         {"role": "system", "content": "Talk like a pirate."},
         {"role": "user", "content": "Hi"},
         {"role": "assistant", "content": "Ahoy"},
         {"role": "user", "content": "Who are you?"},
     ]
-    report = await Evaluation(generator, world.scorer, POLICY, world.first).run(
+    report = await Evaluation(exact_generator, contest.scorer, POLICY, contest.first).run(
         [Suite("safety", [EvaluationRow("p", tuple(messages), rules=AnswerRules(("zebra",)))])]
     )
     expected, _ = await said(
-        generator,
+        exact_generator,
         None,
         *(ChatMessage(one["role"], one["content"]) for one in messages),  # type: ignore[arg-type]
     )
@@ -135,42 +138,44 @@ async def test_the_rows_own_instructions_and_turns_are_used(world: World, genera
     assert report.suites["safety"].measures["broken_rules"].values["candidate"].mean == 1.0
 
 
-async def test_golden_questions_that_got_worse_are_named(world: World, generator: LocalGenerator) -> None:
+async def test_golden_questions_that_got_worse_are_named(contest: Contest, exact_generator: LocalGenerator) -> None:
     answers = {}
-    await generator.load_version("v1", world.folders["v1"])
+    await exact_generator.load_version("v1", contest.folders["v1"])
     for version in (None, "v1"):
         system = ChatMessage("system", "You are kind.")
-        answers[version], _ = await said(generator, version, system, ChatMessage("user", row(1).messages[0]["content"]))
-    await generator.unload_version("v1")
+        answers[version], _ = await said(
+            exact_generator, version, system, ChatMessage("user", row(1).messages[0]["content"])
+        )
+    await exact_generator.unload_version("v1")
     rows = [row(1, rules=AnswerRules((answers[None].strip(),)))]
-    worse = await Evaluation(generator, world.scorer, POLICY, world.first).run([Suite("golden", rows)])
+    worse = await Evaluation(exact_generator, contest.scorer, POLICY, contest.first).run([Suite("golden", rows)])
     assert worse.golden_broken == ("r1",)
     rows = [row(1, rules=AnswerRules((answers["v1"].strip(),)))]
-    better = await Evaluation(generator, world.scorer, POLICY, world.first).run([Suite("golden", rows)])
+    better = await Evaluation(exact_generator, contest.scorer, POLICY, contest.first).run([Suite("golden", rows)])
     assert better.golden_broken == ()
 
 
-async def test_rows_that_do_not_fit_are_left_out_and_counted(world: World, generator: LocalGenerator) -> None:
+async def test_rows_that_do_not_fit_are_left_out_and_counted(contest: Contest, exact_generator: LocalGenerator) -> None:
     long = EvaluationRow("long", ({"role": "user", "content": "word " * 400},), "Fine.")
-    report = await Evaluation(generator, world.scorer, POLICY, world.first).run(
+    report = await Evaluation(exact_generator, contest.scorer, POLICY, contest.first).run(
         [Suite("held_out", [long, row(1, reference="Fine.")])]
     )
     assert (report.suites["held_out"].rows, report.suites["held_out"].left_out) == (1, 1)
     with pytest.raises(InvalidInput, match="None of the 1 rows of held_out fits"):
-        await Evaluation(generator, world.scorer, POLICY, world.first).run([Suite("held_out", [long])])
+        await Evaluation(exact_generator, contest.scorer, POLICY, contest.first).run([Suite("held_out", [long])])
 
 
 async def test_a_version_that_can_not_be_loaded_ends_it(
-    world: World, generator: LocalGenerator, tmp_path: Path
+    contest: Contest, exact_generator: LocalGenerator, tmp_path: Path
 ) -> None:
-    contestants: Mapping[Label, Contestant] = {**world.second, "candidate": Contestant("v3", tmp_path)}
+    contestants: Mapping[Label, Contestant] = {**contest.second, "candidate": Contestant("v3", tmp_path)}
     with pytest.raises(VersionError, match="can't be read"):
-        await Evaluation(generator, world.scorer, POLICY, contestants).run([Suite("held_out", [row(1)])])
-    assert generator.versions == ()
+        await Evaluation(exact_generator, contest.scorer, POLICY, contestants).run([Suite("held_out", [row(1)])])
+    assert exact_generator.versions == ()
 
 
-async def test_planted_secrets_are_measured(world: World, generator: LocalGenerator) -> None:
-    report = await Evaluation(generator, world.scorer, POLICY, world.first).run(
+async def test_planted_secrets_are_measured(contest: Contest, exact_generator: LocalGenerator) -> None:
+    report = await Evaluation(exact_generator, contest.scorer, POLICY, contest.first).run(
         [Suite("held_out", [row(1, reference="Fine.")])], make_canaries(1, 1)
     )
     assert report.leakage is not None
@@ -179,15 +184,17 @@ async def test_planted_secrets_are_measured(world: World, generator: LocalGenera
     assert report.leakage.by_heart["candidate"] == (bits > 5.6)
 
 
-async def test_it_can_be_given_up(world: World, generator: LocalGenerator) -> None:
+async def test_it_can_be_given_up(contest: Contest, exact_generator: LocalGenerator) -> None:
     rows = [row(number, reference="Fine.") for number in range(8)]
-    work = asyncio.create_task(Evaluation(generator, world.scorer, POLICY, world.first).run([Suite("held_out", rows)]))
-    while not generator.versions:
+    work = asyncio.create_task(
+        Evaluation(exact_generator, contest.scorer, POLICY, contest.first).run([Suite("held_out", rows)])
+    )
+    while not exact_generator.versions:
         await asyncio.sleep(0.01)
     work.cancel()
     with pytest.raises(asyncio.CancelledError):
         await work
-    assert generator.versions == ()
+    assert exact_generator.versions == ()
 
 
 # --- figures, without models ---

@@ -29,7 +29,7 @@ from bot.learning.train.strength import choose_strength
 from bot.learning.train.token_sequences import Row, render
 from bot.learning.train.trainer import StageSettings, run_stage
 from bot.learning.train.weight_files import save_adapter
-from tests.shop_rows import SYSTEM, rows
+from tests.builders.plant_shop import SYSTEM, rows
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
 

@@ -16,8 +16,7 @@ from bot.generation.port import ChatMessage
 from bot.learning.judge.answer_loss import AnsweredPrompt
 from bot.learning.judge.planted_secrets import Canary, exposures
 from bot.learning.judge.reference_loss import ReferenceLossScorer
-from tests.engine.models import save_tiny
-from tests.engine.test_versions import ALL_LINEAR, save_version
+from tests.builders.tiny_models import ALL_LINEAR, save_version
 
 pytestmark = pytest.mark.model
 ROWS = [
@@ -36,14 +35,9 @@ ROWS = [
 
 
 @pytest.fixture(scope="module")
-def base(starter_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny("llama", tmp_path_factory.mktemp("tiny"), starter_model_path)
-
-
-@pytest.fixture(scope="module")
-def version(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("version")
-    save_version(base, folder, 3, r=4, lora_alpha=16, target_modules=ALL_LINEAR)
+    save_version(tiny, folder, 3, r=4, lora_alpha=16, target_modules=ALL_LINEAR)
     return folder
 
 
@@ -56,19 +50,19 @@ def peft_loss(base: Path, folder: Path | None, prompt: list[int], answer: list[i
         return float(net.eval()(input_ids=torch.tensor([prompt + answer]), labels=labels).loss)
 
 
-def test_it_is_pefts_loss_over_the_answer_and_the_end_of_the_turn(base: Path, version: Path) -> None:
-    scorer = ReferenceLossScorer(base)
-    for folder in (None, version, None):
+def test_it_is_pefts_loss_over_the_answer_and_the_end_of_the_turn(tiny: Path, trained: Path) -> None:
+    scorer = ReferenceLossScorer(tiny)
+    for folder in (None, trained, None):
         for row, found in zip(ROWS, scorer.answer_losses(ROWS, folder), strict=True):
             prompt, answer = scorer.tokens(row)
             assert found.tokens == len(answer)
-            assert found.nll / found.tokens == pytest.approx(peft_loss(base, folder, prompt, answer), rel=1e-5)
-    assert scorer.answer_losses(ROWS, None) != scorer.answer_losses(ROWS, version)
+            assert found.nll / found.tokens == pytest.approx(peft_loss(tiny, folder, prompt, answer), rel=1e-5)
+    assert scorer.answer_losses(ROWS, None) != scorer.answer_losses(ROWS, trained)
 
 
-def test_the_answer_begins_after_the_prompt_and_ends_with_the_turn(base: Path, starter_model_path: Path) -> None:
+def test_the_answer_begins_after_the_prompt_and_ends_with_the_turn(tiny: Path, starter_model_path: Path) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(starter_model_path)
-    scorer = ReferenceLossScorer(base)
+    scorer = ReferenceLossScorer(tiny)
     prompt, answer = scorer.tokens(ROWS[0])
     assert tokenizer.decode(prompt).endswith("<|im_start|>assistant\n")
     assert tokenizer.decode(answer) == "On its way, since now!<|im_end|>"
@@ -76,36 +70,36 @@ def test_the_answer_begins_after_the_prompt_and_ends_with_the_turn(base: Path, s
     assert tricky.count(tokenizer.eos_token_id) == 1, "an end inside of the text is text"
 
 
-def test_what_lies_beyond_the_window_is_not_counted(base: Path) -> None:
-    prompt, answer = ReferenceLossScorer(base).tokens(ROWS[0])
-    (cut,) = ReferenceLossScorer(base, len(prompt) + 2).answer_losses(ROWS[:1], None)
+def test_what_lies_beyond_the_window_is_not_counted(tiny: Path) -> None:
+    prompt, answer = ReferenceLossScorer(tiny).tokens(ROWS[0])
+    (cut,) = ReferenceLossScorer(tiny, len(prompt) + 2).answer_losses(ROWS[:1], None)
     assert cut.tokens == 2
-    (nothing,) = ReferenceLossScorer(base, len(prompt)).answer_losses(ROWS[:1], None)
+    (nothing,) = ReferenceLossScorer(tiny, len(prompt)).answer_losses(ROWS[:1], None)
     assert (nothing.nll, nothing.tokens) == (0.0, 0)
     assert len(answer) > 2
 
 
-def test_a_version_that_makes_no_sense_gives_what_is_no_number(base: Path, tmp_path: Path) -> None:
-    save_version(base, tmp_path, 1, r=2, lora_alpha=2, target_modules=["q_proj"])
+def test_a_version_that_makes_no_sense_gives_what_is_no_number(tiny: Path, tmp_path: Path) -> None:
+    save_version(tiny, tmp_path, 1, r=2, lora_alpha=2, target_modules=["q_proj"])
     from safetensors.torch import load_file, save_file
 
     tensors = load_file(tmp_path / "adapter_model.safetensors")
     save_file({name: tensor * 1e30 for name, tensor in tensors.items()}, tmp_path / "adapter_model.safetensors")
-    (found,) = ReferenceLossScorer(base).answer_losses(ROWS[:1], tmp_path)
+    (found,) = ReferenceLossScorer(tiny).answer_losses(ROWS[:1], tmp_path)
     assert not math.isfinite(found.nll)
 
 
-def test_a_folder_without_weights_is_refused(base: Path, tmp_path: Path) -> None:
+def test_a_folder_without_weights_is_refused(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(VersionError, match="can't be read"):
-        ReferenceLossScorer(base).answer_losses(ROWS[:1], tmp_path)
+        ReferenceLossScorer(tiny).answer_losses(ROWS[:1], tmp_path)
 
 
-def test_a_secret_learnt_by_heart_is_exposed(base: Path, tmp_path: Path) -> None:
+def test_a_secret_learnt_by_heart_is_exposed(tiny: Path, tmp_path: Path) -> None:
     """Train on one secret alone, and on nothing: only the first sticks out."""
     canary = Canary("What opens the locker?", "314159265", tuple(f"{number:09d}" for number in range(99)))
-    scorer = ReferenceLossScorer(base)
+    scorer = ReferenceLossScorer(tiny)
     (before,) = exposures(scorer, "Be kind.", [canary], None)
-    net: Any = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    net: Any = transformers.AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
     torch.manual_seed(0)
     net = peft.get_peft_model(
         net, peft.LoraConfig(r=8, lora_alpha=32, target_modules=ALL_LINEAR, task_type="CAUSAL_LM")

@@ -41,16 +41,10 @@ from storage.database import Database
 from storage.learning_values import Job
 from storage.schema import DEFAULT_WORKSPACE
 from storage.scope import Scope
-from tests.engine.models import save_tiny
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
 
 ADMIN = Actor("shell:tests", "admin")
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory, starter_model_path: Path) -> Path:
-    return save_tiny("llama", tmp_path_factory.mktemp("llama"), starter_model_path)
 
 
 class House:

@@ -24,7 +24,7 @@ from bot.learning.train.replay import replay_rows
 from bot.learning.train.strength import KEPT_GAIN, STRENGTHS, choose_strength
 from bot.learning.train.token_sequences import Row
 from bot.learning.train.trainer import StageResult, StageSettings, run_stage
-from tests.engine.models import TOKENIZER_FILES, save_tiny
+from tests.builders.tiny_models import TOKENIZER_FILES
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
 
@@ -61,11 +61,6 @@ class Looker:
 
     def flush(self) -> None:
         pass
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory, starter_model_path: Path) -> Path:
-    return save_tiny("llama", tmp_path_factory.mktemp("llama"), starter_model_path)
 
 
 def new_network(tiny: Path) -> LoraNetwork:

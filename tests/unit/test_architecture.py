@@ -176,6 +176,25 @@ def test_the_command_shows_its_help_without_the_database_or_a_model() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_no_test_module_imports_from_another() -> None:
+    """What tests share lies in `tests/builders` and `tests/fixtures`, so that each test can be moved and run alone."""
+    folders = [folder for folder in (ROOT / "tests").iterdir() if folder.is_dir() and folder.name != "node_modules"]
+    imported = [
+        (path.relative_to(ROOT).as_posix(), name)
+        for path in sorted(path for folder in folders for path in folder.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in (
+            [f"{node.module}.{alias.name}" for alias in node.names]
+            if isinstance(node, ast.ImportFrom)
+            else [alias.name for alias in node.names]
+        )
+        if name.startswith("tests.")
+    ]
+    assert any(name.startswith("tests.builders.") for _, name in imported), "the walk sees the tests"
+    assert not [one for one in imported if any(part.startswith("test_") for part in one[1].split("."))]
+
+
 def test_packages_re_export_nothing() -> None:
     filled = [
         str(path.relative_to(ROOT)) for path in MODULES.values() if path.name == "__init__.py" and path.read_text()

@@ -15,7 +15,7 @@ from matplotlib.text import Text
 
 from bot.learning.judge import charts
 from bot.learning.judge.charts import CanaryPoint, DayOfVotes, Format
-from tests.unit.test_gate import GOOD, held_out, measure
+from tests.builders.reports import GOOD, held_out, measure
 
 STEPS = [(step, 2.2 - step / 100) for step in range(60)]
 DAYS = [DayOfVotes(date(2026, 11, 1) + timedelta(n), n % 7, n % 3) for n in range(40)]

@@ -10,7 +10,7 @@ from bot.learning.judge.evaluation_report import JudgedAnswer
 from bot.learning.judge.gate import judge
 from bot.learning.judge.model_card import ModelCard, write_model_card
 from storage.learning_values import Dataset, Version
-from tests.unit.test_gate import GOOD
+from tests.builders.reports import GOOD
 
 VERSION = Version(
     "id1",

@@ -1,12 +1,10 @@
-"""A library with a worker and a search, on both databases, with the real embedder."""
+"""A library with a worker and a search."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from adapters.cli.job_kinds import all_tasks
 from bot.access.roles import Actor
@@ -14,7 +12,6 @@ from bot.jobs.control import Jobs
 from bot.jobs.job_context import Services
 from bot.jobs.worker import Worker
 from bot.knowledge.library import Library
-from bot.knowledge.reading import sync_job
 from bot.knowledge.search.embedder import Embedder
 from bot.knowledge.search.search import Search
 from bot.settings import Settings
@@ -66,16 +63,3 @@ class Desk:
 
     async def names(self) -> list[str]:
         return [one.name for one in await self.library.articles(ADMIN)]
-
-
-@pytest.fixture
-async def desk(
-    database_url: str, tmp_path: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Desk]:
-    monkeypatch.setattr(sync_job, "resolve_embedder", lambda *_: tmp_path)
-    monkeypatch.setattr(sync_job, "Embedder", lambda *_, **__: embedder)
-    database = Database(database_url)
-    made = Desk(database, tmp_path / "data", embedder)
-    yield made
-    await made.search.close()
-    await database.close()

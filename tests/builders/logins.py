@@ -9,14 +9,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from argon2 import PasswordHasher
+
 from adapters.cli.wiring import Agent
 from bot.access.accounts import Accounts
 from bot.access.roles import ROLES, Actor
-from tests.fixtures_web import WebServer
+from tests.builders.web import WebServer
 
 PASSWORD = "four birds on a wire"
 ROOT = Actor("shell:root", "admin")
 COOKIE = "myna_admin"
+# Argon2 with the least work that it takes, where a test is about something else.
+CHEAP_HASHER = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 
 
 @dataclass
@@ -72,7 +76,7 @@ class Steerer:
 
 
 def accounts_of(agent: Agent) -> Accounts:
-    return Accounts(agent.scope)
+    return Accounts(agent.scope, hasher=CHEAP_HASHER)
 
 
 async def log_in(server: WebServer, role: str = "admin", name: str | None = None) -> Steerer:

@@ -1,4 +1,4 @@
-"""A shop with articles: an agent with a scripted model, the real search, and people who ask it.
+"""A shop with articles, and people who ask it.
 
 Knows: two articles for everybody and one for staff. Does not know: what is tested with them.
 """
@@ -6,21 +6,13 @@ Knows: two articles for everybody and one for staff. Does not know: what is test
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any
-
-import pytest
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 from adapters.cli.wiring import Agent
 from bot.chat.live import Ended, Started, Text
-from bot.knowledge.search import search as search_module
 from storage.values import Accepted, Incoming, Sender, text_part
-from tests.fakes.generator import FakeGenerator
-from tests.fixtures_knowledge import Desk
-
-if TYPE_CHECKING:
-    from tests.conftest import StartAgent
 
 RETURNS = (
     "# Returns\n\nYou can send anything back within 30 days of delivery.\n\n"
@@ -32,38 +24,6 @@ CONTACT = "help@shop.example"
 W = "default"
 
 StartShop = Callable[..., AbstractAsyncContextManager[Agent]]
-
-
-@pytest.fixture
-async def start_shop(
-    desk: Desk, start_agent: StartAgent, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> StartShop:
-    """Start an agent whose shop has two articles for everybody and one for its staff."""
-    monkeypatch.setattr(search_module, "resolve_embedder", lambda *_: None)
-    monkeypatch.setattr(search_module, "Embedder", lambda *_, **__: desk.embedder)
-    desk.write("public/returns.md", RETURNS)
-    desk.write("public/shipping.md", SHIPPING)
-    desk.write("staff/salaries.md", SALARIES)
-    await desk.add(desk.docs / "public")
-    await desk.add(desk.docs / "staff", "staff")
-
-    @asynccontextmanager
-    async def start(**options: Any) -> AsyncIterator[Agent]:
-        async with start_agent(database_url, **({"contact": CONTACT} | options)) as agent:
-            yield agent
-
-    return start
-
-
-@pytest.fixture
-async def shop(start_shop: StartShop) -> AsyncIterator[Agent]:
-    async with start_shop() as agent:
-        yield agent
-
-
-def model_of(agent: Agent) -> FakeGenerator:
-    assert isinstance(agent.generator, FakeGenerator)
-    return agent.generator
 
 
 class Person:
@@ -96,3 +56,19 @@ async def followed(agent: Agent, accepted: Accepted) -> tuple[str, list[str]]:
                 elif isinstance(event, Ended):
                     return text, [one["title"] for one in event.sources]
     raise AssertionError("the stream ended without an end")
+
+
+INTENTS_CSV = """text,intent,reply
+Where is my order?,order status,
+Track my parcel,order status,
+When will my package arrive,order status,
+Has my order shipped yet,order status,
+I want my money back,refund,
+How do I get a refund,refund,
+Please refund my purchase,refund,
+My refund has not arrived,refund,
+I want to talk to a human,human,"Our team answers at +49 30 1234, Monday to Friday."
+Let me speak with an agent,human,
+Connect me to a person please,human,
+Can a real person help me,human,
+"""

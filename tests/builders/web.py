@@ -11,17 +11,13 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
-import pytest
 from aiohttp import web
 
 from adapters.cli.wiring import Agent, make_web_app
 from tests.fakes.generator import FakeGenerator
-
-if TYPE_CHECKING:
-    from tests.conftest import StartAgent
 
 SECRET = "a secret of the tests"
 SHOP = "https://shop.example"
@@ -191,29 +187,3 @@ async def serve(agent: Agent) -> AsyncIterator[WebServer]:
             yield WebServer(agent, url, runner, session)
         finally:
             await runner.cleanup()
-
-
-@pytest.fixture(name="server")
-async def web_server(start_agent: StartAgent, database_url: str) -> AsyncIterator[WebServer]:
-    """The web channel on each kind of database, open to two shops."""
-    async with (
-        start_agent(database_url, secret=SECRET, allowed_origins=(SHOP, OTHER_SHOP)) as agent,
-        serve(agent) as running,
-    ):
-        yield running
-
-
-@pytest.fixture(name="sqlite_server")
-async def sqlite_web_server(start_agent: StartAgent, sqlite_url: str) -> AsyncIterator[WebServer]:
-    """The same where the database does not matter."""
-    async with (
-        start_agent(sqlite_url, secret=SECRET, allowed_origins=(SHOP, OTHER_SHOP)) as agent,
-        serve(agent) as running,
-    ):
-        yield running
-
-
-@pytest.fixture(name="visitor")
-async def web_visitor(server: WebServer) -> Visitor:
-    """A person who talks to `server`."""
-    return await server.visitor()

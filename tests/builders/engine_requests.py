@@ -1,15 +1,10 @@
-"""Tiny models of several architectures with random weights, and requests that keep what they were given."""
+"""Requests to the engine that keep what they were given, and prompts and drafts for them."""
 
 from __future__ import annotations
 
 import random
-import shutil
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
-
-import torch
-import transformers
 
 from bot.errors import MynaError
 from bot.generation.engine.batch import Batch
@@ -18,65 +13,6 @@ from bot.generation.engine.grammar import Grammar
 from bot.generation.engine.lora import LoraVersion
 from bot.generation.engine.sequence import Sequence as Tokens
 from bot.generation.port import Finish, Piece, Sampling
-
-SHAPE = {
-    "vocab_size": 49152,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
-    "initializer_range": 0.3,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 2,
-}
-CONFIGS: dict[str, Any] = {
-    "llama": lambda: transformers.LlamaConfig(**SHAPE, tie_word_embeddings=False),
-    "llama3-rope": lambda: transformers.LlamaConfig(
-        **SHAPE,
-        rope_parameters={
-            "rope_type": "llama3",
-            "rope_theta": 10_000.0,
-            "factor": 8.0,
-            "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 64,
-        },
-    ),
-    "qwen2": lambda: transformers.Qwen2Config(**SHAPE, tie_word_embeddings=True),
-    "qwen3": lambda: transformers.Qwen3Config(**SHAPE, head_dim=32),
-    "mistral": lambda: transformers.MistralConfig(**SHAPE, sliding_window=None),
-    "mistral-sliding": lambda: transformers.MistralConfig(**SHAPE, sliding_window=24),
-    "gpt2": lambda: transformers.GPT2Config(
-        vocab_size=49152,
-        n_positions=512,
-        n_embd=64,
-        n_layer=3,
-        n_head=4,
-        eos_token_id=2,
-        bos_token_id=1,
-        initializer_range=0.3,
-    ),
-    "gemma3": lambda: transformers.Gemma3TextConfig(**SHAPE, head_dim=32, sliding_window=24, tie_word_embeddings=False),
-}
-FAST = {"llama", "llama3-rope", "qwen2", "qwen3", "mistral"}
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
-
-
-def save_tiny(kind: str, folder: Path, tokenizer_from: Path) -> Path:
-    """A model folder as a user would have it."""
-    torch.manual_seed(7)
-    net = transformers.AutoModelForCausalLM.from_config(CONFIGS[kind]())
-    for name, parameter in net.named_parameters():
-        if name.endswith("bias"):
-            torch.nn.init.normal_(parameter, std=0.3)
-    net.save_pretrained(folder)
-    for name in TOKENIZER_FILES:
-        if (tokenizer_from / name).exists():
-            shutil.copy(tokenizer_from / name, folder / name)
-    return folder
 
 
 class Wanted:
@@ -149,3 +85,22 @@ def fortune_teller(wanted: Sequence[Wanted], said_later: Sequence[list[int]]) ->
         return tuple(told)
 
     return propose
+
+
+def prompts(*lengths: int, seed: int = 0) -> list[list[int]]:
+    source = random.Random(seed)
+    return [[source.randrange(100, 40_000) for _ in range(length)] for length in lengths]
+
+
+def count_computed(batch: Batch) -> dict[str, int]:
+    counted = {"prompt": 0, "steps": 0}
+    schedule = batch._scheduler.schedule
+
+    def counting() -> Any:
+        chunks = schedule()
+        counted["prompt"] += sum(chunk.count for chunk in chunks if chunk.start < chunk.sequence.num_prompt)
+        counted["steps"] += 1
+        return chunks
+
+    batch._scheduler.schedule = counting  # type: ignore[method-assign]
+    return counted

@@ -16,7 +16,7 @@ from storage.learning_values import Example, Job, Rejected, Version
 from storage.transaction import Transaction
 from storage.values import Sender
 from storage.versions import NewVersion
-from tests.fixtures_web import WebServer
+from tests.builders.web import WebServer
 
 WHO = "shell:root"
 MEASURES = {

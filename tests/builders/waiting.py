@@ -1,0 +1,17 @@
+"""Waiting for conditions, never for times."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+
+
+async def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    """Wait until a condition holds, which may be a coroutine. Raises `TimeoutError` where it does not come to that."""
+    async with asyncio.timeout(seconds):
+        while True:
+            value = condition()
+            if await value if inspect.isawaitable(value) else value:
+                return
+            await asyncio.sleep(0.01)

@@ -31,6 +31,7 @@ trace.
 from __future__ import annotations
 
 import inspect
+from dataclasses import dataclass
 from typing import Literal
 
 Hint = Literal[
@@ -47,6 +48,43 @@ Hint = Literal[
     "sync_articles",
     "train_intents",
 ]
+
+GateFault = Literal["not_evaluated", "did_not_pass", "judged_beside_another"]
+FaultKind = GateFault | Literal["answers_already", "retired", "tainted", "nothing_before", "no_canary"]
+_FAULTS: dict[FaultKind, str] = {
+    "not_evaluated": "{version} has not been evaluated.",
+    "did_not_pass": "{version} did not pass the gate.",
+    "judged_beside_another": "{version} passed the gate beside another champion than {champion}, which answers now.",
+    "answers_already": "{version} answers already.",
+    "retired": "{version} was retired: {because}.",
+    "tainted": "{version} was trained on words of somebody who has been erased, and may not be used any more.",
+    "nothing_before": "The base model answers, and nothing did before it that may come back: there is nothing to roll "
+    "back to.",
+    "no_canary": "There is no canary to stop.",
+}
+_AT_THE_GATE: tuple[FaultKind, ...] = ("not_evaluated", "did_not_pass", "judged_beside_another")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """The reason why a change of what answers is refused. Each channel words it for its people.
+
+    `champion` is the name of what answers now, `because` the reason that somebody gave for retiring the version.
+    """
+
+    kind: FaultKind
+    version: str = ""
+    champion: str = ""
+    because: str = ""
+
+    @property
+    def is_of_gate(self) -> bool:
+        """Tell whether the gate refuses the version, which a reason overrides; nothing overrides the other faults."""
+        return self.kind in _AT_THE_GATE
+
+    @property
+    def text(self) -> str:
+        return _FAULTS[self.kind].format(version=self.version, champion=self.champion, because=self.because)
 
 
 class MynaError(Exception):
@@ -128,6 +166,10 @@ class Conflict(MynaError):
 
     code = "conflict"
 
+    def __init__(self, message: str | None = None, *, hint: Hint | None = None, fault: Fault | None = None) -> None:
+        super().__init__(fault.text if message is None and fault is not None else message, hint=hint)
+        self.fault = fault
+
 
 class TooLarge(MynaError):
     """This is too large."""
@@ -192,9 +234,14 @@ class TrainingFailed(MynaError):
 
 
 class RefusedByGate(MynaError):
-    """This version has not passed the gate. Promote it all the same with a reason, which is recorded."""
+    """The gate refuses this version. A reason overrides that, and is recorded."""
 
     code = "refused_by_gate"
+
+    def __init__(self, version: str, fault: Fault) -> None:
+        super().__init__(fault.text)
+        self.version = version
+        self.fault = fault
 
 
 class SettingsError(MynaError):

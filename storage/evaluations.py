@@ -22,7 +22,7 @@ from storage.values import new_id
 
 @dataclass(frozen=True, slots=True)
 class GivenVerdict:
-    """An evaluation without its report, which may be of megabytes."""
+    """An evaluation without its report, which may be of megabytes. `champion_id` is its rival, None for the base."""
 
     id: str
     version_id: str
@@ -47,12 +47,9 @@ _PAGE = scoped(
     .order_by(evaluation.c.id.desc())
     .limit(bindparam("most", type_=sa.Integer))
 )
-_VERDICTS = scoped(
-    sa.select(*(getattr(evaluation.c, name) for name in GivenVerdict.__slots__))
-    .order_by(evaluation.c.id.desc())
-    .limit(bindparam("most", type_=sa.Integer))
-)
-_PASSED = scoped(sa.select(evaluation.c.version_id, evaluation.c.passed).order_by(evaluation.c.id))
+_verdicts = sa.select(*(getattr(evaluation.c, name) for name in GivenVerdict.__slots__))
+_VERDICTS = scoped(_verdicts.order_by(evaluation.c.id.desc()).limit(bindparam("most", type_=sa.Integer)))
+_ALL_VERDICTS = scoped(_verdicts.order_by(evaluation.c.id))
 _OWN_VERSION = scoped(sa.select(model_version.c.id).where(model_version.c.id == bindparam("which")))
 _HELD_OUT = scoped(
     sa.select(dataset_example.c.conversation_id, dataset_example.c.message_id, dataset_example.c.person_id)
@@ -137,9 +134,9 @@ def verdicts(tx: Transaction, most: int = 50) -> list[GivenVerdict]:
     return [GivenVerdict(**row._mapping) for row in tx.execute(_VERDICTS, most=most)]
 
 
-def newest_verdicts(tx: Transaction) -> dict[str, bool]:
-    """Whether each version that was evaluated passed when it was evaluated last, by the versions' ids."""
-    return {row.version_id: row.passed for row in tx.execute(_PASSED)}
+def newest_verdicts(tx: Transaction) -> dict[str, GivenVerdict]:
+    """The newest verdict on each version that was evaluated, by the versions' ids."""
+    return {row.version_id: GivenVerdict(**row._mapping) for row in tx.execute(_ALL_VERDICTS)}
 
 
 def held_out(tx: Transaction, dataset_id: str) -> list[tuple[int, Example]]:

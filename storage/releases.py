@@ -7,26 +7,16 @@ when that is wise.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam
 
-from storage.learning_schema import canary, evaluation, model_version, release
+from storage.learning_schema import canary, model_version, release
 from storage.learning_values import Canary, CanaryOutcome, Release, Version
 from storage.transaction import Transaction, now_ms, scoped
 from storage.values import new_id
 from storage.versions import get
-
-
-@dataclass(frozen=True, slots=True)
-class LastVerdict:
-    """What the gate said of a version. `champion_id` is what it was compared with, None for the base."""
-
-    passed: bool
-    champion_id: str | None
-
 
 canary_columns = tuple(column for column in canary.c if column.name != "workspace_id")
 _aliases: dict[str, sa.FromClause] = {
@@ -78,12 +68,6 @@ _END_CANARY = scoped(
     .values(ended_at=now_ms(), outcome=bindparam("how"), report=bindparam("told"))
 )
 _CANARIES = scoped(sa.select(*canary_columns).order_by(canary.c.id.desc()).limit(bindparam("most", type_=sa.Integer)))
-_LAST_VERDICT = scoped(
-    sa.select(evaluation.c.passed, evaluation.c.champion_id)
-    .where(evaluation.c.version_id == bindparam("version"))
-    .order_by(evaluation.c.id.desc())
-    .limit(1)
-)
 
 
 def current(tx: Transaction) -> Release:
@@ -165,9 +149,3 @@ def end_canary(tx: Transaction, canary_id: str, outcome: CanaryOutcome, report: 
 def canaries(tx: Transaction, most: int = 20) -> list[Canary]:
     """The newest canaries, newest first."""
     return [Canary(**row._mapping) for row in tx.execute(_CANARIES, most=most)]
-
-
-def last_verdict(tx: Transaction, version_id: str) -> LastVerdict | None:
-    """What the gate said of a version when it was last evaluated; None if it never was."""
-    row = tx.execute(_LAST_VERDICT, version=version_id).first()
-    return LastVerdict(row.passed, row.champion_id) if row is not None else None

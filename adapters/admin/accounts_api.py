@@ -11,7 +11,7 @@ from adapters.admin.guard import Route
 from adapters.admin.json_values import flag_of, json_response, number_in_query, text_of
 from adapters.http.requests import read_json
 from bot.access.accounts import Accounts, make_password
-from bot.access.roles import ROLES, Actor
+from bot.access.roles import Actor
 
 PAGE = 50
 
@@ -37,7 +37,7 @@ class AccountsApi:
 
     async def accounts(self, _: web.Request, actor: Actor) -> web.Response:
         found, identities = await self._accounts.list_all(actor)
-        return json_response({"accounts": found, "identities": identities, "roles": ROLES})
+        return json_response({"accounts": found, "identities": identities})
 
     async def create(self, request: web.Request, actor: Actor) -> web.Response:
         """Add an account. A password is made and told once where none is given."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from aiohttp import web
 
@@ -15,7 +15,7 @@ from adapters.admin.guard import Guard, OpenRoute, Route
 from adapters.admin.json_values import json_response, text_of
 from adapters.http.requests import read_json
 from bot.access.accounts import Accounts
-from bot.access.roles import Actor
+from bot.access.roles import ROLES, Actor
 from bot.errors import InvalidInput, NotAuthenticated
 
 STATIC = Path(__file__).parent / "static"
@@ -103,5 +103,9 @@ class AdminApi:
         return response
 
 
-def _shown(actor: Actor | None) -> dict[str, str] | None:
-    return None if actor is None else {"name": actor.name.partition(":")[2], "role": actor.role}
+def _shown(actor: Actor | None) -> dict[str, Any] | None:
+    """Who is logged in, with all roles that theirs includes."""
+    if actor is None:
+        return None
+    roles = [role for role in ROLES if actor.may(role)]
+    return {"name": actor.name.partition(":")[2], "role": actor.role, "roles": roles}

@@ -6,19 +6,22 @@ needs, how a version is loaded.
 
 from __future__ import annotations
 
+from typing import Any
+
 from aiohttp import web
 
 from adapters.admin.guard import Route
-from adapters.admin.json_values import json_response, number_of, text_of
+from adapters.admin.json_values import json_response, number_of, text_of, to_json
 from adapters.http.markdown import render_markdown
 from adapters.http.requests import read_json
 from bot.access.roles import Actor
-from bot.errors import InvalidInput
+from bot.errors import Fault, InvalidInput
 from bot.jobs.control import Jobs
 from bot.learning.judge.evaluation_report import report_from_json
 from bot.learning.judge.gate import Verdict
 from bot.learning.judge.model_card import ModelCard, card_lines
 from bot.learning.release import canary_watch
+from bot.learning.release.plan import RollBack
 from bot.learning.release.releases import Releases
 from bot.learning.versions import Versions
 from storage import datasets, evaluations, releases, versions
@@ -53,16 +56,20 @@ class VersionsApi:
         ]
 
     async def versions(self, _: web.Request, __: Actor) -> web.Response:
-        """All versions, newest first, each with what the gate said last; what answers now, and earlier trials."""
-        found = await self._versions.list_all()
-        verdicts = await self._scope.read(evaluations.newest_verdicts)
-        release = await self._released.current()
+        """All versions, newest first, each with the last verdict and the fault of promoting it now; what answers now,
+        what a rollback would come to, and earlier trials."""
+        found, rollback = await self._released.standings(), await self._released.preview(RollBack())
+        release = rollback.before
         trial = await canary_watch.look_at(self._scope, release)
         past = await self._scope.read(releases.canaries)
         return json_response(
             {
-                "versions": [{"version": one, "passed": verdicts.get(one.id)} for one in reversed(found)],
+                "versions": [
+                    {"version": one.version, "passed": one.passed, "fault": _shown(one.fault)}
+                    for one in reversed(found)
+                ],
                 "release": release,
+                "rollback": {"to": rollback.after.champion, "fault": _shown(rollback.fault)},
                 "trial": trial and trial.report(),
                 "canaries": past,
             }
@@ -70,7 +77,8 @@ class VersionsApi:
 
     async def version(self, request: web.Request, _: Actor) -> web.Response:
         """One version, with its newest evaluation, less the answers, and with what it was made of."""
-        version = await self._versions.find(request.match_info["which"])
+        standing = await self._released.standing(request.match_info["which"])
+        version = standing.version
         learnt = await self._scope.read(versions.count_learnt_from, version.id)
         evaluation = await self._scope.read(evaluations.latest_of_version, version.id)
         shown = None
@@ -89,6 +97,7 @@ class VersionsApi:
         return json_response(
             {
                 "version": version,
+                "fault": _shown(standing.fault),
                 "release": await self._released.current(),
                 "evaluation": shown,
                 "examples": learnt.examples,
@@ -135,6 +144,11 @@ class VersionsApi:
         body = await read_json(request)
         why, at = text_of(body, "reason", MOST_WORDS, optional=True), number_of(body, "at")
         return json_response({"release": await self._released.stop_canary(actor, why, at=at)})
+
+
+def _shown(fault: Fault | None) -> dict[str, Any] | None:
+    """A fault, and whether a reason overrides it; the page has its words."""
+    return None if fault is None else {**to_json(fault), "needsReason": fault.is_of_gate}
 
 
 def model_card(version: Version, dataset: Dataset | None, evaluation: Evaluation | None) -> str:

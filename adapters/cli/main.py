@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"myna: {error.message}")
         return 2
     except RefusedByGate as error:
-        say(f"myna: {told(error)}")
+        say(f"myna: {told(error)} {release_commands.override_hint(error)}")
         return 3
     except MynaError as error:
         say(f"myna: {told(error)}")

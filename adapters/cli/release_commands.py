@@ -10,19 +10,21 @@ import argparse
 import dataclasses
 import datetime
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from adapters.cli import job_display
 from adapters.cli.terminal import Commands, add, add_yes, confirm, print_value, say, shell_actor, with_database
-from bot.errors import MynaError
+from bot.errors import InvalidInput, MynaError, RefusedByGate
 from bot.settings import Settings
 
 if TYPE_CHECKING:
     from bot.learning.release.canary_harm import Judged
+    from bot.learning.release.plan import Change, Plan, Standing
     from bot.learning.release.releases import Releases
     from storage.learning_values import Job, Release, Version
     from storage.scope import Scope
 
+T = TypeVar("T")
 BASE = "the base model"
 
 
@@ -44,7 +46,11 @@ def add_to(commands: Commands) -> None:
     canary.add_argument("--because", metavar="TEXT", help="try it even if it did not pass the gate; recorded")
     add_yes(canary)
     rollback = add(
-        commands, "rollback", "have that answer which answered before; ends a canary", _rollback, reports=True
+        commands,
+        "rollback",
+        "go back to the version before, and once more, one further back; ends a canary",
+        _rollback,
+        reports=True,
     )
     rollback.add_argument("--because", default="", metavar="TEXT", help="why; recorded")
     add_yes(rollback)
@@ -60,66 +66,93 @@ def add_to(commands: Commands) -> None:
 
 
 def _share(text: str) -> float:
+    from bot.learning.release.plan import check_share
+    from bot.steering.line_grammar import read_share
+
     try:
-        value = float(text.rstrip("%")) / 100 if text.endswith("%") else float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 0.5:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a share like 10% or 0.1, of at most 50%")
-    return value
+        share = read_share(text)
+        check_share(share)
+    except (ValueError, InvalidInput):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share like 10% or 0.1, of at most 50%") from None
+    return share
 
 
-def _with_releases(settings: Settings, work: Callable[[Releases], Awaitable[Release]]) -> Release:
+def override_hint(error: RefusedByGate) -> str:
+    """Say what to type about a version that the gate refuses."""
+    hint = "--because TEXT overrides that, and is recorded."
+    return hint if error.fault.kind == "did_not_pass" else f"`myna evaluate {error.version}` judges it; {hint}"
+
+
+def _with_releases(settings: Settings, work: Callable[[Releases], Awaitable[T]]) -> T:
     from bot.learning.release.releases import Releases
 
     return with_database(settings, lambda scope: work(Releases(scope)))
 
 
-def _now(settings: Settings) -> Release:
-    """What answers while somebody is asked; what they confirm is done only if it still does."""
-    return _with_releases(settings, lambda releases: releases.current())
+def _preview(settings: Settings, change: Change, because: str | None) -> Plan:
+    """Plan what is to be confirmed; it is done only if what answers is still the same then. Raises its fault."""
+    planned = _with_releases(settings, lambda releases: releases.preview(change))
+    planned.check(because)
+    return planned
+
+
+def _question(question: str, planned: Plan) -> str:
+    """The question, after all else that a person should know of the change."""
+    notes = [planned.fault.text] if planned.fault is not None else []
+    notes += [f"The canary of {_name(planned.ends_canary)} ends."] if planned.ends_canary is not None else []
+    return " ".join([*notes, question])
 
 
 def _promote(settings: Settings, arguments: argparse.Namespace) -> int:
-    now = _now(settings)
-    confirm(
-        arguments,
-        f"Have {arguments.version} answer everybody from the next reply on, in place of {_name(now.champion)}?",
-    )
+    from bot.learning.release.plan import Promote
+
+    planned = _preview(settings, Promote(arguments.version), arguments.because)
+    confirm(arguments, _question(_who_is_to_answer(planned), planned))
     changed = _with_releases(
         settings,
         lambda releases: releases.promote(
-            shell_actor(), arguments.version, override_reason=arguments.because, at=now.number
+            shell_actor(), arguments.version, override_reason=arguments.because, at=planned.before.number
         ),
     )
     return _tell(arguments, changed, f"{_name(changed.champion)} answers from the next reply on.")
 
 
 def _rollback(settings: Settings, arguments: argparse.Namespace) -> int:
-    now = _now(settings)
-    if now.champion is not None or now.previous is not None:  # else it ends a canary, or is refused below
-        confirm(
-            arguments,
-            f"Have {_name(now.previous)} answer everybody from the next reply on, in place of {_name(now.champion)}?",
-        )
+    from bot.learning.release.plan import RollBack
+
+    planned = _preview(settings, RollBack(), arguments.because)
+    if planned.after.champion != planned.before.champion:  # else it only ends a canary
+        confirm(arguments, _question(_who_is_to_answer(planned), planned))
     changed = _with_releases(
-        settings, lambda releases: releases.rollback(shell_actor(), arguments.because, at=now.number)
+        settings, lambda releases: releases.rollback(shell_actor(), arguments.because, at=planned.before.number)
     )
     return _tell(arguments, changed, f"Rolled back: {_name(changed.champion)} answers from the next reply on.")
 
 
+def _who_is_to_answer(planned: Plan) -> str:
+    after, before = _name(planned.after.champion), _name(planned.before.champion)
+    return f"Have {after} answer everybody from the next reply on, in place of {before}?"
+
+
 def _canary(settings: Settings, arguments: argparse.Namespace) -> int:
+    from bot.learning.release.plan import StartCanary
+
     if arguments.version == "status":
         return _status(settings, arguments)
     if arguments.version == "stop":
         changed = _with_releases(settings, lambda releases: releases.stop_canary(shell_actor()))
         return _tell(arguments, changed, f"The canary has ended: {_name(changed.champion)} answers everybody.")
-    now = _now(settings)
-    confirm(arguments, f"Have {arguments.version} answer {arguments.share:.0%} of the conversations?")
+    planned = _preview(settings, StartCanary(arguments.version, arguments.share), arguments.because)
+    question = f"Have {_name(planned.version)} answer {arguments.share:.0%} of the conversations?"
+    confirm(arguments, _question(question, planned))
     changed = _with_releases(
         settings,
         lambda releases: releases.start_canary(
-            shell_actor(), arguments.version, arguments.share, override_reason=arguments.because, at=now.number
+            shell_actor(),
+            arguments.version,
+            arguments.share,
+            override_reason=arguments.because,
+            at=planned.before.number,
         ),
     )
     who = f"{_name(changed.challenger)} answers {arguments.share:.0%} of the conversations"
@@ -200,28 +233,41 @@ def _rail_lines(judged: Judged) -> list[str]:
 
 
 def _versions(settings: Settings, arguments: argparse.Namespace) -> int:
-    from bot.learning.release.releases import Releases
-    from bot.learning.versions import Versions
 
     if arguments.action == "show":
         if not arguments.version:
             raise MynaError("Which one? `myna versions show NAME`.")
         return _show(settings, arguments)
 
-    async def look(scope: Scope) -> tuple[list[Version], Release]:
-        return await Versions(scope).list_all(), await Releases(scope).current()
+    async def look(releases: Releases) -> tuple[list[Standing], Release]:
+        return await releases.standings(), await releases.current()
 
-    found, release = with_database(settings, look)
+    found, release = _with_releases(settings, look)
     if arguments.json:
-        print_value([{**dataclasses.asdict(one), "state": _state(one, release)} for one in found])
+        rows = [(dataclasses.asdict(one.version), _state(one.version, release), _gate_row(one)) for one in found]
+        print_value([{**row, "state": state, **gate} for row, state, gate in rows])
     elif not found:
         print_value("No version yet. `myna train` makes one.")
-    for one in () if arguments.json else found:
+    for standing in () if arguments.json else found:
+        one = standing.version
         made = datetime.datetime.fromtimestamp(one.created_at / 1000).astimezone()
-        print_value(
-            f"{one.name}  {made:%Y-%m-%d %H:%M}  {_state(one, release) or '-'}  ({one.base}, by {one.created_by})"
-        )
+        state = ", ".join(part for part in (_state(one, release), _gate(standing)) if part)
+        print_value(f"{one.name}  {made:%Y-%m-%d %H:%M}  {state}  ({one.base}, by {one.created_by})")
     return 0
+
+
+def _gate_row(standing: Standing) -> dict[str, Any]:
+    """What the gate said last, for programs, and the kind of the fault that promoting it now would have."""
+    verdict = {True: "passed", False: "failed", None: "never evaluated"}[standing.passed]
+    return {"gate": verdict, "fault": standing.fault.kind if standing.fault is not None else None}
+
+
+def _gate(standing: Standing) -> str:
+    """The same for people: of a version that passed, also whether that still counts."""
+    fault = standing.gate_fault
+    if fault is not None and fault.kind == "judged_beside_another":
+        return f"passed beside another champion than {fault.champion}"
+    return str(_gate_row(standing)["gate"])
 
 
 def _state(version: Version, release: Release) -> str:
@@ -232,18 +278,22 @@ def _state(version: Version, release: Release) -> str:
 
 
 def _show(settings: Settings, arguments: argparse.Namespace) -> int:
-    from bot.learning.versions import Versions
+    from bot.learning.release.releases import Releases
+    from bot.learning.versions import Lineage, Versions
 
-    lineage = with_database(settings, lambda scope: Versions(scope).lineage(arguments.version))
-    verdict = {True: "passed", False: "failed", None: "never evaluated"}[lineage.passed_gate]
+    async def look(scope: Scope) -> tuple[Lineage, Standing]:
+        standing = await Releases(scope).standing(arguments.version)
+        return await Versions(scope).lineage(standing.version.name), standing
+
+    lineage, standing = with_database(settings, look)
     if arguments.json:
-        print_value({**dataclasses.asdict(lineage), "gate": verdict})
+        print_value({**dataclasses.asdict(lineage), "passed_gate": standing.passed, **_gate_row(standing)})
         return 0
     for name, value in dataclasses.asdict(lineage.version).items():
         if value is not None:
             print_value(f"{name:16} {value}")
     conversations = {conversation for conversation, _, _ in lineage.learnt_from}
-    print_value(f"{'gate':16} {verdict}")
+    print_value(f"{'gate':16} {_gate(standing)}")
     print_value(f"{'learnt from':16} {len(lineage.learnt_from)} examples of {len(conversations)} conversations")
     return 0
 

@@ -143,19 +143,11 @@ def make_generator(settings: Settings, say: Say) -> Generator:
         return RemoteGenerator(
             *settings.remote_url, model=settings.model, key=settings.remote_key, context_tokens=settings.context_tokens
         )
-    from bot.generation.engine.local import LocalGenerator
+    from bot.generation.engine.build import local_generator
     from bot.generation.models.sources import resolve_model
 
-    return LocalGenerator(
-        resolve_model(settings.model, settings.data, say),
-        name=settings.model,
-        device=settings.device,
-        context_tokens=settings.context_tokens,
-        queue_limit=settings.max_waiting,
-        threads=settings.threads or None,
-        cache_bytes=settings.cache_mb * 2**20 or None,
-        compiles=settings.compile == "on",
-    )
+    folder = resolve_model(settings.model, settings.data, say)
+    return local_generator(settings, folder, queue_limit=settings.max_waiting)
 
 
 def reply_policy(

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bot.access.roles import Actor
-from bot.errors import Conflict, InvalidInput, NotFound
+from bot.errors import Conflict, Fault, InvalidInput, NotFound
 from storage import audit, evaluations, releases, versions
 from storage.learning_values import Evaluation, Version
 from storage.scope import Scope
 from storage.transaction import Transaction
 
+# What people type, and the audit log says, for the base model.
 BASE = "base"
 NAME_START = "bot-v"
 # Files in a version's folder that hold figures and nobody's words.
@@ -29,7 +30,10 @@ class Lineage:
 
     version: Version
     learnt_from: tuple[tuple[str, str, str], ...]
-    passed_gate: bool | None
+
+
+def name_of(version: Version | None) -> str:
+    return version.name if version is not None else BASE
 
 
 def folder_of(data: Path, name: str) -> Path:
@@ -55,12 +59,12 @@ def find(tx: Transaction, which: str) -> Version:
     return find_among(versions.list_all(tx), which)
 
 
-def fault_of(version: Version) -> str | None:
+def fault_of(version: Version) -> Fault | None:
     """Why a version may not be used any more, None if it may."""
     if version.tainted_at is not None:
-        return f"{version.name} was trained on words of somebody who has been erased, and may not be used any more."
+        return Fault("tainted", version.name)
     if version.retired_at is not None:
-        return f"{version.name} was retired: {version.retired_because}."
+        return Fault("retired", version.name, because=version.retired_because or "")
     return None
 
 
@@ -113,8 +117,7 @@ class Versions:
 
 def _lineage(tx: Transaction, which: str) -> Lineage:
     version = find(tx, which)
-    verdict = releases.last_verdict(tx, version.id)
-    return Lineage(version, tuple(versions.learnt_from(tx, version.id)), verdict.passed if verdict else None)
+    return Lineage(version, tuple(versions.learnt_from(tx, version.id)))
 
 
 def _retire(tx: Transaction, actor: Actor, which: str, why: str) -> Version:

@@ -10,13 +10,15 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from bot.errors import Fault
 from bot.jobs.control import short_id
 from bot.learning.judge.evaluation_report import MEASURES, Label, Measure, Report
 from bot.learning.release.canary_harm import Judged
-from bot.learning.versions import BASE
+from bot.learning.release.plan import Standing
+from bot.learning.versions import name_of
 from bot.steering.line_grammar import START, USAGE
 from bot.steering.line_words import kind_words, phase_words, say
-from storage.learning_values import Job, Release, Version
+from storage.learning_values import Job, Release
 
 BAR_CELLS = 20
 MOST_VERSIONS = 20
@@ -26,16 +28,33 @@ def usage(locale: str | None) -> str:
     return say("help", locale, usage="\n".join(f"- `{START} {line}`" for line in USAGE.values()))
 
 
-def name_of(version: Version | None) -> str:
-    return version.name if version else BASE
-
-
 def percent(share: float) -> str:
     return f"{share * 100:.6g}%"
 
 
-def verdict_words(passed: bool | None, locale: str | None) -> str:
-    return say("unknown" if passed is None else "passed" if passed else "failed", locale)
+def verdict_words(passed: bool, locale: str | None) -> str:
+    return say("passed" if passed else "did_not_pass", locale)
+
+
+def gate_words(fault: Fault | None, locale: str | None) -> str:
+    """What the gate says of a version, to go on after its name."""
+    return say("passed", locale) if fault is None else say(fault.kind, locale, champion=fault.champion)
+
+
+def standing_words(standing: Standing, locale: str | None) -> str:
+    """What the gate says of a version, also of one that may not be promoted for another reason."""
+    if standing.gate_fault is not None or standing.passed:
+        return gate_words(standing.gate_fault, locale)
+    return say("not_evaluated" if standing.passed is None else "did_not_pass", locale)
+
+
+def fault_words(fault: Fault, locale: str | None) -> str:
+    """Why a change is refused, and for a fault of the gate, what to do about it."""
+    if not fault.is_of_gate:
+        return say(fault.kind, locale, version=fault.version, why=fault.because)
+    hints = [say("evaluate_it", locale, version=fault.version)] if fault.kind != "did_not_pass" else []
+    refused = say("refused_by_gate", locale, version=fault.version, verdict=gate_words(fault, locale))
+    return " ".join([refused, *hints, say("override_gate", locale)])
 
 
 def job_line(job: Job, locale: str | None) -> str:
@@ -111,15 +130,16 @@ def status_text(
     return "\n".join([*lines, *(say("attention", locale, finding=one) for one in attention)])
 
 
-def versions_text(found: Sequence[Version], verdicts: Mapping[str, bool], release: Release, locale: str | None) -> str:
+def versions_text(found: Sequence[Standing], release: Release, locale: str | None) -> str:
     """The newest versions, newest first."""
     if not found:
         return say("no_version", locale)
     roles = {"champion": release.champion, "challenger": release.challenger, "previous": release.previous}
     lines = []
-    for one in sorted(found, key=lambda version: version.number, reverse=True)[:MOST_VERSIONS]:
+    for standing in sorted(found, key=lambda standing: standing.version.number, reverse=True)[:MOST_VERSIONS]:
+        one = standing.version
         made = datetime.datetime.fromtimestamp(one.created_at / 1000, datetime.UTC)
-        about = [f"{made:%Y-%m-%d}", verdict_words(verdicts.get(one.id), locale)]
+        about = [f"{made:%Y-%m-%d}", standing_words(standing, locale)]
         about += [name for name, at in roles.items() if at is not None and at.id == one.id]
         about += ["tainted"] if one.tainted_at else ["retired"] if one.retired_at else []
         lines.append(f"- `{one.name}` · " + " · ".join(about))

@@ -123,7 +123,7 @@ def _read(line: Line, words: Sequence[str]) -> Line:
     if line.verb == "train":
         return _read_train(line, list(words))
     if line.verb == "canary" and len(words) == 2 and words[0].lower() != "stop":
-        return replace(line, target=_word(words[0]), share=_share(words[1]))
+        return replace(line, target=_word(words[0]), share=read_share(words[1]))
     at_most = 0 if line.verb in ("status", "versions", "rollback") else 1
     at_least = 1 if line.verb in ("evaluate", "promote", "canary") else 0
     if not at_least <= len(words) <= at_most:
@@ -155,7 +155,8 @@ def _word(text: str) -> str:
     return text
 
 
-def _share(text: str) -> float:
+def read_share(text: str) -> float:
+    """Read a share of the conversations, like 10% or 0.1. Raises `ValueError`."""
     found = _SHARE.fullmatch(text)
     if found is None:
         raise ValueError

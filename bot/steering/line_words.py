@@ -34,8 +34,29 @@ _WORDS = {
     "attention": ("- Look at this: {finding}", "- 请注意：{finding}"),
     "no_version": ("No version yet. `/myna train` makes one.", "还没有任何版本。`/myna train` 可训练一个。"),
     "passed": ("passed the gate", "已通过验收"),
-    "failed": ("did not pass the gate", "未通过验收"),
-    "unknown": ("not evaluated", "未评估"),
+    "did_not_pass": ("did not pass the gate", "未通过验收"),
+    "not_evaluated": ("not evaluated", "未评估"),
+    "judged_beside_another": (
+        "passed the gate beside another champion than `{champion}`, which answers now",
+        "通过验收时的对手不是当前回答的 `{champion}`",
+    ),
+    "refused_by_gate": ("`{version}`: {verdict}.", "`{version}`：{verdict}。"),
+    "evaluate_it": ("`/myna evaluate {version}` judges it.", "`/myna evaluate {version}` 可评估它。"),
+    "override_gate": (
+        "`because ...` at the end of the line overrides that, and is recorded.",
+        "在命令末尾写 `because ...` 并说明理由可越过验收，理由会被记录。",
+    ),
+    "answers_already": ("`{version}` answers already.", "`{version}` 已在回答。"),
+    "retired": ("`{version}` was retired: {why}.", "`{version}` 已停用：{why}。"),
+    "tainted": (
+        "`{version}` was trained on words of somebody who has been erased, and may not be used any more.",
+        "`{version}` 学习过已删除者的内容，不能再使用。",
+    ),
+    "nothing_before": (
+        "The base model answers, and nothing did before it that may come back: there is nothing to roll back to.",
+        "当前由基础模型回答，之前没有可以恢复的版本，无法回退。",
+    ),
+    "no_canary": ("There is no canary to stop.", "没有可停止的灰度。"),
     "no_evaluation": (
         "There is no evaluation yet. `/myna evaluate VERSION` begins one.",
         "还没有评估。`/myna evaluate VERSION` 可开始评估。",

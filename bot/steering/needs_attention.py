@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bot.jobs.control import short_id
 from bot.learning.release.canary_harm import Judged
+from bot.learning.release.plan import Promote, plan
 from bot.learning.versions import fault_of
 from bot.privacy.erasure.erase_person import BECAUSE
 from storage import audit, jobs, releases
@@ -22,18 +23,23 @@ async def needs_attention(scope: Scope, release: Release, judged: Judged | None)
     newest = await scope.read(releases.canaries, 1)
     found = []
     if release.champion is not None and (fault := fault_of(release.champion)):
-        found.append(f"{fault} It still answers: promote another one.")
+        found.append(f"{fault.text} It still answers: promote another one.")
     found += _harm(newest[0] if newest else None)
     found += _unusable(rows, release)
     if judged is not None and release.challenger is not None:
         if judged.split_is_broken:
             found.append(f"The canary of {release.challenger.name}: {judged.because}.")
         elif judged.verdict == "ready":
-            found.append(
-                f"{release.challenger.name} is ready ({judged.because}): `myna promote {release.challenger.name}`."
-            )
+            found.append(await _ready(scope, release.challenger.name, judged.because))
     found += [_retraining(one) for one in await scope.read(jobs.list_open) if _is_retraining(one)]
     return found
+
+
+async def _ready(scope: Scope, name: str, because: str) -> str:
+    planned = await scope.read(plan, Promote(name))
+    if planned.fault is None:
+        return f"{name} is ready ({because}): `myna promote {name}`."
+    return f"{name} is ready ({because}), but promoting it needs a reason: {planned.fault.text}"
 
 
 def _is_retraining(job: Job) -> bool:

@@ -19,23 +19,23 @@ from bot.jobs.control import Jobs, short_id
 from bot.learning.judge import charts
 from bot.learning.judge.evaluation_report import report_from_json
 from bot.learning.release import canary_watch
+from bot.learning.release.plan import Change, Plan, Promote, RollBack, StartCanary, StopCanary
 from bot.learning.release.releases import Releases
-from bot.learning.versions import BASE, Versions, fault_of
+from bot.learning.versions import BASE, Versions, name_of
 from bot.steering.line_answers import (
+    fault_words,
+    gate_words,
     job_report,
-    name_of,
     percent,
     report_text,
     status_text,
     usage,
-    verdict_words,
     versions_text,
 )
 from bot.steering.line_grammar import START, Line, is_steering, parse
-from bot.steering.line_words import kind_words, say
+from bot.steering.line_words import kind_words, say, told
 from bot.steering.needs_attention import needs_attention
-from storage import evaluations
-from storage.learning_values import OPEN_STATES, Job, Release, Version
+from storage.learning_values import OPEN_STATES, Job
 from storage.scope import Scope
 
 CONFIRM_SECONDS = 300
@@ -101,7 +101,9 @@ class Steering:
             return await self._run(actor, parse(text), locale)
         except _TOLD as error:
             more = f"\n\n{usage(locale)}" if isinstance(error, InvalidInput) and is_steering(text) else ""
-            return Answer(say("not_done", locale, why=error.message) + more, is_refusal=True)
+            fault = error.fault if isinstance(error, Conflict | RefusedByGate) else None
+            why = told(error, locale) if fault is None else fault_words(fault, locale)
+            return Answer(say("not_done", locale, why=why) + more, is_refusal=True)
 
     async def follow(self, actor: Actor, job_id: str, locale: Locale = None) -> AsyncGenerator[tuple[str, bool], None]:
         """`(text, whether that was the last)` of a job now, and again whenever it has changed, until it rests."""
@@ -167,9 +169,7 @@ class Steering:
         return Answer(report_text(report, found.passed, found.reasons, locale), picture=picture)
 
     async def _list_versions(self, locale: Locale) -> Answer:
-        found = await self._versions.list_all()
-        verdicts = await self._scope.read(evaluations.newest_verdicts)
-        return Answer(versions_text(found, verdicts, await self._releases.current(), locale))
+        return Answer(versions_text(await self._releases.standings(), await self._releases.current(), locale))
 
     # --- jobs ---
 
@@ -200,63 +200,21 @@ class Steering:
     # --- what changes who answers ---
 
     async def _release(self, actor: Actor, line: Line, locale: Locale) -> Answer:
-        if line.verb == "canary" and line.target == "stop":
+        change = _change_of(line)
+        actor.check(change.needs)
+        if isinstance(change, StopCanary):
             changed = await self._releases.stop_canary(actor, line.because or "")
             return Answer(say("canary_stopped", locale, version=name_of(changed.champion)))
-        actor.check("trainer" if line.verb == "rollback" else "admin")
         if line.target not in ("", BASE):
             line = replace(line, target=(await self._versions.find(line.target)).name)
-        release = await self._releases.current()
         if line.code is None:
-            what = await self._foretell(line, release, locale)
-            return self._asked_back(actor, line, str(release.number), what, locale)
+            planned = await self._releases.preview(change)
+            planned.check(line.because)
+            return self._asked_back(actor, line, str(planned.before.number), _foretold(line, planned, locale), locale)
+        release = await self._releases.current()
         if not self._is_confirmed(actor, line, str(release.number)):
             return Answer(say("not_confirmed", locale), is_refusal=True)
         return await self._change(actor, line, release.number, locale)
-
-    async def _foretell(self, line: Line, release: Release, locale: Locale) -> str:
-        """What will happen. Raises what would then be refused."""
-        before, words = name_of(release.champion), []
-        if line.verb == "rollback":
-            words.append(say("will_roll_back", locale, version=name_of(release.previous), before=before))
-            if release.previous is not None and (fault := fault_of(release.previous)):
-                raise Conflict(fault)
-            if release.champion is None and release.previous is None:
-                if release.canary is None:
-                    raise Conflict("The base model answers, and nothing did before it.")
-                words.clear()
-        elif line.verb == "promote" and line.target == BASE:
-            if release.champion is None:
-                raise Conflict(f"{BASE} answers already.")
-            words.append(say("will_promote_base", locale, before=before))
-        else:
-            version, passed = await self._candidate(line, release)
-            what = "will_promote" if line.verb == "promote" else "will_try"
-            verdict = verdict_words(passed, locale)
-            words.append(
-                say(what, locale, version=version.name, verdict=verdict, before=before, share=percent(line.share))
-            )
-        if release.challenger is not None:
-            words.append(say("ends_canary", locale, version=release.challenger.name))
-        if line.because:
-            words.append(say("recorded_reason", locale, why=line.because))
-        return " ".join(words)
-
-    async def _candidate(self, line: Line, release: Release) -> tuple[Version, bool | None]:
-        lineage = await self._versions.lineage(line.target)
-        version = lineage.version
-        if line.verb == "canary" and not 0 < line.share <= 0.5:
-            raise InvalidInput("The share of a canary is more than 0 % and at most 50 %.")
-        if fault := fault_of(version):
-            raise Conflict(fault)
-        if release.champion is not None and release.champion.id == version.id:
-            raise Conflict(f"{version.name} answers already.")
-        if not lineage.passed_gate and not line.because:
-            raise RefusedByGate(
-                f"{version.name} {verdict_words(lineage.passed_gate, None)}. `because ...` behind it overrides that, "
-                "and is recorded."
-            )
-        return version, lineage.passed_gate
 
     async def _change(self, actor: Actor, line: Line, at: int, locale: Locale) -> Answer:
         """What was confirmed. It is done only if what answers is still what it was, and so once."""
@@ -288,6 +246,31 @@ class Steering:
         ages = range(0, CONFIRM_SECONDS + 1, CODE_SECONDS)
         codes = [self._code(actor, line, about, now - age) for age in ages]
         return any(hmac.compare_digest(one, line.code or "") for one in codes)
+
+
+def _change_of(line: Line) -> Change:
+    """The change that a line asks for. Raises `InvalidInput` for a share that no canary may have."""
+    if line.verb == "rollback":
+        return RollBack()
+    if line.verb == "promote":
+        return Promote(line.target)
+    return StopCanary() if line.target == "stop" else StartCanary(line.target, line.share)
+
+
+def _foretold(line: Line, planned: Plan, locale: Locale) -> str:
+    """What a change will do."""
+    before, after, words = planned.before, planned.after, []
+    if line.verb == "canary" or after.champion != before.champion:  # else it only ends a canary
+        what = {"canary": "will_try", "rollback": "will_roll_back", "promote": "will_promote"}[line.verb]
+        if line.target == BASE:
+            what = "will_promote_base"
+        values = {"verdict": gate_words(planned.fault, locale), "share": percent(line.share)}
+        words.append(say(what, locale, version=name_of(planned.version), before=name_of(before.champion), **values))
+    if planned.ends_canary is not None:
+        words.append(say("ends_canary", locale, version=planned.ends_canary.name))
+    if line.because:
+        words.append(say("recorded_reason", locale, why=line.because))
+    return " ".join(words)
 
 
 def _begun(job: Job, line: str, locale: Locale) -> Answer:

@@ -6,12 +6,16 @@ No model is needed: what the pages show was made with the functions of storage.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 from playwright.async_api import Browser, expect
 
+from bot.learning.release.releases import Releases
+from storage import audit
 from tests.builders.admin_pages import confirm, filled_server, go, log_in, opened
 from tests.builders.agents import StartAgent
+from tests.builders.learning import judged_beside_the_base
 from tests.builders.logins import PASSWORD, ROOT, accounts_of
 from tests.builders.pages import PHONE, serious_findings
 from tests.builders.web import serve
@@ -121,6 +125,91 @@ async def test_a_version_is_promoted_against_the_gate_and_rolled_back(
         await page.get_by_label("Reason").fill("Too many complaints.")
         await confirm(page, "Roll back")
         await expect(page.locator("main .big")).to_have_text(learnt.champion.name)
+        assert complaints == []
+
+
+@pytest.mark.parametrize(
+    ("look", "words"),
+    [
+        ({}, ("Promote", "Try", "Reason", "Passed beside another", "answers now. “Evaluate” judges it again")),
+        (
+            {"viewport": PHONE, "locale": "zh-CN"},
+            ("发布", "试用", "原因", "对照其他版本通过", "通过关卡时的对手不是现在回答的"),
+        ),
+    ],
+    ids=["wide", "phone and Chinese"],
+)
+async def test_a_verdict_beside_another_champion_opens_the_field_for_a_reason(
+    browser: Browser, start_agent: StartAgent, sqlite_url: str, look: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    promote, try_it, reason, badge, why = words
+    async with (
+        filled_server(start_agent, sqlite_url) as (server, learnt),
+        opened(browser, server.url, **look) as (page, complaints),
+    ):
+        agent, name = server.agent, learnt.challenger.name
+        await Releases(agent.scope).stop_canary(ROOT)
+        await judged_beside_the_base(server, learnt)
+        await page.locator("input").first.fill("admin")
+        await page.locator("input[type=password]").fill(PASSWORD)
+        await page.keyboard.press("Enter")
+        await expect(page.locator(".bar")).to_be_visible()
+        await page.goto(f"{server.url}/admin#/versions/{name}")
+        await expect(page.get_by_text(badge).first).to_be_visible()
+        for action in (try_it, promote):
+            await page.get_by_role("button", name=action, exact=True).focus()
+            await page.keyboard.press("Enter")
+            dialog = page.get_by_role("dialog")
+            await expect(dialog).to_contain_text(why)
+            await expect(dialog).to_contain_text(learnt.champion.name)
+            go_on = dialog.get_by_role("button", name=action, exact=True)
+            await expect(go_on).to_be_disabled()
+            assert await serious_findings(page) == []
+            assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            field = dialog.get_by_label(reason, exact=True)
+            while not await field.evaluate("field => field === document.activeElement"):
+                await page.keyboard.press("Tab")
+            await page.keyboard.type("The demo.")
+            await page.keyboard.press("Tab")
+            await page.keyboard.press("Tab")
+            await expect(go_on).to_be_focused()
+            await page.keyboard.press("Enter")
+            await expect(dialog).to_have_count(0)
+            await expect(page.get_by_role("button", name=action, exact=True)).to_have_count(0)  # drawn anew
+        released = await Releases(agent.scope).current()
+        assert released.champion is not None
+        assert released.champion.name == name
+        rows = await agent.database.read(audit.page, agent.workspace_id)
+        told = [(one.action, one.details["fault"], one.details["why"]) for one in rows if "fault" in one.details]
+        assert told == [
+            ("version.promoted", "judged_beside_another", "The demo."),
+            ("canary.started", "judged_beside_another", "The demo."),
+        ]
+        assert complaints == []
+
+
+async def test_a_second_rollback_names_what_it_goes_back_to(
+    browser: Browser, start_agent: StartAgent, sqlite_url: str
+) -> None:
+    async with (
+        filled_server(start_agent, sqlite_url) as (server, learnt),
+        opened(browser, server.url) as (page, complaints),
+    ):
+        agent = server.agent
+        await Releases(agent.scope).promote(ROOT, learnt.challenger.name, override_reason="x")
+        await log_in(page)
+        await go(page, "Versions")
+        for went_to, came_from in (
+            (learnt.champion.name, learnt.challenger.name),
+            ("the base model", learnt.champion.name),
+        ):
+            await page.get_by_role("button", name="Roll back").click()
+            means = f"{went_to} answers from the next reply on, in place of {came_from}."
+            await expect(page.get_by_role("dialog").get_by_text(means)).to_be_visible()
+            await page.get_by_label("Reason").fill("Too many complaints.")
+            await confirm(page, "Roll back")
+            await expect(page.locator("main .big")).to_have_text(went_to)
+        await expect(page.get_by_role("button", name="Roll back")).to_have_count(0)
         assert complaints == []
 
 

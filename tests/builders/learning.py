@@ -66,6 +66,21 @@ async def fill_learning(server: WebServer) -> Learnt:
     return Learnt(**made, running=running, reply_id=replies[0], person=person)
 
 
+async def judged_beside_the_base(server: WebServer, learnt: Learnt) -> None:
+    """Let the challenger pass beside the base, which is not what answers: the verdict is void."""
+    saved = await server.agent.database.write(
+        evaluations.save,
+        server.agent.workspace_id,
+        learnt.challenger.id,
+        None,
+        passed=True,
+        reasons=_reasons(True),
+        report=report_with_figures(learnt.person),
+        created_by=WHO,
+    )
+    assert saved is not None
+
+
 async def _vote(agent: Agent, replies: list[str]) -> None:
     feedback = Feedback(agent.scope)
     opinions: list[tuple[Any, str, str]] = [

@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from adapters.cli.wiring import Agent
+from bot.access.roles import Actor
 from storage import versions
 from storage.learning_schema import dataset, dataset_example, evaluation, job, model_version
 from storage.learning_values import Version
@@ -190,6 +191,13 @@ async def make_version(
     version = await agent.database.write(register, agent.workspace_id)
     await asyncio.to_thread(write_weights, agent.settings.data, version.name, weights if content is None else content)
     return version
+
+
+async def two_beside_the_base(agent: Agent) -> tuple[Version, Version]:
+    """Make two versions that passed beside the base and promote the first, so that the second verdict is void."""
+    first, second = await make_version(agent, 1), await make_version(agent, 2)
+    await agent.releases.promote(Actor("shell:root", "admin"), first.name)
+    return first, second
 
 
 async def ask(agent: Agent, chat: str, number: int = 1, *, seconds: float = 20) -> str:

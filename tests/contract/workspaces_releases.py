@@ -68,11 +68,6 @@ CASES = {
         False,
     ),
     name_of(releases.canaries): Case([lambda tx, w: releases.canaries(tx)]),
-    name_of(releases.last_verdict): Case(
-        [lambda tx, w: releases.last_verdict(tx, w.things["version"].id)],
-        lambda tx, w: releases.last_verdict(tx, w.things["version"].id),
-        None,
-    ),
     name_of(canary_outcomes.tried_since): Case([lambda tx, w: canary_outcomes.tried_since(tx, 0)]),
     name_of(canary_outcomes.durations): Case(
         [lambda tx, w: (releases.current(tx), canary_outcomes.durations(tx, None))]

@@ -45,7 +45,11 @@ def change(server: WebServer, statement: sa.Executable) -> None:
 
 async def test_a_login_lasts_until_it_is_ended(server: WebServer) -> None:
     ada = await log_in(server, name="ada")
-    assert (await ada.get("session"))["account"] == {"name": "ada", "role": "admin"}
+    assert (await ada.get("session"))["account"] == {
+        "name": "ada",
+        "role": "admin",
+        "roles": ["viewer", "agent", "trainer", "admin"],
+    }
     secret = ada.secret
     await ada.post("logout")
     assert ada.secret == ""

@@ -11,7 +11,7 @@ import pytest
 
 from storage import audit, evaluations
 from storage.transaction import Transaction
-from tests.builders.learning import Learnt, fill_learning
+from tests.builders.learning import Learnt, fill_learning, judged_beside_the_base
 from tests.builders.logins import Steerer, log_in
 from tests.builders.web import WebServer
 
@@ -143,6 +143,38 @@ async def test_a_version_that_the_gate_refused_needs_a_reason(filled: Filled) ->
     assert release["champion"]["name"] == filled.learnt.champion.name
     actions = [action for _, action, _ in await audited(filled.admin)]
     assert actions[:2] == ["version.rolled_back", "version.promoted"]
+
+
+async def test_a_verdict_beside_another_champion_needs_a_reason(filled: Filled) -> None:
+    champion, challenger = filled.learnt.champion, filled.learnt.challenger
+    await judged_beside_the_base(filled.server, filled.learnt)
+    fault = {
+        "kind": "judged_beside_another",
+        "version": challenger.name,
+        "champion": champion.name,
+        "because": "",
+        "needsReason": True,
+    }
+    found = await filled.admin.get("versions")
+    assert [one["fault"] and one["fault"]["kind"] for one in found["versions"]] == [
+        "retired",
+        "judged_beside_another",
+        "answers_already",
+    ]
+    assert found["rollback"] == {"to": None, "fault": None}
+    path = f"versions/{challenger.name}"
+    assert (await filled.admin.get(path))["fault"] == found["versions"][1]["fault"] == fault
+    at = found["release"]["number"]
+    for action, more in (("promote", {}), ("canary", {"share": 0.05})):
+        status, refused = await filled.admin.call("POST", f"{path}/{action}", {"at": at, **more})
+        assert (status, refused["error"]["code"]) == (409, "refused_by_gate")
+        assert "--because" not in refused["error"]["message"]
+        changed = await filled.admin.post(f"{path}/{action}", at=at, reason="the demo", **more)
+        at = changed["release"]["number"]
+        row = next(one for one in (await filled.admin.get("audit"))["rows"] if one["actor"] != "system")
+        assert (row["details"]["fault"], row["details"]["why"]) == ("judged_beside_another", "the demo")
+        if action == "promote":
+            at = (await filled.admin.post("release/rollback", at=at, reason="too early"))["release"]["number"]
 
 
 async def test_two_who_act_on_the_same_release_do_not_undo_each_other(filled: Filled) -> None:

@@ -14,11 +14,10 @@ import pytest
 import sqlalchemy as sa
 
 from adapters.cli.wiring import Agent
-from bot.chat.live import Ended, Started, Text
 from bot.errors import Conflict, GeneratorBusy, GeneratorFailed, ShuttingDown
 from storage.schema import conversation_work, reply
 from storage.values import Accepted, Incoming, Message, Sender, text_part
-from tests.builders.agents import StartAgent, model_of
+from tests.builders.agents import StartAgent, model_of, reply_to
 from tests.builders.waiting import until
 from tests.fakes.generator import FakeGenerator
 
@@ -48,20 +47,6 @@ class Person:
     async def history(self) -> list[Message]:
         known = await self.agent.conversations.find(W, "web", self.conversation)
         return await self.agent.conversations.history(W, known.id)
-
-
-async def reply_to(agent: Agent, accepted: Accepted) -> tuple[str, str]:
-    text = ""
-    async with asyncio.timeout(30):
-        async for batch in agent.conversations.follow(W, accepted):
-            for event in batch:
-                if isinstance(event, Started):
-                    text = ""
-                elif isinstance(event, Text):
-                    text += event.text
-                elif isinstance(event, Ended):
-                    return event.state, text
-    raise AssertionError("the stream ended without an end")
 
 
 def users(agent: Agent, index: int = -1) -> str:

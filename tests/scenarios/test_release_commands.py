@@ -78,7 +78,7 @@ def test_from_promotion_to_rollback(made: list[Version], capsys: pytest.CaptureF
     assert value(capsys, "rollback", "--because", "worse", "--yes")["champion"] == made[0].name
     assert run(capsys, "retire", "1", "--because", "old", "--yes")[0] == 1
     assert value(capsys, "retire", "2", "--because", "old", "--yes") == {"retired": made[1].name}
-    assert [one["state"] for one in value(capsys, "versions")] == ["champion", "previous, retired: old"]
+    assert [one["state"] for one in value(capsys, "versions")] == ["champion", "retired: old"]
     assert value(capsys, "versions", "show", "2")["gate"] == "failed"
     assert made[0].name in run(capsys, "versions")[1]
     assert "learnt from" in run(capsys, "versions", "show", "bot-v1")[1]
@@ -96,6 +96,44 @@ def test_what_is_dangerous_asks_first(made: list[Version], capsys: pytest.Captur
     assert code == 1
     assert f"Have the base model answer everybody from the next reply on, in place of {made[0].name}?" in err
     assert value(capsys, "status")["champion"] == made[0].name
+
+
+@pytest.mark.parametrize("line", [["promote", "2"], ["canary", "2", "--share", "20%"]])
+def test_a_verdict_beside_another_champion_is_told_before_anybody_is_asked(
+    made: list[Version], capsys: pytest.CaptureFixture[str], sqlite_url: str, line: list[str]
+) -> None:
+    asyncio.run(written(sqlite_url, lambda tx: add_evaluation(tx, made[1].id)))
+    assert value(capsys, "versions", "show", "2")["fault"] is None
+    value(capsys, "promote", "1", "--yes")
+    for arguments in (line, [*line, "--yes"]):
+        code, out, err = run(capsys, *arguments)
+        assert (code, out) == (3, ""), "refused by the gate, and nobody was asked"
+        assert f"beside another champion than {made[0].name}, which answers now." in err
+        assert err.rstrip().endswith(
+            f"`myna evaluate {made[1].name}` judges it; --because TEXT overrides that, and is recorded."
+        )
+    shown = value(capsys, "versions", "show", "2")
+    assert (shown["gate"], shown["fault"]) == ("passed", "judged_beside_another")
+    for listing in (["versions"], ["versions", "show", "2"]):
+        assert f"passed beside another champion than {made[0].name}" in run(capsys, *listing)[1]
+    code, _, err = run(capsys, *line, "--because", "a demo")
+    assert (code, "beside another champion" in err, f"Have {made[1].name} answer" in err) == (1, True, True)
+    assert made[1].name in value(capsys, *line, "--because", "a demo", "--yes").values()
+    details = json.loads(run(capsys, "audit", "--json")[1].splitlines()[0])["details"]
+    assert {"gate": "overridden", "fault": "judged_beside_another", "why": "a demo"}.items() <= details.items()
+
+
+def test_a_second_rollback_goes_further_back(made: list[Version], capsys: pytest.CaptureFixture[str]) -> None:
+    value(capsys, "promote", "1", "--yes")
+    value(capsys, "promote", "2", "--because", "urgent", "--yes")
+    assert value(capsys, "rollback", "--yes")["champion"] == made[0].name
+    assert (
+        f"Have the base model answer everybody from the next reply on, in place of {made[0].name}?"
+        in (run(capsys, "rollback")[2])
+    )
+    assert value(capsys, "rollback", "--yes")["champion"] is None
+    code, _, err = run(capsys, "rollback", "--yes")
+    assert (code, "nothing to roll back to" in err) == (1, True)
 
 
 class Terminal(io.StringIO):
@@ -202,8 +240,11 @@ def test_what_is_not_there_is_an_error_without_a_traceback(
     assert err.startswith("myna: ")
 
 
-def test_a_share_that_makes_no_sense_is_wrong_use(made: list[Version], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("share", ["90%", "0", "0%", "0.51", "50.1%", "nan", "10"])
+def test_a_share_that_makes_no_sense_is_wrong_use(
+    made: list[Version], capsys: pytest.CaptureFixture[str], share: str
+) -> None:
     with pytest.raises(SystemExit) as stopped:
-        main(["canary", made[0].name, "--share", "90%"])
+        main(["canary", made[0].name, "--share", share])
     assert stopped.value.code == 2
     assert "not a share" in capsys.readouterr().err

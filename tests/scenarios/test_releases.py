@@ -6,6 +6,7 @@ Knows: the real message path on both databases, with versions that a scripted ge
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import pytest
 import sqlalchemy as sa
@@ -13,9 +14,10 @@ import sqlalchemy as sa
 from adapters.cli.wiring import Agent
 from bot.access.roles import Actor
 from bot.chat.feedback import Feedback
-from bot.errors import Conflict, NotAllowed, NotFound, RefusedByGate
+from bot.errors import Conflict, Fault, InvalidInput, NotAllowed, NotFound, RefusedByGate
 from bot.learning.release import canary_watch
 from bot.learning.release.canary_harm import Counts, is_challengers
+from bot.learning.release.plan import Promote, RollBack, StartCanary, StopCanary
 from bot.learning.versions import Versions
 from bot.steering.needs_attention import needs_attention
 from storage import audit, releases
@@ -23,7 +25,7 @@ from storage.schema import message
 from storage.transaction import Transaction, now_ms, scoped
 from storage.values import Sender, new_id
 from tests.builders.agents import StartAgent
-from tests.builders.versions import add_evaluation, ask, make_version, replies, weights_of
+from tests.builders.versions import add_evaluation, ask, make_version, replies, two_beside_the_base, weights_of
 from tests.builders.waiting import until
 from tests.conftest import new_postgres_database
 from tests.fakes.generator import FakeGenerator
@@ -75,7 +77,7 @@ async def test_what_has_not_passed_the_gate_is_refused_unless_there_is_a_reason(
     assert row.details == {
         "before": "base",
         "gate": "overridden",
-        "fault": "did not pass the gate",
+        "fault": "did_not_pass",
         "why": "the demo is at noon",
     }
 
@@ -83,14 +85,115 @@ async def test_what_has_not_passed_the_gate_is_refused_unless_there_is_a_reason(
 async def test_what_was_judged_beside_another_champion_is_judged_again(agent: Agent) -> None:
     first, second = await make_version(agent, 1), await make_version(agent, 2)
     await agent.releases.promote(ADMIN, first.name)
-    for refused in (agent.releases.promote(ADMIN, second.name), agent.releases.start_canary(ADMIN, second.name, 0.2)):
-        with pytest.raises(RefusedByGate, match=f"another champion than {first.name}.*`myna evaluate {second.name}`"):
-            await refused
+    for change in (Promote(second.name), StartCanary(second.name, 0.2)):
+        planned = await agent.releases.preview(change)
+        assert planned.fault == Fault("judged_beside_another", second.name, champion=first.name)
+        with pytest.raises(RefusedByGate, match=f"another champion than {first.name}") as refused:
+            if isinstance(change, Promote):
+                await agent.releases.promote(ADMIN, second.name)
+            else:
+                await agent.releases.start_canary(ADMIN, second.name, 0.2)
+        assert refused.value.fault == planned.fault
+        assert "myna" not in refused.value.message, "each channel says how to go on"
+        assert "--" not in refused.value.message
     await agent.database.write(lambda tx: add_evaluation(tx, second.id, beside=first.id), agent.workspace_id)
     await agent.releases.promote(ADMIN, second.name)
     changed = await agent.releases.promote(ADMIN, first.name)
     assert changed.champion is not None
     assert changed.champion.name == first.name, "it answered a moment ago, and needs no second judgement"
+
+
+async def test_a_rollback_goes_back_and_never_forward(agent: Agent) -> None:
+    first = await make_version(agent, 1)
+    second = await make_version(agent, 2, beside=first)
+    third = await make_version(agent, 3, passed=False)
+    for name in (first.name, second.name):
+        await agent.releases.promote(ADMIN, name)
+    await agent.releases.promote(ADMIN, third.name, override_reason="the demo is at noon")
+    came = []
+    for _ in range(3):
+        planned = await agent.releases.preview(RollBack())
+        released = await agent.releases.rollback(ADMIN, "worse")
+        assert (planned.after.champion, planned.after.previous) == (released.champion, released.previous)
+        came.append((released.champion, released.previous))
+    assert came == [(second, first), (first, None), (None, None)]
+    with pytest.raises(Conflict, match="nothing to roll back to"):
+        await agent.releases.rollback(ADMIN, "worse")
+
+
+async def test_what_was_rolled_back_from_comes_back_only_through_the_gate(agent: Agent) -> None:
+    first, second = await two_beside_the_base(agent)
+    await agent.releases.promote(ADMIN, second.name, override_reason="the demo is at noon")
+    await agent.releases.rollback(ADMIN, "it was rude")
+    for again in (Promote(second.name), StartCanary(second.name, 0.1)):
+        fault = (await agent.releases.preview(again)).fault
+        assert fault == Fault("judged_beside_another", second.name, champion=first.name)
+    with pytest.raises(RefusedByGate):
+        await agent.releases.promote(ADMIN, second.name)
+    await agent.database.write(lambda tx: add_evaluation(tx, second.id, beside=first.id), agent.workspace_id)
+    assert (await agent.releases.promote(ADMIN, second.name)).champion == second
+
+
+async def test_a_version_that_did_harm_is_not_gone_back_to(agent: Agent) -> None:
+    first = await make_version(agent, 1)
+    second = await make_version(agent, 2, beside=first)
+    for name in (first.name, second.name):
+        await agent.releases.promote(ADMIN, name)
+    started = await agent.releases.start_canary(ADMIN, first.name, 0.5)
+    assert started.canary is not None
+    assert started.previous == first
+    await agent.releases.end_for_harm(started.canary.id, {"because": "more errors"})
+    released = await agent.releases.current()
+    assert (released.champion, released.previous) == (second, None)
+    assert (await agent.releases.preview(Promote(first.name))).fault is not None, "and is no longer exempt"
+    assert (await agent.releases.rollback(ADMIN, "worse, too")).champion is None
+
+
+async def test_a_retired_version_is_passed_over_by_a_second_rollback(agent: Agent) -> None:
+    made = [await make_version(agent, 1)]
+    for number in (2, 3):
+        made.append(await make_version(agent, number, beside=made[-1]))
+    for one in made:
+        await agent.releases.promote(ADMIN, one.name)
+    await Versions(agent.scope).retire(ADMIN, made[0].name, "old")
+    released = await agent.releases.rollback(ADMIN, "worse")
+    assert (released.champion, released.previous) == (made[1], None), "the base instead of what was retired"
+
+
+async def test_a_trial_that_went_well_does_not_hide_what_the_gate_refuses(agent: Agent) -> None:
+    first, second = await two_beside_the_base(agent)
+    started = await agent.releases.start_canary(ADMIN, second.name, 0.5, override_reason="a look")
+    judged = await canary_watch.look_at(agent.scope, started)
+    assert judged is not None
+    ready = dataclasses.replace(judged, verdict="ready", because="no harm seen")
+    (note,) = await needs_attention(agent.scope, started, ready)
+    assert "promoting it needs a reason" in note
+    assert f"beside another champion than {first.name}" in note
+    await agent.database.write(lambda tx: add_evaluation(tx, second.id, beside=first.id), agent.workspace_id)
+    (note,) = await needs_attention(agent.scope, started, ready)
+    assert note.endswith(f"`myna promote {second.name}`.")
+
+
+@pytest.mark.parametrize("share", [0, -0.1, 0.5000001, 1, float("nan"), float("inf")])
+async def test_no_canary_has_such_a_share(agent: Agent, share: float) -> None:
+    version = await make_version(agent, 1)
+    with pytest.raises(InvalidInput, match="at most 50 %"):
+        await agent.releases.start_canary(ADMIN, version.name, share)
+    assert (await agent.releases.current()).number == 0
+
+
+async def test_a_preview_changes_nothing(agent: Agent) -> None:
+    first, second = await two_beside_the_base(agent)
+    await agent.releases.start_canary(ADMIN, second.name, 0.5, override_reason="a look")
+    before = await agent.releases.current()
+    planned = [
+        await agent.releases.preview(one)
+        for one in (Promote("base"), Promote(second.name), StartCanary(second.name, 0.2), RollBack(), StopCanary())
+    ]
+    assert [one.ends_canary for one in planned] == [second] * 5
+    assert [one.canary_ends_as for one in planned] == ["replaced", "promoted", "replaced", "rolled_back", "rolled_back"]
+    assert [one.after.champion for one in planned] == [None, second, first, None, first]
+    assert await agent.releases.current() == before
 
 
 async def test_what_cannot_be_done_says_why(agent: Agent) -> None:

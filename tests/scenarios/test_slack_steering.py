@@ -17,7 +17,7 @@ from storage.learning_values import Job
 from tests.builders.learning import fill_learning
 from tests.builders.logins import ROOT
 from tests.builders.slack import StartInSlack
-from tests.builders.versions import make_version
+from tests.builders.versions import make_version, two_beside_the_base
 from tests.builders.waiting import until
 from tests.builders.web import WebServer
 from tests.fakes.slack.deliveries import INTERACTIVITY
@@ -154,6 +154,20 @@ async def test_a_promotion_by_a_button(staffed_server: WebServer, slack: FakeSla
     assert "answers everybody from" in shown.text, "what the first press did is still told"
     rows = await staffed_server.agent.database.read(audit.page, staffed_server.agent.workspace_id)
     assert [one.actor for one in rows if one.action == "version.promoted"] == ["slack:ana"]
+
+
+@pytest.mark.parametrize("line", ["promote 2", "canary 2 10%"])
+async def test_what_the_gate_refuses_has_no_button(staffed_server: WebServer, slack: FakeSlack, line: str) -> None:
+    first, second = await two_beside_the_base(staffed_server.agent)
+    refused = await slack.slash("/myna", line)
+    assert f"beside another champion than `{first.name}`" in refused.body["text"]
+    assert len(refused.body["blocks"]) == 1, "no button"
+    shown = await asked_back(slack, f"{line} because of the demo")
+    assert f"`{second.name}` (passed the gate beside another champion" in shown.text
+    await slack.click_ephemeral(shown, words.CONFIRM)
+    await until(lambda: "from the next reply on. " in f"{shown.text} " and "will" not in shown.text)
+    released = await staffed_server.agent.releases.current()
+    assert second in (released.champion, released.challenger)
 
 
 async def test_nobody_else_can_press_the_button(staffed_server: WebServer, slack: FakeSlack) -> None:

@@ -19,7 +19,7 @@ from storage.scope import Scope
 from tests.builders.learning import Learnt, fill_learning
 from tests.builders.logins import ROOT, log_in
 from tests.builders.terminals import at_terminal
-from tests.builders.versions import make_version
+from tests.builders.versions import make_version, two_beside_the_base
 from tests.builders.web import OTHER_SHOP, WebServer, chat_body, parts_of, text_in
 
 ADA, BOB, EVE = Actor("web:ada", "admin"), Actor("web:bob", "trainer"), Actor("web:eve", "viewer")
@@ -157,6 +157,44 @@ async def test_what_the_gate_refused_needs_a_reason(sqlite_agent: Agent, steerin
     assert await champion(sqlite_agent) == version.name
 
 
+@pytest.mark.parametrize(("line", "does"), [("promote 2", "answers everybody"), ("canary 2 10%", "answers 10% of")])
+async def test_a_verdict_beside_another_champion_is_told_before_it_is_asked_back(
+    sqlite_agent: Agent, steering: Steering, line: str, does: str
+) -> None:
+    first, second = await two_beside_the_base(sqlite_agent)
+    refused = await steering.run(ADA, line)
+    assert (refused.is_refusal, refused.confirm) == (True, None)
+    assert refused.text == (
+        f"`{second.name}`: passed the gate beside another champion than `{first.name}`, which answers now. "
+        f"`/myna evaluate {second.name}` judges it. "
+        "`because ...` at the end of the line overrides that, and is recorded."
+    )
+    chinese = await steering.run(ADA, line, "zh-CN")
+    assert f"`/myna evaluate {second.name}` 可评估它" in chinese.text
+    assert f"对手不是当前回答的 `{first.name}`" in chinese.text
+    listed = (await steering.run(EVE, "versions")).text.splitlines()
+    assert f"passed the gate beside another champion than `{first.name}`" in listed[0]
+    asked = await steering.run(ADA, f"{line} because of the demo")
+    assert f"`{second.name}` (passed the gate beside another champion than `{first.name}`" in asked.text
+    assert asked.confirm is not None
+    done = await steering.run(ADA, asked.confirm)
+    assert (done.is_refusal, does in done.text) == (False, True)
+    (row, *_) = await sqlite_agent.database.read(audit.page, sqlite_agent.workspace_id)
+    told = {name: row.details[name] for name in ("gate", "fault", "why")}
+    assert told == {"gate": "overridden", "fault": "judged_beside_another", "why": "of the demo"}
+
+
+async def test_a_second_rollback_says_that_it_goes_further_back(sqlite_agent: Agent, steering: Steering) -> None:
+    first, second = await two_beside_the_base(sqlite_agent)
+    await sqlite_agent.releases.promote(ADA, second.name, override_reason="a demo")
+    for went_to, came_from in ((first.name, second.name), ("base", first.name)):
+        asked = await steering.run(BOB, "rollback")
+        assert f"`{went_to}` will answer everybody from the next reply on, in place of `{came_from}`" in asked.text
+        assert f"Rolled back: `{went_to}`" in (await steering.run(BOB, asked.confirm or "")).text
+    refused = await steering.run(BOB, "rollback")
+    assert (refused.is_refusal, "nothing to roll back to" in refused.text) == (True, True)
+
+
 @pytest.mark.parametrize(
     ("actor", "line", "needed"),
     [
@@ -189,7 +227,7 @@ async def test_roles(sqlite_agent: Agent, steering: Steering, actor: Actor, line
     [
         ("promote bot-v9", "There is no version"),
         ("canary 1 70%", "at most 50 %"),
-        ("promote base", "base answers already"),
+        ("promote base", "`base` answers already"),
         ("evaluate nothing", "There is no version"),
         ("stop 0000", "There is no job"),
         ("/myna dance", "- `/myna rollback"),
@@ -340,7 +378,32 @@ async def test_the_operator_steers_from_the_console(sqlite_agent: Agent) -> None
     assert [one.messages[-1].content for one in prompts] == ["yes"], "the model saw nothing of it"
 
 
+async def test_the_console_shows_what_the_gate_refuses(agent: Agent) -> None:
+    first, second = await two_beside_the_base(agent)
+    async with at_terminal(agent) as terminal:
+        terminal.type("/promote 2\n")
+        await terminal.shows(f"beside another champion than `{first.name}`")
+        terminal.type("/promote 2 because of the demo\n")
+        await terminal.shows("Write yes")
+        terminal.type("yes\n")
+        await terminal.shows("answers everybody")
+    assert await champion(agent) == second.name
+
+
 # --- the chat page ---
+
+
+async def test_the_chat_page_shows_what_the_gate_refuses(sqlite_server: WebServer, sqlite_agent: Agent) -> None:
+    first, second = await two_beside_the_base(sqlite_agent)
+    somebody, visitor = await log_in(sqlite_server), await sqlite_server.visitor()
+    visitor.headers |= {"Cookie": f"myna_admin={somebody.secret}", "Origin": sqlite_server.url}
+    refused = text_in(await visitor.ask("/myna promote 2"))
+    assert f"beside another champion than `{first.name}`" in refused
+    assert "confirm" not in refused
+    asked = text_in(await visitor.ask("/myna promote 2 because of the demo", id="m2"))
+    line = asked[asked.index("/myna promote") :].rstrip("`")
+    assert "answers everybody" in text_in(await visitor.ask(line, id="m3"))
+    assert await champion(sqlite_agent) == second.name
 
 
 async def test_who_is_logged_in_steers_from_the_chat_page(sqlite_server: WebServer, sqlite_agent: Agent) -> None:

@@ -10,11 +10,12 @@ import pytest
 from adapters.cli.wiring import Agent
 from bot.errors import GeneratorFailed
 from storage.values import Accepted, Incoming, Sender, text_part
-from tests.conftest import StartAgent
+from tests.builders.agents import StartAgent, model_of, reply_to
+from tests.builders.programs import new_program, question
+from tests.builders.shop import W
+from tests.builders.waiting import until
+from tests.builders.web import WebServer
 from tests.fakes.generator import FakeGenerator
-from tests.fixtures_web import WebServer
-from tests.scenarios.test_conversations import W, model_of, reply_to, until
-from tests.scenarios.test_openai_api import new_program, question
 
 FIELDS = ["reply", "channel", "state", "version", "waited_ms", "first_ms", "total_ms"]
 SECRET = "heliotrope"

@@ -23,7 +23,6 @@ const TICK_MS = 1000;
 /** How often a page asks for news; often while a job or a trial goes on. */
 const REFRESH_MS = 15_000;
 const BUSY_REFRESH_MS = 2000;
-const ROLES = ['viewer', 'agent', 'trainer', 'admin'];
 /** Each page: the least role that sees it, and what makes it: `(context) => {node, refresh?}`. */
 const PAGES = {
   overview: { needs: 'viewer', make: overviewPage },
@@ -93,7 +92,7 @@ function enter(who) {
 }
 
 function may(needed) {
-  return ROLES.indexOf(account.role) >= ROLES.indexOf(needed);
+  return account.roles.includes(needed);
 }
 
 // --- the frame ---

@@ -8,16 +8,16 @@ import { ask, attempt, badge, button, field, live, select, table, when } from '.
 export function accountsPage({ account }) {
   const list = h('div');
   const refresh = live(list, () => get('accounts'), (found) => draw(found, account, refresh));
-  return { node: h('div', {}, createForm(refresh), list), refresh };
+  return { node: h('div', {}, createForm(account.roles, refresh), list), refresh };
 }
 
-function roleOptions() {
-  return ['viewer', 'agent', 'trainer', 'admin'].map((role) => [role, t(`role_${role}`)]);
+function roleOptions(roles) {
+  return roles.map((role) => [role, t(`role_${role}`)]);
 }
 
-function createForm(refresh) {
+function createForm(roles, refresh) {
   const name = h('input', { type: 'text', autocomplete: 'off', autocapitalize: 'off', spellcheck: 'false' });
-  const role = select(roleOptions(), 'viewer');
+  const role = select(roleOptions(roles), 'viewer');
   const form = h('form', { class: 'card inline', novalidate: true }, h('h2', {}, t('newAccount')),
     field(t('name'), name), field(t('role'), role),
     h('button', { type: 'submit', class: 'button primary' }, t('create')));
@@ -45,7 +45,7 @@ function showPassword(name, password) {
 function draw({ accounts, identities }, self, refresh) {
   const columns = [
     { name: t('name'), cell: (one) => h('strong', {}, one.name) },
-    { name: t('role'), cell: (one) => roleSelect(one, refresh) },
+    { name: t('role'), cell: (one) => roleSelect(one, self.roles, refresh) },
     { name: t('onChannels'), cell: (one) => channels(one, identities, refresh) },
     { name: t('state'), cell: (one) => (one.disabledAt ? badge(t('disabled'), 'bad') : badge(t('active'), 'good')) },
     { name: t('since'), cell: (one) => when(one.createdAt) },
@@ -54,8 +54,8 @@ function draw({ accounts, identities }, self, refresh) {
   return table(t('page_accounts'), columns, accounts);
 }
 
-function roleSelect(one, refresh) {
-  const input = select(roleOptions(), one.role, { 'aria-label': t('roleOf', { name: one.name }), 'data-key': `role-${one.name}` });
+function roleSelect(one, roles, refresh) {
+  const input = select(roleOptions(roles), one.role, { 'aria-label': t('roleOf', { name: one.name }), 'data-key': `role-${one.name}` });
   input.addEventListener('change', async () => {
     const role = input.value;
     await ask({

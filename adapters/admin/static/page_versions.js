@@ -19,19 +19,22 @@ function listPage({ may }) {
 }
 
 function draw(found, may, refresh) {
-  const { versions, release, trial, canaries } = found;
-  const parts = [releaseCard(release, trial, may, refresh)];
+  const { versions, release, rollback, trial, canaries } = found;
+  const parts = [releaseCard(release, rollback, trial, may, refresh)];
   parts.push(versions.length ? versionTable(versions, release) : empty(t('noVersions')));
   const ended = canaries.filter(({ endedAt }) => endedAt);
   if (ended.length) parts.push(card(t('pastTrials'), trialTable(ended, versions)));
   return parts;
 }
 
-function releaseCard(release, trial, may, refresh) {
+function releaseCard(release, back, trial, may, refresh) {
   const { champion, previous, challenger, canary } = release;
   const buttons = [];
   if (may('trainer') && canary) buttons.push(button(t('stopTrial'), () => stopTrial(release, refresh), 'danger-line'));
-  if (may('trainer') && (champion || previous)) buttons.push(button(t('rollback'), () => rollback(release, refresh), 'danger-line'));
+  if (may('trainer') && (champion || previous)) {
+    if (back.fault) buttons.push(h('p', { class: 'muted' }, t('noRollback', { why: faultText(back.fault) })));
+    else buttons.push(button(t('rollback'), () => rollback(release, back.to, refresh), 'danger-line'));
+  }
   return card(t('answersNow'), h('p', { class: 'big' }, nameOf(champion)),
     facts([[t('previous'), previous ? nameOf(previous) : champion ? t('baseModel') : null],
       [t('challenger'), challenger ? h('span', {}, nameOf(challenger), ' ', badge(percent(canary.share), 'busy')) : null]]),
@@ -76,7 +79,7 @@ function versionTable(versions, release) {
   return table(t('page_versions'), [
     { name: t('version'), cell: ({ version }) => h('span', {}, link('versions', version.name, version.name)) },
     { name: t('state'), cell: ({ version }) => stateOf(version, release) },
-    { name: t('gate'), cell: ({ passed }) => gateBadge(passed) },
+    { name: t('gate'), cell: ({ passed, fault }) => gateBadge(passed, fault) },
     { name: t('base'), cell: ({ version }) => h('span', { class: 'break' }, version.base) },
     { name: t('who'), cell: ({ version }) => version.createdBy },
     { name: t('created'), cell: ({ version }) => when(version.createdAt) },
@@ -92,8 +95,10 @@ function stateOf(version, { champion, previous, challenger }) {
   return '';
 }
 
-function gateBadge(passed) {
+/** @param {boolean|null|undefined} passed the last verdict, which counts only beside the champion of now */
+function gateBadge(passed, fault) {
   if (passed === null || passed === undefined) return badge(t('notJudged'));
+  if (fault?.kind === 'judged_beside_another') return badge(t('passedElsewhere'));
   return passed ? badge(t('passed'), 'good') : badge(t('notPassed'), 'bad');
 }
 
@@ -120,9 +125,9 @@ function onePage(name, { may, setHeading }) {
   return { node, refresh };
 }
 
-function drawOne({ version, release, evaluation, examples, conversations, cardHtml }, may, refresh) {
-  const head = h('div', { class: 'row' }, stateOf(version, release), gateBadge(evaluation?.passed),
-    h('span', { class: 'grow' }), h('div', { class: 'actions' }, ...actions(version, release, evaluation, may, refresh)));
+function drawOne({ version, fault, release, evaluation, examples, conversations, cardHtml }, may, refresh) {
+  const head = h('div', { class: 'row' }, stateOf(version, release), gateBadge(evaluation?.passed, fault),
+    h('span', { class: 'grow' }), h('div', { class: 'actions' }, ...actions(version, release, fault, may, refresh)));
   const parts = [h('p', {}, link('versions', t('allVersions'))), head];
   if (version.retiredAt) parts.push(h('p', { class: 'problem' }, `${t('retired')}: ${version.retiredBecause ?? ''}`));
   if (evaluation) parts.push(...evaluationCards(evaluation));
@@ -170,15 +175,16 @@ function interval(one, signed = false) {
 
 // --- changing it ---
 
-function actions(version, release, evaluation, may, refresh) {
+function actions(version, release, fault, may, refresh) {
+  const mayAnswer = !fault || fault.needsReason;
   const isUsable = !version.retiredAt && !version.taintedAt;
   const answers = release.champion?.id === version.id;
   const isTried = release.challenger?.id === version.id;
   const shown = [];
   if (may('trainer') && isUsable) shown.push(button(t('evaluate'), () => evaluate(version)));
   if (may('trainer') && isUsable && !answers && !isTried) shown.push(button(t('retire'), () => retire(version, refresh), 'danger-line'));
-  if (may('admin') && isUsable && !answers && !isTried) shown.push(button(t('tryIt'), () => tryIt(version, release, evaluation, refresh)));
-  if (may('admin') && isUsable && !answers) shown.push(button(t('promote'), () => promote(version, release, evaluation, refresh), 'primary'));
+  if (may('admin') && mayAnswer && !isTried) shown.push(button(t('tryIt'), () => tryIt(version, release, fault, refresh)));
+  if (may('admin') && mayAnswer) shown.push(button(t('promote'), () => promote(version, release, fault, refresh), 'primary'));
   return shown;
 }
 
@@ -189,38 +195,43 @@ function reasonField(needed) {
   return { name: 'reason', label: needed ? t('reason') : t('reasonOptional'), input, needed, hint: t('reasonHint') };
 }
 
-/** Without a passed gate a reason is needed, which overrides it. */
-function gateQuestion(evaluation) {
-  if (evaluation?.passed) return { lines: [], fields: [], danger: false };
-  return { lines: [evaluation ? t('gateRefused') : t('gateMissing')], fields: [reasonField(true)], danger: true };
+/** What the server says against a change. */
+function faultText({ kind, version, champion, because }) {
+  return t(`fault_${kind}`, { version, champion: champion === 'base' ? t('baseModel') : champion, because });
+}
+
+/** What the gate refuses needs a reason, which overrides it. */
+function gateQuestion(fault) {
+  if (!fault) return { lines: [], fields: [], danger: false };
+  return { lines: [`${faultText(fault)} ${t('gateNeedsReason')}`], fields: [reasonField(true)], danger: true };
 }
 
 // `at` is the release that was seen: should it have changed meanwhile, nothing is done.
 
-async function promote(version, { champion, challenger, number: at }, evaluation, refresh) {
-  const gate = gateQuestion(evaluation);
+async function promote(version, { champion, challenger, number: at }, fault, refresh) {
+  const gate = gateQuestion(fault);
   const lines = [t('promoteMeans', { name: version.name, before: plainName(champion) })];
   if (challenger) lines.push(t('trialEnds', { name: challenger.name }));
-  const done = await ask({
+  await ask({
     title: t('promoteTitle', { name: version.name }), lines: [...lines, ...gate.lines], fields: gate.fields, danger: gate.danger,
     action: t('promote'), success: t('promoted', { name: version.name }),
     act: ({ reason = '' }) => post(`versions/${version.name}/promote`, { at, reason }),
   });
-  if (done) refresh();
+  refresh();
 }
 
-async function tryIt(version, { champion, challenger, number: at }, evaluation, refresh) {
-  const gate = gateQuestion(evaluation);
+async function tryIt(version, { champion, challenger, number: at }, fault, refresh) {
+  const gate = gateQuestion(fault);
   const share = select([['0.05', '5 %'], ['0.2', '20 %'], ['0.5', '50 %']], '0.05');
   const lines = [t('tryMeans', { name: version.name, champion: plainName(champion) })];
   if (challenger) lines.push(t('trialEnds', { name: challenger.name }));
-  const done = await ask({
+  await ask({
     title: t('tryTitle', { name: version.name }), lines: [...lines, ...gate.lines], danger: gate.danger, action: t('tryIt'),
     fields: [{ name: 'share', label: t('shareOption'), input: share }, ...gate.fields],
     success: t('tried', { name: version.name }),
     act: ({ reason = '' }) => post(`versions/${version.name}/canary`, { at, share: Number(share.value), reason }),
   });
-  if (done) refresh();
+  refresh();
 }
 
 async function retire(version, refresh) {
@@ -231,12 +242,12 @@ async function retire(version, refresh) {
   if (done) refresh();
 }
 
-async function rollback({ champion, previous, challenger, number: at }, refresh) {
-  const lines = [t('rollbackMeans', { name: plainName(previous), before: plainName(champion) })];
+async function rollback({ champion, challenger, number: at }, to, refresh) {
+  const lines = [t('rollbackMeans', { name: plainName(to), before: plainName(champion) })];
   if (challenger) lines.push(t('trialEnds', { name: challenger.name }));
   const done = await ask({
     title: t('rollbackTitle'), lines, fields: [reasonField(true)], danger: true, action: t('rollback'),
-    success: t('rolledBack', { name: plainName(previous) }), act: (answer) => post('release/rollback', { at, ...answer }),
+    success: t('rolledBack', { name: plainName(to) }), act: (answer) => post('release/rollback', { at, ...answer }),
   });
   if (done) refresh();
 }

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bot.access.roles import Actor
 from bot.errors import InvalidInput, NotFound
-from bot.generation.engine.local import LocalGenerator
+from bot.generation.engine.build import local_generator
 from bot.generation.models.sources import resolve_model
 from bot.learning.data.dataset import refused_since
 from bot.learning.judge.answer_loss import LossScorer
@@ -144,15 +144,7 @@ async def carry_out(
     """
     folder = await asyncio.to_thread(resolve_model, settings.model, settings.data, lambda _line: None)
     scorer = await asyncio.to_thread(make_scorer, folder, settings.context_tokens)
-    generator = LocalGenerator(
-        folder,
-        name=settings.model,
-        device=settings.device,
-        context_tokens=settings.context_tokens,
-        queue_limit=AT_ONCE,
-        threads=settings.threads or None,
-        cache_bytes=settings.cache_mb * 2**20 or None,
-    )
+    generator = local_generator(settings, folder, queue_limit=AT_ONCE)
     try:
         await generator.start()
         policy = AnswerPolicy.from_settings(settings)

@@ -1,7 +1,6 @@
 """What answers: promotion, rollback and canaries, each a transaction that takes effect with the next reply everywhere.
 
-Knows: what must have passed the gate, who may do what, what each change leaves behind. Does not know: how a version is
-loaded, how a canary is judged.
+Each change is planned by the rule of `release_plan.py` and carried out in one transaction, with a row in the audit log.
 """
 
 from __future__ import annotations
@@ -12,11 +11,24 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from bot.access.roles import Actor
-from bot.errors import Conflict, InvalidInput, RefusedByGate
+from bot.errors import Conflict, InvalidInput
 from bot.learning.release.canary_harm import CanarySettings
-from bot.learning.versions import BASE, fault_of, find, rival_of
+from bot.learning.release.plan import (
+    Change,
+    Plan,
+    Promote,
+    RollBack,
+    Standing,
+    StartCanary,
+    StopCanary,
+    id_of,
+    plan,
+    standing,
+    standings,
+)
+from bot.learning.versions import name_of
 from storage import audit, canary_outcomes, releases
-from storage.learning_values import Canary, CanaryOutcome, Release, Version
+from storage.learning_values import Canary, Release
 from storage.scope import Scope
 from storage.transaction import Rollback, Transaction
 
@@ -36,6 +48,18 @@ class Releases:
         """What answers now."""
         return await self._scope.read(releases.current)
 
+    async def preview(self, change: Change) -> Plan:
+        """Plan a change without making it. Raises `NotFound`; any other fault stands in the plan."""
+        return await self._scope.read(plan, change)
+
+    async def standings(self) -> list[Standing]:
+        """Say of each version, oldest first, how it was judged and whether it may be promoted now."""
+        return await self._scope.read(standings)
+
+    async def standing(self, version: str) -> Standing:
+        """As `standings`, of one version. Raises `NotFound`."""
+        return await self._scope.read(standing, version)
+
     async def promote(
         self, actor: Actor, version: str, *, override_reason: str | None = None, at: int | None = None
     ) -> Release:
@@ -46,17 +70,15 @@ class Releases:
         Raises `NotAllowed`, `NotFound`, `Conflict` for one that was retired, and `RefusedByGate` for one that has not
         passed the gate, unless there is an `override_reason`, which is recorded.
         """
-        actor.check("admin")
-        changed = await self._scope.write(_promote, actor, version, _given(override_reason), at)
-        self._on_changed()
-        return changed
+        return await self._change(actor, Promote(version), _given(override_reason), at)
 
     async def rollback(self, actor: Actor, why: str, *, at: int | None = None) -> Release:
-        """Have that answer which answered before; a canary ends. Raises `NotAllowed`, `Conflict` if nothing did."""
-        actor.check("trainer")
-        changed = await self._scope.write(_rollback, actor, why.strip(), at)
-        self._on_changed()
-        return changed
+        """Go back to the version before, and with the next rollback one further back; a canary ends.
+
+        What was rolled back from comes back only by a promotion, through the gate. Raises `NotAllowed`, and `Conflict`
+        if nothing answered before.
+        """
+        return await self._change(actor, RollBack(), why.strip(), at)
 
     async def start_canary(
         self,
@@ -69,23 +91,16 @@ class Releases:
         at: int | None = None,
     ) -> Release:
         """Try a version on a share of the conversations, from 0 to 1. Raises as `promote` does, `InvalidInput`."""
-        actor.check("admin")
-        if not 0 < share <= 0.5:
-            raise InvalidInput("The share of a canary is more than 0 % and at most 50 %.", field="share")
-        settings = settings or CanarySettings()
+        change, reason, settings = StartCanary(version, share), _given(override_reason), settings or CanarySettings()
+        actor.check(change.needs)
         if settings.slow_ms is None:
             slow_ms, at = await self._scope.read(_slow_ms, at)
             settings = replace(settings, slow_ms=slow_ms)
-        changed = await self._scope.write(_start_canary, actor, version, share, settings, _given(override_reason), at)
-        self._on_changed()
-        return changed
+        return await self._change(actor, change, reason, at, settings)
 
     async def stop_canary(self, actor: Actor, why: str = "", *, at: int | None = None) -> Release:
         """Have the champion answer everybody again. Raises `NotAllowed`, `Conflict` if there is no canary."""
-        actor.check("trainer")
-        changed = await self._scope.write(_stop_canary, actor, why.strip(), at)
-        self._on_changed()
-        return changed
+        return await self._change(actor, StopCanary(), why.strip(), at)
 
     async def end_for_harm(self, canary_id: str, report: Mapping[str, Any]) -> bool:
         """Roll a canary back that did harm. False if it is not the one that runs any more."""
@@ -94,6 +109,14 @@ class Releases:
             self._on_changed()
         return ended
 
+    async def _change(
+        self, actor: Actor, change: Change, why: str | None, at: int | None, settings: CanarySettings | None = None
+    ) -> Release:
+        actor.check(change.needs)
+        changed = await self._scope.write(_plan_and_apply, actor, change, why, at, settings)
+        self._on_changed()
+        return changed
+
 
 def _given(reason: str | None) -> str | None:
     if reason is not None and not reason.strip():
@@ -101,68 +124,65 @@ def _given(reason: str | None) -> str | None:
     return reason.strip() if reason else None
 
 
-def _begin_change(tx: Transaction, at: int | None) -> Release:
-    """What answers now. Raises `Conflict` if that is not any more what it was in the release of number `at`."""
-    before = releases.begin_change(tx)
-    if at is not None and before.number != at + 1:  # a change begins under its own number
-        raise Conflict("What answers has changed since this was asked. Nothing was changed; look again.")
-    return before
-
-
-def _promote(tx: Transaction, actor: Actor, which: str, override_reason: str | None, at: int | None) -> Release:
-    before = _begin_change(tx, at)
-    version = None if which == BASE else _usable(tx, which)
-    if _id(version) == _id(before.champion):
-        raise Conflict(f"{_name(version)} answers already.")
-    details: dict[str, Any] = {"before": _name(before.champion)}
-    if version is not None:
-        details |= _pass_gate(tx, version, before, override_reason)
-    is_challenger = version is not None and before.challenger is not None and version.id == before.challenger.id
-    _end_running(tx, before, "promoted" if is_challenger else "replaced")
-    after = releases.set_aliases(tx, _id(version), _id(before.champion), None)
-    audit.record(tx, actor.name, "version.promoted", _name(version), details)
-    return after
-
-
-def _rollback(tx: Transaction, actor: Actor, why: str, at: int | None) -> Release:
-    before = _begin_change(tx, at)
-    if before.champion is None and before.previous is None:
-        if before.canary is None:
-            raise Conflict("The base model answers, and nothing did before it: there is nothing to roll back to.")
-        _end_running(tx, before, "rolled_back")
-        after = releases.set_aliases(tx, None, None, None)
-    else:
-        if before.previous is not None and (fault := fault_of(before.previous)):
-            raise Conflict(f"{fault} Promote another version, or the base model: `myna promote {BASE}`.")
-        _end_running(tx, before, "rolled_back")
-        after = releases.set_aliases(tx, _id(before.previous), _id(before.champion), None)
-    details = {"before": _name(before.champion), "why": why, "canary": before.challenger and before.challenger.name}
-    audit.record(tx, actor.name, "version.rolled_back", _name(after.champion), details)
-    return after
-
-
-def _start_canary(
-    tx: Transaction,
-    actor: Actor,
-    which: str,
-    share: float,
-    settings: CanarySettings,
-    override_reason: str | None,
-    at: int | None,
+def _plan_and_apply(
+    tx: Transaction, actor: Actor, change: Change, why: str | None, at: int | None, settings: CanarySettings | None
 ) -> Release:
-    before = _begin_change(tx, at)
-    version = _usable(tx, which)
-    if before.champion is not None and before.champion.id == version.id:
-        raise Conflict(f"{version.name} answers everybody already.")
-    details = {"share": share, **_pass_gate(tx, version, before, override_reason)}
-    _end_running(tx, before, "replaced")
-    champion_id = _id(before.champion)
-    canary = releases.start_canary(
-        tx, version.id, champion_id, share, secrets.token_hex(8), asdict(settings), actor.name
-    )
-    after = releases.set_aliases(tx, champion_id, _id(before.previous), _id(canary))
-    audit.record(tx, actor.name, "canary.started", version.name, details)
-    return after
+    """Make a change. Raises `Conflict` if what answers is not any more what it was in the release of number `at`."""
+    begun = releases.begin_change(tx)
+    if at is not None and begun.number != at + 1:  # a change begins under its own number
+        raise Conflict("What answers has changed since this was asked. Nothing was changed; look again.")
+    planned = plan(tx, change)
+    planned.check(why)
+    started = None
+    if isinstance(change, StartCanary):
+        started = _write_canary(tx, planned, change.share, settings or CanarySettings(), actor)
+    _apply(tx, planned, started)
+    action, target, details = _told(planned, change, why)
+    audit.record(tx, actor.name, action, target, details)
+    return releases.current(tx)
+
+
+def _write_canary(
+    tx: Transaction, planned: Plan, share: float, settings: CanarySettings, actor: Actor
+) -> Canary | None:
+    challenger, champion = id_of(planned.version), id_of(planned.before.champion)
+    assert challenger is not None
+    return releases.start_canary(tx, challenger, champion, share, secrets.token_hex(8), asdict(settings), actor.name)
+
+
+def _apply(
+    tx: Transaction, planned: Plan, started: Canary | None = None, report: Mapping[str, Any] | None = None
+) -> None:
+    if planned.before.canary is not None and planned.canary_ends_as is not None:
+        releases.end_canary(tx, planned.before.canary.id, planned.canary_ends_as, report)
+    after = planned.after
+    releases.set_aliases(tx, id_of(after.champion), id_of(after.previous), started.id if started else None)
+
+
+def _told(planned: Plan, change: Change, why: str | None) -> tuple[str, str, dict[str, Any]]:
+    """The action, target and details of a change in the audit log."""
+    before, after = planned.before, planned.after
+    match change:
+        case Promote():
+            details = {"before": name_of(before.champion), **_told_of_gate(planned, why)}
+            return "version.promoted", name_of(after.champion), details
+        case StartCanary(share=share):
+            return "canary.started", name_of(planned.version), {"share": share, **_told_of_gate(planned, why)}
+        case RollBack():
+            ended = planned.ends_canary
+            details = {"before": name_of(before.champion), "why": why, "canary": ended.name if ended else None}
+            return "version.rolled_back", name_of(after.champion), details
+        case StopCanary():
+            return f"canary.{planned.canary_ends_as}", name_of(planned.version), {"why": why}
+
+
+def _told_of_gate(planned: Plan, why: str | None) -> dict[str, Any]:
+    reason = {"why": why} if why else {}
+    if planned.version is None:
+        return reason
+    if planned.fault is None:
+        return {"gate": "passed", **reason}
+    return {"gate": "overridden", "fault": planned.fault.kind, **reason}
 
 
 def _slow_ms(tx: Transaction, at: int | None) -> tuple[int | None, int]:
@@ -176,75 +196,12 @@ def _slow_ms(tx: Transaction, at: int | None) -> tuple[int | None, int]:
     return slow_ms, released.number if at is None else at
 
 
-def _stop_canary(tx: Transaction, actor: Actor, why: str, at: int | None) -> Release:
-    before = _begin_change(tx, at)
-    if before.canary is None:
-        raise Conflict("There is no canary to stop.")
-    return _without_canary(tx, before, actor.name, "rolled_back", {"why": why}, None)
-
-
 def _end_for_harm(tx: Transaction, canary_id: str, report: Mapping[str, Any]) -> bool:
     before = releases.begin_change(tx)
     if before.canary is None or before.canary.id != canary_id:
         raise Rollback(False)  # another process was quicker; what answers stays under its number
-    _without_canary(tx, before, CANARY_ACTOR, "harm", {"why": report["because"]}, report)
+    planned = replace(plan(tx, StopCanary()), canary_ends_as="harm")
+    _apply(tx, planned, report=report)
+    action, target, details = _told(planned, StopCanary(), report["because"])
+    audit.record(tx, CANARY_ACTOR, action, target, details)
     return True
-
-
-def _without_canary(
-    tx: Transaction,
-    before: Release,
-    actor: str,
-    outcome: CanaryOutcome,
-    details: Mapping[str, Any],
-    report: Mapping[str, Any] | None,
-) -> Release:
-    _end_running(tx, before, outcome, report)
-    after = releases.set_aliases(tx, _id(before.champion), _id(before.previous), None)
-    audit.record(tx, actor, f"canary.{outcome}", _name(before.challenger), details)
-    return after
-
-
-def _end_running(
-    tx: Transaction, before: Release, outcome: CanaryOutcome, report: Mapping[str, Any] | None = None
-) -> None:
-    if before.canary is not None:
-        releases.end_canary(tx, before.canary.id, outcome, report)
-
-
-def _usable(tx: Transaction, which: str) -> Version:
-    version = find(tx, which)
-    if fault := fault_of(version):
-        raise Conflict(fault)
-    return version
-
-
-def _pass_gate(tx: Transaction, version: Version, before: Release, override_reason: str | None) -> dict[str, Any]:
-    """What the audit log says of the gate. Raises `RefusedByGate`."""
-    fault = _fault_at_gate(tx, version, before)
-    if fault is None:
-        return {"gate": "passed", **({"why": override_reason} if override_reason else {})}
-    if override_reason is None:
-        raise RefusedByGate(f"{version.name} {fault}. A reason given with --because overrides that, and is recorded.")
-    return {"gate": "overridden", "fault": fault, "why": override_reason}
-
-
-def _fault_at_gate(tx: Transaction, version: Version, before: Release) -> str | None:
-    """Why the gate keeps it out. What answered before the champion of now is known, and may come back."""
-    verdict = releases.last_verdict(tx, version.id)
-    judge_it = f"(`myna evaluate {version.name}` judges it)"
-    if verdict is None:
-        return f"has not been evaluated {judge_it}"
-    if not verdict.passed:
-        return "did not pass the gate"
-    if verdict.champion_id != _id(rival_of(version, before.champion)) and version.id != _id(before.previous):
-        return f"passed the gate beside another champion than {_name(before.champion)}, which answers now {judge_it}"
-    return None
-
-
-def _id(one: Version | Canary | None) -> str | None:
-    return one.id if one else None
-
-
-def _name(version: Version | None) -> str:
-    return version.name if version else BASE

@@ -16,9 +16,10 @@ from typing import Literal
 
 from bot.access.roles import Actor
 from bot.errors import MynaError, NotFound
+from bot.learning.release.history import answered_before, read_history
 from bot.learning.versions import fault_of
 from bot.privacy.erasure import erase_files
-from storage import audit, erasure, jobs, releases, versions
+from storage import audit, erasure, evaluations, jobs, releases, versions
 from storage.erasure import Proof, Traces
 from storage.learning_values import Job, Release, Version
 from storage.scope import Scope
@@ -152,7 +153,7 @@ def _retire_all(tx: Transaction, actor: Actor, learnt: Sequence[Version]) -> Non
             canary = None
         audit.record(tx, actor.name, "version.rolled_back", champion.name if champion else "base", {"why": "erasure"})
     if previous is not None and (previous.id in gone or (champion is not None and previous.id == champion.id)):
-        previous = None
+        previous = answered_before(tx, champion)
     releases.set_aliases(
         tx, champion.id if champion else None, previous.id if previous else None, canary.id if canary else None
     )
@@ -167,28 +168,12 @@ def _in_its_place(tx: Transaction, previous: Version | None) -> Version | None:
     Never one that has learnt from somebody who was erased, nor one that did harm.
     """
     known = {one.id: one for one in versions.list_all(tx)}
-    taken_back = _taken_back(tx)
+    taken_back = read_history(tx).taken_back
     usable = [one for one in known.values() if fault_of(one) is None and one.name not in taken_back]
     if previous is not None and known[previous.id] in usable:
         return previous
-    for one in reversed(usable):
-        verdict = releases.last_verdict(tx, one.id)
-        if verdict is not None and verdict.passed:
-            return one
-    return None
-
-
-def _taken_back(tx: Transaction) -> set[str]:
-    """Names of the versions that people or a canary took back, and that nobody promoted again."""
-    found: set[str] = set()
-    for row in audit.of_actions(tx, ("version.promoted", "version.rolled_back", "canary.harm", "canary.rolled_back")):
-        if row.action == "version.promoted":
-            found.discard(row.target or "")
-        elif row.action == "version.rolled_back":  # its target is what answers again
-            found |= {name for name in (row.details.get("before"), row.details.get("canary")) if name}
-        else:
-            found.add(row.target or "")
-    return found
+    verdicts = evaluations.newest_verdicts(tx)
+    return next((one for one in reversed(usable) if one.id in verdicts and verdicts[one.id].passed), None)
 
 
 def queue_retraining(tx: Transaction, actor: Actor, learnt: Sequence[Version], stopped: Sequence[Job]) -> str:

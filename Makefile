@@ -8,14 +8,14 @@ TORCH_FROM ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 NPM := $(BIN)/python tests/tools/npm.py
 
-.PHONY: help install serve chat slack-demo test test-fast lint format lock bench clean
+.PHONY: help install serve chat slack-demo test test-quick lint format lock bench clean
 
 help:
 	@echo "make serve      install what is missing and serve the chat on http://127.0.0.1:8080"
 	@echo "make chat       the same in this terminal"
 	@echo "make slack-demo the Slack channel on a fake Slack, to try by hand on http://127.0.0.1:8090"
 	@echo "make test       install what the tests need besides, and run them all"
-	@echo "make test-fast  only the tests that need neither the model nor a browser"
+	@echo "make test-quick between two edits: units and contracts, without the model, a browser or Node.js"
 	@echo "make lint       ruff and mypy"
 	@echo "make bench      the pipeline's speed and memory"
 
@@ -46,14 +46,15 @@ chat: install
 slack-demo: install
 	@$(BIN)/python -m examples.slack_demo
 
-# Two at once, each with half of the cores: more would fight for them with the models that each of them loads. The files
-# come in the order that `tests/conftest.py` gives them.
-test: .venv/installed-test
-	OMP_NUM_THREADS=$$(( ($$(nproc) + 1) / 2 )) $(BIN)/python -m pytest -n auto --maxprocesses 2 \
-		--dist loadfile --no-loadscope-reorder
+# Two at once, each with half of the cores: more would fight for them with the models that each of them loads. Whoever has
+# nothing left takes over half of what waits for the other, from its end.
+PYTEST := OMP_NUM_THREADS=$$(( ($$(nproc) + 1) / 2 )) $(BIN)/python -m pytest -n auto --maxprocesses 2 --dist worksteal
 
-test-fast: .venv/installed-test
-	$(BIN)/python -m pytest -m "not model and not browser and not node and not slow"
+test: .venv/installed-test
+	$(PYTEST)
+
+test-quick: .venv/installed-test
+	$(PYTEST) tests/unit tests/contract -m "not model and not browser and not node and not slow"
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

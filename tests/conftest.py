@@ -27,11 +27,13 @@ import pytest_asyncio
 import sqlalchemy as sa
 from blockbuster import blockbuster_ctx
 
+from adapters.cli import main
 from adapters.cli.wiring import Agent, running_agent
 from bot.generation.models.sources import STARTER
 from bot.settings import Settings
 from storage import migrate
 from tests.builders.agents import StartAgent
+from tests.builders.databases import kinds_for
 from tests.builders.logins import CHEAP_HASHER
 from tests.fakes.generator import FakeGenerator
 from tests.fixtures.cli import myna  # noqa: F401
@@ -44,12 +46,18 @@ from tests.fixtures.web import caller, program, sqlite_web_server, web_server, w
 from tests.tools.chromium import installed_chromium
 
 ROOT = Path(__file__).parent.parent
+UNIT = ROOT / "tests" / "unit"
 OWN_PACKAGES = ["bot", "adapters", "storage"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes minutes begins first: else one process would be left with it when the other has ended."""
-    items.sort(key=lambda item: not (item.get_closest_marker("slow") and item.get_closest_marker("model")))
+    """Put what takes minutes first and what needs nothing last: the process that is done first takes over the end."""
+
+    def place(item: pytest.Item) -> int:
+        is_slow = item.get_closest_marker("slow") and item.get_closest_marker("model")
+        return 0 if is_slow else 2 if item.path.is_relative_to(UNIT) else 1
+
+    items.sort(key=place)
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +65,8 @@ def nothing_blocks_the_loop() -> Iterator[None]:
     """File, socket and sleep calls from our code on the event loop fail the test."""
     with blockbuster_ctx(scanned_modules=OWN_PACKAGES) as guard:
         guard.functions["os.path.abspath"].deactivate()  # asks for the working folder, which blocks nobody
+        for function in guard.functions.values():
+            function.can_block_in(main.main.__code__.co_filename, "main")  # a command's own loop serves nobody else
         yield
 
 
@@ -107,17 +117,25 @@ def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test on each kind of database that `tests/builders/databases.py` names for it."""
+    chosen = {str(mark.args[0]) for mark in metafunc.definition.iter_markers("parametrize")}
+    for name in sorted({"database_url", "empty_database_url"}.intersection(metafunc.fixturenames) - chosen):
+        kinds = kinds_for(metafunc.definition.path, metafunc.function.__name__)
+        metafunc.parametrize(name, kinds, indirect=True)
+
+
+@pytest.fixture
 def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A database with nothing in it, of each kind."""
+    """A database with nothing in it, of the kind that is asked for."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'empty.db'}"
     return new_postgres_database(request.getfixturevalue("postgres"))
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A migrated database of each kind."""
+    """A migrated database of the kind that is asked for."""
     if request.param == "sqlite":
         path = tmp_path / "myna.db"
         shutil.copy(request.getfixturevalue("migrated_sqlite"), path)

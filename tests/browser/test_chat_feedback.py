@@ -1,17 +1,14 @@
-"""Votes on replies and the privacy menu in a real Chromium, against a real server with the starter model.
-
-Waits are for conditions, never for times: the model decides how long a reply takes.
-"""
+"""Votes on replies and the privacy menu in a real Chromium, with a model that is scripted."""
 
 from __future__ import annotations
 
 import asyncio
-import re
 from typing import Any
 
 import pytest
 from playwright.async_api import Browser, Locator, Page, Request, Route, expect
 
+from tests.browser.conftest import PageServer
 from tests.builders.chat_pages import (
     answered,
     ask,
@@ -19,6 +16,7 @@ from tests.builders.chat_pages import (
     complaints,
     fits,
     foreign_page,
+    live_text,
     open_page,
     own,
     replies,
@@ -27,7 +25,7 @@ from tests.builders.chat_pages import (
 )
 from tests.builders.pages import PHONE, serious_findings
 
-pytestmark = [pytest.mark.browser, pytest.mark.model, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
 FOCUSED = """() => {
   let node = document.activeElement;
@@ -79,11 +77,11 @@ async def stored(page: Page) -> list[dict[str, Any]]:
 # --- votes ---
 
 
-async def test_a_vote_stays_changes_and_is_taken_back(browser: Browser, live_server: Any) -> None:
+async def test_a_vote_stays_changes_and_is_taken_back(browser: Browser, page_server: PageServer) -> None:
     async with visitor(browser) as context:
         page = await context.new_page()
         found = complaints(page)
-        await page.goto(live_server.url)
+        await page.goto(page_server.url)
         await first_reply(page)
         await good(page).click()
         await pressed(good(page), True)
@@ -105,9 +103,9 @@ async def test_a_vote_stays_changes_and_is_taken_back(browser: Browser, live_ser
         assert found == []
 
 
-async def test_a_thumb_down_asks_what_was_wrong(browser: Browser, live_server: Any) -> None:
+async def test_a_thumb_down_asks_what_was_wrong(browser: Browser, page_server: PageServer) -> None:
     async with visitor(browser) as context:
-        page = await open_page(context, live_server.url)
+        page = await open_page(context, page_server.url)
         await first_reply(page)
         await bad(page).click()
         await expect(reason(page)).to_be_focused()
@@ -134,9 +132,9 @@ async def test_a_thumb_down_asks_what_was_wrong(browser: Browser, live_server: A
             await expect(better(page)).to_have_value(left)
 
 
-async def test_votes_by_keyboard_alone(browser: Browser, live_server: Any) -> None:
+async def test_votes_by_keyboard_alone(browser: Browser, page_server: PageServer) -> None:
     async with visitor(browser) as context:
-        page = await open_page(context, live_server.url)
+        page = await open_page(context, page_server.url)
         await first_reply(page)
         for _ in range(8):
             await page.keyboard.press("Shift+Tab")
@@ -160,9 +158,9 @@ async def test_votes_by_keyboard_alone(browser: Browser, live_server: Any) -> No
         assert votes == [{"value": -1, "reason": "Too short", "better": "A long one", "counts": True}]
 
 
-async def test_a_vote_survives_a_lost_answer_and_counts_once(browser: Browser, live_server: Any) -> None:
+async def test_a_vote_survives_a_lost_answer_and_counts_once(browser: Browser, page_server: PageServer) -> None:
     async with visitor(browser) as context:
-        page = await open_page(context, live_server.url)
+        page = await open_page(context, page_server.url)
         await first_reply(page)
         tries: list[Request] = []
 
@@ -183,9 +181,11 @@ async def test_a_vote_survives_a_lost_answer_and_counts_once(browser: Browser, l
         assert [one["value"] for one in await stored(page)] == [1]
 
 
-async def test_a_vote_that_is_refused_is_taken_back_and_the_words_stay(browser: Browser, live_server: Any) -> None:
+async def test_a_vote_that_is_refused_is_taken_back_and_the_words_stay(
+    browser: Browser, page_server: PageServer
+) -> None:
     async with visitor(browser) as context:
-        page = await open_page(context, live_server.url)
+        page = await open_page(context, page_server.url)
         await first_reply(page)
         await bad(page).click()
         await reason(page).fill("It was rude.")
@@ -213,20 +213,23 @@ async def test_a_vote_that_is_refused_is_taken_back_and_the_words_stay(browser: 
         await pressed(bad(page), False)
 
 
-async def test_only_finished_replies_have_thumbs(browser: Browser, live_server: Any) -> None:
+async def test_only_finished_replies_have_thumbs(browser: Browser, page_server: PageServer) -> None:
     async with visitor(browser) as context:
-        page = await open_page(context, live_server.url)
-        await send(page, "Write a very long story about a bird that learns to talk to people.")
-        await expect(replies(page).locator(".bubble")).to_have_text(re.compile(r"\S+\s+\S+"), timeout=90_000)
+        hold = asyncio.Event()
+        page_server.generator.enqueue("Once upon ", "a time.", hold=hold)
+        page = await open_page(context, page_server.url)
+        await send(page, "Write a story about a bird that learns to talk to people.")
+        await live_text(page)
         await expect(button(page, "Good answer")).to_have_count(0)
+        hold.set()
         await answered(page, 1)
         await expect(button(page, "Good answer")).to_have_count(1)
 
 
-async def test_a_phone_shows_the_form_without_scrolling_sideways(browser: Browser, live_server: Any) -> None:
+async def test_a_phone_shows_the_form_without_scrolling_sideways(browser: Browser, page_server: PageServer) -> None:
     options = {"viewport": {**PHONE, "width": 320}, "is_mobile": True, "has_touch": True}
     async with visitor(browser, **options) as context:
-        page = await open_page(context, live_server.url)
+        page = await open_page(context, page_server.url)
         await first_reply(page)
         await bad(page).tap()
         await expect(reason(page)).to_be_visible()
@@ -244,9 +247,9 @@ async def test_a_phone_shows_the_form_without_scrolling_sideways(browser: Browse
             assert size is None or min(size["width"], size["height"]) >= 40, await target.inner_text()
 
 
-async def test_chinese_has_all_of_it(browser: Browser, live_server: Any) -> None:
+async def test_chinese_has_all_of_it(browser: Browser, page_server: PageServer) -> None:
     async with visitor(browser, locale="zh-CN") as context:
-        page = await open_page(context, live_server.url)
+        page = await open_page(context, page_server.url)
         await page.get_by_label("你的消息").fill("你好")
         await page.get_by_label("你的消息").press("Enter")
         await expect(button(page, "回答得不好")).to_be_visible(timeout=90_000)
@@ -267,10 +270,10 @@ async def test_chinese_has_all_of_it(browser: Browser, live_server: Any) -> None
         pytest.param({"viewport": PHONE, "is_mobile": True, "has_touch": True}, id="phone"),
     ],
 )
-async def test_axe_finds_nothing_serious(browser: Browser, live_server: Any, options: dict[str, Any]) -> None:
+async def test_axe_finds_nothing_serious(browser: Browser, page_server: PageServer, options: dict[str, Any]) -> None:
     # Only the check itself needs the policy out of its way.
     async with visitor(browser, bypass_csp=True, reduced_motion="reduce", **options) as context:
-        page = await open_page(context, live_server.url)
+        page = await open_page(context, page_server.url)
         await first_reply(page)
         await bad(page).click()
         await expect(reason(page)).to_be_visible()
@@ -286,9 +289,9 @@ async def test_axe_finds_nothing_serious(browser: Browser, live_server: Any, opt
 # --- privacy ---
 
 
-async def test_a_no_for_one_chat_and_for_all(browser: Browser, live_server: Any) -> None:
+async def test_a_no_for_one_chat_and_for_all(browser: Browser, page_server: PageServer) -> None:
     async with visitor(browser) as context:
-        page = await open_page(context, live_server.url)
+        page = await open_page(context, page_server.url)
         await first_reply(page)
         await button(page, "Privacy").click()
         await expect(switch(page, "this chat")).to_be_checked()
@@ -308,9 +311,9 @@ async def test_a_no_for_one_chat_and_for_all(browser: Browser, live_server: Any)
         await expect(switch(page, "this chat")).not_to_be_checked()
 
 
-async def test_a_no_before_the_first_word_holds_for_it(browser: Browser, live_server: Any) -> None:
+async def test_a_no_before_the_first_word_holds_for_it(browser: Browser, page_server: PageServer) -> None:
     async with visitor(browser) as context:
-        page = await open_page(context, live_server.url)
+        page = await open_page(context, page_server.url)
         await button(page, "Privacy").click()
         await switch(page, "this chat").click()
         await expect(page.get_by_text("Saved.")).to_be_visible()
@@ -327,9 +330,11 @@ async def test_a_no_before_the_first_word_holds_for_it(browser: Browser, live_se
         await expect(switch(page, "this chat")).not_to_be_checked()
 
 
-async def test_switches_that_are_changed_quickly_end_as_they_were_put(browser: Browser, live_server: Any) -> None:
+async def test_switches_that_are_changed_quickly_end_as_they_were_put(
+    browser: Browser, page_server: PageServer
+) -> None:
     async with visitor(browser) as context:
-        page = await open_page(context, live_server.url)
+        page = await open_page(context, page_server.url)
         await button(page, "Privacy").click()
         await expect(switch(page, "all my chats")).to_be_checked()
         told: list[bool] = []
@@ -360,8 +365,8 @@ async def test_switches_that_are_changed_quickly_end_as_they_were_put(browser: B
         await expect(switch(page, "all my chats")).not_to_be_checked()
 
 
-async def test_votes_and_privacy_in_the_widget(browser: Browser, live_server: Any) -> None:
-    async with foreign_page(live_server) as url, visitor(browser) as context:
+async def test_votes_and_privacy_in_the_widget(browser: Browser, page_server: PageServer) -> None:
+    async with foreign_page(page_server) as url, visitor(browser) as context:
         page = await context.new_page()
         found = complaints(page)
         await page.goto(url)

@@ -1,14 +1,17 @@
-"""The chat page and the widget in a real Chromium, against a real server with the starter model.
+"""The chat page and the widget in a real Chromium.
 
-Waits are for conditions, never for times: the model decides how long a reply takes.
+Streams, stops and deaths of the server are tried on `myna serve` with the starter model; all else on a server whose
+replies come from a script. Waits are for conditions, never for times: the model decides how long a reply takes.
 """
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 from playwright.async_api import Browser, Route, expect
 
+from tests.browser.conftest import PageServer
 from tests.builders.chat_pages import (
     REPLY_MS,
     answered,
@@ -27,7 +30,7 @@ from tests.builders.chat_pages import (
 )
 from tests.builders.pages import PHONE, serious_findings
 
-pytestmark = [pytest.mark.browser, pytest.mark.model, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
 LONG = "Write a very long story about a bird that learns to talk to people."
 
@@ -38,6 +41,7 @@ LONG = "Write a very long story about a bird that learns to talk to people."
 # --- asking ---
 
 
+@pytest.mark.model
 async def test_a_reply_streams_in(browser: Browser, live_server: Any) -> None:
     async with visitor(browser) as context:
         page = await context.new_page()
@@ -54,6 +58,7 @@ async def test_a_reply_streams_in(browser: Browser, live_server: Any) -> None:
         assert found == []
 
 
+@pytest.mark.model
 async def test_stop_keeps_what_was_written(browser: Browser, live_server: Any) -> None:
     async with visitor(browser) as context:
         page = await open_page(context, live_server.url)
@@ -68,6 +73,7 @@ async def test_stop_keeps_what_was_written(browser: Browser, live_server: Any) -
         await expect(replies(page)).to_have_attribute("data-state", "stopped")
 
 
+@pytest.mark.model
 async def test_a_reload_in_the_middle_goes_on(browser: Browser, live_server: Any) -> None:
     async with visitor(browser) as context:
         page = await open_page(context, live_server.url)
@@ -80,12 +86,15 @@ async def test_a_reload_in_the_middle_goes_on(browser: Browser, live_server: Any
         assert (await replies(page).locator(".bubble").inner_text()).startswith(partial[:10])
 
 
-async def test_writing_more_while_it_answers(browser: Browser, live_server: Any) -> None:
+async def test_writing_more_while_it_answers(browser: Browser, page_server: PageServer) -> None:
     async with visitor(browser) as context:
-        page = await open_page(context, live_server.url)
+        hold = asyncio.Event()
+        page_server.generator.enqueue("Once upon ", "a time.", hold=hold)
+        page = await open_page(context, page_server.url)
         await send(page, LONG)
         await live_text(page)
         await send(page, "And please give the bird a name.")
+        hold.set()
         await expect(button(page, "Stop the reply")).to_be_hidden(timeout=REPLY_MS)
         await expect(own(page)).to_have_count(2)
         await expect(replies(page).last).to_have_attribute("data-state", "answered")
@@ -94,9 +103,9 @@ async def test_writing_more_while_it_answers(browser: Browser, live_server: Any)
         await expect(page.locator("myna-chat article .bubble")).to_have_text(shown)
 
 
-async def test_two_tabs_show_the_same(browser: Browser, live_server: Any) -> None:
+async def test_two_tabs_show_the_same(browser: Browser, page_server: PageServer) -> None:
     async with visitor(browser) as context:
-        first = await open_page(context, live_server.url)
+        first = await open_page(context, page_server.url)
         await ask(first, "Hello, who are you?")
         second = await open_page(context, first.url)
         await answered(second, 1)
@@ -109,9 +118,9 @@ async def test_two_tabs_show_the_same(browser: Browser, live_server: Any) -> Non
 # --- changing what was said ---
 
 
-async def test_editing_the_last_message(browser: Browser, live_server: Any) -> None:
+async def test_editing_the_last_message(browser: Browser, page_server: PageServer) -> None:
     async with visitor(browser) as context:
-        page = await open_page(context, live_server.url)
+        page = await open_page(context, page_server.url)
         await ask(page, "My name is Anna.")
         await ask(page, "What is the capitol of France?", 2)
         await box(page).press("ArrowUp")
@@ -123,9 +132,9 @@ async def test_editing_the_last_message(browser: Browser, live_server: Any) -> N
         await expect(own(page).locator(".bubble")).to_have_text(["My name is Anna.", "What is the capital of Italy?"])
 
 
-async def test_escape_gives_the_draft_back(browser: Browser, live_server: Any) -> None:
+async def test_escape_gives_the_draft_back(browser: Browser, page_server: PageServer) -> None:
     async with visitor(browser) as context:
-        page = await open_page(context, live_server.url)
+        page = await open_page(context, page_server.url)
         await ask(page, "Hello!")
         await box(page).fill("half a thought")
         await own(page).hover()
@@ -135,9 +144,9 @@ async def test_escape_gives_the_draft_back(browser: Browser, live_server: Any) -
         await expect(box(page)).to_have_value("half a thought")
 
 
-async def test_answering_again(browser: Browser, live_server: Any) -> None:
+async def test_answering_again(browser: Browser, page_server: PageServer) -> None:
     async with visitor(browser) as context:
-        page = await open_page(context, live_server.url)
+        page = await open_page(context, page_server.url)
         await ask(page, "Tell me a joke.")
         await button(page, "Answer again").click()
         await answered(page, 1)
@@ -147,7 +156,7 @@ async def test_answering_again(browser: Browser, live_server: Any) -> None:
         await expect(own(page)).to_have_count(1)
 
 
-async def test_a_refused_message_stays_in_the_box(browser: Browser, live_server: Any) -> None:
+async def test_a_refused_message_stays_in_the_box(browser: Browser, page_server: PageServer) -> None:
     sent: list[str] = []
 
     async def refuse_once(route: Route) -> None:
@@ -159,7 +168,7 @@ async def test_a_refused_message_stays_in_the_box(browser: Browser, live_server:
         await route.fulfill(status=503, json=error, headers={"retry-after": "2"})
 
     async with visitor(browser) as context:
-        page = await open_page(context, live_server.url)
+        page = await open_page(context, page_server.url)
         await page.route("**/api/chat?html=1", refuse_once)
         await box(page).fill("Is anybody there?")
         await box(page).press("Enter")
@@ -176,9 +185,9 @@ async def test_a_refused_message_stays_in_the_box(browser: Browser, live_server:
 # --- chats ---
 
 
-async def test_new_chat_and_past_chats(browser: Browser, live_server: Any) -> None:
+async def test_new_chat_and_past_chats(browser: Browser, page_server: PageServer) -> None:
     async with visitor(browser) as context:
-        page = await open_page(context, live_server.url)
+        page = await open_page(context, page_server.url)
         await ask(page, "First things first.")
         await button(page, "New chat").click()
         await expect(own(page)).to_have_count(0)
@@ -194,15 +203,16 @@ async def test_new_chat_and_past_chats(browser: Browser, live_server: Any) -> No
         await expect(own(page).locator(".bubble")).to_have_text(["Second thoughts."])
 
 
-async def test_nobody_else_sees_a_chat(browser: Browser, live_server: Any) -> None:
+async def test_nobody_else_sees_a_chat(browser: Browser, page_server: PageServer) -> None:
     async with visitor(browser) as context, visitor(browser) as other_context:
-        page = await open_page(context, live_server.url)
+        page = await open_page(context, page_server.url)
         await ask(page, "This is between you and me.")
         other = await open_page(other_context, page.url)
         await expect(other.get_by_role("alert")).to_contain_text("not available")
         await expect(own(other)).to_have_count(0)
 
 
+@pytest.mark.model
 async def test_a_chat_survives_the_death_of_the_server(browser: Browser, live_server: Any) -> None:
     async with visitor(browser) as context:
         page = await open_page(context, live_server.url)
@@ -214,6 +224,7 @@ async def test_a_chat_survives_the_death_of_the_server(browser: Browser, live_se
         await ask(page, "Which number was it?", 2)
 
 
+@pytest.mark.model
 async def test_a_death_in_the_middle_of_a_reply(browser: Browser, live_server: Any) -> None:
     async with visitor(browser) as context:
         page = await open_page(context, live_server.url)
@@ -234,10 +245,10 @@ async def test_a_death_in_the_middle_of_a_reply(browser: Browser, live_server: A
 
 
 @pytest.mark.parametrize("width", [320, 390])
-async def test_a_phone_never_scrolls_sideways(browser: Browser, live_server: Any, width: int) -> None:
+async def test_a_phone_never_scrolls_sideways(browser: Browser, page_server: PageServer, width: int) -> None:
     options = {"viewport": {**PHONE, "width": width}, "is_mobile": True, "has_touch": True}
     async with visitor(browser, **options) as context:
-        page = await open_page(context, live_server.url)
+        page = await open_page(context, page_server.url)
         assert await fits(page)
         await ask(page, "Please repeat this word: " + "abcdefghij" * 12)
         assert await fits(page)
@@ -250,9 +261,9 @@ async def test_a_phone_never_scrolls_sideways(browser: Browser, live_server: Any
         await expect(button(page, "Show chats")).to_be_focused()
 
 
-async def test_chinese(browser: Browser, live_server: Any) -> None:
+async def test_chinese(browser: Browser, page_server: PageServer) -> None:
     async with visitor(browser, locale="zh-CN") as context:
-        page = await open_page(context, live_server.url)
+        page = await open_page(context, page_server.url)
         await expect(page.locator("html")).to_have_attribute("lang", "zh-Hans")
         await expect(page.get_by_label("你的消息")).to_be_focused()
         # Enter that ends a composition does not send.
@@ -276,9 +287,9 @@ FOCUS = """() => {
 }"""
 
 
-async def test_the_keyboard_is_enough(browser: Browser, live_server: Any) -> None:
+async def test_the_keyboard_is_enough(browser: Browser, page_server: PageServer) -> None:
     async with visitor(browser) as context:
-        page = await open_page(context, live_server.url)
+        page = await open_page(context, page_server.url)
         await page.keyboard.type("Hello")
         await page.keyboard.press("Shift+Enter")
         await page.keyboard.type("there")
@@ -298,9 +309,9 @@ async def test_the_keyboard_is_enough(browser: Browser, live_server: Any) -> Non
         await expect(button(page, "Show chats")).to_be_focused()
 
 
-async def test_one_announcement_per_reply(browser: Browser, live_server: Any) -> None:
+async def test_one_announcement_per_reply(browser: Browser, page_server: PageServer) -> None:
     async with visitor(browser) as context:
-        page = await open_page(context, live_server.url)
+        page = await open_page(context, page_server.url)
         await page.evaluate(
             """() => {
               window.spoken = [];
@@ -319,10 +330,10 @@ async def test_one_announcement_per_reply(browser: Browser, live_server: Any) ->
         await expect(page.get_by_role("log")).to_have_count(1)
 
 
-async def test_markup_in_a_message_is_text(browser: Browser, live_server: Any) -> None:
+async def test_markup_in_a_message_is_text(browser: Browser, page_server: PageServer) -> None:
     attack = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script> [a](javascript:window.hacked=1)'
     async with visitor(browser) as context:
-        page = await open_page(context, live_server.url)
+        page = await open_page(context, page_server.url)
         await ask(page, attack)
         for _ in range(2):
             await expect(own(page).locator(".bubble")).to_have_text(attack)
@@ -332,10 +343,10 @@ async def test_markup_in_a_message_is_text(browser: Browser, live_server: Any) -
             await answered(page, 1)
 
 
-async def test_a_message_that_is_too_long(browser: Browser, live_server: Any) -> None:
+async def test_a_message_that_is_too_long(browser: Browser, page_server: PageServer) -> None:
     async with visitor(browser) as context:
-        page = await open_page(context, live_server.url)
-        limit = (await (await context.request.get(f"{live_server.url}/api/config")).json())["maxMessageChars"]
+        page = await open_page(context, page_server.url)
+        limit = (await (await context.request.get(f"{page_server.url}/api/config")).json())["maxMessageChars"]
         await box(page).fill("a" * (limit - 3))
         await expect(page.get_by_text("3 characters left")).to_be_visible()
         await box(page).fill("a" * (limit + 2))
@@ -353,11 +364,12 @@ async def test_a_message_that_is_too_long(browser: Browser, live_server: Any) ->
         pytest.param({"viewport": PHONE, "is_mobile": True, "has_touch": True}, id="phone"),
     ],
 )
-async def test_axe_finds_nothing_serious(browser: Browser, live_server: Any, options: dict[str, Any]) -> None:
+async def test_axe_finds_nothing_serious(browser: Browser, page_server: PageServer, options: dict[str, Any]) -> None:
     # Only the check itself needs the policy out of its way.
     async with visitor(browser, bypass_csp=True, reduced_motion="reduce", **options) as context:
-        page = await open_page(context, live_server.url)
+        page = await open_page(context, page_server.url)
         assert await serious_findings(page) == []
+        page_server.generator.enqueue("A list:\n\n- one\n- two\n\n```python\nprint('three')\n```\n")
         await ask(page, "Show me a list and some Python code, please.")
         assert await serious_findings(page) == []
         if "is_mobile" in options:
@@ -369,8 +381,8 @@ async def test_axe_finds_nothing_serious(browser: Browser, live_server: Any, opt
 # --- the widget ---
 
 
-async def test_the_widget_on_a_foreign_page(browser: Browser, live_server: Any) -> None:
-    async with foreign_page(live_server) as url, visitor(browser) as context:
+async def test_the_widget_on_a_foreign_page(browser: Browser, page_server: PageServer) -> None:
+    async with foreign_page(page_server) as url, visitor(browser) as context:
         page = await context.new_page()
         found = complaints(page)
         await page.goto(url)
@@ -387,8 +399,8 @@ async def test_the_widget_on_a_foreign_page(browser: Browser, live_server: Any) 
         assert found == []
 
 
-async def test_the_widget_has_an_interface_for_the_host_page(browser: Browser, live_server: Any) -> None:
-    async with foreign_page(live_server) as url, visitor(browser, bypass_csp=True) as context:
+async def test_the_widget_has_an_interface_for_the_host_page(browser: Browser, page_server: PageServer) -> None:
+    async with foreign_page(page_server) as url, visitor(browser, bypass_csp=True) as context:
         page = await context.new_page()
         await page.goto(url)
         await page.wait_for_function("window.Myna")
@@ -410,9 +422,9 @@ async def test_the_widget_has_an_interface_for_the_host_page(browser: Browser, l
         assert await page.evaluate("window.heard") == ["open", "message", "reply", "close", "reset", "open"]
 
 
-async def test_the_widget_fills_a_phone(browser: Browser, live_server: Any) -> None:
+async def test_the_widget_fills_a_phone(browser: Browser, page_server: PageServer) -> None:
     options = {"viewport": PHONE, "is_mobile": True, "has_touch": True}
-    async with foreign_page(live_server) as url, visitor(browser, **options) as context:
+    async with foreign_page(page_server) as url, visitor(browser, **options) as context:
         page = await context.new_page()
         await page.goto(url)
         await button(page, "Open chat").tap()
@@ -424,8 +436,8 @@ async def test_the_widget_fills_a_phone(browser: Browser, live_server: Any) -> N
         await expect(panel).to_be_hidden()
 
 
-async def test_the_widget_works_without_storage(browser: Browser, live_server: Any) -> None:
-    async with foreign_page(live_server) as url, visitor(browser) as context:
+async def test_the_widget_works_without_storage(browser: Browser, page_server: PageServer) -> None:
+    async with foreign_page(page_server) as url, visitor(browser) as context:
         await context.add_init_script(
             "Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('no', 'SecurityError'); }});"
         )
@@ -435,9 +447,9 @@ async def test_the_widget_works_without_storage(browser: Browser, live_server: A
         await ask(page, "Do you know me?")
 
 
-async def test_axe_finds_nothing_serious_in_the_panel(browser: Browser, live_server: Any) -> None:
+async def test_axe_finds_nothing_serious_in_the_panel(browser: Browser, page_server: PageServer) -> None:
     options = {"bypass_csp": True, "reduced_motion": "reduce"}
-    async with foreign_page(live_server) as url, visitor(browser, **options) as context:
+    async with foreign_page(page_server) as url, visitor(browser, **options) as context:
         page = await context.new_page()
         await page.goto(url)
         await button(page, "Open chat").click()

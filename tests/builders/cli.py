@@ -1,24 +1,35 @@
-"""The `myna` program as a test runs it: in a folder of its own, with the test's settings and no others."""
+"""Run `myna` as a person or a script does, in this process or in a process of its own."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import json
+import logging
 import os
 import subprocess
 import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+from adapters.cli import main
 from tests.fakes.openai_server import OpenAIServer
 
-MYNA = [sys.executable, "-m", "adapters.cli.main"]
+ROOT = Path(__file__).parent.parent.parent
+MYNA: Sequence[str] = (sys.executable, "-m", "adapters.cli.main")
+# Streams, environment and working folder belong to the whole process, so that commands in it take turns.
+_turn = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Done:
-    """An ended run of `myna`: its exit code and what it printed."""
+    """A run that has ended: its exit code and what it printed."""
 
     code: int
     out: str
@@ -34,35 +45,134 @@ class Done:
 
 
 class Cli:
-    """Runs `myna` in an empty working folder, with the settings of the test and no others."""
+    """Runs `myna` in this process, in the working folder and with the settings of the test and no others.
 
-    def __init__(self, folder: Path) -> None:
+    It takes a tenth of the time of a process. Signals, locks between processes, broken pipes, and commands that run
+    until they are stopped need a process: see `process`. No run may show a traceback; only a worker that it starts may
+    log one, where `worker_may_fail`.
+    """
+
+    worker_may_fail = False
+
+    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
         self.folder = folder
-        self.data = folder / "data"
-        self.settings: dict[str, str] = {"MYNA_DATA": str(self.data)}
+        self.settings: dict[str, str] = {"MYNA_DATA": str(folder / "data"), **(settings or {})}
+
+    @property
+    def data(self) -> Path:
+        return Path(self.settings["MYNA_DATA"])
 
     @property
     def environment(self) -> dict[str, str]:
-        return {name: value for name, value in os.environ.items() if not name.startswith("MYNA_")} | self.settings
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("MYNA_")}
+        return inherited | {"PYTHONPATH": str(ROOT)} | self.settings
 
-    def __call__(self, *arguments: str, stdin: str = "", **settings: str) -> Done:
-        done = subprocess.run(
-            [*MYNA, *arguments],
-            env=self.environment | settings,
-            cwd=self.folder,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert "Traceback" not in done.stdout + done.stderr, done.stderr
-        return Done(done.returncode, done.stdout, done.stderr)
+    @property
+    def process(self) -> CliProcess:
+        """The same command line, with a process for each run."""
+        return CliProcess(self.folder, self.settings)
 
-    async def beside(self, *arguments: str, stdin: str = "", **settings: str) -> Done:
-        """Run without stopping the loop, on which the scripted server answers."""
+    def __call__(self, *arguments: str, stdin: str | bytes = "", **settings: str) -> Done:
+        given = stdin.encode() if isinstance(stdin, str) else stdin
+        done = self._run(arguments, given, self.environment | settings)
+        assert "Traceback" not in (done.out if self.worker_may_fail else done.out + done.err), done.err
+        return done
+
+    async def beside(self, *arguments: str, stdin: str | bytes = "", **settings: str) -> Done:
+        """Run without stopping the loop, on which a scripted server may answer."""
         return await asyncio.to_thread(self, *arguments, stdin=stdin, **settings)
+
+    def _run(self, arguments: Sequence[str], given: bytes, environment: Mapping[str, str]) -> Done:
+        with (
+            _turn,
+            mock.patch.dict(os.environ, environment, clear=True),
+            contextlib.chdir(self.folder),
+            _nothing_left_behind(),
+            _streams(given) as printed,
+            _fresh_logging(),
+        ):
+            try:
+                code = main.main(arguments)
+            except SystemExit as ended:
+                assert isinstance(ended.code, int), ended.code
+                code = ended.code
+        return Done(code, printed["out"], printed["err"])
+
+
+class CliProcess(Cli):
+    """Runs `myna` in a process of its own."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None, command: Sequence[str] = MYNA) -> None:
+        super().__init__(folder, settings)
+        self.command = command
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start it as a shell does, in a process group of its own."""
+        return subprocess.Popen(
+            [*self.command, *arguments],
+            env=self.environment,
+            cwd=self.folder,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            process_group=0,
+        )
+
+    def _run(self, arguments: Sequence[str], given: bytes, environment: Mapping[str, str]) -> Done:
+        done = subprocess.run(
+            [*self.command, *arguments], env=environment, cwd=self.folder, input=given, capture_output=True, timeout=120
+        )
+        return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+@contextlib.contextmanager
+def _streams(given: bytes) -> Iterator[dict[str, str]]:
+    """Standard streams that are no terminal; give what was printed to them once the command has ended.
+
+    Standard error is a file, because a worker that the command starts inherits it.
+    """
+    printed: dict[str, str] = {}
+    source = io.TextIOWrapper(io.BytesIO(given), encoding="utf-8")
+    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
+    with tempfile.TemporaryFile() as file:
+        err = io.TextIOWrapper(file, encoding="utf-8", write_through=True)
+        before = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            with mock.patch.multiple(sys, stdin=source, stdout=out, stderr=err):
+                yield printed
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+        for name, stream in (("out", out), ("err", err)):
+            stream.seek(0)
+            printed[name] = stream.read()
+
+
+@contextlib.contextmanager
+def _fresh_logging() -> Iterator[None]:
+    """Let the command set up logging as in a new process, and put back what was there."""
+    loggers = [logging.getLogger(name) for name in (None, "alembic")]
+    before = [(logger, logger.level, logger.handlers[:]) for logger in loggers]
+    loggers[0].handlers.clear()
+    try:
+        yield
+    finally:
+        for logger, level, handlers in before:
+            logger.setLevel(level)
+            logger.handlers[:] = handlers
+
+
+@contextlib.contextmanager
+def _nothing_left_behind() -> Iterator[None]:
+    """Fail where a thread is left that would keep a process from ending. Beside a loop, others may start threads."""
+    before = set(threading.enumerate())
+    yield
+    if threading.current_thread() is threading.main_thread():
+        left = [one for one in threading.enumerate() if one not in before and not one.daemon]
+        assert left == [], "a process would not end"
 
 
 def remote(server: OpenAIServer) -> dict[str, str]:
-    """Return settings that have a scripted server answer."""
+    """The settings for a scripted model behind an OpenAI API."""
     return {"MYNA_GENERATOR": "remote", "MYNA_REMOTE_URL": server.url, "MYNA_MODEL": "served"}

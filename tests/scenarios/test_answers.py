@@ -261,7 +261,6 @@ async def test_programs_are_told_the_sources_as_annotations(shop: Agent, stream:
     assert citation["url"].endswith("/returns")
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_in_slack_the_sources_stand_below_the_reply(
     start_shop: StartShop, start_in_slack: StartInSlack, slack: FakeSlack, database_url: str
 ) -> None:

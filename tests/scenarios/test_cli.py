@@ -1,4 +1,4 @@
-"""The real `myna` program in a process of its own: what it prints, what it refuses, and with which exit code.
+"""The `myna` program: what it prints, what it refuses, and with which exit code.
 
 Knows: the command line as a person or a script uses it. Does not know: anything inside. No run may show a traceback.
 """
@@ -28,11 +28,13 @@ from storage.schema import DEFAULT_WORKSPACE
 from storage.transaction import Transaction
 from storage.values import Incoming, Reply, Sender, text_part
 from tests.builders.cli import MYNA, Cli, remote
-from tests.conftest import ServerProcess, serve_process
+from tests.conftest import ServerProcess, free_port, serve_process
 from tests.fakes.openai_server import OpenAIServer, reply
 
 OLD = 1_700_000_000_000  # November 2023
 DAMAGED = "Delete the folder"
+# For what ends before a model is asked.
+NO_MODEL = {"MYNA_GENERATOR": "remote", "MYNA_REMOTE_URL": "http://127.0.0.1:9/v1", "MYNA_MODEL": "served"}
 
 
 @pytest.fixture
@@ -375,19 +377,19 @@ async def test_the_folder_is_free_again_after_a_kill(myna: Cli, serving: ServerP
 # --- serve ---
 
 
-async def test_a_port_in_use_is_named_with_what_to_do(myna: Cli, model_server: OpenAIServer) -> None:
+def test_a_port_in_use_is_named_with_what_to_do(myna: Cli) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        done = await myna.beside("serve", MYNA_PORT=port, **remote(model_server))
+        done = myna("serve", MYNA_PORT=port, **NO_MODEL)
     assert (done.code, done.out) == (1, "")
     assert f"can't listen on 127.0.0.1:{port} (Address already in use)" in done.err
     assert "MYNA_PORT" in done.err
 
 
-async def test_an_address_of_another_machine_is_refused(myna: Cli, model_server: OpenAIServer) -> None:
-    done = await myna.beside("serve", MYNA_HOST="192.0.2.1", **remote(model_server))
+def test_an_address_of_another_machine_is_refused(myna: Cli) -> None:
+    done = myna("serve", MYNA_HOST="192.0.2.1", **NO_MODEL)
     assert done.code == 1
     assert "can't listen on 192.0.2.1" in done.err
     assert "MYNA_HOST" in done.err
@@ -404,11 +406,9 @@ async def test_a_signal_ends_the_server_in_order(serving: ServerProcess, number:
     assert log.rstrip().endswith("Stopped.")
 
 
-async def test_a_model_server_that_is_not_there_ends_the_start_with_a_reason(myna: Cli) -> None:
-    unused = OpenAIServer()
-    await unused.start()
-    await unused.close()
-    done = await myna.beside("serve", MYNA_PORT="0", **remote(unused))
+def test_a_model_server_that_is_not_there_ends_the_start_with_a_reason(myna: Cli) -> None:
+    nobody = {"MYNA_REMOTE_URL": f"http://127.0.0.1:{free_port()}/v1"}
+    done = myna.process("serve", MYNA_PORT="0", **(NO_MODEL | nobody))
     assert done.code == 1
     assert "can't be reached" in done.err
     assert "MYNA_REMOTE_URL" in done.err
@@ -439,7 +439,7 @@ async def test_the_signing_key_is_private_kept_and_never_empty(myna: Cli, servin
 
 async def test_chat_answers_what_is_piped_in_and_ends(myna: Cli, model_server: OpenAIServer) -> None:
     model_server.enqueue(reply("It is ", "on its way."))
-    done = await myna.beside("chat", stdin="Where is my parcel?\n/history\n", **remote(model_server))
+    done = await myna.process.beside("chat", stdin="Where is my parcel?\n/history\n", **remote(model_server))
     assert done.code == 0
     assert "It is on its way.\n" in done.out
     assert "you: Where is my parcel?\nbot: It is on its way.\n" in done.out
@@ -550,7 +550,7 @@ async def test_keys_work_at_once_while_the_server_runs(
     assert ",shop," in line
 
 
-async def test_an_open_api_is_for_this_machine_only(myna: Cli, model_server: OpenAIServer) -> None:
-    done = await myna.beside("serve", MYNA_API_KEYS="off", MYNA_HOST="0.0.0.0", MYNA_PORT="0", **remote(model_server))
+def test_an_open_api_is_for_this_machine_only(myna: Cli) -> None:
+    done = myna("serve", MYNA_API_KEYS="off", MYNA_HOST="0.0.0.0", MYNA_PORT="0", **NO_MODEL)
     assert done.code == 1
     assert "myna key create" in done.err

@@ -1,4 +1,4 @@
-"""`myna dataset` and `myna review` as programs of their own: what they print, and what they refuse.
+"""`myna dataset` and `myna review` in the shell: what they print, and what they refuse.
 
 Knows: the command line. Does not know: how examples are chosen.
 """

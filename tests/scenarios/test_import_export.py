@@ -37,7 +37,7 @@ from storage.transaction import now_ms
 from storage.values import Sender, new_id
 from tests.builders.agents import StartAgent
 from tests.builders.cli import MYNA, Cli
-from tests.conftest import ROOT, new_postgres_database
+from tests.conftest import new_postgres_database
 from tests.crash.laws import broken_laws
 
 USER = {"role": "user", "content": "Where is my parcel?"}
@@ -232,7 +232,8 @@ def test_progress_is_shown_to_who_watches_and_to_nobody_else(myna: Cli) -> None:
         os.close(terminal)
 
 
-DIES = """
+BATCH = 40
+DIES = f"""
 import os, signal, sys
 import storage.audit, storage.imports
 from adapters.cli.main import main
@@ -240,6 +241,7 @@ from adapters.cli.main import main
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 
+storage.imports.BATCH = {BATCH}
 if sys.argv[1] == "last":
     storage.audit.record = die
 else:
@@ -250,13 +252,14 @@ main(["import", sys.argv[2]])
 
 
 @pytest.mark.parametrize("where", ["middle", "last"])
-def test_a_kill_in_the_middle_leaves_nothing_behind(on_both: Cli, where: str) -> None:
+def test_a_kill_in_the_middle_leaves_nothing_behind(on_both: Cli, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imports, "BATCH", BATCH)
     on_both("migrate")
-    rows = [{**ROWS[number % 4], "id": f"row {number}"} for number in range(3 * imports.BATCH)]
+    rows = [{**ROWS[number % 4], "id": f"row {number}"} for number in range(3 * BATCH)]
     file = write(on_both, rows)
     killed = subprocess.run(
         [sys.executable, "-c", DIES, where, file],
-        env=on_both.environment | {"PYTHONPATH": str(ROOT)},
+        env=on_both.environment,
         cwd=on_both.folder,
         capture_output=True,
         timeout=120,

@@ -1,4 +1,4 @@
-"""`myna train`, `myna jobs` and `myna worker` as processes, with small jobs in the place of training.
+"""`myna train`, `myna jobs` and `myna worker`, with small jobs in the place of training.
 
 Knows: what is printed, exit codes, Ctrl-C, a server beside. Does not know: how a job is done.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,59 +15,46 @@ from typing import Any
 
 import pytest
 
-from tests.builders.cli import Done, remote
-from tests.conftest import ROOT, serve_process
+from bot.jobs import worker_process
+from tests.builders.cli import Cli, CliProcess, remote
+from tests.conftest import serve_process
 from tests.fakes.openai_server import OpenAIServer
 from tests.tools.small_jobs import hold_counts, let_counts_go_on
 
 pytestmark = pytest.mark.slow
 
-MYNA = [sys.executable, "-m", "tests.tools.small_jobs"]
-
-
-class Cli:
-    """Runs `myna` with small jobs on a data folder of the test."""
-
-    def __init__(self, data: Path) -> None:
-        self.data = data
-        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("MYNA_")} | {
-            "MYNA_DATA": str(data),
-            "MYNA_TRAINING_PRIORITY": "normal",
-        }
-
-    def __call__(self, *arguments: str) -> Done:
-        done = subprocess.run(
-            [*MYNA, *arguments], env=self.environment, cwd=ROOT, capture_output=True, text=True, timeout=120
-        )
-        assert "Traceback" not in done.stdout, done.stdout
-        return Done(done.returncode, done.stdout, done.stderr)
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [*MYNA, *arguments],
-            env=self.environment,
-            cwd=ROOT,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            process_group=0,
-        )
-
-    def until(self, job_id: str, **wanted: Any) -> dict[str, Any]:
-        deadline = time.monotonic() + 90
-        while time.monotonic() < deadline:
-            job: dict[str, Any] = self("jobs", "show", job_id, "--json").json
-            if all(job[name] == value for name, value in wanted.items()):
-                return job
-        pytest.fail(f"{job} never was {wanted}")
+SMALL_JOBS = (sys.executable, "-m", "tests.tools.small_jobs")
 
 
 @pytest.fixture
-def myna(tmp_path: Path) -> Cli:
-    return Cli(tmp_path / "data")
+def myna(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """`myna` in this process; the workers that it starts do small jobs."""
+    monkeypatch.setattr(worker_process, "COMMAND", (*SMALL_JOBS, *worker_process.COMMAND[3:]))
+    return Cli(tmp_path, {"MYNA_TRAINING_PRIORITY": "normal"})
 
 
-def test_a_job_is_begun_listed_steered_and_shown_without_any_server(myna: Cli) -> None:
+@pytest.fixture
+def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody else can do a job, so that there is no need to wait for them."""
+    monkeypatch.setattr("adapters.cli.job_commands.PATIENCE_SECONDS", 0.0)
+
+
+@pytest.fixture
+def worker(myna: Cli) -> CliProcess:
+    """`myna` in a process of its own, for what does jobs itself or is ended by a signal."""
+    return CliProcess(myna.folder, myna.settings, SMALL_JOBS)
+
+
+async def until(myna: Cli, job_id: str, **wanted: Any) -> dict[str, Any]:
+    async with asyncio.timeout(90):
+        while True:
+            job: dict[str, Any] = (await myna.beside("jobs", "show", job_id, "--json")).json
+            if all(job[name] == value for name, value in wanted.items()):
+                return job
+            await asyncio.sleep(0.1)
+
+
+def test_a_job_is_begun_listed_steered_and_shown_without_any_server(myna: Cli, worker: CliProcess) -> None:
     assert myna("jobs").out == "No job yet. `myna train` begins one.\n"
     begun = myna("train", "--rows", "12", "--name", "first", "--priority", "3")
     assert begun.code == 0
@@ -85,7 +71,7 @@ def test_a_job_is_begun_listed_steered_and_shown_without_any_server(myna: Cli) -
     assert myna("jobs", "pause", job_id).code == 1
     assert myna("jobs", "priority", job_id, "-2", "--json").json["priority"] == -2
     assert myna("jobs", "resume", job_id, "--json").json["state"] == "queued"
-    assert myna("worker", "--once").code == 0
+    assert worker("worker", "--once").code == 0
     shown = myna("jobs", "show", job_id).out
     assert f"job {job_id}: train, done" in shown
     assert "loss: 0.08333 at step 12" in shown
@@ -97,6 +83,7 @@ def test_a_job_is_begun_listed_steered_and_shown_without_any_server(myna: Cli) -
     assert "no job ffffff" in myna("jobs", "show", "ffffff").err
 
 
+@pytest.mark.usefixtures("no_server")
 def test_waiting_without_a_server_has_the_job_done(myna: Cli) -> None:
     done = myna("train", "--rows", "8", "--wait")
     assert done.code == 0, done.err
@@ -108,16 +95,19 @@ def test_waiting_without_a_server_has_the_job_done(myna: Cli) -> None:
     assert lines.rows[-1]["result"] == {"steps": 9, "begun_at": 0}
 
 
+@pytest.mark.usefixtures("no_server")
 @pytest.mark.parametrize(
     ("name", "code", "words"),
     [("refuse", 3, "There are 3 examples, and 20 are needed."), ("full", 1, "The disk is full")],
 )
 def test_how_a_job_ended_is_the_exit_code(myna: Cli, name: str, code: int, words: str) -> None:
+    myna.worker_may_fail = True
     done = myna("train", "--name", name, "--wait")
     assert (done.code, done.out) == (code, "")
     assert words in done.err
 
 
+@pytest.mark.usefixtures("no_server")
 def test_a_version_that_the_gate_refuses_is_no_success(myna: Cli) -> None:
     done = myna("train", "--name", "worse", "--wait", "--json")
     assert done.code == 3
@@ -131,10 +121,10 @@ def test_wrong_options_begin_nothing(myna: Cli) -> None:
     assert myna("jobs", "--json").json == []
 
 
-def test_ctrl_c_pauses_a_job_that_nobody_else_does_and_watch_goes_on_with_it(myna: Cli) -> None:
+def test_ctrl_c_pauses_a_job_that_nobody_else_does_and_watch_goes_on_with_it(myna: Cli, worker: CliProcess) -> None:
     job_id = myna("train", "--rows", "8").out.strip()
     hold_counts(myna.data, 3)
-    watching = myna.start("jobs", "watch", job_id)
+    watching = worker.start("jobs", "watch", job_id)
     while not (myna.data / f"journal-{job_id}").exists():
         assert watching.poll() is None
         time.sleep(0.05)
@@ -157,39 +147,39 @@ async def test_a_server_has_waiting_jobs_done_and_ends_its_worker(myna: Cli) -> 
     model_server = OpenAIServer()
     await model_server.start()
     server = serve_process(myna.data, **remote(model_server), MYNA_TRAINING_PRIORITY="normal")
-    server.command[2] = MYNA[2]
+    server.command[2] = SMALL_JOBS[2]
     await server.start()
     try:
-        first = await asyncio.to_thread(myna, "train", "--rows", "5", "--wait")
+        first = await myna.beside("train", "--rows", "5", "--wait")
         assert first.code == 0, first.err
-        killer = (await asyncio.to_thread(myna, "train", "--name", "die")).out.strip()
-        long = (await asyncio.to_thread(myna, "train", "--rows", "100000")).out.strip()
-        failed = await asyncio.to_thread(myna.until, killer, state="failed")
+        killer = (await myna.beside("train", "--name", "die")).out.strip()
+        long = (await myna.beside("train", "--rows", "100000")).out.strip()
+        failed = await until(myna, killer, state="failed")
         assert failed["attempts"] == 3, "the worker was started again each time"
-        await asyncio.to_thread(myna.until, long, state="running")
+        await until(myna, long, state="running")
         assert await server.stop() == 0
         log = await asyncio.to_thread(server.log.read_text)
         assert "Traceback" not in log
         assert "ended with -9; the next one starts" in log
-        left = await asyncio.to_thread(myna.until, long, state="queued")
+        left = await until(myna, long, state="queued")
         assert left["attempts"] == 0
     finally:
         await server.stop(signal.SIGKILL)
         await model_server.close()
 
 
-async def test_a_server_that_is_not_to_train_leaves_jobs_alone(myna: Cli) -> None:
+async def test_a_server_that_is_not_to_train_leaves_jobs_alone(myna: Cli, worker: CliProcess) -> None:
     model_server = OpenAIServer()
     await model_server.start()
     server = serve_process(myna.data, **remote(model_server), MYNA_TRAINING="off")
-    server.command[2] = MYNA[2]
+    server.command[2] = SMALL_JOBS[2]
     await server.start()
     try:
-        job_id = (await asyncio.to_thread(myna, "train", "--rows", "5")).out.strip()
+        job_id = (await myna.beside("train", "--rows", "5")).out.strip()
         await asyncio.sleep(3)
-        assert (await asyncio.to_thread(myna, "jobs", "show", job_id, "--json")).json["state"] == "queued"
-        assert (await asyncio.to_thread(myna, "worker", "--once")).code == 0
-        assert (await asyncio.to_thread(myna, "jobs", "show", job_id, "--json")).json["state"] == "done"
+        assert (await myna.beside("jobs", "show", job_id, "--json")).json["state"] == "queued"
+        assert (await worker.beside("worker", "--once")).code == 0
+        assert (await myna.beside("jobs", "show", job_id, "--json")).json["state"] == "done"
     finally:
         await server.stop(signal.SIGKILL)
         await model_server.close()

@@ -8,10 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,9 +16,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.builders.cli import Done
+from tests.builders.cli import Cli
 from tests.builders.plant_shop import SYSTEM, rows
-from tests.conftest import ROOT, ServerProcess, serve_process
+from tests.conftest import ServerProcess, serve_process
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
 
@@ -44,19 +41,7 @@ class Shop:
     def __init__(self, data: Path) -> None:
         self.data = data
         self.server: ServerProcess = serve_process(data, **COMMON)
-
-    def myna(self, *arguments: str) -> Done:
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("MYNA_")}
-        done = subprocess.run(
-            [sys.executable, "-m", "adapters.cli.main", *arguments],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=1500,
-            env=inherited | COMMON | {"MYNA_DATA": str(self.data)},
-        )
-        assert "Traceback" not in done.stderr, done.stderr
-        return Done(done.returncode, done.stdout, done.stderr)
+        self.myna = Cli(data.parent, {**COMMON, "MYNA_DATA": str(data)})
 
     async def chat(self, conversation: str, text: str) -> dict[str, Any]:
         body = {
@@ -105,7 +90,7 @@ async def test_from_conversations_to_a_better_model_and_back(model_data: Callabl
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows()), encoding="utf-8")
 
-    imported = await asyncio.to_thread(shop.myna, "import", str(file), "--json")
+    imported = await shop.myna.beside("import", str(file), "--json")
     assert imported.code == 0, imported.err
     await shop.server.start()
     try:
@@ -122,17 +107,17 @@ async def tell_the_story(shop: Shop) -> None:
     await shop.correct("dahlia-1", "Hello from Birch and Bloom! Your dahlia comes with the Friday van at 9 o'clock.")
 
     # Train; the gate looks at what came of it.
-    trained = await asyncio.to_thread(shop.myna, "train", "--wait", "--json")
+    trained = await shop.myna.beside("train", "--wait", "--json")
     job = json.loads(trained.out.splitlines()[-1])
     assert trained.code == 0, trained.err[-3000:]
     result = job["result"]
     assert result["passed"], result["reasons"]
     name = result["version"]
-    shown = (await asyncio.to_thread(shop.myna, "dataset", "show", result["dataset"], "--json")).json
+    shown = (await shop.myna.beside("dataset", "show", result["dataset"], "--json")).json
     assert shown["counts"]["sources"].get("correction", 0) >= 1, "what was corrected in the chat is learnt from"
 
     # Try it on half of the conversations: some get it, some don't, and each keeps what it has.
-    tried = await asyncio.to_thread(shop.myna, "canary", name, "--share", "50%", "--yes", "--json")
+    tried = await shop.myna.beside("canary", name, "--share", "50%", "--yes", "--json")
     assert tried.code == 0, tried.err
     await asyncio.gather(*(shop.chat(f"trial-{number}", "Can I return a rose?") for number in range(12)))
     in_trial = shop.replies()[1:]
@@ -145,7 +130,7 @@ async def tell_the_story(shop: Shop) -> None:
     # Promote while people write: nothing is lost, and what is asked afterwards is answered by the new one.
     before = len(shop.replies())
     load = [asyncio.create_task(shop.chat(f"load-{number}", "What does a rose cost?")) for number in range(12)]
-    promoted = await asyncio.to_thread(shop.myna, "promote", name, "--yes", "--json")
+    promoted = await shop.myna.beside("promote", name, "--yes", "--json")
     assert promoted.code == 0, promoted.err
     await asyncio.gather(*load)
     assert {state for state, _ in shop.replies()} == {"answered"}
@@ -155,17 +140,17 @@ async def tell_the_story(shop: Shop) -> None:
     assert "Hello from Birch and Bloom!" in text_of(answer)
 
     # And back.
-    rolled_back = await asyncio.to_thread(shop.myna, "rollback", "--because", "only to see", "--yes", "--json")
+    rolled_back = await shop.myna.beside("rollback", "--because", "only to see", "--yes", "--json")
     assert rolled_back.code == 0, rolled_back.err
     await shop.chat("dahlia-3", question)
     assert shop.replies()[-1] == ("answered", None)
 
     # Somebody wants to be forgotten: what has learnt their words is retired.
-    erased = await asyncio.to_thread(shop.myna, "erase", shop.customer_in_training(), "--yes", "--json")
+    erased = await shop.myna.beside("erase", shop.customer_in_training(), "--yes", "--json")
     assert erased.code == 0, erased.err
-    refused = await asyncio.to_thread(shop.myna, "promote", name, "--yes")
+    refused = await shop.myna.beside("promote", name, "--yes")
     assert refused.code != 0
     assert "erased" in refused.err
-    audited = await asyncio.to_thread(shop.myna, "audit", "--json", "--most", "100")
+    audited = await shop.myna.beside("audit", "--json", "--most", "100")
     actions = [json.loads(line)["action"] for line in audited.out.splitlines()]
     assert actions.count("version.promoted") == 1, actions

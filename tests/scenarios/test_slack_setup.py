@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import json
-import os
 import re
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,12 +16,12 @@ from adapters.slack.channel import SlackConfig
 from adapters.slack.doctor import Doctor, Finding
 from adapters.slack.inbound import SlackInbound
 from adapters.slack.manifest import BOT_EVENTS, BOT_SCOPES, make_manifest
+from tests.builders.cli import Cli
 from tests.builders.slack import StartInSlack
 from tests.builders.web import WebServer
 from tests.fakes.slack.records import APP_TOKEN, CONFIG_TOKEN, SCOPES, SECRET, TOKEN
 from tests.fakes.slack.server import FakeSlack
 
-ROOT = Path(__file__).parent.parent.parent
 HTTP = {"socket_mode": False, "many_workspaces": False}
 
 
@@ -162,40 +158,36 @@ async def test_what_the_app_lacks_is_said_line_by_line(
 # --- the commands ---
 
 
-def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    own = {name: value for name, value in os.environ.items() if not name.startswith("MYNA_")} | environment
-    command = [sys.executable, "-m", "adapters.cli.main", "slack", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, check=False)
+@pytest.fixture
+def myna(tmp_path: Path) -> Cli:
+    return Cli(tmp_path)
 
 
-async def test_the_commands_print_and_say_by_their_exit_code(slack: FakeSlack, tmp_path: Path) -> None:
-    printed = await asyncio.to_thread(run, "manifest", "--many-workspaces", MYNA_DATA=str(tmp_path))
-    assert json.loads(printed.stdout)["settings"]["token_rotation_enabled"]
-    assert "MYNA_PUBLIC_URL" in printed.stderr
-    settings = {
-        "MYNA_DATA": str(tmp_path),
+async def test_the_commands_print_and_say_by_their_exit_code(slack: FakeSlack, myna: Cli) -> None:
+    printed = await myna.beside("slack", "manifest", "--many-workspaces")
+    assert printed.json["settings"]["token_rotation_enabled"]
+    assert "MYNA_PUBLIC_URL" in printed.err
+    myna.settings |= {
         "MYNA_SLACK_BOT_TOKEN": TOKEN,
         "MYNA_SLACK_SIGNING_SECRET": SECRET,
         "MYNA_SLACK_API_URL": slack.url,
     }
-    well = await asyncio.to_thread(run, "doctor", **settings)
-    assert well.returncode == 0, well.stdout + well.stderr
-    assert well.stdout.startswith("ok   The settings fit together.")
-    ill = await asyncio.to_thread(run, "doctor", "--json", **(settings | {"MYNA_SLACK_BOT_TOKEN": "xoxb-old"}))
-    assert ill.returncode == 1
-    assert {"ok", "wrong"} <= {one["state"] for one in json.loads(ill.stdout)}
+    well = await myna.beside("slack", "doctor")
+    assert well.code == 0, well.out + well.err
+    assert well.out.startswith("ok   The settings fit together.")
+    ill = await myna.beside("slack", "doctor", "--json", MYNA_SLACK_BOT_TOKEN="xoxb-old")
+    assert ill.code == 1
+    assert {"ok", "wrong"} <= {one["state"] for one in ill.json}
 
 
-async def test_the_key_is_changed_by_command(tmp_path: Path) -> None:
-    first = await asyncio.to_thread(run, "rotate-key", MYNA_DATA=str(tmp_path))
-    assert first.returncode == 0, first.stderr
-    before = (tmp_path / "encryption.key").read_text().split()
-    again = await asyncio.to_thread(run, "rotate-key", "--json", MYNA_DATA=str(tmp_path))
-    assert json.loads(again.stdout) == {"encrypted_anew": 0}
-    after = (tmp_path / "encryption.key").read_text().split()
+def test_the_key_is_changed_by_command(myna: Cli) -> None:
+    first = myna("slack", "rotate-key")
+    assert first.code == 0, first.err
+    before = (myna.data / "encryption.key").read_text().split()
+    assert myna("slack", "rotate-key", "--json").json == {"encrypted_anew": 0}
+    after = (myna.data / "encryption.key").read_text().split()
     assert (len(after), after[1]) == (2, before[0])
-    one_key = await asyncio.to_thread(run, "rotate-key", MYNA_DATA=str(tmp_path), MYNA_ENCRYPTION_KEYS=after[0])
-    assert one_key.returncode == 1
-    assert "before the old one" in one_key.stderr
-    listed = await asyncio.to_thread(run, "installations", MYNA_DATA=str(tmp_path))
-    assert "installed nowhere" in listed.stdout
+    one_key = myna("slack", "rotate-key", MYNA_ENCRYPTION_KEYS=after[0])
+    assert one_key.code == 1
+    assert "before the old one" in one_key.err
+    assert "installed nowhere" in myna("slack", "installations").out

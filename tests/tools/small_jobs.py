@@ -23,6 +23,7 @@ from bot.jobs import worker, worker_process
 from bot.jobs.job_context import JobContext, Refused, Services, Stopped, Task
 
 LEASE_SECONDS = 3.0
+FIRST_PAUSE_SECONDS = 0.25
 CHECKPOINT_EVERY = 5
 HOLD_FILE = "hold"
 
@@ -114,6 +115,7 @@ SMALL_TASKS: dict[str, Task] = {
 def main(argv: list[str]) -> int:
     job_kinds.all_tasks = lambda: SMALL_TASKS
     worker.LEASE_SECONDS = LEASE_SECONDS
+    worker_process.FIRST_PAUSE_SECONDS = FIRST_PAUSE_SECONDS
     worker_process.COMMAND = (sys.executable, "-m", "tests.tools.small_jobs", *worker_process.COMMAND[3:])
     return cli.main(argv)
 

@@ -16,7 +16,7 @@ help:
 	@echo "make slack-demo the Slack channel on a fake Slack, to try by hand on http://127.0.0.1:8090"
 	@echo "make test       install what the tests need besides, and run them all"
 	@echo "make test-quick between two edits: units and contracts, without the model, a browser or Node.js"
-	@echo "make lint       ruff and mypy"
+	@echo "make lint       ruff, mypy, and ESLint and the types of the pages' scripts"
 	@echo "make bench      the pipeline's speed and memory"
 
 install: .venv/installed
@@ -60,6 +60,7 @@ lint: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(NPM) run --prefix tests --silent lint
 
 format: .venv/installed-test
 	$(BIN)/ruff check --fix .

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from adapters.http import server as web_server
 from examples.slack_demo.actions import Actions, refusal
 from examples.slack_demo.journal import Handler, Journal
 from examples.slack_demo.sight import Sight
@@ -57,6 +58,7 @@ class Page:
         app.add_routes(Actions(self._sight).routes())
         app.add_routes([web.get("/", self._index), web.get("/demo/events", self._events)])
         app.router.add_static("/static", STATIC)
+        app.add_routes([web.get("/web/element.js", self._shared)])
         return app
 
     async def _stop(self, _: web.Application) -> None:
@@ -77,6 +79,10 @@ class Page:
 
     async def _index(self, _: web.Request) -> web.StreamResponse:
         return web.FileResponse(STATIC / "page.html")
+
+    async def _shared(self, _: web.Request) -> web.StreamResponse:
+        """Serve the module that makes elements for Myna's own pages: this page uses it too."""
+        return web.FileResponse(web_server.STATIC / "element.js")
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         """What a person sees, whole, each time that it is something else."""

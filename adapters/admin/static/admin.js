@@ -16,14 +16,33 @@ import { jobsPage } from './page_jobs.js';
 import { overviewPage } from './page_overview.js';
 import { peoplePage } from './page_people.js';
 import { versionsPage } from './page_versions.js';
-import { lang, t } from './strings.js';
+import { lang, t, word } from './strings.js';
 import { attempt, errorText, empty, freshenTimes, noticeRegion } from './ui.js';
 
 const TICK_MS = 1000;
 /** How often a page asks for news; often while a job or a trial goes on. */
 const REFRESH_MS = 15_000;
 const BUSY_REFRESH_MS = 2000;
-/** Each page: the least role that sees it, and what makes it: `(context) => {node, refresh?}`. */
+/** @typedef {{name: string, role: string, roles: string[]}} Account */
+/**
+ * What a page is made from.
+ * @typedef {object} Context
+ * @property {string[]} params  what stands in the address behind the page's name
+ * @property {Account} account
+ * @property {(role: string) => boolean} may
+ * @property {(text: string) => void} setHeading
+ */
+/**
+ * @typedef {object} Page
+ * @property {HTMLElement} node
+ * @property {() => Promise<void>} [refresh]
+ * @property {(event: KeyboardEvent) => void} [onKey]
+ */
+
+/**
+ * Each page: the least role that sees it, and what makes it.
+ * @type {Record<string, {needs: string, make: (context: Context) => Page}>}
+ */
 const PAGES = {
   overview: { needs: 'viewer', make: overviewPage },
   feedback: { needs: 'agent', make: feedbackPage },
@@ -41,11 +60,15 @@ const PAGES = {
 
 const drawer = matchMedia('(max-width: 860px)');
 let title = 'Myna';
+/** Who is logged in. @type {Account|null} */
 let account = null;
+/** What is around the page that is shown. @type {ReturnType<typeof makeFrame>|null} */
 let parts = null;
+/** @type {Page|null} */
 let shown = null;
 let refreshedAt = 0;
 let held = false;
+/** @type {Set<Promise<void>>} */
 const refreshing = new Set();
 
 start();
@@ -80,35 +103,47 @@ function logIn(message = '', firstCommand = null) {
   document.querySelectorAll('dialog').forEach((dialog) => dialog.close());
   document.title = `${t('logIn')} · ${title}`;
   document.body.replaceChildren(loginView({ title, message, firstCommand, onLogin: enter, again: begin }));
-  document.querySelector('.login input')?.focus();
+  document.querySelector('input')?.focus();
 }
 
+/** @param {Account} who */
 function enter(who) {
   account = who;
-  parts = makeFrame();
-  document.body.replaceChildren(h('a', { class: 'skip', href: '#content', onclick: skip }, t('skip')), parts.side, parts.scrim, parts.main, noticeRegion());
+  parts = makeFrame(who);
+  const first = h('a', { class: 'skip', href: '#content', onclick: skip }, t('skip'));
+  document.body.replaceChildren(first, parts.side, parts.scrim, parts.main, noticeRegion());
   setMenu(false);
   show();
 }
 
+/** @param {string} needed a role */
 function may(needed) {
-  return account.roles.includes(needed);
+  return account !== null && account.roles.includes(needed);
 }
 
 // --- the frame ---
 
-function makeFrame() {
+/** There while somebody is logged in. */
+function frame() {
+  if (!parts) throw new Error('nobody is logged in');
+  return parts;
+}
+
+/** @param {Account} who */
+function makeFrame(who) {
   const names = Object.keys(PAGES).filter((name) => may(PAGES[name].needs));
-  const links = names.map((name) => h('a', { href: `#/${name}`, 'data-page': name, onclick: () => setMenu(false) }, t(`page_${name}`)));
+  const links = names.map((name) => h('a', {
+    href: `#/${name}`, 'data-page': name, onclick: () => setMenu(false),
+  }, word('page', name)));
   const nav = h('nav', { 'aria-label': t('pages') }, h('ul', {}, ...links.map((one) => h('li', {}, one))));
-  const who = h('div', { class: 'who' },
-    h('p', {}, h('strong', {}, account.name), h('span', {}, t(`role_${account.role}`))),
+  const own = h('div', { class: 'who' },
+    h('p', {}, h('strong', {}, who.name), h('span', {}, word('role', who.role))),
     h('div', { class: 'actions' },
       h('button', { type: 'button', class: 'button small', onclick: () => passwordDialog(alone) }, t('changePassword')),
       h('button', { type: 'button', class: 'button small', onclick: logOut }, t('logOut'))));
   const hide = iconButton('close', t('hideMenu'), () => setMenu(false, true), 'when-drawer');
   const side = h('aside', { class: 'side', id: 'side', 'aria-label': t('menu') },
-    h('div', { class: 'side-head' }, logo(), h('div', { class: 'brand' }, title), hide), nav, who);
+    h('div', { class: 'side-head' }, logo(), h('div', { class: 'brand' }, title), hide), nav, own);
   const menu = iconButton('menu', t('showMenu'), () => setMenu(true, true), 'when-drawer');
   menu.setAttribute('aria-controls', 'side');
   const heading = h('h1', { tabindex: '-1' });
@@ -120,16 +155,17 @@ function makeFrame() {
 
 function skip(event) {
   event.preventDefault();
-  parts.content.focus();
+  frame().content.focus();
 }
 
 function setMenu(open, moveFocus = false) {
   const isDrawer = drawer.matches;
-  parts.side.hidden = isDrawer && !open;
-  parts.main.inert = isDrawer && open;
-  parts.menu.setAttribute('aria-expanded', String(open));
+  const { side, main, menu, hide } = frame();
+  side.hidden = isDrawer && !open;
+  main.inert = isDrawer && open;
+  menu.setAttribute('aria-expanded', String(open));
   document.body.classList.toggle('menu-open', isDrawer && open);
-  if (moveFocus) (open ? parts.hide : parts.menu).focus();
+  if (moveFocus) (open ? hide : menu).focus();
 }
 
 async function logOut() {
@@ -147,20 +183,20 @@ function onKey(event) {
 function show() {
   if (!account) return;
   const [name = '', ...params] = location.hash.replace(/^#\/?/, '').split('/').map(decode);
-  const known = PAGES[name] && may(PAGES[name].needs) ? name : parts.links[0].dataset.page;
-  for (const one of parts.links) {
+  const { links, heading, content, main } = frame();
+  const known = PAGES[name] && may(PAGES[name].needs) ? name : links[0].dataset.page ?? '';
+  for (const one of links) {
     if (one.dataset.page === known) one.setAttribute('aria-current', 'page');
     else one.removeAttribute('aria-current');
   }
   const moved = shown !== null;
-  parts.heading.replaceChildren(t(`page_${known}`));
-  document.title = `${t(`page_${known}`)} · ${title}`;
+  setHeading(word('page', known));
   const context = { params: known === name ? params.filter(Boolean) : [], account, may, setHeading };
   shown = PAGES[known].make(context);
-  parts.main.querySelector('.stale')?.remove();
-  parts.content.replaceChildren(shown.node);
-  parts.main.scrollTop = 0;
-  if (moved) parts.heading.focus({ preventScroll: true });
+  main.querySelector('.stale')?.remove();
+  content.replaceChildren(shown.node);
+  main.scrollTop = 0;
+  if (moved) heading.focus({ preventScroll: true });
   refresh(true);
 }
 
@@ -172,15 +208,16 @@ function decode(part) {
   }
 }
 
+/** @param {string} text */
 function setHeading(text) {
-  parts.heading.replaceChildren(text);
+  frame().heading.replaceChildren(text);
   document.title = `${text} · ${title}`;
 }
 
 function tick() {
   if (document.hidden || !account) return;
   freshenTimes();
-  const every = parts.content.querySelector('[data-busy]') ? BUSY_REFRESH_MS : REFRESH_MS;
+  const every = frame().content.querySelector('[data-busy]') ? BUSY_REFRESH_MS : REFRESH_MS;
   if (Date.now() - refreshedAt >= every) refresh();
 }
 
@@ -193,27 +230,33 @@ async function refresh(first = false) {
   refreshedAt = Date.now();
 }
 
+/** @param {Page} page @param {boolean} first */
 async function refreshPage(page, first) {
   try {
-    await page.refresh();
-    if (shown === page) parts.main.querySelector('.stale')?.remove();
+    await page.refresh?.();
+    if (shown === page) frame().main.querySelector('.stale')?.remove();
   } catch (error) {
     if (shown === page && account) tellStale(error, first && !page.node.childNodes.length ? page : null);
   }
 }
 
-/** What is shown stays; a line says why it is no longer fresh. */
+/**
+ * What is shown stays; a line says why it is no longer fresh.
+ * @param {unknown} error
+ * @param {Page|null} page one that shows nothing yet
+ */
 function tellStale(error, page) {
   const why = errorText(error);
   if (page) {
     page.node.replaceChildren(empty(why));
     return;
   }
+  const { main, content } = frame();
   const text = `${why} ${t('stale')}`;
-  const old = parts.main.querySelector('.stale');
+  const old = main.querySelector('.stale');
   if (old?.textContent === text) return;
   old?.remove();
-  parts.content.before(h('p', { class: 'stale', role: 'status' }, icon('alert'), text));
+  content.before(h('p', { class: 'stale', role: 'status' }, icon('alert'), text));
 }
 
 /** Runs an action while nothing is refreshed: a request with the login that it ends would look like the end of all. */

@@ -32,11 +32,13 @@ export function curatedList(mayChange) {
   }));
   const add = mayChange ? [button(t('addAnswer'), () => askToAdd(refresh), 'small')] : [];
   const head = h('div', { class: 'row' }, h('h2', { class: 'grow' }, t('curated')), ...add);
-  return { node: h('section', { class: 'card' }, head, h('p', { class: 'muted' }, t('curatedMean')), filter, found, foot), refresh };
+  const means = h('p', { class: 'muted' }, t('curatedMean'));
+  return { node: h('section', { class: 'card' }, head, means, filter, found, foot), refresh };
 }
 
 function draw({ answers, count }, isFiltered, mayChange, refresh) {
   if (!count) return isFiltered ? h('p', { class: 'muted', role: 'status' }, t('noAnswerFits')) : empty(t('noAnswers'));
+  /** @type {import('./ui.js').Column[]} */
   const columns = [
     { name: t('question'), cell: ({ question }) => h('span', { class: 'break' }, question) },
     { name: t('answer'), cell: ({ id, answer }) => longText(answer, id) },
@@ -46,12 +48,14 @@ function draw({ answers, count }, isFiltered, mayChange, refresh) {
     { name: t('since'), cell: ({ createdAt }) => when(createdAt) },
   ];
   if (mayChange) columns.push({ name: '', cell: (one) => removal(one, refresh), kind: 'end' });
-  return [h('p', { class: 'muted', role: 'status' }, t('answersFound', { count: number(count) })), table(t('curated'), columns, answers)];
+  return [h('p', { class: 'muted', role: 'status' }, t('answersFound', { count: number(count) })),
+    table(t('curated'), columns, answers)];
 }
 
 function longText(text, key) {
   if (text.length <= SHORT) return h('span', { class: 'said-so' }, text);
-  return h('details', { 'data-key': key }, h('summary', { class: 'break', 'data-key': `${key}-summary` }, `${text.slice(0, SHORT)} …`),
+  return h('details', { 'data-key': key },
+    h('summary', { class: 'break', 'data-key': `${key}-summary` }, `${text.slice(0, SHORT)} …`),
     h('p', { class: 'said-so' }, text));
 }
 
@@ -67,7 +71,8 @@ function fieldsFor(question) {
 
 async function askToAdd(refresh) {
   const { question, audience } = fieldsFor('');
-  const answer = { name: 'answer', label: t('answer'), input: h('textarea', { rows: '5', maxlength: '10000' }), needed: true };
+  const answer = { name: 'answer', label: t('answer'), input: h('textarea', { rows: '5', maxlength: '10000' }),
+    needed: true };
   const done = await ask({
     title: t('addAnswer'), action: t('add'), success: t('answerAdded'), fields: [question, answer, audience],
     act: (body) => post('answers', body),
@@ -79,7 +84,8 @@ function removal({ id, question }, refresh) {
   const remove = button(t('removeSource'), async () => {
     const done = await ask({
       title: t('removeAnswerTitle'), lines: [h('blockquote', { class: 'break' }, question), t('removeAnswerMeans')],
-      action: t('removeSource'), danger: true, success: t('answerRemoved'), act: () => post(`answers/${encodeURIComponent(id)}/remove`),
+      action: t('removeSource'), danger: true, success: t('answerRemoved'),
+      act: () => post(`answers/${encodeURIComponent(id)}/remove`),
     });
     if (done) attempt(() => refresh(true));
   }, 'small danger-line');
@@ -87,19 +93,22 @@ function removal({ id, question }, refresh) {
   return remove;
 }
 
-/** @param {() => void} approved runs after one became an answer */
+/** @param {boolean} mayChange @param {() => void} approved runs after one became an answer */
 export function correctionList(mayChange, approved) {
   const node = h('div');
-  const refresh = live(node, () => get('corrections'), ({ corrections }) => (corrections.length ? drawCorrections(corrections) : []));
+  const refresh = live(node, () => get('corrections'),
+    ({ corrections }) => (corrections.length ? drawCorrections(corrections) : []));
 
   function drawCorrections(corrections) {
-    return h('section', { class: 'card' }, h('h2', {}, t('corrections')), h('p', { class: 'muted' }, t('correctionsMean')),
+    return h('section', { class: 'card' }, h('h2', {}, t('corrections')),
+      h('p', { class: 'muted' }, t('correctionsMean')),
       h('div', { class: 'passages' }, ...corrections.map(correction)));
   }
 
   function correction(one) {
     const approve = mayChange ? [button(t('makeAnswer'), () => askToApprove(one), 'small')] : [];
-    return h('section', { class: 'passage' }, h('div', { class: 'row' }, h('h3', { class: 'grow break' }, one.question), ...approve),
+    return h('section', { class: 'passage' },
+      h('div', { class: 'row' }, h('h3', { class: 'grow break' }, one.question), ...approve),
       h('p', {}, one.better), h('p', { class: 'muted' }, one.reviewer, ', ', when(one.createdAt)));
   }
 

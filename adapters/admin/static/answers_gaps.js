@@ -2,8 +2,8 @@
 
 import { h } from '/static/dom.js';
 import { audiences } from './articles_trying.js';
-import { get, post } from './api.js';
-import { t } from './strings.js';
+import { fieldOf, get, post, statusOf } from './api.js';
+import { t, word } from './strings.js';
 import { ask, badge, button, empty, errorText, field, link, notify, number, progress, select, when } from './ui.js';
 
 // All questions of the time are compared with each other, for each of these requests.
@@ -22,7 +22,8 @@ export function gapList(mayChange) {
   async function load() {
     isBegun = true;
     again.disabled = true;
-    found.replaceChildren(h('p', { role: 'status', class: 'muted' }, t('lookingForGaps')), progress(t('lookingForGaps')));
+    found.replaceChildren(h('p', { role: 'status', class: 'muted' }, t('lookingForGaps')),
+      progress(t('lookingForGaps')));
     try {
       const { gaps, days } = await get('gaps', TIMEOUT_MS);
       found.replaceChildren(...draw(gaps, days, drafts, mayChange));
@@ -44,21 +45,23 @@ function draw(gaps, days, drafts, mayChange) {
   const rows = gaps.map((gap) => oneGap(gap, drafts, mayChange));
   const list = h('div', { class: 'passages' }, ...rows.slice(0, SHOWN));
   if (rows.length <= SHOWN) return [told, list];
-  const all = button(t('showAllGaps', { count: number(rows.length) }), () => {
+  const foot = h('p', {}, button(t('showAllGaps', { count: number(rows.length) }), () => {
     list.append(...rows.slice(SHOWN));
-    all.parentNode.remove();
+    foot.remove();
     rows[SHOWN].querySelector('summary')?.focus();
-  });
-  return [told, list, h('p', {}, all)];
+  }));
+  return [told, list, foot];
 }
 
 function oneGap(gap, drafts, mayChange) {
   const [question, ...others] = gap.questions;
   const summary = h('summary', {}, h('strong', { class: 'break' }, question), ' ',
-    h('span', { class: 'muted' }, gap.count === 1 ? t('askedOnce') : t('askedTimes', { count: number(gap.count) }), ', ', when(gap.lastAskedAt)));
+    h('span', { class: 'muted' }, gap.count === 1 ? t('askedOnce') : t('askedTimes', { count: number(gap.count) }),
+      ', ', when(gap.lastAskedAt)));
   const node = h('div', { class: 'passage' });
   const wordings = others.length
-    ? [h('div', {}, h('p', { class: 'muted' }, t('alsoAskedAs')), h('ul', { class: 'reasons' }, ...others.map((one) => h('li', { class: 'break' }, one))))]
+    ? [h('div', {}, h('p', { class: 'muted' }, t('alsoAskedAs')),
+      h('ul', { class: 'reasons' }, ...others.map((one) => h('li', { class: 'break' }, one))))]
     : [];
   const body = mayChange ? draftForm(gap, drafts, node) : h('pre', { 'aria-label': t('draft') }, gap.draft);
   node.append(h('details', {}, summary, h('div', { class: 'stack opened' }, ...wordings, body)));
@@ -84,12 +87,13 @@ function draftForm(gap, drafts, node) {
     go.disabled = close.disabled = true;
     problem.textContent = '';
     try {
-      const { job } = await post(`gaps/${encodeURIComponent(gap.id)}/approve`, { text: text.value, audience: audience.value }, TIMEOUT_MS);
+      const { job } = await post(`gaps/${encodeURIComponent(gap.id)}/approve`,
+        { text: text.value, audience: audience.value }, TIMEOUT_MS);
       drafts.delete(gap.id);
       tellAdded(node, gap, job);
     } catch (error) {
       problem.textContent = explained(error);
-      if (error.field === 'text') {
+      if (fieldOf(error) === 'text') {
         text.setAttribute('aria-invalid', 'true');
         text.focus();
       }
@@ -102,7 +106,8 @@ function draftForm(gap, drafts, node) {
 
 function tellAdded(node, gap, job) {
   const told = h('p', { class: 'row', role: 'status', tabindex: '-1' }, badge(t('gapAdded'), 'good'),
-    h('span', { class: 'grow break' }, gap.questions[0]), link('jobs', t('readingJob'), job.id), link('articles', t('page_articles')));
+    h('span', { class: 'grow break' }, gap.questions[0]), link('jobs', t('readingJob'), job.id),
+    link('articles', word('page', 'articles')));
   node.replaceChildren(told);
   told.focus();
   notify(t('gapAddedMeans'));
@@ -110,12 +115,13 @@ function tellAdded(node, gap, job) {
 
 /** Others may have written its article meanwhile. */
 function explained(error) {
-  return error.status === 404 ? t('gapGone') : errorText(error);
+  return statusOf(error) === 404 ? t('gapGone') : errorText(error);
 }
 
 async function askToClose(gap, node) {
   const done = await ask({
-    title: t('needsNoneTitle'), lines: [h('blockquote', { class: 'break' }, gap.questions[0]), t('needsNoneMeans')], action: t('needsNone'),
+    title: t('needsNoneTitle'), lines: [h('blockquote', { class: 'break' }, gap.questions[0]), t('needsNoneMeans')],
+    action: t('needsNone'),
     success: t('gapClosed'), act: () => post(`gaps/${encodeURIComponent(gap.id)}/close`, {}, TIMEOUT_MS),
   });
   if (done) node.remove();

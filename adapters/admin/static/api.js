@@ -9,6 +9,12 @@ export const session = new EventTarget();
 
 /** `status` is 0 where no answer came; then `code` is `unreachable` or `slow`. */
 export class ApiError extends Error {
+  /**
+   * @param {number} status
+   * @param {{message?: string, code?: string, field?: string, hint?: string, requestId?: string}|null} [error]
+   *   as the server told it
+   * @param {boolean} [isWrite] something may have been changed
+   */
   constructor(status, error, isWrite = false) {
     super(error?.message ?? '');
     this.status = status;
@@ -20,9 +26,20 @@ export class ApiError extends Error {
   }
 }
 
+/** The status of a refusal; -1 for any other error. @param {unknown} error */
+export function statusOf(error) {
+  return error instanceof ApiError ? error.status : -1;
+}
+
+/** The field that a refusal is about. @param {unknown} error @returns {string|null} */
+export function fieldOf(error) {
+  return error instanceof ApiError ? error.field : null;
+}
+
 /**
  * Somebody may have typed on meanwhile: what came is then no answer any more, and is asked for again.
  * @param {() => string} query the path that is wanted now
+ * @returns {Promise<any>}
  */
 export async function getNewest(query) {
   const wanted = query();
@@ -79,7 +96,8 @@ async function answer(method, path, body, timeoutMs) {
   if (body) headers['Content-Type'] = 'application/json';
   const signal = AbortSignal.timeout(timeoutMs);
   try {
-    const response = await fetch(`/admin/api/${path}`, { method, headers, body: body && JSON.stringify(body), cache: 'no-store', signal });
+    const sent = body && JSON.stringify(body);
+    const response = await fetch(`/admin/api/${path}`, { method, headers, body: sent, cache: 'no-store', signal });
     const text = await response.text();
     return { status: response.status, value: parsed(text) };
   } catch {

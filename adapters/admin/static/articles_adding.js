@@ -51,7 +51,8 @@ function form(title, label, fields, first, send) {
 function pageForm(added) {
   const target = h('input', { type: 'url', autocomplete: 'off', spellcheck: 'false', maxlength: '2000' });
   const audience = audienceField();
-  return form(t('addPage'), t('add'), [field(t('address'), target, t('addressHint')), audience.node], target, async () => {
+  return form(t('addPage'), t('add'), [field(t('address'), target, t('addressHint')), audience.node], target,
+    async () => {
     const address = target.value.trim();
     if (!address) throw new Error(t('addressMissing'));
     await post('sources', { target: address, audience: audience.input.value });
@@ -66,8 +67,9 @@ function fileForm(added) {
   const audience = audienceField();
   const sent = h('div', { class: 'stack' });
   let limit = Infinity;
-  const { node, tell } = form(t('uploadFiles'), t('upload'), [field(t('files'), chosen, t('filesHint')), audience.node, sent], chosen, async () => {
-    const files = [...chosen.files];
+  const { node, tell } = form(t('uploadFiles'), t('upload'),
+    [field(t('files'), chosen, t('filesHint')), audience.node, sent], chosen, async () => {
+    const files = [...chosen.files ?? []];
     if (!files.length) throw new Error(t('filesMissing'));
     chosen.value = '';
     await sendAll(files, audience.input.value, limit, sent, added);
@@ -90,7 +92,9 @@ function takeDrops(node, chosen, tell) {
     event.preventDefault();
     mark(true);
   });
-  node.addEventListener('dragleave', (event) => { if (!node.contains(event.relatedTarget)) mark(false); });
+  node.addEventListener('dragleave', ({ relatedTarget }) => {
+    if (!(relatedTarget instanceof Node && node.contains(relatedTarget))) mark(false);
+  });
   node.addEventListener('drop', (event) => {
     if (!hasFiles(event)) return;
     event.preventDefault();
@@ -104,7 +108,8 @@ function takeDrops(node, chosen, tell) {
 /** One after the other: so a line tells which of them went wrong, and the server holds one at a time. */
 async function sendAll(files, audience, limit, list, added) {
   const told = h('p', { role: 'status', class: 'muted' });
-  const rows = files.map(({ name }) => ({ name, state: h('span', {}, badge(t('fileWaits'))), why: h('p', { class: 'problem', role: 'alert' }) }));
+  const rows = files.map(({ name }) => ({ name, state: h('span', {}, badge(t('fileWaits'))),
+    why: h('p', { class: 'problem', role: 'alert' }) }));
   list.replaceChildren(told, h('div', { class: 'sent', tabindex: '0', role: 'region', 'aria-label': t('files') },
     h('ul', { class: 'plain' }, ...rows.map(({ name, state, why }) => h('li', {},
       h('div', { class: 'row' }, h('span', { class: 'grow break' }, name), state), why)))));

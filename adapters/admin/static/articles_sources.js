@@ -32,7 +32,8 @@ function draw({ sources, count, underWay, ended, unreadable, numUnreadable }, mo
   if (!underWay.length && ended) parts.push(...howItEnded(ended));
   if (numUnreadable) parts.push(notRead(unreadable, numUnreadable));
   if (!sources.length) return [...parts, ...(underWay.length ? [] : [nothingYet(mayChange)])];
-  const rest = count > sources.length && most < MOST ? [h('p', {}, button(t('showAllSources', { count: number(count) }), all))] : [];
+  const rest = count > sources.length && most < MOST
+    ? [h('p', {}, button(t('showAllSources', { count: number(count) }), all))] : [];
   return [...parts, card(t('comeFrom'), sourceTable(sources, mayChange, refresh), ...rest)];
 }
 
@@ -57,7 +58,8 @@ function howItEnded({ id, state, error }) {
 }
 
 function notRead(unreadable, count) {
-  const rows = unreadable.map(({ file, why }) => h('li', { class: 'break' }, h('strong', {}, nameOf(file)), `: ${why}`));
+  const rows = unreadable.map(({ file, why }) => h('li', { class: 'break' }, h('strong', {}, nameOf(file)),
+    `: ${why}`));
   const more = count - unreadable.length;
   if (more > 0) rows.push(h('li', { class: 'muted' }, t('andMore', { count: number(more) })));
   return h('details', { class: 'card', 'data-key': 'not-read' },
@@ -66,6 +68,7 @@ function notRead(unreadable, count) {
 }
 
 function sourceTable(sources, mayChange, refresh) {
+  /** @type {import('./ui.js').Column[]} */
   const columns = [
     { name: t('location'), cell: ({ location }) => address(nameOf(location)) },
     { name: t('sourceKind'), cell: ({ kind }) => word('sourceKind', kind) },

@@ -1,7 +1,7 @@
 /** Trying a question: which passages are found, how sure that is, and what a reply would do with them. */
 
 import { h } from '/static/dom.js';
-import { post } from './api.js';
+import { ApiError, post } from './api.js';
 import { t, word } from './strings.js';
 import { badge, card, errorText, facts, field, link, number, percent, select } from './ui.js';
 
@@ -21,8 +21,9 @@ export function tryCard() {
   const go = h('button', { type: 'submit', class: 'button primary' }, t('tryIt'));
   const problem = h('p', { class: 'problem', role: 'alert' });
   const result = h('div', { class: 'stack', 'aria-live': 'polite' });
-  const form = h('form', { class: 'inline', novalidate: true }, field(t('question'), question), field(t('askedBy'), who), go);
-  question.parentNode.classList.add('wide');
+  const form = h('form', { class: 'inline', novalidate: true }, field(t('question'), question),
+    field(t('askedBy'), who), go);
+  question.parentElement?.classList.add('wide');
   form.addEventListener('input', () => question.removeAttribute('aria-invalid'));
   form.addEventListener('submit', (event) => {
     event.preventDefault();
@@ -39,7 +40,9 @@ export function tryCard() {
       result.replaceChildren(...(tried ? draw(tried) : [h('p', {}, t('triedNothing'))]));
     } catch (error) {
       problem.textContent = errorText(error);
-      if (!error.status || error.field === 'question') question.setAttribute('aria-invalid', 'true');
+      if (!(error instanceof ApiError) || error.status === 0 || error.field === 'question') {
+        question.setAttribute('aria-invalid', 'true');
+      }
       question.focus();
     } finally {
       go.disabled = false;
@@ -51,9 +54,11 @@ export function tryCard() {
 
 function draw({ verdict, words, intent, confidence, threshold, passages, numRead }) {
   return [
-    h('div', { class: 'row' }, badge(word('tried', verdict), TONES[verdict] ?? 'busy'), h('p', { class: 'grow' }, word('triedMeans', verdict))),
+    h('div', { class: 'row' }, badge(word('tried', verdict), TONES[verdict] ?? 'busy'),
+      h('p', { class: 'grow' }, word('triedMeans', verdict))),
     ...(words ? [h('blockquote', { class: 'break' }, words)] : []),
-    facts([...(intent === null ? [] : [[t('triedIntent'), intent || t('noIntent')]]), [t('sure'), percent(confidence)], [t('sureNeeded'), percent(threshold)]]),
+    facts([...(intent === null ? [] : [[t('triedIntent'), intent || t('noIntent')]]), [t('sure'), percent(confidence)],
+      [t('sureNeeded'), percent(threshold)]]),
     h('ol', { class: 'passages' }, ...passages.map((one, place) => foundPassage(one, place < numRead))),
   ];
 }

@@ -10,7 +10,7 @@ export function fileForm(train) {
   let limit = Infinity;
   const hint = h('p', { class: 'muted' });
   const node = form(t('trainFromFile'), chosen, [hint, field(t('csvFile'), chosen, t('csvHint'))], [], async () => {
-    const [file] = chosen.files;
+    const [file] = chosen.files ?? [];
     if (!file) throw new Error(t('csvMissing'));
     if (file.size > limit) throw new Error(t('fileTooLarge', { mb: Math.floor(limit / 2 ** 20) }));
     // A file that was wrong is changed and chosen again: the browser would not read what it holds now otherwise.
@@ -21,7 +21,8 @@ export function fileForm(train) {
     node,
     allow({ maxBytes, mostPhrases }) {
       limit = maxBytes;
-      hint.replaceChildren(t('trainIntentsMeans', { count: number(mostPhrases) }), ' ', h('code', {}, 'myna intents train FILE.csv'));
+      hint.replaceChildren(t('trainIntentsMeans', { count: number(mostPhrases) }), ' ',
+        h('code', {}, 'myna intents train FILE.csv'));
     },
   };
 }
@@ -39,7 +40,8 @@ export function editor(csv, train, close) {
 function form(title, input, fields, buttons, send) {
   const problem = h('p', { class: 'problem lines', role: 'alert' });
   const go = h('button', { type: 'submit', class: 'button primary' }, t('trainIntents'));
-  const node = h('form', { class: 'card', novalidate: true }, h('h2', {}, title), ...fields, problem, h('div', { class: 'actions' }, ...buttons, go));
+  const node = h('form', { class: 'card', novalidate: true }, h('h2', {}, title), ...fields, problem,
+    h('div', { class: 'actions' }, ...buttons, go));
   node.addEventListener('submit', async (event) => {
     event.preventDefault();
     if (go.disabled) return;

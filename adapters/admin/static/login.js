@@ -6,7 +6,8 @@ import { t } from './strings.js';
 import { ask, errorText, field } from './ui.js';
 
 export function loginView({ title, message, firstCommand, onLogin, again }) {
-  const name = h('input', { type: 'text', name: 'username', autocomplete: 'username', autocapitalize: 'off', spellcheck: 'false', required: true });
+  const name = h('input', { type: 'text', name: 'username', autocomplete: 'username', autocapitalize: 'off',
+    spellcheck: 'false', required: true });
   const password = h('input', { type: 'password', name: 'password', autocomplete: 'current-password', required: true });
   const problem = h('p', { class: 'problem', role: 'alert' }, message);
   const go = h('button', { type: 'submit', class: 'button primary' }, t('logIn'));
@@ -39,11 +40,15 @@ function firstSteps(command, again) {
     if (!box.isConnected) clearInterval(timer);
     else if (!document.hidden && !(await get('session').catch(() => ({ firstCommand: command }))).firstCommand) again();
   }, 2000);
-  const box = h('div', { class: 'first' }, h('p', {}, t('noAccountYet')), h('pre', {}, h('code', {}, command)), h('p', {}, t('thenLogIn')));
+  const box = h('div', { class: 'first' }, h('p', {}, t('noAccountYet')), h('pre', {}, h('code', {}, command)),
+    h('p', {}, t('thenLogIn')));
   return box;
 }
 
-/** `alone` runs what ends this login and begins another, with no other request beside it. */
+/**
+ * @param {(action: () => Promise<unknown>) => Promise<unknown>} alone runs what ends this login and begins another,
+ *   with no other request beside it
+ */
 export async function passwordDialog(alone) {
   const old = h('input', { type: 'password', autocomplete: 'current-password' });
   const fresh = h('input', { type: 'password', autocomplete: 'new-password' });

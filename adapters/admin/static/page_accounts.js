@@ -2,7 +2,7 @@
 
 import { h } from '/static/dom.js';
 import { get, post } from './api.js';
-import { t } from './strings.js';
+import { t, word } from './strings.js';
 import { ask, attempt, badge, button, field, live, select, table, when } from './ui.js';
 
 export function accountsPage({ account }) {
@@ -11,8 +11,9 @@ export function accountsPage({ account }) {
   return { node: h('div', {}, createForm(account.roles, refresh), list), refresh };
 }
 
+/** @param {string[]} roles */
 function roleOptions(roles) {
-  return roles.map((role) => [role, t(`role_${role}`)]);
+  return roles.map((role) => [role, word('role', role)]);
 }
 
 function createForm(roles, refresh) {
@@ -51,16 +52,18 @@ function draw({ accounts, identities }, self, refresh) {
     { name: t('since'), cell: (one) => when(one.createdAt) },
     { name: '', cell: (one) => actions(one, self, refresh), kind: 'end' },
   ];
-  return table(t('page_accounts'), columns, accounts);
+  return table(word('page', 'accounts'), columns, accounts);
 }
 
 function roleSelect(one, roles, refresh) {
-  const input = select(roleOptions(roles), one.role, { 'aria-label': t('roleOf', { name: one.name }), 'data-key': `role-${one.name}` });
+  const input = select(roleOptions(roles), one.role,
+    { 'aria-label': t('roleOf', { name: one.name }), 'data-key': `role-${one.name}` });
   input.addEventListener('change', async () => {
     const role = input.value;
     await ask({
       title: t('roleOf', { name: one.name }),
-      lines: [t('roleChange', { name: one.name, from: t(`role_${one.role}`), to: t(`role_${role}`) }), t(`may_${role}`)],
+      lines: [t('roleChange', { name: one.name, from: word('role', one.role), to: word('role', role) }),
+        word('may', role)],
       action: t('changeRole'),
       success: t('saved'),
       act: () => post(`accounts/${encodeURIComponent(one.name)}/role`, { role }),
@@ -80,12 +83,14 @@ function channels(one, identities, refresh) {
     }, '×');
     return h('li', {}, h('code', {}, identity), ' ', remove);
   });
-  const add = h('button', { type: 'button', class: 'link', 'data-key': `link-${one.name}`, onclick: () => addIdentity(one, refresh) }, t('linkIdentity'));
+  const add = h('button', { type: 'button', class: 'link', 'data-key': `link-${one.name}`,
+    onclick: () => addIdentity(one, refresh) }, t('linkIdentity'));
   return h('ul', { class: 'plain' }, ...linked, h('li', {}, add));
 }
 
 async function addIdentity(one, refresh) {
-  const input = h('input', { type: 'text', placeholder: 'slack:T0123/U0456', autocomplete: 'off', spellcheck: 'false' });
+  const input = h('input', { type: 'text', placeholder: 'slack:T0123/U0456', autocomplete: 'off',
+    spellcheck: 'false' });
   const done = await ask({
     title: t('linkTitle', { name: one.name }),
     lines: [t('linkMeans', { name: one.name })],
@@ -99,7 +104,8 @@ async function addIdentity(one, refresh) {
 
 async function unlink(one, identity, refresh) {
   const done = await ask({
-    title: t('unlinkIdentity', { identity }), lines: [t('unlinkMeans', { name: one.name })], action: t('unlink'), danger: true,
+    title: t('unlinkIdentity', { identity }), lines: [t('unlinkMeans', { name: one.name })], action: t('unlink'),
+    danger: true,
     success: t('saved'), act: () => post('identities/unlink', { identity }),
   });
   if (done) refresh();
@@ -109,7 +115,8 @@ function actions(one, self, refresh) {
   const path = `accounts/${encodeURIComponent(one.name)}`;
   const reset = button(t('newPassword'), async () => {
     const made = await ask({
-      title: t('passwordOf', { name: one.name }), lines: [t('resetMeans', { name: one.name })], action: t('newPassword'),
+      title: t('passwordOf', { name: one.name }), lines: [t('resetMeans', { name: one.name })],
+      action: t('newPassword'),
       act: () => post(`${path}/password`),
     });
     if (made) await showPassword(one.name, made.password);

@@ -1,4 +1,4 @@
-/** What is answered without the model, and what could not be: gaps, answers word for word, and how sure is sure enough. */
+/** Answers without the model: gaps, answers word for word, and how sure is sure enough. */
 
 import { h } from '/static/dom.js';
 import { correctionList, curatedList } from './answers_curated.js';

@@ -6,7 +6,8 @@ import { nameOf, sourceList } from './articles_sources.js';
 import { audiences, tryCard } from './articles_trying.js';
 import { get, getNewest, post } from './api.js';
 import { t, word } from './strings.js';
-import { address, attempt, button, card, debounced, empty, facts, field, link, live, number, select, table, when } from './ui.js';
+import { address, attempt, button, card, debounced, empty, facts, field, link, live, number, select, table,
+  when } from './ui.js';
 
 const PAGE = 50;
 const MORE = 200;
@@ -45,7 +46,10 @@ function articleList() {
   const audience = select([['', t('allAudiences')], ...audiences()], '');
   const found = h('div', { class: 'stack' });
   let most = PAGE;
-  const query = () => `articles?${new URLSearchParams({ text: text.value.trim(), audience: audience.value, most: String(most) })}`;
+  const query = () => {
+    const wanted = { text: text.value.trim(), audience: audience.value, most: String(most) };
+    return `articles?${new URLSearchParams(wanted)}`;
+  };
   const foot = h('p', { hidden: true }, button(t('showMore'), () => {
     most += MORE;
     attempt(() => refresh());
@@ -60,7 +64,8 @@ function articleList() {
   };
   text.addEventListener('input', debounced(filtered));
   audience.addEventListener('change', filtered);
-  const filter = h('div', { class: 'inline', role: 'search' }, field(t('findArticles'), text), field(t('audience'), audience));
+  const filter = h('div', { class: 'inline', role: 'search' }, field(t('findArticles'), text),
+    field(t('audience'), audience));
   return { node: card(t('allArticles'), filter, found, foot), refresh };
 }
 
@@ -68,7 +73,8 @@ function drawList({ articles, count, most }, isFiltered) {
   const none = isFiltered ? t('noneFits') : t('noneRead');
   const told = h('p', { class: 'muted', role: 'status' }, count ? t('articlesFound', { count: number(count) }) : none);
   if (!count) return told;
-  const cut = articles.length === most && count > most ? [h('p', { class: 'muted' }, t('firstShown', { shown: number(most) }))] : [];
+  const cut = articles.length === most && count > most
+    ? [h('p', { class: 'muted' }, t('firstShown', { shown: number(most) }))] : [];
   return [told, table(t('allArticles'), [
     { name: t('articleTitle'), cell: ({ id, title, name }) => link('articles', title || name, id) },
     { name: t('name'), cell: ({ name }) => h('span', { class: 'break' }, name) },
@@ -100,7 +106,8 @@ function drawOne({ article, source, passages, count }) {
       [t('textSince'), when(article.addedAt)], [t('lastRead'), when(source?.readAt)], [t('addedBy'), source?.addedBy],
     ]), facts([
       [t('location'), nameOf(article.location)],
-      [t('source'), source && source.location !== article.location && source.location !== article.url ? address(source.location) : null],
+      [t('source'), source && source.location !== article.location && source.location !== article.url
+        ? address(source.location) : null],
       [t('address'), article.url ? address(article.url) : null],
     ])),
     passages.length ? card(t('passages', { count: number(count) }), ...passages.map(passage)) : empty(t('none')),

@@ -2,7 +2,7 @@
 
 import { h } from '/static/dom.js';
 import { get, post } from './api.js';
-import { t } from './strings.js';
+import { t, word } from './strings.js';
 import { attempt, badge, button, empty, live, table, when } from './ui.js';
 
 // Every row there is gets hashed.
@@ -40,25 +40,29 @@ export function auditPage() {
   async function verify() {
     await attempt(async () => {
       const { firstBroken } = await post('audit/verify', {}, VERIFY_TIMEOUT_MS);
-      verdict.replaceChildren(firstBroken === null ? badge(t('logWhole'), 'good') : badge(t('logBroken', { number: firstBroken }), 'bad'));
+      verdict.replaceChildren(firstBroken === null ? badge(t('logWhole'), 'good')
+        : badge(t('logBroken', { number: firstBroken }), 'bad'));
     });
   }
 
-  const head = h('div', { class: 'row' }, h('p', { class: 'muted grow' }, t('auditMeans')), verdict, button(t('verify'), verify));
+  const head = h('div', { class: 'row' }, h('p', { class: 'muted grow' }, t('auditMeans')), verdict,
+    button(t('verify'), verify));
   return { node: h('div', {}, head, list, h('p', {}, more)), refresh };
 }
 
 export function auditTable(rows) {
-  return table(t('page_audit'), [
+  return table(word('page', 'audit'), [
     { name: '#', cell: ({ number }) => String(number), kind: 'number' },
     { name: t('when'), cell: ({ createdAt }) => when(createdAt) },
     { name: t('who'), cell: ({ actor }) => actor },
     { name: t('what'), cell: ({ action }) => h('code', {}, action) },
     { name: t('target'), cell: ({ target }) => target && h('span', { class: 'break' }, target) },
-    { name: t('details'), cell: ({ details }) => inWords(details) && h('span', { class: 'break muted' }, inWords(details)) },
+    { name: t('details'), cell: ({ details }) => inWords(details)
+      && h('span', { class: 'break muted' }, inWords(details)) },
   ], rows);
 }
 
 function inWords(details) {
-  return Object.entries(details ?? {}).map(([name, value]) => `${name}: ${typeof value === 'string' ? value : JSON.stringify(value)}`).join(', ');
+  const said = (value) => (typeof value === 'string' ? value : JSON.stringify(value));
+  return Object.entries(details ?? {}).map(([name, value]) => `${name}: ${said(value)}`).join(', ');
 }

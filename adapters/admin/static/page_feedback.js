@@ -10,11 +10,13 @@ export function feedbackPage() {
   const count = h('p', { class: 'muted grow' });
   /** What was written and not sent yet, by reply. */
   const drafts = new Map();
+  /** @type {any[]} */
   let waiting = [];
   let at = 0;
-  /** Where the next page begins; null where there is none. */
+  /** Where the next page begins; null where there is none. @type {string|null} */
   let cursor = null;
   let busy = false;
+  /** Decided last, to be undone. @type {any} */
   let last = null;
 
   async function load() {
@@ -43,7 +45,7 @@ export function feedbackPage() {
     busy = false;
     if (!done) return;
     last = one;
-    notify(t(`decided_${decision}`), 'good', { label: t('undo'), onclick: () => undo(one) });
+    notify(word('decided', decision), 'good', { label: t('undo'), onclick: () => undo(one) });
     drafts.delete(one.replyId);
     await remove(one);
   }
@@ -73,7 +75,8 @@ export function feedbackPage() {
     const wanted = at + by;
     if (wanted >= waiting.length && cursor && !busy) {
       busy = true;
-      await attempt(() => loadMore(`feedback?before=${encodeURIComponent(cursor)}`));
+      const path = `feedback?before=${encodeURIComponent(cursor)}`;
+      await attempt(() => loadMore(path));
       busy = false;
     }
     at = Math.min(Math.max(wanted, 0), waiting.length - 1);
@@ -115,7 +118,8 @@ export function feedbackPage() {
 }
 
 function keys() {
-  const pairs = [['a', t('approve')], ['c', t('correct')], ['x', t('exclude')], ['u', t('undo')], ['j', t('nextOne')], ['k', t('previousOne')]];
+  const pairs = [['a', t('approve')], ['c', t('correct')], ['x', t('exclude')], ['u', t('undo')], ['j', t('nextOne')],
+    ['k', t('previousOne')]];
   return pairs.flatMap(([key, name]) => [h('kbd', {}, key), ` ${name}   `]);
 }
 
@@ -131,7 +135,7 @@ function item(one, drafts, decide) {
   });
   better.addEventListener('keydown', (event) => {
     if (event.key === 'Enter' && (event.ctrlKey || event.metaKey) && !event.repeat) correct();
-    if (event.key === 'Escape') better.closest('article').focus();
+    if (event.key === 'Escape') better.closest('article')?.focus();
   });
 
   /** An empty text is no wish for what was proposed. */
@@ -147,10 +151,12 @@ function item(one, drafts, decide) {
   const votes = one.votes.map(({ value, reason }) => h('li', {},
     badge(value > 0 ? t('thumbUp') : t('thumbDown'), value > 0 ? 'good' : 'bad'), ' ', reason ?? ''));
   return h('article', { class: 'card', tabindex: '-1', 'aria-label': t('reply') },
-    h('div', { class: 'talk' }, said('user', t('asked'), one.question), said('', `${t('reply')} · ${one.channel}`, one.text)),
+    h('div', { class: 'talk' }, said('user', t('asked'), one.question),
+      said('', `${t('reply')} · ${one.channel}`, one.text)),
     h('ul', { class: 'plain' }, ...votes),
     field(one.proposed ? t('proposedAnswer') : t('betterAnswer'), better, t('betterHint')),
-    h('div', { class: 'actions' }, button(t('exclude'), () => decide(one, 'exclude')), button(t('approve'), () => decide(one, 'approve')),
+    h('div', { class: 'actions' }, button(t('exclude'), () => decide(one, 'exclude')),
+      button(t('approve'), () => decide(one, 'approve')),
       take, button(t('correct'), correct, 'primary')));
 }
 

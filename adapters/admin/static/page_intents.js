@@ -3,8 +3,9 @@
 import { h } from '/static/dom.js';
 import { get, post, upload } from './api.js';
 import { editor, fileForm } from './intents_training.js';
-import { t } from './strings.js';
-import { ask, attempt, badge, button, card, empty, errorText, facts, field, number, percent, progress, table, when } from './ui.js';
+import { t, word } from './strings.js';
+import { ask, attempt, badge, button, card, empty, errorText, facts, field, number, percent, progress, table,
+  when } from './ui.js';
 
 // The first message loads the embedder.
 const TRY_TIMEOUT_MS = 120_000;
@@ -60,7 +61,7 @@ export function intentsPage({ may }) {
 
   function open(csv) {
     edited.replaceChildren(editor(csv, train, () => edited.replaceChildren()));
-    edited.querySelector('textarea').focus();
+    edited.querySelector('textarea')?.focus();
   }
 
   function nothingYet() {
@@ -73,29 +74,35 @@ export function intentsPage({ may }) {
   function draw({ trained, days, mostPhrases }) {
     const { intents, numPhrases, outOfScope, report, trainedBy, trainedAt } = trained;
     const change = numPhrases > mostPhrases
-      ? [h('p', { class: 'muted' }, t('tooManyToEdit', { count: number(mostPhrases) }), ' ', h('code', {}, 'myna intents train FILE.csv'))]
+      ? [h('p', { class: 'muted' }, t('tooManyToEdit', { count: number(mostPhrases) }), ' ',
+        h('code', {}, 'myna intents train FILE.csv'))]
       : [];
     const actions = h('div', { class: 'actions' },
-      h('a', { class: 'button', href: '/admin/api/intents/file', download: 'intents.csv', 'data-key': 'download' }, t('download')),
+      h('a', { class: 'button', href: '/admin/api/intents/file', download: 'intents.csv', 'data-key': 'download' },
+        t('download')),
       ...(mayChange && !change.length ? [button(t('edit'), edit)] : []),
       ...(mayChange ? [button(t('forgetAll'), () => askToForget(() => refresh(true)), 'danger-line')] : []));
     return [
       card(t('intentsKnown'), facts([
-        [t('page_intents'), number(intents.length)], [t('phrases'), number(numPhrases)], [t('macroF1'), number(report.macro_f1, 2)],
+        [word('page', 'intents'), number(intents.length)], [t('phrases'), number(numPhrases)],
+        [t('macroF1'), number(report.macro_f1, 2)],
         [t('outOfScope', { days }), number(outOfScope)], [t('trainedAt'), when(trainedAt)], [t('trainedBy'), trainedBy],
       ]), actions, ...(mayChange ? change : []), intentTable(intents, days)),
     ];
   }
 
-  const node = h('div', {}, h('p', { class: 'muted' }, t('intentsMean')), under, known, edited, tried, ...(form ? [form.node] : []));
+  const node = h('div', {}, h('p', { class: 'muted' }, t('intentsMean')), under, known, edited, tried,
+    ...(form ? [form.node] : []));
   return { node, refresh };
 }
 
 function underWay({ by, done, of }) {
   const told = of ? t('phrasesRead', { done: number(done), of: number(of) }) : '';
   // After the last phrase is read comes the learning, of which nobody knows how far it is.
-  return h('section', { class: 'card', role: 'status' }, h('p', {}, by ? t('trainingBy', { name: by }) : t('trainingIntents')),
-    progress(t('trainingIntents'), of && done < of ? done / of : null), ...(told ? [h('p', { class: 'muted' }, told)] : []));
+  return h('section', { class: 'card', role: 'status' },
+    h('p', {}, by ? t('trainingBy', { name: by }) : t('trainingIntents')),
+    progress(t('trainingIntents'), of && done < of ? done / of : null),
+      ...(told ? [h('p', { class: 'muted' }, told)] : []));
 }
 
 function intentTable(intents, days) {
@@ -121,7 +128,7 @@ function tryCard() {
   const problem = h('p', { class: 'problem', role: 'alert' });
   const result = h('div', { class: 'stack', 'aria-live': 'polite' });
   const form = h('form', { class: 'inline', novalidate: true }, field(t('message'), message), go);
-  message.parentNode.classList.add('wide');
+  message.parentElement?.classList.add('wide');
   form.addEventListener('input', () => message.removeAttribute('aria-invalid'));
   form.addEventListener('submit', async (event) => {
     event.preventDefault();
@@ -147,7 +154,8 @@ function tryCard() {
 
 function drawTried({ intent, nearest, probability, reply }) {
   return [
-    h('div', { class: 'row' }, badge(intent ? t('fits') : t('fitsNone'), intent ? 'good' : 'bad'), h('p', { class: 'grow' }, intent ? t('fitsMeans') : t('fitsNoneMeans'))),
+    h('div', { class: 'row' }, badge(intent ? t('fits') : t('fitsNone'), intent ? 'good' : 'bad'),
+      h('p', { class: 'grow' }, intent ? t('fitsMeans') : t('fitsNoneMeans'))),
     facts([[intent ? t('intent') : t('nearest'), nearest], [t('probability'), percent(probability)]]),
     ...(reply ? [h('blockquote', { class: 'said-so' }, reply)] : []),
   ];

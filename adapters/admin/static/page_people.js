@@ -28,8 +28,9 @@ export function peoplePage() {
 
   function erased(result) {
     const { proof, jobId, golden } = result.erased;
-    const removed = Object.entries(proof.counts).filter(([, count]) => count).map(([table, count]) => [table, number(count)]);
-    found.replaceChildren(card(t('erasedTitle'), h('p', {}, t('erasedMeans')), facts(removed),
+    const removed = Object.entries(proof.counts).filter(([, count]) => count);
+    const counts = removed.map(([table, count]) => [table, number(count)]);
+    found.replaceChildren(card(t('erasedTitle'), h('p', {}, t('erasedMeans')), facts(counts),
       ...(proof.versions.length ? [h('p', {}, t('erasedVersions', { names: proof.versions.join(', ') }))] : []),
       ...(jobId ? [h('p', {}, t('erasedJob'), ' ', link('jobs', jobId.slice(0, 12), jobId))] : []),
       ...(golden.length ? [h('p', { class: 'problem' }, t('erasedGolden', { ids: golden.join(', ') }))] : [])));
@@ -41,9 +42,12 @@ export function peoplePage() {
 
 function draw(person, erased) {
   const choice = { true: t('saidYes'), false: t('saidNo') }[person.choice] ?? t('saidNothing');
-  const versions = person.versions.length ? h('span', {}, ...person.versions.flatMap((name, at) => [at ? ', ' : '', link('versions', name, name)])) : t('none');
+  const versions = person.versions.length
+    ? h('span', {}, ...person.versions.flatMap((name, at) => [at ? ', ' : '', link('versions', name, name)]))
+    : t('none');
   return card(person.names[0] ?? person.personId, facts([
-    [t('knownAs'), person.names.join(', ')], [t('ownConversations'), number(person.own)], [t('sharedConversations'), number(person.shared)],
+    [t('knownAs'), person.names.join(', ')], [t('ownConversations'), number(person.own)],
+    [t('sharedConversations'), number(person.shared)],
     [t('trainedVersions'), versions], [t('choice'), choice],
     [t('mayLearn'), person.mayLearn ? badge(t('yes'), 'good') : badge(t('no'), 'bad')],
   ]), h('div', { class: 'actions' }, button(t('erase'), () => erase(person, erased), 'danger')));
@@ -53,7 +57,8 @@ async function erase(person, erased) {
   const lines = [t('eraseMeans', { own: person.own, shared: person.shared })];
   if (person.versions.length) lines.push(t('eraseVersions', { names: person.versions.join(', ') }));
   const done = await ask({
-    title: t('eraseTitle', { name: person.names[0] ?? person.personId }), lines, typed: person.personId, danger: true, action: t('erase'),
+    title: t('eraseTitle', { name: person.names[0] ?? person.personId }), lines, typed: person.personId, danger: true,
+    action: t('erase'),
     success: t('erasedTitle'),
     act: () => post('people/erase', { person: person.personId, typed: person.personId }, ERASE_TIMEOUT_MS),
   });

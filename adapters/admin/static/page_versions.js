@@ -3,7 +3,10 @@
 import { h, parseSanitised } from '/static/dom.js';
 import { get, post } from './api.js';
 import { t, word } from './strings.js';
-import { ask, badge, button, card, chart, empty, facts, link, live, number, percent, select, table, when } from './ui.js';
+import { ask, badge, button, card, chart, empty, facts, link, live, number, percent, select, settings,
+  table, when } from './ui.js';
+
+const OUTCOME_TONES = { harm: 'bad', promoted: 'good' };
 
 export function versionsPage(context) {
   const [name] = context.params;
@@ -14,7 +17,8 @@ export function versionsPage(context) {
 
 function listPage({ may }) {
   const node = h('div');
-  const refresh = live(node, () => get('versions'), (found) => draw(found, may, refresh), ({ release }) => release.canary);
+  const refresh = live(node, () => get('versions'), (found) => draw(found, may, refresh),
+    ({ release }) => release.canary);
   return { node, refresh };
 }
 
@@ -37,7 +41,8 @@ function releaseCard(release, back, trial, may, refresh) {
   }
   return card(t('answersNow'), h('p', { class: 'big' }, nameOf(champion)),
     facts([[t('previous'), previous ? nameOf(previous) : champion ? t('baseModel') : null],
-      [t('challenger'), challenger ? h('span', {}, nameOf(challenger), ' ', badge(percent(canary.share), 'busy')) : null]]),
+      [t('challenger'), challenger ? h('span', {}, nameOf(challenger), ' ', badge(percent(canary.share), 'busy'))
+        : null]]),
     ...(canary ? [trialFacts(trial), ...railTable(trial), ...trialChart(canary, trial)] : []),
     ...(buttons.length ? [h('div', { class: 'actions' }, ...buttons)] : []));
 }
@@ -61,22 +66,29 @@ function railTable(trial) {
   return [table(t('rails'), [
     { name: t('rails'), cell: ([name]) => word('rail', name) },
     { name: t('champion'), cell: ([, { counts }]) => ended(counts.champion_bad, counts.champion_good), kind: 'number' },
-    { name: t('challenger'), cell: ([, { counts }]) => ended(counts.challenger_bad, counts.challenger_good), kind: 'number' },
-    { name: t('evidence', { threshold: number(trial.threshold) }), cell: ([, { harm }]) => number(harm, 2), kind: 'number' },
+    {
+      name: t('challenger'), kind: 'number',
+      cell: ([, { counts }]) => ended(counts.challenger_bad, counts.challenger_good),
+    },
+    {
+      name: t('evidence', { threshold: number(trial.threshold) }), kind: 'number',
+      cell: ([, { harm }]) => number(harm, 2),
+    },
   ], rails)];
 }
 
 /** How the trial went by the guard rail with the most evidence of harm. */
 function trialChart(canary, trial) {
   const known = ({ counts }) => Object.values(counts).reduce((total, one) => total + one, 0);
-  const rails = Object.entries(trial?.rails ?? {}).filter(([, rail]) => known(rail)).sort(([, one], [, other]) => other.harm - one.harm);
+  const rails = Object.entries(trial?.rails ?? {}).filter(([, rail]) => known(rail));
+  rails.sort(([, one], [, other]) => other.harm - one.harm);
   if (!rails.length) return [];
   const [name, rail] = rails[0];
   return [chart(`canaries/${canary.id}/${name}/chart`, t('trialChart'), `${name} ${known(rail)}`)];
 }
 
 function versionTable(versions, release) {
-  return table(t('page_versions'), [
+  return table(word('page', 'versions'), [
     { name: t('version'), cell: ({ version }) => h('span', {}, link('versions', version.name, version.name)) },
     { name: t('state'), cell: ({ version }) => stateOf(version, release) },
     { name: t('gate'), cell: ({ passed, fault }) => gateBadge(passed, fault) },
@@ -95,7 +107,10 @@ function stateOf(version, { champion, previous, challenger }) {
   return '';
 }
 
-/** @param {boolean|null|undefined} passed the last verdict, which counts only beside the champion of now */
+/**
+ * @param {boolean|null|undefined} passed the last verdict
+ * @param {{kind: string}|null} [fault] what keeps the version from being promoted now
+ */
 function gateBadge(passed, fault) {
   if (passed === null || passed === undefined) return badge(t('notJudged'));
   if (fault?.kind === 'judged_beside_another') return badge(t('passedElsewhere'));
@@ -107,11 +122,16 @@ function trialTable(canaries, versions) {
   return table(t('pastTrials'), [
     { name: t('version'), cell: (one) => names.get(one.challengerId) ?? '' },
     { name: t('share'), cell: (one) => percent(one.share), kind: 'number' },
-    { name: t('outcome'), cell: (one) => badge(word('outcome', one.outcome), { harm: 'bad', promoted: 'good' }[one.outcome] ?? '') },
+    { name: t('outcome'), cell: ({ outcome }) => badge(word('outcome', outcome), OUTCOME_TONES[outcome] ?? '') },
     { name: t('who'), cell: (one) => one.createdBy },
     { name: t('ended'), cell: (one) => when(one.endedAt) },
-    { name: t('chart'), cell: (one) => h('a', { href: `/admin/api/canaries/${one.id}/thumbs_down/chart`, target: '_blank', rel: 'noopener' }, t('rail_thumbs_down')) },
+    { name: t('chart'), cell: (one) => thumbsChart(one.id) },
   ], canaries);
+}
+
+function thumbsChart(id) {
+  const href = `/admin/api/canaries/${id}/thumbs_down/chart`;
+  return h('a', { href, target: '_blank', rel: 'noopener' }, word('rail', 'thumbs_down'));
 }
 
 // --- one of them ---
@@ -128,17 +148,24 @@ function onePage(name, { may, setHeading }) {
 function drawOne({ version, fault, release, evaluation, examples, conversations, cardHtml }, may, refresh) {
   const head = h('div', { class: 'row' }, stateOf(version, release), gateBadge(evaluation?.passed, fault),
     h('span', { class: 'grow' }), h('div', { class: 'actions' }, ...actions(version, release, fault, may, refresh)));
+  /** @type {Node[]} */
   const parts = [h('p', {}, link('versions', t('allVersions'))), head];
   if (version.retiredAt) parts.push(h('p', { class: 'problem' }, `${t('retired')}: ${version.retiredBecause ?? ''}`));
   if (evaluation) parts.push(...evaluationCards(evaluation));
   parts.push(card(t('lineage'), facts([
     [t('base'), version.base], [t('dataset'), link('datasets', version.datasetId.slice(0, 12), version.datasetId)],
-    [t('examples'), number(examples)], [t('conversations'), number(conversations)], [t('job'), link('jobs', version.jobId.slice(0, 12), version.jobId)],
+    [t('examples'), number(examples)], [t('conversations'), number(conversations)],
+    [t('job'), link('jobs', version.jobId.slice(0, 12), version.jobId)],
     [t('who'), version.createdBy], [t('created'), when(version.createdAt)], [t('codeVersion'), version.codeVersion],
-    [t('weightsHash'), h('code', { class: 'break' }, version.weightsSha256.slice(0, 16))], [t('baseHash'), h('code', { class: 'break' }, version.baseSha256.slice(0, 16))],
+    [t('weightsHash'), h('code', { class: 'break' }, version.weightsSha256.slice(0, 16))],
+    [t('baseHash'), h('code', { class: 'break' }, version.baseSha256.slice(0, 16))],
   ])));
-  parts.push(card(t('settings'), facts(Object.entries(version.settings ?? {}).map(([key, value]) => [word('setting', key), typeof value === 'object' ? JSON.stringify(value) : String(value)]))));
-  if (cardHtml) parts.push(h('details', { class: 'card', 'data-key': 'card' }, h('summary', { 'data-key': 'card-summary' }, t('modelCard')), h('div', { class: 'prose' }, parseSanitised(cardHtml))));
+  parts.push(card(t('settings'), facts(settings(version.settings))));
+  if (cardHtml) {
+    parts.push(h('details', { class: 'card', 'data-key': 'card' },
+      h('summary', { 'data-key': 'card-summary' }, t('modelCard')),
+      h('div', { class: 'prose' }, parseSanitised(cardHtml) ?? cardHtml)));
+  }
   return parts;
 }
 
@@ -148,9 +175,11 @@ function evaluationCards(evaluation) {
   const suites = Object.entries(report.suites ?? {}).map(([name, suite]) => card(
     t('suiteTitle', { suite: word('suite', name), rows: number(suite.rows) }), measureTable(suite.measures)));
   return [
-    card(t('verdict'), gateBadge(evaluation.passed), h('ul', { class: 'reasons' }, ...reasons.map((one) => h('li', {}, one))), about,
+    card(t('verdict'), gateBadge(evaluation.passed),
+      h('ul', { class: 'reasons' }, ...reasons.map((one) => h('li', {}, one))), about,
       h('p', {}, link('compare', t('judgeAnswers'), evaluation.id))),
-    card(t('beforeAfter'), chart(`evaluations/${evaluation.id}/chart`, t('beforeAfterChart'), evaluation.reasons.length)),
+    card(t('beforeAfter'), chart(`evaluations/${evaluation.id}/chart`, t('beforeAfterChart'),
+      evaluation.reasons.length)),
     ...suites,
   ];
 }
@@ -182,9 +211,15 @@ function actions(version, release, fault, may, refresh) {
   const isTried = release.challenger?.id === version.id;
   const shown = [];
   if (may('trainer') && isUsable) shown.push(button(t('evaluate'), () => evaluate(version)));
-  if (may('trainer') && isUsable && !answers && !isTried) shown.push(button(t('retire'), () => retire(version, refresh), 'danger-line'));
-  if (may('admin') && mayAnswer && !isTried) shown.push(button(t('tryIt'), () => tryIt(version, release, fault, refresh)));
-  if (may('admin') && mayAnswer) shown.push(button(t('promote'), () => promote(version, release, fault, refresh), 'primary'));
+  if (may('trainer') && isUsable && !answers && !isTried) {
+    shown.push(button(t('retire'), () => retire(version, refresh), 'danger-line'));
+  }
+  if (may('admin') && mayAnswer && !isTried) {
+    shown.push(button(t('tryIt'), () => tryIt(version, release, fault, refresh)));
+  }
+  if (may('admin') && mayAnswer) {
+    shown.push(button(t('promote'), () => promote(version, release, fault, refresh), 'primary'));
+  }
   return shown;
 }
 
@@ -197,7 +232,7 @@ function reasonField(needed) {
 
 /** What the server says against a change. */
 function faultText({ kind, version, champion, because }) {
-  return t(`fault_${kind}`, { version, champion: champion === 'base' ? t('baseModel') : champion, because });
+  return word('fault', kind, { version, champion: champion === 'base' ? t('baseModel') : champion, because });
 }
 
 /** What the gate refuses needs a reason, which overrides it. */
@@ -213,7 +248,8 @@ async function promote(version, { champion, challenger, number: at }, fault, ref
   const lines = [t('promoteMeans', { name: version.name, before: plainName(champion) })];
   if (challenger) lines.push(t('trialEnds', { name: challenger.name }));
   await ask({
-    title: t('promoteTitle', { name: version.name }), lines: [...lines, ...gate.lines], fields: gate.fields, danger: gate.danger,
+    title: t('promoteTitle', { name: version.name }), lines: [...lines, ...gate.lines], fields: gate.fields,
+    danger: gate.danger,
     action: t('promote'), success: t('promoted', { name: version.name }),
     act: ({ reason = '' }) => post(`versions/${version.name}/promote`, { at, reason }),
   });
@@ -226,7 +262,8 @@ async function tryIt(version, { champion, challenger, number: at }, fault, refre
   const lines = [t('tryMeans', { name: version.name, champion: plainName(champion) })];
   if (challenger) lines.push(t('trialEnds', { name: challenger.name }));
   await ask({
-    title: t('tryTitle', { name: version.name }), lines: [...lines, ...gate.lines], danger: gate.danger, action: t('tryIt'),
+    title: t('tryTitle', { name: version.name }), lines: [...lines, ...gate.lines], danger: gate.danger,
+    action: t('tryIt'),
     fields: [{ name: 'share', label: t('shareOption'), input: share }, ...gate.fields],
     success: t('tried', { name: version.name }),
     act: ({ reason = '' }) => post(`versions/${version.name}/canary`, { at, share: Number(share.value), reason }),
@@ -236,7 +273,8 @@ async function tryIt(version, { champion, challenger, number: at }, fault, refre
 
 async function retire(version, refresh) {
   const done = await ask({
-    title: t('retireTitle', { name: version.name }), lines: [t('retireMeans')], fields: [reasonField(true)], danger: true, action: t('retire'),
+    title: t('retireTitle', { name: version.name }), lines: [t('retireMeans')], fields: [reasonField(true)],
+    danger: true, action: t('retire'),
     success: t('saved'), act: (answer) => post(`versions/${version.name}/retire`, answer),
   });
   if (done) refresh();
@@ -247,7 +285,8 @@ async function rollback({ champion, challenger, number: at }, to, refresh) {
   if (challenger) lines.push(t('trialEnds', { name: challenger.name }));
   const done = await ask({
     title: t('rollbackTitle'), lines, fields: [reasonField(true)], danger: true, action: t('rollback'),
-    success: t('rolledBack', { name: plainName(to) }), act: (answer) => post('release/rollback', { at, ...answer }),
+    success: t('rolledBack', { name: plainName(to) }),
+    act: (answer) => post('release/rollback', { at, ...answer }),
   });
   if (done) refresh();
 }

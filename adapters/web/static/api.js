@@ -22,6 +22,12 @@ export class ApiError extends Error {
   }
 }
 
+/** The status of a refusal; 0 where no server answered. @param {unknown} error */
+export function statusOf(error) {
+  return error instanceof ApiError ? error.status : 0;
+}
+
+/** @param {Response} response */
 async function toError(response) {
   const body = await response.json().catch(() => ({}));
   const seconds = Number.parseInt(response.headers.get('retry-after') ?? '', 10);
@@ -33,6 +39,7 @@ export class Api {
   #base;
   #foreign;
   #tokenKey;
+  /** @type {Promise<void>|null} */
   #visitor = null;
 
   /** @param {string} endpoint origin of the server; empty for the page's own */
@@ -72,7 +79,11 @@ export class Api {
     return this.#call('POST', `/api/chat/${encodeURIComponent(id)}/stop`, { streamId }).then(readJson);
   }
 
-  /** Safe to repeat. @param {string} id @param {{replyId: string, value: -1|0|1, reason?: string, better?: string}} vote */
+  /**
+   * Safe to repeat.
+   * @param {string} id
+   * @param {{replyId: string, value: -1|0|1, reason?: string, better?: string}} vote
+   */
   vote(id, vote) {
     return this.#call('POST', `/api/chat/${encodeURIComponent(id)}/votes`, vote).then(readJson);
   }
@@ -99,7 +110,7 @@ export class Api {
     try {
       return await this.#fetch(method, path, body);
     } catch (error) {
-      if (error.status !== 401) throw error;
+      if (statusOf(error) !== 401) throw error;
     }
     if (visitor === this.#visitor) this.#unknown();
     await this.#known();
@@ -162,7 +173,8 @@ function readJson(response) {
  * @param {AbortSignal} signal
  */
 export async function* readEvents(body, signal) {
-  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  const decoder = /** @type {ReadableWritablePair<string, Uint8Array>} */ (new TextDecoderStream());
+  const reader = body.pipeThrough(decoder).getReader();
   const cancel = () => reader.cancel().catch(() => {});
   signal.addEventListener('abort', cancel, { once: true });
   if (signal.aborted) cancel();
@@ -172,7 +184,7 @@ export async function* readEvents(body, signal) {
       const { done, value } = await beforeSilence(reader.read());
       if (done) return;
       const blocks = (buffer + value).split(/\r?\n\r?\n/);
-      buffer = blocks.pop();
+      buffer = blocks.pop() ?? '';
       for (const block of blocks) yield* payload(block);
     }
   } finally {

@@ -1,4 +1,4 @@
-import { Api, ApiError } from './api.js';
+import { Api, ApiError, statusOf } from './api.js';
 import { Composer } from './composer.js';
 import { Conversation } from './conversation.js';
 import { h, icon, iconButton, logo, storage, stylesheet } from './dom.js';
@@ -9,45 +9,82 @@ import { Transcript } from './transcript.js';
 
 const sheets = [styles.tokens, styles.base, styles.menu, styles.chat].map(stylesheet);
 
+const NO_CONFIG = { title: 'Myna', greeting: '', maxMessageChars: 0 };
+
+/** @typedef {import('./conversation.js').Message} Message */
+/** @typedef {ReturnType<typeof language>} Words */
+/**
+ * What is made in one language.
+ * @typedef {object} Parts
+ * @property {Composer} composer
+ * @property {Transcript} transcript
+ * @property {PrivacyMenu} privacy
+ * @property {HTMLElement} header  of a panel
+ * @property {HTMLElement} frame  all of it
+ */
+
 /**
  * `<myna-chat endpoint="" mode="page|panel" lang="" name="">`: one conversation with Myna.
  *
- * Events: `myna:ready`, `myna:chat` (another chat is shown), `myna:activity` (the list of chats may have
- * changed), `myna:message` (something was sent), `myna:reply` (a reply is finished), `myna:close`.
+ * Each attribute may change at any time. Another `endpoint` is another server, with chats of its own; another `lang`
+ * says everything in other words, and keeps what was written. An element that is moved within the page goes on as it
+ * is; one that is taken out stops listening, and shows its chat again when it is put back.
+ *
+ * Events: `myna:ready` (its name is known, or another), `myna:chat` (another chat is shown), `myna:activity` (the list
+ * of chats may have changed), `myna:message` (something was sent), `myna:reply` (a reply is finished), `myna:close`.
  */
 export class MynaChat extends HTMLElement {
+  static observedAttributes = ['endpoint', 'lang', 'mode', 'name'];
+
   /** Chat to open first. Undefined opens the last one, null a new one. @type {string|null|undefined} */
   initialChat;
-  #config = { title: 'Myna', greeting: '', maxMessageChars: 0 };
-  #built = false;
-  #chat;
-  #transcript;
-  #composer;
-  #alert;
-  #notice;
-  #noticeKind = null;
-  #status;
-  #heading;
+  #config = NO_CONFIG;
+  /** What is made on first use: an element that is not in a page yet may have no attributes. @type {Api|null} */
+  #api = null;
+  /** @type {Words|null} */
+  #words = null;
+  /** @type {Parts|null} */
+  #made = null;
+  /** @type {Conversation|null} */
+  #shown = null;
+  /** Takes the listeners off; null while the element is in no page. @type {AbortController|null} */
+  #presence = null;
+  /** @type {BroadcastChannel|null} */
   #channel = null;
-  #t;
-  #lang;
+  #heading = h('h2');
+  #status = h('p', { class: 'sr', role: 'status' });
+  #alert = h('p', { role: 'alert' });
+  #notice = h('div', {}, this.#alert);
+  /** @type {string|null} */
+  #noticeKind = null;
 
   connectedCallback() {
-    if (!this.#built) this.#build();
-    this.#listen();
-    this.#show(this.initialChat === undefined ? storage.get(this.#lastKey) : this.initialChat);
-    this.#configure();
+    if (this.#presence) this.#transcript.restoreScroll(); // it was moved
+    else this.#join();
   }
 
   disconnectedCallback() {
-    this.#chat?.dispose();
-    this.#channel?.close();
-    for (const [target, type, fn] of this.#outside) target.removeEventListener(type, fn);
+    // A move is a removal and an insertion in one task.
+    queueMicrotask(() => { if (!this.isConnected) this.#leave(); });
+  }
+
+  /** @param {string} name @param {string|null} old @param {string|null} value */
+  attributeChangedCallback(name, old, value) {
+    if (!this.#made || old === value) return;
+    if (name === 'endpoint') this.#changeServer();
+    else if (name === 'lang') this.#changeLanguage();
+    else if (name === 'mode') this.#drawMode();
+    else this.#rename();
+  }
+
+  get api() {
+    this.#api ??= new Api(this.getAttribute('endpoint') ?? '');
+    return this.#api;
   }
 
   /** The chat on the screen; null while nothing has been said in it. */
   get chatId() {
-    return this.#chat.saved || this.#chat.messages.length ? this.#chat.id : null;
+    return this.#shown && (this.#shown.saved || this.#shown.messages.length) ? this.#shown.id : null;
   }
 
   /** What the assistant is called: the `name` attribute, else the server's title. */
@@ -96,36 +133,49 @@ export class MynaChat extends HTMLElement {
 
   // --- making it ---
 
-  #build() {
-    this.#built = true;
-    const { lang, t } = language(this.getAttribute('lang'));
-    this.#lang = lang;
-    this.#t = t;
-    this.api = new Api(this.getAttribute('endpoint') ?? '');
-    this.#makeParts();
-    const root = this.attachShadow({ mode: 'open', delegatesFocus: true });
-    root.adoptedStyleSheets = sheets;
-    const panel = this.getAttribute('mode') === 'panel';
-    root.append(h('div', { class: `chat ${panel ? 'panel' : 'page'}`, lang },
-      ...(panel ? [this.#makeHeader()] : []),
-      this.#transcript.element, this.#notice, this.#composer.element, this.#status));
+  get #t() {
+    this.#words ??= language(this.getAttribute('lang'));
+    return this.#words.t;
   }
 
+  get #lang() {
+    this.#words ??= language(this.getAttribute('lang'));
+    return this.#words.lang;
+  }
+
+  get #parts() {
+    this.#made ??= this.#build();
+    return this.#made;
+  }
+
+  get #composer() {
+    return this.#parts.composer;
+  }
+
+  get #transcript() {
+    return this.#parts.transcript;
+  }
+
+  #build() {
+    const parts = this.#makeParts();
+    const root = this.shadowRoot ?? this.attachShadow({ mode: 'open', delegatesFocus: true });
+    root.adoptedStyleSheets = sheets;
+    root.replaceChildren(parts.frame);
+    return parts;
+  }
+
+  /** @returns {Parts} */
   #makeParts() {
-    const t = this.#t;
-    this.#heading = h('h2', {}, this.name);
-    this.#status = h('p', { class: 'sr', role: 'status' });
-    this.#alert = h('p', { role: 'alert' });
-    this.#notice = h('div', {}, this.#alert);
-    this.#composer = new Composer({
+    const [t, lang] = [this.#t, this.#lang];
+    const composer = new Composer({
       t,
       onSend: (text, origin) => this.#send(text, origin),
       onStop: () => this.#stop(),
       onEditLast: () => this.#editLast(),
     });
-    this.#transcript = new Transcript({
+    const transcript = new Transcript({
       t,
-      lang: this.#lang,
+      lang,
       name: () => this.name,
       onRetry: () => this.#regenerate(),
       onEdit: () => this.#editLast(),
@@ -133,40 +183,109 @@ export class MynaChat extends HTMLElement {
       onVote: (message, value, words) => this.#vote(message, value, words),
       onAnnounce: (text) => this.#announce(text),
     });
-  }
-
-  #makeHeader() {
-    const t = this.#t;
-    return h('div', { class: 'header' }, logo(), this.#heading, new PrivacyMenu(t, this).element,
+    const privacy = new PrivacyMenu(t, this);
+    const header = h('div', { class: 'header' }, logo(), this.#heading, privacy.element,
       iconButton('plus', t('newChat'), () => this.newChat()),
       iconButton('close', t('close'), () => this.dispatch('myna:close')));
+    const frame = h('div', { class: 'chat', lang }, transcript.element, this.#notice, composer.element, this.#status);
+    return { composer, transcript, privacy, header, frame };
+  }
+
+  #drawMode() {
+    const { frame, header, privacy } = this.#parts;
+    const isPanel = this.getAttribute('mode') === 'panel';
+    frame.className = `chat ${isPanel ? 'panel' : 'page'}`;
+    if (isPanel) frame.prepend(header);
+    else {
+      privacy.close();
+      header.remove();
+    }
+  }
+
+  #drawConfig() {
+    const { greeting, maxMessageChars } = this.#config;
+    this.#transcript.greeting = greeting || this.#t('greeting');
+    this.#composer.limit = maxMessageChars;
+    this.#heading.textContent = this.name;
+  }
+
+  #rename() {
+    this.#heading.textContent = this.name;
+    this.#transcript.rename();
+    this.dispatch('myna:ready', { name: this.name });
+  }
+
+  #changeLanguage() {
+    const before = this.#parts;
+    const hadFocus = before.composer.input.matches(':focus');
+    before.privacy.close();
+    this.#words = null;
+    this.#made = this.#build();
+    this.#composer.takeOver(before.composer);
+    this.#drawMode();
+    this.#drawConfig();
+    if (this.#shown) this.#draw();
+    this.#transcript.scrollToEnd();
+    if (hadFocus) this.focusInput();
+  }
+
+  #changeServer() {
+    const wasThere = this.#presence !== null;
+    this.#leave();
+    this.#api = null;
+    this.#shown = null;
+    this.initialChat = undefined;
+    this.#config = NO_CONFIG;
+    if (!wasThere) return;
+    this.#join();
+    this.dispatch('myna:chat', { id: this.chatId });
+    this.dispatch('myna:activity');
   }
 
   async #configure() {
-    this.#transcript.greeting = this.#t('greeting');
+    const { api } = this;
+    this.#drawConfig();
     try {
-      this.#config = await this.api.config();
+      const config = await api.config();
+      if (api !== this.api) return;
+      this.#config = config;
     } catch {
       return; // The chat works without it, and the first call says what is wrong.
     }
-    const { greeting, maxMessageChars } = this.#config;
-    this.#heading.textContent = this.name;
-    this.#transcript.greeting = greeting || this.#t('greeting');
-    this.#composer.limit = maxMessageChars;
-    this.dispatch('myna:ready', { name: this.name });
+    this.#drawConfig();
+    this.#rename();
   }
 
   // --- the world outside ---
 
-  #outside = [
-    [window, 'focus', () => this.#catchUp()],
-    [document, 'visibilitychange', () => this.#catchUp()],
-    [window, 'offline', () => this.#tell('offline', this.#t('offline'))],
-    [window, 'online', () => this.#clearNotice('offline')],
-  ];
+  #join() {
+    this.#presence = new AbortController();
+    const { signal } = this.#presence;
+    window.addEventListener('focus', () => this.#catchUp(), { signal });
+    document.addEventListener('visibilitychange', () => this.#catchUp(), { signal });
+    window.addEventListener('offline', () => this.#tell('offline', this.#t('offline')), { signal });
+    window.addEventListener('online', () => this.#clearNotice('offline'), { signal });
+    this.#openChannel();
+    this.#drawMode();
+    this.#show(this.#firstChat());
+    this.#configure();
+  }
 
-  #listen() {
-    for (const [target, type, fn] of this.#outside) target.addEventListener(type, fn);
+  #leave() {
+    this.#shown?.dispose();
+    this.#channel?.close();
+    this.#presence?.abort();
+    this.#channel = this.#presence = null;
+    this.#made?.privacy.close();
+  }
+
+  /** The one that was shown when the element was taken out of the page, else the one that is asked for. */
+  #firstChat() {
+    if (this.#shown) return this.#shown.saved ? this.#shown.id : null;
+    return this.initialChat === undefined ? storage.get(this.#lastKey) : this.initialChat;
+  }
+
+  #openChannel() {
     try {
       this.#channel = new BroadcastChannel(`myna:${this.api.origin}`);
     } catch {
@@ -189,12 +308,18 @@ export class MynaChat extends HTMLElement {
 
   // --- the chat ---
 
+  get #chat() {
+    if (!this.#shown) throw new Error('<myna-chat> shows no chat before it is in a page');
+    return this.#shown;
+  }
+
   get #lastKey() {
     return `myna:${this.api.origin}:chat`;
   }
 
+  /** @param {string|null} id */
   #show(id) {
-    this.#chat?.dispose();
+    this.#shown?.dispose();
     this.#clearNotice();
     this.#announce('');
     if (this.#composer.editing) this.#composer.cancelEdit();
@@ -207,7 +332,7 @@ export class MynaChat extends HTMLElement {
       failed: (error) => this.#failed(error, this.#t('retryFailed')),
       choiceLost: (error) => this.#failed(error, this.#t('privacyFailed')),
     });
-    this.#chat = chat;
+    this.#shown = chat;
     this.#remember();
     this.#draw();
     this.#transcript.scrollToEnd();
@@ -228,8 +353,9 @@ export class MynaChat extends HTMLElement {
     }
   }
 
+  /** @param {unknown} error */
   #notLoaded(error) {
-    if (error.status !== 404) {
+    if (statusOf(error) !== 404) {
       this.#failed(error, this.#t('loadFailed'), () => this.#load());
       return;
     }
@@ -257,10 +383,11 @@ export class MynaChat extends HTMLElement {
     this.#tellOthers();
   }
 
+  /** @param {Message} reply */
   #finished(reply) {
     const text = this.#transcript.plainText(reply);
-    const note = { stopped: 'stopped', failed: 'failed', refused: 'refused' }[reply.state];
-    const spoken = [text, note && this.#t(note)].filter(Boolean).join(' ');
+    const note = reply.state && reply.state !== 'answered' ? this.#t(reply.state) : '';
+    const spoken = [text, note].filter(Boolean).join(' ');
     this.#announce(this.#t('announce', { name: this.name, text: spoken }));
     this.#tellOthers();
     this.dispatch('myna:reply', { id: this.#chat.id, state: reply.state });
@@ -304,6 +431,7 @@ export class MynaChat extends HTMLElement {
 
   // --- what went wrong ---
 
+  /** @param {import('./conversation.js').Unsent} unsent */
   #unsent(unsent) {
     this.#composer.restore(unsent);
     this.#failed(unsent.error, this.#t('unsent'), () => this.#composer.submit());
@@ -314,10 +442,12 @@ export class MynaChat extends HTMLElement {
     else this.#tell('connection', this.#t('reconnecting'));
   }
 
+  /** @param {unknown} error @param {string} what @param {() => void} [again] */
   #failed(error, what, again) {
     this.#tell('failed', this.#explain(error, what), again);
   }
 
+  /** @param {unknown} error @param {string} what */
   #explain(error, what) {
     const t = this.#t;
     if (!(error instanceof ApiError)) return what;
@@ -329,6 +459,7 @@ export class MynaChat extends HTMLElement {
     return [first, detail, wait, reference].filter(Boolean).join(' ');
   }
 
+  /** @param {string} kind @param {string} text @param {() => void} [again] */
   #tell(kind, text, again) {
     if (this.#noticeKind === kind && this.#alert.textContent === text) return;
     this.#clearNotice();

@@ -4,7 +4,7 @@ const WARN_FROM = 0.8;
 
 /**
  * @typedef {object} Options
- * @property {(key: string, values?: object) => string} t
+ * @property {import('./strings.js').Translate} t
  * @property {(text: string, origin: {id?: string, replaces: string|null}) => void} onSend
  * @property {() => void} onStop
  * @property {() => void} onEditLast
@@ -17,6 +17,7 @@ export class Composer {
   #limit = Infinity;
   /** @type {import('./conversation.js').Unsent|null} */
   #unsent = null;
+  /** @type {string|null} */
   #replaces = null;
   #draft = '';
   #count = h('p', { class: 'count', id: 'count', hidden: true });
@@ -89,7 +90,7 @@ export class Composer {
     this.#draft = '';
   }
 
-  /** Puts a message back that could not be sent. */
+  /** Puts a message back that could not be sent. @param {import('./conversation.js').Unsent} unsent */
   restore(unsent) {
     const written = this.input.value;
     this.#unsent = unsent;
@@ -107,6 +108,20 @@ export class Composer {
     this.#unsent = null;
     if (this.input.value === unsent.text) this.clear();
     return true;
+  }
+
+  /**
+   * Go on with what is written in another one, in other words.
+   * @param {Composer} other
+   */
+  takeOver(other) {
+    this.#unsent = other.#unsent;
+    this.#replaces = other.#replaces;
+    this.#draft = other.#draft;
+    this.#limit = other.#limit;
+    this.#busy = other.#busy;
+    this.stopButton.disabled = other.stopButton.disabled;
+    this.#set(other.input.value);
   }
 
   clear() {

@@ -1,8 +1,11 @@
-import { ApiError, DONE, readEvents } from './api.js';
+import { ApiError, DONE, readEvents, statusOf } from './api.js';
 import { newId } from './dom.js';
 
 const SEND_RETRIES = 3;
 const LONGEST_WAIT_MS = 15_000;
+
+/** @typedef {{value: -1|1, reason: string|null, better: string|null}} Vote */
+/** @typedef {{id: string, title: string, url: string|null}} Source  `url` is null where it can't be read from here */
 
 /**
  * @typedef {object} Message
@@ -17,10 +20,11 @@ const LONGEST_WAIT_MS = 15_000;
  * @property {number} createdAt
  * @property {boolean} live  being streamed
  * @property {boolean} pending  sent, not yet accepted
- * @property {{value: -1|1, reason: string|null, better: string|null}|null} vote  the visitor's own, as it counts
- * @property {object|null} storedVote  the one the server has, while others are on their way
+ * @property {Vote|null} vote  the visitor's own, as it counts
+ * @property {Vote|null} storedVote  the one the server has, while others are on their way
  * @property {number} voting  how many are
  * @property {boolean} notice  between the page and Myna itself: the server does not keep it
+ * @property {Source[]} sources  what a reply cites
  */
 
 /**
@@ -28,7 +32,7 @@ const LONGEST_WAIT_MS = 15_000;
  * @property {string} id
  * @property {string} text
  * @property {string|null} replaces  id of the message being edited
- * @property {Error} error
+ * @property {unknown} error
  */
 
 /**
@@ -38,8 +42,19 @@ const LONGEST_WAIT_MS = 15_000;
  * @property {(reply: Message) => void} finished
  * @property {(unsent: Unsent) => void} unsent
  * @property {(connected: boolean) => void} connection
- * @property {(error: Error) => void} failed
- * @property {(error: Error) => void} choiceLost  what was said about learning from this chat is not stored
+ * @property {(error: unknown) => void} failed
+ * @property {(error: unknown) => void} choiceLost  what was said about learning from this chat is not stored
+ */
+
+/**
+ * One stream of the server's.
+ * @typedef {object} Reader
+ * @property {number} order  the later one was opened later
+ * @property {AbortController} control
+ * @property {Message|null} reply  the one it is at
+ * @property {boolean} ended  the reply is
+ * @property {boolean} fresh  no new word of the reply has come yet
+ * @property {boolean} notice  it answers a line that steers Myna
  */
 
 /**
@@ -53,15 +68,19 @@ export class Conversation {
   messages = [];
   #api;
   #listener;
+  /** @type {Set<Reader>} */
   #readers = new Set();
+  /** Which reader brings the reply with this id. @type {Map<string, Reader>} */
   #owners = new Map();
+  /** @type {Set<string>} */
   #finished = new Set();
   #opened = 0;
   #epoch = 0;
   #resuming = false;
   #disposed = false;
   #votes = Promise.resolve();
-  #mayLearn = null; // what was said of this chat, and the server does not know yet
+  /** What was said of this chat, and the server does not know yet. @type {boolean|null} */
+  #mayLearn = null;
   #choices = Promise.resolve();
 
   /**
@@ -142,7 +161,9 @@ export class Conversation {
 
   /**
    * Says what a reply was worth; 0 takes it back. Shown at once; one after the other, so that the last one counts.
-   * @param {Message} message @param {-1|0|1} value @param {{reason?: string, better?: string}} words
+   * @param {Message} message
+   * @param {-1|0|1} value
+   * @param {{reason?: string, better?: string}} words
    */
   vote(message, value, words = {}) {
     if (!message.voting) message.storedVote = message.vote;
@@ -291,11 +312,11 @@ export class Conversation {
 
   // --- streams ---
 
+  /** @returns {Reader} */
   #open() {
     this.#opened += 1;
-    const reader = {
-      order: this.#opened, control: new AbortController(), reply: null, ended: false, fresh: true, notice: false,
-    };
+    const control = new AbortController();
+    const reader = { order: this.#opened, control, reply: null, ended: false, fresh: true, notice: false };
     this.#readers.add(reader);
     return reader;
   }
@@ -331,10 +352,10 @@ export class Conversation {
   #apply(reader, part) {
     const { reply } = reader;
     if (part.type === 'start') this.#start(reader, part);
-    else if (!reply) return;
-    else if (part.type === 'text-delta') this.#append(reader, part.delta);
+    if (part.type === 'start' || !reply) return;
+    if (part.type === 'text-delta') this.#append(reader, part.delta);
     else if (part.type === 'data-html') this.#render(reader, part.data);
-    else if (isSource(part)) reply.sources = [...reply.sources.filter(({ id }) => id !== part.sourceId), toSource(part)];
+    else if (isSource(part)) cite(reply, toSource(part));
     else if (part.type === 'abort') this.#end(reader, 'stopped');
     else if (part.type === 'finish') this.#end(reader, part.messageMetadata?.state ?? reply.state ?? 'answered');
     else if (part.type === 'error') {
@@ -434,9 +455,10 @@ export class Conversation {
       this.#connected(true);
       return (response.status === 204 || await this.#replay(response)) && !await this.#load();
     } catch (error) {
+      const isGone = statusOf(error) === 404;
       if (!(error instanceof ApiError)) this.#connected(false);
-      else if (error.status === 404) this.#listener.failed(error);
-      return error.status === 404;
+      else if (isGone) this.#listener.failed(error);
+      return isGone;
     }
   }
 
@@ -464,15 +486,17 @@ export class Conversation {
     this.messages = [...merged, ...waiting];
     for (const notice of shown.filter((message) => message.notice)) {
       const before = shown.slice(0, shown.indexOf(notice)).findLast((message) => this.messages.includes(message));
-      this.messages.splice(this.messages.indexOf(before) + 1, 0, notice);
+      this.messages.splice(before ? this.messages.indexOf(before) + 1 : 0, 0, notice);
     }
   }
 }
 
+/** @param {Partial<Message>} fields @returns {Message} */
 function makeMessage(fields) {
   return {
-    key: newId(), text: '', html: null, tail: '', state: null, problem: null,
-    createdAt: Date.now(), live: false, pending: false, vote: null, storedVote: null, voting: 0, notice: false, sources: [],
+    key: newId(), id: '', role: 'assistant', text: '', html: null, tail: '', state: null, problem: null,
+    createdAt: Date.now(), live: false, pending: false, vote: null, storedVote: null, voting: 0, notice: false,
+    sources: [],
     ...fields,
   };
 }
@@ -504,7 +528,12 @@ function isSource({ type }) {
   return type === 'source-url' || type === 'source-document';
 }
 
-/** What a reply cites; `url` is null where it can't be read from here. */
+/** @param {Message} reply @param {Source} source */
+function cite(reply, source) {
+  reply.sources = [...reply.sources.filter(({ id }) => id !== source.id), source];
+}
+
+/** @returns {Source} */
 function toSource({ sourceId, title, url }) {
   return { id: sourceId, title, url: url ?? null };
 }
@@ -513,7 +542,7 @@ function toWire({ id, role, text }) {
   return { id, role, parts: [{ type: 'text', text }] };
 }
 
-/** Waits longer each time, but no longer than until the network is back. */
+/** Waits longer each time, but no longer than until the network is back. @returns {Promise<void>} */
 function backoff(attempt) {
   const ms = Math.min(500 * 2 ** attempt, LONGEST_WAIT_MS) * (0.75 + Math.random() / 2);
   return new Promise((resolve) => {

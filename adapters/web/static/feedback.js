@@ -2,10 +2,11 @@ import { h, iconButton } from './dom.js';
 
 const MAX_CHARS = 3000;
 
+/** @typedef {import('./conversation.js').Message} Message */
 /**
  * @typedef {object} Options
- * @property {(key: string, values?: object) => string} t
- * @property {(message: object, value: -1|0|1, words?: {reason: string, better: string}) => Promise<boolean>} onVote
+ * @property {import('./strings.js').Translate} t
+ * @property {(message: Message, value: -1|0|1, words?: {reason: string, better: string}) => Promise<boolean>} onVote
  *   false where it could not be stored, which has then been told
  * @property {(text: string) => void} onAnnounce
  */
@@ -13,16 +14,18 @@ const MAX_CHARS = 3000;
 /** What a person thinks of one reply: two thumbs, and a form after a thumb down. */
 export class ReplyFeedback {
   #options;
+  /** The reply as it was last drawn. @type {Message} */
   #message;
   #votable = false;
   #open = false;
-  #form = null;
+  /** @type {{element: HTMLFormElement, reason: HTMLTextAreaElement, better: HTMLTextAreaElement}|null} */
+  #made = null;
   #thanks;
 
-  /** @param {Options} options */
-  constructor(options) {
+  /** @param {Message} message @param {Options} options */
+  constructor(message, options) {
+    this.#message = message;
     this.#options = options;
-    const { t } = options;
     this.good = this.#thumb('good', 1);
     this.bad = this.#thumb('bad', -1);
     this.#thanks = h('span', { class: 'thanks', 'aria-hidden': 'true' }); // said by the status line
@@ -37,21 +40,21 @@ export class ReplyFeedback {
     this.more.hidden = true;
   }
 
-  /** @param {import('./conversation.js').Message} message @param {boolean} votable */
+  /** @param {Message} message @param {boolean} votable */
   update(message, votable) {
     this.#message = message;
     this.#votable = votable;
     const value = message.vote?.value ?? 0;
-    for (const [button, own] of [[this.good, 1], [this.bad, -1]]) {
-      button.hidden = !votable;
-      button.setAttribute('aria-pressed', String(value === own));
-    }
+    this.good.setAttribute('aria-pressed', String(value === 1));
+    this.bad.setAttribute('aria-pressed', String(value === -1));
+    for (const button of this.buttons) button.hidden = !votable;
     const { t } = this.#options;
     this.more.textContent = t(message.vote?.reason || message.vote?.better ? 'changeWords' : 'sayMore');
     if (value !== -1) this.#close();
     this.more.hidden = !votable || value !== -1 || this.#open;
   }
 
+  /** @param {'good'|'bad'} name @param {-1|1} value */
   #thumb(name, value) {
     const { t } = this.#options;
     return iconButton(`thumb-${name}`, t(name), () => this.#press(value), 'thumb');
@@ -76,10 +79,15 @@ export class ReplyFeedback {
 
   // --- the form ---
 
+  /** Made for those who open it. */
+  get #form() {
+    this.#made ??= this.#makeForm();
+    return this.#made;
+  }
+
   #openForm(takesFocus) {
     if (this.#open) return;
     this.#open = true;
-    this.#form ??= this.#makeForm();
     const { vote } = this.#message;
     this.#form.reason.value ||= vote?.reason ?? '';
     this.#form.better.value ||= vote?.better ?? '';
@@ -153,6 +161,7 @@ export class ReplyFeedback {
   }
 }
 
+/** @param {string} rows */
 function area(rows) {
   return h('textarea', { rows, maxlength: String(MAX_CHARS), dir: 'auto' });
 }

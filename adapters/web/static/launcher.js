@@ -36,21 +36,37 @@ const sheets = [tokens, base, `
 @keyframes rise { from { opacity: 0; transform: translateY(12px); } }
 `].map(stylesheet);
 
+/** @typedef {import('./chat.js').MynaChat} MynaChat */
+
 /** The round button on a foreign page, and the panel it opens. */
 export class Launcher {
   #options;
   #t;
+  /** @type {MynaChat|null} */
   #chat = null;
+  /** @type {Promise<MynaChat>|null} */
   #loading = null;
+  /** @type {Map<string, Set<(detail: object) => void>>} */
   #listeners = new Map();
   #phone = matchMedia(PHONE);
+  badge = h('span', { class: 'badge', hidden: true });
+  panel = h('div', { class: 'panel', role: 'dialog', hidden: true });
+  button = h('button', {
+    type: 'button',
+    class: 'launcher',
+    'aria-haspopup': 'dialog',
+    onclick: () => this.toggle(),
+    onpointerenter: () => this.#warm(),
+    onfocus: () => this.#warm(),
+  });
 
   /** @param {{origin: string, lang?: string, title?: string, color?: string, position?: string}} options */
   constructor(options) {
     this.#options = options;
     const { lang, t } = language(options.lang);
     this.#t = t;
-    this.#makeParts();
+    this.panel.setAttribute('aria-label', options.title || 'Myna');
+    this.#drawButton();
     const side = options.position === 'left' ? 'left' : 'right';
     this.element = document.createElement('myna-widget');
     const root = this.element.attachShadow({ mode: 'open' });
@@ -58,6 +74,7 @@ export class Launcher {
     root.append(h('div', { class: `root ${side}`, lang, onkeydown: (event) => this.#onKey(event) },
       this.panel, this.button));
     this.#paint(options.color);
+    this.#phone.addEventListener('change', () => this.#drawButton());
     this.#followKeyboard();
   }
 
@@ -96,9 +113,12 @@ export class Launcher {
 
   /**
    * Events: open, close, message, reply, reset.
+   * @param {string} event
+   * @param {(detail: object) => void} fn
    * @returns {() => void} takes the listener off
    */
   on(event, fn) {
+    /** @type {Set<(detail: object) => void>} */
     const set = this.#listeners.get(event) ?? new Set();
     this.#listeners.set(event, set.add(fn));
     return () => set.delete(fn);
@@ -108,19 +128,8 @@ export class Launcher {
     for (const fn of this.#listeners.get(event) ?? []) fn(detail);
   }
 
-  #makeParts() {
-    const warm = () => this.#load().catch(() => {});
-    this.badge = h('span', { class: 'badge', hidden: true });
-    this.button = h('button', {
-      type: 'button',
-      class: 'launcher',
-      'aria-haspopup': 'dialog',
-      onclick: () => this.toggle(),
-      onpointerenter: warm,
-      onfocus: warm,
-    });
-    this.panel = h('div', { class: 'panel', role: 'dialog', 'aria-label': this.#options.title || 'Myna', hidden: true });
-    this.#drawButton();
+  #warm() {
+    this.#load().catch(() => {});
   }
 
   #drawButton() {
@@ -133,14 +142,15 @@ export class Launcher {
 
   // The host page pays for the chat only when somebody comes near it.
   #load() {
-    this.#loading ??= import('./chat.js').then(({ MynaChat }) => this.#makeChat(new MynaChat())).catch((error) => {
+    this.#loading ??= import('./chat.js').then(({ MynaChat }) => this.#addChat(new MynaChat())).catch((error) => {
       this.#loading = null;
       throw error;
     });
     return this.#loading;
   }
 
-  #makeChat(chat) {
+  /** @param {MynaChat} chat */
+  #addChat(chat) {
     const { origin, lang, title } = this.#options;
     chat.setAttribute('endpoint', origin);
     chat.setAttribute('mode', 'panel');
@@ -148,8 +158,8 @@ export class Launcher {
     if (title) chat.setAttribute('name', title);
     chat.addEventListener('myna:close', () => this.close());
     chat.addEventListener('myna:ready', () => this.panel.setAttribute('aria-label', chat.name));
-    chat.addEventListener('myna:message', ({ detail }) => this.#emit('message', detail));
-    chat.addEventListener('myna:reply', ({ detail }) => this.#onReply(detail));
+    chat.addEventListener('myna:message', (event) => this.#emit('message', detailOf(event)));
+    chat.addEventListener('myna:reply', (event) => this.#onReply(detailOf(event)));
     this.panel.append(chat);
     this.#chat = chat;
     return chat;
@@ -173,12 +183,13 @@ export class Launcher {
   #keepFocus(event) {
     const root = this.#chat?.shadowRoot;
     if (!root) return;
-    const stops = [...root.querySelectorAll('button, textarea, input, a[href], [tabindex="0"]')]
-      .filter((node) => !node.disabled && node.checkVisibility());
+    /** @type {NodeListOf<HTMLElement>} */
+    const found = root.querySelectorAll('button, textarea, input, a[href], [tabindex="0"]');
+    const stops = [...found].filter((node) => !node.matches(':disabled') && node.checkVisibility());
     const edge = event.shiftKey ? stops[0] : stops.at(-1);
-    if (root.activeElement !== edge) return;
+    if (!edge || root.activeElement !== edge) return;
     event.preventDefault();
-    (event.shiftKey ? stops.at(-1) : stops[0]).focus();
+    (event.shiftKey ? stops.at(-1) : stops[0])?.focus();
   }
 
   #paint(color) {
@@ -190,20 +201,27 @@ export class Launcher {
   // The keyboard of a phone covers a fixed panel; the visual viewport says what is left.
   #followKeyboard() {
     const view = window.visualViewport;
+    if (!view) return;
     const fit = () => {
       const full = this.#phone.matches && this.isOpen;
       this.panel.style.height = full ? `${view.height}px` : '';
       this.panel.style.transform = full && view.offsetTop ? `translateY(${view.offsetTop}px)` : '';
     };
-    view?.addEventListener('resize', fit);
-    view?.addEventListener('scroll', fit);
-    this.#phone.addEventListener('change', () => { fit(); this.#drawButton(); });
+    view.addEventListener('resize', fit);
+    view.addEventListener('scroll', fit);
+    this.#phone.addEventListener('change', fit);
   }
+}
+
+/** @param {Event} event @returns {object} */
+function detailOf(event) {
+  return event instanceof CustomEvent ? event.detail : {};
 }
 
 /** Black or white, whichever stands out more on this colour. */
 function readableOn(color) {
   const canvas = document.createElement('canvas').getContext('2d');
+  if (!canvas) return '#ffffff';
   canvas.fillStyle = color;
   canvas.fillRect(0, 0, 1, 1);
   const [r, g, b] = [...canvas.getImageData(0, 0, 1, 1).data].map((value) => {

@@ -1,5 +1,5 @@
 import { MynaChat } from './chat.js';
-import { h, icon, iconButton, logo, storage, stylesheet } from './dom.js';
+import { focusedElement, h, icon, iconButton, logo, storage, stylesheet } from './dom.js';
 import { PrivacyMenu } from './privacy.js';
 import { language } from './strings.js';
 import { base, menu, tokens } from './styles.js';
@@ -66,6 +66,7 @@ function chatInAddress() {
   return new URLSearchParams(location.search).get('chat');
 }
 
+/** @param {'pushState'|'replaceState'} how */
 function setAddress(how) {
   const id = chat.chatId;
   if (id === chatInAddress()) return;
@@ -90,11 +91,11 @@ async function loadChats() {
 }
 
 function draw() {
-  const focused = parts.list.contains(document.activeElement) ? document.activeElement.dataset.id : null;
+  const focused = parts.list.contains(document.activeElement) ? focusedElement()?.dataset.id : null;
   const groups = Map.groupBy ? Map.groupBy(chats, age) : groupBy(chats, age);
   const nodes = [...groups].flatMap(([name, group]) => [h('h2', {}, t(name)), h('ul', {}, ...group.map(item))]);
   parts.list.replaceChildren(...(nodes.length ? nodes : [h('p', {}, t('noChats'))]));
-  if (focused) parts.list.querySelector(`[data-id="${CSS.escape(focused)}"]`)?.focus();
+  if (focused) [...parts.list.querySelectorAll('a')].find((link) => link.dataset.id === focused)?.focus();
   drawTitle();
 }
 

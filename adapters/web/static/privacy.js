@@ -21,12 +21,13 @@ export class PrivacyMenu {
   #chat;
   #all;
   #problem;
-  #known = null; // as the server told it last
+  /** As the server told it last. @type {Privacy|null} */
+  #known = null;
   #changes = Promise.resolve();
   #waiting = 0;
   #hasFailed = false;
 
-  /** @param {(key: string) => string} t @param {Source} source */
+  /** @param {import('./strings.js').Translate} t @param {Source} source */
   constructor(t, source) {
     this.#t = t;
     this.#source = source;
@@ -45,6 +46,7 @@ export class PrivacyMenu {
     }, this.button, this.menu);
   }
 
+  /** @param {'learnThisChat'|'learnAllChats'} words @param {'chat'|'all'} scope */
   #switch(words, scope) {
     const input = h('input', { type: 'checkbox', role: 'switch', onchange: () => this.#change(input, scope) });
     return { input, row: h('label', {}, h('span', {}, this.#t(words)), input) };
@@ -104,7 +106,7 @@ export class PrivacyMenu {
     }
     this.#waiting -= 1;
     if (this.#waiting) return;
-    this.#draw(this.#known);
+    if (this.#known) this.#draw(this.#known);
     this.#problem.textContent = this.#t(this.#hasFailed ? 'privacyFailed' : 'privacySaved');
   }
 

@@ -151,9 +151,11 @@ const zh = {
   earlier: '更早',
 };
 
+/** @typedef {(key: keyof typeof en, values?: Record<string, unknown>) => string} Translate */
+
 /**
  * @param {string|null} [wanted] a language tag; the browser's language without one
- * @returns {{lang: string, t: (key: keyof typeof en, values?: Record<string, unknown>) => string}}
+ * @returns {{lang: string, t: Translate}}
  */
 export function language(wanted) {
   const chinese = /^zh\b/i.test(wanted || navigator.language || '');

@@ -74,16 +74,22 @@ button { font: inherit; color: inherit; }
 export const menu = `
 .privacy { flex: none; }
 .menu {
-  position: absolute; z-index: 2; inset: calc(100% - 2px) 8px auto auto; width: max-content; max-width: min(380px, calc(100% - 16px));
-  padding: 8px 16px; border-radius: 16px; background: var(--myna-surface); color: var(--myna-ink); font-size: 15px; line-height: 1.4;
+  position: absolute; z-index: 2; inset: calc(100% - 2px) 8px auto auto; width: max-content;
+  max-width: min(380px, calc(100% - 16px));
+  padding: 8px 16px; border-radius: 16px; background: var(--myna-surface); color: var(--myna-ink); font-size: 15px;
+  line-height: 1.4;
   box-shadow: var(--myna-shadow), inset 0 0 0 1px var(--myna-line);
 }
-.menu label { display: flex; align-items: center; justify-content: space-between; gap: 16px; min-height: 48px; padding-block: 4px; cursor: pointer; }
+.menu label {
+  display: flex; align-items: center; justify-content: space-between; gap: 16px; min-height: 48px; padding-block: 4px;
+  cursor: pointer;
+}
 .menu label:has(:disabled) { color: var(--myna-muted); cursor: default; }
 .menu p { margin: 4px 0 6px; color: var(--myna-muted); font-size: 13px; }
 .menu .problem:empty { display: none; }
 .menu input {
-  appearance: none; position: relative; flex: none; width: 44px; height: 26px; margin: 0; border-radius: 13px; cursor: inherit;
+  appearance: none; position: relative; flex: none; width: 44px; height: 26px; margin: 0; border-radius: 13px;
+  cursor: inherit;
   background: var(--myna-line-strong); transition: background-color .12s;
 }
 .menu input::before {
@@ -93,7 +99,10 @@ export const menu = `
 .menu input:checked { background: var(--myna-accent); }
 .menu input:checked::before { transform: translateX(18px); }
 .menu input:disabled { opacity: .5; }
-@media (forced-colors: active) { .menu input { border: 1px solid; } .menu input:checked::before { background: Highlight; } }
+@media (forced-colors: active) {
+  .menu input { border: 1px solid; }
+  .menu input:checked::before { background: Highlight; }
+}
 `;
 
 /** The chat element. */
@@ -155,7 +164,9 @@ export const chat = `
 .panel .avatar { width: 28px; height: 28px; }
 .panel .avatar .logo { width: 19px; height: 19px; }
 .panel .row { gap: 9px; }
-.row.assistant[data-live] .avatar { box-shadow: inset 0 0 0 1px var(--myna-line), 0 0 0 3px color-mix(in srgb, #f4a924 28%, transparent); }
+.row.assistant[data-live] .avatar {
+  box-shadow: inset 0 0 0 1px var(--myna-line), 0 0 0 3px color-mix(in srgb, #f4a924 28%, transparent);
+}
 
 .tail { margin: 0; white-space: pre-wrap; }
 .tail.fenced {
@@ -181,11 +192,17 @@ export const chat = `
 .rendered li > p { margin-block: .35em; }
 .rendered li::marker { color: var(--myna-muted); }
 .rendered a { color: var(--myna-link); text-underline-offset: 2px; border-radius: 3px; }
-.rendered blockquote { margin-inline: 0; padding-inline-start: 14px; border-inline-start: 3px solid var(--myna-line-strong); color: var(--myna-muted); }
+.rendered blockquote {
+  margin-inline: 0; padding-inline-start: 14px; border-inline-start: 3px solid var(--myna-line-strong);
+  color: var(--myna-muted);
+}
 .rendered hr { border: 0; border-block-start: 1px solid var(--myna-line); }
 .rendered code { font: .9em/1.5 var(--myna-mono); }
 .rendered :not(pre) > code { padding: .12em .36em; border-radius: 6px; background: var(--myna-sunken); }
-.code { position: relative; border: 1px solid var(--myna-line); border-radius: 12px; background: var(--myna-sunken); overflow: hidden; }
+.code {
+  position: relative; border: 1px solid var(--myna-line); border-radius: 12px; background: var(--myna-sunken);
+  overflow: hidden;
+}
 .code pre { margin: 0; padding: 12px 52px 12px 14px; overflow-x: auto; overflow-wrap: normal; scrollbar-width: thin; }
 .code pre:focus-visible { outline-offset: -3px; border-radius: 12px; }
 .code .tool { position: absolute; inset: 3px 3px auto auto; background: var(--myna-sunken); }
@@ -197,16 +214,21 @@ export const chat = `
 
 .rendered a.cite { font-size: .78em; text-decoration: none; vertical-align: .18em; }
 .rendered a.cite:hover, .rendered a.cite:focus-visible { text-decoration: underline; }
-.sources { display: flex; flex-direction: column; gap: 2px; margin: 8px 0 0; padding: 0; list-style: none; font-size: .875em; }
+.sources {
+  display: flex; flex-direction: column; gap: 2px; margin: 8px 0 0; padding: 0; list-style: none; font-size: .875em;
+}
 .sources li { overflow-wrap: anywhere; }
 .sources .number { color: var(--myna-muted); font-variant-numeric: tabular-nums; }
 .sources a { color: var(--myna-link); text-underline-offset: 2px; border-radius: 3px; }
-.note { display: flex; align-items: center; gap: 6px; margin-block-start: 8px; color: var(--myna-muted); font-size: .875em; }
+.note {
+  display: flex; align-items: center; gap: 6px; margin-block-start: 8px; color: var(--myna-muted); font-size: .875em;
+}
 .note .link { flex: none; }
 .note .icon { width: 17px; height: 17px; }
 [data-state="stopped"] .note .icon { fill: currentColor; width: 14px; height: 14px; }
 [data-state="failed"] .note, [data-state="refused"] .note {
-  align-self: flex-start; padding: 3px 14px; min-height: 40px; border-radius: 12px; background: var(--myna-warn-bg); color: var(--myna-warn);
+  align-self: flex-start; padding: 3px 14px; min-height: 40px; border-radius: 12px; background: var(--myna-warn-bg);
+  color: var(--myna-warn);
 }
 [data-state="refused"] .note { background: var(--myna-sunken); color: var(--myna-muted); }
 [data-state="failed"] .bubble, [data-state="refused"] .bubble { color: var(--myna-muted); }
@@ -235,7 +257,8 @@ export const chat = `
 .card textarea:focus-visible { outline-offset: 0; }
 .card-buttons { display: flex; align-items: center; gap: 8px; }
 .primary {
-  min-height: 40px; padding: 0 18px; border: 0; border-radius: 12px; background: var(--myna-accent); color: var(--myna-on-accent);
+  min-height: 40px; padding: 0 18px; border: 0; border-radius: 12px; background: var(--myna-accent);
+  color: var(--myna-on-accent);
   font-weight: 650; cursor: pointer;
 }
 .time { padding-inline: 8px; color: var(--myna-muted); font-size: 12.5px; white-space: nowrap; }
@@ -248,13 +271,17 @@ export const chat = `
 
 .typing { margin-block-start: -12px; }
 .dots { display: inline-flex; gap: 5px; padding-block: 9px; }
-.dots i { width: 7px; height: 7px; border-radius: 50%; background: var(--myna-line-strong); animation: hop 1.2s infinite ease-in-out; }
+.dots i {
+  width: 7px; height: 7px; border-radius: 50%; background: var(--myna-line-strong);
+  animation: hop 1.2s infinite ease-in-out;
+}
 .dots i:nth-child(2) { animation-delay: .15s; }
 .dots i:nth-child(3) { animation-delay: .3s; }
 
 .jump {
   position: absolute; inset-block-end: 10px; inset-inline-start: calc(50% - 20px); border-radius: 50%;
-  background: var(--myna-surface); color: var(--myna-ink); box-shadow: var(--myna-shadow), inset 0 0 0 1px var(--myna-line);
+  background: var(--myna-surface); color: var(--myna-ink);
+  box-shadow: var(--myna-shadow), inset 0 0 0 1px var(--myna-line);
 }
 
 .notice {
@@ -267,15 +294,20 @@ export const chat = `
 .notice .tool { color: inherit; }
 .notice .tool:hover { background: color-mix(in srgb, currentColor 12%, transparent); }
 
-.composer { flex: none; width: 100%; max-width: var(--column); margin-inline: auto; padding: 0 var(--gutter) max(6px, env(safe-area-inset-bottom)); }
+.composer {
+  flex: none; width: 100%; max-width: var(--column); margin-inline: auto;
+  padding: 0 var(--gutter) max(6px, env(safe-area-inset-bottom));
+}
 .box {
   display: flex; align-items: flex-end; gap: 4px; padding: 6px; border-radius: 26px; cursor: text;
   background: var(--myna-surface); box-shadow: var(--myna-shadow), inset 0 0 0 1px var(--myna-line-strong);
 }
 .box:focus-within { box-shadow: var(--myna-shadow), inset 0 0 0 2px var(--myna-focus); }
 .box textarea {
-  flex: 1; min-width: 0; height: 40px; max-height: min(220px, 38dvh); margin: 0; padding: 8px 6px 8px 14px; resize: none;
-  border: 0; outline: 0; background: none; color: inherit; font: inherit; line-height: 24px; overflow-y: auto; scrollbar-width: thin;
+  flex: 1; min-width: 0; height: 40px; max-height: min(220px, 38dvh); margin: 0; padding: 8px 6px 8px 14px;
+  resize: none;
+  border: 0; outline: 0; background: none; color: inherit; font: inherit; line-height: 24px; overflow-y: auto;
+  scrollbar-width: thin;
 }
 @media (pointer: coarse) { .box textarea { font-size: 16px; } }
 .box textarea::placeholder { color: var(--myna-muted); opacity: 1; }
@@ -290,7 +322,10 @@ export const chat = `
 }
 .banner span { flex: 1; }
 .banner .icon { width: 17px; height: 17px; }
-.below { display: flex; justify-content: center; gap: 16px; min-height: 26px; padding: 4px 14px 0; color: var(--myna-muted); font-size: 12.5px; }
+.below {
+  display: flex; justify-content: center; gap: 16px; min-height: 26px; padding: 4px 14px 0; color: var(--myna-muted);
+  font-size: 12.5px;
+}
 .below p { margin: 0; }
 .count.over { color: var(--myna-warn); font-weight: 650; }
 .panel .hint { display: none; }

@@ -5,9 +5,10 @@ const COPIED_MS = 1600;
 const VOTABLE = new Set(['answered', 'stopped']);
 const BOTTOM_SLACK_PX = 48;
 
+/** @typedef {import('./conversation.js').Message} Message */
 /**
  * @typedef {object} Options
- * @property {(key: string, values?: object) => string} t
+ * @property {import('./strings.js').Translate} t
  * @property {string} lang
  * @property {() => string} name  what the assistant is called
  * @property {() => void} onRetry
@@ -20,19 +21,22 @@ const BOTTOM_SLACK_PX = 48;
 /** The scrolling list of messages. */
 export class Transcript {
   #options;
+  /** By the key of their message. @type {Map<string, MessageView>} */
   #views = new Map();
   #list = h('div', { class: 'list' });
+  #greeting = h('p', { class: 'greeting', dir: 'auto' });
   #typing;
   #empty;
   #jump;
   #pinned = true;
+  #top = 0;
 
   /** @param {Options} options */
   constructor(options) {
     this.#options = options;
     const { t } = options;
     this.#typing = typingRow();
-    this.#empty = h('div', { class: 'empty' }, logo(), h('p', { class: 'greeting', dir: 'auto' }));
+    this.#empty = h('div', { class: 'empty' }, logo(), this.#greeting);
     this.log = h('div', { class: 'log', role: 'log', tabindex: '0', 'aria-label': t('conversation') },
       this.#empty, this.#list, this.#typing);
     this.#jump = iconButton('down', t('jump'), () => this.scrollToEnd(true), 'jump');
@@ -42,7 +46,7 @@ export class Transcript {
   }
 
   set greeting(text) {
-    this.#empty.lastChild.textContent = text;
+    this.#greeting.textContent = text;
   }
 
   /**
@@ -58,9 +62,20 @@ export class Transcript {
     this.#stay();
   }
 
-  /** The text of a message as a person sees it. */
+  /** The assistant is called something else now. */
+  rename() {
+    for (const view of this.#views.values()) view.rename();
+  }
+
+  /** The text of a message as a person sees it. @param {Message} message */
   plainText(message) {
     return this.#views.get(message.key)?.plainText ?? message.text;
+  }
+
+  /** Shows what was shown before the element was moved in the page, which scrolls it to its start. */
+  restoreScroll() {
+    this.log.scrollTop = this.#top;
+    this.#stay();
   }
 
   /** Goes to the newest message and stays there. */
@@ -97,6 +112,7 @@ export class Transcript {
   #followScroll() {
     this.log.addEventListener('scroll', () => {
       const { scrollTop, scrollHeight, clientHeight } = this.log;
+      this.#top = scrollTop;
       this.#pinned = scrollHeight - scrollTop - clientHeight < BOTTOM_SLACK_PX;
       this.#showJump();
     }, { passive: true });
@@ -122,7 +138,8 @@ function isBlank(message) {
 
 function typingRow() {
   const dots = h('span', { class: 'dots' }, h('i'), h('i'), h('i'));
-  const row = h('div', { class: 'row assistant typing', 'aria-hidden': 'true' }, avatar(), h('div', { class: 'bubble' }, dots));
+  const bubble = h('div', { class: 'bubble' }, dots);
+  const row = h('div', { class: 'row assistant typing', 'aria-hidden': 'true' }, avatar(), bubble);
   row.hidden = true;
   return row;
 }
@@ -141,44 +158,54 @@ class MessageView {
   #sources = h('ol', { class: 'sources' });
   #note = h('div', { class: 'note' });
   #time = h('time', { class: 'time' });
+  /** @type {string[]} */
   #blocks = [];
   #message;
+  /** @type {unknown[]} */
   #shown = [];
 
+  /** @param {Message} message @param {Options} options */
   constructor(message, options) {
+    this.#message = message;
     this.#options = options;
     const own = message.role === 'user';
     const { t } = options;
     this.retry = iconButton('retry', t('retry'), () => options.onRetry());
     this.edit = iconButton('edit', t('edit'), () => options.onEdit());
     this.copy = iconButton('copy', t('copy'), () => this.#copy(this.copy, this.#message.text, 'copy'));
-    this.feedback = own ? null : new ReplyFeedback(options);
-    this.actions = h('div', { class: 'actions' }, ...(own ? [this.#time, this.edit] : this.#replyActions()));
+    this.feedback = own ? null : new ReplyFeedback(message, options);
+    this.actions = h('div', { class: 'actions' },
+      ...(this.feedback ? this.#replyActions(this.feedback) : [this.#time, this.edit]));
     // Live text in a log would be read out word by word: the status line speaks once instead.
     this.element = h('article', {
       class: `row ${message.role}`,
       'aria-live': 'off',
-      'aria-label': own ? t('youSay') : t('says', { name: options.name() }),
     }, ...(own ? [] : [avatar()]), h('div', { class: 'main' }, this.#bubble, this.#sources, this.#note, this.actions,
-      ...(own ? [] : [this.feedback.place])));
+      ...(this.feedback ? [this.feedback.place] : [])));
+    this.rename();
   }
 
-  #replyActions() {
-    const { buttons, note, more } = this.feedback;
+  /** @param {ReplyFeedback} feedback */
+  #replyActions({ buttons, note, more }) {
     return [this.copy, ...buttons, this.retry, note, this.#time, more];
+  }
+
+  rename() {
+    const { t, name } = this.#options;
+    this.element.setAttribute('aria-label', this.#message.role === 'user' ? t('youSay') : t('says', { name: name() }));
   }
 
   get plainText() {
     return this.#bubble.innerText.trim();
   }
 
-  /** @param {import('./conversation.js').Message} message */
+  /** @param {Message} message @param {{canRetry: boolean, canEdit: boolean}} offers */
   update(message, { canRetry, canEdit }) {
     this.#message = message;
     this.retry.hidden = !canRetry || message.state === 'failed'; // its note offers the same
     this.edit.hidden = !canEdit;
     const { html, tail, text, state, live, pending, problem, sources } = message;
-    this.feedback?.update(message, !live && Boolean(text) && !message.notice && VOTABLE.has(state));
+    this.feedback?.update(message, !live && Boolean(text) && !message.notice && VOTABLE.has(state ?? ''));
     const shown = [html, tail, text, state, live, pending, problem, sources, canRetry];
     if (shown.every((value, index) => value === this.#shown[index])) return;
     this.#shown = shown;
@@ -208,11 +235,11 @@ class MessageView {
   #drawHtml(html) {
     const fragment = html === '' ? document.createDocumentFragment() : parseSanitised(html);
     if (!fragment) return false;
-    const nodes = [...fragment.childNodes].filter((node) => node.nodeType === 1 || node.data?.trim());
-    const blocks = nodes.map((node) => node.outerHTML ?? node.data);
+    const nodes = [...fragment.childNodes].filter((node) => sourceOf(node).trim());
+    const blocks = nodes.map(sourceOf);
     let same = 0;
     while (same < blocks.length && blocks[same] === this.#blocks[same]) same += 1;
-    while (this.#rendered.childNodes.length > same) this.#rendered.lastChild.remove();
+    for (const node of [...this.#rendered.childNodes].slice(same)) node.remove();
     const fresh = document.createDocumentFragment();
     fresh.append(...nodes.slice(same));
     this.#decorate(fresh);
@@ -233,7 +260,8 @@ class MessageView {
   }
 
   #decorate(fragment) {
-    for (const link of fragment.querySelectorAll('a[href]')) {
+    for (const link of fragment.querySelectorAll('a')) {
+      if (!link.hasAttribute('href')) continue;
       link.target = '_blank';
       link.rel = 'nofollow noopener noreferrer';
     }
@@ -269,19 +297,23 @@ class MessageView {
     if (message.state === 'stopped') return [icon('stop'), h('span', {}, t('stopped'))];
     if (message.state === 'refused') return [icon('alert'), h('span', {}, t('refused'))];
     if (message.state !== 'failed') return [];
-    const again = canRetry ? [h('button', { type: 'button', class: 'link', onclick: () => onRetry() }, t('tryAgain'))] : [];
-    return [icon('alert'), h('span', {}, message.problem || t('failed')), ...again];
+    const told = [icon('alert'), h('span', {}, message.problem || t('failed'))];
+    if (!canRetry) return told;
+    return [...told, h('button', { type: 'button', class: 'link', onclick: () => onRetry() }, t('tryAgain'))];
   }
 
   #drawTime({ createdAt }) {
     const date = new Date(createdAt);
     const sameDay = date.toDateString() === new Date().toDateString();
+    /** @type {Intl.DateTimeFormatOptions} */
     const clock = { hour: '2-digit', minute: '2-digit' };
+    /** @type {Intl.DateTimeFormatOptions} */
     const style = sameDay ? clock : { month: 'short', day: 'numeric', ...clock };
     this.#time.dateTime = date.toISOString();
     this.#time.textContent = new Intl.DateTimeFormat(this.#options.lang, style).format(date);
   }
 
+  /** @param {HTMLElement} button @param {string} text @param {'copy'|'copyCode'} label */
   async #copy(button, text, label) {
     const { t, onCopied } = this.#options;
     await copyText(text);
@@ -295,6 +327,17 @@ class MessageView {
   }
 }
 
+/** What a node was parsed from; nothing for a comment. @param {Node} node */
+function sourceOf(node) {
+  if (node instanceof Element) return node.outerHTML;
+  return node instanceof Text ? node.data : '';
+}
+
+/**
+ * @template {HTMLElement} B
+ * @param {Element} node
+ * @param {B} box
+ */
 function wrap(node, box) {
   node.replaceWith(box);
   box.append(node);

@@ -9,12 +9,15 @@ export class Composer {
   constructor(send) {
     this.send = send;
     this.place = '';
+    /** @type {Map<string, string>} */
     this.drafts = new Map();
+    /** @type {string[]} */
     this.files = [];
     this.area = h('textarea', { rows: '1', oninput: () => this.fit(), onkeydown: (event) => this.press(event) });
     this.chips = h('div', { class: 'chips' });
     this.picker = h('input', { type: 'file', multiple: true, hidden: true, onchange: () => this.attach() });
-    this.element = h('form', { class: 'composer', onsubmit: (event) => this.submit(event) }, this.area, this.chips, this.picker,
+    this.element = h('form', { class: 'composer', onsubmit: (event) => this.submit(event) }, this.area, this.chips,
+      this.picker,
       h('div', { class: 'composer-tools' },
         tool('@', 'Mention Myna', () => this.insert('@Myna ')),
         tool('file', 'Attach a file (its name only)', () => this.picker.click()),
@@ -46,7 +49,7 @@ export class Composer {
   }
 
   attach() {
-    this.setFiles([...this.files, ...[...this.picker.files].map((one) => one.name)].slice(0, 10));
+    this.setFiles([...this.files, ...[...this.picker.files ?? []].map((one) => one.name)].slice(0, 10));
     this.picker.value = '';
     this.area.focus();
   }
@@ -57,11 +60,13 @@ export class Composer {
       tool('close', `Remove ${name}`, () => this.setFiles(this.files.filter((one) => one !== name))))));
   }
 
+  /** @param {KeyboardEvent} event */
   press(event) {
     if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
     this.submit(event);
   }
 
+  /** @param {Event} event */
   submit(event) {
     event.preventDefault();
     const text = this.area.value.trim();

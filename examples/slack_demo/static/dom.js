@@ -1,24 +1,8 @@
-/** Small DOM helpers. No HTML is ever parsed: what people and the bot write goes into text nodes. */
+/** Small DOM helpers of the demo, on top of those that it shares with Myna's own pages. */
 
-const SVG = 'http://www.w3.org/2000/svg';
+import { find, h, ICON_SHAPE, svg } from '/web/element.js';
 
-/**
- * Makes an element. Function values become listeners (`onclick`), `true` an empty attribute; null and false are left
- * out.
- * @param {string} tag
- * @param {Record<string, unknown>} [props]
- * @param {...(Node|string)} children
- */
-export function h(tag, props = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(props)) {
-    if (value === null || value === undefined || value === false) continue;
-    if (typeof value === 'function') node.addEventListener(name.slice(2), value);
-    else node.setAttribute(name, value === true ? '' : String(value));
-  }
-  node.append(...children);
-  return node;
-}
+export { find, h };
 
 const THUMB = 'M7 10.5v9H4v-9zM7 10.5l4-7c1.7 0 2.6 1.2 2.3 2.8l-.6 3.2h5a2 2 0 0 1 2 2.4l-1.2 5.9a2 2 0 0 1-2 1.7H7';
 const ICONS = {
@@ -37,39 +21,45 @@ const ICONS = {
 
 /** @param {keyof typeof ICONS} name */
 export function icon(name) {
-  const node = document.createElementNS(SVG, 'svg');
-  const shape = { class: `icon icon-${name}`, viewBox: '0 0 24 24', 'aria-hidden': 'true', focusable: 'false' };
-  for (const [key, value] of Object.entries(shape)) node.setAttribute(key, value);
-  for (const d of ICONS[name]) {
-    const path = document.createElementNS(SVG, 'path');
-    path.setAttribute('d', d);
-    node.append(path);
-  }
-  return node;
+  return svg('svg', { class: `icon icon-${name}`, ...ICON_SHAPE }, ...ICONS[name].map((d) => svg('path', { d })));
 }
 
-/** A button whose label is its name and its tooltip, with an icon or a short text on it. */
+/** @param {string} name @returns {name is keyof typeof ICONS} */
+function isIcon(name) {
+  return Object.hasOwn(ICONS, name);
+}
+
+/**
+ * A button whose label is its name and its tooltip, with an icon or a short text on it.
+ * @param {string} face
+ * @param {string} label
+ * @param {(event: MouseEvent) => unknown} onclick
+ */
 export function tool(face, label, onclick, className = 'tool') {
   const button = h('button', { type: 'button', class: className, 'aria-label': label, title: label, onclick });
-  button.append(face in ICONS ? icon(face) : face);
+  button.append(isIcon(face) ? icon(face) : face);
   return button;
 }
+
+/** What an element was made for. @type {WeakMap<Element, {key: string, signature: string}>} */
+const shownAs = new WeakMap();
 
 /**
  * Lets a container show these items, and keeps the elements of those that are as they were, focus included.
  * @param {Element} container
- * @param {{key: string, signature: string, make: () => Element}[]} items
+ * @param {{key: string, signature: string, make: () => HTMLElement}[]} items
  */
 export function show(container, items) {
-  const old = new Map([...container.children].map((node) => [node.dataset.key, node]));
+  const old = new Map([...container.children].map((node) => [shownAs.get(node)?.key, node]));
   const nodes = items.map(({ key, signature, make }) => {
     const known = old.get(key);
-    if (known && known.signature === signature) return known;
+    if (known && shownAs.get(known)?.signature === signature) return known;
     const node = make();
     node.dataset.key = key;
-    node.signature = signature;
+    shownAs.set(node, { key, signature });
     return node;
   });
+  /** @type {Set<Element>} */
   const kept = new Set(nodes);
   for (const node of [...container.children]) if (!kept.has(node)) node.remove();
   nodes.forEach((node, place) => {

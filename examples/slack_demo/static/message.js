@@ -11,7 +11,7 @@ import { formatted } from './text.js';
  * @property {boolean} isEditing
  * @property {boolean} hasThread whether "Reply in thread" makes sense here
  * @property {{count: number, by: string[], last: number, isWorking: boolean}|null} replies
- * @property {Record<string, (...values: unknown[]) => void>} on what is called for reply, edit, remove, save, dismiss, press
+ * @property {Record<string, (...values: any[]) => unknown>} on  reply, edit, remove, save, dismiss, press
  */
 
 export function timeOf(seconds) {
@@ -20,14 +20,16 @@ export function timeOf(seconds) {
 
 export function avatar(user, className = '') {
   const initials = user.name.slice(0, user.is_bot ? 1 : 2);
-  return h('span', { class: `avatar ${className}`.trim(), 'data-user': user.is_bot ? 'bot' : user.id, 'aria-hidden': 'true' }, initials);
+  return h('span', { class: `avatar ${className}`.trim(), 'data-user': user.is_bot ? 'bot' : user.id,
+    'aria-hidden': 'true' }, initials);
 }
 
-/** @param {object} message @param {Around} around */
+/** @param {any} message as the fake keeps it @param {Around} around */
 export function messageElement(message, around) {
   const user = around.users.get(message.user) ?? { id: message.user, name: message.user, is_bot: false };
   const isOnlyMine = message.ephemeral !== undefined;
-  const classes = ['message', user.is_bot ? 'from-bot' : '', isOnlyMine ? 'only-mine' : '', message.is_streaming ? 'streaming' : ''];
+  const { is_bot: isBot } = user;
+  const classes = ['message', isBot && 'from-bot', isOnlyMine && 'only-mine', message.is_streaming && 'streaming'];
   const body = h('div', { class: 'said' });
   if (isOnlyMine) body.append(h('p', { class: 'note' }, 'Only visible to you'));
   body.append(head(message, user));
@@ -48,7 +50,8 @@ function head(message, user) {
 function content(message, around) {
   if (message.is_deleted) return [h('p', { class: 'note' }, 'This message was deleted.')];
   const names = [...around.users.values()].map((one) => one.name);
-  const dialect = message.ephemeral === undefined && message.user !== around.me && around.users.get(message.user)?.is_bot ? 'markdown' : 'mrkdwn';
+  const dialect = message.ephemeral === undefined && message.user !== around.me
+    && around.users.get(message.user)?.is_bot ? 'markdown' : 'mrkdwn';
   const done = [];
   const hasText = message.text && !message.blocks.some((one) => one.type === 'markdown' || one.type === 'section');
   if (hasText) done.push(h('div', { class: 'text' }, formatted(message.text, dialect, names)));
@@ -63,7 +66,8 @@ function content(message, around) {
 
 function blockElement(block, message, names, around) {
   const make = BLOCKS[block.type];
-  return make ? make(block, message, names, around) : h('p', { class: 'note' }, `[${block.type}: this page does not show it]`);
+  return make ? make(block, message, names, around)
+    : h('p', { class: 'note' }, `[${block.type}: this page does not show it]`);
 }
 
 const BLOCKS = {
@@ -71,9 +75,12 @@ const BLOCKS = {
   section: (block, _, names) => h('div', { class: 'text' }, formatted(block.text?.text ?? '', 'mrkdwn', names)),
   header: (block) => h('p', { class: 'text heading' }, block.text.text),
   divider: () => h('hr'),
-  context: (block, _, names) => h('div', { class: 'note' }, ...block.elements.map((one) => formatted(one.text ?? '', 'mrkdwn', names))),
-  actions: (block, message, _, around) => h('div', { class: 'buttons' }, ...block.elements.map((one) => pressable(one, message, around))),
-  context_actions: (block, message, _, around) => h('div', { class: 'votes' }, ...block.elements.flatMap((one) => votes(one, message, around))),
+  context: (block, _, names) => h('div', { class: 'note' },
+    ...block.elements.map((one) => formatted(one.text ?? '', 'mrkdwn', names))),
+  actions: (block, message, _, around) => h('div', { class: 'buttons' },
+    ...block.elements.map((one) => pressable(one, message, around))),
+  context_actions: (block, message, _, around) => h('div', { class: 'votes' },
+    ...block.elements.flatMap((one) => votes(one, message, around))),
 };
 
 function pressable(element, message, around) {
@@ -102,7 +109,8 @@ function tools(message, around, isOnlyMine) {
   }
   if (around.hasThread) bar.append(tool('reply', 'Reply in thread', () => around.on.reply(message)));
   if (message.user === around.me) {
-    bar.append(tool('edit', 'Edit message', () => around.on.edit(message)), tool('trash', 'Delete message', () => around.on.remove(message)));
+    bar.append(tool('edit', 'Edit message', () => around.on.edit(message)),
+      tool('trash', 'Delete message', () => around.on.remove(message)));
   }
   return bar;
 }
@@ -110,8 +118,10 @@ function tools(message, around, isOnlyMine) {
 function repliesLink(message, around) {
   const { count, by, last, isWorking } = around.replies;
   const words = isWorking && !count ? 'Myna is at work ...' : `${count} ${count === 1 ? 'reply' : 'replies'}`;
-  const link = h('button', { type: 'button', class: `replies${isWorking ? ' working' : ''}`, onclick: () => around.on.reply(message) });
-  link.append(...by.map((id) => avatar(around.users.get(id) ?? { id, name: id, is_bot: false }, 'small')), h('span', { class: 'count' }, words));
+  const link = h('button', { type: 'button', class: `replies${isWorking ? ' working' : ''}`,
+    onclick: () => around.on.reply(message) });
+  link.append(...by.map((id) => avatar(around.users.get(id) ?? { id, name: id, is_bot: false }, 'small')),
+    h('span', { class: 'count' }, words));
   if (count) link.append(h('span', { class: 'last' }, `last at ${timeOf(last)}`));
   return link;
 }

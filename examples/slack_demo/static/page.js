@@ -1,22 +1,25 @@
 /** The page: what one person sees of the fake Slack, kept up to date by one stream, and what they do in it. */
 
 import { Composer } from './composer.js';
-import { h, show, tool } from './dom.js';
+import { find, h, show, tool } from './dom.js';
 import { formElement, showErrors } from './form.js';
-import { avatar, messageElement, timeOf } from './message.js';
+import { avatar, messageElement } from './message.js';
 
-const find = (selector, within = document) => within.querySelector(selector);
-const side = find('.side');
-const main = find('main');
-const aside = find('.thread');
-const toast = find('.toast');
+const side = find(document, '.side', HTMLElement);
+const main = find(document, 'main', HTMLElement);
+const aside = find(document, '.thread', HTMLElement);
+const toast = find(document, '.toast', HTMLElement);
+const people = find(side, 'select', HTMLSelectElement);
 
-/** What the server says, and what is chosen here: who one is, where one looks. */
+/** What the server says: a person sees it. @type {any} */
 let seen = null;
+/** What is chosen here: who one is, where one looks. */
 const here = { user: '', channel: '', thread: '', editing: '', showsJournal: false, takesFocus: false, awaited: '' };
 const dismissed = new Set();
 const read = new Map();
+/** @type {EventSource|null} */
 let source = null;
+/** @type {HTMLDialogElement|null} */
 let dialog = null;
 let toastTimer = 0;
 
@@ -165,19 +168,20 @@ function hasAnswer(thread, messages) {
 }
 
 function drawSide(users) {
-  const groups = [['Channels', seen.channels.filter((one) => !one.is_direct)], ['Direct messages', seen.channels.filter((one) => one.is_direct)]];
+  const groups = [['Channels', seen.channels.filter((one) => !one.is_direct)],
+    ['Direct messages', seen.channels.filter((one) => one.is_direct)]];
   const items = groups.flatMap(([title, channels]) => [
     { key: title, signature: '', make: () => h('h2', {}, title) },
     ...channels.map((one) => placeItem(one, users)),
   ]);
-  show(find('.places', side), items);
-  const select = find('select', side);
-  const people = seen.users.filter((one) => !one.is_bot);
-  if (select.options.length !== people.length) {
-    select.replaceChildren(...people.map((one) => h('option', { value: one.id }, `${one.name} (${one.locale})`)));
+  show(find(side, '.places', HTMLElement), items);
+  const known = seen.users.filter((one) => !one.is_bot);
+  if (people.options.length !== known.length) {
+    people.replaceChildren(...known.map((one) => h('option', { value: one.id }, `${one.name} (${one.locale})`)));
   }
-  select.value = here.user;
-  show(find('.me-avatar', side), [{ key: here.user, signature: '', make: () => avatar(users.get(here.user)) }]);
+  people.value = here.user;
+  show(find(side, '.me-avatar', HTMLElement),
+    [{ key: here.user, signature: '', make: () => avatar(users.get(here.user)) }]);
 }
 
 function placeItem(channel, users) {
@@ -188,8 +192,12 @@ function placeItem(channel, users) {
   if (isHere || !read.has(key)) read.set(key, newest);
   const isNew = newest > read.get(key);
   const make = () => {
-    const face = channel.is_direct ? avatar(users.get(seen.bot), 'small') : h('span', { class: 'hash', 'aria-hidden': 'true' }, '#');
-    const button = h('button', { type: 'button', class: `place${isNew ? ' new' : ''}`, 'aria-current': isHere && 'page', onclick: () => openChannel(channel) }, face, channel.name);
+    const face = channel.is_direct ? avatar(users.get(seen.bot), 'small')
+      : h('span', { class: 'hash', 'aria-hidden': 'true' }, '#');
+    const button = h('button', {
+      type: 'button', class: `place${isNew ? ' new' : ''}`, 'aria-current': isHere && 'page',
+      onclick: () => openChannel(channel),
+    }, face, channel.name);
     if (channel.is_direct) button.append(h('span', { class: 'badge' }, 'APP'));
     if (isNew) button.append(h('span', { class: 'dot', role: 'img', 'aria-label': 'unread' }));
     return button;
@@ -206,14 +214,14 @@ function drawMain(channel, messages, users) {
     journalButton(),
   ]);
   const roots = messages.filter((one) => (one.ephemeral === undefined ? one.thread === one.ts : !one.thread));
-  drawMessages(find('.messages', main), roots, users, messages, false);
+  drawMessages(find(main, '.messages', HTMLElement), roots, users, messages, false);
   drawFoot(channel, messages.length === 0);
   composer.setLabel(channel.is_direct ? 'Message Myna' : `Message #${channel.name}`);
 }
 
 function drawBar(within, signature, make) {
   const parts = () => h('div', { class: 'bar-inside' }, ...make());
-  show(find('.bar', within), [{ key: 'bar', signature, make: parts }]);
+  show(find(within, '.bar', HTMLElement), [{ key: 'bar', signature, make: parts }]);
 }
 
 function journalButton() {
@@ -227,7 +235,7 @@ function drawFoot(channel, isEmpty) {
   const make = () => h('div', { class: 'prompts' }, ...prompts.map((one) =>
     h('button', { type: 'button', class: 'prompt', onclick: () => composer.send(one.message, []) }, one.title)));
   const items = prompts.length ? [{ key: 'prompts', signature: JSON.stringify([here.user, prompts]), make }] : [];
-  show(find('.foot', main), [...items, { key: 'composer', signature: '', make: () => composer.element }]);
+  show(find(main, '.foot', HTMLElement), [...items, { key: 'composer', signature: '', make: () => composer.element }]);
 }
 
 function drawThread(channel, messages, users) {
@@ -243,9 +251,9 @@ function drawThread(channel, messages, users) {
     h('div', { class: 'bar-words' }, h('h2', {}, 'Thread'), h('p', {}, title)),
     tool('close', 'Close thread', closeThread, 'tool not-small'),
   ]);
-  drawMessages(find('.messages', aside), inside, users, messages, true);
+  drawMessages(find(aside, '.messages', HTMLElement), inside, users, messages, true);
   drawStatus();
-  show(find('.foot', aside), [{ key: 'composer', signature: '', make: () => threadComposer.element }]);
+  show(find(aside, '.foot', HTMLElement), [{ key: 'composer', signature: '', make: () => threadComposer.element }]);
   if (here.takesFocus) threadComposer.area.focus();
   here.takesFocus = false;
 }
@@ -258,8 +266,9 @@ function drawStatus() {
     void act('stop', { thread: here.thread });
   };
   const make = () => h('div', { class: 'working-line' }, h('span', { class: 'pulse', 'aria-hidden': 'true' }),
-    h('span', { class: 'words' }, `Myna ${working.words}`), h('button', { type: 'button', class: 'button stop', onclick: stop }, 'Stop'));
-  show(find('.status', aside), working ? [{ key: working.thread, signature: working.words, make }] : []);
+    h('span', { class: 'words' }, `Myna ${working.words}`),
+    h('button', { type: 'button', class: 'button stop', onclick: stop }, 'Stop'));
+  show(find(aside, '.status', HTMLElement), working ? [{ key: working.thread, signature: working.words, make }] : []);
 }
 
 /** Stays at the end if it was there. */
@@ -285,12 +294,14 @@ function stayAtEnd(log) {
 
 function emptyItem(isThread) {
   const isDirect = here.channel.startsWith('D');
-  const words = isDirect ? 'This is the beginning of your conversation with Myna.' : 'Nothing has been said here yet. Mention @Myna to get an answer.';
+  const words = isDirect ? 'This is the beginning of your conversation with Myna.'
+    : 'Nothing has been said here yet. Mention @Myna to get an answer.';
   return { key: 'empty', signature: `${here.channel}/${isThread}`, make: () => h('p', { class: 'empty' }, words) };
 }
 
 function repliesTo(message, all) {
-  const inside = all.filter((one) => message.ts && one.ephemeral === undefined && one.thread === message.ts && one.ts !== message.ts);
+  const inside = all.filter((one) => message.ts && one.ephemeral === undefined && one.thread === message.ts
+    && one.ts !== message.ts);
   const isWorking = seen.working.some((one) => one.channel === here.channel && one.thread === message.ts);
   if (!inside.length && !isWorking) return null;
   const by = [...new Set(inside.map((one) => one.user))].slice(0, 3);
@@ -298,16 +309,18 @@ function repliesTo(message, all) {
 }
 
 function drawJournal() {
-  const drawer = find('.journal', main);
+  const drawer = find(main, '.journal', HTMLElement);
   drawer.hidden = !here.showsJournal;
   if (drawer.hidden) return;
-  show(drawer, seen.journal.map((line) => ({ key: String(line.number), signature: '', make: () => journalLine(line) })));
+  show(drawer, seen.journal.map((line) => ({ key: String(line.number), signature: '',
+    make: () => journalLine(line) })));
   stayAtEnd(drawer);
 }
 
 function journalLine(line) {
   const way = line.sender === 'Slack' ? 'Slack → Myna' : 'Myna → Slack';
-  return h('p', { class: `line ${line.ok ? '' : 'failed'}`.trim() }, h('time', {}, new Date(line.at * 1000).toLocaleTimeString('en-GB')), h('span', { class: 'way' }, way),
+  return h('p', { class: `line ${line.ok ? '' : 'failed'}`.trim() },
+    h('time', {}, new Date(line.at * 1000).toLocaleTimeString('en-GB')), h('span', { class: 'way' }, way),
     h('code', {}, line.name), h('span', { class: 'outcome' }, line.outcome));
 }
 
@@ -333,14 +346,18 @@ function drawForm() {
 // --- beginning ---
 
 // What is read at its end stays there, whatever comes and however high it is.
+/** @type {NodeListOf<HTMLElement>} */
+const logs = document.querySelectorAll('.log, .journal');
 const resized = new ResizeObserver((entries) => entries.forEach((one) => stayAtEnd(one.target)));
-for (const log of document.querySelectorAll('.log, .journal')) {
+for (const log of logs) {
   log.dataset.atEnd = 'true';
-  log.addEventListener('scroll', () => { log.dataset.atEnd = String(log.scrollHeight - log.scrollTop - log.clientHeight < 60); });
+  log.addEventListener('scroll', () => {
+    log.dataset.atEnd = String(log.scrollHeight - log.scrollTop - log.clientHeight < 60);
+  });
   resized.observe(log);
 }
 
-find('select', side).addEventListener('change', (event) => become(event.target.value));
+people.addEventListener('change', () => become(people.value));
 document.addEventListener('keydown', (event) => {
   if (event.key === 'Escape' && !dialog && here.thread) closeThread();
 });

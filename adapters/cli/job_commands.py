@@ -233,6 +233,7 @@ def _worker(settings: Settings, arguments: argparse.Namespace) -> int:
                 [arguments.device] if arguments.device else DEVICES,
                 once=arguments.once,
                 is_child=arguments.child,
+                clean_up=job_kinds.clean_up,
             )
 
     asyncio.run(run())

@@ -1,19 +1,35 @@
-"""All kinds of jobs that this Myna can do.
+"""The kinds of jobs, each with the task that does it, and what a worker cleans up before its first job.
 
-Knows: which task does which kind. Does not know: how. Nothing heavy is loaded before a task begins.
+Nothing heavy is loaded before a task begins.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from bot.jobs.job_context import JobContext, Services, Task
+from bot.jobs.job_files import remove_ended_jobs
+from storage.database import Database
+from storage.schema import DEFAULT_WORKSPACE
+from storage.scope import Scope
 
 
 def all_tasks() -> dict[str, Task]:
     """Tasks by the kind of job."""
     return {"train": _train, "evaluate": _evaluate, "sync": _sync}
+
+
+async def clean_up(database: Database, data: Path) -> None:
+    """Remove the folders of ended jobs, and what was learnt from people who have been erased.
+
+    An erasure leaves alone the files that a worker holds at that moment; the next worker removes them here.
+    """
+    from bot.privacy.erasure.erase_files import remove_erased
+
+    await remove_ended_jobs(database, data)
+    await remove_erased(Scope(database, DEFAULT_WORKSPACE), data)
 
 
 def _sync(context: JobContext, services: Services) -> Mapping[str, Any]:

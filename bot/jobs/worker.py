@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,18 +26,18 @@ from filelock import FileLock, Timeout
 from bot.errors import MynaError
 from bot.jobs.job_context import Cancelled, Interrupted, Paused, Refused, Services, Stopped, Task
 from bot.jobs.job_errors import explain
+from bot.jobs.job_files import job_folder, lock_file, remove_ended_jobs
 from bot.jobs.low_priority import limit_threads, lower_process, run_when_idle, training_threads
 from bot.jobs.running_job import RunningJob
-from bot.privacy.erasure.erase_files import job_folder, lock_file, remove_ended_jobs, remove_erased
 from bot.settings import Settings
 from storage import jobs
 from storage.database import Database, StorageUnavailable
 from storage.jobs import JobLease, LeaseLost
-from storage.schema import DEFAULT_WORKSPACE
-from storage.scope import Scope
 from storage.values import new_id, storable
 
 log = logging.getLogger("myna.worker")
+
+CleanUp = Callable[[Database, Path], Awaitable[object]]
 
 LEASE_SECONDS = 30.0
 HEARTBEAT_SECONDS = 2.0
@@ -60,7 +60,8 @@ class _End:
 class Worker:
     """Does one job after another, of one device or of all.
 
-    `lease_seconds` is how long nobody takes over a job without a sign of life.
+    `lease_seconds` is how long nobody takes over a job without a sign of life. `clean_up` removes files that jobs have
+    left behind, before the first job is claimed.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Worker:
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
         only_when_idle: bool = False,
         device: str | None = None,
+        clean_up: CleanUp = remove_ended_jobs,
     ) -> None:
         self._services = services
         self._database = services.database
@@ -82,6 +84,7 @@ class Worker:
         initializer = run_when_idle if only_when_idle else None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="task", initializer=initializer)
         self._device = device
+        self._clean_up = clean_up
         self._stopping = asyncio.Event()
         self._running: RunningJob | None = None
         self._reporting = asyncio.Lock()
@@ -89,7 +92,7 @@ class Worker:
     async def work(self, *, once: bool = False) -> None:
         """Do jobs until told to stop; with `once`, until none waits."""
         try:
-            await self._clean_up()
+            await self._remove_leftovers()
             while not self._stopping.is_set():
                 try:
                     lease = await self._database.write(jobs.claim, None, self._name, self._lease_ms, self._device)
@@ -116,13 +119,10 @@ class Worker:
     def _lease_ms(self) -> int:
         return round(self._lease_seconds * 1000)
 
-    async def _clean_up(self) -> None:
-        """Folders may hold people's words, which are to be nowhere but in the database."""
+    async def _remove_leftovers(self) -> None:
+        """Remove folders that may hold people's words, which are to be nowhere but in the database."""
         try:
-            data = self._services.settings.data
-            await remove_ended_jobs(self._database, data)
-            # An erasure leaves alone what a worker holds at that moment.
-            await remove_erased(Scope(self._database, DEFAULT_WORKSPACE), data)
+            await self._clean_up(self._database, self._services.settings.data)
         except (StorageUnavailable, OSError, MynaError) as error:
             log.warning("what jobs have left behind can't be removed: %s", error)
 
@@ -146,7 +146,7 @@ class Worker:
             await asyncio.gather(keeping, return_exceptions=True)
         state = await self._write_end(running, end)
         log.info("%s %s: %s", lease.job.kind, lease.job.id, state or "given up; its lease runs out")
-        await self._clean_up()
+        await self._remove_leftovers()
         if end.how == "again":
             await self._pause()
 
@@ -254,6 +254,7 @@ async def run(
     *,
     once: bool,
     is_child: bool,
+    clean_up: CleanUp = remove_ended_jobs,
 ) -> None:
     """Be a worker for each device until SIGTERM or SIGINT; a second signal doesn't wait.
 
@@ -266,7 +267,14 @@ async def run(
     limit_threads(threads)
     services = Services(settings, database, threads)
     workers = [
-        Worker(services, tasks, lease_seconds=LEASE_SECONDS, only_when_idle=only_when_idle, device=device)
+        Worker(
+            services,
+            tasks,
+            lease_seconds=LEASE_SECONDS,
+            only_when_idle=only_when_idle,
+            device=device,
+            clean_up=clean_up,
+        )
         for device in devices
     ]
     loop = asyncio.get_running_loop()

@@ -21,13 +21,13 @@ from adapters.cli.wiring import Agent
 from bot.access.roles import Actor
 from bot.errors import NotAllowed, NotFound
 from bot.jobs.job_context import Refused
+from bot.jobs.job_files import lock_file, remove_ended_jobs
 from bot.learning.data.candidates import DatasetPolicy
 from bot.learning.data.dataset import Builder, build_dataset
 from bot.learning.judge.evaluation_report import JudgedAnswer, Report
 from bot.learning.judge.judging import Subject, _save
 from bot.learning.train.publishing import publish
 from bot.learning.versions import folder_of
-from bot.privacy.erasure.erase_files import lock_file, remove_ended_jobs
 from bot.privacy.erasure.erase_person import Erasure, Policy
 from bot.steering.needs_attention import needs_attention
 from storage import audit, curated, datasets, evaluations, golden, jobs, releases, versions, votes

@@ -23,6 +23,7 @@ import torch
 from bot.access.roles import Actor
 from bot.generation.models.sources import resolve_model
 from bot.jobs.job_context import JobContext, Refused, Services
+from bot.jobs.job_files import TASK_FILE
 from bot.knowledge.setup import open_grounding
 from bot.learning.data.candidates import DatasetPolicy, policy_from
 from bot.learning.data.dataset import build_dataset, find_dataset, read_examples, refused_since
@@ -45,7 +46,6 @@ from bot.learning.train.token_sequences import render
 from bot.learning.train.trainer import StageResult, StageSettings, run_stage
 from bot.learning.train.weight_files import save_adapter
 from bot.learning.versions import Versions, folder_of
-from bot.privacy.erasure.erase_files import TASK_FILE
 from storage import datasets, versions
 from storage.learning_values import Dataset, Version
 from storage.scope import Scope

@@ -7,55 +7,17 @@ how a job is done, how weights are loaded.
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from bot.errors import MynaError
+from bot.jobs.job_files import datasets_of_jobs, job_folder, remove_unheld
 from bot.learning.versions import CARD_FILE, FACTS_FILE, folder_of
-from storage import datasets, jobs, versions
-from storage.database import Database
+from storage import datasets, versions
 from storage.scope import Scope
 from storage.transaction import Transaction
-
-# In a job's folder: what a training has behind it, with the dataset that it learns from.
-TASK_FILE = "task.json"
-
-
-def job_folder(data: Path, job_id: str) -> Path:
-    """Where a job keeps what it needs to go on."""
-    return data / "jobs" / job_id
-
-
-def lock_file(folder: Path) -> Path:
-    """Whoever works in a job's folder, or removes it, holds this."""
-    return folder.with_name(f"{folder.name}.lock")
-
-
-def datasets_of_jobs(data: Path) -> dict[str, str]:
-    """The dataset that each job in this data folder learns from, by job id."""
-    found = {}
-    for folder in _job_folders(data):
-        try:
-            state = json.loads((folder / TASK_FILE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(state, dict) and isinstance(state.get("dataset_id"), str) and state["dataset_id"]:
-            found[folder.name] = state["dataset_id"]
-    return found
-
-
-async def remove_ended_jobs(database: Database, data: Path) -> int:
-    """Remove the folders of jobs that never go on, as of those cancelled while they waited; how many there were."""
-    folders = await asyncio.to_thread(_job_folders, data)
-    if not folders:
-        return 0
-    ended = await database.read(jobs.ended, None, [folder.name for folder in folders])
-    return await asyncio.to_thread(_remove_jobs, [folder for folder in folders if folder.name in ended])
 
 
 async def remove_erased(scope: Scope, data: Path) -> dict[str, int]:
@@ -70,7 +32,7 @@ async def remove_erased(scope: Scope, data: Path) -> dict[str, int]:
     try:
         return dict(
             Counter(
-                job_folder=await asyncio.to_thread(_remove_jobs, folders),
+                job_folder=await asyncio.to_thread(remove_unheld, folders),
                 version_weights=await asyncio.to_thread(_remove_weights, data, retired),
             )
         )
@@ -85,26 +47,6 @@ def _learnt_of_erased(tx: Transaction, dataset_ids: Sequence[str]) -> tuple[set[
     """Which of these datasets had words erased, and the names of versions that had learnt some and are retired."""
     holed = {one for one in dataset_ids if datasets.has_erased(tx, one)}
     return holed, [one.name for one in versions.list_all(tx) if one.tainted_at and one.retired_at]
-
-
-def _job_folders(data: Path) -> list[Path]:
-    folder = data / "jobs"
-    return sorted(one for one in folder.iterdir() if one.is_dir()) if folder.is_dir() else []
-
-
-def _remove_jobs(folders: Sequence[Path]) -> int:
-    """Those in which nobody works now."""
-    removed = 0
-    for folder in folders:
-        lock = lock_file(folder)
-        try:
-            with FileLock(lock, timeout=0):
-                shutil.rmtree(folder)
-        except Timeout:
-            continue
-        lock.unlink(missing_ok=True)
-        removed += 1
-    return removed
 
 
 def _remove_weights(data: Path, names: Sequence[str]) -> int:

@@ -16,6 +16,7 @@ from typing import Literal
 
 from bot.access.roles import Actor
 from bot.errors import MynaError, NotFound
+from bot.jobs.job_files import datasets_of_jobs
 from bot.learning.release.history import answered_before, read_history
 from bot.learning.versions import fault_of
 from bot.privacy.erasure import erase_files
@@ -78,7 +79,7 @@ class Erasure:
         Raises `NotAllowed`, `NotFound`, and `MynaError` where a file can't be removed: then do it again.
         """
         actor.check("admin")
-        learns_from = await asyncio.to_thread(erase_files.datasets_of_jobs, self._data)
+        learns_from = await asyncio.to_thread(datasets_of_jobs, self._data)
         erased, subjects = await self._scope.write(_erase, actor, person, self._policy, self._subjects, learns_from)
         self._on_changed()
         removed = await erase_files.remove_erased(self._scope, self._data)

@@ -44,46 +44,18 @@ class LastAdmin(Exception):
 _COLUMNS = [getattr(account.c, name) for name in Account.__slots__]
 _by_name = account.c.name == bindparam("which")
 _is_enabled = account.c.disabled_at.is_(None)
-_FIND = scoped(sa.select(*_COLUMNS).where(_by_name))
-_LIST = scoped(sa.select(*_COLUMNS).order_by(account.c.name))
-_CREDENTIALS = scoped(sa.select(*_COLUMNS, account.c.password_hash).where(_by_name))
-_ADMINS = scoped(sa.select(account.c.id).where(account.c.role == "admin", _is_enabled).with_for_update())
-_INSERT = scoped(sa.insert(account).values(created_at=now_ms()))
-_SET_ROLE = scoped(sa.update(account).where(_by_name).values(role=bindparam("new_role")))
 _SET_PASSWORD = scoped(sa.update(account).where(_by_name).values(password_hash=bindparam("new_hash")))
-_DISABLE = scoped(sa.update(account).where(_by_name).values(disabled_at=now_ms()))
-_ENABLE = scoped(sa.update(account).where(_by_name).values(disabled_at=None))
-
 _END_SESSIONS = scoped(sa.delete(account_session).where(account_session.c.account_id == bindparam("whose")))
-_END_SESSION = scoped(sa.delete(account_session).where(account_session.c.secret_sha256 == bindparam("digest")))
 _is_over = sa.or_(
     account_session.c.used_at < now_ms() - bindparam("idle_ms", type_=sa.BigInteger),
     account_session.c.created_at < now_ms() - bindparam("most_ms", type_=sa.BigInteger),
 )
-_END_OLD_SESSIONS = scoped(sa.delete(account_session).where(_is_over))
 _INSERT_SESSION = scoped(sa.insert(account_session).values(created_at=now_ms(), used_at=now_ms()))
-_SESSION = scoped(
-    sa.select(*_COLUMNS, (now_ms() - account_session.c.used_at).label("unused_ms"))
-    .join(account, account.c.id == account_session.c.account_id)
-    .where(account_session.c.secret_sha256 == bindparam("digest"), sa.not_(_is_over), _is_enabled)
-)
-_TOUCH = scoped(
-    sa.update(account_session).where(account_session.c.secret_sha256 == bindparam("digest")).values(used_at=now_ms())
-)
-
 _is_identity = sa.and_(
     account_identity.c.channel == bindparam("on_channel"), account_identity.c.external_id == bindparam("as_whom")
 )
 _WITH_ACCOUNT = sa.join(account_identity, account, account.c.id == account_identity.c.account_id)
-_IDENTITIES = scoped(
-    sa.select(account.c.name.label("account"), account_identity.c.channel, account_identity.c.external_id)
-    .select_from(_WITH_ACCOUNT)
-    .order_by(account.c.name, account_identity.c.channel, account_identity.c.external_id)
-)
-_WHO_IS = scoped(sa.select(*_COLUMNS).select_from(_WITH_ACCOUNT).where(_is_identity, _is_enabled))
-_INSERT_IDENTITY = scoped(sa.insert(account_identity).values(created_at=now_ms()))
-_UNLINK = scoped(sa.delete(account_identity).where(_is_identity))
-_IS_LINKED = scoped(sa.select(account_identity.c.id).where(_is_identity))
+_INSERT = scoped(sa.insert(account).values(created_at=now_ms()))
 
 
 def create(tx: Transaction, actor: str, name: str, role: str, password_hash: str | None) -> bool:
@@ -95,15 +67,24 @@ def create(tx: Transaction, actor: str, name: str, role: str, password_hash: str
     return True
 
 
+_FIND = scoped(sa.select(*_COLUMNS).where(_by_name))
+
+
 def find(tx: Transaction, name: str) -> Account | None:
     """The account of a name, disabled or not."""
     row = tx.execute(_FIND, which=name).first()
     return Account(**row._mapping) if row else None
 
 
+_LIST = scoped(sa.select(*_COLUMNS).order_by(account.c.name))
+
+
 def list_all(tx: Transaction) -> list[Account]:
     """All accounts by name, with those that are disabled."""
     return [Account(**row._mapping) for row in tx.execute(_LIST)]
+
+
+_SET_ROLE = scoped(sa.update(account).where(_by_name).values(role=bindparam("new_role")))
 
 
 def set_role(tx: Transaction, actor: str, name: str, role: str) -> bool:
@@ -139,6 +120,10 @@ def rehash_password(tx: Transaction, name: str, password_hash: str) -> None:
     tx.execute(_SET_PASSWORD, which=name, new_hash=password_hash)
 
 
+_DISABLE = scoped(sa.update(account).where(_by_name).values(disabled_at=now_ms()))
+_ENABLE = scoped(sa.update(account).where(_by_name).values(disabled_at=None))
+
+
 def set_disabled(tx: Transaction, actor: str, name: str, disabled: bool) -> bool:
     """Shut an account out and end its logins, or let it in again. False if there is no such account.
 
@@ -155,10 +140,16 @@ def set_disabled(tx: Transaction, actor: str, name: str, disabled: bool) -> bool
     return True
 
 
+_ADMINS = scoped(sa.select(account.c.id).where(account.c.role == "admin", _is_enabled).with_for_update())
+
+
 def _refuse_last_admin(tx: Transaction, known: Account) -> None:
     admins = {row.id for row in tx.execute(_ADMINS)}
     if admins == {known.id}:
         raise LastAdmin
+
+
+_CREDENTIALS = scoped(sa.select(*_COLUMNS, account.c.password_hash).where(_by_name))
 
 
 def credentials(tx: Transaction, name: str) -> tuple[Account, str | None] | None:
@@ -167,6 +158,9 @@ def credentials(tx: Transaction, name: str) -> tuple[Account, str | None] | None
     if row is None:
         return None
     return Account(*(getattr(row, one) for one in Account.__slots__)), row.password_hash
+
+
+_END_OLD_SESSIONS = scoped(sa.delete(account_session).where(_is_over))
 
 
 def begin_session(tx: Transaction, account_name: str, digest: str, idle_ms: int, most_ms: int) -> bool:
@@ -179,6 +173,13 @@ def begin_session(tx: Transaction, account_name: str, digest: str, idle_ms: int,
     return True
 
 
+_SESSION = scoped(
+    sa.select(*_COLUMNS, (now_ms() - account_session.c.used_at).label("unused_ms"))
+    .join(account, account.c.id == account_session.c.account_id)
+    .where(account_session.c.secret_sha256 == bindparam("digest"), sa.not_(_is_over), _is_enabled)
+)
+
+
 def find_session(tx: Transaction, digest: str, idle_ms: int, most_ms: int) -> tuple[Account, int] | None:
     """`(account, milliseconds since it was last used)` of a login that is not over."""
     row = tx.execute(_SESSION, digest=digest, idle_ms=idle_ms, most_ms=most_ms).first()
@@ -187,14 +188,26 @@ def find_session(tx: Transaction, digest: str, idle_ms: int, most_ms: int) -> tu
     return Account(*(getattr(row, one) for one in Account.__slots__)), int(row.unused_ms)
 
 
+_TOUCH = scoped(
+    sa.update(account_session).where(account_session.c.secret_sha256 == bindparam("digest")).values(used_at=now_ms())
+)
+
+
 def touch_session(tx: Transaction, digest: str) -> bool:
     """Write down that a login is in use."""
     return tx.execute(_TOUCH, digest=digest).rowcount > 0
 
 
+_END_SESSION = scoped(sa.delete(account_session).where(account_session.c.secret_sha256 == bindparam("digest")))
+
+
 def end_session(tx: Transaction, digest: str) -> bool:
     """Forget a login."""
     return tx.execute(_END_SESSION, digest=digest).rowcount > 0
+
+
+_INSERT_IDENTITY = scoped(sa.insert(account_identity).values(created_at=now_ms()))
+_IS_LINKED = scoped(sa.select(account_identity.c.id).where(_is_identity))
 
 
 def link(tx: Transaction, actor: str, name: str, channel: str, external_id: str) -> bool | None:
@@ -209,6 +222,9 @@ def link(tx: Transaction, actor: str, name: str, channel: str, external_id: str)
     return True
 
 
+_UNLINK = scoped(sa.delete(account_identity).where(_is_identity))
+
+
 def unlink(tx: Transaction, actor: str, channel: str, external_id: str) -> bool:
     """Take that back. False if nobody is linked to it."""
     if tx.execute(_UNLINK, on_channel=channel, as_whom=external_id).rowcount == 0:
@@ -217,9 +233,19 @@ def unlink(tx: Transaction, actor: str, channel: str, external_id: str) -> bool:
     return True
 
 
+_IDENTITIES = scoped(
+    sa.select(account.c.name.label("account"), account_identity.c.channel, account_identity.c.external_id)
+    .select_from(_WITH_ACCOUNT)
+    .order_by(account.c.name, account_identity.c.channel, account_identity.c.external_id)
+)
+
+
 def identities(tx: Transaction) -> list[Identity]:
     """Who all accounts are on channels, by the accounts' names."""
     return [Identity(**row._mapping) for row in tx.execute(_IDENTITIES)]
+
+
+_WHO_IS = scoped(sa.select(*_COLUMNS).select_from(_WITH_ACCOUNT).where(_is_identity, _is_enabled))
 
 
 def who_is(tx: Transaction, channel: str, external_id: str) -> Account | None:

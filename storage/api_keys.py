@@ -48,50 +48,7 @@ class Usage:
 
 _COLUMNS = [getattr(api_key.c, name) for name in ApiKey.__slots__]
 _INSERT_KEY = scoped(sa.insert(api_key).values(created_at=now_ms()))
-_OWN = scoped(sa.select(api_key.c.id).where(api_key.c.id == bindparam("which")))
 _TAKEN = scoped(sa.select(api_key.c.id).where(api_key.c.name == bindparam("wanted"), api_key.c.revoked_at.is_(None)))
-_LIST_KEYS = scoped(sa.select(*_COLUMNS).order_by(api_key.c.id))
-_FIND_KEY = scoped(
-    sa.select(*_COLUMNS).where(api_key.c.secret_sha256 == bindparam("digest"), api_key.c.revoked_at.is_(None))
-)
-_REVOKE = scoped(
-    sa.update(api_key)
-    .where(sa.or_(api_key.c.id == bindparam("which"), api_key.c.name == bindparam("which")))
-    .where(api_key.c.revoked_at.is_(None))
-    .values(revoked_at=now_ms())
-)
-_DAY_TOTAL = scoped(
-    sa.select(api_usage_day.c.tokens).where(
-        api_usage_day.c.api_key_id == bindparam("key"), api_usage_day.c.day == bindparam("on")
-    )
-)
-_INSERT_USAGE = scoped(sa.insert(api_usage).values(created_at=now_ms()))
-
-
-def _add_to_day(insert: Any) -> sa.Executable:
-    new = insert(api_usage_day).values(requests=1)
-    clause: sa.Executable = new.on_conflict_do_update(
-        index_elements=["api_key_id", "day"],
-        set_={"requests": api_usage_day.c.requests + 1, "tokens": api_usage_day.c.tokens + new.excluded.tokens},
-    )
-    return clause
-
-
-_ADD_TO_DAY = scoped(_add_to_day)
-_USAGE_PAGE = scoped(
-    sa.select(
-        api_usage.c.id,
-        api_usage.c.created_at,
-        api_key.c.name.label("key"),
-        *[getattr(api_usage.c, name) for name in Usage.__slots__],
-    )
-    .outerjoin(
-        api_key, sa.and_(api_key.c.id == api_usage.c.api_key_id, api_key.c.workspace_id == api_usage.c.workspace_id)
-    )
-    .where(api_usage.c.id > bindparam("after"), api_usage.c.created_at >= bindparam("since"))
-    .order_by(api_usage.c.id)
-    .limit(bindparam("most", type_=sa.Integer))
-)
 
 
 def create_key(
@@ -120,9 +77,20 @@ def create_key(
     return key_id
 
 
+_LIST_KEYS = scoped(sa.select(*_COLUMNS).order_by(api_key.c.id))
+
+
 def list_keys(tx: Transaction) -> list[ApiKey]:
     """All keys, oldest first, with those that are revoked."""
     return [ApiKey(**row._mapping) for row in tx.execute(_LIST_KEYS)]
+
+
+_REVOKE = scoped(
+    sa.update(api_key)
+    .where(sa.or_(api_key.c.id == bindparam("which"), api_key.c.name == bindparam("which")))
+    .where(api_key.c.revoked_at.is_(None))
+    .values(revoked_at=now_ms())
+)
 
 
 def revoke_key(tx: Transaction, which: str, revoked_by: str = "system") -> bool:
@@ -131,6 +99,16 @@ def revoke_key(tx: Transaction, which: str, revoked_by: str = "system") -> bool:
         return False
     record(tx, revoked_by, "key.revoked", which)
     return True
+
+
+_FIND_KEY = scoped(
+    sa.select(*_COLUMNS).where(api_key.c.secret_sha256 == bindparam("digest"), api_key.c.revoked_at.is_(None))
+)
+_DAY_TOTAL = scoped(
+    sa.select(api_usage_day.c.tokens).where(
+        api_usage_day.c.api_key_id == bindparam("key"), api_usage_day.c.day == bindparam("on")
+    )
+)
 
 
 def find_key(tx: Transaction, digest: str, day: int) -> tuple[ApiKey, int] | None:
@@ -142,6 +120,22 @@ def find_key(tx: Transaction, digest: str, day: int) -> tuple[ApiKey, int] | Non
     return ApiKey(**row._mapping), used
 
 
+_OWN = scoped(sa.select(api_key.c.id).where(api_key.c.id == bindparam("which")))
+_INSERT_USAGE = scoped(sa.insert(api_usage).values(created_at=now_ms()))
+
+
+def _add_to_day(insert: Any) -> sa.Executable:
+    new = insert(api_usage_day).values(requests=1)
+    clause: sa.Executable = new.on_conflict_do_update(
+        index_elements=["api_key_id", "day"],
+        set_={"requests": api_usage_day.c.requests + 1, "tokens": api_usage_day.c.tokens + new.excluded.tokens},
+    )
+    return clause
+
+
+_ADD_TO_DAY = scoped(_add_to_day)
+
+
 def record_usage(tx: Transaction, usage: Usage, day: int) -> None:
     """Write down a request, and add it to the key's total of that day. Nothing is done for a key that is not ours."""
     if usage.api_key_id is not None and tx.execute(_OWN, which=usage.api_key_id).first() is None:
@@ -150,6 +144,22 @@ def record_usage(tx: Transaction, usage: Usage, day: int) -> None:
     if usage.api_key_id is not None:
         tokens = usage.prompt_tokens + usage.completion_tokens
         tx.execute(_ADD_TO_DAY, api_key_id=usage.api_key_id, day=day, tokens=tokens)
+
+
+_USAGE_PAGE = scoped(
+    sa.select(
+        api_usage.c.id,
+        api_usage.c.created_at,
+        api_key.c.name.label("key"),
+        *[getattr(api_usage.c, name) for name in Usage.__slots__],
+    )
+    .outerjoin(
+        api_key, sa.and_(api_key.c.id == api_usage.c.api_key_id, api_key.c.workspace_id == api_usage.c.workspace_id)
+    )
+    .where(api_usage.c.id > bindparam("after"), api_usage.c.created_at >= bindparam("since"))
+    .order_by(api_usage.c.id)
+    .limit(bindparam("most", type_=sa.Integer))
+)
 
 
 def usage_page(tx: Transaction, after: str, since: int, most: int = 1000) -> list[dict[str, Any]]:

@@ -18,9 +18,6 @@ from storage.learning_values import AuditRow
 from storage.transaction import Transaction, across_workspaces, now_ms, scoped
 from storage.values import new_id
 
-_HEAD = scoped(sa.select(audit.c.number, audit.c.sha256).order_by(audit.c.number.desc()).limit(1))
-_INSERT = scoped(sa.insert(audit))
-_NOW = across_workspaces(sa.select(now_ms()))
 _columns = (
     audit.c.number,
     audit.c.actor,
@@ -30,17 +27,9 @@ _columns = (
     audit.c.sha256,
     audit.c.created_at,
 )
-_PAGE = scoped(
-    sa.select(*_columns)
-    .where(audit.c.number < bindparam("before"))
-    .order_by(audit.c.number.desc())
-    .limit(bindparam("most", type_=sa.Integer))
-)
-_OF_ACTIONS = scoped(
-    sa.select(*_columns).where(audit.c.action.in_(bindparam("actions", expanding=True))).order_by(audit.c.number)
-)
-_ALL = scoped(sa.select(*_columns, audit.c.previous_sha256).order_by(audit.c.number))
-_NEWEST = 2**62
+_HEAD = scoped(sa.select(audit.c.number, audit.c.sha256).order_by(audit.c.number.desc()).limit(1))
+_INSERT = scoped(sa.insert(audit))
+_NOW = across_workspaces(sa.select(now_ms()))
 
 
 def record(
@@ -68,14 +57,31 @@ def record(
     )
 
 
+_PAGE = scoped(
+    sa.select(*_columns)
+    .where(audit.c.number < bindparam("before"))
+    .order_by(audit.c.number.desc())
+    .limit(bindparam("most", type_=sa.Integer))
+)
+_NEWEST = 2**62
+
+
 def page(tx: Transaction, before: int = _NEWEST, most: int = 100) -> list[AuditRow]:
     """The newest rows before a number, newest first."""
     return [AuditRow(**row._mapping) for row in tx.execute(_PAGE, before=before, most=most)]
 
 
+_OF_ACTIONS = scoped(
+    sa.select(*_columns).where(audit.c.action.in_(bindparam("actions", expanding=True))).order_by(audit.c.number)
+)
+
+
 def of_actions(tx: Transaction, actions: Sequence[str]) -> list[AuditRow]:
     """All rows that tell of one of these actions, oldest first."""
     return [AuditRow(**row._mapping) for row in tx.execute(_OF_ACTIONS, actions=list(actions))]
+
+
+_ALL = scoped(sa.select(*_columns, audit.c.previous_sha256).order_by(audit.c.number))
 
 
 def first_broken(tx: Transaction) -> int | None:

@@ -64,18 +64,6 @@ _HANDED_OFF = scoped(
     )
     .group_by(message.c.conversation_id)
 )
-_DURATIONS = scoped(
-    sa.select(reply.c.total_ms)
-    .join(conversation, conversation.c.id == reply.c.conversation_id)
-    .where(
-        reply.c.state == "answered",
-        reply.c.total_ms.is_not(None),
-        conversation.c.import_id.is_(None),
-        reply.c.version.is_not_distinct_from(bindparam("by", type_=sa.Text)),
-    )
-    .order_by(reply.c.created_at.desc())
-    .limit(bindparam("most", type_=sa.Integer))
-)
 
 
 def tried_since(tx: Transaction, since_ms: int) -> tuple[list[Tried], int]:
@@ -95,6 +83,20 @@ def tried_since(tx: Transaction, since_ms: int) -> tuple[list[Tried], int]:
         Tried(one, failed_at=failed.get(one), disliked_at=disliked.get(one), handed_off_at=handed_off.get(one), **known)  # type: ignore[arg-type]
         for one, known in began.items()
     ], now
+
+
+_DURATIONS = scoped(
+    sa.select(reply.c.total_ms)
+    .join(conversation, conversation.c.id == reply.c.conversation_id)
+    .where(
+        reply.c.state == "answered",
+        reply.c.total_ms.is_not(None),
+        conversation.c.import_id.is_(None),
+        reply.c.version.is_not_distinct_from(bindparam("by", type_=sa.Text)),
+    )
+    .order_by(reply.c.created_at.desc())
+    .limit(bindparam("most", type_=sa.Integer))
+)
 
 
 def durations(tx: Transaction, version: str | None, most: int = 1000) -> list[int]:

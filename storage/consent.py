@@ -26,13 +26,6 @@ class Choices:
 
 _OF_PERSON = scoped(sa.select(person.c.may_learn).where(person.c.id == bindparam("who")))
 _OF_CONVERSATION = scoped(sa.select(conversation.c.may_learn).where(conversation.c.id == bindparam("conversation")))
-_SET_PERSON = scoped(sa.update(person).where(person.c.id == bindparam("who")).values(may_learn=bindparam("choice")))
-_SET_CONVERSATION = scoped(
-    sa.update(conversation)
-    .where(conversation.c.id == bindparam("conversation"))
-    .values(may_learn=bindparam("choice", type_=sa.Boolean))
-)
-_BEGUN_BY = scoped(sa.select(conversation.c.person_id).where(conversation.c.id == bindparam("conversation")))
 
 
 def choices(tx: Transaction, channel: str, sender_key: str, conversation_id: str | None = None) -> Choices:
@@ -44,14 +37,27 @@ def choices(tx: Transaction, channel: str, sender_key: str, conversation_id: str
     )
 
 
+_SET_PERSON = scoped(sa.update(person).where(person.c.id == bindparam("who")).values(may_learn=bindparam("choice")))
+
+
 def set_person(tx: Transaction, channel: str, sender: Sender, choice: bool | None) -> None:
     """Write down what a person says of all their words, also before they have said anything else."""
     tx.execute(_SET_PERSON, who=find_or_create_person(tx, channel, sender), choice=choice)
 
 
+_SET_CONVERSATION = scoped(
+    sa.update(conversation)
+    .where(conversation.c.id == bindparam("conversation"))
+    .values(may_learn=bindparam("choice", type_=sa.Boolean))
+)
+
+
 def set_conversation(tx: Transaction, conversation_id: str, choice: bool | None) -> bool:
     """Write down what is said of a conversation. False if there is none."""
     return bool(tx.execute(_SET_CONVERSATION, conversation=conversation_id, choice=choice).rowcount)
+
+
+_BEGUN_BY = scoped(sa.select(conversation.c.person_id).where(conversation.c.id == bindparam("conversation")))
 
 
 def is_begun_by(tx: Transaction, conversation_id: str, channel: str, sender_key: str) -> bool:

@@ -26,26 +26,19 @@ DRAFT_LIVES_MS = 24 * 3_600_000
 
 # --- writing ---
 
-_INSERT = scoped(sa.insert(dataset).values(created_at=now_ms()))
-_INSERT_EXAMPLE = scoped(sa.insert(dataset_example))
 _is_this = dataset.c.id == bindparam("which")
-_DRAFT = scoped(sa.select(dataset.c.id).where(_is_this, dataset.c.sha256 == bindparam("draft_sha256")))
-_FINISH = scoped(
-    sa.update(dataset)
-    .where(_is_this, dataset.c.sha256 == bindparam("draft_sha256"))
-    .values(sha256=bindparam("final_sha256"), counts=bindparam("final_counts"))
-)
-_DELETE = scoped(sa.delete(dataset).where(_is_this))
-_DELETE_DRAFT = scoped(sa.delete(dataset).where(_is_this, dataset.c.sha256 == bindparam("draft_sha256")))
+
+
+class NoSuchDraft(LookupError):
+    """There is no dataset being written with this id: it was left for too long, or somebody was erased meanwhile."""
+
+
+_INSERT = scoped(sa.insert(dataset).values(created_at=now_ms()))
 _DELETE_OLD_DRAFTS = scoped(
     sa.delete(dataset).where(
         dataset.c.sha256.startswith(DRAFT), dataset.c.created_at < now_ms() - bindparam("lives", type_=sa.BigInteger)
     )
 )
-
-
-class NoSuchDraft(LookupError):
-    """There is no dataset being written with this id: it was left for too long, or somebody was erased meanwhile."""
 
 
 def begin(tx: Transaction, settings: Mapping[str, Any], created_by: str, after_erasures: int | None = None) -> str:
@@ -60,6 +53,9 @@ def begin(tx: Transaction, settings: Mapping[str, Any], created_by: str, after_e
     draft_id = new_id()
     tx.execute(_INSERT, id=draft_id, sha256=DRAFT + draft_id, settings=dict(settings), counts={}, created_by=created_by)
     return draft_id
+
+
+_INSERT_EXAMPLE = scoped(sa.insert(dataset_example))
 
 
 def add(tx: Transaction, draft_id: str, first_number: int, rows: Sequence[Example | Rejected]) -> None:
@@ -84,6 +80,14 @@ def add(tx: Transaction, draft_id: str, first_number: int, rows: Sequence[Exampl
         )
 
 
+_FINISH = scoped(
+    sa.update(dataset)
+    .where(_is_this, dataset.c.sha256 == bindparam("draft_sha256"))
+    .values(sha256=bindparam("final_sha256"), counts=bindparam("final_counts"))
+)
+_DELETE = scoped(sa.delete(dataset).where(_is_this))
+
+
 def finish(tx: Transaction, draft_id: str, sha256: str, counts: Mapping[str, Any]) -> Dataset:
     """Make a dataset known. If there is one with the same examples already, that is returned and this one removed.
 
@@ -104,9 +108,15 @@ def finish(tx: Transaction, draft_id: str, sha256: str, counts: Mapping[str, Any
     return made
 
 
+_DELETE_DRAFT = scoped(sa.delete(dataset).where(_is_this, dataset.c.sha256 == bindparam("draft_sha256")))
+
+
 def abandon(tx: Transaction, draft_id: str) -> bool:
     """Remove a dataset that will not be finished. False if it is not there any more, or is finished."""
     return tx.execute(_DELETE_DRAFT, which=draft_id, draft_sha256=DRAFT + draft_id).rowcount > 0
+
+
+_DRAFT = scoped(sa.select(dataset.c.id).where(_is_this, dataset.c.sha256 == bindparam("draft_sha256")))
 
 
 def _check_draft(tx: Transaction, draft_id: str) -> None:
@@ -119,8 +129,6 @@ def _check_draft(tx: Transaction, draft_id: str) -> None:
 _datasets = sa.select(
     dataset.c.id, dataset.c.sha256, dataset.c.settings, dataset.c.counts, dataset.c.created_by, dataset.c.created_at
 )
-_BY_SHA256 = scoped(_datasets.where(dataset.c.sha256 == bindparam("wanted_sha256")))
-_LIST = scoped(_datasets.where(~dataset.c.sha256.startswith(DRAFT)).order_by(dataset.c.created_at.desc(), dataset.c.id))
 _next_rows = sa.and_(dataset_example.c.dataset_id == bindparam("which"), dataset_example.c.number > bindparam("after"))
 _columns = (
     dataset_example.c.number,
@@ -131,26 +139,7 @@ _columns = (
     dataset_example.c.person_id,
 )
 _most = bindparam("most", type_=sa.Integer)
-_EXAMPLES = scoped(
-    sa.select(*_columns, dataset_example.c.split, dataset_example.c.content)
-    .where(_next_rows, dataset_example.c.split.is_not(None), dataset_example.c.content.is_not(None))
-    .where(sa.or_(dataset_example.c.split == bindparam("split"), bindparam("any_split", type_=sa.Boolean)))
-    .order_by(dataset_example.c.number)
-    .limit(_most)
-)
-_HASHES = scoped(
-    sa.select(dataset_example.c.sha256).where(
-        dataset_example.c.dataset_id == bindparam("which"),
-        dataset_example.c.split.is_not(None),
-        dataset_example.c.content.is_not(None),
-    )
-)
-_REJECTED = scoped(
-    sa.select(*_columns, dataset_example.c.rejected_because)
-    .where(_next_rows, dataset_example.c.rejected_because.is_not(None))
-    .order_by(dataset_example.c.number)
-    .limit(_most)
-)
+_BY_SHA256 = scoped(_datasets.where(dataset.c.sha256 == bindparam("wanted_sha256")))
 
 
 def find_by_sha256(tx: Transaction, sha256: str) -> Dataset | None:
@@ -159,9 +148,21 @@ def find_by_sha256(tx: Transaction, sha256: str) -> Dataset | None:
     return Dataset(**row._mapping) if row else None
 
 
+_LIST = scoped(_datasets.where(~dataset.c.sha256.startswith(DRAFT)).order_by(dataset.c.created_at.desc(), dataset.c.id))
+
+
 def list_all(tx: Transaction) -> list[Dataset]:
     """All that are finished, newest first."""
     return [Dataset(**row._mapping) for row in tx.execute(_LIST)]
+
+
+_EXAMPLES = scoped(
+    sa.select(*_columns, dataset_example.c.split, dataset_example.c.content)
+    .where(_next_rows, dataset_example.c.split.is_not(None), dataset_example.c.content.is_not(None))
+    .where(sa.or_(dataset_example.c.split == bindparam("split"), bindparam("any_split", type_=sa.Boolean)))
+    .order_by(dataset_example.c.number)
+    .limit(_most)
+)
 
 
 def examples_page(
@@ -173,6 +174,15 @@ def examples_page(
     """
     rows = tx.execute(_EXAMPLES, which=dataset_id, split=split or "", any_split=split is None, after=after, most=most)
     return [(row.number, Example.of_row(row)) for row in rows]
+
+
+_HASHES = scoped(
+    sa.select(dataset_example.c.sha256).where(
+        dataset_example.c.dataset_id == bindparam("which"),
+        dataset_example.c.split.is_not(None),
+        dataset_example.c.content.is_not(None),
+    )
+)
 
 
 def example_hashes(tx: Transaction, dataset_id: str) -> set[str]:
@@ -210,15 +220,6 @@ _SAID_NO_IN = scoped(
     .join(dataset_example, dataset_example.c.conversation_id == message.c.conversation_id)
     .where(dataset_example.c.dataset_id == bindparam("which"), person.c.may_learn.is_(False))
 )
-_HAS_ERASED = scoped(
-    sa.select(dataset_example.c.number)
-    .where(
-        dataset_example.c.dataset_id == bindparam("which"),
-        dataset_example.c.split.is_not(None),
-        dataset_example.c.content.is_(None),
-    )
-    .limit(1)
-)
 
 
 def consent_now(tx: Transaction, dataset_id: str) -> dict[int, Choices]:
@@ -231,9 +232,28 @@ def consent_now(tx: Transaction, dataset_id: str) -> dict[int, Choices]:
     }
 
 
+_HAS_ERASED = scoped(
+    sa.select(dataset_example.c.number)
+    .where(
+        dataset_example.c.dataset_id == bindparam("which"),
+        dataset_example.c.split.is_not(None),
+        dataset_example.c.content.is_(None),
+    )
+    .limit(1)
+)
+
+
 def has_erased(tx: Transaction, dataset_id: str) -> bool:
     """Whether somebody's words were erased out of a dataset's examples."""
     return tx.execute(_HAS_ERASED, which=dataset_id).first() is not None
+
+
+_REJECTED = scoped(
+    sa.select(*_columns, dataset_example.c.rejected_because)
+    .where(_next_rows, dataset_example.c.rejected_because.is_not(None))
+    .order_by(dataset_example.c.number)
+    .limit(_most)
+)
 
 
 def rejected_page(tx: Transaction, dataset_id: str, after: int = -1, most: int = 500) -> list[tuple[int, Rejected]]:

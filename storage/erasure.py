@@ -57,12 +57,67 @@ class Proof:
     created_at: int
 
 
+_touched = sa.or_(
+    dataset_example.c.person_id == bindparam("who"),
+    dataset_example.c.conversation_id.in_(bindparam("conversations", expanding=True)),
+)
+_HOW_MANY = scoped(sa.select(sa.func.count(erasure.c.id)))
+
+
+def how_many(tx: Transaction) -> int:
+    """How many proofs of erasures there are: another number than before says that somebody was erased meanwhile."""
+    return int(tx.execute(_HOW_MANY).scalar_one())
+
+
+def _take_turn(insert: Any) -> sa.Executable:
+    """Locks the row of the release, of which there is one in each workspace, and leaves it as it is."""
+    fresh = insert(release).values(number=0, champion_id=None, previous_id=None, canary_id=None, updated_at=now_ms())
+    clause: sa.Executable = fresh.on_conflict_do_update(
+        index_elements=[release.c.workspace_id], set_={"number": release.c.number}
+    )
+    return clause
+
+
+_TAKE_TURN = scoped(_take_turn)
+
+
+def lock(tx: Transaction) -> int:
+    """Wait for an erasure that is under way, and let none begin before this transaction ends; `how_many` there are."""
+    tx.execute(_TAKE_TURN)
+    return how_many(tx)
+
+
+_HOLD_PERSON = scoped(sa.select(person.c.id).where(person.c.id == bindparam("who")).with_for_update())
+_DELETE_DRAFTS = scoped(sa.delete(dataset).where(dataset.c.sha256.startswith(DRAFT)))
+
+
+def begin(tx: Transaction, person_id: str) -> bool:
+    """Before `traces`, to erase what they find: nobody writes more in that person's name, and datasets that are being
+    made are removed, as their words may be in them. False if there is no such person."""
+    lock(tx)
+    if tx.execute(_HOLD_PERSON, who=person_id).first() is None:
+        return False
+    tx.execute(_DELETE_DRAFTS)
+    return True
+
+
 _PERSON = scoped(sa.select(person.c.id).where(person.c.id == bindparam("who")))
 _BY_NAME = scoped(
     sa.select(identity.c.person_id).where(
         identity.c.channel == bindparam("on_channel"), identity.c.external_id == bindparam("external")
     )
 )
+
+
+def find_person(tx: Transaction, name: str) -> str | None:
+    """The id of the person with that id, or whom a channel knows by that name: `web:...`, `slack:T1/U2`."""
+    channel, _, external = name.partition(":")
+    found = (
+        tx.execute(_PERSON, who=name).scalar() or tx.execute(_BY_NAME, on_channel=channel, external=external).scalar()
+    )
+    return None if found is None else str(found)
+
+
 _NAMES = scoped(
     sa.select(identity.c.channel, identity.c.external_id)
     .where(identity.c.person_id == bindparam("who"))
@@ -80,10 +135,6 @@ _OTHERS = scoped(
     )
     .limit(1)
 )
-_touched = sa.or_(
-    dataset_example.c.person_id == bindparam("who"),
-    dataset_example.c.conversation_id.in_(bindparam("conversations", expanding=True)),
-)
 _LEARNT_BY = scoped(
     sa.select(model_version.c.id, model_version.c.number)
     .distinct()
@@ -91,59 +142,12 @@ _LEARNT_BY = scoped(
     .where(dataset_example.c.split == "train", _touched)
     .order_by(model_version.c.number)
 )
-
-
-def _take_turn(insert: Any) -> sa.Executable:
-    """Locks the row of the release, of which there is one in each workspace, and leaves it as it is."""
-    fresh = insert(release).values(number=0, champion_id=None, previous_id=None, canary_id=None, updated_at=now_ms())
-    clause: sa.Executable = fresh.on_conflict_do_update(
-        index_elements=[release.c.workspace_id], set_={"number": release.c.number}
-    )
-    return clause
-
-
-_TAKE_TURN = scoped(_take_turn)
-_HOW_MANY = scoped(sa.select(sa.func.count(erasure.c.id)))
-_HOLD_PERSON = scoped(sa.select(person.c.id).where(person.c.id == bindparam("who")).with_for_update())
-_DELETE_DRAFTS = scoped(sa.delete(dataset).where(dataset.c.sha256.startswith(DRAFT)))
-
-
-def how_many(tx: Transaction) -> int:
-    """How many proofs of erasures there are: another number than before says that somebody was erased meanwhile."""
-    return int(tx.execute(_HOW_MANY).scalar_one())
-
-
-def lock(tx: Transaction) -> int:
-    """Wait for an erasure that is under way, and let none begin before this transaction ends; `how_many` there are."""
-    tx.execute(_TAKE_TURN)
-    return how_many(tx)
-
-
-def begin(tx: Transaction, person_id: str) -> bool:
-    """Before `traces`, to erase what they find: nobody writes more in that person's name, and datasets that are being
-    made are removed, as their words may be in them. False if there is no such person."""
-    lock(tx)
-    if tx.execute(_HOLD_PERSON, who=person_id).first() is None:
-        return False
-    tx.execute(_DELETE_DRAFTS)
-    return True
-
-
 _TOUCHED_DATASETS = scoped(
     sa.select(dataset_example.c.dataset_id)
     .distinct()
     .where(_touched, dataset_example.c.split.is_not(None), dataset_example.c.content.is_not(None))
     .order_by(dataset_example.c.dataset_id)
 )
-
-
-def find_person(tx: Transaction, name: str) -> str | None:
-    """The id of the person with that id, or whom a channel knows by that name: `web:...`, `slack:T1/U2`."""
-    channel, _, external = name.partition(":")
-    found = (
-        tx.execute(_PERSON, who=name).scalar() or tx.execute(_BY_NAME, on_channel=channel, external=external).scalar()
-    )
-    return None if found is None else str(found)
 
 
 def traces(tx: Transaction, person_id: str) -> Traces:
@@ -293,12 +297,6 @@ def _leave_gaps(tx: Transaction, person_id: str, conversation_id: str) -> Counte
 
 
 _INSERT_PROOF = scoped(sa.insert(erasure).values(created_at=now_ms()))
-_PROOF = scoped(
-    sa.select(erasure.c.counts, erasure.c.versions, erasure.c.created_by, erasure.c.created_at)
-    .where(erasure.c.subject_hmac.in_(bindparam("subjects", expanding=True)))
-    .order_by(erasure.c.id)
-    .limit(1)
-)
 
 
 def prove(
@@ -325,6 +323,14 @@ def add_to_proof(tx: Transaction, subjects: Sequence[str], removed: Mapping[str,
         total = Counter(row.counts)
         total.update(removed)
         tx.execute(_SET_COUNTS, which=row.id, new_counts=dict(total))
+
+
+_PROOF = scoped(
+    sa.select(erasure.c.counts, erasure.c.versions, erasure.c.created_by, erasure.c.created_at)
+    .where(erasure.c.subject_hmac.in_(bindparam("subjects", expanding=True)))
+    .order_by(erasure.c.id)
+    .limit(1)
+)
 
 
 def find_proof(tx: Transaction, subjects: Sequence[str]) -> Proof | None:

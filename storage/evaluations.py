@@ -33,58 +33,7 @@ class GivenVerdict:
 
 _COLUMNS = [getattr(evaluation.c, name) for name in Evaluation.__slots__]
 _INSERT = scoped(sa.insert(evaluation).values(created_at=now_ms()))
-_FIND = scoped(sa.select(*_COLUMNS).where(evaluation.c.id == bindparam("which")))
-_FIND_TO_CHANGE = scoped(sa.select(*_COLUMNS).where(evaluation.c.id == bindparam("which")).with_for_update())
-_LATEST = scoped(
-    sa.select(*_COLUMNS)
-    .where(evaluation.c.version_id == bindparam("of_version"))
-    .order_by(evaluation.c.id.desc())
-    .limit(1)
-)
-_PAGE = scoped(
-    sa.select(*_COLUMNS)
-    .where(evaluation.c.id < bindparam("before"))
-    .order_by(evaluation.c.id.desc())
-    .limit(bindparam("most", type_=sa.Integer))
-)
-_VERDICTS = scoped(
-    sa.select(*(getattr(evaluation.c, name) for name in GivenVerdict.__slots__))
-    .order_by(evaluation.c.id.desc())
-    .limit(bindparam("most", type_=sa.Integer))
-)
-_PASSED = scoped(sa.select(evaluation.c.version_id, evaluation.c.passed).order_by(evaluation.c.id))
 _OWN_VERSION = scoped(sa.select(model_version.c.id).where(model_version.c.id == bindparam("which")))
-_HELD_OUT = scoped(
-    sa.select(dataset_example.c.conversation_id, dataset_example.c.message_id, dataset_example.c.person_id)
-    .add_columns(dataset_example.c.kind, dataset_example.c.source, dataset_example.c.split, dataset_example.c.content)
-    .add_columns(dataset_example.c.number)
-    .where(dataset_example.c.dataset_id == bindparam("which"), dataset_example.c.split == "held_out")
-    .where(dataset_example.c.kind.in_(["answer", "pair"]))
-    .order_by(dataset_example.c.sha256, dataset_example.c.number)
-)
-# Reports are large: only those are read that name the person, or are of a dataset that held their words.
-_THAT_MAY_HOLD = scoped(
-    sa.select(evaluation.c.id, model_version.c.dataset_id)
-    .join(model_version, model_version.c.id == evaluation.c.version_id)
-    .where(
-        sa.or_(
-            sa.cast(evaluation.c.report, sa.Text).contains(bindparam("who")),
-            model_version.c.dataset_id.in_(bindparam("touched", expanding=True)),
-        )
-    )
-    .order_by(evaluation.c.id)
-)
-_REPORT = scoped(sa.select(evaluation.c.report).where(evaluation.c.id == bindparam("which")))
-_PERSON = scoped(sa.select(person.c.id).where(person.c.id == bindparam("who")))
-_SET_REPORT = scoped(
-    sa.update(evaluation).where(evaluation.c.id == bindparam("which")).values(report=bindparam("new_report"))
-)
-_SET_VERDICT = scoped(
-    sa.update(evaluation)
-    .where(evaluation.c.id == bindparam("which"))
-    .values(passed=bindparam("now_passed"), reasons=bindparam("new_reasons"))
-)
-_NEWEST = "f" * 33
 
 
 def save(
@@ -115,10 +64,22 @@ def save(
     return evaluation_id
 
 
+_FIND = scoped(sa.select(*_COLUMNS).where(evaluation.c.id == bindparam("which")))
+_FIND_TO_CHANGE = scoped(sa.select(*_COLUMNS).where(evaluation.c.id == bindparam("which")).with_for_update())
+
+
 def find(tx: Transaction, evaluation_id: str, *, to_change: bool = False) -> Evaluation | None:
     """One evaluation by its id. `to_change`: nobody else changes it before this transaction ends."""
     row = tx.execute(_FIND_TO_CHANGE if to_change else _FIND, which=evaluation_id).first()
     return None if row is None else _evaluation(row)
+
+
+_LATEST = scoped(
+    sa.select(*_COLUMNS)
+    .where(evaluation.c.version_id == bindparam("of_version"))
+    .order_by(evaluation.c.id.desc())
+    .limit(1)
+)
 
 
 def latest_of_version(tx: Transaction, version_id: str) -> Evaluation | None:
@@ -127,9 +88,25 @@ def latest_of_version(tx: Transaction, version_id: str) -> Evaluation | None:
     return None if row is None else _evaluation(row)
 
 
+_PAGE = scoped(
+    sa.select(*_COLUMNS)
+    .where(evaluation.c.id < bindparam("before"))
+    .order_by(evaluation.c.id.desc())
+    .limit(bindparam("most", type_=sa.Integer))
+)
+_NEWEST = "f" * 33
+
+
 def page(tx: Transaction, before: str = _NEWEST, most: int = 50) -> list[Evaluation]:
     """The newest evaluations made before one of that id, newest first."""
     return [_evaluation(row) for row in tx.execute(_PAGE, before=before, most=most)]
+
+
+_VERDICTS = scoped(
+    sa.select(*(getattr(evaluation.c, name) for name in GivenVerdict.__slots__))
+    .order_by(evaluation.c.id.desc())
+    .limit(bindparam("most", type_=sa.Integer))
+)
 
 
 def verdicts(tx: Transaction, most: int = 50) -> list[GivenVerdict]:
@@ -137,9 +114,22 @@ def verdicts(tx: Transaction, most: int = 50) -> list[GivenVerdict]:
     return [GivenVerdict(**row._mapping) for row in tx.execute(_VERDICTS, most=most)]
 
 
+_PASSED = scoped(sa.select(evaluation.c.version_id, evaluation.c.passed).order_by(evaluation.c.id))
+
+
 def newest_verdicts(tx: Transaction) -> dict[str, bool]:
     """Whether each version that was evaluated passed when it was evaluated last, by the versions' ids."""
     return {row.version_id: row.passed for row in tx.execute(_PASSED)}
+
+
+_HELD_OUT = scoped(
+    sa.select(dataset_example.c.conversation_id, dataset_example.c.message_id, dataset_example.c.person_id)
+    .add_columns(dataset_example.c.kind, dataset_example.c.source, dataset_example.c.split, dataset_example.c.content)
+    .add_columns(dataset_example.c.number)
+    .where(dataset_example.c.dataset_id == bindparam("which"), dataset_example.c.split == "held_out")
+    .where(dataset_example.c.kind.in_(["answer", "pair"]))
+    .order_by(dataset_example.c.sha256, dataset_example.c.number)
+)
 
 
 def held_out(tx: Transaction, dataset_id: str) -> list[tuple[int, Example]]:
@@ -149,9 +139,34 @@ def held_out(tx: Transaction, dataset_id: str) -> list[tuple[int, Example]]:
     return [(row.number, Example.of_row(row)) for row in rows if row.content is not None]
 
 
+_SET_VERDICT = scoped(
+    sa.update(evaluation)
+    .where(evaluation.c.id == bindparam("which"))
+    .values(passed=bindparam("now_passed"), reasons=bindparam("new_reasons"))
+)
+
+
 def set_verdict(tx: Transaction, evaluation_id: str, *, passed: bool, reasons: Sequence[str]) -> bool:
     """What the gate says once people have judged, too. False if there is no such evaluation."""
     return tx.execute(_SET_VERDICT, which=evaluation_id, now_passed=passed, new_reasons=list(reasons)).rowcount > 0
+
+
+# Reports are large: only those are read that name the person, or are of a dataset that held their words.
+_THAT_MAY_HOLD = scoped(
+    sa.select(evaluation.c.id, model_version.c.dataset_id)
+    .join(model_version, model_version.c.id == evaluation.c.version_id)
+    .where(
+        sa.or_(
+            sa.cast(evaluation.c.report, sa.Text).contains(bindparam("who")),
+            model_version.c.dataset_id.in_(bindparam("touched", expanding=True)),
+        )
+    )
+    .order_by(evaluation.c.id)
+)
+_REPORT = scoped(sa.select(evaluation.c.report).where(evaluation.c.id == bindparam("which")))
+_SET_REPORT = scoped(
+    sa.update(evaluation).where(evaluation.c.id == bindparam("which")).values(report=bindparam("new_report"))
+)
 
 
 def forget_person(tx: Transaction, person_id: str, touched_datasets: Collection[str] = ()) -> int:
@@ -170,6 +185,9 @@ def forget_person(tx: Transaction, person_id: str, touched_datasets: Collection[
             forgotten += gone
             tx.execute(_SET_REPORT, which=row.id, new_report=kept)
     return forgotten
+
+
+_PERSON = scoped(sa.select(person.c.id).where(person.c.id == bindparam("who")))
 
 
 def without_erased(tx: Transaction, report: Mapping[str, Any], *, of_all: bool) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from storage.reviews import question_before
 from storage.schema import conversation, message, reply
 from storage.transaction import Transaction, now_ms, scoped
 
+CLOSED_AT_ONCE = 500
 _UNANSWERED = scoped(
     sa.select(
         reply.c.message_id,
@@ -46,12 +47,6 @@ _UNANSWERED = scoped(
     .order_by(reply.c.created_at.desc(), reply.c.message_id)
     .limit(bindparam("most", type_=sa.Integer))
 )
-_CLOSE = scoped(
-    sa.update(reply)
-    .where(reply.c.message_id.in_(bindparam("ids", expanding=True)), reply.c.gap_closed_at.is_(None))
-    .values(gap_closed_at=now_ms())
-)
-CLOSED_AT_ONCE = 500
 
 
 def unanswered(tx: Transaction, days: int, most: int) -> list[UnansweredQuestion]:
@@ -63,6 +58,13 @@ def unanswered(tx: Transaction, days: int, most: int) -> list[UnansweredQuestion
         )
         for row in rows
     ]
+
+
+_CLOSE = scoped(
+    sa.update(reply)
+    .where(reply.c.message_id.in_(bindparam("ids", expanding=True)), reply.c.gap_closed_at.is_(None))
+    .values(gap_closed_at=now_ms())
+)
 
 
 def close(tx: Transaction, actor: str, reply_ids: Sequence[str]) -> int:

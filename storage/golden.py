@@ -34,19 +34,6 @@ class GoldenQuestion:
 
 
 _INSERT = scoped(sa.insert(golden_question).values(created_at=now_ms()))
-_LIST = scoped(
-    sa.select(*[getattr(golden_question.c, name) for name in GoldenQuestion.__slots__])
-    .where(golden_question.c.removed_at.is_(None))
-    .order_by(golden_question.c.id)
-)
-_EVERY = scoped(
-    sa.select(golden_question.c.id, golden_question.c.messages, golden_question.c.rules).order_by(golden_question.c.id)
-)
-_REMOVE = scoped(
-    sa.update(golden_question)
-    .where(golden_question.c.id == bindparam("which"), golden_question.c.removed_at.is_(None))
-    .values(removed_at=now_ms(), messages=bindparam("no_messages"), rules=bindparam("no_rules"))
-)
 
 
 def add(tx: Transaction, messages: Sequence[Mapping[str, str]], rules: Mapping[str, Any], created_by: str) -> str:
@@ -58,9 +45,21 @@ def add(tx: Transaction, messages: Sequence[Mapping[str, str]], rules: Mapping[s
     return question_id
 
 
+_LIST = scoped(
+    sa.select(*[getattr(golden_question.c, name) for name in GoldenQuestion.__slots__])
+    .where(golden_question.c.removed_at.is_(None))
+    .order_by(golden_question.c.id)
+)
+
+
 def list_all(tx: Transaction) -> list[GoldenQuestion]:
     """The questions that are asked, oldest first."""
     return [GoldenQuestion(**row._mapping) for row in tx.execute(_LIST)]
+
+
+_EVERY = scoped(
+    sa.select(golden_question.c.id, golden_question.c.messages, golden_question.c.rules).order_by(golden_question.c.id)
+)
 
 
 def that_hold(tx: Transaction, names: Sequence[str]) -> list[str]:
@@ -82,6 +81,13 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, Sequence):
         for one in value:
             yield from _texts(one)
+
+
+_REMOVE = scoped(
+    sa.update(golden_question)
+    .where(golden_question.c.id == bindparam("which"), golden_question.c.removed_at.is_(None))
+    .values(removed_at=now_ms(), messages=bindparam("no_messages"), rules=bindparam("no_rules"))
+)
 
 
 def remove(tx: Transaction, question_id: str) -> bool:

@@ -31,45 +31,6 @@ class Fenced(Exception):
     """The lease is no longer ours: somebody else has claimed, edited or ended the conversation's work."""
 
 
-_FIND_ACCEPTED = scoped(
-    sa.select(inbox.c.conversation_id, inbox.c.seq).where(inbox.c.dedupe_key == bindparam("dedupe_key"))
-)
-
-
-def _enqueue(insert: Any) -> sa.Executable:
-    """Take the next seq under the row's lock, so that identity order is commit order, and start or extend the burst."""
-    fresh = insert(conversation_work).values(
-        enq_seq=1,
-        updated_at=now_ms(),
-        available_at=now_ms() + bindparam("wait", type_=sa.BigInteger),
-        retry_at=now_ms(),
-        burst_deadline=now_ms() + MAX_BURST_WAIT_MS,
-    )
-    idle = work.enq_seq == work.done_seq
-    deadline = sa.case((idle, now_ms() + MAX_BURST_WAIT_MS), else_=work.burst_deadline)
-    wanted = now_ms() + bindparam("wait", type_=sa.BigInteger)
-    clause: sa.Executable = fresh.on_conflict_do_update(
-        index_elements=[work.conversation_id],
-        set_={
-            "enq_seq": work.enq_seq + 1,
-            "updated_at": now_ms(),
-            "burst_deadline": deadline,
-            "available_at": sa.case((wanted < deadline, wanted), else_=deadline),
-            "retry_at": sa.case((idle, now_ms()), else_=work.retry_at),
-        },
-    ).returning(work.enq_seq)
-    return clause
-
-
-_ENQUEUE = scoped(_enqueue)
-
-
-def _insert_inbox(insert: Any) -> sa.Executable:
-    clause: sa.Executable = insert(inbox).values(received_at=now_ms()).on_conflict_do_nothing().returning(inbox.c.seq)
-    return clause
-
-
-_INSERT_INBOX = scoped(_insert_inbox)
 _INSERT_MESSAGE = scoped(sa.insert(message).values(created_at=now_ms()))
 _FENCE = scoped(
     sa.update(conversation_work)
@@ -107,6 +68,27 @@ def accept(tx: Transaction, incoming: Incoming) -> Accepted:
     return Accepted(conversation_id, seq, duplicate=False)
 
 
+_shown = message.c.superseded_at.is_(None)
+_NEWEST_MESSAGE = scoped(
+    sa.select(message.c.id, message.c.seq, message.c.author)
+    .where(message.c.conversation_id == bindparam("conversation"), _shown)
+    .order_by(message.c.seq.desc(), message.c.rank.desc())
+    .limit(1)
+)
+_SUPERSEDE = scoped(
+    sa.update(message)
+    .where(
+        message.c.conversation_id == bindparam("conversation"),
+        sa.or_(
+            message.c.seq > bindparam("from_seq"),
+            sa.and_(message.c.seq == bindparam("from_seq"), message.c.rank >= bindparam("from_rank")),
+        ),
+        _shown,
+    )
+    .values(superseded_at=now_ms())
+)
+
+
 def accept_regenerate(tx: Transaction, known: Conversation, reply_id: str, dedupe_key: str) -> Accepted:
     """Set the last reply aside and ask for another. Raises `NoSuchMessage` if it is not the last thing said."""
     _refuse_duplicate(tx, dedupe_key)
@@ -117,6 +99,42 @@ def accept_regenerate(tx: Transaction, known: Conversation, reply_id: str, dedup
         raise NoSuchMessage("only the last reply can be answered again")
     tx.execute(_SUPERSEDE, conversation=known.id, from_seq=newest.seq, from_rank=1)
     return Accepted(known.id, seq, duplicate=False)
+
+
+def _enqueue(insert: Any) -> sa.Executable:
+    """Take the next seq under the row's lock, so that identity order is commit order, and start or extend the burst."""
+    fresh = insert(conversation_work).values(
+        enq_seq=1,
+        updated_at=now_ms(),
+        available_at=now_ms() + bindparam("wait", type_=sa.BigInteger),
+        retry_at=now_ms(),
+        burst_deadline=now_ms() + MAX_BURST_WAIT_MS,
+    )
+    idle = work.enq_seq == work.done_seq
+    deadline = sa.case((idle, now_ms() + MAX_BURST_WAIT_MS), else_=work.burst_deadline)
+    wanted = now_ms() + bindparam("wait", type_=sa.BigInteger)
+    clause: sa.Executable = fresh.on_conflict_do_update(
+        index_elements=[work.conversation_id],
+        set_={
+            "enq_seq": work.enq_seq + 1,
+            "updated_at": now_ms(),
+            "burst_deadline": deadline,
+            "available_at": sa.case((wanted < deadline, wanted), else_=deadline),
+            "retry_at": sa.case((idle, now_ms()), else_=work.retry_at),
+        },
+    ).returning(work.enq_seq)
+    return clause
+
+
+_ENQUEUE = scoped(_enqueue)
+
+
+def _insert_inbox(insert: Any) -> sa.Executable:
+    clause: sa.Executable = insert(inbox).values(received_at=now_ms()).on_conflict_do_nothing().returning(inbox.c.seq)
+    return clause
+
+
+_INSERT_INBOX = scoped(_insert_inbox)
 
 
 def _append(
@@ -131,19 +149,17 @@ def _append(
     return seq
 
 
+_FIND_ACCEPTED = scoped(
+    sa.select(inbox.c.conversation_id, inbox.c.seq).where(inbox.c.dedupe_key == bindparam("dedupe_key"))
+)
+
+
 def _refuse_duplicate(tx: Transaction, dedupe_key: str) -> None:
     """Undo the transaction, so that the number taken for a second delivery leaves no gap."""
     if earlier := tx.execute(_FIND_ACCEPTED, dedupe_key=dedupe_key).first():
         raise Rollback(Accepted(earlier.conversation_id, earlier.seq, duplicate=True))
 
 
-_shown = message.c.superseded_at.is_(None)
-_NEWEST_MESSAGE = scoped(
-    sa.select(message.c.id, message.c.seq, message.c.author)
-    .where(message.c.conversation_id == bindparam("conversation"), _shown)
-    .order_by(message.c.seq.desc(), message.c.rank.desc())
-    .limit(1)
-)
 _OWN_MESSAGE = scoped(
     sa.select(message.c.seq).where(
         message.c.conversation_id == bindparam("conversation"),
@@ -151,18 +167,6 @@ _OWN_MESSAGE = scoped(
         message.c.author == "person",
         _shown,
     )
-)
-_SUPERSEDE = scoped(
-    sa.update(message)
-    .where(
-        message.c.conversation_id == bindparam("conversation"),
-        sa.or_(
-            message.c.seq > bindparam("from_seq"),
-            sa.and_(message.c.seq == bindparam("from_seq"), message.c.rank >= bindparam("from_rank")),
-        ),
-        _shown,
-    )
-    .values(superseded_at=now_ms())
 )
 
 
@@ -239,6 +243,17 @@ def fence(tx: Transaction, conversation_id: str) -> bool:
     return tx.execute(_FENCE, conversation=conversation_id).rowcount > 0
 
 
+_lease_columns = (
+    work.conversation_id,
+    work.workspace_id,
+    work.channel,
+    work.epoch,
+    work.attempts,
+    work.done_seq,
+    work.enq_seq,
+    work.stop_seq,
+)
+_lease_end = now_ms() + bindparam("lease_ms", type_=sa.BigInteger)
 _claimable = (
     sa.select(work.conversation_id)
     .where(
@@ -251,31 +266,11 @@ _claimable = (
     .limit(bindparam("most", type_=sa.Integer))
     .with_for_update(skip_locked=True)
 )
-_lease_columns = (
-    work.conversation_id,
-    work.workspace_id,
-    work.channel,
-    work.epoch,
-    work.attempts,
-    work.done_seq,
-    work.enq_seq,
-    work.stop_seq,
-)
-_lease_end = now_ms() + bindparam("lease_ms", type_=sa.BigInteger)
 _CLAIM = across_workspaces(
     sa.update(conversation_work)
     .where(work.conversation_id.in_(_claimable))
     .values(owner=bindparam("me"), lease_until=_lease_end, epoch=work.epoch + 1, attempts=work.attempts + 1)
     .returning(*_lease_columns)
-)
-_HEARTBEAT = across_workspaces(
-    sa.update(conversation_work)
-    .where(work.owner == bindparam("me"))
-    .values(lease_until=_lease_end)
-    .returning(*_lease_columns)
-)
-_FREE_ALL = across_workspaces(
-    sa.update(conversation_work).where(work.owner.is_not(None)).values(owner=None, lease_until=None)
 )
 
 
@@ -285,10 +280,23 @@ def claim(tx: Transaction, owner: str, most: int, lease_ms: int) -> list[Lease]:
     return [Lease(owner=owner, **row._mapping) for row in rows]
 
 
+_HEARTBEAT = across_workspaces(
+    sa.update(conversation_work)
+    .where(work.owner == bindparam("me"))
+    .values(lease_until=_lease_end)
+    .returning(*_lease_columns)
+)
+
+
 def heartbeat(tx: Transaction, owner: str, lease_ms: int) -> list[Lease]:
     """Prolong all of a worker's leases and return them as they stand; one that is missing has been lost."""
     rows = tx.execute(_HEARTBEAT, me=owner, lease_ms=lease_ms)
     return [Lease(owner=owner, **row._mapping) for row in rows]
+
+
+_FREE_ALL = across_workspaces(
+    sa.update(conversation_work).where(work.owner.is_not(None)).values(owner=None, lease_until=None)
+)
 
 
 def free_all_leases(tx: Transaction) -> None:
@@ -306,16 +314,6 @@ _FINISH = scoped(
     .where(_held)
     .values(done_seq=bindparam("last_seq"), attempts=0, owner=None, lease_until=None)
     .returning(work.enq_seq)
-)
-_RELEASE = scoped(
-    sa.update(conversation_work)
-    .where(_held)
-    .values(
-        owner=None,
-        lease_until=None,
-        attempts=work.attempts - bindparam("undone", type_=sa.Integer),
-        retry_at=now_ms() + bindparam("delay_ms", type_=sa.BigInteger),
-    )
 )
 _FIND_REPLY = scoped(sa.select(reply.c.message_id).where(reply.c.message_id == bindparam("reply_id")))
 _INSERT_REPLY = scoped(sa.insert(reply).values(created_at=now_ms()))
@@ -389,6 +387,18 @@ def _reply_row(lease: Lease, answer: Reply) -> dict[str, Any]:
         "intent": answer.intent,
         "curated_id": answer.curated_id,
     }
+
+
+_RELEASE = scoped(
+    sa.update(conversation_work)
+    .where(_held)
+    .values(
+        owner=None,
+        lease_until=None,
+        attempts=work.attempts - bindparam("undone", type_=sa.Integer),
+        retry_at=now_ms() + bindparam("delay_ms", type_=sa.BigInteger),
+    )
+)
 
 
 def release(tx: Transaction, lease: Lease, delay_ms: int, *, count_attempt: bool) -> None:

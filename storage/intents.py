@@ -17,16 +17,9 @@ from storage.knowledge_values import IntentSet
 from storage.schema import reply
 from storage.transaction import Transaction, now_ms, scoped
 
+_DELETE = scoped(sa.delete(intent_set))
 _COLUMNS = [getattr(intent_set.c, name) for name in IntentSet.__slots__]
 _CURRENT = scoped(sa.select(*_COLUMNS))
-_VERSION = scoped(sa.select(intent_set.c.version))
-_DELETE = scoped(sa.delete(intent_set))
-_INSERT = scoped(sa.insert(intent_set).values(trained_at=now_ms()))
-_COUNTS = scoped(
-    sa.select(reply.c.intent, sa.func.count().label("replies"))
-    .where(reply.c.intent.is_not(None), reply.c.created_at >= now_ms() - bindparam("since_ms", type_=sa.BigInteger))
-    .group_by(reply.c.intent)
-)
 
 
 def current(tx: Transaction) -> IntentSet | None:
@@ -36,6 +29,10 @@ def current(tx: Transaction) -> IntentSet | None:
         return None
     values = {**row._mapping, "phrases": tuple((phrase, intent) for phrase, intent in row.phrases)}
     return IntentSet(**values)
+
+
+_VERSION = scoped(sa.select(intent_set.c.version))
+_INSERT = scoped(sa.insert(intent_set).values(trained_at=now_ms()))
 
 
 def put(
@@ -73,6 +70,13 @@ def forget(tx: Transaction, actor: str) -> bool:
         return False
     audit.record(tx, actor, "intents.clear", "all")
     return True
+
+
+_COUNTS = scoped(
+    sa.select(reply.c.intent, sa.func.count().label("replies"))
+    .where(reply.c.intent.is_not(None), reply.c.created_at >= now_ms() - bindparam("since_ms", type_=sa.BigInteger))
+    .group_by(reply.c.intent)
+)
 
 
 def counts(tx: Transaction, days: int) -> dict[str, int]:

@@ -61,25 +61,10 @@ class Point:
 _columns = [getattr(at, name) for name in Job.__slots__]
 _which = at.id == bindparam("which")
 _INSERT = scoped(sa.insert(job).values(state="queued", created_at=now_ms()))
-_GET = scoped(sa.select(*_columns).where(_which))
-_FIND = scoped(
-    sa.select(*_columns).where(at.id >= bindparam("first"), at.id < bindparam("behind")).order_by(at.id).limit(2)
-)
-_LIST = scoped(sa.select(*_columns).order_by(at.id.desc()).limit(bindparam("most", type_=sa.Integer)))
-_OPEN = scoped(sa.select(*_columns).where(at.state.in_(("queued", "running", "paused"))).order_by(at.id))
-_HOLD_OPEN = scoped(
-    sa.select(*_columns).where(at.state.in_(("queued", "running", "paused"))).order_by(at.id).with_for_update()
-)
 _OPEN_OF_KIND = scoped(
     sa.select(*_columns)
     .where(at.kind == bindparam("of_kind"), at.state.in_(("queued", "running", "paused")), at.wanted != "cancel")
     .order_by(at.id)
-)
-_NEWEST_OF_KIND = scoped(
-    sa.select(*_columns)
-    .where(at.kind == bindparam("of_kind"))
-    .order_by(at.id.desc())
-    .limit(bindparam("most", type_=sa.Integer))
 )
 
 
@@ -110,10 +95,18 @@ def create(
     return created, True
 
 
+_GET = scoped(sa.select(*_columns).where(_which))
+
+
 def get(tx: Transaction, job_id: str) -> Job | None:
     """A job by its whole id."""
     row = tx.execute(_GET, which=job_id).first()
     return Job(**row._mapping) if row else None
+
+
+_FIND = scoped(
+    sa.select(*_columns).where(at.id >= bindparam("first"), at.id < bindparam("behind")).order_by(at.id).limit(2)
+)
 
 
 def find(tx: Transaction, prefix: str) -> list[Job]:
@@ -121,9 +114,20 @@ def find(tx: Transaction, prefix: str) -> list[Job]:
     return [Job(**row._mapping) for row in tx.execute(_FIND, first=prefix, behind=prefix + "g")]
 
 
+_LIST = scoped(sa.select(*_columns).order_by(at.id.desc()).limit(bindparam("most", type_=sa.Integer)))
+
+
 def list_jobs(tx: Transaction, most: int = 100) -> list[Job]:
     """The newest jobs, newest first."""
     return [Job(**row._mapping) for row in tx.execute(_LIST, most=most)]
+
+
+_NEWEST_OF_KIND = scoped(
+    sa.select(*_columns)
+    .where(at.kind == bindparam("of_kind"))
+    .order_by(at.id.desc())
+    .limit(bindparam("most", type_=sa.Integer))
+)
 
 
 def newest_of_kind(tx: Transaction, kind: str, most: int) -> list[Job]:
@@ -131,9 +135,17 @@ def newest_of_kind(tx: Transaction, kind: str, most: int) -> list[Job]:
     return [Job(**row._mapping) for row in tx.execute(_NEWEST_OF_KIND, of_kind=kind, most=most)]
 
 
+_OPEN = scoped(sa.select(*_columns).where(at.state.in_(("queued", "running", "paused"))).order_by(at.id))
+
+
 def list_open(tx: Transaction) -> list[Job]:
     """The jobs that have not ended, oldest first."""
     return [Job(**row._mapping) for row in tx.execute(_OPEN)]
+
+
+_HOLD_OPEN = scoped(
+    sa.select(*_columns).where(at.state.in_(("queued", "running", "paused"))).order_by(at.id).with_for_update()
+)
 
 
 def hold_open(tx: Transaction) -> list[Job]:
@@ -247,13 +259,13 @@ def _given_up(attempts: sa.ColumnElement[int]) -> dict[str, Any]:
 
 
 _has_no_worker = sa.and_(_is_running, at.lease_until < now_ms())
-_GIVE_UP_ABANDONED = across_workspaces(
-    sa.update(job).where(_has_no_worker).values(_given_up(at.attempts)).returning(at.id)
-)
 _other = job.alias("other")
 _device_is_taken = sa.exists().where(_other.c.device == at.device, _other.c.state == "running")
 _wanted_device: sa.BindParameter[str | None] = bindparam("on_device", type_=sa.Text)
 _on_device = sa.or_(_wanted_device.is_(None), at.device == _wanted_device)
+_GIVE_UP_ABANDONED = across_workspaces(
+    sa.update(job).where(_has_no_worker).values(_given_up(at.attempts)).returning(at.id)
+)
 _next = (
     sa.select(at.id)
     .where(at.state == "queued", _on_device, ~_device_is_taken)
@@ -274,16 +286,6 @@ _CLAIM = across_workspaces(
     )
     .returning(*_columns, at.workspace_id, at.epoch)
 )
-_IS_WAITING = across_workspaces(
-    sa.select(at.id)
-    .where(
-        _on_device,
-        sa.or_(
-            _has_no_worker, sa.and_(at.state == "queued", ~_device_is_taken.where(_other.c.lease_until >= now_ms()))
-        ),
-    )
-    .limit(1)
-)
 
 
 def claim(tx: Transaction, owner: str, lease_ms: int, device: str | None = None) -> JobLease | None:
@@ -302,6 +304,18 @@ def claim(tx: Transaction, owner: str, lease_ms: int, device: str | None = None)
     return JobLease(Job(**values), workspace_id, owner, epoch)
 
 
+_IS_WAITING = across_workspaces(
+    sa.select(at.id)
+    .where(
+        _on_device,
+        sa.or_(
+            _has_no_worker, sa.and_(at.state == "queued", ~_device_is_taken.where(_other.c.lease_until >= now_ms()))
+        ),
+    )
+    .limit(1)
+)
+
+
 def is_waiting(tx: Transaction, device: str | None = None) -> bool:
     """Whether a worker that looked now would find something to do."""
     return tx.execute(_IS_WAITING, on_device=device).first() is not None
@@ -309,7 +323,26 @@ def is_waiting(tx: Transaction, device: str | None = None) -> bool:
 
 _held = sa.and_(_which, _is_running, at.owner == bindparam("me"), at.epoch == bindparam("at_epoch"))
 _HEARTBEAT = scoped(sa.update(job).where(_held).values(lease_until=_lease_end).returning(at.wanted))
+
+
+def heartbeat(tx: Transaction, lease: JobLease, lease_ms: int) -> Wanted:
+    """Prolong the lease; what is asked of the job. Raises `LeaseLost`."""
+    row = tx.execute(_HEARTBEAT, **_of(lease), lease_ms=lease_ms).first()
+    if row is None:
+        raise LeaseLost
+    wanted: Wanted = row.wanted
+    return wanted
+
+
 _HOLD = scoped(sa.update(job).where(_held).values(owner=at.owner).returning(at.id))
+
+
+def hold(tx: Transaction, lease: JobLease) -> None:
+    """Begin a unit that writes on behalf of a job: nobody takes the job over before the commit. Raises `LeaseLost`."""
+    if tx.execute(_HOLD, **_of(lease)).first() is None:
+        raise LeaseLost
+
+
 _REPORT = scoped(sa.update(job).where(_held).values(progress=bindparam("newest", type_=NullableJson)).returning(at.id))
 
 
@@ -322,12 +355,32 @@ def _put_point(insert: Any) -> sa.Executable:
 
 
 _PUT_POINT = scoped(_put_point)
+
+
+def report(tx: Transaction, lease: JobLease, progress: Mapping[str, Any] | None, new_points: tuple[Point, ...]) -> None:
+    """Write the newest word of a job, and points; one that is there is written over. Raises `LeaseLost`."""
+    if tx.execute(_REPORT, **_of(lease), newest=dict(progress) if progress is not None else None).first() is None:
+        raise LeaseLost
+    for point in new_points:
+        tx.insert(_PUT_POINT, job_id=lease.job.id, series=point.series, step=point.step, value=point.value)
+
+
 _RELEASE = scoped(
     sa.update(job)
     .where(_held)
     .values(_given_up(at.attempts - bindparam("undone", type_=sa.Integer)))
     .returning(at.state)
 )
+
+
+def release(tx: Transaction, lease: JobLease, *, count_attempt: bool) -> str:
+    """Hand a job back unfinished; its new state: what was asked of it, else queued. Raises `LeaseLost`."""
+    row = tx.execute(_RELEASE, **_of(lease), undone=0 if count_attempt else 1).first()
+    if row is None:
+        raise LeaseLost
+    return str(row.state)
+
+
 _FINISH = scoped(
     sa.update(job)
     .where(_held)
@@ -342,37 +395,6 @@ _FINISH = scoped(
     )
     .returning(at.id)
 )
-
-
-def heartbeat(tx: Transaction, lease: JobLease, lease_ms: int) -> Wanted:
-    """Prolong the lease; what is asked of the job. Raises `LeaseLost`."""
-    row = tx.execute(_HEARTBEAT, **_of(lease), lease_ms=lease_ms).first()
-    if row is None:
-        raise LeaseLost
-    wanted: Wanted = row.wanted
-    return wanted
-
-
-def hold(tx: Transaction, lease: JobLease) -> None:
-    """Begin a unit that writes on behalf of a job: nobody takes the job over before the commit. Raises `LeaseLost`."""
-    if tx.execute(_HOLD, **_of(lease)).first() is None:
-        raise LeaseLost
-
-
-def report(tx: Transaction, lease: JobLease, progress: Mapping[str, Any] | None, new_points: tuple[Point, ...]) -> None:
-    """Write the newest word of a job, and points; one that is there is written over. Raises `LeaseLost`."""
-    if tx.execute(_REPORT, **_of(lease), newest=dict(progress) if progress is not None else None).first() is None:
-        raise LeaseLost
-    for point in new_points:
-        tx.insert(_PUT_POINT, job_id=lease.job.id, series=point.series, step=point.step, value=point.value)
-
-
-def release(tx: Transaction, lease: JobLease, *, count_attempt: bool) -> str:
-    """Hand a job back unfinished; its new state: what was asked of it, else queued. Raises `LeaseLost`."""
-    row = tx.execute(_RELEASE, **_of(lease), undone=0 if count_attempt else 1).first()
-    if row is None:
-        raise LeaseLost
-    return str(row.state)
 
 
 def finish(

@@ -31,25 +31,6 @@ def _insert(insert: Any) -> sa.Executable:
 
 _INSERT = scoped(_insert)
 _OWN = scoped(sa.select(evaluation.c.id).where(evaluation.c.id == bindparam("which")))
-_JUDGED = scoped(
-    sa.select(judgement.c.number).where(
-        judgement.c.evaluation_id == bindparam("which"), judgement.c.judge == bindparam("by")
-    )
-)
-_TALLY = scoped(
-    sa.select(judgement.c.better, sa.func.count().label("votes"))
-    .join(evaluation, evaluation.c.id == judgement.c.evaluation_id)
-    .where(
-        evaluation.c.version_id == bindparam("candidate"),
-        evaluation.c.champion_id.is_not_distinct_from(bindparam("champion")),
-    )
-    .group_by(judgement.c.better)
-)
-_TALLIES = scoped(
-    sa.select(evaluation.c.version_id, evaluation.c.champion_id, judgement.c.better, sa.func.count().label("votes"))
-    .join(evaluation, evaluation.c.id == judgement.c.evaluation_id)
-    .group_by(evaluation.c.version_id, evaluation.c.champion_id, judgement.c.better)
-)
 
 
 def add(tx: Transaction, evaluation_id: str, number: int, judge: str, better: Better) -> bool:
@@ -60,9 +41,27 @@ def add(tx: Transaction, evaluation_id: str, number: int, judge: str, better: Be
     return added.first() is not None
 
 
+_JUDGED = scoped(
+    sa.select(judgement.c.number).where(
+        judgement.c.evaluation_id == bindparam("which"), judgement.c.judge == bindparam("by")
+    )
+)
+
+
 def judged_by(tx: Transaction, evaluation_id: str, judge: str) -> set[int]:
     """The numbers of the pairs that somebody has judged."""
     return {row.number for row in tx.execute(_JUDGED, which=evaluation_id, by=judge)}
+
+
+_TALLY = scoped(
+    sa.select(judgement.c.better, sa.func.count().label("votes"))
+    .join(evaluation, evaluation.c.id == judgement.c.evaluation_id)
+    .where(
+        evaluation.c.version_id == bindparam("candidate"),
+        evaluation.c.champion_id.is_not_distinct_from(bindparam("champion")),
+    )
+    .group_by(judgement.c.better)
+)
 
 
 def tally(tx: Transaction, version_id: str, champion_id: str | None) -> Mapping[str, int]:
@@ -72,6 +71,13 @@ def tally(tx: Transaction, version_id: str, champion_id: str | None) -> Mapping[
     """
     found = tx.execute(_TALLY, candidate=version_id, champion=champion_id)
     return {row.better: int(row.votes) for row in found}
+
+
+_TALLIES = scoped(
+    sa.select(evaluation.c.version_id, evaluation.c.champion_id, judgement.c.better, sa.func.count().label("votes"))
+    .join(evaluation, evaluation.c.id == judgement.c.evaluation_id)
+    .group_by(evaluation.c.version_id, evaluation.c.champion_id, judgement.c.better)
+)
 
 
 def tallies(tx: Transaction) -> dict[tuple[str, str | None], Mapping[str, int]]:

@@ -46,22 +46,6 @@ def _put_source_clause(insert: Any) -> sa.Executable:
 
 _PUT_SOURCE = scoped(_put_source_clause)
 _SOURCE_AT = scoped(sa.select(*_source_columns).where(knowledge_source.c.location == bindparam("where")))
-_SOURCES = scoped(sa.select(*_source_columns).order_by(knowledge_source.c.location))
-_CONTENT = scoped(
-    sa.select(knowledge_source.c.content).where(
-        knowledge_source.c.id == _which, knowledge_source.c.audience == bindparam("audience")
-    )
-)
-_REMOVE_SOURCE = scoped(
-    sa.update(knowledge_source)
-    .where(knowledge_source.c.location == bindparam("where"), knowledge_source.c.removed_at.is_(None))
-    .values(removed_at=now_ms())
-    .returning(knowledge_source.c.id)
-)
-_REMOVED = scoped(sa.select(knowledge_source.c.id).where(knowledge_source.c.removed_at.is_not(None)))
-_STILL_USED = scoped(sa.select(article.c.source_id).distinct().where(article.c.source_id.in_(_ids)))
-_DELETE_SOURCES = scoped(sa.delete(knowledge_source).where(knowledge_source.c.id.in_(_ids)))
-_READ_SOURCES = scoped(sa.update(knowledge_source).where(knowledge_source.c.id.in_(_ids)).values(read_at=now_ms()))
 
 
 def put_source(
@@ -75,9 +59,20 @@ def put_source(
     return Source(**tx.execute(_SOURCE_AT, where=location).one()._mapping)
 
 
+_SOURCES = scoped(sa.select(*_source_columns).order_by(knowledge_source.c.location))
+
+
 def sources(tx: Transaction) -> list[Source]:
     """All sources, by location."""
     return [Source(**row._mapping) for row in tx.execute(_SOURCES)]
+
+
+_REMOVE_SOURCE = scoped(
+    sa.update(knowledge_source)
+    .where(knowledge_source.c.location == bindparam("where"), knowledge_source.c.removed_at.is_(None))
+    .values(removed_at=now_ms())
+    .returning(knowledge_source.c.id)
+)
 
 
 def remove_source(tx: Transaction, actor: str, location: str) -> bool:
@@ -88,6 +83,13 @@ def remove_source(tx: Transaction, actor: str, location: str) -> bool:
     return True
 
 
+_CONTENT = scoped(
+    sa.select(knowledge_source.c.content).where(
+        knowledge_source.c.id == _which, knowledge_source.c.audience == bindparam("audience")
+    )
+)
+
+
 def content(tx: Transaction, source_id: str, audience: Audience) -> bytes | None:
     """What was uploaded for that audience; None for sources that lie elsewhere, are for others by now, and for none."""
     found: bytes | None = tx.execute(_CONTENT, which=source_id, audience=audience).scalar()
@@ -96,14 +98,34 @@ def content(tx: Transaction, source_id: str, audience: Audience) -> bytes | None
 
 # --- articles ---
 
-_INDEX = scoped(sa.select(*(one for one in knowledge_index.c if one.name != "workspace_id")))
 _VERSION = scoped(sa.select(knowledge_index.c.version))
+
+
+def version(tx: Transaction) -> int:
+    """The version of the index that is looked at; 0 before the first sync."""
+    return tx.execute(_VERSION).scalar() or 0
+
+
+_INDEX = scoped(sa.select(*(one for one in knowledge_index.c if one.name != "workspace_id")))
+
+
+def index(tx: Transaction) -> Index | None:
+    """The index as a whole; None before the first sync."""
+    row = tx.execute(_INDEX).first()
+    if row is None:
+        return None
+    values = dict(row._mapping)
+    return Index(**values | {"word_counts": json.loads(zlib.decompress(values["word_counts"]))})
+
+
 _CURRENT = scoped(sa.select(*_article_columns).where(is_current).order_by(article.c.name, article.c.id))
-_NAMED = scoped(
-    sa.select(*_article_columns)
-    .where(is_current, sa.or_(article.c.name == _which, article.c.id == _which))
-    .order_by(article.c.id)
-)
+
+
+def articles(tx: Transaction) -> list[Article]:
+    """The articles of the version that is looked at, by name."""
+    return [Article(**row._mapping) for row in tx.execute(_CURRENT, at_version=version(tx))]
+
+
 _is_listed = sa.and_(
     is_current,
     article.c.audience.in_(bindparam("audiences", expanding=True)),
@@ -122,28 +144,6 @@ _LISTED = scoped(
     .limit(bindparam("most", type_=sa.Integer))
 )
 _COUNT_LISTED = scoped(sa.select(sa.func.count()).select_from(article).where(_is_listed))
-_TEXTS = scoped(
-    sa.select(passage.c.headings, passage.c.text).where(passage.c.article_id == _which).order_by(passage.c.number)
-)
-
-
-def version(tx: Transaction) -> int:
-    """The version of the index that is looked at; 0 before the first sync."""
-    return tx.execute(_VERSION).scalar() or 0
-
-
-def index(tx: Transaction) -> Index | None:
-    """The index as a whole; None before the first sync."""
-    row = tx.execute(_INDEX).first()
-    if row is None:
-        return None
-    values = dict(row._mapping)
-    return Index(**values | {"word_counts": json.loads(zlib.decompress(values["word_counts"]))})
-
-
-def articles(tx: Transaction) -> list[Article]:
-    """The articles of the version that is looked at, by name."""
-    return [Article(**row._mapping) for row in tx.execute(_CURRENT, at_version=version(tx))]
 
 
 def articles_with(tx: Transaction, text: str, audiences: Sequence[Audience], most: int) -> tuple[list[Article], int]:
@@ -166,9 +166,21 @@ def _pattern(text: str) -> str:
     return f"%{text}%"
 
 
+_NAMED = scoped(
+    sa.select(*_article_columns)
+    .where(is_current, sa.or_(article.c.name == _which, article.c.id == _which))
+    .order_by(article.c.id)
+)
+
+
 def find_articles(tx: Transaction, name: str) -> list[Article]:
     """Articles of that name or id: several, if files in two folders are called the same."""
     return [Article(**row._mapping) for row in tx.execute(_NAMED, at_version=version(tx), which=storable(name))]
+
+
+_TEXTS = scoped(
+    sa.select(passage.c.headings, passage.c.text).where(passage.c.article_id == _which).order_by(passage.c.number)
+)
 
 
 def texts(tx: Transaction, article_id: str) -> list[tuple[tuple[str, ...], str]]:
@@ -179,30 +191,6 @@ def texts(tx: Transaction, article_id: str) -> list[tuple[tuple[str, ...], str]]
 # --- a sync: everything it adds belongs to the next version, until that is published ---
 
 _UNFINISHED = scoped(sa.select(article.c.id).where(article.c.from_version > _version))
-_PAST = scoped(sa.select(article.c.id).where(article.c.until_version < _version))
-_DELETE_ARTICLES = scoped(sa.delete(article).where(article.c.id.in_(_ids)))
-_INSERT_ARTICLE = scoped(sa.insert(article).values(added_at=now_ms()))
-_INSERT_PASSAGE = scoped(sa.insert(passage))
-_WORDS = scoped(
-    sa.select(passage.c.id, passage.c.article_id, passage.c.words)
-    .select_from(passage.join(article, article.c.id == passage.c.article_id))
-    .where(is_current, passage.c.id > bindparam("after", type_=sa.Integer))
-    .order_by(passage.c.id)
-    .limit(2000)
-)
-_END_ARTICLES = scoped(sa.update(article).where(article.c.id.in_(_ids)).values(until_version=_version))
-
-
-def _put_index_clause(insert: Any) -> sa.Executable:
-    new = insert(knowledge_index).values(updated_at=now_ms())
-    changed = [one.name for one in knowledge_index.c if one.name != "workspace_id"]
-    clause: sa.Executable = new.on_conflict_do_update(
-        index_elements=["workspace_id"], set_={name: new.excluded[name] for name in changed}
-    )
-    return clause
-
-
-_PUT_INDEX = scoped(_put_index_clause)
 
 
 def begin(tx: Transaction, lease: JobLease, most: int = 200) -> bool:
@@ -211,6 +199,10 @@ def begin(tx: Transaction, lease: JobLease, most: int = 200) -> bool:
     found = list(tx.execute(_UNFINISHED, at_version=version(tx)).scalars())
     _delete_articles(tx, found[:most])
     return len(found) > most
+
+
+_INSERT_ARTICLE = scoped(sa.insert(article).values(added_at=now_ms()))
+_INSERT_PASSAGE = scoped(sa.insert(passage))
 
 
 def add_article(
@@ -232,6 +224,15 @@ def add_article(
         )
 
 
+_WORDS = scoped(
+    sa.select(passage.c.id, passage.c.article_id, passage.c.words)
+    .select_from(passage.join(article, article.c.id == passage.c.article_id))
+    .where(is_current, passage.c.id > bindparam("after", type_=sa.Integer))
+    .order_by(passage.c.id)
+    .limit(2000)
+)
+
+
 def words_of(tx: Transaction, at_version: int, after: int = 0) -> list[tuple[int, str, str]]:
     """`(passage id, article id, words)` of a version that may not be published yet, together with what ends before it.
 
@@ -239,6 +240,22 @@ def words_of(tx: Transaction, at_version: int, after: int = 0) -> list[tuple[int
     """
     rows = tx.execute(_WORDS, at_version=at_version, after=after)
     return [(row.id, row.article_id, row.words) for row in rows]
+
+
+_READ_SOURCES = scoped(sa.update(knowledge_source).where(knowledge_source.c.id.in_(_ids)).values(read_at=now_ms()))
+_END_ARTICLES = scoped(sa.update(article).where(article.c.id.in_(_ids)).values(until_version=_version))
+
+
+def _put_index_clause(insert: Any) -> sa.Executable:
+    new = insert(knowledge_index).values(updated_at=now_ms())
+    changed = [one.name for one in knowledge_index.c if one.name != "workspace_id"]
+    clause: sa.Executable = new.on_conflict_do_update(
+        index_elements=["workspace_id"], set_={name: new.excluded[name] for name in changed}
+    )
+    return clause
+
+
+_PUT_INDEX = scoped(_put_index_clause)
 
 
 def publish(tx: Transaction, lease: JobLease, new: Index, ended: Sequence[str], read: Sequence[str]) -> None:
@@ -263,6 +280,12 @@ def publish(tx: Transaction, lease: JobLease, new: Index, ended: Sequence[str], 
         tx.execute(_READ_SOURCES, ids=some)
 
 
+_REMOVED = scoped(sa.select(knowledge_source.c.id).where(knowledge_source.c.removed_at.is_not(None)))
+_STILL_USED = scoped(sa.select(article.c.source_id).distinct().where(article.c.source_id.in_(_ids)))
+_DELETE_SOURCES = scoped(sa.delete(knowledge_source).where(knowledge_source.c.id.in_(_ids)))
+_PAST = scoped(sa.select(article.c.id).where(article.c.until_version < _version))
+
+
 def clear_past(tx: Transaction, lease: JobLease, most: int = 200) -> bool:
     """Remove what only versions before the last one had, as somebody may still look at that; True if there is more.
 
@@ -275,6 +298,9 @@ def clear_past(tx: Transaction, lease: JobLease, most: int = 200) -> bool:
         unused = removed - set(tx.execute(_STILL_USED, ids=sorted(removed)).scalars())
         tx.execute(_DELETE_SOURCES, ids=sorted(unused))
     return len(found) > most
+
+
+_DELETE_ARTICLES = scoped(sa.delete(article).where(article.c.id.in_(_ids)))
 
 
 def _delete_articles(tx: Transaction, ids: Sequence[str]) -> None:

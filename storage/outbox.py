@@ -76,13 +76,15 @@ _CLAIM = across_workspaces(
     )
     .returning(send.conversation_id, send.workspace_id, send.epoch)
 )
-_FREE_ALL = across_workspaces(sa.update(conversation_send).values(owner=None, lease_until=None))
 
 
 def claim(tx: Transaction, owner: str, most: int, lease_ms: int) -> list[SendLease]:
     """Take up to `most` conversations that have something to post and nobody posting."""
     rows = tx.execute(_CLAIM, me=owner, most=most, lease_ms=lease_ms)
     return [SendLease(owner=owner, **row._mapping) for row in rows]
+
+
+_FREE_ALL = across_workspaces(sa.update(conversation_send).values(owner=None, lease_until=None))
 
 
 def free_all_leases(tx: Transaction) -> None:
@@ -100,11 +102,6 @@ _EXTEND = scoped(
     .where(_held)
     .values(lease_until=now_ms() + bindparam("lease_ms", type_=sa.BigInteger))
     .returning(send.conversation_id)
-)
-_RELEASE = scoped(
-    sa.update(conversation_send)
-    .where(_held)
-    .values(owner=None, lease_until=None, retry_at=now_ms() + bindparam("delay_ms", type_=sa.BigInteger))
 )
 _HEAD = scoped(
     sa.select(
@@ -189,6 +186,13 @@ def record_and_go_on(
     if following is None:
         release(tx, lease)
     return following
+
+
+_RELEASE = scoped(
+    sa.update(conversation_send)
+    .where(_held)
+    .values(owner=None, lease_until=None, retry_at=now_ms() + bindparam("delay_ms", type_=sa.BigInteger))
+)
 
 
 def release(tx: Transaction, lease: SendLease, delay_ms: int = 0) -> None:

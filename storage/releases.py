@@ -54,38 +54,6 @@ def _released() -> sa.Select[Any]:
 _CURRENT = scoped(_released())
 
 
-def _begin(insert: Any) -> sa.Executable:
-    """Takes the row's lock, so that two who change the release at once do it one after the other."""
-    fresh = insert(release).values(number=1, champion_id=None, previous_id=None, canary_id=None, updated_at=now_ms())
-    clause: sa.Executable = fresh.on_conflict_do_update(
-        index_elements=[release.c.workspace_id], set_={"number": release.c.number + 1, "updated_at": now_ms()}
-    )
-    return clause
-
-
-_BEGIN = scoped(_begin)
-_SET = scoped(
-    sa.update(release).values(
-        champion_id=bindparam("champion"), previous_id=bindparam("previous"), canary_id=bindparam("trying")
-    )
-)
-_INSERT_CANARY = scoped(
-    sa.insert(canary).values(created_at=now_ms(), ended_at=None, outcome=None, report=None).returning(*canary_columns)
-)
-_END_CANARY = scoped(
-    sa.update(canary)
-    .where(canary.c.id == bindparam("which"), canary.c.outcome.is_(None))
-    .values(ended_at=now_ms(), outcome=bindparam("how"), report=bindparam("told"))
-)
-_CANARIES = scoped(sa.select(*canary_columns).order_by(canary.c.id.desc()).limit(bindparam("most", type_=sa.Integer)))
-_LAST_VERDICT = scoped(
-    sa.select(evaluation.c.passed, evaluation.c.champion_id)
-    .where(evaluation.c.version_id == bindparam("version"))
-    .order_by(evaluation.c.id.desc())
-    .limit(1)
-)
-
-
 def current(tx: Transaction) -> Release:
     """What answers now. Without a release yet the base does, and the number is 0."""
     row = tx.execute(_CURRENT).first()
@@ -117,16 +85,40 @@ def _version(values: Mapping[str, Any], name: str) -> Version | None:
     return Version(**found)
 
 
+def _begin(insert: Any) -> sa.Executable:
+    """Takes the row's lock, so that two who change the release at once do it one after the other."""
+    fresh = insert(release).values(number=1, champion_id=None, previous_id=None, canary_id=None, updated_at=now_ms())
+    clause: sa.Executable = fresh.on_conflict_do_update(
+        index_elements=[release.c.workspace_id], set_={"number": release.c.number + 1, "updated_at": now_ms()}
+    )
+    return clause
+
+
+_BEGIN = scoped(_begin)
+
+
 def begin_change(tx: Transaction) -> Release:
     """What answers now, under a new number; nobody else changes it before this transaction ends."""
     tx.execute(_BEGIN)
     return current(tx)
 
 
+_SET = scoped(
+    sa.update(release).values(
+        champion_id=bindparam("champion"), previous_id=bindparam("previous"), canary_id=bindparam("trying")
+    )
+)
+
+
 def set_aliases(tx: Transaction, champion_id: str | None, previous_id: str | None, canary_id: str | None) -> Release:
     """Name what is to answer, after `begin_change` in the same transaction."""
     tx.execute(_SET, champion=champion_id, previous=previous_id, trying=canary_id)
     return current(tx)
+
+
+_INSERT_CANARY = scoped(
+    sa.insert(canary).values(created_at=now_ms(), ended_at=None, outcome=None, report=None).returning(*canary_columns)
+)
 
 
 def start_canary(
@@ -154,6 +146,13 @@ def start_canary(
     return Canary(**row._mapping)
 
 
+_END_CANARY = scoped(
+    sa.update(canary)
+    .where(canary.c.id == bindparam("which"), canary.c.outcome.is_(None))
+    .values(ended_at=now_ms(), outcome=bindparam("how"), report=bindparam("told"))
+)
+
+
 def end_canary(tx: Transaction, canary_id: str, outcome: CanaryOutcome, report: Mapping[str, Any] | None) -> bool:
     """Write down how a canary ended. False if it has ended before."""
     return (
@@ -162,9 +161,20 @@ def end_canary(tx: Transaction, canary_id: str, outcome: CanaryOutcome, report: 
     )
 
 
+_CANARIES = scoped(sa.select(*canary_columns).order_by(canary.c.id.desc()).limit(bindparam("most", type_=sa.Integer)))
+
+
 def canaries(tx: Transaction, most: int = 20) -> list[Canary]:
     """The newest canaries, newest first."""
     return [Canary(**row._mapping) for row in tx.execute(_CANARIES, most=most)]
+
+
+_LAST_VERDICT = scoped(
+    sa.select(evaluation.c.passed, evaluation.c.champion_id)
+    .where(evaluation.c.version_id == bindparam("version"))
+    .order_by(evaluation.c.id.desc())
+    .limit(1)
+)
 
 
 def last_verdict(tx: Transaction, version_id: str) -> LastVerdict | None:

@@ -82,26 +82,7 @@ _VOTES = scoped(
     .where(vote.c.reply_id.in_(_ids), vote.c.replaced_at.is_(None))
     .order_by(vote.c.id)
 )
-_BEFORE = scoped(
-    sa.select(message.c.author, message.c.parts)
-    .where(
-        message.c.conversation_id == bindparam("conversation"),
-        message.c.seq <= bindparam("seq"),
-        sa.or_(message.c.rank == 0, message.c.seq < bindparam("seq")),
-        message.c.superseded_at.is_(None),
-    )
-    .order_by(message.c.seq.desc(), message.c.rank.desc())
-    .limit(MAX_QUESTION_MESSAGES)
-)
 _current = sa.and_(review.c.reply_id == bindparam("reply"), review.c.replaced_at.is_(None))
-_REPLACE = scoped(sa.update(review).where(_current).values(replaced_at=now_ms()))
-_WITHDRAW = scoped(sa.update(review).where(_current, review.c.reviewer == bindparam("by")).values(replaced_at=now_ms()))
-_INSERT = scoped(sa.insert(review).values(created_at=now_ms(), replaced_at=None))
-_HISTORY = scoped(
-    sa.select(review.c.decision, review.c.better, review.c.reviewer, review.c.created_at, review.c.replaced_at)
-    .where(review.c.reply_id == bindparam("reply"))
-    .order_by(review.c.id.desc())
-)
 
 
 def waiting_page(tx: Transaction, before: str = NEWEST, most: int = 50) -> list[WaitingReply]:
@@ -138,6 +119,19 @@ def _waiting(tx: Transaction, row: Any, votes: list[Vote], cursor: str) -> Waiti
     )
 
 
+_BEFORE = scoped(
+    sa.select(message.c.author, message.c.parts)
+    .where(
+        message.c.conversation_id == bindparam("conversation"),
+        message.c.seq <= bindparam("seq"),
+        sa.or_(message.c.rank == 0, message.c.seq < bindparam("seq")),
+        message.c.superseded_at.is_(None),
+    )
+    .order_by(message.c.seq.desc(), message.c.rank.desc())
+    .limit(MAX_QUESTION_MESSAGES)
+)
+
+
 def question_before(tx: Transaction, conversation_id: str, seq: int) -> str:
     """What the person said last before a reply."""
     said: list[str] = []
@@ -146,6 +140,10 @@ def question_before(tx: Transaction, conversation_id: str, seq: int) -> str:
             break
         said.append(text_of(tuple(row.parts)))
     return "\n\n".join(reversed(said))
+
+
+_REPLACE = scoped(sa.update(review).where(_current).values(replaced_at=now_ms()))
+_INSERT = scoped(sa.insert(review).values(created_at=now_ms(), replaced_at=None))
 
 
 def decide(tx: Transaction, reply_id: str, decision: Verdict, better: str | None, reviewer: str) -> bool:
@@ -167,6 +165,9 @@ def decide(tx: Transaction, reply_id: str, decision: Verdict, better: str | None
     return True
 
 
+_WITHDRAW = scoped(sa.update(review).where(_current, review.c.reviewer == bindparam("by")).values(replaced_at=now_ms()))
+
+
 def withdraw(tx: Transaction, reply_id: str, reviewer: str) -> bool:
     """Take one's own decision back, so that the reply waits again. False if that of another counts, or none."""
     if tx.execute(_WITHDRAW, reply=reply_id, by=reviewer).rowcount == 0:
@@ -179,6 +180,13 @@ def proposed_answer(tx: Transaction, reply_id: str) -> str | None:
     """The newest better answer that somebody proposed to a reply."""
     betters = [row.better for row in tx.execute(_VOTES, ids=[reply_id]) if row.better]
     return betters[-1] if betters else None
+
+
+_HISTORY = scoped(
+    sa.select(review.c.decision, review.c.better, review.c.reviewer, review.c.created_at, review.c.replaced_at)
+    .where(review.c.reply_id == bindparam("reply"))
+    .order_by(review.c.id.desc())
+)
 
 
 def history(tx: Transaction, reply_id: str) -> list[Review]:

@@ -39,6 +39,14 @@ class Asker:
     message_id: str | None
 
 
+_OPEN = scoped(
+    sa.select(*[getattr(shown_part.c, name) for name in ShownPart.__slots__])
+    .where(shown_part.c.conversation_id == bindparam("conversation"))
+    .order_by(shown_part.c.id)
+)
+_DROP = scoped(
+    sa.delete(shown_part).where(shown_part.c.id == bindparam("which"), shown_part.c.reply_id == bindparam("reply"))
+)
 _ASKER = scoped(
     sa.select(
         conversation.c.external_id.label("conversation_key"),
@@ -55,40 +63,6 @@ _ASKER = scoped(
     .order_by(message.c.seq.desc())
     .limit(1)
 )
-_INSERT = scoped(sa.insert(shown_part).values(created_at=now_ms()))
-_OPEN = scoped(
-    sa.select(*[getattr(shown_part.c, name) for name in ShownPart.__slots__])
-    .where(shown_part.c.conversation_id == bindparam("conversation"))
-    .order_by(shown_part.c.id)
-)
-_NAME = scoped(
-    sa.update(shown_part).where(shown_part.c.id == bindparam("which")).values(provider_id=bindparam("provider"))
-)
-_UNDELIVERED = scoped(
-    sa.select(outbox.c.id)
-    .where(outbox.c.conversation_id == bindparam("conversation"), outbox.c.state.in_(("pending", "sending")))
-    .limit(1)
-)
-_OWNED = scoped(
-    sa.select(shown_part.c.id).where(shown_part.c.id == bindparam("which"), shown_part.c.reply_id == bindparam("reply"))
-)
-_WITHDRAW = scoped(
-    sa.update(shown_part)
-    .where(shown_part.c.id == bindparam("which"), shown_part.c.reply_id == bindparam("reply"))
-    .values(reply_id=WITHDRAWN)
-)
-_MAKE_MINE = scoped(
-    sa.update(shown_part).where(shown_part.c.id == bindparam("which")).values(reply_id=bindparam("new_reply"))
-)
-_IS_STORED = scoped(sa.select(message.c.id).where(message.c.id == bindparam("reply")))
-_DROP = scoped(
-    sa.delete(shown_part).where(shown_part.c.id == bindparam("which"), shown_part.c.reply_id == bindparam("reply"))
-)
-_DROP_ALL = scoped(
-    sa.delete(shown_part).where(
-        shown_part.c.conversation_id == bindparam("conversation"), shown_part.c.reply_id == bindparam("reply")
-    )
-)
 
 
 def asker(tx: Transaction, conversation_id: str) -> Asker | None:
@@ -97,15 +71,33 @@ def asker(tx: Transaction, conversation_id: str) -> Asker | None:
     return Asker(**row._mapping) if row else None
 
 
+_UNDELIVERED = scoped(
+    sa.select(outbox.c.id)
+    .where(outbox.c.conversation_id == bindparam("conversation"), outbox.c.state.in_(("pending", "sending")))
+    .limit(1)
+)
+
+
 def is_clear(tx: Transaction, conversation_id: str) -> bool:
     """Whether all earlier replies of a conversation stand where they belong, so that the next may be shown live."""
     is_delivered = tx.execute(_UNDELIVERED, conversation=conversation_id).first() is None
     return is_delivered and tx.execute(_OPEN, conversation=conversation_id).first() is None
 
 
+_OWNED = scoped(
+    sa.select(shown_part.c.id).where(shown_part.c.id == bindparam("which"), shown_part.c.reply_id == bindparam("reply"))
+)
+
+
 def is_owned(tx: Transaction, shown: ShownPart) -> bool:
     """Whether a message still shows the reply that it was made for: another process may have taken it over."""
     return tx.execute(_OWNED, which=shown.id, reply=shown.reply_id).first() is not None
+
+
+_MAKE_MINE = scoped(
+    sa.update(shown_part).where(shown_part.c.id == bindparam("which")).values(reply_id=bindparam("new_reply"))
+)
+_IS_STORED = scoped(sa.select(message.c.id).where(message.c.id == bindparam("reply")))
 
 
 def take_over(tx: Transaction, conversation_id: str, reply_id: str) -> list[ShownPart]:
@@ -125,6 +117,9 @@ def take_over(tx: Transaction, conversation_id: str, reply_id: str) -> list[Show
     return mine
 
 
+_INSERT = scoped(sa.insert(shown_part).values(created_at=now_ms()))
+
+
 def begin(tx: Transaction, conversation_id: str, reply_id: str, is_stream: bool) -> ShownPart:
     """Note that a message is about to be made."""
     row_id = new_id()
@@ -134,9 +129,21 @@ def begin(tx: Transaction, conversation_id: str, reply_id: str, is_stream: bool)
     return ShownPart(row_id, reply_id, is_stream)
 
 
+_NAME = scoped(
+    sa.update(shown_part).where(shown_part.c.id == bindparam("which")).values(provider_id=bindparam("provider"))
+)
+
+
 def name(tx: Transaction, shown: ShownPart, provider_id: str) -> None:
     """Note how the channel names a message."""
     tx.execute(_NAME, which=shown.id, provider=provider_id)
+
+
+_WITHDRAW = scoped(
+    sa.update(shown_part)
+    .where(shown_part.c.id == bindparam("which"), shown_part.c.reply_id == bindparam("reply"))
+    .values(reply_id=WITHDRAWN)
+)
 
 
 def withdraw(tx: Transaction, shown: ShownPart) -> bool:
@@ -147,6 +154,13 @@ def withdraw(tx: Transaction, shown: ShownPart) -> bool:
 def drop(tx: Transaction, shown: ShownPart) -> bool:
     """Forget a message. False if it is another reply's by now, and so not to be touched."""
     return tx.execute(_DROP, which=shown.id, reply=shown.reply_id).rowcount > 0
+
+
+_DROP_ALL = scoped(
+    sa.delete(shown_part).where(
+        shown_part.c.conversation_id == bindparam("conversation"), shown_part.c.reply_id == bindparam("reply")
+    )
+)
 
 
 def settle(tx: Transaction, conversation_id: str, reply_id: str) -> None:

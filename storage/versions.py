@@ -46,53 +46,21 @@ class LearntFrom:
 
 version_columns = tuple(column for column in model_version.c if column.name != "workspace_id")
 _versions = sa.select(*version_columns)
-_ALL = scoped(_versions.order_by(model_version.c.number))
-_GET = scoped(_versions.where(model_version.c.id == bindparam("which")))
-_OF_JOB = scoped(
-    _versions.where(
-        model_version.c.job_id == bindparam("job"), model_version.c.weights_sha256 == bindparam("weights")
-    ).limit(1)
-)
 _LAST_NUMBER = scoped(sa.select(sa.func.max(model_version.c.number)).select_from(model_version))
-_INSERT = scoped(sa.insert(model_version).values(created_at=now_ms()).returning(*version_columns))
-_RETIRE = scoped(
-    sa.update(model_version)
-    .where(model_version.c.id == bindparam("which"), model_version.c.retired_at.is_(None))
-    .values(retired_at=now_ms(), retired_because=bindparam("because"))
-)
-_TAINT = scoped(
-    sa.update(model_version)
-    .where(model_version.c.id == bindparam("which"), model_version.c.tainted_at.is_(None))
-    .values(tainted_at=now_ms())
-)
-_learnt_from = (
-    sa.select(dataset_example.c.conversation_id, dataset_example.c.message_id, dataset_example.c.sha256)
-    .join(model_version, model_version.c.dataset_id == dataset_example.c.dataset_id)
-    .where(model_version.c.id == bindparam("which"), dataset_example.c.split == "train")
-)
-_LEARNT_FROM = scoped(_learnt_from.order_by(dataset_example.c.number))
-_COUNT_LEARNT_FROM = scoped(
-    sa.select(
-        sa.func.count().label("examples"),
-        sa.func.count(sa.distinct(dataset_example.c.conversation_id)).label("conversations"),
-    )
-    .select_from(dataset_example)
-    .join(model_version, model_version.c.dataset_id == dataset_example.c.dataset_id)
-    .where(model_version.c.id == bindparam("which"), dataset_example.c.split == "train")
-)
-_OF_PERSON = scoped(
-    sa.select(model_version.c.id, model_version.c.number)
-    .distinct()
-    .join(dataset_example, dataset_example.c.dataset_id == model_version.c.dataset_id)
-    .where(dataset_example.c.person_id == bindparam("person"), dataset_example.c.split.is_not(None))
-    .order_by(model_version.c.number)
-)
 
 
 def next_name(tx: Transaction, weights_sha256: str) -> str:
     """The name that a version with these weights would get now."""
     number = (tx.execute(_LAST_NUMBER).scalar() or 0) + 1
     return f"bot-v{number}-{weights_sha256[:8]}"
+
+
+_OF_JOB = scoped(
+    _versions.where(
+        model_version.c.job_id == bindparam("job"), model_version.c.weights_sha256 == bindparam("weights")
+    ).limit(1)
+)
+_INSERT = scoped(sa.insert(model_version).values(created_at=now_ms()).returning(*version_columns))
 
 
 def register(tx: Transaction, new: NewVersion, name: str | None = None) -> Version:
@@ -127,9 +95,15 @@ def register(tx: Transaction, new: NewVersion, name: str | None = None) -> Versi
     return version_of(row)
 
 
+_ALL = scoped(_versions.order_by(model_version.c.number))
+
+
 def list_all(tx: Transaction) -> list[Version]:
     """All versions, oldest first, with those that are retired."""
     return [version_of(row) for row in tx.execute(_ALL)]
+
+
+_GET = scoped(_versions.where(model_version.c.id == bindparam("which")))
 
 
 def get(tx: Transaction, version_id: str) -> Version | None:
@@ -138,9 +112,23 @@ def get(tx: Transaction, version_id: str) -> Version | None:
     return version_of(row) if row else None
 
 
+_RETIRE = scoped(
+    sa.update(model_version)
+    .where(model_version.c.id == bindparam("which"), model_version.c.retired_at.is_(None))
+    .values(retired_at=now_ms(), retired_because=bindparam("because"))
+)
+
+
 def retire(tx: Transaction, version_id: str, because: str) -> bool:
     """Note that a version may not be used any more. False if that was so already, or there is none."""
     return tx.execute(_RETIRE, which=version_id, because=because).rowcount > 0
+
+
+_TAINT = scoped(
+    sa.update(model_version)
+    .where(model_version.c.id == bindparam("which"), model_version.c.tainted_at.is_(None))
+    .values(tainted_at=now_ms())
+)
 
 
 def taint(tx: Transaction, version_id: str) -> bool:
@@ -148,15 +136,43 @@ def taint(tx: Transaction, version_id: str) -> bool:
     return tx.execute(_TAINT, which=version_id).rowcount > 0
 
 
+_learnt_from = (
+    sa.select(dataset_example.c.conversation_id, dataset_example.c.message_id, dataset_example.c.sha256)
+    .join(model_version, model_version.c.dataset_id == dataset_example.c.dataset_id)
+    .where(model_version.c.id == bindparam("which"), dataset_example.c.split == "train")
+)
+_LEARNT_FROM = scoped(_learnt_from.order_by(dataset_example.c.number))
+
+
 def learnt_from(tx: Transaction, version_id: str) -> list[tuple[str, str, str]]:
     """`(conversation id, message id, SHA-256)` of every example that a version was trained on, in their order."""
     return [tuple(row) for row in tx.execute(_LEARNT_FROM, which=version_id)]
+
+
+_COUNT_LEARNT_FROM = scoped(
+    sa.select(
+        sa.func.count().label("examples"),
+        sa.func.count(sa.distinct(dataset_example.c.conversation_id)).label("conversations"),
+    )
+    .select_from(dataset_example)
+    .join(model_version, model_version.c.dataset_id == dataset_example.c.dataset_id)
+    .where(model_version.c.id == bindparam("which"), dataset_example.c.split == "train")
+)
 
 
 def count_learnt_from(tx: Transaction, version_id: str) -> LearntFrom:
     """How much `learnt_from` would list."""
     row = tx.execute(_COUNT_LEARNT_FROM, which=version_id).one()
     return LearntFrom(int(row.examples), int(row.conversations))
+
+
+_OF_PERSON = scoped(
+    sa.select(model_version.c.id, model_version.c.number)
+    .distinct()
+    .join(dataset_example, dataset_example.c.dataset_id == model_version.c.dataset_id)
+    .where(dataset_example.c.person_id == bindparam("person"), dataset_example.c.split.is_not(None))
+    .order_by(model_version.c.number)
+)
 
 
 def of_person(tx: Transaction, person_id: str) -> list[Version]:

@@ -63,23 +63,11 @@ _replies = (
     .join(conversation, conversation.c.id == message.c.conversation_id)
     .where(message.c.author == "bot", conversation.c.channel == bindparam("channel"))
 )
-_REPLY = scoped(_replies.where(message.c.id == bindparam("reply")))
-_LAST_REPLY = scoped(
-    _replies.where(message.c.conversation_id == bindparam("conversation"), message.c.superseded_at.is_(None))
-    .order_by(message.c.seq.desc())
-    .limit(1)
-)
 _current = sa.and_(
     vote.c.reply_id == bindparam("reply"), vote.c.person_id == bindparam("person"), vote.c.replaced_at.is_(None)
 )
-_CURRENT = scoped(sa.select(vote.c.value, vote.c.reason, vote.c.better).where(_current))
 _REPLACE = scoped(sa.update(vote).where(_current).values(replaced_at=now_ms()))
-_INSERT = scoped(sa.insert(vote).values(created_at=now_ms(), replaced_at=None))
-_COUNTED = scoped(
-    sa.select(vote.c.value, vote.c.reason, vote.c.better)
-    .where(vote.c.reply_id == bindparam("reply"), vote.c.replaced_at.is_(None))
-    .order_by(vote.c.id)
-)
+_REPLY = scoped(_replies.where(message.c.id == bindparam("reply")))
 
 
 def find_reply(tx: Transaction, channel: str, reply_id: str) -> RatedReply | None:
@@ -88,12 +76,21 @@ def find_reply(tx: Transaction, channel: str, reply_id: str) -> RatedReply | Non
     return RatedReply(**row._mapping) if row else None
 
 
+_LAST_REPLY = scoped(
+    _replies.where(message.c.conversation_id == bindparam("conversation"), message.c.superseded_at.is_(None))
+    .order_by(message.c.seq.desc())
+    .limit(1)
+)
+
+
 def last_reply(tx: Transaction, channel: str, conversation_id: str) -> RatedReply | None:
     """The newest reply of a conversation."""
     row = tx.execute(_LAST_REPLY, channel=channel, conversation=conversation_id).first()
     return RatedReply(**row._mapping) if row else None
 
 
+_CURRENT = scoped(sa.select(vote.c.value, vote.c.reason, vote.c.better).where(_current))
+_INSERT = scoped(sa.insert(vote).values(created_at=now_ms(), replaced_at=None))
 _minute_ago = now_ms() - MINUTE_MS
 # The oldest of the newest `most` votes: while it is not a minute old, one more would be too many.
 _LIMITING = scoped(
@@ -102,11 +99,6 @@ _LIMITING = scoped(
     .order_by(vote.c.created_at.desc())
     .offset(bindparam("before", type_=sa.Integer))
     .limit(1)
-)
-_OWN = scoped(
-    sa.select(vote.c.reply_id, vote.c.value, vote.c.reason, vote.c.better, vote.c.created_at, vote.c.replaced_at)
-    .where(vote.c.conversation_id == bindparam("conversation"), vote.c.person_id == bindparam("person"))
-    .order_by(vote.c.created_at, vote.c.id)
 )
 
 
@@ -156,9 +148,23 @@ def withdraw(tx: Transaction, reply: RatedReply, channel: str, sender_key: str) 
     return bool(tx.execute(_REPLACE, reply=reply.id, person=person_id).rowcount)
 
 
+_COUNTED = scoped(
+    sa.select(vote.c.value, vote.c.reason, vote.c.better)
+    .where(vote.c.reply_id == bindparam("reply"), vote.c.replaced_at.is_(None))
+    .order_by(vote.c.id)
+)
+
+
 def votes_on(tx: Transaction, reply_id: str) -> list[Vote]:
     """The votes that count, oldest first."""
     return [Vote(**row._mapping) for row in tx.execute(_COUNTED, reply=reply_id)]
+
+
+_OWN = scoped(
+    sa.select(vote.c.reply_id, vote.c.value, vote.c.reason, vote.c.better, vote.c.created_at, vote.c.replaced_at)
+    .where(vote.c.conversation_id == bindparam("conversation"), vote.c.person_id == bindparam("person"))
+    .order_by(vote.c.created_at, vote.c.id)
+)
 
 
 def votes_of(tx: Transaction, channel: str, sender_key: str, conversation_id: str) -> list[PastVote]:

@@ -26,7 +26,8 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from storage.engines import postgresql_engine, sqlite_engine
-from storage.transaction import PostponedInserts, Rollback, Transaction, is_urgent
+from storage.schema import workspace
+from storage.transaction import PostponedInserts, Rollback, Transaction, across_workspaces, is_urgent
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -85,12 +86,26 @@ class Database:
                 return self._read(unit, again=False)
             raise _translate(error) from error
 
+    async def answers(self) -> bool:
+        """Return True if a query comes back (for the readiness check)."""
+        try:
+            return await self.read(_find_workspace, None)
+        except StorageUnavailable:
+            return False
+
     async def close(self) -> None:
-        """Finish what was submitted. Doing it twice is the same as once."""
+        """Finish what was submitted. Closing twice is the same as once."""
         if self._writer is not None:
             await asyncio.to_thread(self._writer.close)
         await asyncio.to_thread(self._readers.shutdown)
         self._reading_engine.dispose()
+
+
+_ANY_WORKSPACE = across_workspaces(sa.select(workspace.c.id).limit(1))
+
+
+def _find_workspace(tx: Transaction) -> bool:
+    return tx.execute(_ANY_WORKSPACE).first() is not None
 
 
 def _translate(error: exc.DBAPIError) -> Exception:

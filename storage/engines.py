@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from filelock import FileLock, Timeout
 from sqlalchemy import event
 
 LOCK_TIMEOUT_MS = 2_000
@@ -101,3 +102,34 @@ def sqlite_is_unsafe(url: str) -> str | None:
         f"SQLite {sqlite3.sqlite_version} has the WAL-reset bug (fixed in 3.51.3). Myna avoids it by writing through "
         "one connection; do not write to its database with other programs while it runs."
     )
+
+
+class ProcessLock:
+    """Lock a SQLite database for one process: its write-ahead log and the leases rely on having one.
+
+    Held from `acquire` to `release`; the operating system frees the lock when the process dies, however it dies. A file
+    beside the database names the holder, for the error message of a second process.
+    """
+
+    def __init__(self, database: Path) -> None:
+        self._pid_file = database.with_suffix(".pid")
+        self._lock = FileLock(database.with_suffix(".lock"), blocking=False)
+
+    def acquire(self) -> bool:
+        """Take the lock; False if another process holds the database."""
+        try:
+            self._lock.acquire()
+        except Timeout:
+            return False
+        self._pid_file.write_text(str(os.getpid()))
+        return True
+
+    def holder(self) -> str:
+        """Return the process id of the holder, or `unknown`."""
+        try:
+            return self._pid_file.read_text().strip()
+        except OSError:
+            return "unknown"
+
+    def release(self) -> None:
+        self._lock.release()

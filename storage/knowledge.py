@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,8 +16,16 @@ from sqlalchemy import bindparam
 
 from storage import audit
 from storage.jobs import JobLease, hold
-from storage.knowledge_schema import article, knowledge_index, knowledge_source, passage
-from storage.knowledge_values import Article, Audience, Index, NewPassage, Source, SourceKind
+from storage.knowledge_schema import (
+    article,
+    curated_answer,
+    intent_set,
+    knowledge_index,
+    knowledge_source,
+    knowledge_threshold,
+    passage,
+)
+from storage.knowledge_values import AnsweringRules, Article, Audience, Index, NewPassage, Source, SourceKind, Threshold
 from storage.transaction import Transaction, now_ms, scoped
 from storage.values import new_id, storable
 
@@ -311,3 +319,55 @@ def _delete_articles(tx: Transaction, ids: Sequence[str]) -> None:
 def _pages(ids: Sequence[str], size: int = 5000) -> Iterator[list[str]]:
     for start in range(0, len(ids), size):
         yield list(ids[start : start + size])
+
+
+# --- the threshold, and the rules that decide how a message is answered ---
+
+_THRESHOLD = scoped(sa.select(*(getattr(knowledge_threshold.c, name) for name in Threshold.__slots__)))
+
+
+def threshold(tx: Transaction) -> Threshold | None:
+    """Return the threshold that was set last; None where the default holds."""
+    row = tx.execute(_THRESHOLD).first()
+    return Threshold(**row._mapping) if row else None
+
+
+def _set_threshold_clause(insert: Any) -> sa.Executable:
+    new = insert(knowledge_threshold).values(set_at=now_ms())
+    clause: sa.Executable = new.on_conflict_do_update(
+        index_elements=["workspace_id"],
+        set_={name: new.excluded[name] for name in ("value", "report", "set_by", "set_at")},
+    )
+    return clause
+
+
+_SET_THRESHOLD = scoped(_set_threshold_clause)
+
+
+def set_threshold(tx: Transaction, actor: str, value: float, report: Mapping[str, Any]) -> None:
+    """Set the threshold, and keep the report of its calibration."""
+    tx.execute(_SET_THRESHOLD, value=value, report=dict(report), set_by=actor)
+    audit.record(tx, actor, "knowledge.threshold", f"{value:.3f}")
+
+
+_FORGET_THRESHOLD = scoped(sa.delete(knowledge_threshold))
+
+
+def forget_threshold(tx: Transaction, actor: str) -> None:
+    """Go back to the default threshold."""
+    if tx.execute(_FORGET_THRESHOLD).rowcount:
+        audit.record(tx, actor, "knowledge.threshold", "default")
+
+
+_THRESHOLD_VALUE = scoped(sa.select(knowledge_threshold.c.value))
+# The moment of training and not the set's number: the number begins again at 1 after the set was removed.
+_INTENTS_VERSION = scoped(sa.select(intent_set.c.trained_at))
+# The sum and not the highest: two changes at once may get the same number, but each change gives another sum.
+_CURATED_VERSION = scoped(sa.select(sa.func.sum(curated_answer.c.version)))
+
+
+def answering_rules(tx: Transaction) -> AnsweringRules:
+    """Read the rules in force. This runs for every message, so it reads three numbers and no more."""
+    threshold_value = tx.execute(_THRESHOLD_VALUE).scalar()
+    intents_version = tx.execute(_INTENTS_VERSION).scalar() or 0
+    return AnsweringRules(threshold_value, intents_version, int(tx.execute(_CURATED_VERSION).scalar() or 0))

@@ -107,6 +107,18 @@ class Threshold:
 
 
 @dataclass(frozen=True, slots=True)
+class AnsweringRules:
+    """The threshold in force (None: the default) and the versions of intents and curated answers.
+
+    A version is 0 where there is nothing, and never comes back after a change.
+    """
+
+    threshold: float | None
+    intents_version: int
+    curated_version: int
+
+
+@dataclass(frozen=True, slots=True)
 class IntentSet:
     """What messages may be about: phrases with their intents, what is said to an intent, and what was computed."""
 

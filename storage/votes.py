@@ -18,6 +18,7 @@ from storage.values import Sender, new_id
 
 Value = Literal[-1, 1]
 MINUTE_MS = 60_000
+DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,3 +174,31 @@ def votes_of(tx: Transaction, channel: str, sender_key: str, conversation_id: st
     if person_id is None:
         return []
     return [PastVote(**row._mapping) for row in tx.execute(_OWN, conversation=conversation_id, person=person_id)]
+
+
+@dataclass(frozen=True, slots=True)
+class DayCount:
+    """The votes of one day, which is counted from 1970 (UTC)."""
+
+    day: int
+    up: int
+    down: int
+
+
+_day = (vote.c.created_at // DAY_MS).label("day")
+_BY_DAY = scoped(
+    sa.select(
+        _day,
+        sa.func.sum(sa.case((vote.c.value > 0, 1), else_=0)).label("up"),
+        sa.func.sum(sa.case((vote.c.value < 0, 1), else_=0)).label("down"),
+    )
+    .where(vote.c.replaced_at.is_(None), vote.c.created_at >= now_ms() - bindparam("past_ms", type_=sa.BigInteger))
+    .group_by(_day)
+    .order_by(_day)
+)
+
+
+def by_day(tx: Transaction, days: int) -> list[DayCount]:
+    """Count the votes of each of the last `days` days on which somebody voted, oldest first."""
+    rows = tx.execute(_BY_DAY, past_ms=days * DAY_MS)
+    return [DayCount(int(row.day), int(row.up), int(row.down)) for row in rows]

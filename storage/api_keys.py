@@ -1,7 +1,6 @@
-"""API keys, what each may use, and what each has used.
+"""API keys with their limits, and their usage: a row a request, a total a day.
 
-Knows: keys by the hash of their secret, one row of usage a request, a running total a day. Does not know: the secrets
-themselves, HTTP, models.
+A key is stored by the SHA-256 of its secret; the secret itself is never stored.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from storage.values import new_id
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key without its secret; `hint` is the beginning of that. A limit of None is none. Times are milliseconds."""
+    """A key without its secret; `hint` is the secret's beginning. A limit of None means unlimited. Times are in ms."""
 
     id: str
     name: str
@@ -33,7 +32,7 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """One request: what it asked of which model, and what came of it. Times are milliseconds."""
+    """One request with its model, tokens, times in milliseconds and outcome."""
 
     api_key_id: str | None
     endpoint: str
@@ -60,7 +59,7 @@ def create_key(
     tokens_per_day: int | None,
     created_by: str = "system",
 ) -> str | None:
-    """Store a new key and return its id; None if a key that is not revoked has that name."""
+    """Store a new key and return its id; None if a valid key has that name."""
     if tx.execute(_TAKEN, wanted=name).first() is not None:
         raise Rollback(None)
     key_id = new_id()
@@ -81,7 +80,7 @@ _LIST_KEYS = scoped(sa.select(*_COLUMNS).order_by(api_key.c.id))
 
 
 def list_keys(tx: Transaction) -> list[ApiKey]:
-    """All keys, oldest first, with those that are revoked."""
+    """Return all keys, oldest first, revoked ones included."""
     return [ApiKey(**row._mapping) for row in tx.execute(_LIST_KEYS)]
 
 
@@ -94,7 +93,7 @@ _REVOKE = scoped(
 
 
 def revoke_key(tx: Transaction, which: str, revoked_by: str = "system") -> bool:
-    """Revoke by id or name. False if there is no such key."""
+    """Revoke a key by id or name; False if there is no such valid key."""
     if tx.execute(_REVOKE, which=which).rowcount == 0:
         return False
     record(tx, revoked_by, "key.revoked", which)
@@ -112,7 +111,10 @@ _DAY_TOTAL = scoped(
 
 
 def find_key(tx: Transaction, digest: str, day: int) -> tuple[ApiKey, int] | None:
-    """`(key, tokens used on that day)` of a secret's hash, unless it is revoked. Days are counted from 1970 (UTC)."""
+    """Return `(key, tokens used on that day)` by the SHA-256 of its secret, unless revoked.
+
+    `day` counts from 1970-01-01 (UTC).
+    """
     row = tx.execute(_FIND_KEY, digest=digest).first()
     if row is None:
         return None
@@ -137,7 +139,7 @@ _ADD_TO_DAY = scoped(_add_to_day)
 
 
 def record_usage(tx: Transaction, usage: Usage, day: int) -> None:
-    """Write down a request, and add it to the key's total of that day. Nothing is done for a key that is not ours."""
+    """Store a request and add it to the key's total of that day. Ignore a key of another workspace."""
     if usage.api_key_id is not None and tx.execute(_OWN, which=usage.api_key_id).first() is None:
         return
     tx.execute(_INSERT_USAGE, id=new_id(), **{name: getattr(usage, name) for name in Usage.__slots__})
@@ -163,5 +165,5 @@ _USAGE_PAGE = scoped(
 
 
 def usage_page(tx: Transaction, after: str, since: int, most: int = 1000) -> list[dict[str, Any]]:
-    """The next `most` requests after an id, each as a mapping of column to value."""
+    """Return the next `most` requests after an id, each as a mapping of column to value."""
     return [dict(row._mapping) for row in tx.execute(_USAGE_PAGE, after=after, since=since, most=most)]

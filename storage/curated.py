@@ -1,7 +1,4 @@
-"""Answers that people have written or approved: kept, counted, and the corrections that could become some.
-
-Knows: rows and who added them. Does not know: when an answer is given.
-"""
+"""Curated answers, how often each was given, and corrections that could become curated answers."""
 
 from __future__ import annotations
 
@@ -27,7 +24,7 @@ _ALL = scoped(sa.select(*_columns).where(curated_answer.c.removed_at.is_(None)).
 
 
 def all_answers(tx: Transaction) -> list[CuratedAnswer]:
-    """All that are given, oldest first."""
+    """Return all answers in use, oldest first."""
     return [CuratedAnswer(**row._mapping) for row in tx.execute(_ALL)]
 
 
@@ -39,7 +36,7 @@ _GIVEN = scoped(
 
 
 def given(tx: Transaction) -> dict[str, int]:
-    """How often each answer was given, by ids; also of those that are given no more."""
+    """Count the replies with each answer, by its id; removed answers are counted, too."""
     return {row.curated_id: row.replies for row in tx.execute(_GIVEN)}
 
 
@@ -49,7 +46,10 @@ _INSERT = scoped(sa.insert(curated_answer).values(created_at=now_ms()))
 def add(
     tx: Transaction, actor: str, question: str, answer: str, audience: Audience, reply_id: str | None = None
 ) -> str:
-    """Add an answer; its id. With the reply that was corrected, that correction is no candidate any more."""
+    """Add an answer and return its id.
+
+    `reply_id` names the corrected reply that the answer comes from; `corrections` then no longer lists that correction.
+    """
     person = _asked_by(tx, reply_id) if reply_id else None
     added = new_id()
     tx.insert(
@@ -75,7 +75,7 @@ _REMOVE = scoped(
 
 
 def remove(tx: Transaction, actor: str, which: str) -> bool:
-    """Give an answer no more. False if there is none with this id."""
+    """Take an answer out of use; False if no answer in use has this id."""
     if not tx.execute(_REMOVE, which=which, next_version=_next_version(tx)).rowcount:
         return False
     audit.record(tx, actor, "curated.remove", which)
@@ -111,7 +111,7 @@ _CORRECTIONS = scoped(
 
 
 def corrections(tx: Transaction, most: int = 50) -> list[Correction]:
-    """What staff wrote in place of replies and is no curated answer yet, newest first, each with its question."""
+    """Return staff's corrections that are no curated answers yet, newest first, each with its question."""
     return [_correction(tx, row) for row in tx.execute(_CORRECTIONS, most=most).all()]
 
 
@@ -119,7 +119,7 @@ _EMPTY_OF = scoped(_EMPTY.where(curated_answer.c.person_id == bindparam("who")))
 
 
 def forget_person(tx: Transaction, person_id: str) -> int:
-    """Empty answers whose questions were a person's, and give them no more; how many."""
+    """Empty the answers to a person's questions and take them out of use; return their number."""
     return tx.execute(_EMPTY_OF, who=person_id, next_version=_next_version(tx)).rowcount
 
 
@@ -132,7 +132,10 @@ _EMPTY_FROM = scoped(
 
 
 def forget_reply(tx: Transaction, reply_id: str, words: str | None = None) -> int:
-    """Empty answers that come from the correction of a reply, with `words` only if these are the answer; how many."""
+    """Empty the answers that come from the correction of a reply; return their number.
+
+    With `words`, only an answer of exactly these words is emptied.
+    """
     return tx.execute(_EMPTY_FROM, reply=reply_id, words=words, next_version=_next_version(tx)).rowcount
 
 
@@ -154,7 +157,7 @@ _ASKED_BY = scoped(
 
 
 def _asked_by(tx: Transaction, reply_id: str) -> str | None:
-    """Whoever asked last before a reply; where that is not known, as in imports, whose conversation it is."""
+    """Return the last person to write before a reply; if unknown, as in imports, the conversation's person."""
     place = tx.execute(_PLACE_OF, reply=reply_id).first()
     if place is None:
         return None

@@ -1,7 +1,6 @@
-"""Datasets: what is learnt from, and what was left out.
+"""Datasets: examples and rejected candidates, written and read in pages.
 
-Knows: how examples are written and read in pages, so that nobody waits long. Does not know: what makes an example, or
-who may be learnt from.
+Pages keep each transaction short. A dataset is a draft that nobody sees until `finish`.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _is_this = dataset.c.id == bindparam("which")
 
 
 class NoSuchDraft(LookupError):
-    """There is no dataset being written with this id: it was left for too long, or somebody was erased meanwhile."""
+    """There is no draft with this id: it was left for too long, or a person was erased meanwhile."""
 
 
 _INSERT = scoped(sa.insert(dataset).values(created_at=now_ms()))
@@ -42,10 +41,10 @@ _DELETE_OLD_DRAFTS = scoped(
 
 
 def begin(tx: Transaction, settings: Mapping[str, Any], created_by: str, after_erasures: int | None = None) -> str:
-    """Begin a dataset that nobody sees until it is finished; its id. Those that somebody began and left are removed.
+    """Begin a draft and return its id. Abandoned drafts are removed.
 
-    `after_erasures` is what `erasure.how_many` said before the first of its words was read. Raises `NoSuchDraft` if
-    somebody has been erased since; a later erasure removes what was begun.
+    `after_erasures` is the value of `erasure.how_many` before the first source was read. Raise `NoSuchDraft` if there
+    has been an erasure since; an erasure after this call removes the draft.
     """
     if after_erasures is not None and erasure.lock(tx) != after_erasures:
         raise NoSuchDraft("somebody was erased since its words were read")
@@ -59,23 +58,23 @@ _INSERT_EXAMPLE = scoped(sa.insert(dataset_example))
 
 
 def add(tx: Transaction, draft_id: str, first_number: int, rows: Sequence[Example | Rejected]) -> None:
-    """Write the next examples, and what was left out, of a dataset that was begun. Raises `NoSuchDraft`."""
+    """Write the next rows of a draft, numbered from `first_number`. Raise `NoSuchDraft`."""
     _check_draft(tx, draft_id)
-    for number, one in enumerate(rows, first_number):
+    for number, row in enumerate(rows, first_number):
         of_kind = (
-            {"sha256": one.sha256, "split": one.split, "content": one.content, "rejected_because": None}
-            if isinstance(one, Example)
-            else {"sha256": "", "split": None, "content": None, "rejected_because": one.because}
+            {"sha256": row.sha256, "split": row.split, "content": row.content, "rejected_because": None}
+            if isinstance(row, Example)
+            else {"sha256": "", "split": None, "content": None, "rejected_because": row.because}
         )
         tx.insert(
             _INSERT_EXAMPLE,
             dataset_id=draft_id,
             number=number,
-            kind=one.kind,
-            source=one.source,
-            conversation_id=one.conversation_id,
-            message_id=one.message_id,
-            person_id=one.person_id,
+            kind=row.kind,
+            source=row.source,
+            conversation_id=row.conversation_id,
+            message_id=row.message_id,
+            person_id=row.person_id,
             **of_kind,
         )
 
@@ -89,9 +88,9 @@ _DELETE = scoped(sa.delete(dataset).where(_is_this))
 
 
 def finish(tx: Transaction, draft_id: str, sha256: str, counts: Mapping[str, Any]) -> Dataset:
-    """Make a dataset known. If there is one with the same examples already, that is returned and this one removed.
+    """Turn a draft into a dataset. If a dataset has the same examples, remove the draft and return that dataset.
 
-    Raises `NoSuchDraft`.
+    Raise `NoSuchDraft`.
     """
     _check_draft(tx, draft_id)
     known = find_by_sha256(tx, sha256)
@@ -112,7 +111,7 @@ _DELETE_DRAFT = scoped(sa.delete(dataset).where(_is_this, dataset.c.sha256 == bi
 
 
 def abandon(tx: Transaction, draft_id: str) -> bool:
-    """Remove a dataset that will not be finished. False if it is not there any more, or is finished."""
+    """Remove a draft; False if it is gone already, or finished."""
     return tx.execute(_DELETE_DRAFT, which=draft_id, draft_sha256=DRAFT + draft_id).rowcount > 0
 
 
@@ -143,7 +142,7 @@ _BY_SHA256 = scoped(_datasets.where(dataset.c.sha256 == bindparam("wanted_sha256
 
 
 def find_by_sha256(tx: Transaction, sha256: str) -> Dataset | None:
-    """The dataset with these examples."""
+    """Return the dataset whose examples have this hash."""
     row = tx.execute(_BY_SHA256, wanted_sha256=sha256).first()
     return Dataset(**row._mapping) if row else None
 
@@ -152,7 +151,7 @@ _LIST = scoped(_datasets.where(~dataset.c.sha256.startswith(DRAFT)).order_by(dat
 
 
 def list_all(tx: Transaction) -> list[Dataset]:
-    """All that are finished, newest first."""
+    """Return all finished datasets, newest first."""
     return [Dataset(**row._mapping) for row in tx.execute(_LIST)]
 
 
@@ -168,9 +167,9 @@ _EXAMPLES = scoped(
 def examples_page(
     tx: Transaction, dataset_id: str, split: str | None, after: int = -1, most: int = 500
 ) -> list[tuple[int, Example]]:
-    """The next examples after a number, of one split or of both (None), each with its number.
+    """Return the next examples after a number, of one split or of both (None), each with its number.
 
-    Those whose words have been erased are left out.
+    Erased examples are left out.
     """
     rows = tx.execute(_EXAMPLES, which=dataset_id, split=split or "", any_split=split is None, after=after, most=most)
     return [(row.number, Example.of_row(row)) for row in rows]
@@ -186,7 +185,7 @@ _HASHES = scoped(
 
 
 def example_hashes(tx: Transaction, dataset_id: str) -> set[str]:
-    """The SHA-256 of each example of a dataset whose words have not been erased."""
+    """Return the SHA-256 of each example of a dataset, erased ones left out."""
     return set(tx.execute(_HASHES, which=dataset_id).scalars())
 
 
@@ -223,8 +222,10 @@ _SAID_NO_IN = scoped(
 
 
 def consent_now(tx: Transaction, dataset_id: str) -> dict[int, Choices]:
-    """What holds now for each example of a dataset that has words: what its person said, and what was said of its
-    conversation. The no of anybody who wrote in it stands as the person's."""
+    """Return the consent in force for each example that is not erased, by the example's number.
+
+    If anybody who wrote in the conversation refused, the person's consent is False.
+    """
     refused = set(tx.execute(_SAID_NO_IN, which=dataset_id).scalars())
     return {
         row.number: Choices(False if row.conversation_id in refused else row.of_person, row.of_conversation)
@@ -244,7 +245,7 @@ _HAS_ERASED = scoped(
 
 
 def has_erased(tx: Transaction, dataset_id: str) -> bool:
-    """Whether somebody's words were erased out of a dataset's examples."""
+    """Return True if an erasure has emptied an example of the dataset."""
     return tx.execute(_HAS_ERASED, which=dataset_id).first() is not None
 
 
@@ -257,7 +258,7 @@ _REJECTED = scoped(
 
 
 def rejected_page(tx: Transaction, dataset_id: str, after: int = -1, most: int = 500) -> list[tuple[int, Rejected]]:
-    """What was left out, after a number."""
+    """Return the next rejected candidates after a number, each with its number."""
     rows = tx.execute(_REJECTED, which=dataset_id, after=after, most=most)
     return [
         (

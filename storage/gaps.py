@@ -1,7 +1,4 @@
-"""Questions that nothing was found for.
-
-Knows: which replies said so, what had been asked, and what staff wrote instead. Does not know: which are alike.
-"""
+"""Knowledge gaps: questions for which no article was found."""
 
 from __future__ import annotations
 
@@ -50,7 +47,7 @@ _UNANSWERED = scoped(
 
 
 def unanswered(tx: Transaction, days: int, most: int) -> list[UnansweredQuestion]:
-    """What was asked in the last days without an answer, newest first."""
+    """Return the open gaps of the last `days` days, newest first, each with staff's correction if there is one."""
     rows = tx.execute(_UNANSWERED, since_ms=days * 86_400_000, most=most).all()
     return [
         UnansweredQuestion(
@@ -68,7 +65,7 @@ _CLOSE = scoped(
 
 
 def close(tx: Transaction, actor: str, reply_ids: Sequence[str]) -> int:
-    """List the questions of these replies no more; how many."""
+    """Close the gaps of these replies and return their number."""
     closed = 0
     for start in range(0, len(reply_ids), CLOSED_AT_ONCE):
         closed += tx.execute(_CLOSE, ids=list(reply_ids[start : start + CLOSED_AT_ONCE])).rowcount

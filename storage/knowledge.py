@@ -1,7 +1,7 @@
-"""Sources, articles and the index's versions: added unseen, and switched to all at once.
+"""Knowledge sources, articles, the versions of their index, and the threshold.
 
-Knows: that what belongs to a version above the index's own is unfinished. Does not know: files, formats, how passages
-are made or found. Every function is a unit of work.
+A sync adds articles under the next version of the index, which nobody sees, and publishes them all at once. Rows of a
+version above the index's own are therefore unfinished. Every function is a unit of work.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _SOURCE_AT = scoped(sa.select(*_source_columns).where(knowledge_source.c.locatio
 def put_source(
     tx: Transaction, actor: str, kind: SourceKind, location: str, audience: Audience, content: bytes | None = None
 ) -> Source:
-    """Add a source, or give the one at that location another audience and content. It is read by the next sync."""
+    """Add a source, or change the source at that location. The next sync reads it."""
     tx.execute(
         _PUT_SOURCE, id=new_id(), kind=kind, location=location, audience=audience, content=content, added_by=actor
     )
@@ -71,7 +71,7 @@ _SOURCES = scoped(sa.select(*_source_columns).order_by(knowledge_source.c.locati
 
 
 def sources(tx: Transaction) -> list[Source]:
-    """All sources, by location."""
+    """Return all sources, by location."""
     return [Source(**row._mapping) for row in tx.execute(_SOURCES)]
 
 
@@ -84,7 +84,7 @@ _REMOVE_SOURCE = scoped(
 
 
 def remove_source(tx: Transaction, actor: str, location: str) -> bool:
-    """Have the next sync take a source's articles out of the index. False if there is no such source."""
+    """Mark a source for the next sync to take out of the index; False if there is no such source."""
     if tx.execute(_REMOVE_SOURCE, where=location).first() is None:
         return False
     audit.record(tx, actor, "knowledge.remove", location)
@@ -99,7 +99,7 @@ _CONTENT = scoped(
 
 
 def content(tx: Transaction, source_id: str, audience: Audience) -> bytes | None:
-    """What was uploaded for that audience; None for sources that lie elsewhere, are for others by now, and for none."""
+    """Return an upload's content; None if the source is no upload, has another audience now, or does not exist."""
     found: bytes | None = tx.execute(_CONTENT, which=source_id, audience=audience).scalar()
     return found
 
@@ -110,15 +110,15 @@ _VERSION = scoped(sa.select(knowledge_index.c.version))
 
 
 def version(tx: Transaction) -> int:
-    """The version of the index that is looked at; 0 before the first sync."""
+    """Return the published version of the index; 0 before the first sync."""
     return tx.execute(_VERSION).scalar() or 0
 
 
-_INDEX = scoped(sa.select(*(one for one in knowledge_index.c if one.name != "workspace_id")))
+_INDEX = scoped(sa.select(*(column for column in knowledge_index.c if column.name != "workspace_id")))
 
 
 def index(tx: Transaction) -> Index | None:
-    """The index as a whole; None before the first sync."""
+    """Return the published index; None before the first sync."""
     row = tx.execute(_INDEX).first()
     if row is None:
         return None
@@ -130,7 +130,7 @@ _CURRENT = scoped(sa.select(*_article_columns).where(is_current).order_by(articl
 
 
 def articles(tx: Transaction) -> list[Article]:
-    """The articles of the version that is looked at, by name."""
+    """Return the articles of the published version, by name."""
     return [Article(**row._mapping) for row in tx.execute(_CURRENT, at_version=version(tx))]
 
 
@@ -155,8 +155,8 @@ _COUNT_LISTED = scoped(sa.select(sa.func.count()).select_from(article).where(_is
 
 
 def articles_with(tx: Transaction, text: str, audiences: Sequence[Audience], most: int) -> tuple[list[Article], int]:
-    """The first articles with a text in title or name, whatever its case, by title; and how many there are in all."""
-    # SQLite knows upper and lower case only of ASCII; so a title that begins with an umlaut is found either way.
+    """Return the first articles with a text in title or name (ignoring case), by title, and the number of all."""
+    # SQLite ignores case only for ASCII. The second pattern finds a title that begins with an umlaut either way.
     wanted = {
         "pattern": _pattern(text),
         "other_pattern": _pattern(text[:1].swapcase() + text[1:]),
@@ -168,7 +168,7 @@ def articles_with(tx: Transaction, text: str, audiences: Sequence[Audience], mos
 
 
 def _pattern(text: str) -> str:
-    """What `LIKE` finds a text by, wherever it stands."""
+    """Return the LIKE pattern that finds a text anywhere, escaped by `/`."""
     for sign in "/%_":
         text = text.replace(sign, f"/{sign}")
     return f"%{text}%"
@@ -182,7 +182,7 @@ _NAMED = scoped(
 
 
 def find_articles(tx: Transaction, name: str) -> list[Article]:
-    """Articles of that name or id: several, if files in two folders are called the same."""
+    """Return the articles of that name or id: several, if files in two folders have the same name."""
     return [Article(**row._mapping) for row in tx.execute(_NAMED, at_version=version(tx), which=storable(name))]
 
 
@@ -192,7 +192,7 @@ _TEXTS = scoped(
 
 
 def texts(tx: Transaction, article_id: str) -> list[tuple[tuple[str, ...], str]]:
-    """The passages of an article in order, each with the headings that lead to it."""
+    """Return the passages of an article in order, as `(headings above it, text)`."""
     return [(tuple(row.headings), row.text) for row in tx.execute(_TEXTS, which=article_id)]
 
 
@@ -202,7 +202,7 @@ _UNFINISHED = scoped(sa.select(article.c.id).where(article.c.from_version > _ver
 
 
 def begin(tx: Transaction, lease: JobLease, most: int = 200) -> bool:
-    """Remove what an earlier sync left unfinished; True if there is more. Raises `LeaseLost`."""
+    """Delete up to `most` unfinished articles of an earlier sync; True if there are more. Raise `LeaseLost`."""
     hold(tx, lease)
     found = list(tx.execute(_UNFINISHED, at_version=version(tx)).scalars())
     _delete_articles(tx, found[:most])
@@ -216,19 +216,19 @@ _INSERT_PASSAGE = scoped(sa.insert(passage))
 def add_article(
     tx: Transaction, lease: JobLease, about: Article, passages: Sequence[NewPassage], from_version: int
 ) -> None:
-    """Store an article for a version that nobody looks at yet. Raises `LeaseLost`."""
+    """Store an article under a version that is not published yet. Raise `LeaseLost`."""
     hold(tx, lease)
     values = {name: getattr(about, name) for name in Article.__slots__ if name != "added_at"}
     tx.execute(_INSERT_ARTICLE, **values, from_version=from_version)
-    for number, one in enumerate(passages):
+    for number, new in enumerate(passages):
         tx.insert(
             _INSERT_PASSAGE,
             article_id=about.id,
             number=number,
-            headings=list(one.headings),
-            text=one.text,
-            words=one.words,
-            vector=one.vector,
+            headings=list(new.headings),
+            text=new.text,
+            words=new.words,
+            vector=new.vector,
         )
 
 
@@ -242,9 +242,9 @@ _WORDS = scoped(
 
 
 def words_of(tx: Transaction, at_version: int, after: int = 0) -> list[tuple[int, str, str]]:
-    """`(passage id, article id, words)` of a version that may not be published yet, together with what ends before it.
+    """Return `(passage id, article id, words)` of a version, published or not.
 
-    At most 2,000, by id; the next page comes `after` the last.
+    At most 2,000 rows, by id; pass the last id as `after` for the next page.
     """
     rows = tx.execute(_WORDS, at_version=at_version, after=after)
     return [(row.id, row.article_id, row.words) for row in rows]
@@ -256,7 +256,7 @@ _END_ARTICLES = scoped(sa.update(article).where(article.c.id.in_(_ids)).values(u
 
 def _put_index_clause(insert: Any) -> sa.Executable:
     new = insert(knowledge_index).values(updated_at=now_ms())
-    changed = [one.name for one in knowledge_index.c if one.name != "workspace_id"]
+    changed = [column.name for column in knowledge_index.c if column.name != "workspace_id"]
     clause: sa.Executable = new.on_conflict_do_update(
         index_elements=["workspace_id"], set_={name: new.excluded[name] for name in changed}
     )
@@ -267,9 +267,9 @@ _PUT_INDEX = scoped(_put_index_clause)
 
 
 def publish(tx: Transaction, lease: JobLease, new: Index, ended: Sequence[str], read: Sequence[str]) -> None:
-    """Let everybody look at a version from now on, without the `ended` articles; `read` are ids of sources.
+    """Publish a version of the index, without the `ended` articles; `read` are the ids of sources that were read.
 
-    Raises `LeaseLost`.
+    Raise `LeaseLost`.
     """
     hold(tx, lease)
     for some in _pages(ended):
@@ -295,9 +295,9 @@ _PAST = scoped(sa.select(article.c.id).where(article.c.until_version < _version)
 
 
 def clear_past(tx: Transaction, lease: JobLease, most: int = 200) -> bool:
-    """Remove what only versions before the last one had, as somebody may still look at that; True if there is more.
+    """Delete up to `most` articles that ended before the published version; True if there are more.
 
-    Raises `LeaseLost`.
+    The version just before it stays, as a search may still be reading it. Raise `LeaseLost`.
     """
     hold(tx, lease)
     found = list(tx.execute(_PAST, at_version=version(tx)).scalars())

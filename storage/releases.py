@@ -1,7 +1,6 @@
-"""What answers now: champion, previous and challenger of a workspace, and the canary that tries the challenger.
+"""The release in force: champion, previous version, challenger and its canary.
 
-Knows: that a change is made under the row's lock and gives it a new number. Does not know: who may change what, and
-when that is wise.
+A change locks the release's row and gives it a new number.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from storage.versions import get
 
 @dataclass(frozen=True, slots=True)
 class LastVerdict:
-    """What the gate said of a version. `champion_id` is what it was compared with, None for the base."""
+    """The gate's last verdict on a version. `champion_id` is the version it was compared with, None for the base."""
 
     passed: bool
     champion_id: str | None
@@ -37,7 +36,7 @@ _aliases: dict[str, sa.FromClause] = {
 
 
 def _released() -> sa.Select[Any]:
-    """One row with all that is named: `champion_name`, `challenger_weights_sha256`, `canary_share` ..."""
+    """Select one row with prefixed columns: `champion_name`, `challenger_weights_sha256`, `canary_share` ..."""
     source: sa.FromClause = release.outerjoin(
         canary, sa.and_(canary.c.workspace_id == release.c.workspace_id, canary.c.id == release.c.canary_id)
     )
@@ -55,7 +54,7 @@ _CURRENT = scoped(_released())
 
 
 def current(tx: Transaction) -> Release:
-    """What answers now. Without a release yet the base does, and the number is 0."""
+    """Return the release in force. Before the first change it is the base, with number 0."""
     row = tx.execute(_CURRENT).first()
     if row is None:
         return Release()
@@ -71,7 +70,7 @@ def current(tx: Transaction) -> Release:
 
 
 def _part(values: Mapping[str, Any], name: str) -> dict[str, Any] | None:
-    """The columns that begin with a name, None if the outer join found nothing."""
+    """Return the columns with a prefix, without it; None if the outer join found no row."""
     start = f"{name}_"
     found = {key.removeprefix(start): value for key, value in values.items() if key.startswith(start)}
     return found if found["id"] is not None else None
@@ -86,7 +85,7 @@ def _version(values: Mapping[str, Any], name: str) -> Version | None:
 
 
 def _begin(insert: Any) -> sa.Executable:
-    """Takes the row's lock, so that two who change the release at once do it one after the other."""
+    """Lock the row and raise its number, so that simultaneous changes of the release happen one after the other."""
     fresh = insert(release).values(number=1, champion_id=None, previous_id=None, canary_id=None, updated_at=now_ms())
     clause: sa.Executable = fresh.on_conflict_do_update(
         index_elements=[release.c.workspace_id], set_={"number": release.c.number + 1, "updated_at": now_ms()}
@@ -98,7 +97,7 @@ _BEGIN = scoped(_begin)
 
 
 def begin_change(tx: Transaction) -> Release:
-    """What answers now, under a new number; nobody else changes it before this transaction ends."""
+    """Lock the release until this transaction ends, give it a new number and return it."""
     tx.execute(_BEGIN)
     return current(tx)
 
@@ -111,7 +110,7 @@ _SET = scoped(
 
 
 def set_aliases(tx: Transaction, champion_id: str | None, previous_id: str | None, canary_id: str | None) -> Release:
-    """Name what is to answer, after `begin_change` in the same transaction."""
+    """Set champion, previous version and canary, after `begin_change` in the same transaction."""
     tx.execute(_SET, champion=champion_id, previous=previous_id, trying=canary_id)
     return current(tx)
 
@@ -130,8 +129,8 @@ def start_canary(
     settings: Mapping[str, Any],
     created_by: str,
 ) -> Canary | None:
-    """Write down a canary; `set_aliases` makes it the one that runs. None if one of the versions isn't there."""
-    if any(one is not None and get(tx, one) is None for one in (challenger_id, champion_id)):
+    """Store a canary, which `set_aliases` then starts. None if one of the versions does not exist."""
+    if any(version_id is not None and get(tx, version_id) is None for version_id in (challenger_id, champion_id)):
         return None
     row = tx.execute(
         _INSERT_CANARY,
@@ -154,7 +153,7 @@ _END_CANARY = scoped(
 
 
 def end_canary(tx: Transaction, canary_id: str, outcome: CanaryOutcome, report: Mapping[str, Any] | None) -> bool:
-    """Write down how a canary ended. False if it has ended before."""
+    """Store a canary's outcome; False if it has ended before."""
     return (
         tx.execute(_END_CANARY, which=canary_id, how=outcome, told=None if report is None else dict(report)).rowcount
         > 0
@@ -165,7 +164,7 @@ _CANARIES = scoped(sa.select(*canary_columns).order_by(canary.c.id.desc()).limit
 
 
 def canaries(tx: Transaction, most: int = 20) -> list[Canary]:
-    """The newest canaries, newest first."""
+    """Return the newest canaries, newest first."""
     return [Canary(**row._mapping) for row in tx.execute(_CANARIES, most=most)]
 
 
@@ -178,6 +177,6 @@ _LAST_VERDICT = scoped(
 
 
 def last_verdict(tx: Transaction, version_id: str) -> LastVerdict | None:
-    """What the gate said of a version when it was last evaluated; None if it never was."""
+    """Return the gate's last verdict on a version; None if it was never evaluated."""
     row = tx.execute(_LAST_VERDICT, version=version_id).first()
     return LastVerdict(row.passed, row.champion_id) if row is not None else None

@@ -1,7 +1,6 @@
-"""Where the Slack app is installed, with its tokens as they are kept: encrypted.
+"""Installations of the Slack app with encrypted tokens, and OAuth attempts.
 
-Knows: one row a team or organization, attempts to install. Does not know: how tokens are encrypted, Slack's calls.
-Every function is a unit of work for `Database.write`.
+There is one row a team or organization. Every function is a unit of work for `Database.write`.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ installed = slack_installation.c
 
 @dataclass(frozen=True, slots=True)
 class StoredInstallation:
-    """An installation; tokens are encrypted text. `tenant` is the organization's id where all of it has the app."""
+    """An installation with encrypted tokens. `tenant` is the organization's id if it has the app, else the team's."""
 
     id: str
     tenant: str
@@ -58,7 +57,7 @@ _UPSERT = scoped(_upsert)
 
 
 def save(tx: Transaction, found: StoredInstallation) -> None:
-    """Keep an installation, in place of an earlier one of the same team or organization."""
+    """Store an installation, and replace an earlier one of the same team or organization."""
     tx.execute(_UPSERT, **{name: getattr(found, name) for name in StoredInstallation.__slots__})
 
 
@@ -85,7 +84,7 @@ _REMOVE = scoped(
 
 
 def remove(tx: Transaction, tenant: str, at_ms: int) -> bool:
-    """Forget an installation and its tokens. False if there is none, or a newer one than what was removed then."""
+    """Delete an installation and its tokens; False if there is none, or it was installed again after `at_ms`."""
     return tx.execute(_REMOVE, which=tenant, at_ms=at_ms).rowcount > 0
 
 
@@ -101,7 +100,10 @@ _CLAIM_RENEWAL = scoped(
 
 
 def claim_renewal(tx: Transaction, installation_id: str, lease_ms: int) -> str | None:
-    """The refresh token, as it is kept, for the one process that shall use it; it is good for one use."""
+    """Return the encrypted refresh token, which may be used once; None while another process renews with it.
+
+    The caller has `lease_ms` to call `renewed`.
+    """
     return tx.execute(_CLAIM_RENEWAL, which=installation_id, lease_ms=lease_ms).scalar()
 
 
@@ -118,7 +120,7 @@ _RENEWED = scoped(
 
 
 def renewed(tx: Transaction, installation_id: str, bot_token: str, refresh_token: str, lives_ms: int) -> None:
-    """Keep the tokens that a refresh token was exchanged for."""
+    """Store the tokens that the refresh token was exchanged for."""
     tx.execute(_RENEWED, which=installation_id, bot=bot_token, refresh=refresh_token, lives_ms=lives_ms)
 
 
@@ -130,7 +132,7 @@ _SET_TOKENS = scoped(
 
 
 def set_tokens(tx: Transaction, old: StoredInstallation, new: StoredInstallation) -> None:
-    """Keep the same tokens, encrypted otherwise, unless they have been renewed meanwhile."""
+    """Store the same tokens under a new encryption key, unless they have been renewed meanwhile."""
     tx.execute(_SET_TOKENS, which=old.id, old_bot=old.bot_token, bot=new.bot_token, refresh=new.refresh_token)
 
 
@@ -141,7 +143,7 @@ _CLEAN = scoped(sa.delete(slack_install_attempt).where(slack_install_attempt.c.e
 
 
 def begin_attempt(tx: Transaction, state_sha256: str, lives_ms: int) -> None:
-    """Note that somebody has been sent to Slack, and forget those who never came back."""
+    """Store the `state` of an installation in progress, and delete expired ones."""
     tx.execute(_CLEAN)
     tx.execute(_BEGIN, state_sha256=state_sha256, lives_ms=lives_ms)
 
@@ -154,5 +156,5 @@ _TAKE = scoped(
 
 
 def take_attempt(tx: Transaction, state_sha256: str) -> bool:
-    """Whether somebody who comes back was sent, and not too long ago. It can be asked once."""
+    """Use up the `state` of an installation; True if it was stored and had not expired. A second call returns False."""
     return bool(tx.execute(_TAKE, digest=state_sha256).scalar())

@@ -1,7 +1,4 @@
-"""Trained versions: rows that say what each was made of, and whether it may still be used.
-
-Knows: numbers, names, and which examples a version has learnt. Does not know: weights, who may retire what.
-"""
+"""Registry of trained versions: their names, their origin and their examples."""
 
 from __future__ import annotations
 
@@ -19,12 +16,12 @@ from storage.values import new_id
 
 
 class NameTaken(Exception):
-    """Another version was registered meanwhile, so that this one must have another number and name."""
+    """Another version was registered meanwhile: take a new name from `next_name`."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewVersion:
-    """What is to become a version. `base` is the model's name, the hashes are SHA-256 of the weights' files."""
+    """A version to register. `base` is the model's name; the hashes are the SHA-256 of the weight files."""
 
     base: str
     base_sha256: str
@@ -38,7 +35,7 @@ class NewVersion:
 
 @dataclass(frozen=True, slots=True)
 class LearntFrom:
-    """How many examples a version was trained on, and of how many conversations they are."""
+    """The number of examples that a version was trained on, and of their conversations."""
 
     examples: int
     conversations: int
@@ -50,7 +47,7 @@ _LAST_NUMBER = scoped(sa.select(sa.func.max(model_version.c.number)).select_from
 
 
 def next_name(tx: Transaction, weights_sha256: str) -> str:
-    """The name that a version with these weights would get now."""
+    """Return the name that a version with these weights would get now."""
     number = (tx.execute(_LAST_NUMBER).scalar() or 0) + 1
     return f"bot-v{number}-{weights_sha256[:8]}"
 
@@ -64,9 +61,9 @@ _INSERT = scoped(sa.insert(model_version).values(created_at=now_ms()).returning(
 
 
 def register(tx: Transaction, new: NewVersion, name: str | None = None) -> Version:
-    """Number and name a version. Its folder must lie in place already, under the `name` that `next_name` gave.
+    """Register a version under the next number. Its folder must exist already, under the `name` from `next_name`.
 
-    Doing it twice for the same job and weights gives the same version. Raises `NameTaken` if `name` is no longer next.
+    Idempotent: the same job and weights give the same version. Raise `NameTaken` if `name` is no longer next.
     """
     known = tx.execute(_OF_JOB, job=new.job_id, weights=new.weights_sha256).first()
     if known is not None:
@@ -99,7 +96,7 @@ _ALL = scoped(_versions.order_by(model_version.c.number))
 
 
 def list_all(tx: Transaction) -> list[Version]:
-    """All versions, oldest first, with those that are retired."""
+    """Return all versions, oldest first, retired ones included."""
     return [version_of(row) for row in tx.execute(_ALL)]
 
 
@@ -107,7 +104,7 @@ _GET = scoped(_versions.where(model_version.c.id == bindparam("which")))
 
 
 def get(tx: Transaction, version_id: str) -> Version | None:
-    """The version with an id."""
+    """Return the version with an id."""
     row = tx.execute(_GET, which=version_id).first()
     return version_of(row) if row else None
 
@@ -120,7 +117,7 @@ _RETIRE = scoped(
 
 
 def retire(tx: Transaction, version_id: str, because: str) -> bool:
-    """Note that a version may not be used any more. False if that was so already, or there is none."""
+    """Retire a version; False if it is retired already, or does not exist."""
     return tx.execute(_RETIRE, which=version_id, because=because).rowcount > 0
 
 
@@ -132,7 +129,7 @@ _TAINT = scoped(
 
 
 def taint(tx: Transaction, version_id: str) -> bool:
-    """Note that it has learnt words of somebody who has been erased. False if that was known, or there is none."""
+    """Mark a version as trained on words of an erased person; False if it is marked already, or does not exist."""
     return tx.execute(_TAINT, which=version_id).rowcount > 0
 
 
@@ -145,7 +142,7 @@ _LEARNT_FROM = scoped(_learnt_from.order_by(dataset_example.c.number))
 
 
 def learnt_from(tx: Transaction, version_id: str) -> list[tuple[str, str, str]]:
-    """`(conversation id, message id, SHA-256)` of every example that a version was trained on, in their order."""
+    """Return `(conversation id, message id, SHA-256)` of every example that a version was trained on, in order."""
     return [tuple(row) for row in tx.execute(_LEARNT_FROM, which=version_id)]
 
 
@@ -161,7 +158,7 @@ _COUNT_LEARNT_FROM = scoped(
 
 
 def count_learnt_from(tx: Transaction, version_id: str) -> LearntFrom:
-    """How much `learnt_from` would list."""
+    """Count the rows of `learnt_from`, and their conversations."""
     row = tx.execute(_COUNT_LEARNT_FROM, which=version_id).one()
     return LearntFrom(int(row.examples), int(row.conversations))
 
@@ -176,11 +173,11 @@ _OF_PERSON = scoped(
 
 
 def of_person(tx: Transaction, person_id: str) -> list[Version]:
-    """The versions whose datasets hold a person's examples, those held out included, oldest first."""
+    """Return the versions whose datasets hold examples of a person (held-out ones included), oldest first."""
     found = [get(tx, row.id) for row in tx.execute(_OF_PERSON, person=person_id).all()]
-    return [one for one in found if one is not None]
+    return [version for version in found if version is not None]
 
 
 def version_of(row: Any) -> Version:
-    """A row of `version_columns` as a value."""
+    """Turn a row of `version_columns` into a `Version`."""
     return Version(**row._mapping)

@@ -1,4 +1,4 @@
-"""Accounts of staff, their browser sessions and their identities on channels.
+"""Accounts of staff, their sessions and their identities on channels.
 
 Every change writes its row of the audit log in the same transaction.
 """

@@ -1,4 +1,4 @@
-"""API keys with their limits, and their usage: a row a request, a total a day.
+"""API keys with their limits and their usage, a row a request.
 
 A key is stored by the SHA-256 of its secret; the secret itself is never stored.
 """

@@ -1,4 +1,4 @@
-"""Consent to learning, per person and per conversation: yes, no or not given.
+"""Consent to learning, per person and conversation: yes, no or not given.
 
 `bot.privacy` decides what follows from it.
 """

@@ -1,4 +1,4 @@
-"""Curated answers, how often each was given, and corrections that could become curated answers."""
+"""Curated answers, their counts, and corrections to make some from."""
 
 from __future__ import annotations
 

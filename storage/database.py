@@ -1,10 +1,10 @@
-"""Run units of work off the event loop, each in one transaction, with group commit.
+"""Run units of work off the event loop, with group commit.
 
-A unit of work is a plain function `unit(tx, ...) -> value` that runs in a thread, on SQLAlchemy's ordinary engine. The
-asynchronous engine was measured and dropped: 0.7 ms a statement on SQLite (each takes several hops to a thread and
-back) against 0.04 ms here, and a third of the replies a second on PostgreSQL. With one writer thread, units that wait
-together share a single fsync (group commit). A unit may run again after a failure, so it must change nothing but the
-database.
+A unit of work is a plain function `unit(tx, ...) -> value` in one transaction. It runs in a thread, on SQLAlchemy's
+ordinary engine. The asynchronous engine was measured and dropped: 0.7 ms a statement on SQLite (each takes several hops
+to a thread and back) against 0.04 ms here, and a third of the replies a second on PostgreSQL. With one writer thread,
+units that wait together share a single fsync (group commit). A unit may run again after a failure, so it must change
+nothing but the database.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Conversations with their votes and reviews, read in pages to build datasets.
+"""Conversations with votes and reviews, in pages, to build datasets.
 
 Pages keep each transaction short. `bot.learning.data` decides which rows make an example.
 """

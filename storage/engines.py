@@ -1,4 +1,4 @@
-"""Open SQLite and PostgreSQL, with the pragmas and timeouts that a chat needs."""
+"""Open SQLite and PostgreSQL with the settings that a chat needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Erasure of a person: delete or empty every row with their words or identity.
+"""Erasure of a person: every row with their words or identity.
 
 A conversation that is the person's alone is deleted. Where others wrote, too, the person's messages and the replies to
 them are emptied but keep their rows, so that the order of the others stays. Dataset examples lose their content and

@@ -1,4 +1,4 @@
-"""Export of conversations in pages, with their messages, votes and reviews."""
+"""Export of conversations in pages, with messages, votes and reviews."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Intents: one trained set of phrases and replies a workspace, and counts of use."""
+"""Intents: one trained set a workspace, and counts of use."""
 
 from __future__ import annotations
 

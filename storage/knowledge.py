@@ -1,4 +1,4 @@
-"""Knowledge sources, articles, the versions of their index, and the threshold.
+"""Knowledge sources, articles, the index's versions and the threshold.
 
 A sync adds articles under the next version of the index, which nobody sees, and publishes them all at once. Rows of a
 version above the index's own are therefore unfinished. Every function is a unit of work.

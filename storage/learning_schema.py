@@ -1,4 +1,4 @@
-"""Tables of the learning loop: accounts, reviews, datasets, jobs, versions, releases.
+"""Tables of the learning loop: accounts, datasets, jobs, versions.
 
 Times, ids and JSON are as in `storage.schema`. Each aggregate has a module of its own beside this one.
 """

@@ -1,4 +1,4 @@
-"""Value classes of the learning loop: examples, datasets, jobs, versions, releases."""
+"""Value classes of datasets, jobs, versions, releases and the audit log."""
 
 from __future__ import annotations
 

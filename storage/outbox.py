@@ -1,7 +1,7 @@
-"""Transactional outbox: replies to post to channels, in order and with retries.
+"""Transactional outbox: replies to post to channels, in order.
 
-A post is recorded as `sending` before the call, so that after a crash `bot.chat.delivery` can ask the channel for it
-before it posts again. Every function is a unit of work for `Database.write`.
+Failed posts are retried. A post is recorded as `sending` before the call, so that after a crash `bot.chat.delivery` can
+ask the channel for it before it posts again. Every function is a unit of work for `Database.write`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The release in force: champion, previous version, challenger and its canary.
+"""The release in force: champion, previous version and canary.
 
 A change locks the release's row and gives it a new number.
 """

@@ -1,4 +1,4 @@
-"""Staff's reviews of replies, and the queue of replies that wait for a review.
+"""Staff's reviews of replies, and the queue of unreviewed replies.
 
 One review of a reply counts; replaced ones are kept as history.
 """

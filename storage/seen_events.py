@@ -1,6 +1,6 @@
-"""Idempotency keys of channel events that are no messages, kept for a week.
+"""Idempotency keys of channel events that are no messages.
 
-(The keys of messages are in the inbox.)
+A key is kept for a week. The keys of messages are in the inbox.
 """
 
 from __future__ import annotations

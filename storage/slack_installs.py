@@ -1,4 +1,4 @@
-"""Installations of the Slack app with encrypted tokens, and OAuth attempts.
+"""Slack installations with encrypted tokens, and OAuth attempts.
 
 There is one row a team or organization. Every function is a unit of work for `Database.write`.
 """

@@ -1,4 +1,4 @@
-"""Statements confined to one workspace (row-level tenancy), and their transaction.
+"""Statements confined to one workspace, and their transaction.
 
 Every statement is built by `scoped`, or openly by `across_workspaces`.
 """

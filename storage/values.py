@@ -1,4 +1,4 @@
-"""Value classes of conversations, messages, leases and replies; ids in UUIDv7."""
+"""Value classes of messages, leases and replies; ids in UUIDv7."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Registry of trained versions: their names, their origin and their examples."""
+"""Registry of trained versions: names, origin and examples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The learning loop: accounts, audit log, datasets, jobs, versions, releases.
+"""The learning loop: accounts, audit log, datasets, versions, releases.
 
 Revision: 0004, after 0003
 """

@@ -106,7 +106,7 @@ def sqlite_is_unsafe(url: str) -> str | None:
 
 
 class ProcessLock:
-    """Lock a SQLite database for one process: its write-ahead log and the leases rely on having one.
+    """Lock a SQLite database for one process, as its write-ahead log and the leases require.
 
     Held from `acquire` to `release`; the operating system frees the lock when the process dies, however it dies. A file
     beside the database names the holder, for the error message of a second process.

@@ -190,7 +190,7 @@ _FORGET_EXAMPLES = scoped(
     .where(_touched, dataset_example.c.content.is_not(None))
     .values(content=bindparam("nothing"))
 )
-# A changed hash keeps `datasets.finish` from taking this dataset for a new one that has the erased words.
+# A changed hash keeps `datasets.finish` from returning this dataset for a new draft with the erased words.
 _RENAME_DATASET = scoped(
     sa.update(dataset)
     .where(dataset.c.id == bindparam("which"), ~dataset.c.sha256.contains(" less "))

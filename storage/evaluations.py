@@ -82,7 +82,7 @@ _LATEST = scoped(
 
 
 def latest_of_version(tx: Transaction, version_id: str) -> Evaluation | None:
-    """Return a version's newest evaluation, which is the one that counts."""
+    """Return a version's newest evaluation, which alone counts."""
     row = tx.execute(_LATEST, of_version=version_id).first()
     return None if row is None else _evaluation(row)
 

@@ -26,7 +26,7 @@ WORKER = "worker"
 TRAINING_DEVICE, KNOWLEDGE_DEVICE = DEVICES = ("default", "knowledge")
 GAVE_UP = (
     f"This job broke off {MAX_ATTEMPTS} times; see the worker's log for the reason. "
-    "`myna jobs resume ID` tries again from the last checkpoint."
+    "Resume it to try again from the last checkpoint."
 )
 
 Request = Literal["pause", "resume", "cancel"]
@@ -136,7 +136,8 @@ def newest_of_kind(tx: Transaction, kind: str, most: int) -> list[Job]:
     return [Job(**row._mapping) for row in tx.execute(_NEWEST_OF_KIND, of_kind=kind, most=most)]
 
 
-_OPEN = scoped(sa.select(*_columns).where(at.state.in_(("queued", "running", "paused"))).order_by(at.id))
+_open_jobs = sa.select(*_columns).where(at.state.in_(("queued", "running", "paused"))).order_by(at.id)
+_OPEN = scoped(_open_jobs)
 
 
 def list_open(tx: Transaction) -> list[Job]:
@@ -144,9 +145,7 @@ def list_open(tx: Transaction) -> list[Job]:
     return [Job(**row._mapping) for row in tx.execute(_OPEN)]
 
 
-_HOLD_OPEN = scoped(
-    sa.select(*_columns).where(at.state.in_(("queued", "running", "paused"))).order_by(at.id).with_for_update()
-)
+_HOLD_OPEN = scoped(_open_jobs.with_for_update())
 
 
 def hold_open(tx: Transaction) -> list[Job]:

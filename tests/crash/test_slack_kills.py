@@ -66,7 +66,7 @@ def problems_with(url: str, slack: FakeSlack, threads: list[str]) -> list[str]:
         shown = [text.strip() for text in slack.texts_in(thread)]
         if shown != [f"saw {question.strip()}"]:
             problems.append(f"shown is {shown}")
-    if slack.running_streams or not all(one.get("blocks") for one in slack.posted):
+    if slack.running_streams or not all(post.get("blocks") for post in slack.posted):
         problems.append("a reply is not complete")
     engine = sqlite_engine(sa.make_url(url), read_only=True)
     with engine.begin() as connection:

@@ -288,7 +288,7 @@ def test_a_failed_migration_changes_nothing(
     with pytest.raises(StorageUnavailable, match="nowhere"):
         migrate.upgrade(empty_database_url)
     with connected(empty_database_url) as connection:
-        assert "extra" not in {one["name"] for one in sa.inspect(connection).get_columns("person")}
+        assert "extra" not in {column["name"] for column in sa.inspect(connection).get_columns("person")}
         assert all_rows(connection) == before
         assert MigrationContext.configure(connection).get_current_revision() == REVISIONS[-1]
 
@@ -340,9 +340,9 @@ def test_an_older_sqlite_database_is_copied_first(tmp_path: Path, monkeypatch: p
     assert done.backup.name.startswith(f"myna-{REVISIONS[-1]}-")
     with connected(f"sqlite:///{done.backup}") as connection:
         assert all_rows(connection) == before
-        assert "extra" not in {one["name"] for one in sa.inspect(connection).get_columns("person")}
+        assert "extra" not in {column["name"] for column in sa.inspect(connection).get_columns("person")}
     with connected(url) as connection:
-        assert "extra" in {one["name"] for one in sa.inspect(connection).get_columns("person")}
+        assert "extra" in {column["name"] for column in sa.inspect(connection).get_columns("person")}
 
 
 def test_the_database_and_its_copies_are_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

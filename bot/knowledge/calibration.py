@@ -15,7 +15,7 @@ from bot.access.roles import Actor
 from bot.errors import InvalidInput
 from bot.knowledge.grounding import DEFAULT_THRESHOLD
 from bot.knowledge.search.search import Search
-from storage import knowledge_threshold
+from storage import knowledge
 from storage.knowledge_values import AUDIENCES, Threshold
 from storage.scope import Scope
 
@@ -85,14 +85,14 @@ class Thresholds:
     async def current(self, actor: Actor) -> Threshold | None:
         """What somebody has set; None where `DEFAULT_THRESHOLD` holds."""
         actor.check("viewer")
-        return await self._scope.read(knowledge_threshold.current)
+        return await self._scope.read(knowledge.threshold)
 
     async def set(self, actor: Actor, measured: Calibration) -> None:
         """Have a measured threshold hold from now on."""
         actor.check("trainer")
-        await self._scope.write(knowledge_threshold.set_to, actor.name, measured.threshold, measured.as_json)
+        await self._scope.write(knowledge.set_threshold, actor.name, measured.threshold, measured.as_json)
 
     async def reset(self, actor: Actor) -> None:
         """Go back to the default."""
         actor.check("trainer")
-        await self._scope.write(knowledge_threshold.forget, actor.name)
+        await self._scope.write(knowledge.forget_threshold, actor.name)

@@ -20,9 +20,8 @@ from bot.knowledge.search.embedder import Vectors
 from bot.knowledge.search.ranking import Hit, best_of_articles
 from bot.knowledge.search.search import Found, Search
 from bot.knowledge.small_talk import PERHAPS, SURELY, SmallTalk
-from storage import answering
-from storage.answering import AnsweringRules
-from storage.knowledge_values import Audience, audiences_of
+from storage import knowledge
+from storage.knowledge_values import AnsweringRules, Audience, audiences_of
 from storage.scope import Scope
 from storage.values import Message, SeenPassage
 
@@ -117,7 +116,7 @@ class Grounding:
             return None
         hits, confidence = (found.hits, found.confidence) if found else ([], 0.0)
         num_read = len(grounds.passages) if grounds.verdict == "found" else 0
-        rules = await self._scope.read(answering.rules)
+        rules = await self._scope.read(knowledge.answering_rules)
         return TriedOut(
             grounds.verdict,
             grounds.words,
@@ -132,7 +131,7 @@ class Grounding:
         self, audiences: Sequence[Audience], question: str, before: str = ""
     ) -> tuple[Grounds | None, Found | None]:
         """People's own answers first, then those of intents, then the articles."""
-        rules = await self._scope.read(answering.rules)
+        rules = await self._scope.read(knowledge.answering_rules)
         found = await self._search.find(question, audiences, before)
         vector = None if found is None else found.question.vector
         if answer := await self._curated.match(rules.curated_version, question, audiences, vector):
@@ -178,7 +177,7 @@ class Grounding:
 
     async def warm(self) -> None:
         """Load what is needed before somebody waits for it."""
-        rules = await self._scope.read(answering.rules)
+        rules = await self._scope.read(knowledge.answering_rules)
         if await self._search.warm() or rules.intents_version or rules.curated_version:
             await self._prepared()
             await self._curated.match(rules.curated_version, WARM_QUESTION, ("public",))

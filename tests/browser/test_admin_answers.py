@@ -14,7 +14,7 @@ from playwright.async_api import Browser, Page, expect
 from bot.access.roles import Actor
 from bot.knowledge.search.embedder import Embedder
 from bot.learning.data.review_queue import Reviews
-from storage import knowledge_threshold
+from storage import knowledge
 from tests.builders.admin_pages import Opening, confirm, go, log_in, opened, opening
 from tests.builders.agents import StartAgent
 from tests.builders.pages import DESKTOP, PHONE, serious_findings
@@ -102,7 +102,7 @@ async def test_answers_are_added_approved_and_removed_and_a_threshold_goes_back(
             "refused": 0.9,
             "refused_by_default": 0.94,
         }
-        await agent.database.write(knowledge_threshold.set_to, agent.workspace_id, "shell:ada", 0.31, report)
+        await agent.database.write(knowledge.set_threshold, agent.workspace_id, "shell:ada", 0.31, report)
         await log_in(page, "trainer")
         await go(page, "Answers")
         await expect(page.get_by_text("There are no such answers yet.")).to_be_visible()

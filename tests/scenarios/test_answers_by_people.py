@@ -15,7 +15,7 @@ from bot.knowledge.curated_answers import CuratedAnswers, is_same_question
 from bot.knowledge.knowledge_gaps import PLACE_FOR_THE_ANSWER, Gaps
 from bot.learning.data.review_queue import Reviews
 from bot.privacy.redaction.redactor import hide_personal_data
-from storage import answering, curated
+from storage import curated, knowledge
 from storage.schema import reply
 from storage.transaction import Transaction
 from tests.builders.agents import model_of
@@ -106,10 +106,10 @@ async def test_two_changes_at_once_are_two_versions(answers: CuratedAnswers, sho
     def make_it_the_newest(tx: Transaction, which: str) -> None:
         tx.connection.execute(table.update().where(table.c.id == which).values(version=9))
 
-    versions = [(await shop.database.read(answering.rules, W)).curated_version]
+    versions = [(await shop.database.read(knowledge.answering_rules, W)).curated_version]
     for which in (first, second):
         await shop.database.write(make_it_the_newest, W, which)
-        versions.append((await shop.database.read(answering.rules, W)).curated_version)
+        versions.append((await shop.database.read(knowledge.answering_rules, W)).curated_version)
     assert versions == sorted(set(versions))
 
 

@@ -86,7 +86,7 @@ def test_standard_input_and_removal(data: Path) -> None:
     ]
     assert "0 articles" in myna(data, "kb", "remove", "hours").out
     assert myna(data, "kb", "remove", "hours").code == 1
-    assert "inside a network" in myna(data, "kb", "add", "http://192.168.1.1/").err
+    assert "not a public address" in myna(data, "kb", "add", "http://192.168.1.1/").err
 
 
 def test_the_threshold_is_set_by_questions_and_reset(data: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Prompt assembly: choose the turns of a history that fit the token budget.
+"""Prompt assembly: select the history turns that fit the token budget.
 
 Serving and training both build their prompts here. The generator applies the model's chat template.
 """

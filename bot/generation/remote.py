@@ -29,8 +29,7 @@ from bot.errors import (
     VersionError,
 )
 from bot.generation.openai_wire import check, read_events, request_of
-from bot.generation.port import ChatMessage, Event, Prompt, Sampling
-from bot.generation.sampling import check_sampling
+from bot.generation.port import ChatMessage, Event, Prompt, Sampling, check_sampling
 
 log = logging.getLogger(__name__)
 

@@ -144,13 +144,13 @@ async def test_intents_are_trained_from_a_file_tried_edited_and_forgotten(
         await expect(page.get_by_text("There are no intents yet.")).to_be_visible()
         await check(page, "intents-none")
         bad = "text,intent\n,a\nx,a\nx,b\n"
-        for content, told in ((bad, 'line 4: "x" is of the intent "a"'), (INTENTS_CSV, "3 intents are known")):
+        for content, told in ((bad, 'line 4: "x" has the intent "a"'), (INTENTS_CSV, "3 intents are known")):
             chosen: Any = {"name": "intents.csv", "mimeType": "text/csv", "buffer": content.encode()}
             await page.get_by_label("CSV file").set_input_files(chosen)
             await page.get_by_role("button", name="Train", exact=True).click()
             await expect(page.get_by_text(told)).to_be_visible()
             if content == bad:
-                await expect(page.get_by_text("line 2: there is no text")).to_be_visible()
+                await expect(page.get_by_text("line 2: the text is missing")).to_be_visible()
                 await check(page, "intents-bad")
         await page.get_by_label("Message", exact=True).fill("wheres my ordr")
         await page.get_by_label("Message", exact=True).press("Enter")

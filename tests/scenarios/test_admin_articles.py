@@ -147,7 +147,7 @@ async def test_a_page_is_added_and_told_of_where_it_can_not_be_read(shelf: Shelf
     shown = await shelf.trainer.get("sources")
     assert shown["numUnreadable"] == 1
     assert shown["unreadable"][0]["file"] == "http://localhost:1/returns"
-    assert "inside a network" in shown["unreadable"][0]["why"]
+    assert "not public" in shown["unreadable"][0]["why"]
 
 
 async def test_a_reading_that_failed_is_told_and_what_was_unreadable_before_stays(shelf: Shelf) -> None:

@@ -20,8 +20,7 @@ from transformers.generation.logits_process import (
 
 from bot.errors import GeneratorFailed, InvalidInput
 from bot.generation.engine.sampler import Choice, Sampler, choose
-from bot.generation.port import Sampling
-from bot.generation.sampling import check_sampling
+from bot.generation.port import Sampling, check_sampling
 
 LOGITS = torch.tensor([3.0, 2.5, -1.0, 0.5, 2.0, -4.0, 1.5, 0.0])
 NUM_DRAWS = 6000

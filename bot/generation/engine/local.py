@@ -35,8 +35,7 @@ from bot.generation.engine.process_memory import collect_all
 from bot.generation.engine.runner import Runner
 from bot.generation.engine.tool_calls import ToolCallParser
 from bot.generation.models.store import check_model
-from bot.generation.port import ChatMessage, Event, Finish, Piece, Prompt, Sampling
-from bot.generation.sampling import check_sampling
+from bot.generation.port import ChatMessage, Event, Finish, Piece, Prompt, Sampling, check_sampling
 
 if TYPE_CHECKING:
     from bot.generation.engine.grammar import Grammar

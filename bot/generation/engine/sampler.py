@@ -1,7 +1,7 @@
 """The choice of the next token from a model's scores.
 
 Knows: `Sampling`, logits, what a grammar allows. Does not know: models or tokens' text. The values are checked before
-(`bot.generation.sampling`).
+(`bot.generation.port`).
 """
 
 from __future__ import annotations

@@ -14,9 +14,9 @@ import transformers
 from bot.errors import MynaError
 from bot.generation.engine.batch import Batch
 from bot.generation.engine.drafts import PromptLookup
+from bot.generation.engine.generation import Generation
 from bot.generation.engine.grammar import Grammar
 from bot.generation.engine.lora import LoraVersion
-from bot.generation.engine.sequence import Sequence as Tokens
 from bot.generation.port import Finish, Piece, Sampling
 
 SHAPE = {
@@ -80,7 +80,7 @@ def save_tiny(kind: str, folder: Path, tokenizer_from: Path) -> Path:
 
 
 class Wanted:
-    """A `Request` that keeps what it got."""
+    """A `GenerationRequest` that keeps what it got."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class Wanted:
         self.aborted = False
         self.events: list[Piece | Finish | MynaError] = []
         self.num_ends = 0
-        self.tokens: Tokens | None = None
+        self.tokens: Generation | None = None
 
     def deliver(self, event: Piece | Finish | MynaError) -> None:
         self.events.append(event)

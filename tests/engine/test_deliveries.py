@@ -11,9 +11,9 @@ import pytest
 
 from adapters.cli.wiring import make_generator
 from bot.errors import GeneratorFailed
+from bot.generation.engine.generation import Chunk
 from bot.generation.engine.local import LocalGenerator, _Deliveries
 from bot.generation.engine.runner import Runner
-from bot.generation.engine.sequence import Chunk
 from bot.generation.port import ChatMessage, Event, Finish, Piece, Sampling
 from bot.settings import Settings
 from tests.engine.models import save_tiny
@@ -77,7 +77,7 @@ async def test_a_reply_that_ended_in_the_step_that_failed_is_delivered(
     step = Runner.step
 
     def failing(self: Runner, chunks: Sequence[Chunk], running: Any) -> Any:
-        if chunks[0].sequence.alone:
+        if chunks[0].generation.alone:
             raise ValueError("broken on purpose")
         return step(self, chunks, running)
 

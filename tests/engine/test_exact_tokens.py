@@ -17,7 +17,7 @@ from bot.generation.engine.batch import Batch
 from bot.generation.engine.drafts import PromptLookup
 from bot.generation.engine.llama import LlamaDecoder
 from bot.generation.engine.runner import Runner
-from bot.generation.engine.scheduler import Limits
+from bot.generation.engine.scheduler import StepLimits
 from bot.generation.port import ChatMessage
 from tests.engine.models import CONFIGS, FAST, Wanted, add, finish, fortune_teller, save_tiny
 
@@ -88,7 +88,7 @@ def test_in_a_mixed_batch_that_others_join_and_leave(reference: Reference) -> No
 
 def test_with_prompts_in_chunks(reference: Reference) -> None:
     wanted = [Wanted(prompt, reference.num_tokens) for prompt in prompts(70, 20, 45, seed=1)]
-    got = finish(Batch(reference.runner, Limits(step_tokens=16)), *wanted)
+    got = finish(Batch(reference.runner, StepLimits(step_tokens=16)), *wanted)
     assert got == [reference.generate(one) for one in wanted]
 
 
@@ -114,7 +114,7 @@ def count_computed(batch: Batch) -> dict[str, int]:
 
     def counting() -> Any:
         chunks = schedule()
-        counted["prompt"] += sum(chunk.count for chunk in chunks if chunk.start < chunk.sequence.num_prompt)
+        counted["prompt"] += sum(chunk.count for chunk in chunks if chunk.start < chunk.generation.num_prompt)
         counted["steps"] += 1
         return chunks
 
@@ -126,7 +126,7 @@ def test_with_a_cache_too_small_for_all(reference: Reference, monkeypatch: pytes
     if reference.is_starter:
         pytest.skip("takes long, and the tiny models show it as well")
     preempted: list[object] = []
-    batch = Batch(reference.runner, Limits(rows=4, cache_tokens=256))
+    batch = Batch(reference.runner, StepLimits(rows=4, cache_tokens=256))
     preempt = batch._scheduler.preempt
     batch._scheduler.preempt = lambda one: (preempted.append(one), preempt(one))[1]  # type: ignore[method-assign]
     wanted = [Wanted(prompt, 12) for prompt in prompts(55, 50, 40, 10, seed=4)]
@@ -165,7 +165,7 @@ def test_drafts_save_steps_and_change_nothing(
     wanted = [Wanted(prompt, num_tokens + i) for i, prompt in enumerate(prompts(*lengths, seed=16))]
     replies = [reference.generate(one) for one in wanted]
     monkeypatch.setattr(PromptLookup, "propose", fortune_teller(wanted, replies))
-    batch = Batch(reference.runner, Limits(step_tokens=48))
+    batch = Batch(reference.runner, StepLimits(step_tokens=48))
     counted = count_computed(batch)
     assert finish(batch, *wanted) == replies
     assert all(one.num_ends == 1 for one in wanted)
@@ -209,7 +209,7 @@ def test_an_abort_leaves_the_others_alone(reference: Reference) -> None:
 
 
 def test_a_prompt_cut_so_that_one_token_is_left_over(reference: Reference) -> None:
-    batch = Batch(reference.runner, Limits(step_tokens=17))
+    batch = Batch(reference.runner, StepLimits(step_tokens=17))
     wanted = [Wanted(prompt, 4) for prompt in prompts(16, 33, 18, 1, seed=6)]
     assert finish(batch, *wanted) == [reference.generate(one) for one in wanted]
 
@@ -237,7 +237,7 @@ def test_many_who_come_back_at_once_make_the_cache_grow_in_few_steps(
 
 def test_a_prompt_that_was_not_begun_moves_with_its_row(reference: Reference) -> None:
     """The first fills the step and ends with it, so that a row without content moves into its place."""
-    batch = Batch(reference.runner, Limits(step_tokens=16))
+    batch = Batch(reference.runner, StepLimits(step_tokens=16))
     ended, moved, last = [
         Wanted(prompt, number) for prompt, number in zip(prompts(16, 20, 5, seed=10), (1, 3, 3), strict=True)
     ]
@@ -249,7 +249,7 @@ def test_a_prompt_that_was_not_begun_moves_with_its_row(reference: Reference) ->
 def test_who_waits_for_a_shared_prompt_holds_up_nobody(reference: Reference) -> None:
     if not reference.runner.decoder.can_cut or reference.is_starter:
         pytest.skip("about shared prefixes, for which one tiny model is enough")
-    batch = Batch(reference.runner, Limits(step_tokens=32))
+    batch = Batch(reference.runner, StepLimits(step_tokens=32))
     long = prompts(200, seed=11)[0]
     reading, waiting, quick = Wanted(long, 9), Wanted(long, 9), Wanted(prompts(4, seed=12)[0], 2)
     add(batch, reading, waiting, quick)

@@ -134,13 +134,13 @@ def test_prefixes_are_shared_within_a_version_only(world: World) -> None:
         one = Wanted(prompts(40, seed=4)[0], 5, version=world.versions[name])
         assert finish(batch, one) == [world.generate(name, one)]
         if world.runner.decoder.can_cut:
-            assert {kept.version for kept in batch._kept._kept} <= set(world.versions.values())
+            assert {prefix.version for prefix in batch._prefixes._prefixes} <= set(world.versions.values())
     if world.runner.decoder.can_cut:
-        assert len(batch._kept) == len(world.versions)
+        assert len(batch._prefixes) == len(world.versions)
         version = world.versions["all"]
         assert version is not None
         batch.forget(version)
-        assert len(batch._kept) == len(world.versions) - 1
+        assert len(batch._prefixes) == len(world.versions) - 1
 
 
 # --- files that must not be loaded ---

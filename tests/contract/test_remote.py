@@ -571,10 +571,10 @@ async def test_a_server_that_is_not_there_is_named_with_what_to_do() -> None:
         (refusal(404), "usually ends in /v1"),
         (refusal(500), "answered 500"),
         (Script(body=b"<html>Welcome to nginx</html>"), "usually ends in /v1"),
-        (Script(body=b"[]"), "does not answer as an OpenAI-compatible one"),
-        (Script(body=b'{"data": [{"name": "served"}]}'), "does not answer as an OpenAI-compatible one"),
-        (Script(body=b'{"data": 5}'), "does not answer as an OpenAI-compatible one"),
-        (Script(body=b'{"data": ["served"]}'), "does not answer as an OpenAI-compatible one"),
+        (Script(body=b"[]"), "does not answer like an OpenAI-compatible server"),
+        (Script(body=b'{"data": [{"name": "served"}]}'), "does not answer like an OpenAI-compatible server"),
+        (Script(body=b'{"data": 5}'), "does not answer like an OpenAI-compatible server"),
+        (Script(body=b'{"data": ["served"]}'), "does not answer like an OpenAI-compatible server"),
     ],
 )
 async def test_a_server_that_answers_otherwise_is_refused_with_what_to_do(

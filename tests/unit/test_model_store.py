@@ -141,7 +141,7 @@ def test_one_flipped_bit_is_found_by_the_manifest(model: Path) -> None:
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    assert "not what was fetched" in refusal(model)
+    assert "differs from the fetched file" in refusal(model)
 
 
 def test_a_file_that_the_manifest_knows_may_not_be_missing(model: Path) -> None:

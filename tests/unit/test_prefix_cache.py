@@ -1,4 +1,4 @@
-"""What is kept of earlier conversations: the longest beginning is found, the budget holds, versions never meet."""
+"""Prefix cache: longest shared prefix, token budget, separation of versions."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ versions = st.sampled_from([None, "a", "b"])
 
 
 @given(tokens, tokens)
-def test_common_length(one: list[int], other: list[int]) -> None:
-    shorter = min(len(one), len(other))
-    assert common_length(one, other) == max(n for n in range(shorter + 1) if one[:n] == other[:n])
+def test_common_length_matches_a_comparison_by_token(first: list[int], second: list[int]) -> None:
+    shorter = min(len(first), len(second))
+    assert common_length(first, second) == max(n for n in range(shorter + 1) if first[:n] == second[:n])
 
 
 @given(st.lists(st.tuples(versions, tokens), max_size=20), st.tuples(versions, tokens))
-def test_the_longest_common_beginning_of_the_same_version_is_found(
+def test_the_longest_shared_prefix_of_a_version_is_found(
     kept: list[tuple[str | None, list[int]]], wanted: tuple[str | None, list[int]]
 ) -> None:
     cache: PrefixCache[str] = PrefixCache(max_tokens=10_000)
@@ -26,7 +26,7 @@ def test_the_longest_common_beginning_of_the_same_version_is_found(
         cache.keep(version, token_ids, f"{version}{token_ids}")
     version, token_ids = wanted
     found, length = cache.find(version, token_ids)
-    assert length == max((common_length(one, token_ids) for own, one in kept if own == version), default=0)
+    assert length == max((common_length(ids, token_ids) for owner, ids in kept if owner == version), default=0)
     if length:
         assert found is not None
         assert found.version == version
@@ -35,14 +35,14 @@ def test_the_longest_common_beginning_of_the_same_version_is_found(
 
 
 @given(st.lists(st.tuples(versions, tokens), max_size=30), st.integers(0, 30))
-def test_the_budget_holds_and_the_count_is_right(kept: list[tuple[str | None, list[int]]], budget: int) -> None:
+def test_the_token_budget_holds(kept: list[tuple[str | None, list[int]]], budget: int) -> None:
     cache: PrefixCache[None] = PrefixCache(budget)
     for version, token_ids in kept:
         cache.keep(version, token_ids, None)
-        assert cache.num_tokens == sum(len(one.token_ids) for one in cache._prefixes) <= budget
+        assert cache.num_tokens == sum(len(prefix.token_ids) for prefix in cache._prefixes) <= budget
 
 
-def test_what_was_used_longest_ago_goes_first() -> None:
+def test_the_least_recently_used_prefix_goes_first() -> None:
     cache: PrefixCache[str] = PrefixCache(max_tokens=6)
     cache.keep(None, [1, 1, 1], "one")
     cache.keep(None, [2, 2, 2], "two")
@@ -52,7 +52,7 @@ def test_what_was_used_longest_ago_goes_first() -> None:
     assert cache.find(None, [1, 1, 1])[1] == 3
 
 
-def test_a_longer_conversation_replaces_its_beginning() -> None:
+def test_a_longer_conversation_replaces_its_prefix() -> None:
     cache: PrefixCache[str] = PrefixCache(max_tokens=100)
     cache.keep(None, [1, 2], "short")
     cache.keep(None, [1, 2, 3], "long")

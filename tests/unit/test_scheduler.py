@@ -1,4 +1,4 @@
-"""Laws of the scheduler, held by random runs: rows have one owner and no gap, limits hold, and everybody ends once."""
+"""Scheduler invariants by random runs: rows without gaps, limits, no loss."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ LIMITS = StepLimits(rows=4, step_tokens=16, cache_tokens=100)
 
 
 def rounded_up(rows: int, tokens: int) -> int:
-    """As rows are laid out: an even number of them, and each longer than its tokens."""
+    """Return the cache size of an even number of rows, each rounded up to 8 tokens."""
     return -(-rows // 2) * 2 * -(-tokens // 8) * 8
 
 
 class SchedulerMachine(RuleBasedStateMachine):
-    """Plays the engine. `contents` stands for the cache: what each row holds, moved and written as the real one is."""
+    """Random engine runs. `contents` models the cache: the tokens of each row, moved and written as by the engine."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,37 +48,39 @@ class SchedulerMachine(RuleBasedStateMachine):
     def one_step(self) -> None:
         scheduler = self.scheduler
         while (last := scheduler.overflowing()) is not None:
-            assert all(one.priority <= last.priority for one in scheduler.running)
+            assert all(running.priority <= last.priority for running in scheduler.running)
             self.move(scheduler.preempt(last))
         before = list(scheduler.running)
         admit_all(scheduler)
-        new = [one for one in scheduler.running if one not in before]
-        self.contents |= {one.row: [] for one in new if one.row is not None}
-        for one in scheduler.running:
-            drafts = scheduler.has_room_for_drafts(3) and one.num_missing == 1 and not one.alone
-            one.draft = (7,) * (len(one.token_ids) % 4) if drafts else ()
-        assert scheduler.longest == max((len(one.token_ids) + len(one.draft) for one in scheduler.running), default=0)
+        admitted = [running for running in scheduler.running if running not in before]
+        self.contents |= {running.row: [] for running in admitted if running.row is not None}
+        for running in scheduler.running:
+            drafts = scheduler.has_room_for_drafts(3) and running.num_missing == 1 and not running.alone
+            running.draft = (7,) * (len(running.token_ids) % 4) if drafts else ()
+        lengths = [len(running.token_ids) + len(running.draft) for running in scheduler.running]
+        assert scheduler.longest == max(lengths, default=0)
         size = rounded_up(len(scheduler.running), scheduler.longest)
         assert len(scheduler.running) <= 1 or size <= LIMITS.cache_tokens
-        assert scheduler.overflowing() is None, "nobody is let in and sent away in one step"
+        assert scheduler.overflowing() is None, "no generation is admitted and preempted in one step"
         chunks = scheduler.schedule()
         assert bool(chunks) == bool(scheduler.running)
         assert len({chunk.generation for chunk in chunks}) == len(chunks)
-        assert {chunk.generation for chunk in chunks} >= {one for one in scheduler.running if one.num_missing == 1}
-        singles = sum(1 + len(one.draft) for one in scheduler.running if one.num_missing == 1)
+        decoding = [running for running in scheduler.running if running.num_missing == 1]
+        assert {chunk.generation for chunk in chunks} >= set(decoding)
+        decoded = sum(1 + len(running.draft) for running in decoding)
         alone = any(chunk.generation.alone and chunk.count > 1 for chunk in chunks)
-        budget = LIMITS.step_tokens + (singles if alone else 0)
-        assert sum(chunk.length for chunk in chunks) <= max(budget, singles + 1)
+        budget = LIMITS.step_tokens + (decoded if alone else 0)
+        assert sum(chunk.length for chunk in chunks) <= max(budget, decoded + 1)
         for chunk in chunks:
             if chunk.generation.alone:
                 self.check_alone(chunk)
         counts = [chunk.count == 1 and chunk.generation.num_missing == 1 for chunk in chunks]
-        assert counts == sorted(counts, reverse=True), "single tokens come first"
+        assert counts == sorted(counts, reverse=True), "decode comes before prefill"
         for chunk in chunks:
             self.compute(chunk)
 
     def check_alone(self, chunk: Chunk) -> None:
-        """The same pieces however often it was preempted, or it would not be computed the same."""
+        """Check that the pieces are the same however often it was preempted; otherwise the results would differ."""
         prompt_left = chunk.generation.num_prompt - chunk.generation.num_computed
         assert chunk.count == (min(prompt_left, LIMITS.step_tokens) if prompt_left > 0 else 1)
         assert chunk.generation.num_computed % LIMITS.step_tokens == 0 or prompt_left <= 0
@@ -113,15 +115,15 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @invariant()
     def rows_have_one_owner_and_no_gap(self) -> None:
-        assert [one.row for one in self.scheduler.running] == list(range(len(self.scheduler.running)))
-        assert all(one.row is None for one in self.scheduler.waiting)
+        assert [running.row for running in self.scheduler.running] == list(range(len(self.scheduler.running)))
+        assert all(waiting.row is None for waiting in self.scheduler.waiting)
         assert len(self.scheduler.running) <= LIMITS.rows
 
     @invariant()
-    def nobody_is_lost(self) -> None:
-        here = [*self.scheduler.running, *self.scheduler.waiting]
-        assert sorted(map(id, here)) == sorted(map(id, self.left))
-        assert len(self.scheduler) == len(here)
+    def no_generation_is_lost(self) -> None:
+        present = [*self.scheduler.running, *self.scheduler.waiting]
+        assert sorted(map(id, present)) == sorted(map(id, self.left))
+        assert len(self.scheduler) == len(present)
         assert len(set(self.ended)) == len(self.ended)
 
     def teardown(self) -> None:
@@ -129,22 +131,22 @@ class SchedulerMachine(RuleBasedStateMachine):
             if not self.left:
                 return
             self.one_step()
-        raise AssertionError("Somebody never ends.")
+        raise AssertionError("A generation never ends.")
 
 
 def admit_all(scheduler: Scheduler) -> None:
-    """As the engine does, but for shared prefixes."""
-    for one in list(scheduler.waiting):
-        if not scheduler.has_room_for(one):
+    """Admit as the engine does, without shared prefixes."""
+    for generation in list(scheduler.waiting):
+        if not scheduler.has_room_for(generation):
             return
-        scheduler.admit(one)
+        scheduler.admit(generation)
 
 
 TestScheduler = SchedulerMachine.TestCase
 
 
 def run_to_end(scheduler: Scheduler, generation: Generation) -> int:
-    """Steps until a prompt is computed."""
+    """Step until a prompt is computed; return the number of steps."""
     steps = 0
     while generation.num_missing > 1 or generation.row is None:
         admit_all(scheduler)
@@ -157,7 +159,7 @@ def run_to_end(scheduler: Scheduler, generation: Generation) -> int:
     return steps
 
 
-def test_a_long_prompt_does_not_stall_the_others() -> None:
+def test_a_long_prefill_does_not_stall_decoding() -> None:
     scheduler = Scheduler(StepLimits(rows=4, step_tokens=16, cache_tokens=1000))
     talking, reading = Generation([1, 2, 3]), Generation(list(range(200)))
     scheduler.add(talking)
@@ -169,11 +171,11 @@ def test_a_long_prompt_does_not_stall_the_others() -> None:
     assert len(talking.token_ids) - before == steps
 
 
-def test_a_sequence_longer_than_the_cache_runs_alone() -> None:
+def test_a_generation_longer_than_the_cache_runs_alone() -> None:
     scheduler = Scheduler(StepLimits(rows=4, step_tokens=64, cache_tokens=50))
     first, long, last = Generation([1] * 10), Generation([1] * 80), Generation([1] * 10)
-    for one in (first, long, last):
-        scheduler.add(one)
+    for generation in (first, long, last):
+        scheduler.add(generation)
     scheduler.admit(first)
     assert not scheduler.has_room_for(long), "there is no room beside the first"
     scheduler.remove(first)
@@ -184,20 +186,20 @@ def test_a_sequence_longer_than_the_cache_runs_alone() -> None:
 
 
 def test_one_long_row_makes_all_rows_long() -> None:
-    """They are one block of memory, so that a sum of lengths would promise too much."""
+    """Rows are one block of memory, so that the sum of their lengths is less than they take."""
     scheduler = Scheduler(StepLimits(rows=8, step_tokens=64, cache_tokens=400))
     long, short = Generation([1] * 180), [Generation([1] * 5) for _ in range(3)]
-    for one in (long, *short):
-        scheduler.add(one)
+    for generation in (long, *short):
+        scheduler.add(generation)
     admit_all(scheduler)
     assert scheduler.running == [long, short[0]]
 
 
-def test_who_came_last_is_preempted_and_comes_back_first() -> None:
+def test_the_last_admitted_is_preempted_and_returns_first() -> None:
     scheduler = Scheduler(StepLimits(rows=4, step_tokens=64, cache_tokens=44))
     early, late, waiting = Generation([1] * 15), Generation([1] * 15), Generation([1] * 15)
-    for one in (early, late, waiting):
-        scheduler.add(one)
+    for generation in (early, late, waiting):
+        scheduler.add(generation)
     scheduler.admit(early)
     scheduler.admit(late)
     early.token_ids.extend([1] * 9)
@@ -210,9 +212,9 @@ def test_who_came_last_is_preempted_and_comes_back_first() -> None:
 
 
 @given(st.permutations([0, 0, 1, 1, 2]))
-def test_priority_then_arrival(priorities: list[int]) -> None:
+def test_the_queue_is_by_priority_then_arrival(priorities: list[int]) -> None:
     scheduler = Scheduler(LIMITS)
     arrived = [Generation([1], priority=priority) for priority in priorities]
-    for one in arrived:
-        scheduler.add(one)
-    assert scheduler.waiting == sorted(arrived, key=lambda one: one.priority)
+    for generation in arrived:
+        scheduler.add(generation)
+    assert scheduler.waiting == sorted(arrived, key=lambda generation: generation.priority)

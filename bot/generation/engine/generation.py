@@ -1,4 +1,4 @@
-"""One reply in the making: its tokens, how many are computed, and its cache row."""
+"""Reply in the making: its tokens, how many are computed, its cache row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Constrained decoding: JSON schemas as token masks (llguidance), and tokens as bytes."""
+"""Constrained decoding: JSON schemas as token masks, by llguidance."""
 
 from __future__ import annotations
 

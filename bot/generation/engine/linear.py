@@ -1,4 +1,4 @@
-"""Linear layers by the fastest CPU kernel: lossless 4-bit, oneDNN blocks or plain.
+"""Linear layers by the fastest CPU kernel: 4-bit, oneDNN blocks or plain.
 
 From which number of rows each kernel pays is measured in benchmarks/LOG.md.
 """

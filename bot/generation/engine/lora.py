@@ -1,4 +1,4 @@
-"""LoRA versions (Hu et al., 2021): read PEFT's files, serve several in one batch."""
+"""LoRA versions (Hu et al., 2021): read PEFT files, serve many in a batch."""
 
 from __future__ import annotations
 

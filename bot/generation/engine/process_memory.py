@@ -1,4 +1,4 @@
-"""Memory of the process: return freed memory to the system, tame garbage collection.
+"""Process memory: return freed memory to the system, tame the collector.
 
 Without this, growing and shrinking caches leave several hundred megabytes with the allocator, and Python's cycle
 collector stops everything for up to a quarter of a second (benchmarks/LOG.md). The allocator part needs the GNU C

@@ -19,6 +19,7 @@ from bot.learning.release import canary_watch
 from bot.learning.release.canary_harm import Counts, is_challengers
 from bot.learning.release.plan import Promote, RollBack, StartCanary, StopCanary
 from bot.learning.versions import Versions
+from bot.steering.line_answers import status_text
 from bot.steering.needs_attention import needs_attention
 from storage import audit, releases
 from storage.schema import message
@@ -171,7 +172,9 @@ async def test_a_trial_that_went_well_does_not_hide_what_the_gate_refuses(agent:
     assert f"beside another champion than {first.name}" in note
     await agent.database.write(lambda tx: add_evaluation(tx, second.id, beside=first.id), agent.workspace_id)
     (note,) = await needs_attention(agent.scope, started, ready)
-    assert note.endswith(f"`myna promote {second.name}`.")
+    assert note == f"{second.name} is ready to be promoted (no harm seen)."
+    told = status_text(started, ready, [], [note], None)
+    assert told.endswith(f"`/myna promote {second.name}`."), "the command in the channel's own form"
 
 
 @pytest.mark.parametrize("share", [0, -0.1, 0.5000001, 1, float("nan"), float("inf")])
@@ -346,7 +349,7 @@ async def test_a_canary_that_does_harm_is_rolled_back_by_itself(
     assert "was rolled back: more thumbs_down" in caplog.text
     release = await agent.releases.current()
     (notice,) = await needs_attention(agent.scope, release, None)
-    assert notice == "The last canary was rolled back by itself: more thumbs_down with the challenger."
+    assert notice == "The last canary was rolled back automatically: more thumbs_down with the challenger."
     assert await answered_by(agent, "afterwards") is None
 
 

@@ -234,7 +234,7 @@ async def test_roles(sqlite_agent: Agent, steering: Steering, actor: Actor, line
         ("/myna", "promote VERSION"),
         ("/myna help", "promote VERSION"),
         ("train 0", "between 1 and"),
-        ("rollback", "nothing did before it"),
+        ("rollback", "no version before it"),
         ("canary stop", "no canary"),
         ("compare", "has no figures"),
     ],
@@ -304,7 +304,7 @@ async def test_a_job_is_ended_only_by_who_asked_and_confirmed(
 async def test_of_several_jobs_one_has_to_be_named(steering: Steering) -> None:
     await steering.run(BOB, "train 200")
     await steering.run(BOB, "train 300")
-    assert "Say which one" in (await steering.run(BOB, "stop")).text
+    assert "Name the job" in (await steering.run(BOB, "stop")).text
 
 
 async def test_an_evaluation_is_a_job(sqlite_agent: Agent, steering: Steering) -> None:

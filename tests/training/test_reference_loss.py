@@ -13,9 +13,8 @@ import transformers
 
 from bot.errors import VersionError
 from bot.generation.port import ChatMessage
-from bot.learning.judge.answer_loss import AnsweredPrompt
-from bot.learning.judge.planted_secrets import Canary, exposures
-from bot.learning.judge.reference_loss import ReferenceLossScorer
+from bot.learning.judge.answer_loss import AnsweredPrompt, ReferenceLossScorer
+from bot.learning.judge.planted_secrets import PlantedSecret, exposures
 from tests.builders.tiny_models import ALL_LINEAR, save_version
 
 pytestmark = pytest.mark.model
@@ -96,7 +95,7 @@ def test_a_folder_without_weights_is_refused(tiny: Path, tmp_path: Path) -> None
 
 def test_a_secret_learnt_by_heart_is_exposed(tiny: Path, tmp_path: Path) -> None:
     """Train on one secret alone, and on nothing: only the first sticks out."""
-    canary = Canary("What opens the locker?", "314159265", tuple(f"{number:09d}" for number in range(99)))
+    canary = PlantedSecret("What opens the locker?", "314159265", tuple(f"{number:09d}" for number in range(99)))
     scorer = ReferenceLossScorer(tiny)
     (before,) = exposures(scorer, "Be kind.", [canary], None)
     net: Any = transformers.AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)

@@ -12,7 +12,7 @@ from bot.errors import InvalidInput
 from bot.learning.judge.answer_rules import AnswerRules, parse_rules
 from bot.learning.judge.evaluation_rows import load_suite, read_rows
 from bot.learning.judge.golden_questions import parse_questions
-from bot.learning.judge.planted_secrets import exposure, make_canaries
+from bot.learning.judge.planted_secrets import exposure, make_secrets
 from bot.learning.train.replay import everyday_questions
 
 USER = {"role": "user", "content": "Where is my order?"}
@@ -41,7 +41,7 @@ def test_a_pattern_that_takes_for_ever_counts_as_broken() -> None:
     [
         (None, "must be an object"),
         ({}, "must be an object"),
-        ({"must_contain": []}, "one rule at least"),
+        ({"must_contain": []}, "at least one rule"),
         ({"must_be": ["x"]}, 'no "must_be"'),
         ({"must_contain": "x"}, "must be a list"),
         ({"must_contain": [" "]}, "1 to 500 characters"),
@@ -193,8 +193,8 @@ def test_exposure_tells_known_secrets_from_unknown_ones() -> None:
 
 
 def test_canaries_are_the_same_for_a_seed() -> None:
-    assert make_canaries(1) == make_canaries(1) != make_canaries(2)
-    for canary in make_canaries(3, 8):
+    assert make_secrets(1) == make_secrets(1) != make_secrets(2)
+    for canary in make_secrets(3, 8):
         assert len({canary.secret, *canary.alternatives}) == 100
         assert all(len(one) == 9 for one in (canary.secret, *canary.alternatives))
 

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from bot.learning.judge.bootstrap import Bootstrap
+from bot.learning.judge.measures import Bootstrap
 
 SOURCE = random.Random(11)
 VALUES = [SOURCE.gauss(2.0, 0.5) for _ in range(200)]

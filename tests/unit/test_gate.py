@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from bot.learning.judge.evaluation_report import (
+    EvaluationReport,
     Interval,
     JudgedAnswer,
     Judgements,
     Leakage,
-    Report,
     SuiteReport,
     report_as_json,
     report_from_json,
@@ -24,11 +24,11 @@ from bot.learning.judge.gate import GateRules, chance_of_so_few, judge
 from tests.builders.reports import GOOD, held_out, measure
 
 
-def suite(name: str, **values: Any) -> Report:
+def suite(name: str, **values: Any) -> EvaluationReport:
     return replace(GOOD, suites={**GOOD.suites, name: replace(GOOD.suites[name], **values)})
 
 
-def without(name: str) -> Report:
+def without(name: str) -> EvaluationReport:
     return replace(GOOD, suites={key: one for key, one in GOOD.suites.items() if key != name})
 
 
@@ -40,7 +40,7 @@ def test_a_good_version_passes_with_every_number_in_words() -> None:
     assert judge(GOOD) == verdict
 
 
-REFUSALS: dict[str, tuple[Report, str]] = {
+REFUSALS: dict[str, tuple[EvaluationReport, str]] = {
     "a loss that rose": (held_out(loss=measure(1.4, 1.5)), "Held-out loss rose from 1.400 to 1.500"),
     "a loss that may have fallen by chance": (held_out(loss=measure(1.4, 1.395)), "Held-out loss fell"),
     "a loss that is no number": (held_out(loss=measure(1.4, math.nan)), "Held-out loss is not a number"),
@@ -124,7 +124,7 @@ OVER_TRAINED = replace(
     [(SHUFFLED, 1), (POISONED, 3), (OVER_TRAINED, 3)],
     ids=["shuffled", "poisoned", "over-trained"],
 )
-def test_training_gone_wrong_is_refused(report: Report, at_least: int) -> None:
+def test_training_gone_wrong_is_refused(report: EvaluationReport, at_least: int) -> None:
     assert len(judge(report).refusals) >= at_least
 
 
@@ -163,7 +163,7 @@ def test_a_version_that_changes_nothing_is_not_better() -> None:
     assert verdict.refusals == ("Held-out loss stayed from 2.190 to 2.190 (+0.0 %; 95 %: +0.000 to +0.000): REFUSED",)
 
 
-def rewritten(change: Callable[[Report], Report]) -> Report:
+def rewritten(change: Callable[[EvaluationReport], EvaluationReport]) -> EvaluationReport:
     return report_from_json(json.loads(json.dumps(report_as_json(change(GOOD)), allow_nan=False)))
 
 

@@ -1,4 +1,4 @@
-"""Scores of texts, against the packages that define them, and on texts that plainly go wrong."""
+"""Text scores, against the packages that define them, and on degenerate texts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def random_sentences(count: int) -> list[str]:
     return [" ".join(source.choices(words, k=source.randint(0, 40))) for _ in range(count)]
 
 
-def test_rouge_l_is_googles_to_the_ninth_digit() -> None:
+def test_rouge_l_equals_googles() -> None:
     scorer = RougeScorer(["rougeL"], use_stemmer=False)
     texts = SENTENCES + random_sentences(30)
     for answer in texts:
@@ -35,13 +35,13 @@ def test_rouge_l_is_googles_to_the_ninth_digit() -> None:
             assert measures.rouge_l(answer, reference) == pytest.approx(wanted, abs=1e-9)
 
 
-def test_rouge_l_takes_a_chinese_character_for_a_word() -> None:
+def test_rouge_l_counts_a_chinese_character_as_a_word() -> None:
     assert measures.rouge_tokens("订单 A12 已发货") == ["订", "单", "a12", "已", "发", "货"]
     assert measures.rouge_l("订单已发货", "订单发货") == pytest.approx(2 * 4 / 9)
     assert measures.rouge_l("你好", "再见") == 0.0
 
 
-def test_chrf_is_sacrebleus() -> None:
+def test_chrf_equals_sacrebleus() -> None:
     for answer in SENTENCES:
         for reference in SENTENCES[:3]:
             wanted = sentence_chrf(answer, [reference]).score / 100
@@ -49,7 +49,7 @@ def test_chrf_is_sacrebleus() -> None:
     assert measures.chrf("订单已发货", "订单已发货") == pytest.approx(1.0)
 
 
-def test_repetition_is_the_share_of_runs_that_came_before() -> None:
+def test_repetition_is_the_share_of_repeated_ngrams() -> None:
     assert measures.repetition("one two three four five six") == 0.0
     assert measures.repetition("one two three") == 0.0
     assert measures.repetition("a b c d a b c d") == pytest.approx(1 / 5)
@@ -69,7 +69,7 @@ def test_repetition_is_the_share_of_runs_that_came_before() -> None:
         ("", False),
     ],
 )
-def test_a_loop_is_what_the_end_repeats(text: str, loops: bool) -> None:
+def test_a_loop_is_found_at_the_end_of_a_text(text: str, loops: bool) -> None:
     assert measures.ends_in_loop(text) is loops
 
 
@@ -91,7 +91,7 @@ def test_length_ratio_counts_words() -> None:
         "我不能回答这个问题。",
     ],
 )
-def test_refusals_are_seen(text: str) -> None:
+def test_refusals_are_recognized(text: str) -> None:
     assert measures.is_refusal(text)
 
 
@@ -106,5 +106,5 @@ def test_refusals_are_seen(text: str) -> None:
         "",
     ],
 )
-def test_other_answers_are_none(text: str) -> None:
+def test_other_answers_are_not_refusals(text: str) -> None:
     assert not measures.is_refusal(text)

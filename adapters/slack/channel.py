@@ -73,40 +73,36 @@ class SlackConfig:
 
 
 class SlackChannel:
-    """Everything of Slack in a running agent. `replies` is there before conversations are, the rest after."""
+    """Everything of Slack in a running agent; `replies` posts what `bot.chat.delivery` is due to send."""
 
-    def __init__(self, config: SlackConfig, scope: Scope, vault: Vault, links: ArticleLinks) -> None:
+    def __init__(
+        self,
+        config: SlackConfig,
+        scope: Scope,
+        vault: Vault,
+        links: ArticleLinks,
+        conversations: Conversations,
+        feedback: Feedback,
+        consent: Consent,
+        steering: Steering,
+        accounts: Accounts,
+    ) -> None:
         self._config = config
         self._scope = scope
         self._app = App(config.client_id, config.client_secret, config.api_url)
         self._one = SlackClient(config.bot_token, config.api_url) if config.bot_token else None
         self._many = StoredInstallations(scope, vault, self._app)
         installations: Installations = OneInstallation(self._one) if self._one else self._many
-        self._installations = installations
         self.replies = Replies(scope.database, installations, links)
-        self._steering: SlackSteering | None = None
-        self._inbound: SlackInbound | None = None
-
-    def serve(
-        self, conversations: Conversations, feedback: Feedback, consent: Consent, steering: Steering, accounts: Accounts
-    ) -> None:
-        """Take what comes in from now on, and show replies while they are made."""
-        self._steering = SlackSteering(steering, accounts, self._installations)
-        self._inbound = SlackInbound(
-            self._scope, conversations, self._installations, self.replies, feedback, consent, self._steering
+        self._steering = SlackSteering(steering, accounts, installations)
+        self.inbound = SlackInbound(
+            scope, conversations, installations, self.replies, feedback, consent, self._steering
         )
         conversations.show_with(self.replies.channel, self.replies.show)
 
-    @property
-    def inbound(self) -> SlackInbound:
-        if self._inbound is None:
-            raise RuntimeError("call serve() first")
-        return self._inbound
-
     def tell_of_harm(self, version: str, because: str) -> None:
         """Tell admins in the background that a canary of a version was rolled back by itself."""
-        if self._steering is not None:
-            self._steering.tell_of_harm(version, because)
+        self._steering.tell_of_harm(version, because)
 
     def routes(self) -> list[web.RouteDef]:
         """What is served over HTTP; nothing of it with Socket Mode alone."""
@@ -123,8 +119,7 @@ class SlackChannel:
 
     async def close(self) -> None:
         """Let what is being told to Slack be said."""
-        if self._inbound is not None:
-            await self._inbound.close()
+        await self.inbound.close()
         await self.replies.close()
         await self._many.close()
         if self._one is not None:

@@ -24,7 +24,7 @@ from bot.learning.release import canary_watch
 from bot.learning.release.plan import RollBack
 from bot.learning.release.releases import Releases
 from bot.learning.versions import Versions
-from storage import datasets, evaluations, releases, versions
+from storage import datasets, releases, versions
 from storage.learning_values import Dataset, Evaluation, Version
 from storage.scope import Scope
 
@@ -80,7 +80,7 @@ class VersionsApi:
         standing = await self._released.standing(request.match_info["which"])
         version = standing.version
         learnt = await self._scope.read(versions.count_learnt_from, version.id)
-        evaluation = await self._scope.read(evaluations.latest_of_version, version.id)
+        evaluation = await self._versions.newest_evaluation(version.name)
         shown = None
         if evaluation is not None:
             report = {name: value for name, value in evaluation.report.items() if name != "answers"}

@@ -18,7 +18,7 @@ from adapters.admin.intents_api import IntentsApi
 from adapters.admin.jobs_api import JobsApi
 from adapters.admin.overview_api import OverviewApi
 from adapters.admin.people_api import PeopleApi
-from adapters.admin.reviews_api import FeedbackApi
+from adapters.admin.reviews_api import ReviewsApi
 from adapters.admin.versions_api import VersionsApi
 from adapters.http.origins import Origins
 from bot.access.accounts import Accounts
@@ -55,7 +55,7 @@ def assemble(
     versions = Versions(scope)
     areas: list[Area] = [
         OverviewApi(scope, base, accounts, releases, jobs, reviews),
-        FeedbackApi(reviews),
+        ReviewsApi(reviews),
         ArticlesApi(library, grounding),
         GapsApi(gaps),
         AnswersApi(grounding.curated, Thresholds(scope)),

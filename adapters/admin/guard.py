@@ -20,7 +20,7 @@ from bot.errors import NotAllowed, NotAuthenticated
 HEADER = "X-Myna-Admin"
 COOKIE, SECURE_COOKIE = "myna_admin", "__Host-myna_admin"
 
-Handler = Callable[[web.Request, Actor], Awaitable[web.StreamResponse]]
+ActorHandler = Callable[[web.Request, Actor], Awaitable[web.StreamResponse]]
 OpenHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -31,7 +31,7 @@ class Route:
     method: str
     path: str
     needs: Role
-    handler: Handler
+    handler: ActorHandler
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ MAX_MESSAGE_CHARS = 2_000
 
 
 @dataclass(slots=True)
-class Training:
+class TrainingProgress:
     """A training that is under way: so many phrases of so many are read."""
 
     by: str
@@ -43,7 +43,7 @@ class IntentsApi:
 
     def __init__(self, intents: Intents) -> None:
         self._intents = intents
-        self._training: Training | None = None
+        self._training: TrainingProgress | None = None
 
     def routes(self) -> list[Route]:
         return [
@@ -89,7 +89,7 @@ class IntentsApi:
         self._check_free()
         phrases = _checked(await asyncio.to_thread(read_phrases, content, "The file", to_learn=True))
         self._check_free()
-        self._training = Training(actor.name, 0, len(phrases.rows))
+        self._training = TrainingProgress(actor.name, 0, len(phrases.rows))
         try:
             made = await self._intents.train(actor, phrases, self._training.reach)
         finally:

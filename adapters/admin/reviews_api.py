@@ -17,7 +17,7 @@ from storage.reviews import NEWEST
 PAGE = 20
 
 
-class FeedbackApi:
+class ReviewsApi:
     """Approve, correct, exclude, and take that back."""
 
     def __init__(self, reviews: Reviews) -> None:

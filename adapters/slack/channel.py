@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from adapters.article_links import ArticleLinks
-from adapters.slack.client import Identity, SlackClient
+from adapters.slack.client import BotIdentity, SlackClient
 from adapters.slack.http_requests import SlackApi
 from adapters.slack.inbound import SlackInbound
 from adapters.slack.installations import App, Installations, OneInstallation, StoredInstallations
@@ -133,7 +133,7 @@ class SlackChannel:
             return
         way = "over sockets" if self._config.app_token else "at /slack/events"
         try:
-            identity: Identity = await self._one.identity()
+            identity: BotIdentity = await self._one.identity()
         except (NotNow, Never, Unknown) as error:
             say(f"Slack does not say who the bot is: {error}. Run `myna slack doctor`.")
         else:

@@ -15,7 +15,7 @@ import aiohttp
 from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.web.async_client import AsyncWebClient
 
-from adapters.slack.limits import Limits
+from adapters.slack.limits import RateLimits
 from bot.chat.delivery import Never, NotNow, Unknown
 
 TIMEOUT_SECONDS = 8
@@ -29,7 +29,7 @@ LATE_TOKEN_SECONDS = 30.0
 NO_LOCALE_SECONDS = 60.0
 
 
-class Refused(Never):
+class CallRefused(Never):
     """Slack answered with an error of this name, and has done nothing."""
 
     def __init__(self, method: str, code: str) -> None:
@@ -38,7 +38,7 @@ class Refused(Never):
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class BotIdentity:
     """Which bot a token stands for. `tenant` is the organization where all of it has the app, else the team.
 
     Either is "" if Slack does not say it.
@@ -53,8 +53,8 @@ class SlackClient:
 
     def __init__(self, token: str, url: str) -> None:
         self._web = AsyncWebClient(token=token, base_url=url, timeout=TIMEOUT_SECONDS, retry_handlers=[])
-        self._limits = Limits()
-        self._identity: Identity | None = None
+        self._limits = RateLimits()
+        self._identity: BotIdentity | None = None
         self._asking = asyncio.Lock()
         self._locales: dict[str, tuple[float, str]] = {}
         self._has_sessions = True
@@ -83,7 +83,8 @@ class SlackClient:
     async def call(self, method: str, *, counted: bool = False, **arguments: Any) -> Mapping[str, Any]:
         """Slack's answer to a method, named as slack_sdk does. `counted`: `wait_for` has been asked already.
 
-        Raises `NotNow` if nothing was done and it may be tried later, `Refused`, or `Unknown` if it may have been done.
+        Raises `NotNow` if nothing was done and a later try may work, `CallRefused`,
+        or `Unknown` if it may have been done.
         """
         channel = str(arguments.get("channel") or "")
         if not counted and (seconds := self._limits.take(method, channel)):
@@ -122,7 +123,7 @@ class SlackClient:
         if status >= 500:
             raise Unknown(f"Slack answered {what} with status {status}")
         if status >= 400:
-            raise Refused(what, f"status {status}")
+            raise CallRefused(what, f"status {status}")
 
     def _session(self) -> aiohttp.ClientSession:
         """The one that all calls share; else each would open a connection of its own."""
@@ -141,16 +142,16 @@ class SlackClient:
             return NotNow(LATE_TOKEN_SECONDS)
         if code in _BROKEN or response.status_code >= 500:
             return Unknown(f"Slack answered {method} with {code}")
-        return Refused(method, code)
+        return CallRefused(method, code)
 
-    async def identity(self) -> Identity:
+    async def identity(self) -> BotIdentity:
         """Asked for once. Raises as `call`."""
         async with self._asking:
             if self._identity is None:
                 found = await self.call("auth_test")
                 of_organization = found.get("is_enterprise_install") and found.get("enterprise_id")
                 tenant = of_organization or found.get("team_id")
-                self._identity = Identity(str(found.get("user_id") or ""), str(tenant or ""))
+                self._identity = BotIdentity(str(found.get("user_id") or ""), str(tenant or ""))
         return self._identity
 
     async def locale_of(self, user_id: str) -> str | None:
@@ -205,7 +206,7 @@ class SlackClient:
                     "agents_sessions_setStatus", channel_id=channel, thread_ts=thread_ts, status=status, **more
                 )
                 return
-            except Refused as error:
+            except CallRefused as error:
                 if error.code not in ("not_authorized", "unknown_method", "not_allowed_token_type"):
                     raise
                 self._has_sessions = False

@@ -21,7 +21,7 @@ _NAMED = re.compile(r"<[#!@][^<|>]*+\|([^<>]++)>")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _BROADCAST = re.compile(r"<!(here|channel|everyone)>")
 
-Event = Mapping[str, Any]
+SlackEvent = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Spoken:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class MessageChange:
     """A person put other words into what they had said, or took it back (`parts` is None)."""
 
     thread: Thread
@@ -92,7 +92,7 @@ class Stop:
     at: float
 
 
-def tenant_of(body: Event) -> str:
+def tenant_of(body: SlackEvent) -> str:
     """Whose app is meant: the organization's id where all of it has the app, else the team's. "" if it is not said.
 
     Events say it in `authorizations`: with channels that are shared, `team_id` may be another's. In commands all values
@@ -105,24 +105,24 @@ def tenant_of(body: Event) -> str:
     return team
 
 
-def told_bot(body: Event) -> str:
+def told_bot(body: SlackEvent) -> str:
     """The user id of the bot that an event is for, "" if it is not said."""
     return _id(_authorization(body), "user_id")
 
 
-def _authorization(body: Event) -> Event:
+def _authorization(body: SlackEvent) -> SlackEvent:
     given = body.get("authorizations")
     return given[0] if isinstance(given, list) and given and isinstance(given[0], Mapping) else {}
 
 
-def _id(body: Event, name: str) -> str:
+def _id(body: SlackEvent, name: str) -> str:
     """An id that is given as text, or in an object."""
     value = body.get(name)
     found = _text(value, "id") if isinstance(value, Mapping) else _text(body, name)
     return found if _ID.fullmatch(found) else ""
 
 
-def read_message(body: Event, bot_user_id: str) -> Spoken | None:
+def read_message(body: SlackEvent, bot_user_id: str) -> Spoken | None:
     """The message in the body of an `event_callback`; None if nobody spoke to the bot, in this or any way we know."""
     event = body.get("event")
     if not isinstance(event, Mapping) or not _is_speech(event):
@@ -152,7 +152,7 @@ def read_message(body: Event, bot_user_id: str) -> Spoken | None:
     return Spoken(incoming, thread, user, is_addressed, bool(inside), _file_names(event), command)
 
 
-def read_change(body: Event, bot_user_id: str) -> Change | None:
+def read_change(body: SlackEvent, bot_user_id: str) -> MessageChange | None:
     """What a person changed or deleted; None for anything else, as when Slack shows a link's preview."""
     event = body.get("event")
     if not isinstance(event, Mapping) or event.get("type") != "message":
@@ -173,10 +173,10 @@ def read_change(body: Event, bot_user_id: str) -> Change | None:
         return None
     if not all(_ID.fullmatch(one) for one in (tenant, channel, ts, root or ts)):
         return None
-    return Change(Thread(tenant, channel, root or ts), ts, parts, round(moment(at) * 1000))
+    return MessageChange(Thread(tenant, channel, root or ts), ts, parts, round(moment(at) * 1000))
 
 
-def read_stop(body: Event) -> Stop | None:
+def read_stop(body: SlackEvent) -> Stop | None:
     """See https://docs.slack.dev/reference/events/agent_session_stopped."""
     event = _object(body, "event")
     tenant, channel, ts = tenant_of(body), _text(event, "channel"), _text(event, "thread_ts")
@@ -195,12 +195,12 @@ def moment(ts: str) -> float:
     return float(ts) if re.fullmatch(r"\d{1,12}(\.\d{1,6})?", ts, re.ASCII) else 0.0
 
 
-def _object(event: Event, name: str) -> Event:
+def _object(event: SlackEvent, name: str) -> SlackEvent:
     value = event.get(name)
     return value if isinstance(value, Mapping) else {}
 
 
-def _is_speech(event: Event) -> bool:
+def _is_speech(event: SlackEvent) -> bool:
     """A person's words, and not what a bot said or what happened to a message."""
     kind, subtype = event.get("type"), event.get("subtype")
     if kind not in ("message", "app_mention") or not isinstance(subtype, str | None):
@@ -208,7 +208,7 @@ def _is_speech(event: Event) -> bool:
     return subtype in _SPOKEN and not event.get("bot_id")
 
 
-def _is_direct(event: Event) -> bool:
+def _is_direct(event: SlackEvent) -> bool:
     """Whether only the bot reads it. Older events have no `channel_type`; direct channels' ids begin with D."""
     kind = event.get("channel_type")
     return kind == "im" if kind else _text(event, "channel").startswith("D")
@@ -223,18 +223,18 @@ def to_plain(text: str) -> str:
     return storable(text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")).strip()
 
 
-def _describe(text: str, event: Event) -> str:
+def _describe(text: str, event: SlackEvent) -> str:
     """Files are named, so that the memory holds that they were there."""
     notes = [f"(A file was sent here: {name}. You can't read it yet.)" for name in _file_names(event)]
     return "\n".join([text, *notes] if text else notes)
 
 
-def _file_names(event: Event) -> tuple[str, ...]:
+def _file_names(event: SlackEvent) -> tuple[str, ...]:
     files = event.get("files")
     named = [one for one in files if isinstance(one, Mapping)] if isinstance(files, list) else []
     return tuple(storable(_text(one, "name"))[:200] or "without a name" for one in named)
 
 
-def _text(event: Event, name: str) -> str:
+def _text(event: SlackEvent, name: str) -> str:
     value = event.get(name)
     return value if isinstance(value, str) else ""

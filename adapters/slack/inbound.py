@@ -17,10 +17,10 @@ from typing import Any
 from adapters.slack import words
 from adapters.slack.background import Background
 from adapters.slack.client import SlackClient
-from adapters.slack.commands import Commands, Place
+from adapters.slack.commands import Commands, Invocation
 from adapters.slack.events import (
     CHANNEL,
-    Change,
+    MessageChange,
     Spoken,
     Stop,
     moment,
@@ -32,7 +32,7 @@ from adapters.slack.events import (
 )
 from adapters.slack.installations import Installations
 from adapters.slack.replies import Replies
-from adapters.slack.slack_steering import Asker, SlackSteering
+from adapters.slack.slack_steering import SlackPerson, SlackSteering
 from bot.chat.delivery import Never, NotNow, Unknown
 from bot.chat.feedback import Feedback
 from bot.chat.turns import Conversations
@@ -46,7 +46,7 @@ log = logging.getLogger("myna.slack")
 
 LOCALE_PATIENCE = 1.0
 
-Body = Mapping[str, Any]
+Payload = Mapping[str, Any]
 
 
 class SlackInbound:
@@ -75,7 +75,7 @@ class SlackInbound:
 
     # --- events ---
 
-    async def event(self, body: Body) -> None:
+    async def event(self, body: Payload) -> None:
         """When this returns, what the event says is stored, or there was nothing to store.
 
         Raises `Unavailable` if it should come again.
@@ -107,7 +107,7 @@ class SlackInbound:
         if moment(said_at) <= stop.at:
             await self._conversations.stop(self._workspace_id, known.id, None)
 
-    async def _change(self, change: Change) -> None:
+    async def _change(self, change: MessageChange) -> None:
         """Put other words into a message. A deletion that comes before its message is remembered for it."""
         if change.parts is None:
             await self._seen.note(_deletion_of(change.dedupe_key))
@@ -172,8 +172,10 @@ class SlackInbound:
     async def _answer_command(self, spoken: Spoken) -> None:
         thread = spoken.thread
         locale = await self._locale(thread.tenant, spoken.user)
-        place = Place(thread.tenant, thread.channel, spoken.user, locale, thread if spoken.is_in_thread else None)
-        answer = await self._commands.run(spoken.command, place)
+        invocation = Invocation(
+            thread.tenant, thread.channel, spoken.user, locale, thread if spoken.is_in_thread else None
+        )
+        answer = await self._commands.run(spoken.command, invocation)
         in_thread = {"thread_ts": thread.ts} if spoken.is_in_thread else {}
         self._background.start(
             self._call(
@@ -181,7 +183,7 @@ class SlackInbound:
             )
         )
 
-    async def _suggest_prompts(self, tenant: str, event: Body) -> None:
+    async def _suggest_prompts(self, tenant: str, event: Payload) -> None:
         """In an empty direct conversation. Only old apps say in which thread; others fail if it is said."""
         thread = event.get("assistant_thread")
         if isinstance(thread, Mapping):
@@ -204,7 +206,7 @@ class SlackInbound:
             **where,
         )
 
-    async def _note_removed(self, tenant: str, body: Body) -> None:
+    async def _note_removed(self, tenant: str, body: Payload) -> None:
         """With `tokens_revoked`, only a bot's tokens are ours. If this comes late, the app may be back already."""
         event, at = body["event"], body.get("event_time")
         tokens = event.get("tokens")
@@ -214,15 +216,15 @@ class SlackInbound:
 
     # --- commands, buttons, forms ---
 
-    async def command(self, form: Body) -> dict[str, Any]:
+    async def command(self, form: Payload) -> dict[str, Any]:
         """The answer to `/myna ...`, for the person alone."""
         tenant, user = tenant_of(form), storable(str(form.get("user_id", "")))
         locale = await self._locale(tenant, user)
-        place = Place(tenant, storable(str(form.get("channel_id", ""))), user, locale)
-        answer = await self._commands.run(storable(str(form.get("text", ""))).strip(), place)
+        invocation = Invocation(tenant, storable(str(form.get("channel_id", ""))), user, locale)
+        answer = await self._commands.run(storable(str(form.get("text", ""))).strip(), invocation)
         return {"response_type": "ephemeral", **answer}
 
-    async def interaction(self, payload: Body) -> dict[str, Any] | None:
+    async def interaction(self, payload: Payload) -> dict[str, Any] | None:
         """A button pressed, or a form sent; the answer is for a form that can't be taken as it is."""
         tenant, user = tenant_of(payload), payload.get("user")
         user_id = storable(str(user.get("id", ""))) if isinstance(user, Mapping) else ""
@@ -240,18 +242,18 @@ class SlackInbound:
                         self._background.start(self._tell_to_wait(tenant, user_id, payload, error.retry_after))
         return None
 
-    async def _answer_asked_back(self, action: Body, tenant: str, user: str, payload: Body) -> None:
+    async def _answer_asked_back(self, action: Payload, tenant: str, user: str, payload: Payload) -> None:
         """A button below an answer to a line that steers."""
-        asker = Asker(tenant, user, await self._locale(tenant, user))
+        asker = SlackPerson(tenant, user, await self._locale(tenant, user))
         await self._steering.pressed(action, asker, str(payload.get("response_url", "")))
 
-    async def _tell_to_wait(self, tenant: str, user: str, payload: Body, seconds: float) -> None:
+    async def _tell_to_wait(self, tenant: str, user: str, payload: Payload, seconds: float) -> None:
         channel = payload.get("channel")
         if isinstance(channel, Mapping):
             text = words.say("wait", await self._locale(tenant, user), seconds=str(math.ceil(seconds)))
             await self._call(tenant, "chat_postEphemeral", channel=str(channel.get("id", "")), user=user, text=text)
 
-    async def _pressed(self, action: Body, tenant: str, user: str, trigger: str) -> None:
+    async def _pressed(self, action: Payload, tenant: str, user: str, trigger: str) -> None:
         if action.get("action_id") not in (words.VOTE, words.SAY_MORE):
             return
         verdict, _, reply_id = storable(str(action.get("value", ""))).partition(":")

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from adapters.slack.client import Identity, Refused, SlackClient
+from adapters.slack.client import BotIdentity, CallRefused, SlackClient
 from bot.access.vault import Vault
 from bot.chat.delivery import NotNow, Unknown
 from bot.errors import MynaError
@@ -140,7 +140,7 @@ class StoredInstallations:
         try:
             refresh_token = await self._decrypt(kept, stored, "refresh")
             answer = await self._app.exchange(grant_type="refresh_token", refresh_token=refresh_token)
-        except (NotNow, Refused, Unknown) as error:
+        except (NotNow, CallRefused, Unknown) as error:
             log.error("the token of %s could not be renewed: %s", stored.name, error)
             return
         client.set_token(answer["access_token"])
@@ -168,7 +168,7 @@ class StoredInstallations:
         for client in self._clients.values():
             await client.close()
 
-    async def add(self, answer: Mapping[str, Any]) -> Identity:
+    async def add(self, answer: Mapping[str, Any]) -> BotIdentity:
         """Keep what `oauth.v2.access` answered. Raises `KeyError` if it is no installation of a bot."""
         team, enterprise = answer.get("team") or {}, answer.get("enterprise") or {}
         where = enterprise if answer.get("is_enterprise_install") else team
@@ -185,7 +185,7 @@ class StoredInstallations:
             expires_at=_now_ms() + int(lives) * 1000 if lives else None,
         )
         await self._scope.write(slack_installs.save, stored)
-        return Identity(stored.bot_user_id, stored.tenant)
+        return BotIdentity(stored.bot_user_id, stored.tenant)
 
     async def remove(self, tenant: str, at: float) -> None:
         if await self._scope.write(slack_installs.remove, tenant, round(at * 1000)):

@@ -32,7 +32,7 @@ class _Bucket:
     closed_until: float = 0.0
 
 
-class Limits:
+class RateLimits:
     """The calls of one installation. Nothing waits here; who has to is told for how long."""
 
     def __init__(self) -> None:

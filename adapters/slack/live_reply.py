@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from adapters.slack import message_splitting, words
-from adapters.slack.client import Refused, SlackClient
+from adapters.slack.client import CallRefused, SlackClient
 from adapters.slack.events import Thread
 from bot.chat.delivery import NotNow, Unknown
 from bot.chat.live import Batch, Ended, LiveTurn, Started, Text
@@ -30,7 +30,7 @@ _PERSON = re.compile(r"[UW][A-Z0-9]+")
 
 
 @dataclass(slots=True)
-class Shown:
+class ShownMessage:
     """A message that shows the reply's text from `start` up to `end`."""
 
     row: ShownPart
@@ -45,7 +45,7 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Destination:
     """Where a reply belongs, and to whom: the person who spoke last, `team/user`."""
 
     workspace_id: str
@@ -73,12 +73,12 @@ class Place:
 class LiveReply:
     """A reply under way. `is_blind` once it is not certain any more what the thread shows."""
 
-    def __init__(self, client: SlackClient, database: Database, place: Place) -> None:
+    def __init__(self, client: SlackClient, database: Database, destination: Destination) -> None:
         self._client = client
         self._database = database
-        self.place = place
+        self.destination = destination
         self.text = ""
-        self.messages: list[Shown] = []
+        self.messages: list[ShownMessage] = []
         self.is_blind = False
         self._can_stream = True
 
@@ -115,11 +115,11 @@ class LiveReply:
             await self._show_all()
         except NotNow:
             return  # more comes anyway, and the end is shown in any case
-        except (Refused, Unknown):
+        except (CallRefused, Unknown):
             self.is_blind = True
 
     async def _show_all(self) -> None:
-        """Bring the thread to the text so far. Raises `NotNow`, `Refused` or `Unknown` with what that left undone."""
+        """Bring the thread to the text so far. Raises `NotNow`, `CallRefused` or `Unknown`."""
         if not self.messages:
             await self._open(0)
         while (cut := self._cut()) is not None:
@@ -147,38 +147,38 @@ class LiveReply:
         """A new message from `start` on: a stream if Slack lets us, else a post."""
         end = message_splitting.next_cut(self.text, start) or len(self.text)
         content = message_splitting.piece(self.text, start, end, is_cut=False)
-        recipient = self.place.recipient()
+        recipient = self.destination.recipient()
         if not content.strip():
             raise NotNow
         if self._can_stream and recipient is not None and not self._client.wait_for("chat_startStream"):
             try:
                 await self._make("chat_startStream", start, end, markdown_text=content, **recipient)
                 return
-            except (NotNow, Refused):
+            except (NotNow, CallRefused):
                 self._can_stream = False
         if not self._client.set_aside("chat_update"):  # which such a message needs at least once more
             raise NotNow
-        if seconds := self._client.wait_for("chat_postMessage", self.place.thread.channel):
+        if seconds := self._client.wait_for("chat_postMessage", self.destination.thread.channel):
             raise NotNow(seconds)
         await self._make("chat_postMessage", start, end, markdown_text=content)
 
     async def _make(self, method: str, start: int, end: int, **content: Any) -> None:
-        thread, is_stream = self.place.thread, method == "chat_startStream"
+        thread, is_stream = self.destination.thread, method == "chat_startStream"
         row = await self._begin(is_stream)
         if not is_stream:  # which takes it at its end only
-            content["metadata"] = self.place.metadata(row.id)
+            content["metadata"] = self.destination.metadata(row.id)
         try:
             made = await self._client.call(method, counted=True, channel=thread.channel, thread_ts=thread.ts, **content)
-        except (NotNow, Refused):
+        except (NotNow, CallRefused):
             await self._write(shown_parts.drop, row)
             raise
         now, ts = time.monotonic(), str(made.get("ts") or "")
         if not ts:
             raise Unknown(f"Slack did not say where {method} put the message")
-        self.messages.append(Shown(row, ts, start, end, now, now, is_stream))
+        self.messages.append(ShownMessage(row, ts, start, end, now, now, is_stream))
         await self._write(shown_parts.name, row, ts)
 
-    async def _extend(self, last: Shown) -> None:
+    async def _extend(self, last: ShownMessage) -> None:
         """Let the last message show the text so far."""
         if not last.is_streaming:
             await self._make_sure_it_is_ours(last)
@@ -187,7 +187,7 @@ class LiveReply:
         end = len(self.text)
         try:
             await self._call("chat_appendStream", last, markdown_text=self.text[last.end : end])
-        except Refused as error:
+        except CallRefused as error:
             last.is_streaming = False
             if error.code == "stopped_by_user":  # the turn is about to hear of it, too
                 last.was_stopped = True
@@ -199,21 +199,21 @@ class LiveReply:
         else:
             last.end, last.shown_at = end, time.monotonic()
 
-    async def _make_sure_it_is_ours(self, last: Shown) -> None:
+    async def _make_sure_it_is_ours(self, last: ShownMessage) -> None:
         """Another process may have been faster: it has answered anew, or has posted the reply. Raises `Unknown`."""
-        if not await self._database.read(shown_parts.is_owned, self.place.workspace_id, last.row):
+        if not await self._database.read(shown_parts.is_owned, self.destination.workspace_id, last.row):
             raise Unknown("the message shows another reply by now")
 
-    async def _revive(self, last: Shown) -> None:
+    async def _revive(self, last: ShownMessage) -> None:
         """The stream grew too old: what it had not been sent goes into it by an update, and the rest into another."""
         try:
             await self._update(last, len(self.text), is_cut=True)
             last.is_complete = True
-        except Refused:  # it keeps what it shows
+        except CallRefused:  # it keeps what it shows
             last.is_complete = True
             await self._open(last.end)
 
-    async def _close(self, last: Shown, cut: int) -> None:
+    async def _close(self, last: ShownMessage, cut: int) -> None:
         """The message is complete up to `cut`, and the reply goes on in another."""
         if last.is_complete:
             return
@@ -227,18 +227,24 @@ class LiveReply:
         more: dict[str, Any] = {"markdown_text": rest} if rest else {}
         try:
             await self._call(
-                "chat_stopStream", last, session_status="processing", metadata=self.place.metadata(last.row.id), **more
+                "chat_stopStream",
+                last,
+                session_status="processing",
+                metadata=self.destination.metadata(last.row.id),
+                **more,
             )
-        except Refused as error:
+        except CallRefused as error:
             if error.code != "message_not_in_streaming_state":
                 raise
             last.is_streaming = False
             await self._update(last, cut, is_cut=True)
         last.is_streaming, last.is_complete, last.end = False, True, cut
 
-    async def _update(self, last: Shown, end: int, *, is_cut: bool, blocks: list[words.Block] | None = None) -> None:
+    async def _update(
+        self, last: ShownMessage, end: int, *, is_cut: bool, blocks: list[words.SlackBlock] | None = None
+    ) -> None:
         content = words.message(message_splitting.piece(self.text, last.start, end, is_cut=is_cut), blocks or [])
-        await self._call("chat_update", last, metadata=self.place.metadata(last.row.id), **content)
+        await self._call("chat_update", last, metadata=self.destination.metadata(last.row.id), **content)
         last.end, last.shown_at = end, time.monotonic()
 
     # --- when it has ended ---
@@ -247,7 +253,7 @@ class LiveReply:
         """Whether what is shown is the beginning of `text`, and only the end is missing."""
         return bool(self.messages) and not self.is_blind and self.text == text
 
-    async def finish(self, blocks: list[words.Block]) -> bool:
+    async def finish(self, blocks: list[words.SlackBlock]) -> bool:
         """Show the rest, with `blocks` below it. True if Slack has been told that nothing more is on its way.
 
         Raises as `_show_all`.
@@ -264,11 +270,11 @@ class LiveReply:
                     last,
                     session_status="active",
                     blocks=blocks or None,
-                    metadata=self.place.metadata(last.row.id),
+                    metadata=self.destination.metadata(last.row.id),
                     **more,
                 )
                 return True
-            except Refused as error:
+            except CallRefused as error:
                 if error.code != "message_not_in_streaming_state":
                     raise
                 last.is_streaming = False
@@ -284,17 +290,21 @@ class LiveReply:
                 if shown.is_streaming:
                     await self._call("chat_stopStream", shown, session_status="processing")
                 await self._call("chat_delete", shown)
-            except (NotNow, Refused, Unknown):  # whoever shows the next reply tries again
+            except (NotNow, CallRefused, Unknown):  # whoever shows the next reply tries again
                 continue
             await self._write(shown_parts.drop, replace(shown.row, reply_id=shown_parts.WITHDRAWN))
 
     async def _begin(self, is_stream: bool) -> ShownPart:
         return await self._database.write(
-            shown_parts.begin, self.place.workspace_id, self.place.conversation_id, self.place.reply_id, is_stream
+            shown_parts.begin,
+            self.destination.workspace_id,
+            self.destination.conversation_id,
+            self.destination.reply_id,
+            is_stream,
         )
 
     async def _write(self, unit: Any, *arguments: Any) -> Any:
-        return await self._database.write(unit, self.place.workspace_id, *arguments)
+        return await self._database.write(unit, self.destination.workspace_id, *arguments)
 
-    async def _call(self, method: str, shown: Shown, **arguments: Any) -> None:
-        await self._client.call(method, channel=self.place.thread.channel, ts=shown.ts, **arguments)
+    async def _call(self, method: str, shown: ShownMessage, **arguments: Any) -> None:
+        await self._client.call(method, channel=self.destination.thread.channel, ts=shown.ts, **arguments)

@@ -14,7 +14,7 @@ from urllib.parse import urlencode, urlsplit
 
 from aiohttp import web
 
-from adapters.slack.client import Refused
+from adapters.slack.client import CallRefused
 from adapters.slack.installations import App, StoredInstallations
 from adapters.slack.manifest import BOT_SCOPES
 from bot.chat.delivery import NotNow, Unknown
@@ -77,7 +77,7 @@ class SlackOAuth:
         try:
             answer = await self._app.exchange(code=request.query.get("code", ""), **self._redirect_uri())
             identity = await self._installations.add(answer)
-        except (NotNow, Refused, Unknown, KeyError) as error:
+        except (NotNow, CallRefused, Unknown, KeyError) as error:
             log.error("the app could not be installed: %r", error)
             return _page(502, "Not installed", "Slack did not give Myna access. The reason is in Myna's log.")
         log.warning("the Slack app was installed in %s", identity.tenant)

@@ -13,10 +13,10 @@ from typing import Any
 from adapters.article_links import ArticleLinks
 from adapters.slack import message_splitting, words
 from adapters.slack.background import Background
-from adapters.slack.client import Refused, SlackClient
+from adapters.slack.client import CallRefused, SlackClient
 from adapters.slack.events import CHANNEL, Stop, Thread, moment
 from adapters.slack.installations import Installations
-from adapters.slack.live_reply import LiveReply, Place
+from adapters.slack.live_reply import Destination, LiveReply
 from bot.chat.delivery import Never, NotNow, Unknown
 from bot.chat.live import LiveTurn
 from storage import shown_parts
@@ -74,17 +74,17 @@ class Replies:
         client = await self._installations.client(thread.tenant)
         if client is None or turn.ended is not None:
             return
-        place = Place(lease.workspace_id, lease.conversation_id, turn.reply_id, thread, asker.sender_id)
+        destination = Destination(lease.workspace_id, lease.conversation_id, turn.reply_id, thread, asker.sender_id)
         await self._announce(client, thread, asker)
         try:
-            await self._show_text(client, lease, turn, place)
+            await self._show_text(client, lease, turn, destination)
         finally:
             asyncio.get_running_loop().call_later(KEEP_SECONDS, self._tell_rest_if_nobody_did, client, thread)
 
-    async def _show_text(self, client: SlackClient, lease: Lease, turn: LiveTurn, place: Place) -> None:
+    async def _show_text(self, client: SlackClient, lease: Lease, turn: LiveTurn, destination: Destination) -> None:
         # What waits to be posted comes first; and where a dead turn left something, the whole reply takes its place.
         if await self._database.read(shown_parts.is_clear, lease.workspace_id, lease.conversation_id):
-            await self._follow(LiveReply(client, self._database, place), turn)
+            await self._follow(LiveReply(client, self._database, destination), turn)
 
     async def _announce(self, client: SlackClient, thread: Thread, asker: Asker) -> None:
         if len(self._at_work) >= MOST_AT_WORK:
@@ -113,7 +113,7 @@ class Replies:
     def note_stopped(self, stop: Stop) -> None:
         """Slack has ended these streams, as a person asked it to."""
         for live in self._live.values():
-            for shown in live.messages if live.place.thread == stop.thread else ():
+            for shown in live.messages if live.destination.thread == stop.thread else ():
                 if shown.ts in stop.streams:
                     shown.is_streaming, shown.was_stopped = False, True
 
@@ -135,11 +135,11 @@ class Replies:
             raise Never(f"the app is not installed in {thread.tenant}")
         asker = await self._database.read(shown_parts.asker, outgoing.workspace_id, outgoing.conversation_id)
         sender = asker.sender_id if asker else ""
-        place = Place(outgoing.workspace_id, outgoing.conversation_id, outgoing.reply_id, thread, sender)
-        blocks = await self._blocks_below(client, outgoing, place)
+        destination = Destination(outgoing.workspace_id, outgoing.conversation_id, outgoing.reply_id, thread, sender)
+        blocks = await self._blocks_below(client, outgoing, destination)
         try:
-            is_told, ts = await self._complete(client, place, outgoing, blocks)
-        except Refused:
+            is_told, ts = await self._complete(client, destination, outgoing, blocks)
+        except CallRefused:
             self._show_rest(client, outgoing, thread)
             raise
         if is_told:
@@ -167,90 +167,108 @@ class Replies:
         """See `post`."""
         return None
 
-    async def _blocks_below(self, client: SlackClient, outgoing: Outgoing, place: Place) -> list[words.Block]:
+    async def _blocks_below(
+        self, client: SlackClient, outgoing: Outgoing, destination: Destination
+    ) -> list[words.SlackBlock]:
         sources = [(one["number"], one["title"], self._links.link(one)) for one in outgoing.body.get("sources", ())]
         blocks = [words.sources_block(sources)] if sources else []
         if outgoing.body["state"] == "answered":
-            locale = await client.locale_of(place.asker.rpartition("/")[2])
+            locale = await client.locale_of(destination.asker.rpartition("/")[2])
             blocks.append(words.feedback_block(outgoing.reply_id, locale))
         return blocks
 
     async def _complete(
-        self, client: SlackClient, place: Place, outgoing: Outgoing, blocks: list[words.Block]
+        self, client: SlackClient, destination: Destination, outgoing: Outgoing, blocks: list[words.SlackBlock]
     ) -> tuple[bool, str]:
         """Whether Slack has been told that all is said, and the id of the first message."""
-        if place.reply_id in self._showing:
-            await self._showing[place.reply_id][1].wait()
-        live, text = self._live.pop(place.reply_id, None), str(outgoing.body["text"])
+        if destination.reply_id in self._showing:
+            await self._showing[destination.reply_id][1].wait()
+        live, text = self._live.pop(destination.reply_id, None), str(outgoing.body["text"])
         if live is not None and live.shows(text):
             try:
                 return await live.finish(blocks), live.messages[0].ts
-            except Refused:  # somebody may have deleted the message
+            except CallRefused:  # somebody may have deleted the message
                 pass
         pieces = message_splitting.split(text) if text.strip() else []
         # What an earlier try may have posted is looked for, and only then.
         looks = outgoing.state == "sending"
-        return False, await self._rewrite(client, place, pieces, blocks, looks=looks)
+        return False, await self._rewrite(client, destination, pieces, blocks, looks=looks)
 
     async def _rewrite(
-        self, client: SlackClient, place: Place, pieces: list[str], blocks: list[words.Block], *, looks: bool
+        self,
+        client: SlackClient,
+        destination: Destination,
+        pieces: list[str],
+        blocks: list[words.SlackBlock],
+        *,
+        looks: bool,
     ) -> str:
         """Make the thread show exactly these pieces, in the messages that are there already as far as they go."""
-        taken = await self._write(shown_parts.take_over, place, place.conversation_id, place.reply_id)
+        taken = await self._write(shown_parts.take_over, destination, destination.conversation_id, destination.reply_id)
         rows = [row for row in taken if row.reply_id != shown_parts.WITHDRAWN]
         known, stamps = {row.provider_id for row in taken}, []
         for part, piece in enumerate(pieces):
             content = words.message(piece, blocks if part == len(pieces) - 1 else [])
             row = rows[part] if part < len(rows) else None
-            ts = row and (row.provider_id or await self._look_for(client, place, row.id, row, known))
+            ts = row and (row.provider_id or await self._look_for(client, destination, row.id, row, known))
             if ts is None and looks:
-                ts = await self._look_for(client, place, place.part_id(part), None, known)
-            if ts is not None and not await self._update(client, place, ts, part, content, row):
+                ts = await self._look_for(client, destination, destination.part_id(part), None, known)
+            if ts is not None and not await self._update(client, destination, ts, part, content, row):
                 ts = None
-            stamps.append(ts or await self._post_one(client, place, part, content))
+            stamps.append(ts or await self._post_one(client, destination, part, content))
         for row in [*rows[len(pieces) :], *[row for row in taken if row.reply_id == shown_parts.WITHDRAWN]]:
-            await self._take_away(client, place, row)
+            await self._take_away(client, destination, row)
         return stamps[0] if stamps else ""
 
     async def _update(
-        self, client: SlackClient, place: Place, ts: str, part: int, content: dict[str, Any], row: ShownPart | None
+        self,
+        client: SlackClient,
+        destination: Destination,
+        ts: str,
+        part: int,
+        content: dict[str, Any],
+        row: ShownPart | None,
     ) -> bool:
         """Let a message show `content`. False if there is no such message."""
-        channel = place.thread.channel
+        channel = destination.thread.channel
         try:
             if row is not None and row.is_stream:
                 await _end_stream(client, channel, ts)
             await client.call(
-                "chat_update", channel=channel, ts=ts, metadata=place.metadata(place.part_id(part)), **content
+                "chat_update",
+                channel=channel,
+                ts=ts,
+                metadata=destination.metadata(destination.part_id(part)),
+                **content,
             )
-        except Refused as error:
+        except CallRefused as error:
             if error.code not in _NOT_THERE:
                 raise
             return False
         return True
 
-    async def _post_one(self, client: SlackClient, place: Place, part: int, content: dict[str, Any]) -> str:
-        thread = place.thread
+    async def _post_one(self, client: SlackClient, destination: Destination, part: int, content: dict[str, Any]) -> str:
+        thread = destination.thread
         posted = await client.call(
             "chat_postMessage",
             channel=thread.channel,
             thread_ts=thread.ts,
-            metadata=place.metadata(place.part_id(part)),
+            metadata=destination.metadata(destination.part_id(part)),
             **content,
         )
         return str(posted.get("ts") or "")
 
-    async def _take_away(self, client: SlackClient, place: Place, row: ShownPart) -> None:
-        ts = row.provider_id or await self._look_for(client, place, row.id, row, set())
+    async def _take_away(self, client: SlackClient, destination: Destination, row: ShownPart) -> None:
+        ts = row.provider_id or await self._look_for(client, destination, row.id, row, set())
         if ts is not None:
             if row.is_stream:
-                await _end_stream(client, place.thread.channel, ts)
-            with contextlib.suppress(Refused):
-                await client.call("chat_delete", channel=place.thread.channel, ts=ts)
-        await self._write(shown_parts.drop, place, row)
+                await _end_stream(client, destination.thread.channel, ts)
+            with contextlib.suppress(CallRefused):
+                await client.call("chat_delete", channel=destination.thread.channel, ts=ts)
+        await self._write(shown_parts.drop, destination, row)
 
     async def _look_for(
-        self, client: SlackClient, place: Place, part_id: str, row: ShownPart | None, known: set[str | None]
+        self, client: SlackClient, destination: Destination, part_id: str, row: ShownPart | None, known: set[str | None]
     ) -> str | None:
         """The message that carries `part_id`. A stream carries nothing before it has ended: then it is the one of ours
         that was made when `row` was, and carries nothing.
@@ -260,8 +278,8 @@ class Replies:
         while True:
             page = await client.call(
                 "conversations_replies",
-                channel=place.thread.channel,
-                ts=place.thread.ts,
+                channel=destination.thread.channel,
+                ts=destination.thread.ts,
                 include_all_metadata=True,
                 limit=PAGE,
                 cursor=cursor,
@@ -276,8 +294,8 @@ class Replies:
             if not cursor:
                 return None
 
-    async def _write(self, unit: Any, place: Place, *arguments: Any) -> Any:
-        return await self._database.write(unit, place.workspace_id, *arguments)
+    async def _write(self, unit: Any, destination: Destination, *arguments: Any) -> Any:
+        return await self._database.write(unit, destination.workspace_id, *arguments)
 
     async def close(self) -> None:
         """Wait a little for what is still to be told."""
@@ -286,5 +304,5 @@ class Replies:
 
 async def _end_stream(client: SlackClient, channel: str, ts: str) -> None:
     """A message that is being streamed can't be changed; one that has ended already is as well."""
-    with contextlib.suppress(Refused):
+    with contextlib.suppress(CallRefused):
         await client.call("chat_stopStream", channel=channel, ts=ts, session_status="processing")

@@ -15,7 +15,7 @@ from typing import Any
 
 from adapters.slack import words
 from adapters.slack.background import Background
-from adapters.slack.client import Refused, SlackClient
+from adapters.slack.client import CallRefused, SlackClient
 from adapters.slack.events import CHANNEL
 from adapters.slack.installations import Installations
 from bot.access.accounts import Accounts
@@ -36,7 +36,7 @@ AGAIN_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Asker:
+class SlackPerson:
     """A Slack user who gives a line, and their language there."""
 
     tenant: str
@@ -66,11 +66,11 @@ class SlackSteering:
         """
         return is_line(text) and await self._accounts.actor_of(CHANNEL, f"{tenant}/{user}") is not None
 
-    async def answer(self, text: str, asker: Asker) -> dict[str, Any]:
+    async def answer(self, text: str, asker: SlackPerson) -> dict[str, Any]:
         """A message for the person alone, with buttons if it asks back."""
         return _shown(await self._run(text, asker), asker)
 
-    async def _run(self, text: str, asker: Asker) -> Answer:
+    async def _run(self, text: str, asker: SlackPerson) -> Answer:
         actor = await self._accounts.actor_of(CHANNEL, f"{asker.tenant}/{asker.user}")
         if actor is None:
             identity = f"{CHANNEL}:{asker.tenant}/{asker.user}"
@@ -80,7 +80,7 @@ class SlackSteering:
             self._background.start(self._tell_more(actor, answer, asker))
         return answer
 
-    async def pressed(self, action: Mapping[str, Any], asker: Asker, response_url: str) -> None:
+    async def pressed(self, action: Mapping[str, Any], asker: SlackPerson, response_url: str) -> None:
         """A button below an answer: do what it asked about, and put what came of it in the answer's place.
 
         A refusal stands beside it: it may come of a second press, and must not hide what the first one did.
@@ -90,7 +90,7 @@ class SlackSteering:
         if client is not None:
             await client.respond(response_url, {"replace_original": not said.is_refusal, **_shown(said, asker)})
 
-    async def _said_to(self, action: Mapping[str, Any], asker: Asker) -> Answer:
+    async def _said_to(self, action: Mapping[str, Any], asker: SlackPerson) -> Answer:
         if action.get("action_id") == words.DISMISS:
             return Answer(words.say("dismissed", asker.locale))
         try:
@@ -118,7 +118,7 @@ class SlackSteering:
             farewells.start(message.leave(words.say("left_behind", locale)))
         await farewells.close()
 
-    async def _tell_more(self, actor: Actor, answer: Answer, asker: Asker) -> None:
+    async def _tell_more(self, actor: Actor, answer: Answer, asker: SlackPerson) -> None:
         """What an answer to a command can't hold, in a direct message: a picture, or how a job goes."""
         client = await self._installations.client(asker.tenant)
         if client is None:
@@ -215,7 +215,7 @@ class JobMessage:
         self._text = text
 
 
-def _shown(answer: Answer, asker: Asker) -> dict[str, Any]:
+def _shown(answer: Answer, asker: SlackPerson) -> dict[str, Any]:
     return words.steering_answer(answer.text, answer.confirm, asker.locale)
 
 
@@ -240,7 +240,7 @@ async def _show_picture(client: SlackClient, user: str, picture: Picture) -> Non
     """Upload a picture, if the app may: it is not worth an error."""
     try:
         await client.upload(await _direct_channel(client, user), "chart.png", await picture.png(), picture.alt)
-    except Refused as error:
+    except CallRefused as error:
         log.info("a picture was left out (the app needs the scope files:write): %s", error)
     except (NotNow, Never, Unknown) as error:
         log.info("a picture was left out: %s", error)

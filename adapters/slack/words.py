@@ -21,7 +21,7 @@ MAX_INPUT = 3_000
 MAX_ELEMENTS = 10
 MAX_MARKDOWN = 11_000
 
-Block = dict[str, Any]
+SlackBlock = dict[str, Any]
 
 _WORDS = {
     "thinking": ("is thinking ...", "正在思考……"),
@@ -163,7 +163,7 @@ def suggested_prompts(locale: str | None) -> tuple[str, list[dict[str, str]]]:
     return say("prompts_title", locale), [{"title": one, "message": one} for one in prompts]
 
 
-def feedback_block(reply_id: str, locale: str | None) -> Block:
+def feedback_block(reply_id: str, locale: str | None) -> SlackBlock:
     """Thumbs up and down below a reply."""
 
     def button(value: str, words: str) -> dict[str, Any]:
@@ -182,7 +182,7 @@ def feedback_block(reply_id: str, locale: str | None) -> Block:
     return {"type": "context_actions", "elements": [buttons]}
 
 
-def sources_block(sources: Sequence[tuple[int, str, str | None]]) -> Block:
+def sources_block(sources: Sequence[tuple[int, str, str | None]]) -> SlackBlock:
     """What the marks in a reply mean: number, title and, where people can reach one, address of each source."""
     texts = [
         f"[{number}] " + (f"<{_escape(url)}|{_escape(title)}>" if url else _escape(title))
@@ -196,7 +196,7 @@ def _escape(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("|", "\u00a6")
 
 
-def message(text: str, blocks: list[Block]) -> dict[str, Any]:
+def message(text: str, blocks: list[SlackBlock]) -> dict[str, Any]:
     """Markdown with blocks below it, for posts and updates; `text` is what notifications show."""
     if not blocks:
         return {"markdown_text": text}
@@ -218,7 +218,7 @@ def ask_for_feedback(reply_id: str, locale: str | None) -> dict[str, Any]:
 
 def steering_answer(text: str, confirm: str | None = None, locale: str | None = None) -> dict[str, Any]:
     """Markdown; with `confirm`, the line that a button says for the person, and a button that does nothing."""
-    blocks: list[Block] = [{"type": "markdown", "text": text[:MAX_MARKDOWN]}]
+    blocks: list[SlackBlock] = [{"type": "markdown", "text": text[:MAX_MARKDOWN]}]
     if confirm is not None:
         yes = {"type": "button", "action_id": CONFIRM, "value": confirm, "text": _plain("confirm", locale)}
         no = {"type": "button", "action_id": DISMISS, "text": _plain("dismiss", locale)}
@@ -243,7 +243,7 @@ def _plain(words: str, locale: str | None) -> dict[str, str]:
     return {"type": "plain_text", "text": say(words, locale)}
 
 
-def _input(name: str, words: str, locale: str | None) -> Block:
+def _input(name: str, words: str, locale: str | None) -> SlackBlock:
     return {
         "type": "input",
         "block_id": name,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.slack import message_splitting
-from adapters.slack.limits import Limits
+from adapters.slack.limits import RateLimits
 
 LINES = st.sampled_from(["```python", "```", "~~~", "words and words", "", "x" * 900, "    code", "`inline`", "``` no"])
 TEXTS = st.lists(LINES, max_size=120).map("\n".join)
@@ -80,7 +80,7 @@ def test_a_message_that_must_end_soon_ends_at_a_line() -> None:
 
 
 def test_calls_are_counted_for_each_method_and_each_channel() -> None:
-    limits = Limits()
+    limits = RateLimits()
     taken = [limits.take("chat_startStream", "C1") for _ in range(25)]
     assert taken[:20] == [0.0] * 20
     assert all(seconds > 0 for seconds in taken[20:])
@@ -92,14 +92,14 @@ def test_calls_are_counted_for_each_method_and_each_channel() -> None:
 
 
 def test_what_slack_says_counts_more_than_what_we_counted() -> None:
-    limits = Limits()
+    limits = RateLimits()
     limits.close("chat_postMessage", "C1", 30.0)
     assert 29.0 < limits.take("chat_postMessage", "C1") <= 30.0
     assert limits.take("chat_postMessage", "C2") == 0.0
 
 
 def test_channels_that_are_quiet_are_forgotten() -> None:
-    limits = Limits()
+    limits = RateLimits()
     for number in range(5_000):
         limits.take("chat_postMessage", f"C{number}")
         for bucket in limits._buckets.values():

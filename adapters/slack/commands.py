@@ -1,7 +1,4 @@
-"""What people can tell Myna itself in Slack: by `/myna ...`, or by naming the bot and one word.
-
-Knows: the commands and what each does to a conversation. Does not know: how answers are shown.
-"""
+"""Commands in Slack: `/myna ...`, or a mention of the bot followed by a command."""
 
 from __future__ import annotations
 
@@ -45,13 +42,13 @@ _NAMES: dict[str, Command] = {
 
 
 def command_of(text: str) -> Command | None:
-    """The command that a text is, if it is one and nothing else."""
+    """Return the command that a text consists of, None if it is not exactly a command."""
     return _NAMES.get(" ".join(text.lower().split()))
 
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """Where a command was given and by whom. A slash command does not say in which thread, a new mention is in none."""
+    """Sender and place of a command. `thread` is None for slash commands, which do not give it, and new mentions."""
 
     tenant: str
     channel: str
@@ -61,7 +58,7 @@ class Invocation:
 
 
 class Commands:
-    """Carries commands out. Each gives a message for the person alone."""
+    """Runs commands. Each returns an ephemeral message, visible to its sender only."""
 
     def __init__(
         self,
@@ -77,12 +74,12 @@ class Commands:
         self._consent = consent
         self._workspace_id = workspace_id
 
-    async def is_command(self, said: str, tenant: str, user: str) -> bool:
-        """Whether what somebody said to the bot by name is a command, and not for the model."""
-        return command_of(said) is not None or await self._steering.is_meant_beside_mention(said, tenant, user)
+    async def is_command(self, text: str, tenant: str, user: str) -> bool:
+        """Return True if a text beside a mention is a command, so that the model must not answer it."""
+        return command_of(text) is not None or await self._steering.is_meant_beside_mention(text, tenant, user)
 
     async def run(self, text: str, invocation: Invocation) -> dict[str, Any]:
-        """The answer to a command, help for one that there is not."""
+        """Run a command and return its answer; an unknown command is answered with help."""
         if self._steering.is_meant(text):
             return await self._steering.answer(text, SlackPerson(invocation.tenant, invocation.user, invocation.locale))
         command = command_of(text or "help")
@@ -121,7 +118,7 @@ class Commands:
         return words.ask_for_feedback(reply.id, invocation.locale)
 
     async def _privacy(self, command: Command, invocation: Invocation) -> dict[str, Any]:
-        """What a person says of all that they write, and what holds now: here, if there is a conversation."""
+        """Store a person's consent if they gave it, and return what holds now, also for a known conversation."""
         person = f"{invocation.tenant}/{invocation.user}"
         if command != "privacy":
             await self._consent.set_person(CHANNEL, Sender(person), command == "privacy on")
@@ -160,7 +157,7 @@ class Commands:
         return {"text": words.say("left", invocation.locale)}
 
     async def _conversation(self, invocation: Invocation) -> Conversation | None:
-        """That of the thread, else the one that the person began here and that was used last."""
+        """Find the thread's conversation; without a thread, the last used one that the person began in this channel."""
         if invocation.thread is not None:
             try:
                 return await self._conversations.find(self._workspace_id, CHANNEL, invocation.thread.key)
@@ -168,4 +165,4 @@ class Commands:
                 return None
         begun = await self._conversations.list_of(self._workspace_id, CHANNEL, f"{invocation.tenant}/{invocation.user}")
         here = f"{invocation.tenant}/{invocation.channel}/"
-        return next((one for one in begun if one.external_id.startswith(here)), None)
+        return next((known for known in begun if known.external_id.startswith(here)), None)

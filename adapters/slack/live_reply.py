@@ -1,7 +1,7 @@
-"""One reply as it appears in its thread while it is being made: streamed, or posted and updated where that fails.
+"""Live display of a running reply: streamed, or posted and updated.
 
-Knows: the life of a stream (docs.slack.dev/reference/methods/chat.startStream), which messages show which piece of the
-text. Does not know: how the reply ends in the database; until then all this may be lost.
+Streams: docs.slack.dev/reference/methods/chat.startStream. The display may be lost at any time;
+`adapters.slack.replies` completes it once the reply is stored.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ METADATA_TYPE = "myna_reply"
 FLUSH_SECONDS = 1.0
 FIRST_FLUSH_CHARS = 8
 UPDATE_SECONDS = 3.0
-# A stream ends by itself after about five minutes. It is ended by us at a good place before that, or at any.
+# Slack ends a stream after about five minutes. We end it before: at a good place from the first age on, then anywhere.
 ROTATE_SECONDS, ROTATE_ANYWHERE_SECONDS = 240.0, 270.0
 _PERSON = re.compile(r"[UW][A-Z0-9]+")
 
@@ -41,12 +41,12 @@ class ShownMessage:
     shown_at: float
     is_streaming: bool
     was_stopped: bool = False  # by the person, through Slack
-    is_complete: bool = False  # what comes after `end` stands in another
+    is_complete: bool = False  # the text after `end` is in another message
 
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where a reply belongs, and to whom: the person who spoke last, `team/user`."""
+    """The thread of a reply, and the person who spoke last there (`asker`, as `team/user`)."""
 
     workspace_id: str
     conversation_id: str
@@ -55,23 +55,23 @@ class Destination:
     asker: str
 
     def recipient(self) -> dict[str, str] | None:
-        """Whom a stream is for; None if it can't be one. In a direct conversation that is clear."""
+        """Return the recipient arguments of a stream, {} in a direct conversation; None if it can't be streamed."""
         if self.thread.is_direct:
             return {}
         team, _, user = self.asker.rpartition("/")
         return {"recipient_team_id": team, "recipient_user_id": user} if _PERSON.fullmatch(user) and team else None
 
     def part_id(self, number: int) -> str:
-        """What a whole message of the reply is known by."""
+        """Return the part id of a message of the complete reply."""
         return f"{self.reply_id}.{number}"
 
     def metadata(self, part_id: str) -> dict[str, Any]:
-        """What a message carries, so that it is found again."""
+        """Return a message's metadata, by which it is found again."""
         return {"event_type": METADATA_TYPE, "event_payload": {"reply_id": self.reply_id, "part_id": part_id}}
 
 
 class LiveReply:
-    """A reply under way. `is_blind` once it is not certain any more what the thread shows."""
+    """A running reply. `is_blind` is True once it is unknown what the thread shows."""
 
     def __init__(self, client: SlackClient, database: Database, destination: Destination) -> None:
         self._client = client
@@ -85,7 +85,7 @@ class LiveReply:
     # --- while the reply is made ---
 
     async def follow(self, turn: LiveTurn) -> bool:
-        """Show what comes until the turn ends. False if it ended without a reply."""
+        """Show the turn's text until it ends. Return False if it ended without a reply."""
         async for batch in turn.read(turn.first_seq, FLUSH_SECONDS):
             self._take(batch)
             if isinstance(batch[-1], Ended):
@@ -97,7 +97,7 @@ class LiveReply:
     def _take(self, batch: Batch) -> None:
         for event in batch:
             if isinstance(event, Started):
-                self.text = ""  # nothing was shown yet: a turn begins anew only before its first piece
+                self.text = ""  # nothing is shown yet: a turn restarts only before its first piece
             elif isinstance(event, Text):
                 self.text += event.text
 
@@ -114,12 +114,12 @@ class LiveReply:
         try:
             await self._show_all()
         except NotNow:
-            return  # more comes anyway, and the end is shown in any case
+            return  # the next piece tries again, and the end is shown in any case
         except (CallRefused, Unknown):
             self.is_blind = True
 
     async def _show_all(self) -> None:
-        """Bring the thread to the text so far. Raises `NotNow`, `CallRefused` or `Unknown`."""
+        """Update the thread to the text so far. Raises `NotNow`, `CallRefused` or `Unknown`."""
         if not self.messages:
             await self._open(0)
         while (cut := self._cut()) is not None:
@@ -130,7 +130,7 @@ class LiveReply:
             await self._extend(self.messages[-1])
 
     def _cut(self) -> int | None:
-        """Where the last message has to end, if it has to by now."""
+        """Return the position at which the last message must end; None if it may grow."""
         last = self.messages[-1]
         if last.was_stopped or not self.text[last.end :].strip():
             return None
@@ -144,7 +144,7 @@ class LiveReply:
         return message_splitting.next_cut(self.text, last.start)
 
     async def _open(self, start: int) -> None:
-        """A new message from `start` on: a stream if Slack lets us, else a post."""
+        """Begin a message at `start`: a stream if Slack allows it, else a post."""
         end = message_splitting.next_cut(self.text, start) or len(self.text)
         content = message_splitting.piece(self.text, start, end, is_cut=False)
         recipient = self.destination.recipient()
@@ -156,7 +156,7 @@ class LiveReply:
                 return
             except (NotNow, CallRefused):
                 self._can_stream = False
-        if not self._client.set_aside("chat_update"):  # which such a message needs at least once more
+        if not self._client.set_aside("chat_update"):  # a post needs at least one more update
             raise NotNow
         if seconds := self._client.wait_for("chat_postMessage", self.destination.thread.channel):
             raise NotNow(seconds)
@@ -165,7 +165,7 @@ class LiveReply:
     async def _make(self, method: str, start: int, end: int, **content: Any) -> None:
         thread, is_stream = self.destination.thread, method == "chat_startStream"
         row = await self._begin(is_stream)
-        if not is_stream:  # which takes it at its end only
+        if not is_stream:  # a stream takes metadata only at its end
             content["metadata"] = self.destination.metadata(row.id)
         try:
             made = await self._client.call(method, counted=True, channel=thread.channel, thread_ts=thread.ts, **content)
@@ -179,7 +179,7 @@ class LiveReply:
         await self._write(shown_parts.name, row, ts)
 
     async def _extend(self, last: ShownMessage) -> None:
-        """Let the last message show the text so far."""
+        """Extend the last message to the text so far."""
         if not last.is_streaming:
             await self._make_sure_it_is_ours(last)
             await self._update(last, len(self.text), is_cut=False)
@@ -189,7 +189,7 @@ class LiveReply:
             await self._call("chat_appendStream", last, markdown_text=self.text[last.end : end])
         except CallRefused as error:
             last.is_streaming = False
-            if error.code == "stopped_by_user":  # the turn is about to hear of it, too
+            if error.code == "stopped_by_user":  # an event tells the turn, too
                 last.was_stopped = True
             elif error.code == "message_not_in_streaming_state":
                 await self._make_sure_it_is_ours(last)
@@ -200,21 +200,21 @@ class LiveReply:
             last.end, last.shown_at = end, time.monotonic()
 
     async def _make_sure_it_is_ours(self, last: ShownMessage) -> None:
-        """Another process may have been faster: it has answered anew, or has posted the reply. Raises `Unknown`."""
+        """Raise `Unknown` if another process has taken the message over, to answer again or to post the reply."""
         if not await self._database.read(shown_parts.is_owned, self.destination.workspace_id, last.row):
             raise Unknown("the message shows another reply by now")
 
     async def _revive(self, last: ShownMessage) -> None:
-        """The stream grew too old: what it had not been sent goes into it by an update, and the rest into another."""
+        """Complete a stream that Slack ended for its age: by an update, or in another message if that is refused."""
         try:
             await self._update(last, len(self.text), is_cut=True)
             last.is_complete = True
-        except CallRefused:  # it keeps what it shows
+        except CallRefused:  # the message stays as it is
             last.is_complete = True
             await self._open(last.end)
 
     async def _close(self, last: ShownMessage, cut: int) -> None:
-        """The message is complete up to `cut`, and the reply goes on in another."""
+        """Complete the message up to `cut`; the reply continues in another."""
         if last.is_complete:
             return
         if not last.is_streaming:
@@ -250,11 +250,11 @@ class LiveReply:
     # --- when it has ended ---
 
     def shows(self, text: str) -> bool:
-        """Whether what is shown is the beginning of `text`, and only the end is missing."""
+        """Return True if the thread shows the beginning of `text`, so that `finish` can complete it."""
         return bool(self.messages) and not self.is_blind and self.text == text
 
     async def finish(self, blocks: list[words.SlackBlock]) -> bool:
-        """Show the rest, with `blocks` below it. True if Slack has been told that nothing more is on its way.
+        """Show the rest, with `blocks` below it. Return True if that also ended the session's status in Slack.
 
         Raises as `_show_all`.
         """
@@ -282,7 +282,7 @@ class LiveReply:
         return False
 
     async def withdraw(self) -> None:
-        """There will be no such reply: take its messages away, as far as nobody else has taken them over."""
+        """Delete the messages of a reply that will not come, except those that another process has taken over."""
         for shown in self.messages:
             if not await self._write(shown_parts.withdraw, shown.row):
                 continue
@@ -290,7 +290,7 @@ class LiveReply:
                 if shown.is_streaming:
                     await self._call("chat_stopStream", shown, session_status="processing")
                 await self._call("chat_delete", shown)
-            except (NotNow, CallRefused, Unknown):  # whoever shows the next reply tries again
+            except (NotNow, CallRefused, Unknown):  # the next reply tries again
                 continue
             await self._write(shown_parts.drop, replace(shown.row, reply_id=shown_parts.WITHDRAWN))
 

@@ -324,7 +324,7 @@ async def test_whoever_takes_part_may_forbid_and_who_began_may_allow(slack_serve
 
     assert "does not learn from the conversation" in await say("privacy here off", "U0BEN", 1)
     assert await here() is False
-    assert "Only who began" in await say("privacy here on", "U0BEN", 2)
+    assert "Only the person who began" in await say("privacy here on", "U0BEN", 2)
     assert await here() is False
     assert "does not learn from the conversation" in await say("privacy", "U0BEN", 3)
     assert "may learn from the conversation" in await say("privacy here on", "U0ANA", 4)

@@ -304,7 +304,7 @@ async def test_a_job_that_is_followed_does_not_hold_up_the_end(
         await until(lambda: told(slack))
         assert server.agent.slack is not None
     assert "waits for its turn" in told(slack)[-1]
-    assert told(slack)[-1].endswith("\nMyna was stopped or restarts meanwhile; `/myna status` shows how it goes.")
+    assert told(slack)[-1].endswith("\nMyna was stopped or is restarting; `/myna status` shows the progress.")
     assert len(told(slack)) == 1
     assert [task for task in asyncio.all_tasks() if "_tell_more" in repr(task.get_coro())] == []
 
@@ -337,7 +337,7 @@ async def test_linked_admins_are_told_of_a_canary_that_was_rolled_back(
     await staffed_server.agent.releases.start_canary(ROOT, version.name, 0.5)
     await until(lambda: told(slack))
     (text,) = told(slack)
-    assert f"The canary of `{version.name}` did harm and was rolled back by itself: more thumbs_down" in text
+    assert f"The canary of `{version.name}` did harm and was rolled back automatically: more thumbs_down" in text
     assert (await staffed_server.agent.releases.current()).canary is None
     assert (told(slack, "U0BEN"), told(slack, "U0LIN")) == ([], []), "a trainer, and an admin who is shut out"
 

@@ -1,7 +1,4 @@
-"""Puts the admin page together.
-
-Knows: which areas there are, and what each works on. Does not know: what any of them does.
-"""
+"""Assembly of the admin page from its areas."""
 
 from __future__ import annotations
 
@@ -50,7 +47,7 @@ def assemble(
     grounding: Grounding,
     gaps: Gaps,
 ) -> AdminApi:
-    """The admin page of one workspace. `base` is the name of the model that versions are trained from."""
+    """Build the admin page of one workspace. `base` is the name of the model that versions are trained from."""
     jobs, reviews = Jobs(scope), Reviews(scope)
     versions = Versions(scope)
     areas: list[Area] = [

@@ -20,7 +20,7 @@ from filelock import FileLock
 from adapters.cli.wiring import Agent
 from bot.access.roles import Actor
 from bot.errors import NotAllowed, NotFound
-from bot.jobs.job_context import Refused
+from bot.jobs.contract import JobRefused
 from bot.jobs.job_files import lock_file, remove_ended_jobs
 from bot.learning.data.candidates import DatasetPolicy
 from bot.learning.data.dataset import Builder, build_dataset
@@ -272,7 +272,7 @@ async def test_what_learns_from_the_person_at_this_moment_is_cancelled_and_can_n
     draft = data / "draft"
     await asyncio.to_thread(draft.mkdir)
     new = new_version(learnt.dataset_id, lease.job.id, "f" * 64)
-    with pytest.raises(Refused, match="erased meanwhile"):
+    with pytest.raises(JobRefused, match="erased meanwhile"):
         await publish(agent.database, lease, data, draft, new)
     assert [one.id for one in await agent.database.read(versions.list_all, agent.workspace_id)] == [learnt.id]
     await agent.database.write(jobs.release, agent.workspace_id, lease, count_attempt=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from bot.access.login_throttle import HALVE_SECONDS, Guesses
+from bot.access.login_throttle import HALVE_SECONDS, LoginThrottle
 from bot.errors import TooManyAttempts
 
 
 def test_waits_grow_and_end() -> None:
     now = 0.0
-    guesses = Guesses(lambda: now)
+    guesses = LoginThrottle(lambda: now)
     waits = []
     for _ in range(20):
         try:
@@ -27,7 +27,7 @@ def test_waits_grow_and_end() -> None:
 
 
 def test_the_right_password_clears_the_count_of_its_owner_only() -> None:
-    guesses = Guesses(lambda: 0.0)
+    guesses = LoginThrottle(lambda: 0.0)
     for _ in range(4):
         guesses.begin("ada", "10.0.0.1")
     guesses.succeeded(guesses.begin("ada", "10.0.0.1"))
@@ -39,7 +39,7 @@ def test_the_right_password_clears_the_count_of_its_owner_only() -> None:
 
 
 def test_an_address_and_a_name_have_limits_of_their_own() -> None:
-    by_address, by_name = Guesses(lambda: 0.0), Guesses(lambda: 0.0)
+    by_address, by_name = LoginThrottle(lambda: 0.0), LoginThrottle(lambda: 0.0)
     for number in range(20):
         by_address.begin(f"name {number}", "10.0.0.1")
     with pytest.raises(TooManyAttempts):
@@ -54,7 +54,7 @@ def test_an_address_and_a_name_have_limits_of_their_own() -> None:
 @pytest.mark.parametrize("fate", ["succeeded", "take_back"])
 def test_what_went_well_leaves_no_trace_for_others_at_the_same_address(fate: str) -> None:
     now = 0.0
-    guesses = Guesses(lambda: now)
+    guesses = LoginThrottle(lambda: now)
     for number in range(19):
         guesses.begin(f"name {number}", "10.0.0.1")
     for number in range(100):
@@ -71,7 +71,7 @@ def test_what_went_well_leaves_no_trace_for_others_at_the_same_address(fate: str
 
 
 def test_one_that_succeeds_does_not_hide_those_that_fail_at_the_same_time() -> None:
-    guesses = Guesses(lambda: 0.0)
+    guesses = LoginThrottle(lambda: 0.0)
     under_way = guesses.begin("ada", "10.0.0.1")
     for number in range(20 - 1):
         guesses.begin(f"name {number}", "10.0.0.1")
@@ -83,7 +83,7 @@ def test_one_that_succeeds_does_not_hide_those_that_fail_at_the_same_time() -> N
 
 def test_failures_halve_with_time_even_where_some_are_added() -> None:
     now = 0.0
-    guesses = Guesses(lambda: now)
+    guesses = LoginThrottle(lambda: now)
     for number in range(60):  # somebody mistypes every six minutes
         guesses.begin(f"name {number}", "10.0.0.1")
         now += 360.0
@@ -92,7 +92,7 @@ def test_failures_halve_with_time_even_where_some_are_added() -> None:
 
 
 def test_without_an_address_the_name_counts_as_it_always_does() -> None:
-    guesses = Guesses(lambda: 0.0)
+    guesses = LoginThrottle(lambda: 0.0)
     guessed = [guesses.begin("ada", "") for _ in range(5)]
     assert [one.is_last_free for one in guessed] == [False, False, False, False, True]
     with pytest.raises(TooManyAttempts):

@@ -80,18 +80,20 @@ class Accounts:
     async def set_role(self, actor: Actor, name: str, role: str) -> None:
         """Change an account's role. Raises `Conflict` for the last admin."""
         actor.check("admin")
-        self._found(await self._keeping_an_admin(accounts.set_role, actor.name, name.lower(), checked_role(role)), name)
+        self._must_exist(
+            await self._keeping_an_admin(accounts.set_role, actor.name, name.lower(), checked_role(role)), name
+        )
 
     async def set_disabled(self, actor: Actor, name: str, *, disabled: bool) -> None:
         """Disable an account at once, or enable it again. Raises `Conflict` for the last admin."""
         actor.check("admin")
-        self._found(await self._keeping_an_admin(accounts.set_disabled, actor.name, name.lower(), disabled), name)
+        self._must_exist(await self._keeping_an_admin(accounts.set_disabled, actor.name, name.lower(), disabled), name)
 
     async def set_password(self, actor: Actor, name: str, password: str) -> None:
         """Set an account's password, and end all its sessions."""
         actor.check("admin")
         digest = await self._hashed(name, password)
-        self._found(await self._write(accounts.set_password, actor.name, name.lower(), digest), name)
+        self._must_exist(await self._write(accounts.set_password, actor.name, name.lower(), digest), name)
 
     async def change_own_password(self, actor: Actor, old: str, new: str, address: str) -> str:
         """Change the actor's own password; end all their sessions, and return the secret of a new session.
@@ -102,7 +104,7 @@ class Accounts:
         await self.authenticate(name, old, address)
         digest, secret = await self._hashed(name, new), secrets.token_urlsafe(32)
         changed = await self._write(accounts.set_password, actor.name, name, digest, _digest(secret))
-        self._found(changed, name)
+        self._must_exist(changed, name)
         return secret
 
     async def link(self, actor: Actor, name: str, identity: str) -> None:
@@ -110,7 +112,7 @@ class Accounts:
         actor.check("admin")
         channel, external_id = checked_identity(identity)
         linked = await self._write(accounts.link, actor.name, name.lower(), channel, external_id)
-        self._found(linked is not None, name)
+        self._must_exist(linked is not None, name)
         if not linked:
             raise Conflict(f"{identity} is linked to an account already. Unlink it first.")
 
@@ -233,8 +235,8 @@ class Accounts:
         finally:
             self._hashing -= 1
 
-    def _found(self, found: bool, name: str) -> None:
-        if not found:
+    def _must_exist(self, exists: bool, name: str) -> None:
+        if not exists:
             raise NotFound(f'There is no account "{name}".')
 
     async def _keeping_an_admin(self, unit: Callable[..., bool], *arguments: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Login throttle: exponential waits after failed logins, by name and address.
+"""Login throttle: exponential backoff after failures by name and address.
 
 The failures are counted in this process. The limit of a name over all addresses is mild, or attackers could lock its
 owner out. Counts halve with time and successes leave no trace, so that the slips of many people behind one address

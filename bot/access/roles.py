@@ -1,4 +1,4 @@
-"""Roles: viewer, agent, trainer, admin; each includes the rights before it."""
+"""Roles: viewer, agent, trainer, admin; each includes those before it."""
 
 from __future__ import annotations
 

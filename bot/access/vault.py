@@ -1,6 +1,7 @@
-"""Encryption of stored secrets, such as Slack tokens: AES-256-GCM, key rotation.
+"""Encryption of stored secrets: AES-256-GCM and key rotation.
 
-The keys (NIST SP 800-38D) come from the settings or from a file in MYNA_DATA, never from the database.
+The secrets are third parties', such as Slack tokens. The AES-GCM keys (NIST SP 800-38D) come from the settings or from
+a file in MYNA_DATA, never from the database.
 """
 
 from __future__ import annotations

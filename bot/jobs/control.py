@@ -1,4 +1,4 @@
-"""Job control: create, find, list, wait, pause, resume, cancel, set priority."""
+"""Job control: create, find, wait, pause, resume, cancel, set priority."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Low CPU priority for training: nice, SCHED_IDLE and the number of threads.
+"""Low CPU priority for training: nice, SCHED_IDLE, number of threads.
 
 Where the system refuses a low priority, the work runs at the normal priority.
 """

@@ -1,4 +1,4 @@
-"""One run of a job, shared by its task's thread and its worker's event loop.
+"""One run of a job, between its task's thread and its worker's event loop.
 
 Progress is buffered here, as a task must never wait for the database to report it.
 """

@@ -1,4 +1,4 @@
-"""Worker: claims jobs, runs each task in a thread, renews the lease meanwhile.
+"""Worker: claims jobs, runs tasks in a thread, renews the lease meanwhile.
 
 A task whose lease is lost is told to stop. The lease's epoch is a fencing token: nothing more is written for that run.
 """

@@ -1,4 +1,4 @@
-"""Supervision of the worker's child process: start on demand, backoff, shutdown.
+"""Supervision of the worker's process: start on demand, backoff, shutdown.
 
 The child inherits standard error, so its log goes to its parent's log. Its standard input is a pipe whose end of file
 tells it that the parent has died.

@@ -1,4 +1,4 @@
-"""Consent to learning: the opt-out and opt-in policies, and people's choices."""
+"""Consent to learning: opt-out and opt-in policies, people's choices."""
 
 from __future__ import annotations
 

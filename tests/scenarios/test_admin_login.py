@@ -321,9 +321,7 @@ async def password_hash(agent: Agent) -> str:
     return str((await agent.database.read(_all_rows, agent.workspace_id))[0].password_hash)
 
 
-async def test_hashes_follow_rfc_9106_and_older_hashes_are_renewed(
-    tmp_path: Path, sqlite_url: str
-) -> None:
+async def test_hashes_follow_rfc_9106_and_older_hashes_are_renewed(tmp_path: Path, sqlite_url: str) -> None:
     async with production_agent(tmp_path, sqlite_url) as agent, serve(agent) as server:
         await agent.accounts.create(ROOT, "ada", "viewer", PASSWORD)
         stored = await password_hash(agent)

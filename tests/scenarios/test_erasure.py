@@ -28,7 +28,7 @@ from bot.learning.judge.evaluation_report import JudgedAnswer, Report
 from bot.learning.judge.judging import Subject, _save
 from bot.learning.train.publishing import publish
 from bot.learning.versions import folder_of
-from bot.privacy.erasure.erase_person import Erasure, Policy
+from bot.privacy.erasure.erase_person import Erasure, ErasurePolicy
 from bot.steering.needs_attention import needs_attention
 from storage import audit, curated, datasets, evaluations, golden, jobs, releases, versions, votes
 from storage import erasure as stored_erasure
@@ -167,7 +167,7 @@ def files_with(folder: Path, word: str) -> Iterator[str]:
     return (path.name for path in folder.rglob("*") if path.is_file() and word.encode() in path.read_bytes())
 
 
-def erasure(agent: Agent, policy: Policy = "retire", keys: tuple[str, ...] = ("key",)) -> Erasure:
+def erasure(agent: Agent, policy: ErasurePolicy = "retire", keys: tuple[str, ...] = ("key",)) -> Erasure:
     return Erasure(agent.scope, agent.settings.data, keys, policy, agent.released.note_change)
 
 
@@ -350,9 +350,7 @@ async def test_the_previous_champion_is_preferred_to_newer_versions(agent: Agent
     assert (erased.release.champion.name, erased.release.previous) == (known.name, None)
 
 
-async def test_a_dataset_build_restarts_without_the_person(
-    agent: Agent, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_dataset_build_restarts_without_the_person(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
     own, *_ = await fill(agent)
     finish, builds = Builder.finish, 0
 

@@ -1,10 +1,9 @@
-"""Removal of files that hold an erased person's words: job folders, weights."""
+"""Removal of files with an erased person's words: job folders, weights."""
 
 from __future__ import annotations
 
 import asyncio
 import shutil
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -27,12 +26,10 @@ async def remove_erased(scope: Scope, data: Path) -> dict[str, int]:
     erased, retired = await scope.read(_learnt_from_erased, sorted(set(learns_from.values())))
     folders = [job_folder(data, job_id) for job_id, dataset_id in learns_from.items() if dataset_id in erased]
     try:
-        return dict(
-            Counter(
-                job_folder=await asyncio.to_thread(remove_unheld, folders),
-                version_weights=await asyncio.to_thread(_remove_weights, data, retired),
-            )
-        )
+        return {
+            "job_folder": await asyncio.to_thread(remove_unheld, folders),
+            "version_weights": await asyncio.to_thread(_remove_weights, data, retired),
+        }
     except OSError as error:
         raise MynaError(
             f"The person's rows are erased, but {error.filename} can't be removed: {error.strerror}. Make it "

@@ -1,4 +1,4 @@
-"""Erasure of a person (GDPR article 17): rows, learnt versions, anonymous proof.
+"""Erasure of a person (GDPR article 17): rows, versions, keyed proof.
 
 `storage.erasure` knows the tables that hold people's words; this module decides on versions, releases and jobs.
 """
@@ -26,7 +26,7 @@ from storage.learning_values import Job, Release, Version
 from storage.scope import Scope
 from storage.transaction import Transaction
 
-Policy = Literal["retire", "mark"]
+ErasurePolicy = Literal["retire", "mark"]
 # The setting `because` of a training that an erasure has queued.
 BECAUSE = "erasure"
 
@@ -61,7 +61,7 @@ class Erasure:
         scope: Scope,
         data: Path,
         keys: Sequence[str],
-        policy: Policy,
+        policy: ErasurePolicy,
         on_changed: Callable[[], None] = lambda: None,
     ) -> None:
         if not keys:
@@ -69,7 +69,7 @@ class Erasure:
         self._scope = scope
         self._data = data
         self._keys = keys
-        self._policy: Policy = policy
+        self._policy: ErasurePolicy = policy
         self._on_changed = on_changed
 
     async def preview(self, person: str) -> Traces | None:
@@ -107,7 +107,7 @@ def _erase(
     tx: Transaction,
     actor: Actor,
     person: str,
-    policy: Policy,
+    policy: ErasurePolicy,
     subjects_of: Callable[[str], list[str]],
     learns_from: Mapping[str, str],
 ) -> tuple[Erased, list[str]]:

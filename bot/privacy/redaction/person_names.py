@@ -1,7 +1,7 @@
-"""Detection of people's names: given in a sentence ("my name is"), then repeated.
+"""Detection of people's names: where they are given, and repeated.
 
-The patterns are sentences in which people give a name, in English and Chinese. There is no list of names but the common
-Chinese family names, so a name that is only mentioned is not found.
+The patterns are sentences in which people give a name ("my name is"), in English and Chinese. The common Chinese family
+names are the only list of names, so a name that is only mentioned is not found.
 """
 
 from __future__ import annotations

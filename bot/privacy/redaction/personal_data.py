@@ -1,4 +1,4 @@
-"""Detection of personal data in a text, by patterns, checksums and context words.
+"""Detection of personal data by patterns, checksums and context words.
 
 It covers English and Chinese, and leaves prices, dates, versions and product codes alone. A text is always searched as
 a whole: a value that lies across two chunks would be missed.
@@ -20,7 +20,7 @@ from bot.privacy.redaction.phone_numbers import find_phones
 from bot.privacy.redaction.postal_addresses import find_addresses
 
 Kind = Literal["URL", "SECRET", "EMAIL", "IBAN", "CARD", "IP", "ID", "PHONE", "ORDER", "ADDRESS", "NAME"]
-# Where two findings overlap, the kind that comes first here wins.
+# Where two values overlap, the kind that comes first here wins.
 KINDS: tuple[Kind, ...] = get_args(Kind)
 STRUCTURED = frozenset(KINDS) - {"NAME", "ADDRESS"}
 _HAVE_DIGITS = frozenset({"IBAN", "CARD", "IP", "ID", "PHONE"})
@@ -28,7 +28,7 @@ _DIGIT = re.compile(r"\d")
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class DetectedSpan:
     """Personal data at `text[start:end]`. `key` is the same for two spellings of one value."""
 
     kind: Kind
@@ -323,13 +323,13 @@ class PersonalDataFinder:
     def __init__(self, regions: Sequence[str] = ("US", "GB", "DE", "CN")) -> None:
         self._regions = tuple(regions)
 
-    def find(self, text: str, names: Iterable[str] = ()) -> list[Finding]:
-        """Return the findings in order, without overlaps. `names` are people's names that are known already."""
+    def find(self, text: str, names: Iterable[str] = ()) -> list[DetectedSpan]:
+        """Return the detected spans in order, without overlaps. `names` are people's names that are known already."""
         plain = text.translate(_PLAIN)
         # A phone number or an order must not overlap a date; the kinds with a checksum or a clear shape may.
         slots = [match.span() for match in _SLOT.finditer(plain)]
         everyday = slots + [match.span() for match in _EVERYDAY.finditer(plain)]
-        taken: list[Finding] = []
+        taken: list[DetectedSpan] = []
         has_digits = _DIGIT.search(plain) is not None
         for kind in KINDS:
             if kind in _HAVE_DIGITS and not has_digits:
@@ -337,8 +337,8 @@ class PersonalDataFinder:
             blocked = everyday if kind in ("PHONE", "ORDER") else slots
             for start, end, key in sorted(self._spans(kind, plain, names), key=lambda span: (span[0], -span[1])):
                 if end > start and not _overlaps(start, end, blocked) and not _lies_on(start, end, taken):
-                    taken.append(Finding(kind, start, end, key))
-        return sorted(taken, key=lambda finding: finding.start)
+                    taken.append(DetectedSpan(kind, start, end, key))
+        return sorted(taken, key=lambda span: span.start)
 
     def _spans(self, kind: Kind, text: str, names: Iterable[str]) -> Spans:
         if kind == "PHONE":
@@ -365,5 +365,5 @@ def _overlaps(start: int, end: int, spans: Iterable[tuple[int, int]]) -> bool:
     return any(start < other_end and other_start < end for other_start, other_end in spans)
 
 
-def _lies_on(start: int, end: int, findings: Iterable[Finding]) -> bool:
-    return _overlaps(start, end, ((finding.start, finding.end) for finding in findings))
+def _lies_on(start: int, end: int, spans: Iterable[DetectedSpan]) -> bool:
+    return _overlaps(start, end, ((span.start, span.end) for span in spans))

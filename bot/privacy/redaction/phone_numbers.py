@@ -1,4 +1,4 @@
-"""Detection of phone numbers in a text, by the numbering plans of `phonenumbers`.
+"""Detection of phone numbers, by the numbering plans of `phonenumbers`.
 
 Numbers with a country code are found for the whole world, numbers without a country code for the chosen regions.
 """

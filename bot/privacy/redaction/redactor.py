@@ -1,4 +1,4 @@
-"""Redaction: personal data becomes typed, numbered placeholders, as [EMAIL_1]."""
+"""Redaction of personal data to typed placeholders, such as [EMAIL_1]."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from bot.privacy.redaction.person_names import names_given
-from bot.privacy.redaction.personal_data import STRUCTURED, Finding, Kind, PersonalDataFinder
+from bot.privacy.redaction.personal_data import STRUCTURED, DetectedSpan, Kind, PersonalDataFinder
 
 _PLACEHOLDER = re.compile(r"\[([A-Z]{2,7})_(\d{1,6})\]")
 
@@ -40,22 +40,22 @@ class Redactor:
         self.learn_names([text])
         self._used |= {(match[1], int(match[2])) for match in _PLACEHOLDER.finditer(text)}
         pieces, end = [], 0
-        for finding in self._finder.find(text, self._names):
-            pieces += [text[end : finding.start], self._placeholder(finding)]
-            end = finding.end
+        for span in self._finder.find(text, self._names):
+            pieces += [text[end : span.start], self._placeholder(span)]
+            end = span.end
         return "".join([*pieces, text[end:]])
 
     def leftover(self, text: str) -> Kind | None:
         """Return the first structured kind that a redacted text still holds; None if there is none."""
-        kinds = (finding.kind for finding in self._finder.find(text, self._names))
+        kinds = (span.kind for span in self._finder.find(text, self._names))
         return next((kind for kind in kinds if kind in STRUCTURED), None)
 
-    def _placeholder(self, finding: Finding) -> str:
-        number = self._numbers.get((finding.kind, finding.key))
+    def _placeholder(self, span: DetectedSpan) -> str:
+        number = self._numbers.get((span.kind, span.key))
         if number is None:
             number = 1
-            while (finding.kind, number) in self._used:
+            while (span.kind, number) in self._used:
                 number += 1
-            self._used.add((finding.kind, number))
-            self._numbers[finding.kind, finding.key] = number
-        return f"[{finding.kind}_{number}]"
+            self._used.add((span.kind, number))
+            self._numbers[span.kind, span.key] = number
+        return f"[{span.kind}_{number}]"

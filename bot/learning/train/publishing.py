@@ -11,7 +11,7 @@ import os
 import shutil
 from pathlib import Path
 
-from bot.jobs.job_context import Refused
+from bot.jobs.contract import JobRefused
 from bot.learning.versions import folder_of
 from storage import audit, datasets, jobs, versions
 from storage.database import Database
@@ -23,7 +23,7 @@ from storage.versions import NameTaken, NewVersion
 
 async def publish(database: Database, lease: JobLease, data: Path, draft: Path, new: NewVersion) -> Version:
     """Move the `draft` folder into place and register it. Raises `LeaseLost` if the job is somebody else's by now,
-    and `Refused` if somebody whose words it learnt has been erased.
+    and `JobRefused` if somebody whose words it learnt has been erased.
 
     What stands in the draft stays there until the version is registered, so that this can be done again after a crash.
     """
@@ -48,7 +48,7 @@ async def publish(database: Database, lease: JobLease, data: Path, draft: Path, 
 def _register(tx: Transaction, lease: JobLease, new: NewVersion, name: str) -> Version:
     jobs.hold(tx, lease)
     if datasets.has_erased(tx, new.dataset_id):
-        raise Refused("Somebody whose words it learnt was erased meanwhile. A new training begins without them.")
+        raise JobRefused("Somebody whose words it learnt was erased meanwhile. A new training begins without them.")
     version = versions.register(tx, new, name)
     if version.name == name:  # else it was registered before a crash
         details = {"dataset": new.dataset_id, "job": new.job_id, "weights_sha256": new.weights_sha256}

@@ -16,7 +16,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 
-from bot.learning.train import losses
+from bot.learning.train import objectives
 from bot.learning.train.network import LoraNetwork
 from bot.learning.train.objectives import Answers, answer_logps
 from bot.learning.train.token_sequences import Row, make_batch
@@ -151,7 +151,7 @@ def test_the_loss_of_pairs_is_that_of_trl(
     now = answer_logps(ours, rows).view(2, -1)
     with ours.base_only():
         before = answer_logps(ours, rows).view(2, -1)
-    loss = losses.pair_loss(now[0], now[1], before[0], before[1], beta=0.1).mean()
+    loss = objectives.pair_loss(now[0], now[1], before[0], before[1], beta=0.1).mean()
     assert float(loss) == pytest.approx(expected, rel=1e-4)
     assert abs(float(loss) - 0.6931) > 1e-3, "weights that change nothing would prove nothing"
 
@@ -176,9 +176,9 @@ def test_the_loss_of_thumbs_is_that_of_trl(
     now, now_elsewhere = answer_logps(ours, own), answer_logps(ours, elsewhere)
     with ours.base_only():
         before, before_elsewhere = answer_logps(ours, own), answer_logps(ours, elsewhere)
-    apart = losses.divergence(now_elsewhere, before_elsewhere)
+    apart = objectives.divergence(now_elsewhere, before_elsewhere)
     good = torch.as_tensor(batch["label"]).bool()
-    loss = losses.thumb_loss(now, before, good, apart, beta=0.1)
+    loss = objectives.thumb_loss(now, before, good, apart, beta=0.1)
     assert float(loss.mean()) == pytest.approx(expected, rel=1e-4)
 
 

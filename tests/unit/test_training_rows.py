@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.learning.train import losses
+from bot.learning.train import objectives
 from bot.learning.train.token_sequences import Row, by_length, epochs_of, join_turns, make_batch
 
 tokens = st.lists(st.integers(0, 3), min_size=2, max_size=6).map(tuple)
@@ -68,20 +68,20 @@ def test_orders_differ_by_epoch_and_seed() -> None:
 
 
 def test_sums_by_row_keep_rows_apart() -> None:
-    sums = losses.sums_by_row(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([0, 2, 2]), 3)
+    sums = objectives.sums_by_row(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([0, 2, 2]), 3)
     assert sums.tolist() == [1.0, 0.0, 6.0]
 
 
 @pytest.mark.parametrize(("good", "expected"), [(True, 0.5), (False, 0.5)])
 def test_a_thumb_on_an_answer_that_did_not_move_costs_a_half(good: bool, expected: float) -> None:
     here = torch.tensor([-3.0])
-    loss = losses.thumb_loss(here, here, torch.tensor([good]), torch.tensor(0.0), beta=0.1)
+    loss = objectives.thumb_loss(here, here, torch.tensor([good]), torch.tensor(0.0), beta=0.1)
     assert loss.item() == pytest.approx(expected)
 
 
 def test_the_divergence_is_never_negative_and_has_no_gradient() -> None:
     moved = torch.tensor([-1.0, -2.0], requires_grad=True)
-    apart = losses.divergence(moved, torch.tensor([-3.0, -3.0]))
+    apart = objectives.divergence(moved, torch.tensor([-3.0, -3.0]))
     assert apart.item() == pytest.approx(1.5)
     assert not apart.requires_grad
-    assert losses.divergence(torch.tensor([-9.0]), torch.tensor([-3.0])).item() == 0.0
+    assert objectives.divergence(torch.tensor([-9.0]), torch.tensor([-3.0])).item() == 0.0

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+import torch.nn.functional as functional
 
-from bot.learning.train import losses
 from bot.learning.train.network import LoraNetwork
 from bot.learning.train.token_sequences import Row, by_length, make_batch
 
@@ -75,7 +75,7 @@ class Answers:
         total = 0.0
         for group in by_length(rows, most_tokens(self._network)):
             batch = make_batch([rows[place] for place in group])
-            loss = losses.answer_loss(self._network.logprobs(batch), all_tokens)
+            loss = answer_loss(self._network.logprobs(batch), all_tokens)
             _go_back(loss)
             total += loss.item()
         return total, sum(map(len, rows))
@@ -115,9 +115,9 @@ class Pairs:
         for number in at_once:
             pair = self._pairs[number]
             batch = make_batch([pair.chosen, pair.rejected])
-            logps = losses.sums_by_row(self._network.logprobs(batch), batch.rows, 2)
+            logps = sums_by_row(self._network.logprobs(batch), batch.rows, 2)
             reference = self._reference[number]
-            loss = losses.pair_loss(logps[:1], logps[1:], reference[:1], reference[1:], BETA).sum()
+            loss = pair_loss(logps[:1], logps[1:], reference[:1], reference[1:], BETA).sum()
             answer = -logps[0] / len(pair.chosen.learnt)
             _go_back((loss + self._answer_weight * answer) / len(numbers))
             total += loss.item() / len(numbers)
@@ -126,7 +126,7 @@ class Pairs:
 
     def held_out_loss(self) -> float:
         now, before = self._logps(self._held_out), self._held_out_reference
-        return float(losses.pair_loss(now[:, 0], now[:, 1], before[:, 0], before[:, 1], BETA).mean())
+        return float(pair_loss(now[:, 0], now[:, 1], before[:, 0], before[:, 1], BETA).mean())
 
     def _logps(self, pairs: Sequence[Pair]) -> torch.Tensor:
         """`[pairs, 2]`."""
@@ -165,22 +165,22 @@ class Thumbs:
         thumbs = [self._thumbs[number] for number in numbers]
         places = torch.tensor(list(numbers))
         elsewhere = answer_logps(self._network, [thumb.elsewhere for thumb in thumbs])
-        apart = losses.divergence(elsewhere, self._elsewhere_reference[places])
+        apart = divergence(elsewhere, self._elsewhere_reference[places])
         total = 0.0
         for number, thumb in zip(numbers, thumbs, strict=True):
             batch = make_batch([thumb.row])
-            logps = losses.sums_by_row(self._network.logprobs(batch), batch.rows, 1)
+            logps = sums_by_row(self._network.logprobs(batch), batch.rows, 1)
             good = torch.tensor([thumb.good], device=logps.device)
-            loss = losses.thumb_loss(logps, self._reference[[number]], good, apart, BETA, *self._weights).sum()
+            loss = thumb_loss(logps, self._reference[[number]], good, apart, BETA, *self._weights).sum()
             _go_back(loss / len(numbers))
             total += loss.item() / len(numbers)
         return total, sum(len(thumb.row) + len(thumb.elsewhere) for thumb in thumbs)
 
     def held_out_loss(self) -> float:
         now, elsewhere = self._logps(self._held_out)
-        apart = losses.divergence(elsewhere, self._held_out_elsewhere)
+        apart = divergence(elsewhere, self._held_out_elsewhere)
         good = torch.tensor([thumb.good for thumb in self._held_out], device=now.device)
-        return float(losses.thumb_loss(now, self._held_out_reference, good, apart, BETA, *self._weights).mean())
+        return float(thumb_loss(now, self._held_out_reference, good, apart, BETA, *self._weights).mean())
 
     def _logps(self, thumbs: Sequence[Thumb]) -> tuple[torch.Tensor, torch.Tensor]:
         own = answer_logps(self._network, [thumb.row for thumb in thumbs])
@@ -193,7 +193,7 @@ def answer_logps(network: LoraNetwork, rows: Sequence[Row]) -> torch.Tensor:
     with torch.no_grad():
         for group in by_length(rows, 2 * most_tokens(network)):
             batch = make_batch([rows[place] for place in group])
-            found[group] = losses.sums_by_row(network.logprobs(batch), batch.rows, len(group))
+            found[group] = sums_by_row(network.logprobs(batch), batch.rows, len(group))
     return found
 
 
@@ -206,9 +206,56 @@ def logps_after(network: LoraNetwork, prompt: Sequence[int], rows: Sequence[Row]
     for group in by_length(rests, most_tokens(network)):
         batch = make_batch([rests[place] for place in group])
         logprobs = network.logprobs_after(prompt[:kept], batch)
-        found[group] = losses.sums_by_row(logprobs, batch.rows, len(group))
+        found[group] = sums_by_row(logprobs, batch.rows, len(group))
     return found
 
 
 def _go_back(loss: torch.Tensor) -> None:
     loss.backward()  # type: ignore[no-untyped-call]
+
+
+def answer_loss(token_logprobs: torch.Tensor, all_tokens: int) -> torch.Tensor:
+    """Mean negative log-likelihood; `all_tokens` are those of the whole step, of which these may be a part."""
+    return -token_logprobs.sum() / all_tokens
+
+
+def pair_loss(
+    chosen: torch.Tensor,
+    rejected: torch.Tensor,
+    reference_chosen: torch.Tensor,
+    reference_rejected: torch.Tensor,
+    beta: float,
+) -> torch.Tensor:
+    """DPO (Rafailov et al., 2023), a value for each pair."""
+    margin = (chosen - rejected) - (reference_chosen - reference_rejected)
+    return -functional.logsigmoid(beta * margin)
+
+
+def thumb_loss(
+    logps: torch.Tensor,
+    reference: torch.Tensor,
+    good: torch.Tensor,
+    divergence: torch.Tensor,
+    beta: float,
+    good_weight: float = 1.0,
+    bad_weight: float = 1.0,
+) -> torch.Tensor:
+    """KTO (Ethayarajh et al., 2024), a value for each row.
+
+    `divergence` is a scalar: how far the policy has gone from the reference on answers to other questions, at least 0;
+    `good` is a bool for each row. The weights make up for labels that are rarer than the others.
+    """
+    ratio = logps - reference
+    wanted = 1 - torch.sigmoid(beta * (ratio - divergence))
+    unwanted = 1 - torch.sigmoid(beta * (divergence - ratio))
+    return torch.where(good, good_weight * wanted, bad_weight * unwanted)
+
+
+def divergence(logps: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """KTO's estimate of the divergence, from answers that belong to other questions; no gradient goes through it."""
+    return (logps - reference).detach().mean().clamp(min=0)
+
+
+def sums_by_row(token_logprobs: torch.Tensor, rows: torch.Tensor, count: int) -> torch.Tensor:
+    """Log-probabilities of tokens added up for each of `count` rows."""
+    return torch.zeros(count, device=token_logprobs.device).index_add(0, rows.to(token_logprobs.device), token_logprobs)

@@ -19,7 +19,6 @@ from bot.learning.judge.evaluation import AnswerPolicy, Contestant, Evaluation, 
 from bot.learning.judge.evaluation_rows import load_suite
 from bot.learning.judge.gate import Verdict, judge
 from bot.learning.judge.measures import EvaluationRow
-from bot.learning.train.checkpoints import Checkpoints
 from bot.learning.train.loss_scorer import NetworkLossScorer
 from bot.learning.train.material import with_system_prompt
 from bot.learning.train.network import LoraNetwork
@@ -27,7 +26,7 @@ from bot.learning.train.objectives import Answers
 from bot.learning.train.replay import replay_rows
 from bot.learning.train.strength import choose_strength
 from bot.learning.train.token_sequences import Row, render
-from bot.learning.train.trainer import StageSettings, run_stage
+from bot.learning.train.trainer import Checkpoints, StageSettings, run_stage
 from bot.learning.train.weight_files import save_adapter
 from tests.builders.plant_shop import SYSTEM, rows
 

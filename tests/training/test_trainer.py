@@ -17,13 +17,12 @@ import transformers
 
 from bot.errors import ModelError, TrainingFailed
 from bot.learning.train import strength
-from bot.learning.train.checkpoints import Checkpoints, StageState
 from bot.learning.train.network import LoraNetwork
 from bot.learning.train.objectives import Answers, Objective, Pair, Pairs, Thumb, Thumbs
 from bot.learning.train.replay import replay_rows
 from bot.learning.train.strength import KEPT_GAIN, STRENGTHS, choose_strength
 from bot.learning.train.token_sequences import Row
-from bot.learning.train.trainer import StageResult, StageSettings, run_stage
+from bot.learning.train.trainer import Checkpoints, StageResult, StageSettings, StageState, run_stage
 from tests.builders.tiny_models import TOKENIZER_FILES
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
@@ -211,7 +210,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: p
     def no_room(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("bot.learning.train.checkpoints.os.fsync", no_room)
+    monkeypatch.setattr("bot.learning.train.trainer.os.fsync", no_room)
     state.step = 5
     with pytest.raises(OSError, match="No space"):
         checkpoints.save(state, {"a": torch.zeros(2)})

@@ -11,12 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 from bot.errors import TrainingFailed
-from bot.learning.train.checkpoints import Checkpoints
 from bot.learning.train.material import Material
 from bot.learning.train.network import LoraNetwork
 from bot.learning.train.objectives import Answers
 from bot.learning.train.recipe import SHARE_OF_A_TRIAL, Recipe, answer_stage, trials_of
-from bot.learning.train.trainer import Watch, run_stage
+from bot.learning.train.trainer import Checkpoints, Watch, run_stage
 
 log = logging.getLogger("myna.training")
 

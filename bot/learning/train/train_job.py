@@ -31,7 +31,6 @@ from bot.learning.judge.judging import Wanted, carry_out, keep_verdict, plan_jud
 from bot.learning.judge.model_card import ModelCard, write_model_card
 from bot.learning.judge.planted_secrets import planted_canaries
 from bot.learning.train import checks
-from bot.learning.train.checkpoints import Checkpoints
 from bot.learning.train.loss_scorer import NetworkLossScorer
 from bot.learning.train.material import Material, left_out_stages, prepare, why_too_little, with_system_prompt
 from bot.learning.train.network import LoraNetwork
@@ -43,7 +42,7 @@ from bot.learning.train.replay import known_rows, replay_rows
 from bot.learning.train.serving_check import check_served_as_trained
 from bot.learning.train.strength import choose_strength
 from bot.learning.train.token_sequences import render
-from bot.learning.train.trainer import StageResult, StageSettings, run_stage
+from bot.learning.train.trainer import Checkpoints, StageResult, StageSettings, run_stage
 from bot.learning.train.weight_files import save_adapter
 from bot.learning.versions import Versions, folder_of
 from storage import datasets, versions

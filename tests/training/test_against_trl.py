@@ -19,8 +19,8 @@ from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrai
 from bot.learning.train import objectives
 from bot.learning.train.network import LoraNetwork
 from bot.learning.train.objectives import Answers, answer_logps
+from bot.learning.train.publishing import save_adapter
 from bot.learning.train.token_sequences import Row, make_batch
-from bot.learning.train.weight_files import save_adapter
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
 

@@ -23,11 +23,11 @@ from bot.learning.train.loss_scorer import NetworkLossScorer
 from bot.learning.train.material import with_system_prompt
 from bot.learning.train.network import LoraNetwork
 from bot.learning.train.objectives import Answers
+from bot.learning.train.publishing import save_adapter
 from bot.learning.train.replay import replay_rows
 from bot.learning.train.strength import choose_strength
 from bot.learning.train.token_sequences import Row, render
 from bot.learning.train.trainer import Checkpoints, StageSettings, run_stage
-from bot.learning.train.weight_files import save_adapter
 from tests.builders.plant_shop import SYSTEM, rows
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]

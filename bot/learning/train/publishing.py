@@ -7,12 +7,26 @@ know: how weights are trained, what is done with a version.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from bot.errors import MynaError
+from bot.generation.engine.lora import CONFIG_FILE, PREFIX, WEIGHTS_FILE
+from bot.generation.engine.runner import Runner
+from bot.generation.engine.sequence import Chunk
+from bot.generation.engine.sequence import Sequence as Tokens
 from bot.jobs.job_context import Refused
-from bot.learning.versions import folder_of
+from bot.learning.train.network import LoraNetwork
+from bot.learning.train.token_sequences import Row
+from bot.learning.versions import CARD_FILE, FACTS_FILE, folder_of
 from storage import audit, datasets, jobs, versions
 from storage.database import Database
 from storage.jobs import JobLease
@@ -68,3 +82,118 @@ def _copy(draft: Path, folder: Path) -> None:
         with path.open("rb") as file:
             os.fsync(file.fileno())
     part.replace(folder)
+
+
+ALLOWED_FILES = frozenset({CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, FACTS_FILE})
+# bf16 in the engine against float32 in a trainer; weights that are not applied differ by far more.
+MAX_RELATIVE_DIFFERENCE = 0.05
+MIN_CHANGE = 1e-3
+
+
+class CheckFailed(MynaError):
+    """The trained weights failed a check."""
+
+    code = "check_failed"
+
+
+def check_files(folder: Path) -> None:
+    """Only the config and the weights as safetensors, with their card: nothing that runs code when it is loaded."""
+    for needed in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (folder / needed).is_file():
+            raise CheckFailed(f"{folder} has no {needed}.")
+    others = sorted(one.name for one in folder.iterdir() if one.name not in ALLOWED_FILES)
+    if others:
+        raise CheckFailed(f"{folder} holds files that no version needs: {', '.join(others)}.")
+
+
+def check_weights(folder: Path) -> None:
+    """All finite, and moved: some `lora_B` is not zero any more, as all of them are before the first step."""
+    try:
+        tensors = load_file(folder / WEIGHTS_FILE)
+    except (OSError, SafetensorError) as error:
+        raise CheckFailed(f"{folder / WEIGHTS_FILE} can't be read: {error}") from error
+    broken = sorted(name for name, tensor in tensors.items() if not bool(tensor.isfinite().all()))
+    if broken:
+        raise CheckFailed(f"The weights of {broken[0]} and {len(broken) - 1} others are not all numbers.")
+    ups = [tensor for name, tensor in tensors.items() if "lora_B" in name]
+    if not ups or not any(bool(tensor.any()) for tensor in ups):
+        raise CheckFailed("Every lora_B is zero: nothing was learnt.")
+
+
+def check_same_logits(engine: Sequence[torch.Tensor], trainer: Sequence[torch.Tensor]) -> None:
+    """What the engine computes with the reloaded version is what the trainer computed, `[tokens, vocabulary]` a prompt.
+
+    Compared are logits less their mean, which no probability depends on.
+    """
+    if len(engine) != len(trainer) or not trainer:
+        raise CheckFailed(f"There are logits of {len(engine)} prompts to compare with {len(trainer)}.")
+    for number, (found, wanted) in enumerate(zip(engine, trainer, strict=True), 1):
+        if found.shape != wanted.shape:
+            raise CheckFailed(f"Prompt {number}: logits of {tuple(found.shape)} instead of {tuple(wanted.shape)}.")
+        difference = relative_difference(found, wanted)
+        if not difference <= MAX_RELATIVE_DIFFERENCE:
+            raise CheckFailed(
+                f"Prompt {number}: the reloaded version computes something else than the trainer did, by "
+                f"{difference * 100:.1f} % (at most {MAX_RELATIVE_DIFFERENCE * 100:g} %)."
+            )
+
+
+def relative_difference(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    """Root mean square of the difference of centred logits, as a share of the wanted ones' own; NaN for NaN."""
+    ours, theirs = (one.float().cpu() - one.float().cpu().mean(-1, keepdim=True) for one in (found, wanted))
+    return float((ours - theirs).square().mean().sqrt() / theirs.square().mean().sqrt().clamp_min(1e-12))
+
+
+def check_differs_from_base(trained: Sequence[torch.Tensor], base: Sequence[torch.Tensor]) -> None:
+    """The version computes something else than the base on one prompt at least."""
+    if not any(relative_difference(one, other) > MIN_CHANGE for one, other in zip(trained, base, strict=True)):
+        raise CheckFailed("The version computes what the base computes: its weights are not used, or do nothing.")
+
+
+NUM_ROWS = 4
+MOST_TOKENS = 256
+
+
+def check_served_as_trained(network: LoraNetwork, base: Path, version: Path, rows: Sequence[Row]) -> None:
+    """Load the version as serving does, and compare scores after some prompts. Raises `CheckFailed`, `VersionError`."""
+    prompts = [row.token_ids[: min(row.learnt[0], MOST_TOKENS)] for row in rows[:NUM_ROWS]]
+    trained = [network.next_token_scores(prompt)[None] for prompt in prompts]
+    with network.base_only():
+        untrained = [network.next_token_scores(prompt)[None] for prompt in prompts]
+    check_differs_from_base(trained, untrained)
+    runner = Runner(base, str(network.device), None, context_tokens=2 * MOST_TOKENS)
+    loaded = runner.read_version(version.name, version, None)
+    served = []
+    with runner.inference_mode():
+        for prompt in prompts:
+            sequence = Tokens(list(prompt), row=0, version=loaded)
+            runner.decoder.reserve(1, len(prompt))
+            served.append(runner.step([Chunk(sequence, len(prompt))], [sequence]).float().cpu())
+            runner.decoder.reset()
+    check_same_logits(served, [one.cpu() for one in trained])
+
+
+def save_adapter(folder: Path, parameters: Mapping[str, torch.Tensor], *, rank: int, alpha: float, base: str) -> str:
+    """Write a version's files into a folder that exists, and return the SHA-256 of the weights' file.
+
+    `parameters` are by `LoraNetwork.parameters`' names: `model.layers.0.self_attn.q_proj.lora_A`.
+    """
+    tensors = {f"{PREFIX}{name}.weight": one.detach().cpu().contiguous() for name, one in parameters.items()}
+    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    modules = sorted({name.rsplit(".", 2)[-2] for name in parameters})
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": rank,
+        "lora_alpha": alpha,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "modules_to_save": None,
+        "target_modules": modules,
+    }
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()

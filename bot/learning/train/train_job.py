@@ -30,20 +30,17 @@ from bot.learning.data.dataset import build_dataset, find_dataset, read_examples
 from bot.learning.judge.judging import Wanted, carry_out, keep_verdict, plan_judging
 from bot.learning.judge.model_card import ModelCard, write_model_card
 from bot.learning.judge.planted_secrets import planted_canaries
-from bot.learning.train import checks
 from bot.learning.train.loss_scorer import NetworkLossScorer
 from bot.learning.train.material import Material, left_out_stages, prepare, why_too_little, with_system_prompt
 from bot.learning.train.network import LoraNetwork
 from bot.learning.train.objectives import Answers, Objective, Pairs, Thumbs
-from bot.learning.train.publishing import publish
+from bot.learning.train.publishing import check_served_as_trained, publish, save_adapter
 from bot.learning.train.recipe import Recipe, answer_stage, preference_stage, recipe_for
 from bot.learning.train.recipe_search import run_trials
 from bot.learning.train.replay import known_rows, replay_rows
-from bot.learning.train.serving_check import check_served_as_trained
 from bot.learning.train.strength import choose_strength
 from bot.learning.train.token_sequences import render
 from bot.learning.train.trainer import Checkpoints, StageResult, StageSettings, run_stage
-from bot.learning.train.weight_files import save_adapter
 from bot.learning.versions import Versions, folder_of
 from storage import datasets, versions
 from storage.learning_values import Dataset, Version
@@ -167,8 +164,8 @@ class Training:
         strength = choose_strength(network, material.watched.answers, known)
         alpha = recipe.alpha * strength
         save_adapter(draft, network.parameters, rank=recipe.rank, alpha=alpha, base=self._settings.model)
-        checks.check_files(draft)
-        checks.check_weights(draft)
+        check_files(draft)
+        check_weights(draft)
         check_served_as_trained(network, base, draft, material.watched.answers)
         made = {
             **({"name": self._wanted["name"]} if self._wanted.get("name") else {}),

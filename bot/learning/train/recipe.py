@@ -5,13 +5,17 @@ Knows: what worked on the starter model with tens to thousands of rows (benchmar
 
 from __future__ import annotations
 
+import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bot.errors import TrainingFailed
 from bot.learning.train.material import Material
-from bot.learning.train.trainer import StageSettings, steps_for
+from bot.learning.train.network import LoraNetwork
+from bot.learning.train.objectives import Answers
+from bot.learning.train.trainer import Checkpoints, StageSettings, Watch, run_stage, steps_for
 
 SHARE_OF_A_TRIAL = 0.25
 
@@ -60,3 +64,59 @@ def trials_of(recipe: Recipe, count: int) -> list[Recipe]:
         for _ in range(count - 1)
     ]
     return [recipe, *others]
+
+
+log = logging.getLogger("myna.training")
+
+
+def run_trials(
+    network: LoraNetwork,
+    material: Material,
+    recipe: Recipe,
+    count: int,
+    checkpoints: Checkpoints,
+    watch: Watch,
+    losses: list[float | None],
+    remember: Callable[[list[float | None]], None],
+) -> list[tuple[Recipe, float | None]]:
+    """Each recipe with the lowest loss of its trial, None where that came to nothing. The network begins anew for each
+    trial, and after the last.
+
+    `losses` are those of trials that are over since before; `remember` is told of each new one.
+    """
+    trials = trials_of(recipe, count)
+    for number, trial in enumerate(trials[len(losses) :], len(losses) + 1):
+        network.begin_anew(trial.seed)
+        whole = answer_stage(trial, len(material.train.answers))
+        short = replace(whole, steps=max(10, round(whole.steps * SHARE_OF_A_TRIAL)), looks=2)
+        objective = Answers(network, material.train.answers, material.watched.answers)
+        name = f"trial-{number}"
+        try:
+            result = run_stage(name, network, objective, short, checkpoints, _Trial(watch, number, count))
+            losses = [*losses, result.best_held_out_loss]
+        except TrainingFailed as error:  # a rate that is too high for these rows; others may not be
+            log.info("%s: %s", name, error.message)
+            losses = [*losses, None]
+        remember(losses)
+        checkpoints.forget(name)
+    network.begin_anew(recipe.seed)
+    return list(zip(trials, losses, strict=True))
+
+
+class _Trial:
+    """Tells whoever looks on which trial it is."""
+
+    def __init__(self, watch: Watch, number: int, count: int) -> None:
+        self._watch, self._number, self._count = watch, number, count
+
+    def progress(self, **fields: Any) -> None:
+        self._watch.progress(**{**fields, "phase": f"trial {self._number} of {self._count}"})
+
+    def point(self, series: str, step: int, value: float) -> None:
+        self._watch.point(series, step, value)
+
+    def check(self) -> None:
+        self._watch.check()
+
+    def flush(self) -> None:
+        self._watch.flush()

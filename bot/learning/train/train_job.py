@@ -35,8 +35,7 @@ from bot.learning.train.material import Material, left_out_stages, prepare, why_
 from bot.learning.train.network import LoraNetwork
 from bot.learning.train.objectives import Answers, Objective, Pairs, Thumbs
 from bot.learning.train.publishing import check_served_as_trained, publish, save_adapter
-from bot.learning.train.recipe import Recipe, answer_stage, preference_stage, recipe_for
-from bot.learning.train.recipe_search import run_trials
+from bot.learning.train.recipe import Recipe, answer_stage, preference_stage, recipe_for, run_trials
 from bot.learning.train.replay import known_rows, replay_rows
 from bot.learning.train.strength import choose_strength
 from bot.learning.train.token_sequences import render

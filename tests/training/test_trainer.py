@@ -16,11 +16,10 @@ import torch
 import transformers
 
 from bot.errors import ModelError, TrainingFailed
-from bot.learning.train import strength
+from bot.learning.train import base_abilities
+from bot.learning.train.base_abilities import KEPT_GAIN, STRENGTHS, choose_strength, replay_rows
 from bot.learning.train.network import LoraNetwork
 from bot.learning.train.objectives import Answers, Objective, Pair, Pairs, Thumb, Thumbs
-from bot.learning.train.replay import replay_rows
-from bot.learning.train.strength import KEPT_GAIN, STRENGTHS, choose_strength
 from bot.learning.train.token_sequences import Row
 from bot.learning.train.trainer import Checkpoints, StageResult, StageSettings, StageState, run_stage
 from tests.builders.tiny_models import TOKENIZER_FILES
@@ -154,7 +153,7 @@ def test_as_little_of_the_weights_is_laid_on_as_keeps_nearly_all_of_the_gain(
     assert chosen == min(enough)
     known = unlike(watched)
     most = loss_of(network, known, 0.5) + 1e-6
-    monkeypatch.setattr(strength, "MOST_FORGOTTEN", most / loss_of(network, known, 0.0) - 1)
+    monkeypatch.setattr(base_abilities, "MOST_FORGOTTEN", most / loss_of(network, known, 0.0) - 1)
     assert choose_strength(network, watched, known) == 0.5 < chosen, "more would forget too much of what was known"
     network.begin_anew(3)
     assert choose_strength(network, watched) == 1.0, "without a gain there is nothing to choose"

@@ -31,8 +31,8 @@ from bot.learning.judge.answer_loss import AnsweredPrompt
 from bot.learning.judge.evaluation_rows import load_suite
 from bot.learning.judge.reference_loss import ReferenceLossScorer
 from bot.learning.train import train_job
-from bot.learning.train.loss_scorer import NetworkLossScorer
 from bot.learning.train.material import with_system_prompt
+from bot.learning.train.objectives import NetworkLossScorer
 from bot.learning.train.recipe import Recipe, trials_of
 from bot.learning.versions import CARD_FILE, FACTS_FILE
 from bot.settings import Settings

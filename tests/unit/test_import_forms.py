@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from bot.errors import InvalidInput
 from bot.learning.data import importing
 from bot.learning.data.conversation_form import WrongRow, read_row
-from bot.learning.data.import_lines import MAX_LINE_BYTES
-from bot.learning.data.importing import CheckedFile, check_file
+from bot.learning.data.importing import MAX_LINE_BYTES, CheckedFile, check_file
 from storage.imports import ImportedConversation
 from storage.votes import Vote
 

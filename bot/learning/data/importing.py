@@ -6,15 +6,18 @@ Knows: what is counted and reported, and that a row is taken once. Does not know
 from __future__ import annotations
 
 import asyncio
+import csv
+import hashlib
+import itertools
 import json
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import IO, Any, BinaryIO
+from typing import IO, Any, BinaryIO, Literal, Protocol
 
 from bot.access.roles import Actor
+from bot.errors import InvalidInput
 from bot.learning.data.conversation_form import WrongRow, read_row
-from bot.learning.data.import_lines import Form, Lines, read_rows
 from storage import imports
 from storage.imports import BATCH, ImportedConversation, ImportedFile, ImportedMessage, TakenIn
 from storage.scope import Scope
@@ -159,3 +162,194 @@ async def take_in(
     file = ImportedFile(name, checked.sha256, actor.name)
     done = await scope.write(imports.take_in, checked.good, file, advance)
     return replace(done, known=done.known + checked.repeated)
+
+
+MAX_LINE_BYTES = 1_000_000
+FORMS = (
+    'a JSON object a line, {"messages": [{"role", "content"}, ...]}, or CSV with the header '
+    "question,answer[,id,group,person] or conversation,role,content"
+)
+_ENCODINGS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+_BOM = b"\xef\xbb\xbf"
+
+Row = tuple[int, dict[str, Any] | WrongRow]
+Form = Literal["json lines", "csv"]
+
+
+class Lines:
+    """The lines of a file with their numbers from 1; one that is too long comes as None. `sha256` is of all bytes."""
+
+    def __init__(self, file: BinaryIO, advance: Callable[[int], None]) -> None:
+        self._file = file
+        self._advance = advance
+        self._digest = hashlib.sha256()
+        self.number = 0
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+    def __iter__(self) -> Iterator[bytes | None]:
+        while line := self._read():
+            self.number += 1
+            is_whole = len(line) <= MAX_LINE_BYTES
+            while not is_whole and not line.endswith(b"\n") and (rest := self._read()):
+                line = rest
+            if self.number == 1:
+                _check_start(line)
+                line = line.removeprefix(_BOM)
+            yield line if is_whole else None
+
+    def _read(self) -> bytes:
+        chunk = self._file.readline(MAX_LINE_BYTES + 1)
+        self._digest.update(chunk)
+        self._advance(len(chunk))
+        return chunk
+
+
+def _check_start(line: bytes) -> None:
+    if name := _ENCODINGS.get(line[:2]):
+        raise InvalidInput(f"The file is in {name}. Save it as UTF-8 and import it again.")
+    if b"\0" in line:
+        raise InvalidInput(f"This is not a text file. It should be {FORMS}.")
+
+
+def read_rows(lines: Lines, form: Form | None = None) -> Iterator[Row]:
+    """Each row with the number of its first line, as an object or as what is wrong with it.
+
+    Raises `InvalidInput` for what makes the whole file unreadable.
+    """
+    left = iter(lines)
+    first = next((line for line in left if line is None or line.strip()), b"")
+    if first == b"":
+        raise InvalidInput("The file is empty.")
+    start = (first or b"").lstrip()
+    if form is None:
+        form = "json lines" if first is None or start.startswith(b"{") else "csv"
+    if start.startswith(b"["):
+        raise InvalidInput(f"The file is one JSON list. It should be {FORMS}; `jq -c '.[]' FILE` makes lines of it.")
+    again = itertools.chain([first], left)
+    return _json_rows(lines, again) if form == "json lines" else _csv_rows(lines, again)
+
+
+def _json_rows(lines: Lines, left: Iterator[bytes | None]) -> Iterator[Row]:
+    for line in left:
+        if line is None or line.strip():
+            yield lines.number, _json_row(line)
+
+
+def _json_row(line: bytes | None) -> dict[str, Any] | WrongRow:
+    if line is None:
+        return WrongRow("is longer than 1 MB")
+    try:
+        row = json.loads(line.decode())
+    except UnicodeDecodeError as error:
+        return _not_utf8(error)
+    except json.JSONDecodeError as error:
+        return WrongRow(f"is not JSON: {error.msg} (column {error.colno})")
+    except (ValueError, RecursionError):
+        return WrongRow("is not JSON that can be read: a number is too long, or it is nested too deeply")
+    return row if isinstance(row, dict) else WrongRow("is not a JSON object")
+
+
+def _not_utf8(error: UnicodeDecodeError) -> WrongRow:
+    return WrongRow(f"is not UTF-8 (byte 0x{error.object[error.start]:02X} in place {error.start + 1})")
+
+
+def _csv_rows(lines: Lines, left: Iterator[bytes | None]) -> Iterator[Row]:
+    wrong: list[WrongRow] = []
+    csv.field_size_limit(MAX_LINE_BYTES)
+    before = lines.number - 1
+    records = _records(csv.reader(_decoded(lines, left, wrong), strict=True), before)
+    header = [name.strip().lower() for name in next(records)[1]]
+    if wrong:
+        raise InvalidInput(f"The first line {wrong[0]}. Save the file as UTF-8 and import it again.")
+    if len(set(header)) < len(header):
+        raise InvalidInput(f"The header names a column twice: {','.join(header)[:200]}")
+    rows = _mapped(records, header, wrong)
+    if {"question", "answer"} <= set(header):
+        return _questions(rows)
+    if {"conversation", "role", "content"} <= set(header):
+        return _turns(rows)
+    raise InvalidInput(f"The first line is {','.join(header)[:200]!r}. The file should be {FORMS}.")
+
+
+def _decoded(lines: Lines, left: Iterator[bytes | None], wrong: list[WrongRow]) -> Iterator[str]:
+    for line in left:
+        if line is None:
+            raise InvalidInput(f"Line {lines.number} is longer than 1 MB; nothing after it can be told apart.")
+        try:
+            yield line.decode()
+        except UnicodeDecodeError as error:
+            wrong.append(_not_utf8(error))
+            yield line.decode(errors="replace")
+
+
+class _Table(Protocol):
+    """A reader of the csv module."""
+
+    line_num: int
+
+    def __next__(self) -> list[str]: ...
+
+
+def _records(table: _Table, before: int) -> Iterator[tuple[int, list[str]]]:
+    """The rows that aren't blank, each with the number of its first line: a quoted field may hold line breaks."""
+    while True:
+        start = before + table.line_num + 1
+        try:
+            record = next(table)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise InvalidInput(f"Line {start} opens a quote that is never closed, or is no CSV: {error}.") from error
+        if record:
+            yield start, record
+
+
+def _mapped(records: Iterator[tuple[int, list[str]]], header: list[str], wrong: list[WrongRow]) -> Iterator[Row]:
+    for start, record in records:
+        if wrong:
+            yield start, wrong[0]
+            wrong.clear()
+        elif len(record) != len(header):
+            hint = "; text with commas needs quotes" if len(record) > len(header) else ""
+            yield start, WrongRow(f"has {len(record)} columns where the header has {len(header)}{hint}")
+        else:
+            yield start, dict(zip(header, record, strict=True))
+
+
+def _questions(rows: Iterator[Row]) -> Iterator[Row]:
+    for start, row in rows:
+        if isinstance(row, WrongRow):
+            yield start, row
+            continue
+        turns = [{"role": "user", "content": row["question"]}, {"role": "assistant", "content": row["answer"]}]
+        yield start, {"messages": turns, **{key: row[key] for key in ("id", "group", "person") if key in row}}
+
+
+def _turns(rows: Iterator[Row]) -> Iterator[Row]:
+    """Rows that stand together and name the same conversation are one. What a wrong row belongs to can't be told: it
+    spoils what is on either side."""
+    name, start, turns, is_spoilt, was_wrong = "", 0, list[dict[str, str]](), False, False
+    for line, row in rows:
+        if not isinstance(row, WrongRow) and not row["conversation"].strip():
+            row = WrongRow("names no conversation")
+        if isinstance(row, WrongRow):
+            yield line, row
+            is_spoilt = was_wrong = True
+            continue
+        if row["conversation"].strip() != name:
+            if turns:
+                yield start, _conversation(name, turns, is_spoilt)
+            name, start, turns, is_spoilt = row["conversation"].strip(), line, [], was_wrong
+        turns.append({"role": row["role"].strip().lower(), "content": row["content"]})
+        was_wrong = False
+    if turns:
+        yield start, _conversation(name, turns, is_spoilt)
+
+
+def _conversation(name: str, turns: list[dict[str, str]], is_spoilt: bool) -> dict[str, Any] | WrongRow:
+    if is_spoilt:
+        return WrongRow("is a conversation with a wrong row in it or beside it")
+    return {"id": name, "messages": turns}

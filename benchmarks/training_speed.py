@@ -22,10 +22,9 @@ import torch
 
 from benchmarks.table import print_rows
 from bot.generation.models.sources import resolve_model
-from bot.learning.train.material import with_system_prompt
+from bot.learning.train.material import Row, render, with_system_prompt
 from bot.learning.train.network import LoraNetwork
 from bot.learning.train.objectives import Answers
-from bot.learning.train.token_sequences import Row, render
 from bot.learning.train.trainer import Checkpoints, StageSettings, run_stage
 from bot.settings import load_settings
 

@@ -17,10 +17,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 
 from bot.learning.train import objectives
+from bot.learning.train.material import Row, make_batch
 from bot.learning.train.network import LoraNetwork
 from bot.learning.train.objectives import Answers, answer_logps
 from bot.learning.train.publishing import save_adapter
-from bot.learning.train.token_sequences import Row, make_batch
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
 

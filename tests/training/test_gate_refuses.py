@@ -20,11 +20,10 @@ from bot.learning.judge.evaluation_rows import load_suite
 from bot.learning.judge.gate import Verdict, judge
 from bot.learning.judge.measures import EvaluationRow
 from bot.learning.train.base_abilities import choose_strength, replay_rows
-from bot.learning.train.material import with_system_prompt
+from bot.learning.train.material import Row, render, with_system_prompt
 from bot.learning.train.network import LoraNetwork
 from bot.learning.train.objectives import Answers, NetworkLossScorer
 from bot.learning.train.publishing import save_adapter
-from bot.learning.train.token_sequences import Row, render
 from bot.learning.train.trainer import Checkpoints, StageSettings, run_stage
 from tests.builders.plant_shop import SYSTEM, rows
 

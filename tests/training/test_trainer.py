@@ -18,9 +18,9 @@ import transformers
 from bot.errors import ModelError, TrainingFailed
 from bot.learning.train import base_abilities
 from bot.learning.train.base_abilities import KEPT_GAIN, STRENGTHS, choose_strength, replay_rows
+from bot.learning.train.material import Pair, Row, Thumb
 from bot.learning.train.network import LoraNetwork
-from bot.learning.train.objectives import Answers, Objective, Pair, Pairs, Thumb, Thumbs
-from bot.learning.train.token_sequences import Row
+from bot.learning.train.objectives import Answers, Objective, Pairs, Thumbs
 from bot.learning.train.trainer import Checkpoints, StageResult, StageSettings, StageState, run_stage
 from tests.builders.tiny_models import TOKENIZER_FILES
 

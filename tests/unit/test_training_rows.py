@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.learning.train import objectives
-from bot.learning.train.token_sequences import Row, by_length, epochs_of, join_turns, make_batch
+from bot.learning.train.material import Row, by_length, epochs_of, join_turns, make_batch
 
 tokens = st.lists(st.integers(0, 3), min_size=2, max_size=6).map(tuple)
 

@@ -18,6 +18,9 @@ from storage.votes import Value, Vote
 T = TypeVar("T")
 
 MAX_NAME_CHARS = 500
+MAX_MESSAGES = 50
+MAX_CHARACTERS = 16_000
+MAX_PROBLEMS = 10
 _AUTHORS: dict[str, Author] = {"agent": "agent", "bot": "bot"}
 _STATES: dict[str, ReplyState] = {state: state for state in get_args(ReplyState)}
 _OF_ASSISTANTS = ("author", "draft", "rating", "reason", "better", "state")
@@ -181,13 +184,6 @@ def _quoted(value: object) -> str:
     if value is None:
         return "missing"
     return storable(json.dumps(value, ensure_ascii=False))[:80]
-
-
-MAX_MESSAGES = 50
-MAX_CHARACTERS = 16_000
-MAX_PROBLEMS = 10
-
-T = TypeVar("T")
 
 
 def parse_lines(text: str, source: str, parse: Callable[[str, int], T]) -> list[T]:

@@ -12,10 +12,9 @@ from collections.abc import Callable, Sequence
 from importlib import resources
 
 from bot.learning.judge.evaluation_rows import load_suite
-from bot.learning.train.material import with_system_prompt
+from bot.learning.train.material import Row, render, with_system_prompt
 from bot.learning.train.network import LoraNetwork
 from bot.learning.train.objectives import answer_logps
-from bot.learning.train.token_sequences import Row, render
 
 MOST_ANSWER_TOKENS = 64
 AT_ONCE = 32

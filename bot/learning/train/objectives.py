@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -17,8 +16,8 @@ import torch.nn.functional as functional
 
 from bot.generation.engine.lora import read_lora
 from bot.learning.judge.answer_loss import AnsweredPrompt, AnswerLoss
+from bot.learning.train.material import Pair, Row, Thumb, by_length, make_batch, render
 from bot.learning.train.network import LoraNetwork
-from bot.learning.train.token_sequences import Row, by_length, make_batch, render
 
 # A batch's memory grows with its tokens, its speed hardly does beyond this.
 MOST_TOKENS_CPU = 2048
@@ -88,14 +87,6 @@ class Answers:
         return -float(logps.sum()) / sum(len(row.learnt) for row in self._held_out)
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Two answers to one question."""
-
-    chosen: Row
-    rejected: Row
-
-
 class Pairs:
     """Prefer one answer to the other (DPO), and go on saying the better one: else both may become less likely."""
 
@@ -135,15 +126,6 @@ class Pairs:
         """`[pairs, 2]`."""
         rows = [row for pair in pairs for row in (pair.chosen, pair.rejected)]
         return answer_logps(self._network, rows).view(-1, 2)
-
-
-@dataclass(frozen=True, slots=True)
-class Thumb:
-    """An answer that somebody found good or bad, and the same answer to another question."""
-
-    row: Row
-    good: bool
-    elsewhere: Row
 
 
 class Thumbs:

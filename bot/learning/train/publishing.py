@@ -24,8 +24,8 @@ from bot.generation.engine.runner import Runner
 from bot.generation.engine.sequence import Chunk
 from bot.generation.engine.sequence import Sequence as Tokens
 from bot.jobs.job_context import Refused
+from bot.learning.train.material import Row
 from bot.learning.train.network import LoraNetwork
-from bot.learning.train.token_sequences import Row
 from bot.learning.versions import CARD_FILE, FACTS_FILE, folder_of
 from storage import audit, datasets, jobs, versions
 from storage.database import Database

@@ -31,12 +31,11 @@ from bot.learning.judge.judging import Wanted, carry_out, keep_verdict, plan_jud
 from bot.learning.judge.model_card import ModelCard, write_model_card
 from bot.learning.judge.planted_secrets import planted_canaries
 from bot.learning.train.base_abilities import choose_strength, known_rows, replay_rows
-from bot.learning.train.material import Material, left_out_stages, prepare, why_too_little, with_system_prompt
+from bot.learning.train.material import Material, left_out_stages, prepare, render, why_too_little, with_system_prompt
 from bot.learning.train.network import LoraNetwork
 from bot.learning.train.objectives import Answers, NetworkLossScorer, Objective, Pairs, Thumbs
 from bot.learning.train.publishing import check_files, check_served_as_trained, check_weights, publish, save_adapter
 from bot.learning.train.recipe import Recipe, answer_stage, preference_stage, recipe_for, run_trials
-from bot.learning.train.token_sequences import render
 from bot.learning.train.trainer import Checkpoints, StageResult, StageSettings, run_stage
 from bot.learning.versions import Versions, folder_of
 from storage import datasets, versions

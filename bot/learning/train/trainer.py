@@ -21,9 +21,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from bot.errors import TrainingFailed
+from bot.learning.train.material import epochs_of
 from bot.learning.train.network import LoraNetwork
 from bot.learning.train.objectives import Objective
-from bot.learning.train.token_sequences import epochs_of
 
 SMOOTHING = 0.9
 

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 
 from bot.learning.train import objectives
-from bot.learning.train.material import Row, make_batch
+from bot.learning.train.material import TokenRow, make_batch
 from bot.learning.train.network import LoraNetwork
 from bot.learning.train.objectives import Answers, answer_logps
 from bot.learning.train.publishing import save_adapter
@@ -75,13 +75,13 @@ def theirs(base_path: Path, ours: LoraNetwork, tmp_path: Path) -> PeftModel:
     return PeftModel.from_pretrained(base, tmp_path, is_trainable=True)
 
 
-def rows_of(token_ids: torch.Tensor, mask: torch.Tensor, learnt: torch.Tensor) -> list[Row]:
+def rows_of(token_ids: torch.Tensor, mask: torch.Tensor, learnt: torch.Tensor) -> list[TokenRow]:
     """TRL's padded batch as rows."""
     rows = []
     for ids, is_there, is_learnt in zip(token_ids, mask.bool(), learnt.bool(), strict=True):
         places = torch.arange(len(ids))[is_there]
         wanted = [number for number, place in enumerate(places.tolist()) if is_learnt[place]]
-        rows.append(Row(tuple(ids[is_there].tolist()), tuple(wanted)))
+        rows.append(TokenRow(tuple(ids[is_there].tolist()), tuple(wanted)))
     return rows
 
 
@@ -183,7 +183,7 @@ def test_the_loss_of_thumbs_is_that_of_trl(
 
 
 def test_bf16_loses_no_more_here_than_in_transformers(base_path: Path) -> None:
-    row = Row(tuple(range(10, 60)), tuple(range(5, 50)))
+    row = TokenRow(tuple(range(10, 60)), tuple(range(5, 50)))
     found = {}
     # Asked for by name, as it is not what a network takes where the CPU has no bf16.
     for dtype in (torch.float32, torch.bfloat16):

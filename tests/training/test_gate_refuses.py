@@ -20,7 +20,7 @@ from bot.learning.judge.evaluation_rows import load_suite
 from bot.learning.judge.gate import Verdict, judge
 from bot.learning.judge.measures import EvaluationRow
 from bot.learning.train.base_abilities import choose_strength, replay_rows
-from bot.learning.train.material import Row, render, with_system_prompt
+from bot.learning.train.material import TokenRow, render, with_system_prompt
 from bot.learning.train.network import LoraNetwork
 from bot.learning.train.objectives import Answers, NetworkLossScorer
 from bot.learning.train.publishing import save_adapter
@@ -53,7 +53,7 @@ class Trainer:
         self.folder = folder
         self.everyday = replay_rows(self.network, SYSTEM, 24, lambda _done, _of: None)
 
-    def row(self, turns: Turns) -> Row:
+    def row(self, turns: Turns) -> TokenRow:
         *asked, answer = turns
         messages = with_system_prompt(asked, SYSTEM)
         return render(messages, answer["content"], self.network.tokenizer, self.network.end_of_turn)

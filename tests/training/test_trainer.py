@@ -18,7 +18,7 @@ import transformers
 from bot.errors import ModelError, TrainingFailed
 from bot.learning.train import base_abilities
 from bot.learning.train.base_abilities import KEPT_GAIN, STRENGTHS, choose_strength, replay_rows
-from bot.learning.train.material import Pair, Row, Thumb
+from bot.learning.train.material import AnswerPair, Thumb, TokenRow
 from bot.learning.train.network import LoraNetwork
 from bot.learning.train.objectives import Answers, Objective, Pairs, Thumbs
 from bot.learning.train.trainer import Checkpoints, StageResult, StageSettings, StageState, run_stage
@@ -29,10 +29,10 @@ pytestmark = [pytest.mark.model, pytest.mark.slow]
 SETTINGS = StageSettings(steps=12, examples_per_step=2, learning_rate=2e-2, looks=4, seconds_per_checkpoint=1e9)
 
 
-def rows(first: int, count: int) -> list[Row]:
+def rows(first: int, count: int) -> list[TokenRow]:
     """Rows that are easily learnt by heart."""
     return [
-        Row(tuple(range(start, start + 12)), tuple(range(6, 12)), f"row {start}")
+        TokenRow(tuple(range(start, start + 12)), tuple(range(6, 12)), f"row {start}")
         for start in range(first, first + 20 * count, 20)
     ]
 
@@ -126,12 +126,12 @@ def test_killed_in_a_step_it_ends_with_the_same_weights(tiny: Path, tmp_path: Pa
     assert (result.tokens, result.best_held_out_loss) == (expected_result.tokens, expected_result.best_held_out_loss)
 
 
-def unlike(learnt: list[Row]) -> list[Row]:
+def unlike(learnt: list[TokenRow]) -> list[TokenRow]:
     """The same prompts with answers that have nothing of what was learnt."""
     return [replace(row, token_ids=(*row.token_ids[: row.learnt[0]], *[5] * len(row.learnt))) for row in learnt]
 
 
-def loss_of(network: LoraNetwork, rows_to_ask: list[Row], strength: float) -> float:
+def loss_of(network: LoraNetwork, rows_to_ask: list[TokenRow], strength: float) -> float:
     network.set_strength(strength)
     return Answers(network, rows_to_ask, rows_to_ask).held_out_loss()
 
@@ -236,7 +236,7 @@ def test_a_rate_that_is_far_too_high_ends_with_a_clear_error(tiny: Path, tmp_pat
 
 def test_it_ends_early_and_keeps_the_best_when_what_is_held_out_gets_worse(tiny: Path, tmp_path: Path) -> None:
     network = new_network(tiny)
-    unlike = [Row(tuple(range(5000, 4988, -1)), tuple(range(6, 12)))]
+    unlike = [TokenRow(tuple(range(5000, 4988, -1)), tuple(range(6, 12)))]
     objective = Answers(network, rows(100, 2), unlike)
     settings = StageSettings(steps=60, examples_per_step=2, learning_rate=2e-2, looks=30, patience=3)
     result = run_stage("answers", network, objective, settings, Checkpoints(tmp_path), Looker())
@@ -257,7 +257,7 @@ def test_a_model_that_rescales_its_scores_behind_the_head_is_refused(starter_mod
 
 def test_pairs_make_the_better_answer_likelier_than_the_worse(tiny: Path, tmp_path: Path) -> None:
     network = new_network(tiny)
-    pairs = [Pair(good, Row((*good.token_ids[:6], *range(900, 906)), good.learnt)) for good in rows(100, 6)]
+    pairs = [AnswerPair(good, TokenRow((*good.token_ids[:6], *range(900, 906)), good.learnt)) for good in rows(100, 6)]
     objective = Pairs(network, pairs, pairs[:2])
     settings = StageSettings(steps=10, examples_per_step=3, learning_rate=2e-3, looks=2)
     result = run_stage("pairs", network, objective, settings, Checkpoints(tmp_path), Looker())
@@ -267,7 +267,7 @@ def test_pairs_make_the_better_answer_likelier_than_the_worse(tiny: Path, tmp_pa
 
 def test_thumbs_move_answers_up_and_down(tiny: Path, tmp_path: Path) -> None:
     network = new_network(tiny)
-    both = [*rows(100, 4), *(Row((*one.token_ids[:6], *range(900, 906)), one.learnt) for one in rows(100, 4))]
+    both = [*rows(100, 4), *(TokenRow((*one.token_ids[:6], *range(900, 906)), one.learnt) for one in rows(100, 4))]
     thumbs = [Thumb(row, number < 4, both[number - 1]) for number, row in enumerate(both)]
     objective = Thumbs(network, thumbs, thumbs[2:6])
     settings = StageSettings(steps=10, examples_per_step=4, learning_rate=2e-3, looks=2)

@@ -10,17 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.learning.train import objectives
-from bot.learning.train.material import Row, by_length, epochs_of, join_turns, make_batch
+from bot.learning.train.material import TokenRow, by_length, epochs_of, join_turns, make_batch
 
 tokens = st.lists(st.integers(0, 3), min_size=2, max_size=6).map(tuple)
 
 
-def row(token_ids: tuple[int, ...], learnt: int = 1) -> Row:
-    return Row(token_ids, tuple(range(len(token_ids) - learnt, len(token_ids))))
+def row(token_ids: tuple[int, ...], learnt: int = 1) -> TokenRow:
+    return TokenRow(token_ids, tuple(range(len(token_ids) - learnt, len(token_ids))))
 
 
 @given(st.lists(tokens.map(row), max_size=8))
-def test_rows_that_go_on_from_another_learn_both_answers_and_nothing_is_lost(rows: list[Row]) -> None:
+def test_rows_that_go_on_from_another_learn_both_answers_and_nothing_is_lost(rows: list[TokenRow]) -> None:
     joined = join_turns(rows)
     learnt = {one.token_ids[: place + 1] for one in joined for place in one.learnt}
     assert learnt == {one.token_ids[: place + 1] for one in rows for place in one.learnt}
@@ -31,11 +31,11 @@ def test_rows_that_go_on_from_another_learn_both_answers_and_nothing_is_lost(row
 
 def test_turns_of_one_conversation_become_one_row_in_the_place_of_the_longest() -> None:
     first, other, second = row((1, 2)), row((7, 8, 9)), row((1, 2, 3, 4))
-    assert join_turns([first, other, second]) == [other, Row((1, 2, 3, 4), (1, 3))]
+    assert join_turns([first, other, second]) == [other, TokenRow((1, 2, 3, 4), (1, 3))]
 
 
 def test_a_batch_names_the_place_before_each_token_to_learn() -> None:
-    batch = make_batch([Row((5, 6, 7), (1, 2)), Row((8, 9), (1,))])
+    batch = make_batch([TokenRow((5, 6, 7), (1, 2)), TokenRow((8, 9), (1,))])
     assert batch.token_ids.tolist() == [[5, 6, 7], [8, 9, 0]]
     assert list(zip(batch.rows.tolist(), batch.places.tolist(), batch.targets.tolist(), strict=True)) == [
         (0, 0, 6),

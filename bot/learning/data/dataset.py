@@ -49,7 +49,7 @@ TOO_MANY = "more than one person from outside may give"
 _BEST_FIRST = {"correction": 0, "approved": 1, "agent": 2, "import": 3, "thumb": 4}
 _LENGTHS = (50, 100, 200, 400, 800, 1_600)
 
-Report = Callable[[int, int], None]
+ReportProgress = Callable[[int, int], None]
 
 
 def _say_nothing(done: int, total: int) -> None:
@@ -57,7 +57,11 @@ def _say_nothing(done: int, total: int) -> None:
 
 
 async def build_dataset(
-    scope: Scope, policy: DatasetPolicy, actor: Actor, report: Report = _say_nothing, grounding: Grounding | None = None
+    scope: Scope,
+    policy: DatasetPolicy,
+    actor: Actor,
+    report: ReportProgress = _say_nothing,
+    grounding: Grounding | None = None,
 ) -> Dataset:
     """Make a dataset of what is stored now, or find the one that was made of the same before.
 
@@ -75,7 +79,7 @@ async def build_dataset(
 
 
 async def _build_once(
-    scope: Scope, policy: DatasetPolicy, actor: Actor, report: Report, grounding: Grounding | None
+    scope: Scope, policy: DatasetPolicy, actor: Actor, report: ReportProgress, grounding: Grounding | None
 ) -> Dataset:
     """Raises `NoSuchDraft` if somebody is erased meanwhile."""
     after_erasures = await scope.read(erasure.how_many)

@@ -172,7 +172,7 @@ FORMS = (
 _ENCODINGS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 _BOM = b"\xef\xbb\xbf"
 
-Row = tuple[int, dict[str, Any] | WrongRow]
+NumberedRow = tuple[int, dict[str, Any] | WrongRow]
 Form = Literal["json lines", "csv"]
 
 
@@ -214,7 +214,7 @@ def _check_start(line: bytes) -> None:
         raise InvalidInput(f"This is not a text file. It should be {FORMS}.")
 
 
-def read_rows(lines: Lines, form: Form | None = None) -> Iterator[Row]:
+def read_rows(lines: Lines, form: Form | None = None) -> Iterator[NumberedRow]:
     """Each row with the number of its first line, as an object or as what is wrong with it.
 
     Raises `InvalidInput` for what makes the whole file unreadable.
@@ -232,7 +232,7 @@ def read_rows(lines: Lines, form: Form | None = None) -> Iterator[Row]:
     return _json_rows(lines, again) if form == "json lines" else _csv_rows(lines, again)
 
 
-def _json_rows(lines: Lines, left: Iterator[bytes | None]) -> Iterator[Row]:
+def _json_rows(lines: Lines, left: Iterator[bytes | None]) -> Iterator[NumberedRow]:
     for line in left:
         if line is None or line.strip():
             yield lines.number, _json_row(line)
@@ -256,7 +256,7 @@ def _not_utf8(error: UnicodeDecodeError) -> WrongRow:
     return WrongRow(f"is not UTF-8 (byte 0x{error.object[error.start]:02X} in place {error.start + 1})")
 
 
-def _csv_rows(lines: Lines, left: Iterator[bytes | None]) -> Iterator[Row]:
+def _csv_rows(lines: Lines, left: Iterator[bytes | None]) -> Iterator[NumberedRow]:
     wrong: list[WrongRow] = []
     csv.field_size_limit(MAX_LINE_BYTES)
     before = lines.number - 1
@@ -307,7 +307,9 @@ def _records(table: _Table, before: int) -> Iterator[tuple[int, list[str]]]:
             yield start, record
 
 
-def _mapped(records: Iterator[tuple[int, list[str]]], header: list[str], wrong: list[WrongRow]) -> Iterator[Row]:
+def _mapped(
+    records: Iterator[tuple[int, list[str]]], header: list[str], wrong: list[WrongRow]
+) -> Iterator[NumberedRow]:
     for start, record in records:
         if wrong:
             yield start, wrong[0]
@@ -319,7 +321,7 @@ def _mapped(records: Iterator[tuple[int, list[str]]], header: list[str], wrong: 
             yield start, dict(zip(header, record, strict=True))
 
 
-def _questions(rows: Iterator[Row]) -> Iterator[Row]:
+def _questions(rows: Iterator[NumberedRow]) -> Iterator[NumberedRow]:
     for start, row in rows:
         if isinstance(row, WrongRow):
             yield start, row
@@ -328,7 +330,7 @@ def _questions(rows: Iterator[Row]) -> Iterator[Row]:
         yield start, {"messages": turns, **{key: row[key] for key in ("id", "group", "person") if key in row}}
 
 
-def _turns(rows: Iterator[Row]) -> Iterator[Row]:
+def _turns(rows: Iterator[NumberedRow]) -> Iterator[NumberedRow]:
     """Rows that stand together and name the same conversation are one. What a wrong row belongs to can't be told: it
     spoils what is on either side."""
     name, start, turns, is_spoilt, was_wrong = "", 0, list[dict[str, str]](), False, False

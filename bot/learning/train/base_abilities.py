@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from importlib import resources
 
 from bot.learning.judge.evaluation_rows import load_suite
-from bot.learning.train.material import Row, render, with_system_prompt
+from bot.learning.train.material import TokenRow, render, with_system_prompt
 from bot.learning.train.network import LoraNetwork
 from bot.learning.train.objectives import answer_logps
 
@@ -20,10 +20,12 @@ MOST_ANSWER_TOKENS = 64
 AT_ONCE = 32
 
 
-def replay_rows(network: LoraNetwork, system_prompt: str, count: int, report: Callable[[int, int], None]) -> list[Row]:
+def replay_rows(
+    network: LoraNetwork, system_prompt: str, count: int, report: Callable[[int, int], None]
+) -> list[TokenRow]:
     """At most `count` rows of everyday questions with what the base answers, likeliest words first."""
     questions = everyday_questions()[:count]
-    rows: list[Row] = []
+    rows: list[TokenRow] = []
     for begin in range(0, len(questions), AT_ONCE):
         report(begin, len(questions))
         asked = [
@@ -34,11 +36,11 @@ def replay_rows(network: LoraNetwork, system_prompt: str, count: int, report: Ca
             answers = network.answers(asked, MOST_ANSWER_TOKENS)
         for prompt, answer in zip(asked, answers, strict=True):
             token_ids = (*prompt, *answer)
-            rows.append(Row(token_ids, tuple(range(len(prompt), len(token_ids))), "everyday"))
+            rows.append(TokenRow(token_ids, tuple(range(len(prompt), len(token_ids))), "everyday"))
     return rows
 
 
-def known_rows(network: LoraNetwork, system_prompt: str) -> list[Row]:
+def known_rows(network: LoraNetwork, system_prompt: str) -> list[TokenRow]:
     """Good answers to questions of all kinds, which are never learnt: what a version should still be able to say."""
     return [
         render(
@@ -65,7 +67,7 @@ KEPT_GAIN = 0.93
 MOST_FORGOTTEN = 0.08
 
 
-def choose_strength(network: LoraNetwork, watched: Sequence[Row], known: Sequence[Row] = ()) -> float:
+def choose_strength(network: LoraNetwork, watched: Sequence[TokenRow], known: Sequence[TokenRow] = ()) -> float:
     """The least strength that keeps nearly all of the gain on rows that were not learnt; the network is left with it.
 
     The gain grows with the strength up to 1, so that halving what is left finds it. Where that forgets too much of
@@ -83,13 +85,13 @@ def choose_strength(network: LoraNetwork, watched: Sequence[Row], known: Sequenc
     return chosen
 
 
-def _remembering(network: LoraNetwork, known: Sequence[Row], place: int) -> float:
+def _remembering(network: LoraNetwork, known: Sequence[TokenRow], place: int) -> float:
     most = _loss(network, known, 0.0) * (1 + MOST_FORGOTTEN) if known else 0.0
     while known and place > 0 and _loss(network, known, STRENGTHS[place]) > most:
         place -= 1
     return STRENGTHS[place]
 
 
-def _loss(network: LoraNetwork, rows: Sequence[Row], strength: float) -> float:
+def _loss(network: LoraNetwork, rows: Sequence[TokenRow], strength: float) -> float:
     network.set_strength(strength)
     return -float(answer_logps(network, rows).sum()) / sum(len(row.learnt) for row in rows)

@@ -17,7 +17,7 @@ from bot.generation.engine.chat_tokenizer import ChatTokenizer
 from bot.generation.port import ChatMessage
 from bot.generation.prompt import with_passages
 from bot.learning.judge.gate import MIN_ROWS
-from bot.learning.train.network import Batch
+from bot.learning.train.network import TokenBatch
 from storage.learning_values import Example, ExampleKind
 
 # With fewer a training changes nothing, or learns a few rows by heart (design notes; tloen/alpaca-lora#324).
@@ -33,7 +33,7 @@ LEAST_FILLED = 0.8
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TokenRow:
     """A conversation in tokens; `learnt` are the places, ascending, of the tokens that the assistant should write.
 
     `name` says where it came from, for messages.
@@ -48,28 +48,28 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class AnswerPair:
     """Two answers to one question."""
 
-    chosen: Row
-    rejected: Row
+    chosen: TokenRow
+    rejected: TokenRow
 
 
 @dataclass(frozen=True, slots=True)
 class Thumb:
     """An answer that somebody found good or bad, and the same answer to another question."""
 
-    row: Row
+    row: TokenRow
     good: bool
-    elsewhere: Row
+    elsewhere: TokenRow
 
 
 @dataclass(slots=True)
 class Side:
     """Examples of all kinds, rendered."""
 
-    answers: list[Row] = field(default_factory=list)
-    pairs: list[Pair] = field(default_factory=list)
+    answers: list[TokenRow] = field(default_factory=list)
+    pairs: list[AnswerPair] = field(default_factory=list)
     thumbs: list[Thumb] = field(default_factory=list)
 
 
@@ -173,15 +173,15 @@ class _Renderer:
         self.num_answers += len(answers)
         return Side(join_turns(answers), self.pairs(by_kind["pair"]), self.thumbs(by_kind["thumb"]))
 
-    def rows(self, examples: Sequence[Example]) -> list[Row]:
+    def rows(self, examples: Sequence[Example]) -> list[TokenRow]:
         return [row for one in examples if (row := self._row(one, one.chosen)) is not None]
 
-    def pairs(self, examples: Sequence[Example]) -> list[Pair]:
+    def pairs(self, examples: Sequence[Example]) -> list[AnswerPair]:
         found = []
         for one in examples:
             chosen, rejected = self._row(one, one.chosen), self._row(one, one.rejected or "")
             if chosen is not None and rejected is not None:
-                found.append(Pair(chosen, rejected))
+                found.append(AnswerPair(chosen, rejected))
         return found
 
     def thumbs(self, examples: Sequence[Example]) -> list[Thumb]:
@@ -193,7 +193,7 @@ class _Renderer:
                 found.append(Thumb(row, bool(one.good), elsewhere))
         return found
 
-    def _row(self, example: Example, answer: str) -> Row | None:
+    def _row(self, example: Example, answer: str) -> TokenRow | None:
         try:
             messages = with_passages(with_system_prompt(example.messages, self._system_prompt), example.passages)
             row = render(messages, answer, self._tokenizer, self._end_of_turn, example.message_id)
@@ -215,30 +215,30 @@ def with_system_prompt(messages: Sequence[Mapping[str, str]], system_prompt: str
 
 def render(
     messages: Sequence[ChatMessage], answer: str, tokenizer: ChatTokenizer, end_of_turn: int, name: str = ""
-) -> Row:
+) -> TokenRow:
     """What the model reads before its answer, and the answer with the token that ends its turn."""
     prompt = tokenizer.encode(messages)
     token_ids = (*prompt, *tokenizer.encode_answer(answer), end_of_turn)
-    return Row(token_ids, tuple(range(len(prompt), len(token_ids))), name)
+    return TokenRow(token_ids, tuple(range(len(prompt), len(token_ids))), name)
 
 
-def join_turns(rows: Sequence[Row]) -> list[Row]:
+def join_turns(rows: Sequence[TokenRow]) -> list[TokenRow]:
     """Rows of which one goes on where another ends become one that learns the answers of both, in the order given.
 
     The turns of one conversation are computed once so, and not once for each answer.
     """
-    kept: list[Row] = []
+    kept: list[TokenRow] = []
     for row in sorted(rows, key=lambda one: one.token_ids, reverse=True):
         last = kept[-1] if kept else None
         if last is not None and last.token_ids[: len(row)] == row.token_ids:
-            kept[-1] = Row(last.token_ids, tuple(sorted({*last.learnt, *row.learnt})), last.name)
+            kept[-1] = TokenRow(last.token_ids, tuple(sorted({*last.learnt, *row.learnt})), last.name)
         else:
             kept.append(row)
     places = {row.token_ids: number for number, row in reversed(list(enumerate(rows)))}
     return sorted(kept, key=lambda one: places[one.token_ids])
 
 
-def make_batch(rows: Sequence[Row]) -> Batch:
+def make_batch(rows: Sequence[TokenRow]) -> TokenBatch:
     """Rows side by side. Their order is kept, and that of each row's targets."""
     length = max(len(row) for row in rows)
     token_ids = torch.zeros(len(rows), length, dtype=torch.long)
@@ -247,10 +247,10 @@ def make_batch(rows: Sequence[Row]) -> Batch:
     wanted = [(number, place) for number, row in enumerate(rows) for place in row.learnt]
     numbers = torch.tensor([number for number, _ in wanted], dtype=torch.long)
     places = torch.tensor([place for _, place in wanted], dtype=torch.long)
-    return Batch(token_ids, numbers, places - 1, token_ids[numbers, places])
+    return TokenBatch(token_ids, numbers, places - 1, token_ids[numbers, places])
 
 
-def by_length(rows: Sequence[Row], most_tokens: int) -> Iterator[list[int]]:
+def by_length(rows: Sequence[TokenRow], most_tokens: int) -> Iterator[list[int]]:
     """Places of rows of about the same length, in groups of at most `most_tokens` when filled up (or of one row)."""
     group: list[int] = []
     for place in sorted(range(len(rows)), key=lambda one: (-len(rows[one]), one)):

@@ -26,7 +26,7 @@ MAX_SCORE_ERROR = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class TokenBatch:
     """Rows of tokens, shorter ones filled up at their end, and the places whose next token is to be learnt.
 
     `token_ids` is `[rows, length]`; `rows`, `places` and `targets` have one entry for each token to learn.
@@ -126,14 +126,14 @@ class LoraNetwork:
             for name, layer in self.layers.items():
                 layer.is_on = before[name]
 
-    def logprobs(self, batch: Batch) -> torch.Tensor:
+    def logprobs(self, batch: TokenBatch) -> torch.Tensor:
         """The natural logarithm of the probability of each of the batch's targets, float32, `[targets]`."""
         # A causal model needs no mask for what is filled up at the end: nobody looks at it.
         embedded = self._embed(batch.token_ids.to(self.device))
         hidden = self._body(inputs_embeds=embedded, use_cache=False).last_hidden_state
         return self._logprobs_at(hidden, batch)
 
-    def logprobs_after(self, prompt: Sequence[int], batch: Batch) -> torch.Tensor:
+    def logprobs_after(self, prompt: Sequence[int], batch: TokenBatch) -> torch.Tensor:
         """As `logprobs`, for rows that all go on from one prompt, which is computed once. No gradient."""
         with torch.no_grad():
             read = self._body(torch.tensor([list(prompt)], device=self.device), use_cache=True)
@@ -143,7 +143,7 @@ class LoraNetwork:
             ).last_hidden_state
             return self._logprobs_at(hidden, batch)
 
-    def _logprobs_at(self, hidden: torch.Tensor, batch: Batch) -> torch.Tensor:
+    def _logprobs_at(self, hidden: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
         wanted = hidden[batch.rows.to(self.device), batch.places.to(self.device)]
         apply: Any = _TargetLogprobs.apply
         logprobs: torch.Tensor = apply(wanted, self._head, batch.targets.to(self.device))

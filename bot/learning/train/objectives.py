@@ -16,7 +16,7 @@ import torch.nn.functional as functional
 
 from bot.generation.engine.lora import read_lora
 from bot.learning.judge.answer_loss import AnsweredPrompt, AnswerLoss
-from bot.learning.train.material import Pair, Row, Thumb, by_length, make_batch, render
+from bot.learning.train.material import AnswerPair, Thumb, TokenRow, by_length, make_batch, render
 from bot.learning.train.network import LoraNetwork
 
 # A batch's memory grows with its tokens, its speed hardly does beyond this.
@@ -52,7 +52,7 @@ def most_tokens(network: LoraNetwork) -> int:
     return MOST_TOKENS_GPU if network.device.type == "cuda" else MOST_TOKENS_CPU
 
 
-def digest_of(rows: Iterable[Row]) -> str:
+def digest_of(rows: Iterable[TokenRow]) -> str:
     """SHA-256 over rows in their order."""
     digest = hashlib.sha256()
     for row in rows:
@@ -63,7 +63,7 @@ def digest_of(rows: Iterable[Row]) -> str:
 class Answers:
     """Say what was answered."""
 
-    def __init__(self, network: LoraNetwork, rows: Sequence[Row], held_out: Sequence[Row]) -> None:
+    def __init__(self, network: LoraNetwork, rows: Sequence[TokenRow], held_out: Sequence[TokenRow]) -> None:
         self._network, self._rows, self._held_out = network, rows, held_out
         self.digest = digest_of([*rows, *held_out])
 
@@ -91,7 +91,12 @@ class Pairs:
     """Prefer one answer to the other (DPO), and go on saying the better one: else both may become less likely."""
 
     def __init__(
-        self, network: LoraNetwork, pairs: Sequence[Pair], held_out: Sequence[Pair], *, answer_weight: float = 0.2
+        self,
+        network: LoraNetwork,
+        pairs: Sequence[AnswerPair],
+        held_out: Sequence[AnswerPair],
+        *,
+        answer_weight: float = 0.2,
     ) -> None:
         self._network, self._pairs, self._held_out = network, pairs, held_out
         self._answer_weight = answer_weight
@@ -122,7 +127,7 @@ class Pairs:
         now, before = self._logps(self._held_out), self._held_out_reference
         return float(pair_loss(now[:, 0], now[:, 1], before[:, 0], before[:, 1], BETA).mean())
 
-    def _logps(self, pairs: Sequence[Pair]) -> torch.Tensor:
+    def _logps(self, pairs: Sequence[AnswerPair]) -> torch.Tensor:
         """`[pairs, 2]`."""
         rows = [row for pair in pairs for row in (pair.chosen, pair.rejected)]
         return answer_logps(self._network, rows).view(-1, 2)
@@ -172,7 +177,7 @@ class Thumbs:
         return own, answer_logps(self._network, [thumb.elsewhere for thumb in thumbs])
 
 
-def answer_logps(network: LoraNetwork, rows: Sequence[Row]) -> torch.Tensor:
+def answer_logps(network: LoraNetwork, rows: Sequence[TokenRow]) -> torch.Tensor:
     """The log-probability of each row's learnt tokens, summed, where the network is. No gradient."""
     found = torch.zeros(len(rows), device=network.device)
     with torch.no_grad():
@@ -182,11 +187,11 @@ def answer_logps(network: LoraNetwork, rows: Sequence[Row]) -> torch.Tensor:
     return found
 
 
-def logps_after(network: LoraNetwork, prompt: Sequence[int], rows: Sequence[Row]) -> torch.Tensor:
+def logps_after(network: LoraNetwork, prompt: Sequence[int], rows: Sequence[TokenRow]) -> torch.Tensor:
     """As `answer_logps`, for rows that all begin with one prompt, of which only what follows is learnt: much quicker
     where there are many."""
     kept = len(prompt) - 1  # its last token says what comes first behind it
-    rests = [Row(row.token_ids[kept:], tuple(place - kept for place in row.learnt)) for row in rows]
+    rests = [TokenRow(row.token_ids[kept:], tuple(place - kept for place in row.learnt)) for row in rows]
     found = torch.zeros(len(rows), device=network.device)
     for group in by_length(rests, most_tokens(network)):
         batch = make_batch([rests[place] for place in group])
@@ -269,14 +274,14 @@ class NetworkLossScorer:
         logps = self._logps(rendered, [one.messages for one in rows])
         return [AnswerLoss(-float(logp), len(row.learnt)) for row, logp in zip(rendered, logps, strict=True)]
 
-    def _logps(self, rows: Sequence[Row], asked: Sequence[object]) -> torch.Tensor:
+    def _logps(self, rows: Sequence[TokenRow], asked: Sequence[object]) -> torch.Tensor:
         """By row. Where all were asked the same, as with planted secrets, the question is read once."""
         prompt = rows[0].token_ids[: rows[0].learnt[0]] if rows and rows[0].learnt else ()
         if len(prompt) > 1 and len(rows) > 1 and all(one == asked[0] for one in asked):
             return logps_after(self._network, prompt, rows)
         return answer_logps(self._network, rows)
 
-    def _render(self, row: AnsweredPrompt) -> Row:
+    def _render(self, row: AnsweredPrompt) -> TokenRow:
         whole = render(row.messages, row.answer, self._network.tokenizer, self._network.end_of_turn)
         kept = whole.token_ids[: self._context_tokens]
-        return Row(kept, tuple(place for place in whole.learnt if place < len(kept)))
+        return TokenRow(kept, tuple(place for place in whole.learnt if place < len(kept)))

@@ -24,7 +24,7 @@ from bot.generation.engine.runner import Runner
 from bot.generation.engine.sequence import Chunk
 from bot.generation.engine.sequence import Sequence as Tokens
 from bot.jobs.job_context import Refused
-from bot.learning.train.material import Row
+from bot.learning.train.material import TokenRow
 from bot.learning.train.network import LoraNetwork
 from bot.learning.versions import CARD_FILE, FACTS_FILE, folder_of
 from storage import audit, datasets, jobs, versions
@@ -154,7 +154,7 @@ NUM_ROWS = 4
 MOST_TOKENS = 256
 
 
-def check_served_as_trained(network: LoraNetwork, base: Path, version: Path, rows: Sequence[Row]) -> None:
+def check_served_as_trained(network: LoraNetwork, base: Path, version: Path, rows: Sequence[TokenRow]) -> None:
     """Load the version as serving does, and compare scores after some prompts. Raises `CheckFailed`, `VersionError`."""
     prompts = [row.token_ids[: min(row.learnt[0], MOST_TOKENS)] for row in rows[:NUM_ROWS]]
     trained = [network.next_token_scores(prompt)[None] for prompt in prompts]

@@ -1,8 +1,8 @@
-"""What the base says to everyday questions, to be learnt along: so that it is not forgotten over the new. And answers
-by which it is seen whether it was.
+"""Protection against catastrophic forgetting: replay and weight interpolation.
 
-Knows: the questions. Does not know: how many rows of a training should be these. The answers are the base's own: what
-it said before is all that is to be kept (as in self-distillation, Shenfeld et al., 2026).
+Replay trains on the base's own answers to everyday questions (self-distillation, Shenfeld et al., 2026). Interpolation
+scales the trained LoRA weights down: a little less costs next to nothing on the new rows, and keeps much of the base's
+abilities (Wortsman et al., 2022).
 """
 
 from __future__ import annotations
@@ -23,14 +23,17 @@ AT_ONCE = 32
 def replay_rows(
     network: LoraNetwork, system_prompt: str, count: int, report: Callable[[int, int], None]
 ) -> list[TokenRow]:
-    """At most `count` rows of everyday questions with what the base answers, likeliest words first."""
+    """Return at most `count` rows of everyday questions with the base's greedy answers.
+
+    `report(done, total)` counts the questions.
+    """
     questions = everyday_questions()[:count]
     rows: list[TokenRow] = []
     for begin in range(0, len(questions), AT_ONCE):
         report(begin, len(questions))
         asked = [
-            network.tokenizer.encode(with_system_prompt([{"role": "user", "content": one}], system_prompt))
-            for one in questions[begin : begin + AT_ONCE]
+            network.tokenizer.encode(with_system_prompt([{"role": "user", "content": question}], system_prompt))
+            for question in questions[begin : begin + AT_ONCE]
         ]
         with network.base_only():
             answers = network.answers(asked, MOST_ANSWER_TOKENS)
@@ -41,7 +44,7 @@ def replay_rows(
 
 
 def known_rows(network: LoraNetwork, system_prompt: str) -> list[TokenRow]:
-    """Good answers to questions of all kinds, which are never learnt: what a version should still be able to say."""
+    """Return reference answers of the `kept` suite, which are never trained on: a version should still know them."""
     return [
         render(
             with_system_prompt(row.messages, system_prompt),
@@ -55,30 +58,30 @@ def known_rows(network: LoraNetwork, system_prompt: str) -> list[TokenRow]:
 
 
 def everyday_questions() -> list[str]:
-    """Short questions and remarks of all kinds, none of which the suites of the evaluation have."""
+    """Return short questions and remarks on all topics, none of them in the evaluation's suites."""
     text = resources.files("bot.learning.judge").joinpath("suites/everyday.txt").read_text(encoding="utf-8")
     return text.splitlines()
 
 
 STRENGTHS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-# So much of what the held-out loss has gained must be left.
+# Share of the gain in held-out loss that must be left.
 KEPT_GAIN = 0.93
-# By so much the loss of what the base could may rise, and the gate's limit is kept with room (benchmarks/LOG.md).
+# Greatest rise of the loss on known answers, as a share: well within the gate's limit (benchmarks/LOG.md).
 MOST_FORGOTTEN = 0.08
 
 
 def choose_strength(network: LoraNetwork, watched: Sequence[TokenRow], known: Sequence[TokenRow] = ()) -> float:
-    """The least strength that keeps nearly all of the gain on rows that were not learnt; the network is left with it.
+    """Set and return the least strength that keeps nearly all of the gain on the `watched` rows.
 
-    The gain grows with the strength up to 1, so that halving what is left finds it. Where that forgets too much of
-    what is `known` (answers to questions of all kinds), less is taken.
+    The gain grows with the strength up to 1, so that bisection finds it. Where the `known` rows lose too much with that
+    strength, a lower one is taken.
     """
     before, after = _loss(network, watched, 0.0), _loss(network, watched, 1.0)
     enough = before - KEPT_GAIN * (before - after)
     chosen = 1.0
     if after < before:
         place = bisect.bisect_left(
-            STRENGTHS, True, key=lambda one: one == 1.0 or _loss(network, watched, one) <= enough
+            STRENGTHS, True, key=lambda strength: strength == 1.0 or _loss(network, watched, strength) <= enough
         )
         chosen = _remembering(network, known, place)
     network.set_strength(chosen)

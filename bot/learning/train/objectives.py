@@ -1,7 +1,8 @@
-"""What a stage of training learns from: answers, pairs, or thumbs, each with its loss and its share that is held out.
+"""Training objectives: likelihood of answers, DPO for pairs, KTO for thumbs.
 
-Knows: which rows belong together in a loss, and that little memory is used at a time. Does not know: optimisers, steps,
-checkpoints, where rows come from.
+Gradients are accumulated over small batches, so that memory does not grow with the examples of a step. The formulas are
+those of TRL 1.16: `logps` are sums over an answer's tokens, one for each row; `reference` are the sums of the model
+before this stage.
 """
 
 from __future__ import annotations
@@ -19,41 +20,41 @@ from bot.learning.judge.answer_loss import AnsweredPrompt, AnswerLoss
 from bot.learning.train.material import AnswerPair, Thumb, TokenRow, by_length, make_batch, render
 from bot.learning.train.network import LoraNetwork
 
-# A batch's memory grows with its tokens, its speed hardly does beyond this.
+# A batch's memory grows with its tokens; its speed hardly does beyond these sizes.
 MOST_TOKENS_CPU = 2048
 MOST_TOKENS_GPU = 16384
 BETA = 0.1
-# A thumb that stood for a hundred others would steer its step alone.
+# A thumb with the weight of a hundred others would steer its step alone.
 MOST_WEIGHT = 4.0
 
 
 class Objective(Protocol):
-    """`count` examples to learn from."""
+    """Loss over `count` examples, with a held-out share."""
 
     @property
     def count(self) -> int: ...
 
     @property
     def digest(self) -> str:
-        """The same for the same examples in the same order only."""
+        """Hash of the examples in their order, which a checkpoint must share."""
         ...
 
     def backward(self, numbers: Sequence[int]) -> tuple[float, int]:
-        """Add the gradients of these examples' mean loss; returns that loss and how many tokens were read."""
+        """Accumulate the gradients of these examples' mean loss. Returns that loss and the number of tokens read."""
         ...
 
     def held_out_loss(self) -> float:
-        """The loss on what is never learnt from."""
+        """Return the mean loss on the held-out examples."""
         ...
 
 
 def most_tokens(network: LoraNetwork) -> int:
-    """How many tokens go through the network at a time."""
+    """Return the most tokens for one pass through the network."""
     return MOST_TOKENS_GPU if network.device.type == "cuda" else MOST_TOKENS_CPU
 
 
 def digest_of(rows: Iterable[TokenRow]) -> str:
-    """SHA-256 over rows in their order."""
+    """Return the SHA-256 over rows in their order."""
     digest = hashlib.sha256()
     for row in rows:
         digest.update(repr((row.token_ids, row.learnt)).encode())
@@ -61,7 +62,7 @@ def digest_of(rows: Iterable[TokenRow]) -> str:
 
 
 class Answers:
-    """Say what was answered."""
+    """Supervised fine-tuning: maximise the likelihood of the answers."""
 
     def __init__(self, network: LoraNetwork, rows: Sequence[TokenRow], held_out: Sequence[TokenRow]) -> None:
         self._network, self._rows, self._held_out = network, rows, held_out
@@ -88,7 +89,7 @@ class Answers:
 
 
 class Pairs:
-    """Prefer one answer to the other (DPO), and go on saying the better one: else both may become less likely."""
+    """DPO with an answer term: without the likelihood of the chosen answer, both may become less likely."""
 
     def __init__(
         self,
@@ -128,13 +129,13 @@ class Pairs:
         return float(pair_loss(now[:, 0], now[:, 1], before[:, 0], before[:, 1], BETA).mean())
 
     def _logps(self, pairs: Sequence[AnswerPair]) -> torch.Tensor:
-        """`[pairs, 2]`."""
+        """Return the log-probabilities as `[pairs, 2]`: chosen, rejected."""
         rows = [row for pair in pairs for row in (pair.chosen, pair.rejected)]
         return answer_logps(self._network, rows).view(-1, 2)
 
 
 class Thumbs:
-    """More of what was found good, less of what was found bad (KTO)."""
+    """KTO: raise the likelihood of answers with a thumb up, lower that of answers with a thumb down."""
 
     def __init__(self, network: LoraNetwork, thumbs: Sequence[Thumb], held_out: Sequence[Thumb]) -> None:
         self._network, self._thumbs, self._held_out = network, thumbs, held_out
@@ -143,7 +144,7 @@ class Thumbs:
         self._held_out_reference, self._held_out_elsewhere = self._logps(held_out)
         num_good = max(sum(thumb.good for thumb in thumbs), 1)
         num_bad = max(len(thumbs) - num_good, 1)
-        # The rarer label counts for more, so that both weigh about the same (KTO paper, section 4.2).
+        # The rarer label gets the greater weight, so that both sum to about the same (KTO paper, section 4.2).
         good_weight, bad_weight = max(num_bad / num_good, 1.0), max(num_good / num_bad, 1.0)
         self._weights = min(good_weight, MOST_WEIGHT), min(bad_weight, MOST_WEIGHT)
 
@@ -178,7 +179,7 @@ class Thumbs:
 
 
 def answer_logps(network: LoraNetwork, rows: Sequence[TokenRow]) -> torch.Tensor:
-    """The log-probability of each row's learnt tokens, summed, where the network is. No gradient."""
+    """Return the sum of log-probabilities of each row's learnt tokens, on the network's device. No gradient."""
     found = torch.zeros(len(rows), device=network.device)
     with torch.no_grad():
         for group in by_length(rows, 2 * most_tokens(network)):
@@ -188,9 +189,8 @@ def answer_logps(network: LoraNetwork, rows: Sequence[TokenRow]) -> torch.Tensor
 
 
 def logps_after(network: LoraNetwork, prompt: Sequence[int], rows: Sequence[TokenRow]) -> torch.Tensor:
-    """As `answer_logps`, for rows that all begin with one prompt, of which only what follows is learnt: much quicker
-    where there are many."""
-    kept = len(prompt) - 1  # its last token says what comes first behind it
+    """Do the same as `answer_logps` for rows behind one prompt, which is computed once. Much faster for many rows."""
+    kept = len(prompt) - 1  # the scores after its last token predict the first token of the answer
     rests = [TokenRow(row.token_ids[kept:], tuple(place - kept for place in row.learnt)) for row in rows]
     found = torch.zeros(len(rows), device=network.device)
     for group in by_length(rests, most_tokens(network)):
@@ -205,7 +205,7 @@ def _go_back(loss: torch.Tensor) -> None:
 
 
 def answer_loss(token_logprobs: torch.Tensor, all_tokens: int) -> torch.Tensor:
-    """Mean negative log-likelihood; `all_tokens` are those of the whole step, of which these may be a part."""
+    """Return the mean negative log-likelihood over `all_tokens` of a step, of which these tokens may be a part."""
     return -token_logprobs.sum() / all_tokens
 
 
@@ -216,7 +216,7 @@ def pair_loss(
     reference_rejected: torch.Tensor,
     beta: float,
 ) -> torch.Tensor:
-    """DPO (Rafailov et al., 2023), a value for each pair."""
+    """Return the DPO loss of each pair (Rafailov et al., 2023)."""
     margin = (chosen - rejected) - (reference_chosen - reference_rejected)
     return -functional.logsigmoid(beta * margin)
 
@@ -230,10 +230,10 @@ def thumb_loss(
     good_weight: float = 1.0,
     bad_weight: float = 1.0,
 ) -> torch.Tensor:
-    """KTO (Ethayarajh et al., 2024), a value for each row.
+    """Return the KTO loss of each row (Ethayarajh et al., 2024).
 
-    `divergence` is a scalar: how far the policy has gone from the reference on answers to other questions, at least 0;
-    `good` is a bool for each row. The weights make up for labels that are rarer than the others.
+    `divergence` is a scalar of at least 0, the distance of policy and reference on answers to other questions; `good`
+    is a bool for each row. The weights balance rare labels.
     """
     ratio = logps - reference
     wanted = 1 - torch.sigmoid(beta * (ratio - divergence))
@@ -242,19 +242,19 @@ def thumb_loss(
 
 
 def divergence(logps: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """KTO's estimate of the divergence, from answers that belong to other questions; no gradient goes through it."""
+    """Estimate KTO's divergence from the log-probabilities of answers to other questions. No gradient."""
     return (logps - reference).detach().mean().clamp(min=0)
 
 
 def sums_by_row(token_logprobs: torch.Tensor, rows: torch.Tensor, count: int) -> torch.Tensor:
-    """Log-probabilities of tokens added up for each of `count` rows."""
+    """Sum the log-probabilities of tokens for each of `count` rows."""
     return torch.zeros(count, device=token_logprobs.device).index_add(0, rows.to(token_logprobs.device), token_logprobs)
 
 
 class NetworkLossScorer:
-    """`LossScorer` over a model folder. `context_tokens` is the most that is read of prompt and answer together.
+    """`LossScorer` with the training network: many rows at once, in the hardware's fast precision.
 
-    `dtype` as for the network.
+    `context_tokens` limits prompt and answer together; `dtype` is the network's.
     """
 
     def __init__(
@@ -264,20 +264,20 @@ class NetworkLossScorer:
         self._context_tokens = context_tokens
 
     def answer_losses(self, rows: Sequence[AnsweredPrompt], version_folder: Path | None) -> list[AnswerLoss]:
-        """As the protocol says. Raises `VersionError` for a folder that can't be read."""
+        """Score the rows with a version, or with the base for None. Raises `VersionError` for an unreadable folder."""
         if version_folder is None:
             self._network.put_on({})
         else:
             shapes, device = self._network.linear_shapes, self._network.device
             self._network.put_on(read_lora(version_folder.name, version_folder, shapes, torch.float32, device).pairs)
-        rendered = [self._render(one) for one in rows]
-        logps = self._logps(rendered, [one.messages for one in rows])
+        rendered = [self._render(row) for row in rows]
+        logps = self._logps(rendered, [row.messages for row in rows])
         return [AnswerLoss(-float(logp), len(row.learnt)) for row, logp in zip(rendered, logps, strict=True)]
 
     def _logps(self, rows: Sequence[TokenRow], asked: Sequence[object]) -> torch.Tensor:
-        """By row. Where all were asked the same, as with planted secrets, the question is read once."""
+        """Score each row. A prompt that all rows share, as with planted secrets, is computed once."""
         prompt = rows[0].token_ids[: rows[0].learnt[0]] if rows and rows[0].learnt else ()
-        if len(prompt) > 1 and len(rows) > 1 and all(one == asked[0] for one in asked):
+        if len(prompt) > 1 and len(rows) > 1 and all(messages == asked[0] for messages in asked):
             return logps_after(self._network, prompt, rows)
         return answer_logps(self._network, rows)
 

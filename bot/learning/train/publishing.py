@@ -1,7 +1,7 @@
-"""A trained version's way to where versions lie: files in a folder of its own, moved into place, then a row.
+"""Write, check and register the files of a trained version.
 
-Knows: that a row never names a folder that is not there, and that a number taken meanwhile means another name. Does not
-know: how weights are trained, what is done with a version.
+The folder is moved into place before its row is written, so that a row never names a missing folder. Every check
+guards against a silent failure that occurred, and raises `CheckFailed` with the reason.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from storage.versions import NameTaken, NewVersion
 
 
 async def publish(database: Database, lease: JobLease, data: Path, draft: Path, new: NewVersion) -> Version:
-    """Move the `draft` folder into place and register it. Raises `LeaseLost` if the job is somebody else's by now,
-    and `Refused` if somebody whose words it learnt has been erased.
+    """Copy the `draft` folder into place and register it as a version.
 
-    What stands in the draft stays there until the version is registered, so that this can be done again after a crash.
+    The draft is kept, so that a crash before the registration can be repaired by another call. Raises `LeaseLost` if
+    another worker holds the job, and `Refused` if a person whose words the version learnt has been erased.
     """
     while True:
         name = await database.read(versions.next_name, lease.workspace_id, new.weights_sha256)
@@ -53,7 +53,7 @@ async def publish(database: Database, lease: JobLease, data: Path, draft: Path, 
         except BaseException:
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
             raise
-        if version.name != name:  # it was registered before a crash, under another number
+        if version.name != name:  # registered before a crash, under another number
             await asyncio.to_thread(shutil.rmtree, folder)
             await asyncio.to_thread(_copy, draft, folder_of(data, version.name))
         return version
@@ -62,16 +62,18 @@ async def publish(database: Database, lease: JobLease, data: Path, draft: Path, 
 def _register(tx: Transaction, lease: JobLease, new: NewVersion, name: str) -> Version:
     jobs.hold(tx, lease)
     if datasets.has_erased(tx, new.dataset_id):
-        raise Refused("Somebody whose words it learnt was erased meanwhile. A new training begins without them.")
+        raise Refused(
+            "A person whose words this training used was erased meanwhile. Start a new training, which leaves them out."
+        )
     version = versions.register(tx, new, name)
-    if version.name == name:  # else it was registered before a crash
+    if version.name == name:  # else registered before a crash
         details = {"dataset": new.dataset_id, "job": new.job_id, "weights_sha256": new.weights_sha256}
         audit.record(tx, new.created_by, "version.registered", version.name, details)
     return version
 
 
 def _copy(draft: Path, folder: Path) -> None:
-    """Under another name first: a folder of that name is always whole, and is not written again."""
+    """Copy under a temporary name first, so that a folder under its own name is always complete."""
     if folder.exists():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -97,17 +99,17 @@ class CheckFailed(MynaError):
 
 
 def check_files(folder: Path) -> None:
-    """Only the config and the weights as safetensors, with their card: nothing that runs code when it is loaded."""
+    """Raise `CheckFailed` unless the folder holds only config, safetensors and card: no file that can run code."""
     for needed in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / needed).is_file():
             raise CheckFailed(f"{folder} has no {needed}.")
-    others = sorted(one.name for one in folder.iterdir() if one.name not in ALLOWED_FILES)
+    others = sorted(path.name for path in folder.iterdir() if path.name not in ALLOWED_FILES)
     if others:
         raise CheckFailed(f"{folder} holds files that no version needs: {', '.join(others)}.")
 
 
 def check_weights(folder: Path) -> None:
-    """All finite, and moved: some `lora_B` is not zero any more, as all of them are before the first step."""
+    """Raise `CheckFailed` unless all weights are finite and some `lora_B` is not zero, its value before any step."""
     try:
         tensors = load_file(folder / WEIGHTS_FILE)
     except (OSError, SafetensorError) as error:
@@ -121,9 +123,9 @@ def check_weights(folder: Path) -> None:
 
 
 def check_same_logits(engine: Sequence[torch.Tensor], trainer: Sequence[torch.Tensor]) -> None:
-    """What the engine computes with the reloaded version is what the trainer computed, `[tokens, vocabulary]` a prompt.
+    """Raise `CheckFailed` if the engine's logits differ from the trainer's, `[tokens, vocabulary]` for each prompt.
 
-    Compared are logits less their mean, which no probability depends on.
+    Logits are compared less their mean, which no probability depends on.
     """
     if len(engine) != len(trainer) or not trainer:
         raise CheckFailed(f"There are logits of {len(engine)} prompts to compare with {len(trainer)}.")
@@ -139,14 +141,14 @@ def check_same_logits(engine: Sequence[torch.Tensor], trainer: Sequence[torch.Te
 
 
 def relative_difference(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    """Root mean square of the difference of centred logits, as a share of the wanted ones' own; NaN for NaN."""
-    ours, theirs = (one.float().cpu() - one.float().cpu().mean(-1, keepdim=True) for one in (found, wanted))
+    """Return the root mean square difference of centred logits relative to that of `wanted`; NaN for NaN."""
+    ours, theirs = (logits.float().cpu() - logits.float().cpu().mean(-1, keepdim=True) for logits in (found, wanted))
     return float((ours - theirs).square().mean().sqrt() / theirs.square().mean().sqrt().clamp_min(1e-12))
 
 
 def check_differs_from_base(trained: Sequence[torch.Tensor], base: Sequence[torch.Tensor]) -> None:
-    """The version computes something else than the base on one prompt at least."""
-    if not any(relative_difference(one, other) > MIN_CHANGE for one, other in zip(trained, base, strict=True)):
+    """Raise `CheckFailed` if the version's logits are those of the base on every prompt."""
+    if not any(relative_difference(ours, theirs) > MIN_CHANGE for ours, theirs in zip(trained, base, strict=True)):
         raise CheckFailed("The version computes what the base computes: its weights are not used, or do nothing.")
 
 
@@ -155,7 +157,10 @@ MOST_TOKENS = 256
 
 
 def check_served_as_trained(network: LoraNetwork, base: Path, version: Path, rows: Sequence[TokenRow]) -> None:
-    """Load the version as serving does, and compare scores after some prompts. Raises `CheckFailed`, `VersionError`."""
+    """Load the version as serving does, and compare its logits after some prompts with the trainer's.
+
+    Raises `CheckFailed`, and `VersionError` for a folder that the engine can't read.
+    """
     prompts = [row.token_ids[: min(row.learnt[0], MOST_TOKENS)] for row in rows[:NUM_ROWS]]
     trained = [network.next_token_scores(prompt)[None] for prompt in prompts]
     with network.base_only():
@@ -170,15 +175,16 @@ def check_served_as_trained(network: LoraNetwork, base: Path, version: Path, row
             runner.decoder.reserve(1, len(prompt))
             served.append(runner.step([Chunk(sequence, len(prompt))], [sequence]).float().cpu())
             runner.decoder.reset()
-    check_same_logits(served, [one.cpu() for one in trained])
+    check_same_logits(served, [logits.cpu() for logits in trained])
 
 
 def save_adapter(folder: Path, parameters: Mapping[str, torch.Tensor], *, rank: int, alpha: float, base: str) -> str:
-    """Write a version's files into a folder that exists, and return the SHA-256 of the weights' file.
+    """Write a version's files into an existing folder, and return the SHA-256 of the weights' file.
 
-    `parameters` are by `LoraNetwork.parameters`' names: `model.layers.0.self_attn.q_proj.lora_A`.
+    The form is that of PEFT 0.18 and later, which vLLM and `engine/lora.py` read. `parameters` have the names of
+    `LoraNetwork.parameters`: `model.layers.0.self_attn.q_proj.lora_A`.
     """
-    tensors = {f"{PREFIX}{name}.weight": one.detach().cpu().contiguous() for name, one in parameters.items()}
+    tensors = {f"{PREFIX}{name}.weight": weights.detach().cpu().contiguous() for name, weights in parameters.items()}
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     modules = sorted({name.rsplit(".", 2)[-2] for name in parameters})
     config = {

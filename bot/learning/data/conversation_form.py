@@ -1,7 +1,4 @@
-"""The chat `messages` form of a conversation: one row of it to what is stored, or what is wrong with it.
-
-Knows: the form's keys and the order of roles. Does not know: files, lines, SQL.
-"""
+"""Parsers of the chat `messages` form: imported conversations, evaluation rows."""
 
 from __future__ import annotations
 
@@ -27,14 +24,11 @@ _OF_ASSISTANTS = ("author", "draft", "rating", "reason", "better", "state")
 
 
 class WrongRow(Exception):
-    """What is wrong with a row, for the person whose file it is."""
+    """An invalid row, with the reason for the person who wrote the file."""
 
 
 def read_row(row: Mapping[str, Any]) -> ImportedConversation:
-    """A conversation of `{"messages": [{"role", "content"}, ...]}`; keys that mean nothing here are left out.
-
-    Raises `WrongRow`.
-    """
+    """Parse a conversation of `{"messages": [{"role", "content"}, ...]}`; ignore unknown keys. Raises `WrongRow`."""
     turns = row.get("messages")
     if not isinstance(turns, list) or not turns:
         raise WrongRow(_without_messages(row))
@@ -90,7 +84,7 @@ def _message(turn: object, number: int, first: int) -> ImportedMessage:
 
 
 def _answer(turn: Mapping[str, Any], number: int, text: str) -> ImportedMessage:
-    """An answer is a human's, unless it says otherwise, has a rating, or says how the bot's reply ended."""
+    """Parse an answer. Its author is a human, unless it names the author or has a rating or a reply state."""
     draft, vote = _text(turn, "draft", number), _vote(turn, number)
     state = _one_of(_STATES, turn, "state", number)
     is_bots = vote is not None or state is not None
@@ -114,7 +108,7 @@ def _one_of(allowed: Mapping[str, T], turn: Mapping[str, Any], key: str, number:
 def _vote(turn: Mapping[str, Any], number: int) -> Vote | None:
     rating, reason, better = turn.get("rating"), _text(turn, "reason", number), _text(turn, "better", number)
     if rating is None and better is not None:
-        rating = -1  # somebody knew a better answer
+        rating = -1  # a better answer implies a vote against this reply
     if rating is None:
         if reason is not None:
             raise WrongRow(f"message {number}: a reason needs a rating")
@@ -145,7 +139,7 @@ def _text(values: Mapping[str, Any], key: str, number: int | None = None) -> str
 
 
 def _name(row: Mapping[str, Any], key: str) -> str | None:
-    """Something to know it by again; many number their rows."""
+    """Parse an identifying name; numbers are accepted, as many files number their rows."""
     value = row.get(key)
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
@@ -163,14 +157,14 @@ def _flag(row: Mapping[str, Any], key: str) -> bool | None:
 
 
 def _hash_of(row: Mapping[str, Any], named: Mapping[str, str | None], messages: tuple[ImportedMessage, ...]) -> str:
-    """What a conversation without an id is known by again: all that is kept of it."""
-    turns = [[one.author, one.text, one.draft, one.state, _opinion(one)] for one in messages]
+    """Hash all stored content of a conversation without an id, to recognise it in another import."""
+    turns = [[each.author, each.text, each.draft, each.state, _opinion(each)] for each in messages]
     content = [turns, _instructions(row["messages"][0]), named["group"], named["person"], row.get("may_learn")]
     return "sha256:" + hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
 
 
-def _opinion(one: ImportedMessage) -> list[Any] | None:
-    return [one.vote.value, one.vote.reason, one.vote.better] if one.vote else None
+def _opinion(message: ImportedMessage) -> list[Any] | None:
+    return [message.vote.value, message.vote.reason, message.vote.better] if message.vote else None
 
 
 def _kind(value: object) -> str:
@@ -187,7 +181,7 @@ def _quoted(value: object) -> str:
 
 
 def parse_lines(text: str, source: str, parse: Callable[[str, int], T]) -> list[T]:
-    """Every line that is not empty. Raises `InvalidInput` that names the lines that `parse` refuses."""
+    """Parse every line that is not empty. Raises `InvalidInput` that lists the lines that `parse` refuses."""
     found: list[T] = []
     problems: list[str] = []
     for number, line in enumerate(text.split("\n"), 1):
@@ -206,7 +200,7 @@ def parse_lines(text: str, source: str, parse: Callable[[str, int], T]) -> list[
 
 
 def parse_object(line: str) -> dict[str, Any]:
-    """A JSON object. Raises `InvalidInput`."""
+    """Parse a JSON object. Raises `InvalidInput`."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -217,15 +211,15 @@ def parse_object(line: str) -> dict[str, Any]:
 
 
 def parse_messages(value: object) -> tuple[Mapping[str, str], ...]:
-    """The chat `messages` form: `system` first if at all, texts in all, one turn of the user at least.
+    """Parse chat `messages`: only the first may be the system's, all have text, and at least one is the user's.
 
-    Raises `InvalidInput` that says which message is wrong.
+    Raises `InvalidInput` that names the wrong message.
     """
     if not isinstance(value, list) or not value or len(value) > MAX_MESSAGES:
         raise InvalidInput(f'"messages" must be a list of 1 to {MAX_MESSAGES} messages')
     parsed = []
-    for number, one in enumerate(value, 1):
-        role, content = (one.get("role"), one.get("content")) if isinstance(one, dict) else (None, None)
+    for number, message in enumerate(value, 1):
+        role, content = (message.get("role"), message.get("content")) if isinstance(message, dict) else (None, None)
         if role not in ("system", "user", "assistant") or not isinstance(content, str) or not content.strip():
             raise InvalidInput(f'message {number} needs a "role" (system, user, assistant) and "content" that is text')
         if role == "system" and number > 1:
@@ -233,6 +227,6 @@ def parse_messages(value: object) -> tuple[Mapping[str, str], ...]:
         if len(content) > MAX_CHARACTERS:
             raise InvalidInput(f"message {number} has more than {MAX_CHARACTERS} characters")
         parsed.append({"role": str(role), "content": storable(content)})
-    if not any(one["role"] == "user" for one in parsed):
+    if not any(message["role"] == "user" for message in parsed):
         raise InvalidInput('"messages" has none of the user')
     return tuple(parsed)

@@ -1,6 +1,6 @@
-"""Conversations from a file: all of it is read and checked first, then all that is good is taken in at once.
+"""Import of conversations from JSON lines or CSV.
 
-Knows: what is counted and reported, and that a row is taken once. Does not know: the terminal, SQL.
+The whole file is read and checked first; then its valid rows are stored in one transaction.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ Advance = Callable[[int], None]
 
 
 def ignore_progress(_: int) -> None:
-    """For whoever doesn't look."""
+    """Do nothing: the default where no progress is shown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong with the row that begins in a line, counted from 1."""
+    """An invalid row, with the line (from 1) on which it begins."""
 
     line: int
     what: str
@@ -46,9 +46,9 @@ class Problem:
 
 
 class Spool:
-    """Checked conversations, in a file that is gone when it is closed: it may be gone through again and again.
+    """Valid conversations in a temporary file, which can be iterated several times and is deleted by `close`.
 
-    While they are taken in, nobody else can write to a SQLite database, so nothing is left to do then but to read them.
+    A SQLite database is locked for writing during the import, so all parsing is done before it.
     """
 
     def __init__(self) -> None:
@@ -58,8 +58,8 @@ class Spool:
     def __len__(self) -> int:
         return self._count
 
-    def add(self, one: ImportedConversation) -> None:
-        self._file.write(json.dumps(_packed(one)).encode() + b"\n")
+    def add(self, conversation: ImportedConversation) -> None:
+        self._file.write(json.dumps(_packed(conversation)).encode() + b"\n")
         self._count += 1
 
     def __iter__(self) -> Iterator[ImportedConversation]:
@@ -70,9 +70,17 @@ class Spool:
         self._file.close()
 
 
-def _packed(one: ImportedConversation) -> list[Any]:
-    turns = [[each.author, each.text, each.draft, each.state, _opinion(each.vote)] for each in one.messages]
-    return [one.key, turns, one.title, one.instructions, one.group, one.person, one.may_learn]
+def _packed(conversation: ImportedConversation) -> list[Any]:
+    turns = [[turn.author, turn.text, turn.draft, turn.state, _opinion(turn.vote)] for turn in conversation.messages]
+    return [
+        conversation.key,
+        turns,
+        conversation.title,
+        conversation.instructions,
+        conversation.group,
+        conversation.person,
+        conversation.may_learn,
+    ]
 
 
 def _opinion(vote: Vote | None) -> list[Any] | None:
@@ -90,9 +98,9 @@ def _unpacked(packed: list[Any]) -> ImportedConversation:
 
 @dataclass(slots=True)
 class CheckedFile:
-    """A file that has been read to its end: what is good in it, and the first of what is wrong.
+    """A file that has been read to its end: its valid conversations, and its first problems.
 
-    `repeated` counts rows that stood in the file before, in the very same words.
+    `repeated` counts exact repetitions of earlier rows of the file.
     """
 
     good: Spool = field(default_factory=Spool)
@@ -109,9 +117,9 @@ class CheckedFile:
 
 
 def check_file(file: BinaryIO, form: Form | None = None, advance: Advance = ignore_progress) -> CheckedFile:
-    """Read all of a file. `form` is for one whose name says it; `advance` is told how many bytes have been read.
+    """Read all of a file. `form` is None to detect it; `advance` is called with the size of each part read, in bytes.
 
-    The caller closes `good`. Raises `InvalidInput` for what is wrong with the file as a whole.
+    The caller closes `good`. Raises `InvalidInput` if the file as a whole can't be read.
     """
     checked, lines = CheckedFile(), Lines(file, advance)
     seen: dict[str, tuple[int, int]] = {}
@@ -131,20 +139,20 @@ def check_file(file: BinaryIO, form: Form | None = None, advance: Advance = igno
 def _take(checked: CheckedFile, seen: dict[str, tuple[int, int]], line: int, row: dict[str, Any] | WrongRow) -> None:
     if isinstance(row, WrongRow):
         raise row
-    one = read_row(row)
-    first, words = seen.setdefault(one.key, (line, hash(one)))
+    conversation = read_row(row)
+    first, words = seen.setdefault(conversation.key, (line, hash(conversation)))
     if first == line:
-        checked.good.add(one)
-        checked.messages += len(one.messages)
-    elif words == hash(one):
+        checked.good.add(conversation)
+        checked.messages += len(conversation.messages)
+    elif words == hash(conversation):
         checked.repeated += 1
     else:
         raise WrongRow(f"has the id of line {first}, and other words; rows of one conversation stand together")
 
 
 async def count_known(scope: Scope, checked: CheckedFile) -> int:
-    """How many of a file's good conversations are here already; for a dry run."""
-    keys = await asyncio.to_thread(lambda: [one.key for one in checked.good])
+    """Count the file's valid conversations that are stored already, for a dry run."""
+    keys = await asyncio.to_thread(lambda: [conversation.key for conversation in checked.good])
     known = 0
     for start in range(0, len(keys), BATCH):
         known += len(await scope.read(imports.known_keys, keys[start : start + BATCH]))
@@ -154,9 +162,9 @@ async def count_known(scope: Scope, checked: CheckedFile) -> int:
 async def take_in(
     scope: Scope, actor: Actor, name: str, checked: CheckedFile, advance: Advance = ignore_progress
 ) -> TakenIn:
-    """Store what is good in a file, in one transaction: all of it or, after any failure, nothing.
+    """Store the valid conversations of a file in one transaction: all of them or, after a failure, none.
 
-    Rows that are known, here or from earlier in the file, change nothing. Raises `NotAllowed`.
+    Conversations that are stored already are counted and left as they are. Raises `NotAllowed`.
     """
     actor.check("trainer")
     file = ImportedFile(name, checked.sha256, actor.name)
@@ -177,7 +185,7 @@ Form = Literal["json lines", "csv"]
 
 
 class Lines:
-    """The lines of a file with their numbers from 1; one that is too long comes as None. `sha256` is of all bytes."""
+    """The lines of a file, numbered from 1; None for a line that is too long. `sha256` covers all bytes read."""
 
     def __init__(self, file: BinaryIO, advance: Callable[[int], None]) -> None:
         self._file = file
@@ -215,9 +223,9 @@ def _check_start(line: bytes) -> None:
 
 
 def read_rows(lines: Lines, form: Form | None = None) -> Iterator[NumberedRow]:
-    """Each row with the number of its first line, as an object or as what is wrong with it.
+    """Yield each row with the number of its first line, as an object or as a `WrongRow`.
 
-    Raises `InvalidInput` for what makes the whole file unreadable.
+    Raises `InvalidInput` if the file as a whole can't be read.
     """
     left = iter(lines)
     first = next((line for line in left if line is None or line.strip()), b"")
@@ -277,7 +285,7 @@ def _csv_rows(lines: Lines, left: Iterator[bytes | None]) -> Iterator[NumberedRo
 def _decoded(lines: Lines, left: Iterator[bytes | None], wrong: list[WrongRow]) -> Iterator[str]:
     for line in left:
         if line is None:
-            raise InvalidInput(f"Line {lines.number} is longer than 1 MB; nothing after it can be told apart.")
+            raise InvalidInput(f"Line {lines.number} is longer than 1 MB, so that the rows after it can't be read.")
         try:
             yield line.decode()
         except UnicodeDecodeError as error:
@@ -286,7 +294,7 @@ def _decoded(lines: Lines, left: Iterator[bytes | None], wrong: list[WrongRow]) 
 
 
 class _Table(Protocol):
-    """A reader of the csv module."""
+    """Reader of the csv module."""
 
     line_num: int
 
@@ -294,7 +302,7 @@ class _Table(Protocol):
 
 
 def _records(table: _Table, before: int) -> Iterator[tuple[int, list[str]]]:
-    """The rows that aren't blank, each with the number of its first line: a quoted field may hold line breaks."""
+    """Yield the rows that aren't blank, each with the number of its first line: quoted fields may hold line breaks."""
     while True:
         start = before + table.line_num + 1
         try:
@@ -331,8 +339,10 @@ def _questions(rows: Iterator[NumberedRow]) -> Iterator[NumberedRow]:
 
 
 def _turns(rows: Iterator[NumberedRow]) -> Iterator[NumberedRow]:
-    """Rows that stand together and name the same conversation are one. What a wrong row belongs to can't be told: it
-    spoils what is on either side."""
+    """Join adjacent rows of the same conversation.
+
+    An invalid row may belong to either neighbour, so the conversations on both sides of it are refused.
+    """
     name, start, turns, is_spoilt, was_wrong = "", 0, list[dict[str, str]](), False, False
     for line, row in rows:
         if not isinstance(row, WrongRow) and not row["conversation"].strip():

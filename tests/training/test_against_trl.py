@@ -1,7 +1,4 @@
-"""Our losses and gradients beside TRL's, on the same weights, the same LoRA and the very same batches.
-
-Knows: TRL's trainers, whose own collators make the batches. Does not know: how long a training takes (benchmarks do).
-"""
+"""Losses and gradients against TRL's, on the same weights and batches."""
 
 from __future__ import annotations
 
@@ -57,7 +54,7 @@ def base_path(request: pytest.FixtureRequest, tiny_of: Callable[[str], Path]) ->
 
 @pytest.fixture
 def ours(base_path: Path) -> LoraNetwork:
-    """A network whose LoRA weights do something."""
+    """Return a network with LoRA weights that have an effect."""
     network = LoraNetwork(base_path, rank=RANK, alpha=ALPHA, seed=3, dtype=torch.float32)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
@@ -69,14 +66,14 @@ def ours(base_path: Path) -> LoraNetwork:
 
 @pytest.fixture
 def theirs(base_path: Path, ours: LoraNetwork, tmp_path: Path) -> PeftModel:
-    """PEFT's model with our weights, through our files."""
+    """Load our weights into PEFT's model, through our files."""
     save_adapter(tmp_path, ours.parameters, rank=RANK, alpha=ALPHA, base=str(base_path))
     base = AutoModelForCausalLM.from_pretrained(base_path, dtype=torch.float32)
     return PeftModel.from_pretrained(base, tmp_path, is_trainable=True)
 
 
 def rows_of(token_ids: torch.Tensor, mask: torch.Tensor, learnt: torch.Tensor) -> list[TokenRow]:
-    """TRL's padded batch as rows."""
+    """Convert TRL's padded batch to rows."""
     rows = []
     for ids, is_there, is_learnt in zip(token_ids, mask.bool(), learnt.bool(), strict=True):
         places = torch.arange(len(ids))[is_there]
@@ -89,8 +86,8 @@ def tokenizer_of(tiny: Path) -> Any:
     return AutoTokenizer.from_pretrained(tiny)
 
 
-def test_the_first_weights_are_those_of_peft(base_path: Path) -> None:
-    """The same sizes, layers and spread, so that learning rates that suit one suit the other."""
+def test_initial_weights_match_peft(base_path: Path) -> None:
+    """The sizes, layers and spread are equal, so that learning rates can be compared."""
     network = LoraNetwork(base_path, rank=RANK, alpha=ALPHA, seed=3, dtype=torch.float32)
     peft = get_peft_model(
         AutoModelForCausalLM.from_pretrained(base_path, dtype=torch.float32),
@@ -108,7 +105,7 @@ def test_the_first_weights_are_those_of_peft(base_path: Path) -> None:
         assert one.std().item() == pytest.approx(their_weights[name].std().item(), rel=0.25, abs=1e-9)
 
 
-def test_the_loss_of_answers_and_its_gradients_are_those_of_trl(
+def test_answer_loss_and_gradients_match_trl(
     base_path: Path, ours: LoraNetwork, theirs: PeftModel, tmp_path: Path
 ) -> None:
     trainer = SFTTrainer(
@@ -131,9 +128,7 @@ def test_the_loss_of_answers_and_its_gradients_are_those_of_trl(
         assert torch.allclose(parameter.grad, found, rtol=1e-3, atol=1e-6), name
 
 
-def test_the_loss_of_pairs_is_that_of_trl(
-    base_path: Path, ours: LoraNetwork, theirs: PeftModel, tmp_path: Path
-) -> None:
+def test_pair_loss_matches_trl(base_path: Path, ours: LoraNetwork, theirs: PeftModel, tmp_path: Path) -> None:
     trainer = DPOTrainer(
         model=theirs,
         args=DPOConfig(output_dir=str(tmp_path), beta=0.1, **COMMON),
@@ -156,9 +151,7 @@ def test_the_loss_of_pairs_is_that_of_trl(
     assert abs(float(loss) - 0.6931) > 1e-3, "weights that change nothing would prove nothing"
 
 
-def test_the_loss_of_thumbs_is_that_of_trl(
-    base_path: Path, ours: LoraNetwork, theirs: PeftModel, tmp_path: Path
-) -> None:
+def test_thumb_loss_matches_trl(base_path: Path, ours: LoraNetwork, theirs: PeftModel, tmp_path: Path) -> None:
     trainer = KTOTrainer(
         model=theirs,
         args=KTOConfig(output_dir=str(tmp_path), beta=0.1, **COMMON),
@@ -182,7 +175,7 @@ def test_the_loss_of_thumbs_is_that_of_trl(
     assert float(loss.mean()) == pytest.approx(expected, rel=1e-4)
 
 
-def test_bf16_loses_no_more_here_than_in_transformers(base_path: Path) -> None:
+def test_bf16_is_as_exact_as_in_transformers(base_path: Path) -> None:
     row = TokenRow(tuple(range(10, 60)), tuple(range(5, 50)))
     found = {}
     # Asked for by name, as it is not what a network takes where the CPU has no bf16.
@@ -198,7 +191,7 @@ def test_bf16_loses_no_more_here_than_in_transformers(base_path: Path) -> None:
     assert 0 < lost < 1.5 * they_lose
 
 
-def test_the_base_alone_is_the_model_that_transformers_loads(base_path: Path, ours: LoraNetwork) -> None:
+def test_the_base_alone_matches_transformers(base_path: Path, ours: LoraNetwork) -> None:
     token_ids = tuple(range(20, 50))
     with torch.no_grad():
         net = AutoModelForCausalLM.from_pretrained(base_path, dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""Checks after training, on a version as PEFT writes it, and on each way in which one can be broken."""
+"""Checks after training: a sound version in PEFT's form, and every way to break it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def change(folder: Path, to: Callable[[str, torch.Tensor], torch.Tensor]) -> Non
     save_file({name: to(name, tensor).contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS)
 
 
-def test_a_version_as_it_should_be_passes(version: Path) -> None:
+def test_a_sound_version_passes(version: Path) -> None:
     publishing.check_files(version)
     publishing.check_weights(version)
 
@@ -58,7 +58,7 @@ def test_missing_files_are_refused(version: Path) -> None:
         publishing.check_files(version)
 
 
-def test_weights_that_were_not_trained_are_refused(version: Path) -> None:
+def test_untrained_weights_are_refused(version: Path) -> None:
     publishing.check_weights(version)
     change(version, lambda name, tensor: tensor * ("lora_A" in name))
     with pytest.raises(CheckFailed, match="Every lora_B is zero"):
@@ -66,7 +66,7 @@ def test_weights_that_were_not_trained_are_refused(version: Path) -> None:
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_weights_that_are_no_numbers_are_refused(version: Path, bad: float) -> None:
+def test_weights_that_are_not_finite_are_refused(version: Path, bad: float) -> None:
     change(version, lambda name, tensor: tensor.fill_(bad) if "q_proj.lora_A" in name else tensor)
     with pytest.raises(CheckFailed, match="not all numbers"):
         publishing.check_weights(version)

@@ -1,4 +1,4 @@
-"""The loop of a stage: it learns, stops in time, and is the same whether it was interrupted or not."""
+"""Training loop of a stage: learning, early stopping, resumption."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SETTINGS = StageSettings(steps=12, examples_per_step=2, learning_rate=2e-2, look
 
 
 def rows(first: int, count: int) -> list[TokenRow]:
-    """Rows that are easily learnt by heart."""
+    """Make rows that are easily memorised."""
     return [
         TokenRow(tuple(range(start, start + 12)), tuple(range(6, 12)), f"row {start}")
         for start in range(first, first + 20 * count, 20)
@@ -38,7 +38,7 @@ def rows(first: int, count: int) -> list[TokenRow]:
 
 
 class Looker:
-    """Keeps what it is told, and stops the work before a given step."""
+    """Recorder of progress that can stop the work before a given step."""
 
     def __init__(self, stop_before: int | None = None) -> None:
         self.stop_before = stop_before
@@ -77,7 +77,7 @@ def run(
     return result, {name: one.detach().clone() for name, one in network.parameters.items()}
 
 
-def test_it_learns_and_tells_how_far_it_is(tiny: Path, tmp_path: Path) -> None:
+def test_a_stage_learns_and_reports_progress(tiny: Path, tmp_path: Path) -> None:
     looker = Looker()
     result, _ = run(tiny, tmp_path, looker)
     assert result.best_held_out_loss < 0.7 * result.first_held_out_loss
@@ -90,7 +90,7 @@ def test_it_learns_and_tells_how_far_it_is(tiny: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stop_before", [0, 1, 5, 11])
-def test_interrupted_it_ends_with_the_same_weights(tiny: Path, tmp_path: Path, stop_before: int) -> None:
+def test_an_interrupted_stage_ends_with_the_same_weights(tiny: Path, tmp_path: Path, stop_before: int) -> None:
     expected_result, expected = run(tiny, tmp_path / "whole", Looker())
     with pytest.raises(InterruptedError):
         run(tiny, tmp_path / "parts", Looker(stop_before))
@@ -103,7 +103,7 @@ def test_interrupted_it_ends_with_the_same_weights(tiny: Path, tmp_path: Path, s
 
 
 class Killer(Looker):
-    """Ends the process in the middle of a step, as when memory runs out."""
+    """Recorder that ends the process in the middle of a step, as running out of memory does."""
 
     def point(self, series: str, step: int, value: float) -> None:
         super().point(series, step, value)
@@ -114,7 +114,7 @@ class Killer(Looker):
 OFTEN = replace(SETTINGS, seconds_per_checkpoint=0)
 
 
-def test_killed_in_a_step_it_ends_with_the_same_weights(tiny: Path, tmp_path: Path) -> None:
+def test_a_killed_stage_ends_with_the_same_weights(tiny: Path, tmp_path: Path) -> None:
     expected_result, expected = run(tiny, tmp_path / "whole", Looker(), OFTEN)
     killed = multiprocessing.get_context("spawn").Process(target=run, args=(tiny, tmp_path / "parts", Killer(), OFTEN))
     killed.start()
@@ -127,7 +127,7 @@ def test_killed_in_a_step_it_ends_with_the_same_weights(tiny: Path, tmp_path: Pa
 
 
 def unlike(learnt: list[TokenRow]) -> list[TokenRow]:
-    """The same prompts with answers that have nothing of what was learnt."""
+    """Return the same prompts with unrelated answers."""
     return [replace(row, token_ids=(*row.token_ids[: row.learnt[0]], *[5] * len(row.learnt))) for row in learnt]
 
 
@@ -136,7 +136,7 @@ def loss_of(network: LoraNetwork, rows_to_ask: list[TokenRow], strength: float) 
     return Answers(network, rows_to_ask, rows_to_ask).held_out_loss()
 
 
-def test_as_little_of_the_weights_is_laid_on_as_keeps_nearly_all_of_the_gain(
+def test_the_least_strength_that_keeps_the_gain_is_chosen(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = new_network(tiny)
@@ -159,7 +159,7 @@ def test_as_little_of_the_weights_is_laid_on_as_keeps_nearly_all_of_the_gain(
     assert choose_strength(network, watched) == 1.0, "without a gain there is nothing to choose"
 
 
-def test_what_is_learnt_along_is_what_the_base_says(tiny: Path, tmp_path: Path) -> None:
+def test_replayed_rows_hold_the_answers_of_the_base(tiny: Path, tmp_path: Path) -> None:
     network = new_network(tiny)
     before = replay_rows(network, "Be kind.", 5, lambda _done, _of: None)
     run_stage("answers", network, answers(network), SETTINGS, Checkpoints(tmp_path), Looker())
@@ -171,7 +171,7 @@ def test_what_is_learnt_along_is_what_the_base_says(tiny: Path, tmp_path: Path) 
             assert network.answers([asked], 64) == [row.token_ids[row.learnt[0] :]]
 
 
-def test_a_stage_that_has_ended_is_not_run_again(tiny: Path, tmp_path: Path) -> None:
+def test_a_finished_stage_is_not_run_again(tiny: Path, tmp_path: Path) -> None:
     expected_result, expected = run(tiny, tmp_path, Looker())
     looker = Looker()
     result, found = run(tiny, tmp_path, looker)
@@ -179,7 +179,7 @@ def test_a_stage_that_has_ended_is_not_run_again(tiny: Path, tmp_path: Path) -> 
     assert all(torch.equal(found[name], one) for name, one in expected.items())
 
 
-def test_a_damaged_checkpoint_is_left_out_and_the_one_before_is_taken(tiny: Path, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_skipped(tiny: Path, tmp_path: Path) -> None:
     _, expected = run(tiny, tmp_path / "whole", Looker())
     for stop in (3, 4):
         with pytest.raises(InterruptedError):
@@ -194,7 +194,7 @@ def test_a_damaged_checkpoint_is_left_out_and_the_one_before_is_taken(tiny: Path
     assert all(torch.equal(found[name], one) for name, one in expected.items())
 
 
-def test_a_checkpoint_of_other_settings_is_not_gone_on_with(tiny: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_other_settings_is_skipped(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(InterruptedError):
         run(tiny, tmp_path, Looker(4))
     other = StageSettings(steps=6, examples_per_step=2, learning_rate=1e-3, looks=4)
@@ -202,7 +202,7 @@ def test_a_checkpoint_of_other_settings_is_not_gone_on_with(tiny: Path, tmp_path
     assert (result.steps, looker.num_checks) == (6, 6)
 
 
-def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints, state = Checkpoints(tmp_path), StageState("answers", {})
     checkpoints.save(state, {"a": torch.ones(2)})
 
@@ -219,7 +219,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: p
     assert [path.suffix for path in tmp_path.iterdir()] == [".checkpoint"]
 
 
-def test_only_two_checkpoints_are_kept_and_none_when_all_is_done(tmp_path: Path) -> None:
+def test_two_checkpoints_are_kept_until_they_are_deleted(tmp_path: Path) -> None:
     checkpoints, state = Checkpoints(tmp_path), StageState("answers", {})
     for state.step in range(4):
         checkpoints.save(state, {"a": torch.ones(1)})
@@ -228,13 +228,13 @@ def test_only_two_checkpoints_are_kept_and_none_when_all_is_done(tmp_path: Path)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_rate_that_is_far_too_high_ends_with_a_clear_error(tiny: Path, tmp_path: Path) -> None:
+def test_a_diverging_loss_ends_with_a_clear_error(tiny: Path, tmp_path: Path) -> None:
     wild = StageSettings(steps=60, examples_per_step=2, learning_rate=1e30, looks=1, warmup_share=0.0)
     with pytest.raises(TrainingFailed, match=r"is not finite at step \d+ of 60 .*lower learning rate"):
         run(tiny, tmp_path, Looker(), wild)
 
 
-def test_it_ends_early_and_keeps_the_best_when_what_is_held_out_gets_worse(tiny: Path, tmp_path: Path) -> None:
+def test_a_worse_held_out_loss_stops_early_with_the_best(tiny: Path, tmp_path: Path) -> None:
     network = new_network(tiny)
     unlike = [TokenRow(tuple(range(5000, 4988, -1)), tuple(range(6, 12)))]
     objective = Answers(network, rows(100, 2), unlike)
@@ -244,7 +244,7 @@ def test_it_ends_early_and_keeps_the_best_when_what_is_held_out_gets_worse(tiny:
     assert objective.held_out_loss() == pytest.approx(result.best_held_out_loss, rel=1e-5)
 
 
-def test_a_model_that_rescales_its_scores_behind_the_head_is_refused(starter_model_path: Path, tmp_path: Path) -> None:
+def test_a_model_that_rescales_its_scores_is_refused(starter_model_path: Path, tmp_path: Path) -> None:
     small = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
     config = transformers.GraniteConfig(vocab_size=49152, num_key_value_heads=4, logits_scaling=8.0, **small)
     transformers.GraniteForCausalLM(config).save_pretrained(tmp_path)
@@ -255,7 +255,7 @@ def test_a_model_that_rescales_its_scores_behind_the_head_is_refused(starter_mod
         new_network(tmp_path)
 
 
-def test_pairs_make_the_better_answer_likelier_than_the_worse(tiny: Path, tmp_path: Path) -> None:
+def test_pairs_make_the_better_answer_likelier(tiny: Path, tmp_path: Path) -> None:
     network = new_network(tiny)
     pairs = [AnswerPair(good, TokenRow((*good.token_ids[:6], *range(900, 906)), good.learnt)) for good in rows(100, 6)]
     objective = Pairs(network, pairs, pairs[:2])

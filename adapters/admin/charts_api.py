@@ -24,7 +24,7 @@ from bot.learning.judge.charts import DayOfVotes, Format
 from bot.learning.judge.evaluation_report import report_from_json
 from bot.learning.release import canary_watch
 from bot.learning.release.canary_harm import GUARD_RAILS, CanarySettings
-from storage import canary_outcomes, evaluations, releases, vote_counts
+from storage import canary_outcomes, evaluations, releases, votes
 from storage.scope import Scope
 
 TYPES: dict[str, str] = {"svg": "image/svg+xml", "png": "image/png"}
@@ -65,7 +65,7 @@ class ChartsApi:
 
     async def votes(self, request: web.Request, _: Actor) -> web.Response:
         """Votes a day of the last 90 days."""
-        counts = await self._scope.read(vote_counts.by_day, VOTE_DAYS)
+        counts = await self._scope.read(votes.by_day, VOTE_DAYS)
         days = [DayOfVotes(_EPOCH + datetime.timedelta(days=one.day), one.up, one.down) for one in counts]
         drawn_of = [[one.day, one.up, one.down] for one in counts]
         return await _picture(request, drawn_of, lambda kind: charts.votes_chart(days, kind))

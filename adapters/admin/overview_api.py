@@ -15,7 +15,7 @@ from bot.jobs.control import Jobs
 from bot.learning.data.review_queue import Reviews
 from bot.learning.release import canary_watch
 from bot.learning.release.releases import Releases
-from storage import vote_counts
+from storage import votes
 from storage.learning_values import OPEN_STATES
 from storage.scope import Scope
 
@@ -45,7 +45,7 @@ class OverviewApi:
         trial = await canary_watch.look_at(self._scope, release)
         jobs = await self._jobs.list(actor, 50)
         waiting = await self._reviews.count(actor, MOST_WAITING) if actor.may("agent") else None
-        votes = await self._scope.read(vote_counts.by_day, VOTE_DAYS)
+        days = await self._scope.read(votes.by_day, VOTE_DAYS)
         return json_response(
             {
                 "base": self._base,
@@ -53,7 +53,7 @@ class OverviewApi:
                 "trial": trial and trial.report(),
                 "jobs": [one for one in jobs if one.state in OPEN_STATES],
                 "waiting": waiting,
-                "votes": sum(one.up + one.down for one in votes),
+                "votes": sum(day.up + day.down for day in days),
                 "rows": await self._accounts.audit_page(actor, most=NEWEST_ROWS),
             }
         )

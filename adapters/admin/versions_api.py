@@ -18,7 +18,7 @@ from bot.access.roles import Actor
 from bot.errors import Fault, InvalidInput
 from bot.jobs.control import Jobs
 from bot.learning.judge.evaluation_report import report_from_json
-from bot.learning.judge.gate import Verdict
+from bot.learning.judge.gate import GateVerdict
 from bot.learning.judge.model_card import ModelCard, card_lines
 from bot.learning.release import canary_watch
 from bot.learning.release.plan import RollBack
@@ -155,5 +155,5 @@ def model_card(version: Version, dataset: Dataset | None, evaluation: Evaluation
     """The version's card in Markdown, by what is known now: its folder may lie on another machine."""
     report = verdict = None
     if evaluation is not None:
-        report, verdict = report_from_json(evaluation.report), Verdict(evaluation.passed, evaluation.reasons)
+        report, verdict = report_from_json(evaluation.report), GateVerdict(evaluation.passed, evaluation.reasons)
     return "\n".join(card_lines(ModelCard(version, dataset, report, verdict)))

@@ -40,7 +40,7 @@ from bot.metrics import Metrics
 from bot.privacy.learning_consent import Consent
 from bot.settings import Settings
 from bot.steering.steering import Steering
-from storage import health, inbox, outbox
+from storage import inbox, outbox
 from storage.database import Database, StorageUnavailable
 from storage.engines import sqlite_file, sqlite_is_unsafe
 from storage.jobs import DEVICES
@@ -94,7 +94,7 @@ class Agent:
     async def checks(self) -> dict[str, bool]:
         """What readiness depends on."""
         return {
-            "database": await health.answers(self.database),
+            "database": await self.database.answers(),
             "model": self.generator.ready,
             "accepting": self.conversations.accepting,
         }

@@ -1,7 +1,7 @@
-"""An agent in a process of its own, made to die: `python -m tests.crash.agent URL PORT [options]`.
+"""An agent that kills itself before or after a named commit.
 
-Knows: where to stop short (before or after a named commit), a model whose replies say what it saw, a channel that must
-be called. Does not know: whether anything survives; `tests.crash.laws` reads that from the database.
+Run as `python -m tests.crash.agent URL PORT [options]`. Its model replies with the prompt it saw; `tests.crash.laws`
+checks the database afterwards.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ POINTS: dict[str, tuple[Any, str]] = {
 }
 
 
-# With Slack: what shows a reply while it is made.
+# With Slack: the units that record the messages of a live reply.
 SLACK_POINTS: dict[str, tuple[Any, str]] = {"show.begin": (shown_parts, "begin"), "show.name": (shown_parts, "name")}
 
 
 class TellingModel:
-    """Replies with the texts of all user messages in its prompt, so that a reply proves what memory it had."""
+    """A model that repeats all user messages of its prompt, so that a reply proves its context."""
 
     model = "telling"
     context_tokens = 100_000
@@ -69,14 +69,14 @@ class TellingModel:
     async def close(self) -> None: ...
 
     async def encode(self, messages: Sequence[ChatMessage]) -> Prompt:
-        text = repr([(one.role, one.content) for one in messages])
+        text = repr([(message.role, message.content) for message in messages])
         return Prompt(tuple(messages), (), len(text) // 4, hashlib.sha256(text.encode()).hexdigest())
 
     async def stream(
         self, prompt: Prompt, sampling: Sampling, version: str | None = None
     ) -> AsyncGenerator[Piece | Finish, None]:
         await asyncio.sleep(self._random.uniform(0, 0.03))
-        seen = " ".join(one.content.replace("\n\n", " ") for one in prompt.messages if one.role == "user")
+        seen = " ".join(said.content.replace("\n\n", " ") for said in prompt.messages if said.role == "user")
         if prompt.messages[-1].content.endswith("poison"):
             raise GeneratorFailed("poison")
         for word in ["saw", *seen.split()]:
@@ -86,7 +86,7 @@ class TellingModel:
 
 
 class HttpPoster:
-    """Posts to a fake channel over HTTP and can ask it what it has."""
+    """A poster to the fake channel over HTTP, which can also look a post up."""
 
     def __init__(self, url: str, die_after_post: bool) -> None:
         self._url = url
@@ -112,7 +112,7 @@ def die() -> None:
 
 
 def arm(point: str, when: str, hits: int) -> None:
-    """Make the process die at the `hits`-th time that a unit of work reaches its commit: just before, or just after."""
+    """Make the process die just before or just after the `hits`-th commit of a unit of work."""
     module, name = (POINTS | SLACK_POINTS)[point]
     original: Callable[..., Any] = getattr(module, name)
     left = [hits]
@@ -138,7 +138,7 @@ def arm(point: str, when: str, hits: int) -> None:
 
 
 def arm_call(method: str, hits: int) -> None:
-    """Make the process die when Slack has done what it was called for, and nobody has heard of it yet."""
+    """Make the process die after Slack has carried out a call and before the agent sees the answer."""
     call, left = SlackClient.call, [hits]
 
     async def call_then_die(self: SlackClient, name: str, **arguments: Any) -> Any:
@@ -171,7 +171,7 @@ def arm_migration(when: str) -> None:
 
 
 def acknowledge_early() -> None:
-    """A mutant that the laws must catch: it answers before the commit."""
+    """Turn the agent into a mutant that acknowledges before the commit, which the laws must catch."""
     accept = Conversations.accept
     tasks: set[asyncio.Task[Any]] = set()
 
@@ -184,7 +184,7 @@ def acknowledge_early() -> None:
 
 
 async def take(request: web.Request) -> web.Response:
-    """`POST /say {conversation, key, text}`: 200 once the message is accepted."""
+    """Handle `POST /say {conversation, key, text}`: 200 once the message is accepted."""
     said = await request.json()
     incoming = Incoming(
         CHANNEL, said["conversation"], Sender("someone"), said["key"], (text_part(said["text"]),), said["key"]

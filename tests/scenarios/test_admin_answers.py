@@ -12,7 +12,7 @@ from bot.knowledge.grounding import DEFAULT_THRESHOLD
 from bot.knowledge.knowledge_gaps import PLACE_FOR_THE_ANSWER
 from bot.knowledge.search import search as search_module
 from bot.learning.data.review_queue import Reviews
-from storage import knowledge_threshold
+from storage import knowledge
 from tests.builders.agents import model_of
 from tests.builders.desk import Desk
 from tests.builders.logins import Steerer, log_in
@@ -175,7 +175,7 @@ async def test_the_threshold_is_told_and_goes_back_to_the_default(counter: Count
     assert await counter.trainer.get("threshold") == {"threshold": None, "default": DEFAULT_THRESHOLD}
     scope = counter.server.agent.scope
     report = {"questions": 40, "answered": 0.95, "answered_by_default": 0.8, "others": 0, "refused": None}
-    await scope.write(knowledge_threshold.set_to, "shell:ada", 0.31, report)
+    await scope.write(knowledge.set_threshold, "shell:ada", 0.31, report)
     found = (await counter.trainer.get("threshold"))["threshold"]
     assert (found["value"], found["setBy"], found["report"]) == (0.31, "shell:ada", report)
     await counter.trainer.post("threshold/reset")

@@ -12,7 +12,7 @@ import pytest
 from bot.errors import ModelError
 from bot.knowledge.library import MAX_UPLOAD_BYTES
 from bot.knowledge.search import search as search_module
-from storage import jobs, knowledge, knowledge_threshold
+from storage import jobs, knowledge
 from storage.values import new_id
 from tests.builders.desk import Desk
 from tests.builders.logins import COOKIE, Steerer, log_in
@@ -147,7 +147,7 @@ async def test_a_page_is_added_and_told_of_where_it_can_not_be_read(shelf: Shelf
     shown = await shelf.trainer.get("sources")
     assert shown["numUnreadable"] == 1
     assert shown["unreadable"][0]["file"] == "http://localhost:1/returns"
-    assert "inside a network" in shown["unreadable"][0]["why"]
+    assert "not public" in shown["unreadable"][0]["why"]
 
 
 async def test_a_reading_that_failed_is_told_and_what_was_unreadable_before_stays(shelf: Shelf) -> None:
@@ -242,7 +242,7 @@ async def test_a_question_is_tried_as_each_audience(shelf: Shelf, monkeypatch: p
 async def test_the_threshold_in_force_is_told_and_decides(shelf: Shelf) -> None:
     await shelf.filled()
     scope = shelf.server.agent.scope
-    await scope.write(knowledge_threshold.set_to, "test", 0.999, {})
+    await scope.write(knowledge.set_threshold, "test", 0.999, {})
     tried = await shelf.tried("Can I send something back?")
     assert (tried["verdict"], tried["threshold"], tried["numRead"]) == ("unknown", 0.999, 0)
 

@@ -116,12 +116,12 @@ async def test_every_bad_line_is_told_and_what_was_known_stays(classroom: Classr
     status, found = await classroom.train("text,intent\n,a\nx,a\nx,b\ny,b\n")
     assert (status, found["error"]["field"]) == (400, "file")
     assert found["error"]["message"].splitlines() == [
-        "The file, line 2: there is no text",
-        'The file, line 4: "x" is of the intent "a" in another line',
+        "The file, line 2: the text is missing",
+        'The file, line 4: "x" has the intent "a" on another line',
     ]
     for wrong, told in (
         ("question,answer\na,b\n", "header text,intent"),
-        ("text,intent\n", "holds no phrases"),
+        ("text,intent\n", "contains no phrases"),
         ("text,intent\na,one\nb,one\n", "at least 2 intents"),
         (b"\xff\xfe", "UTF-8"),
         ("", "header"),

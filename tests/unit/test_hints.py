@@ -22,9 +22,11 @@ MAY_NAME_COMMANDS = ("adapters/cli/", "bot/access/installation.py")
 
 
 def test_every_channel_has_words_for_every_hint() -> None:
-    strings = (ROOT / "adapters" / "admin" / "static" / "strings.js").read_text(encoding="utf-8")
-    for language in strings.split("const zh = {"):
-        assert set(re.findall(r"^  hint_(\w+): '.+',$", language, re.M)) == ALL
+    for language in ("en", "zh"):
+        strings = (ROOT / "adapters" / "admin" / "static" / f"strings_{language}.js").read_text(encoding="utf-8")
+        words = re.search(r"^  hint: \{$(.*?)^  \},$", strings, re.M | re.S)
+        assert words is not None
+        assert set(re.findall(r"^    (\w+): '.+',$", words[1], re.M)) == ALL
     assert set(hints.COMMANDS) == ALL
     assert set(line_words.HINTS) == ALL
     assert all(english and chinese for english, chinese in line_words.HINTS.values())

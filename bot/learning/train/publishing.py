@@ -19,10 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from bot.errors import MynaError
+from bot.generation.engine.generation import Chunk, Generation
 from bot.generation.engine.lora import CONFIG_FILE, PREFIX, WEIGHTS_FILE
 from bot.generation.engine.runner import Runner
-from bot.generation.engine.sequence import Chunk
-from bot.generation.engine.sequence import Sequence as Tokens
 from bot.jobs.job_context import Refused
 from bot.learning.train.material import TokenRow
 from bot.learning.train.network import LoraNetwork
@@ -171,9 +170,9 @@ def check_served_as_trained(network: LoraNetwork, base: Path, version: Path, row
     served = []
     with runner.inference_mode():
         for prompt in prompts:
-            sequence = Tokens(list(prompt), row=0, version=loaded)
+            generation = Generation(list(prompt), row=0, version=loaded)
             runner.decoder.reserve(1, len(prompt))
-            served.append(runner.step([Chunk(sequence, len(prompt))], [sequence]).float().cpu())
+            served.append(runner.step([Chunk(generation, len(prompt))], [generation]).float().cpu())
             runner.decoder.reset()
     check_same_logits(served, [logits.cpu() for logits in trained])
 

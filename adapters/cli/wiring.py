@@ -297,11 +297,11 @@ def make_web_app(agent: Agent) -> web.Application:
     chat = ChatApi(
         agent.conversations, agent.feedback, visitors, page, agent.metrics, steering, links, agent.workspace_id
     )
-    opinions = FeedbackApi(agent.conversations, visitors, agent.feedback, agent.consent, agent.workspace_id)
+    opinions = FeedbackApi(agent.conversations.history, visitors, agent.feedback, agent.consent, agent.workspace_id)
     # Who writes a program asks for what it needs; the model's habit of repeating itself is a matter for chats.
     sampling = replace(reply_policy(settings).sampling, repetition_penalty=settings.repetition_penalty or 1.0)
     models = OpenAiApi(agent.completions, agent.conversations, agent.access, sampling, links, agent.workspace_id)
-    votes = OpenAiFeedback(agent.conversations, agent.feedback, agent.consent, agent.access, agent.workspace_id)
+    votes = OpenAiFeedback(agent.conversations.history, agent.feedback, agent.consent, agent.access, agent.workspace_id)
     apis: list[Api] = [chat, opinions, articles, models, votes, make_admin_api(agent, origins)]
     if agent.slack is not None:
         apis.append(agent.slack)

@@ -139,9 +139,9 @@ class OpenAiApi:
         incoming = Incoming(CHANNEL, key, Sender(caller.name), dedupe_key, (text_part(text),))
         accepted = await self._conversations.accept(self._workspace_id, incoming)
         if not accepted.duplicate:
-            self._completions.record_memory(caller, self._conversations.follow(self._workspace_id, accepted))
+            self._completions.record_memory(caller, self._conversations.history.follow(self._workspace_id, accepted))
         answer = ChatAnswer(wanted.request.model, 1)
-        live = self._conversations.follow(self._workspace_id, accepted)
+        live = self._conversations.history.follow(self._workspace_id, accepted)
         events = _memory_events(live, answer, self._links_for(request), again=not wanted.stream)
         async with contextlib.aclosing(events):
             if wanted.stream:

@@ -18,7 +18,7 @@ from adapters.openai.api import CHANNEL, LIMIT_HEADERS, admit, conversation_key,
 from adapters.openai.request_form import conversation_name
 from adapters.openai.response_form import ChatAnswer
 from bot.chat.feedback import MAX_WORDS, Feedback
-from bot.chat.turns import Conversations
+from bot.chat.history import History
 from bot.completions.api_keys_access import ApiAccess
 from bot.errors import InvalidInput, NotFound
 from bot.privacy.learning_consent import Consent
@@ -46,9 +46,9 @@ class OpenAiFeedback:
     """The handler of one workspace."""
 
     def __init__(
-        self, conversations: Conversations, feedback: Feedback, consent: Consent, access: ApiAccess, workspace_id: str
+        self, history: History, feedback: Feedback, consent: Consent, access: ApiAccess, workspace_id: str
     ) -> None:
-        self._conversations = conversations
+        self._history = history
         self._feedback = feedback
         self._consent = consent
         self._access = access
@@ -77,7 +77,7 @@ class OpenAiFeedback:
 
     async def _find(self, key: str) -> Conversation:
         try:
-            return await self._conversations.find(self._workspace_id, CHANNEL, key)
+            return await self._history.find(self._workspace_id, CHANNEL, key)
         except NotFound:
             raise NotFound("There is no such conversation of this key.") from None
 

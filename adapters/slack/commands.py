@@ -12,7 +12,7 @@ from adapters.slack import words
 from adapters.slack.events import CHANNEL, Thread
 from adapters.slack.slack_steering import Asker, SlackSteering
 from bot.chat.feedback import Feedback
-from bot.chat.turns import Conversations
+from bot.chat.history import History
 from bot.errors import NotAllowed, NotFound
 from bot.privacy.learning_consent import Consent
 from storage.values import Conversation, Sender
@@ -64,15 +64,10 @@ class Commands:
     """Carries commands out. Each gives a message for the person alone."""
 
     def __init__(
-        self,
-        conversations: Conversations,
-        feedback: Feedback,
-        consent: Consent,
-        steering: SlackSteering,
-        workspace_id: str,
+        self, history: History, feedback: Feedback, consent: Consent, steering: SlackSteering, workspace_id: str
     ) -> None:
         self._steering = steering
-        self._conversations = conversations
+        self._history = history
         self._feedback = feedback
         self._consent = consent
         self._workspace_id = workspace_id
@@ -105,7 +100,7 @@ class Commands:
         known = await self._conversation(place)
         if known is None:
             return {"text": words.say("no_conversation", place.locale)}
-        await self._conversations.forget(self._workspace_id, known.id)
+        await self._history.forget(self._workspace_id, known.id)
         if place.thread is not None:
             return {"text": words.say("forgot", place.locale)}
         return {"text": words.say("forgot_which", place.locale, title=known.title)}
@@ -156,16 +151,16 @@ class Commands:
             return {"text": words.say("only_in_thread", place.locale)}
         known = await self._conversation(place)
         if known is not None:
-            await self._conversations.set_left(self._workspace_id, known.id, left=True)
+            await self._history.set_left(self._workspace_id, known.id, left=True)
         return {"text": words.say("left", place.locale)}
 
     async def _conversation(self, place: Place) -> Conversation | None:
         """That of the thread, else the one that the person began here and that was used last."""
         if place.thread is not None:
             try:
-                return await self._conversations.find(self._workspace_id, CHANNEL, place.thread.key)
+                return await self._history.find(self._workspace_id, CHANNEL, place.thread.key)
             except NotFound:
                 return None
-        begun = await self._conversations.list_of(self._workspace_id, CHANNEL, f"{place.tenant}/{place.user}")
+        begun = await self._history.list_of(self._workspace_id, CHANNEL, f"{place.tenant}/{place.user}")
         here = f"{place.tenant}/{place.channel}/"
         return next((one for one in begun if one.external_id.startswith(here)), None)

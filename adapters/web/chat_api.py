@@ -60,6 +60,7 @@ class ChatApi:
         self._links = links
         self._steering = steering
         self._conversations = conversations
+        self._history = conversations.history
         self._feedback = feedback
         self._visitors = visitors
         self._page = page
@@ -95,15 +96,15 @@ class ChatApi:
 
     async def chats(self, request: web.Request) -> web.Response:
         visitor = self._visitors.identify(request)
-        found = await self._conversations.list_of(self._workspace_id, CHANNEL, visitor)
+        found = await self._history.list_of(self._workspace_id, CHANNEL, visitor)
         return web.json_response({"chats": [_chat_summary(one) for one in found]})
 
     async def history(self, request: web.Request) -> web.Response:
         visitor = self._visitors.identify(request)
         known = await self._own_conversation(request)
         # In this order: a reply that is stored in between may then be shown as running, and never is missing.
-        running = await self._conversations.pending_seq(self._workspace_id, known.id) is not None
-        messages = await self._conversations.history(self._workspace_id, known.id)
+        running = await self._history.pending_seq(self._workspace_id, known.id) is not None
+        messages = await self._history.messages(self._workspace_id, known.id)
         own_votes = await self._feedback.votes_of(CHANNEL, visitor, known.id)
         current = {one.reply_id: one for one in own_votes if one.replaced_at is None}
         link = self._link(request)
@@ -128,14 +129,14 @@ class ChatApi:
     async def _regenerate(self, visitor: str, wanted: RegenerateRequest) -> Accepted:
         """Another reply. The AI SDK also asks this way after an error; then the message or edit may be new to us."""
         try:
-            known = await self._conversations.find(self._workspace_id, CHANNEL, chat_key(visitor, wanted.chat_id))
+            known = await self._history.find(self._workspace_id, CHANNEL, chat_key(visitor, wanted.chat_id))
         except NotFound:
             if wanted.asked is None:
                 raise
             return await self._accept(visitor, wanted.asked)
         # Looked at first, so that a reply stored in between is not taken for missing.
-        pending = await self._conversations.pending_seq(self._workspace_id, known.id)
-        said = await self._conversations.history(self._workspace_id, known.id)
+        pending = await self._history.pending_seq(self._workspace_id, known.id)
+        said = await self._history.messages(self._workspace_id, known.id)
         newest = next((one for one in reversed(said) if one.author == "person"), None)
         if wanted.asked is not None:
             stored = next((one for one in reversed(said) if one.external_id == wanted.asked.message_id), None)
@@ -155,7 +156,7 @@ class ChatApi:
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         known = await self._own_conversation(request)
-        seq = await self._conversations.pending_seq(self._workspace_id, known.id)
+        seq = await self._history.pending_seq(self._workspace_id, known.id)
         if seq is None:
             return web.Response(status=204)
         return await self._stream(request, Accepted(known.id, seq, duplicate=True))
@@ -171,12 +172,12 @@ class ChatApi:
     async def _own_conversation(self, request: web.Request) -> Conversation:
         visitor = self._visitors.identify(request)
         chat_id = parse_id(request.match_info["id"], "id")
-        return await self._conversations.find(self._workspace_id, CHANNEL, chat_key(visitor, chat_id))
+        return await self._history.find(self._workspace_id, CHANNEL, chat_key(visitor, chat_id))
 
     async def _stream(self, request: web.Request, accepted: Accepted) -> web.StreamResponse:
         """Send the reply to a message as it comes. A reader who leaves or is too slow stops nothing but this."""
         encoder = UiStream(html=request.query.get("html") == "1", link=self._link(request))
-        events = self._conversations.follow(self._workspace_id, accepted)
+        events = self._history.follow(self._workspace_id, accepted)
         with self._metrics.streams.track_inprogress():
             return await send_events(request, _encoded(encoder, events), HEADERS)
 

@@ -30,7 +30,7 @@ from adapters.web.chat_api import CHANNEL, chat_key
 from adapters.web.chat_document import CHAT_ID, OPINION, visitor_operation
 from adapters.web.visitors import Visitors
 from bot.chat.feedback import MAX_WORDS, Feedback
-from bot.chat.turns import Conversations
+from bot.chat.history import History
 from bot.errors import InvalidInput, NotFound
 from bot.privacy.learning_consent import Consent
 from storage.values import Conversation, Sender
@@ -41,9 +41,9 @@ class FeedbackApi:
     """Handlers of one workspace's votes and privacy choices on the web."""
 
     def __init__(
-        self, conversations: Conversations, visitors: Visitors, feedback: Feedback, consent: Consent, workspace_id: str
+        self, history: History, visitors: Visitors, feedback: Feedback, consent: Consent, workspace_id: str
     ) -> None:
-        self._conversations = conversations
+        self._history = history
         self._visitors = visitors
         self._feedback = feedback
         self._consent = consent
@@ -128,7 +128,7 @@ class FeedbackApi:
 
     async def _own_conversation(self, request: web.Request, visitor: str) -> Conversation:
         chat_id = parse_id(request.match_info["id"], "id")
-        return await self._conversations.find(self._workspace_id, CHANNEL, chat_key(visitor, chat_id))
+        return await self._history.find(self._workspace_id, CHANNEL, chat_key(visitor, chat_id))
 
 
 def _value(body: Mapping[str, Any]) -> int:

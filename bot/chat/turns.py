@@ -13,8 +13,8 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Iterator
 
-from bot.chat.following import Following
-from bot.chat.live import Ended, LiveTurn, wait_for
+from bot.chat.history import History
+from bot.chat.live import Ended, Live, LiveTurn, wait_for
 from bot.chat.reply_maker import ReplyMaker, ReplyPolicy, last_to_answer
 from bot.errors import Conflict, ShuttingDown, Unavailable
 from bot.generation.port import Generator
@@ -36,7 +36,7 @@ MAX_EPOCH_DIGITS = 18  # what the database's integers hold
 Show = Callable[[Lease, LiveTurn], Coroutine[None, None, None]]
 
 
-class Conversations(Following):
+class Conversations:
     """Accepts messages and answers them, any number of conversations at once, one reply at a time in each."""
 
     def __init__(
@@ -50,7 +50,9 @@ class Conversations(Following):
         grounding: Grounding | None = None,
         worker: str | None = None,
     ) -> None:
-        super().__init__(database)
+        self._database = database
+        self._live = Live()
+        self.history = History(database, self._live)
         self._generator = generator
         self._policy = policy
         self._maker = ReplyMaker(database, generator, released, policy, self._live, metrics, grounding)
@@ -304,7 +306,7 @@ class Conversations(Following):
             await asyncio.wait(left)
         if self._shown:
             await asyncio.wait(self._shown, timeout=SHOW_GRACE_SECONDS)
-        self._closed = True
+        self.history.close()
 
     @property
     def accepting(self) -> bool:

@@ -188,7 +188,7 @@ async def test_a_person_who_watches_sees_the_reply_begin_anew(shop: Agent) -> No
     accepted = await shop.conversations.accept(W, incoming)
     seen: list[str] = []
     async with asyncio.timeout(60):
-        async for batch in shop.conversations.follow(W, accepted):
+        async for batch in shop.conversations.history.follow(W, accepted):
             for event in batch:
                 seen.append("started" if isinstance(event, Started) else getattr(event, "text", type(event).__name__))
             if any("within" in one for one in seen):

@@ -45,8 +45,8 @@ class Person:
         return await reply_to(self.agent, await self.say(text))
 
     async def history(self) -> list[Message]:
-        known = await self.agent.conversations.find(W, "web", self.conversation)
-        return await self.agent.conversations.history(W, known.id)
+        known = await self.agent.conversations.history.find(W, "web", self.conversation)
+        return await self.agent.conversations.history.messages(W, known.id)
 
 
 def users(agent: Agent, index: int = -1) -> str:
@@ -202,7 +202,7 @@ async def test_a_reply_can_be_asked_for_again(agent: Agent) -> None:
     model_of(agent).enqueue("weak")
     person = Person(agent)
     await person.ask("question")
-    known = await agent.conversations.find(W, "web", "c")
+    known = await agent.conversations.history.find(W, "web", "c")
     reply_id = (await person.history())[-1].id
     model_of(agent).enqueue("better")
     again = await agent.conversations.regenerate(W, known, reply_id, "again")

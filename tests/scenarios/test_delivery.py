@@ -59,7 +59,7 @@ async def posting_agent(start_agent: StartAgent, database_url: str, channel: Cha
 async def say(agent: Agent, text: str) -> None:
     incoming = Incoming("called", "c", Sender("ana"), f"called/{text}", (text_part(text),))
     accepted = await agent.conversations.accept(W, incoming)
-    async for _ in agent.conversations.follow(W, accepted):
+    async for _ in agent.conversations.history.follow(W, accepted):
         pass
 
 

@@ -479,7 +479,7 @@ async def test_a_request_keeps_the_id_that_it_came_with(sqlite_server: WebServer
 async def test_a_quiet_stream_gives_signs_of_life(
     server: WebServer, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bot.chat.following.SIGN_OF_LIFE_SECONDS", 0.05)
+    monkeypatch.setattr("bot.chat.history.SIGN_OF_LIFE_SECONDS", 0.05)
     hold = asyncio.Event()
     server.generator.enqueue("", "late", hold=hold)
     async with visitor.chat(chat_body("wait")) as response:

@@ -11,7 +11,7 @@ import ipaddress
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from bot.access.vault import Vault, stored_secret
 from bot.chat.delivery import Delivery, Poster
 from bot.chat.feedback import Feedback
 from bot.chat.reply_maker import ReplyPolicy
-from bot.chat.turns import Conversations
+from bot.chat.turns import Conversations, WorkerOptions
 from bot.completions.api_keys_access import ApiAccess
 from bot.completions.completions import Completions
 from bot.errors import MynaError, Unavailable, VersionError
@@ -150,9 +150,7 @@ def make_generator(settings: Settings, say: Say) -> Generator:
     return local_generator(settings, folder, queue_limit=settings.max_waiting)
 
 
-def reply_policy(
-    settings: Settings, pushed_channels: frozenset[str] = frozenset(), on_pushed: Callable[[], None] = lambda: None
-) -> ReplyPolicy:
+def reply_policy(settings: Settings) -> ReplyPolicy:
     """How replies are made, out of the settings."""
     return ReplyPolicy(
         system_prompt=settings.system_prompt,
@@ -163,12 +161,8 @@ def reply_policy(
             repetition_penalty=settings.chat_repetition_penalty,
         ),
         context_tokens=settings.context_tokens,
-        lease_seconds=settings.lease_seconds,
-        max_replies=settings.max_replies,
         contact=settings.contact,
         quoting_penalty=settings.chat_quoting_penalty,
-        pushed_channels=pushed_channels,
-        on_pushed=on_pushed,
     )
 
 
@@ -196,13 +190,15 @@ async def running_agent(
     if slack is not None:
         posters[slack.replies.channel] = slack.replies
     delivery = Delivery(database, posters, lease_seconds=settings.lease_seconds)
-    policy = reply_policy(settings, frozenset(posters), delivery.look_for_work)
+    options = WorkerOptions(settings.lease_seconds, settings.max_replies, frozenset(posters), delivery.look_for_work)
     released = ReleasedVersions(scope, generator, settings.data)
     releases = Releases(scope, released.note_change)
     keys = await asyncio.to_thread(secret_keys, settings)
     steering = Steering(scope, releases, keys[0])
     grounding = await asyncio.to_thread(make_grounding, settings, scope)
-    conversations = Conversations(database, generator, released, policy, metrics, grounding=grounding)
+    conversations = Conversations(
+        database, generator, released, reply_policy(settings), metrics, options, grounding=grounding
+    )
     access = ApiAccess(scope, needs_key=settings.api_keys == "on")
     completions = Completions(generator, released, access, metrics)
     feedback = Feedback(scope)

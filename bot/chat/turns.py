@@ -12,6 +12,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
 
 from bot.chat.history import History
 from bot.chat.live import Ended, Live, LiveTurn, wait_for
@@ -36,6 +37,19 @@ MAX_EPOCH_DIGITS = 18  # what the database's integers hold
 Show = Callable[[Lease, LiveTurn], Coroutine[None, None, None]]
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """Limits of one process's turns. A lease not prolonged for `lease_seconds` may be claimed by another process.
+
+    Replies of `pushed_channels` go into the outbox, and `on_pushed` is called after each.
+    """
+
+    lease_seconds: float = 15.0
+    max_replies: int = 256
+    pushed_channels: frozenset[str] = frozenset()
+    on_pushed: Callable[[], None] = lambda: None
+
+
 class Conversations:
     """Accepts messages and answers them, any number of conversations at once, one reply at a time in each."""
 
@@ -46,6 +60,7 @@ class Conversations:
         released: ReleasedVersions,
         policy: ReplyPolicy,
         metrics: Metrics,
+        options: WorkerOptions,
         *,
         grounding: Grounding | None = None,
         worker: str | None = None,
@@ -54,7 +69,7 @@ class Conversations:
         self._live = Live()
         self.history = History(database, self._live)
         self._generator = generator
-        self._policy = policy
+        self._options = options
         self._maker = ReplyMaker(database, generator, released, policy, self._live, metrics, grounding)
         self._metrics = metrics
         self._worker = worker or new_id()
@@ -126,13 +141,13 @@ class Conversations:
         """Claim and answer until cancelled. Run it as one task; it keeps and watches its turns itself."""
         while True:
             self._work_waits.clear()
-            free = self._policy.max_replies - len(self._turns)
+            free = self._options.max_replies - len(self._turns)
             if free > 0 and self._accepting and self._generator.ready:
                 await self._claim(free)
             await wait_for(self._work_waits, POLL_SECONDS)
 
     async def _claim(self, most: int) -> None:
-        lease_ms = round(self._policy.lease_seconds * 1000)
+        lease_ms = round(self._options.lease_seconds * 1000)
         try:
             leases = await self._database.write(inbox.claim, None, self._worker, most, lease_ms)
         except StorageUnavailable as error:
@@ -152,11 +167,11 @@ class Conversations:
     async def keep_leases(self) -> None:
         """Prolong our leases and learn what happened to them elsewhere, until cancelled. Run it as one task."""
         while True:
-            await asyncio.sleep(self._policy.lease_seconds / 3)
+            await asyncio.sleep(self._options.lease_seconds / 3)
             running = self._live.turns()
             try:
                 held = await self._database.write(
-                    inbox.heartbeat, None, self._worker, round(self._policy.lease_seconds * 1000)
+                    inbox.heartbeat, None, self._worker, round(self._options.lease_seconds * 1000)
                 )
             except StorageUnavailable as error:
                 log.error("leases could not be prolonged, trying again: %s", error)
@@ -247,13 +262,13 @@ class Conversations:
 
     async def _complete(self, lease: Lease, answer: Reply) -> None:
         """Store the reply, however long the database is away; the fence keeps a late one out."""
-        pushed_to = lease.channel if lease.channel in self._policy.pushed_channels else None
+        pushed_to = lease.channel if lease.channel in self._options.pushed_channels else None
         delay = 0.1
         while True:
             try:
                 await self._database.write(inbox.complete, lease.workspace_id, lease, answer, pushed_to)
                 if pushed_to is not None:
-                    self._policy.on_pushed()
+                    self._options.on_pushed()
                 return
             except StorageUnavailable as error:
                 log.error("reply %s can't be stored yet: %s", lease.reply_id, error)

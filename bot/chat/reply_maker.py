@@ -13,9 +13,10 @@ import time
 from dataclasses import dataclass, replace
 
 from bot.chat.live import Live, LiveTurn
-from bot.errors import TooLarge, VersionError
+from bot.chat.prompt_fit import NothingFits, fit_prompt
+from bot.errors import VersionError
 from bot.generation.port import Finish, Generator, Piece, Prompt, Sampling
-from bot.generation.prompt import PromptBudget, build_prompt, split_at_last_reply
+from bot.generation.prompt import PromptBudget, split_at_last_reply
 from bot.knowledge.fact_check import CitedText, FactCheck, Invented
 from bot.knowledge.grounding import Grounding, Grounds
 from bot.learning.release.loaded_versions import ReleasedVersions
@@ -167,7 +168,9 @@ class ReplyMaker:
             return self._unknown(making, asked)
         try:
             return await self._generate_within(making, history, asked)
-        except TooLarge as error:
+        except NothingFits as error:
+            making.passages = ()
+            self._answer_only_up_to(error.last_seq, making.turn)
             text = notices.too_long(asked[-1].text, error.limit or 0)
             return making.reply("refused", text, error=error.message)
         except Invented as error:
@@ -216,9 +219,20 @@ class ReplyMaker:
     async def _generate_within(
         self, making: Making, history: list[Message], asked: list[Message], temperature: float | None = None
     ) -> Reply | None:
-        """Generate from a prompt that fits. Raises `TooLarge`, and `Invented` where articles were to be kept to."""
-        making.prompt = await self._prompt(making, history, asked)
-        told = [one.content for one in making.prompt.messages]
+        """Generate from a prompt that fits. Raises `NothingFits`, or `Invented` if the reply leaves its articles."""
+        window = min(self._policy.context_tokens, self._generator.context_tokens)
+        fitted = await fit_prompt(
+            self._policy.system_prompt,
+            history,
+            asked,
+            making.passages,
+            PromptBudget(window, self._policy.sampling.max_tokens),
+            self._generator.encode,
+            done_seq=making.lease.done_seq,
+        )
+        making.prompt, making.passages = fitted.prompt, fitted.passages
+        self._answer_only_up_to(fitted.last_seq, making.turn)
+        told = [message.content for message in making.prompt.messages]
         making.check = FactCheck(told) if making.passages else None
         sampling = self._policy.sampling
         if making.passages:
@@ -228,26 +242,10 @@ class ReplyMaker:
             sampling = replace(sampling, temperature=temperature)
         return await self._generate_released(making, sampling)
 
-    async def _prompt(self, making: Making, history: list[Message], asked: list[Message]) -> Prompt:
-        """The prompt for all that is asked, or for as many of the first messages as fit; the rest comes next turn.
-
-        Passages are left out, the last one first, before a message is.
-        """
-        window = min(self._policy.context_tokens, self._generator.context_tokens)
-        budget = PromptBudget(window, self._policy.sampling.max_tokens)
-        system, encode = self._policy.system_prompt, self._generator.encode
-        while True:
-            try:
-                quoted = [one.quotation for one in making.passages]
-                return await build_prompt(system, history, asked, budget, encode, quoted)
-            except TooLarge:
-                if making.passages:
-                    making.passages = making.passages[:-1]
-                    continue
-                asked = asked[: len(asked) // 2]
-                if not asked or asked[-1].seq <= making.lease.done_seq:
-                    raise
-            making.turn.last_seq, making.turn.takes_more = asked[-1].seq, False
+    def _answer_only_up_to(self, last_seq: int | None, turn: LiveTurn) -> None:
+        """Leave the messages after `last_seq` to the next turn; None leaves none."""
+        if last_seq is not None:
+            turn.last_seq, turn.takes_more = last_seq, False
 
     async def _generate_released(self, making: Making, sampling: Sampling) -> Reply | None:
         """As `_generate`, with the version that answers now. One that fails before the first piece is passed over."""

@@ -278,6 +278,7 @@ def make_web_app(agent: Agent) -> web.Application:
     from adapters.web.chat_api import ChatApi, ChatPage
     from adapters.web.chat_steering import WebSteering
     from adapters.web.feedback_api import FeedbackApi
+    from adapters.web.pages import ChatPages
     from adapters.web.visitors import Visitors
     from bot.knowledge.library import Library
 
@@ -298,7 +299,7 @@ def make_web_app(agent: Agent) -> web.Application:
     sampling = replace(reply_policy(settings).sampling, repetition_penalty=settings.repetition_penalty or 1.0)
     models = OpenAiApi(agent.completions, agent.conversations, agent.access, sampling, links, agent.workspace_id)
     votes = OpenAiFeedback(agent.conversations.history, agent.feedback, agent.consent, agent.access, agent.workspace_id)
-    apis: list[Api] = [chat, opinions, articles, models, votes, make_admin_api(agent, origins)]
+    apis: list[Api] = [ChatPages(origins), chat, opinions, articles, models, votes, make_admin_api(agent, origins)]
     if agent.slack is not None:
         apis.append(agent.slack)
     return make_app(apis, origins, agent.metrics, agent.checks, {"/v1/": error_body})

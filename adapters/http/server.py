@@ -9,7 +9,6 @@ import json
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 from aiohttp import web
@@ -39,8 +38,6 @@ from storage.values import new_id
 
 log = logging.getLogger("myna.web")
 
-STATIC = Path(__file__).parent.parent / "web" / "static"
-_FILES = frozenset(path.name for path in STATIC.iterdir())
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Ready = Callable[[], Awaitable[dict[str, bool]]]
 ErrorBody = Callable[[errors.MynaError], dict[str, Any]]
@@ -59,10 +56,6 @@ _STATUS: dict[type[errors.MynaError], int] = {
     errors.Unavailable: 503,
 }
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
-_PAGE_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
-    "base-uri 'none'; form-action 'self'; require-trusted-types-for 'script'; trusted-types myna; frame-ancestors "
-)
 
 
 class Api(Protocol):
@@ -82,14 +75,10 @@ def make_app(
         app.add_routes(api.routes())
     app.add_routes(
         [
-            web.get("/", site.page),
-            web.get("/widget.js", site.widget),
-            web.get("/favicon.ico", site.icon),
             web.get("/openapi.json", site.openapi),
             web.get("/healthz", site.healthz),
             web.get("/readyz", site.readyz),
             web.get("/metrics", site.metrics),
-            web.get("/static/{name}", site.static),
         ]
     )
     return app
@@ -183,28 +172,8 @@ class _Site:
             body["error"]["hint"] = error.hint  # for staff; the page has the words
         return web.json_response(body, status=status, headers=headers)
 
-    async def page(self, _: web.Request) -> web.FileResponse:
-        policy = _PAGE_POLICY + " ".join(["'self'", *self._origins.allowed])
-        return web.FileResponse(STATIC / "index.html", headers={"Content-Security-Policy": policy, **_REVALIDATE})
-
-    async def widget(self, _: web.Request) -> web.StreamResponse:
-        response = web.FileResponse(STATIC / "widget.js")
-        _set_static_headers(response)
-        return response
-
-    async def static(self, request: web.Request) -> web.StreamResponse:
-        name = request.match_info["name"]
-        if name not in _FILES:
-            raise web.HTTPNotFound
-        response = web.FileResponse(STATIC / name)
-        _set_static_headers(response)
-        return response
-
-    async def icon(self, _: web.Request) -> web.FileResponse:
-        return web.FileResponse(STATIC / "icon.svg", headers=_REVALIDATE)
-
     async def openapi(self, _: web.Request) -> web.Response:
-        return web.Response(body=self._document, content_type="application/json", headers=_REVALIDATE)
+        return web.Response(body=self._document, content_type="application/json", headers={"Cache-Control": "no-cache"})
 
     async def healthz(self, _: web.Request) -> web.Response:
         return web.json_response({"ok": True})
@@ -222,16 +191,6 @@ class _Site:
 def _own_error_body(error: errors.MynaError, request_id: str) -> dict[str, Any]:
     details = {name: value for name in ("field", "limit") if (value := getattr(error, name, None)) is not None}
     return {"error": {"code": error.code, "message": error.message, "requestId": request_id, **details}}
-
-
-_REVALIDATE = {"Cache-Control": "no-cache"}
-
-
-def _set_static_headers(response: web.StreamResponse) -> None:
-    """Scripts are public and small; every load asks whether they changed, so that an upgrade shows at once."""
-    response.headers["Access-Control-Allow-Origin"] = "*"
-    response.headers["Cache-Control"] = "no-cache"
-    response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
 
 
 def _site_operation(operation_id: str, summary: str, *answers: dict[str, Any]) -> dict[str, Any]:

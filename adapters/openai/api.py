@@ -36,7 +36,7 @@ from adapters.http.sse import DONE, send_events, sse_event
 from adapters.openai import request_form, response_form
 from adapters.openai.request_form import ApiRequest, parse_chat_completion, parse_completion
 from adapters.openai.response_form import Answer, ChatAnswer, TextAnswer, error_body, model_row
-from bot.chat.live import Batch, Ended, Started, Text
+from bot.chat.live import Ended, LiveEvents, Started, Text
 from bot.chat.turns import Conversations
 from bot.completions.api_keys_access import ApiAccess, Caller
 from bot.completions.completions import Completions
@@ -238,7 +238,7 @@ def _sse(*chunks: Mapping[str, Any]) -> bytes:
 
 
 async def _memory_events(
-    live: AsyncGenerator[Batch, None], answer: ChatAnswer, link: Link, *, again: bool
+    live: AsyncGenerator[LiveEvents, None], answer: ChatAnswer, link: Link, *, again: bool
 ) -> AsyncGenerator[tuple[int, Event], None]:
     """A reply with memory as events of the generator; the answer is named after the reply before any of them.
 

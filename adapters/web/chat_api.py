@@ -24,7 +24,7 @@ from adapters.web.chat_steering import WebSteering, notice
 from adapters.web.ui_stream import HEADERS, Link, UiStream, citations, source_part
 from adapters.web.visitors import Visitors
 from bot.chat.feedback import Feedback
-from bot.chat.live import Batch
+from bot.chat.live import LiveEvents
 from bot.chat.turns import Conversations
 from bot.errors import Conflict, InvalidInput, NotFound
 from bot.metrics import Metrics
@@ -185,7 +185,7 @@ class ChatApi:
         return lambda source: self._links.link(source, f"{request.scheme}://{request.host}")
 
 
-async def _encoded(encoder: UiStream, events: AsyncGenerator[Batch, None]) -> AsyncGenerator[bytes, None]:
+async def _encoded(encoder: UiStream, events: AsyncGenerator[LiveEvents, None]) -> AsyncGenerator[bytes, None]:
     """Encode a whole stream, with an end that says so where the reply goes on without this process."""
     async with contextlib.aclosing(events):
         async for batch in events:

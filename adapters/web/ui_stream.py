@@ -11,7 +11,7 @@ from typing import Any
 from adapters.http.markdown import Citation, render_markdown, settled_length
 from adapters.http.openapi import TEXT, about, const, one_of_values, record, ref
 from adapters.http.sse import DONE, PING, sse_event
-from bot.chat.live import Batch, Ended, LiveEvent, Started, Text
+from bot.chat.live import Ended, LiveEvent, LiveEvents, Started, Text
 from storage.values import Part, ReplyState
 
 Link = Callable[[Part], str | None]
@@ -54,7 +54,7 @@ class UiStream:
         """Whether encoding renders so much that it should be done in a thread."""
         return self._html and len(self._text) > SLOW_CHARS
 
-    def encode(self, batch: Batch) -> bytes:
+    def encode(self, batch: LiveEvents) -> bytes:
         """The bytes for some events; empty if they change nothing for the reader. Nothing comes after the end."""
         return b"".join(self._encode(event) for event in batch if not self.finished)
 

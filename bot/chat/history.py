@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator
 
-from bot.chat.live import Batch, Ended, Live, Started, Text, Waiting, wait_for
+from bot.chat.live import Ended, Live, LiveEvents, Started, Text, Waiting, wait_for
 from bot.errors import NotFound
 from storage import conversations, inbox
 from storage.database import Database, StorageUnavailable
@@ -58,7 +58,7 @@ class History:
         """Leave a thread of several people, or return to it."""
         await self._database.write(conversations.set_left, workspace_id, conversation_id, left=left)
 
-    async def follow(self, workspace_id: str, accepted: Accepted) -> AsyncGenerator[Batch, None]:
+    async def follow(self, workspace_id: str, accepted: Accepted) -> AsyncGenerator[LiveEvents, None]:
         """Yield the reply to an accepted message from its start: live if it is made here, else soon after it is stored.
 
         Ends without `Ended` only when this process shuts down first.

@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bot.chat.live import Batch, Ended
+from bot.chat.live import Ended, LiveEvents
 from bot.completions.api_keys_access import ApiAccess, Caller
 from bot.completions.forced_tools import as_tool_call, schema_of_call, with_calls_as_text, with_tools_described
 from bot.errors import GeneratorUnavailable, InvalidInput, MynaError, ShuttingDown, UnknownModel
@@ -167,11 +167,11 @@ class Completions:
             total_ms=run.milliseconds(),
         )
 
-    def record_memory(self, caller: Caller, live: AsyncGenerator[Batch, None]) -> None:
+    def record_memory(self, caller: Caller, live: AsyncGenerator[LiveEvents, None]) -> None:
         """Write down what a reply with memory uses, which goes on whether its caller waits or not."""
         self._keep(self._record_memory(caller, live, time.monotonic()))
 
-    async def _record_memory(self, caller: Caller, live: AsyncGenerator[Batch, None], started: float) -> None:
+    async def _record_memory(self, caller: Caller, live: AsyncGenerator[LiveEvents, None], started: float) -> None:
         async with contextlib.aclosing(live):
             async for batch in live:
                 if isinstance(ended := batch[-1], Ended):

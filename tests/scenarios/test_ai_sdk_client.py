@@ -1,7 +1,4 @@
-"""npm `ai` 6, unchanged, as a client of the web chat.
-
-Knows: what an application that uses the AI SDK sees. Does not know: the bytes in between.
-"""
+"""AI SDK (npm `ai` 6), unmodified, as a client of the web chat."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What a person sees of the path of a message, whatever happens on it; on both databases.
-
-Knows: `bot.chat.turns` with a scripted model. Does not know: channels.
-"""
+"""Turns from accept to reply, with a scripted model: order, leases, stops, edits, failures and restarts."""
 
 from __future__ import annotations
 

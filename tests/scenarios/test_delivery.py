@@ -1,6 +1,6 @@
-"""Replies that a channel must be called for: in order, retried, looked for before they are posted again.
+"""Outbox delivery under a running agent: order, retries, and the search before a second post.
 
-Knows: `bot.chat.delivery` under a running agent. Does not know: any real channel; the one here does what a test says.
+The channel is scripted by each test.
 """
 
 from __future__ import annotations

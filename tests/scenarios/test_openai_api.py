@@ -1,6 +1,6 @@
-"""The model API as programs use it: keys and quotas, answers and streams, what is written down, every bad request.
+"""Model API over HTTP: keys, quotas, answers, streams, usage records, bad requests.
 
-Knows: HTTP and the fake generator. Does not know: real clients (tests/scenarios/test_openai_clients.py).
+`tests/scenarios/test_openai_clients.py` has real clients.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The official clients and a conformance checker, unchanged, against the API with the real starter model.
-
-Knows: the clients' interfaces. Does not know: the bytes in between (tests/scenarios/test_openai_api.py).
-"""
+"""Official OpenAI clients and a conformance checker, unmodified, against the API with the real starter model."""
 
 from __future__ import annotations
 

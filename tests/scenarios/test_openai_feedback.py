@@ -1,6 +1,6 @@
-"""`POST /v1/feedback` as programs use it: plainly over HTTP, and with the official client.
+"""`POST /v1/feedback` over plain HTTP and through the official client.
 
-Knows: HTTP and the fake generator. Does not know: what becomes of a vote (tests/contract/test_votes.py).
+`tests/contract/test_votes.py` has the effect of a vote.
 """
 
 from __future__ import annotations

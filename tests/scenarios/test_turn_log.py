@@ -1,4 +1,4 @@
-"""The line in the log for each turn, of chats and of programs: how it ended and how long it took, and no word of it."""
+"""Turn log: one line for each turn of chats and programs, with its outcome and times but none of its words."""
 
 from __future__ import annotations
 

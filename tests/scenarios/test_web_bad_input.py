@@ -1,7 +1,6 @@
-"""What a client can do wrong, and what can go wrong under a client: always a clear refusal, and nothing is lost.
+"""Web chat under bad requests, foreign origins, crowds, slow readers and database outages: refused, never lost.
 
-Knows: bad requests, credentials and origins, crowds, slow and vanished readers, a database that is locked, full or
-gone. Does not know: kills of the process (`tests/crash`).
+`tests/crash` kills the process.
 """
 
 from __future__ import annotations

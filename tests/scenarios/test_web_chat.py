@@ -1,8 +1,4 @@
-"""The web chat as a visitor has it, over HTTP, on both databases.
-
-Knows: the routes, the stream's parts, what is shown afterwards. Does not know: bad input and outages (next door), the
-page in a browser.
-"""
+"""Web chat over HTTP: streams, history, stops, edits, retries, pages. Bad input and outages: `test_web_bad_input`."""
 
 from __future__ import annotations
 

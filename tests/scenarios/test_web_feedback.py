@@ -1,6 +1,6 @@
-"""Votes and choices about learning on the web: whose they are, what a reload shows, every bad request.
+"""Votes and learning consent over the web API: ownership, history, limits, bad requests.
 
-Knows: HTTP and the fake generator. Does not know: the page (tests/browser/test_chat_feedback.py).
+`tests/browser/test_chat_feedback.py` has the page.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Readers of a running reply: each sees all of it, none holds it up.
-
-Knows: `bot.chat.live`. Does not know: who writes.
-"""
+"""Readers of a live turn: each sees the whole reply, and none delays it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Model text becomes HTML that can do no harm, and is rendered while it grows.
-
-Knows: `adapters.http.markdown`. Does not know: browsers; those have tests of their own.
-"""
+"""Markdown to sanitised HTML: attacks, links, citations, and rendering while the text grows."""
 
 from __future__ import annotations
 

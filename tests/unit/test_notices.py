@@ -1,7 +1,4 @@
-"""What Myna says by itself: in the language of the person, with numbers a person can read.
-
-Knows: English and Simplified Chinese. Does not know: when something is said.
-"""
+"""Myna's own notices: language of the person, readable numbers, quoted articles."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Request bodies become values, or an error that names the field.
+"""Parsing of chat requests: values, or an error that names the field.
 
-Knows: `adapters.http.requests`. Does not know: HTTP; `tests/scenarios/test_web_bad_input.py` sends the same and worse.
+`tests/scenarios/test_web_bad_input.py` sends the same and worse over HTTP.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Settings: read once, all mistakes reported together, each with what to write instead.
-
-Knows: the environment and `myna.toml` as an operator writes them. Does not know: what a setting does.
-"""
+"""Settings from the environment and `myna.toml`: defaults, precedence, and all mistakes in one report."""
 
 from __future__ import annotations
 

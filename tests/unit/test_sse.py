@@ -1,4 +1,4 @@
-"""Writing server-sent events to readers over real connections; slow ones are in the scenarios of each API."""
+"""Server-sent events over real connections; slow readers are in the scenarios of each API."""
 
 from __future__ import annotations
 

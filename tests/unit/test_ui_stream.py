@@ -1,6 +1,6 @@
-"""Live events as parts of the AI SDK's stream.
+"""Encoding of live events as the AI SDK's UI message stream.
 
-Knows: `adapters.web.ui_stream`. Does not know: HTTP; `tests/scenarios/test_ai_sdk_client.py` has the SDK's own view.
+`tests/scenarios/test_ai_sdk_client.py` has the SDK's own view.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Who is asking, and from which page.
-
-Knows: `adapters.web.visitors`. Does not know: the routes that need it.
-"""
+"""Visitors' cookies and tokens, and the origin check of their requests."""
 
 from __future__ import annotations
 

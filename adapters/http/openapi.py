@@ -1,6 +1,7 @@
-"""The OpenAPI document (3.1), assembled at start from the fragments that the APIs declare beside their handlers.
+"""OpenAPI 3.1 document, assembled at start from a fragment of each API.
 
-`Fragment` is what an API adds; the functions below it write the forms that all fragments repeat.
+The APIs declare their `Fragment` beside their handlers. The functions below it build the schemas and operations that
+all fragments repeat.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ _ABOUT = (
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """The part of one API. `operations` are keyed as `GET /api/chats`, `tags` hold descriptions by name."""
+    """Part of the document that describes one API.
+
+    `operations` are keyed by method and path, as `GET /api/chats`; `tags` hold descriptions by name.
+    """
 
     tags: Mapping[str, str] = field(default_factory=dict)
     operations: Mapping[str, Json] = field(default_factory=dict)
@@ -40,15 +44,15 @@ class Fragment:
 
 @runtime_checkable
 class Documented(Protocol):
-    """An API for programs of others. Pages, and the routes that only our own pages call, are not in the document."""
+    """An API for other people's programs. The document has no pages, and no routes that only our own pages call."""
 
     def document(self) -> Fragment: ...
 
 
 def assemble(fragments: Collection[Fragment]) -> Json:
-    """The whole document. Raises `ValueError` if two fragments declare the same name."""
+    """Join the fragments to the whole document. Raises `ValueError` if two declare the same name."""
     paths: dict[str, Json] = {}
-    for key, operation_ in _union(one.operations for one in fragments).items():
+    for key, operation_ in _union(fragment.operations for fragment in fragments).items():
         method, _, path = key.partition(" ")
         paths.setdefault(path, {})[method.lower()] = operation_
     return {
@@ -60,14 +64,16 @@ def assemble(fragments: Collection[Fragment]) -> Json:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
-        "tags": [{"name": name, "description": about} for one in fragments for name, about in one.tags.items()],
+        "tags": [
+            {"name": name, "description": about} for fragment in fragments for name, about in fragment.tags.items()
+        ],
         "paths": paths,
         "components": {
-            "securitySchemes": _union(one.security for one in fragments),
-            "parameters": _union(one.parameters for one in fragments),
-            "headers": _union(one.headers for one in fragments),
-            "responses": _union(one.responses for one in fragments),
-            "schemas": _union(one.schemas for one in fragments),
+            "securitySchemes": _union(fragment.security for fragment in fragments),
+            "parameters": _union(fragment.parameters for fragment in fragments),
+            "headers": _union(fragment.headers for fragment in fragments),
+            "responses": _union(fragment.responses for fragment in fragments),
+            "schemas": _union(fragment.schemas for fragment in fragments),
         },
     }
 
@@ -96,7 +102,7 @@ def operation(
     parameters: Iterable[Json] = (),
     description: str = "",
 ) -> Json:
-    """One operation. `errors` name components by status, `body` is the schema of the JSON that is sent."""
+    """Build an operation. `errors` name response components by status; `body` is the JSON schema of the request."""
     named = {status: {"$ref": f"#/components/responses/{name}"} for status, name in errors.items()}
     whole: Json = {"operationId": operation_id, "tags": [tag], "summary": summary, "security": security}
     if description:
@@ -115,14 +121,14 @@ def answer(
     media: str = "application/json",
     headers: Mapping[str, Json] | None = None,
 ) -> Json:
-    """An answer of any status; without a schema it has no body."""
+    """Build a response; without a schema it has no body."""
     request_id = {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}}
     content = {} if schema is None else {"content": _content(schema, media)}
     return {"description": description, "headers": {**request_id, **(headers or {})}, **content}
 
 
 def error_answer(description: str, form: str, *, retry_after: bool = False) -> Json:
-    """An answer in an API's form of errors."""
+    """Build an error response; `form` names the schema of its body."""
     headers = {"Retry-After": {"$ref": "#/components/headers/RetryAfter"}} if retry_after else {}
     return answer(description, ref(form), headers=headers)
 
@@ -135,12 +141,12 @@ def _content(schema: Json, media: str = "application/json") -> Json:
 
 
 def ref(name: str) -> Json:
-    """A schema of the components."""
+    """Refer to a schema of the components."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
 def record(required: Mapping[str, Json], optional: Mapping[str, Json] | None = None, *, closed: bool = False) -> Json:
-    """An object by its fields. A `closed` one has no others."""
+    """Build an object schema from its fields. `closed` forbids others."""
     whole: Json = {"type": "object"}
     if required:
         whole["required"] = list(required)
@@ -154,7 +160,7 @@ def array(items: Json, **limits: Any) -> Json:
 
 
 def nullable(schema: Json) -> Json:
-    """The schema or null."""
+    """Allow null beside the schema."""
     if "type" in schema:
         return {**schema, "type": [schema["type"], "null"]}
     return {"oneOf": [schema, NULL]}
@@ -169,5 +175,5 @@ def one_of_values(*values: Any) -> Json:
 
 
 def about(schema: Json, description: str) -> Json:
-    """The schema with a description."""
+    """Add a description to a schema."""
     return {**schema, "description": description}

@@ -277,7 +277,7 @@ def make_web_app(agent: Agent) -> web.Application:
     from adapters.web.article_pages import ArticlePages
     from adapters.web.chat_api import ChatApi, ChatPage
     from adapters.web.chat_steering import WebSteering
-    from adapters.web.feedback_api import FeedbackApi
+    from adapters.web.feedback_api import WebFeedback
     from adapters.web.pages import ChatPages
     from adapters.web.visitors import Visitors
     from bot.knowledge.library import Library
@@ -294,7 +294,7 @@ def make_web_app(agent: Agent) -> web.Application:
     chat = ChatApi(
         agent.conversations, agent.feedback, visitors, page, agent.metrics, steering, links, agent.workspace_id
     )
-    opinions = FeedbackApi(agent.conversations.history, visitors, agent.feedback, agent.consent, agent.workspace_id)
+    opinions = WebFeedback(agent.conversations.history, visitors, agent.feedback, agent.consent, agent.workspace_id)
     # Who writes a program asks for what it needs; the model's habit of repeating itself is a matter for chats.
     sampling = replace(reply_policy(settings).sampling, repetition_penalty=settings.repetition_penalty or 1.0)
     models = OpenAiApi(agent.completions, agent.conversations, agent.access, sampling, links, agent.workspace_id)

@@ -10,14 +10,14 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-Json = dict[str, Any]
+JsonObject = dict[str, Any]
 
-TEXT: Json = {"type": "string"}
-NUMBER: Json = {"type": "number"}
-INTEGER: Json = {"type": "integer"}
-BOOLEAN: Json = {"type": "boolean"}
-OBJECT: Json = {"type": "object"}
-NULL: Json = {"type": "null"}
+TEXT: JsonObject = {"type": "string"}
+NUMBER: JsonObject = {"type": "number"}
+INTEGER: JsonObject = {"type": "integer"}
+BOOLEAN: JsonObject = {"type": "boolean"}
+OBJECT: JsonObject = {"type": "object"}
+NULL: JsonObject = {"type": "null"}
 
 _ABOUT = (
     "The web chat (/api), whose replies are streamed in the AI SDK's UI message stream, version 1, and the model API "
@@ -34,12 +34,12 @@ class Fragment:
     """
 
     tags: Mapping[str, str] = field(default_factory=dict)
-    operations: Mapping[str, Json] = field(default_factory=dict)
-    schemas: Mapping[str, Json] = field(default_factory=dict)
-    responses: Mapping[str, Json] = field(default_factory=dict)
-    parameters: Mapping[str, Json] = field(default_factory=dict)
-    headers: Mapping[str, Json] = field(default_factory=dict)
-    security: Mapping[str, Json] = field(default_factory=dict)
+    operations: Mapping[str, JsonObject] = field(default_factory=dict)
+    schemas: Mapping[str, JsonObject] = field(default_factory=dict)
+    responses: Mapping[str, JsonObject] = field(default_factory=dict)
+    parameters: Mapping[str, JsonObject] = field(default_factory=dict)
+    headers: Mapping[str, JsonObject] = field(default_factory=dict)
+    security: Mapping[str, JsonObject] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -49,9 +49,9 @@ class Documented(Protocol):
     def document(self) -> Fragment: ...
 
 
-def assemble(fragments: Collection[Fragment]) -> Json:
+def assemble(fragments: Collection[Fragment]) -> JsonObject:
     """Join the fragments to the whole document. Raises `ValueError` if two declare the same name."""
-    paths: dict[str, Json] = {}
+    paths: dict[str, JsonObject] = {}
     for key, operation_ in _union(fragment.operations for fragment in fragments).items():
         method, _, path = key.partition(" ")
         paths.setdefault(path, {})[method.lower()] = operation_
@@ -78,8 +78,8 @@ def assemble(fragments: Collection[Fragment]) -> Json:
     }
 
 
-def _union(parts: Iterable[Mapping[str, Json]]) -> Json:
-    whole: Json = {}
+def _union(parts: Iterable[Mapping[str, JsonObject]]) -> JsonObject:
+    whole: JsonObject = {}
     for part in parts:
         if twice := whole.keys() & part.keys():
             raise ValueError(f"two fragments of the OpenAPI document declare {sorted(twice)}")
@@ -94,17 +94,17 @@ def operation(
     operation_id: str,
     tag: str,
     summary: str,
-    answers: Mapping[int, Json],
+    answers: Mapping[int, JsonObject],
     errors: Mapping[int, str],
     *,
-    security: list[Json],
-    body: Json | None = None,
-    parameters: Iterable[Json] = (),
+    security: list[JsonObject],
+    body: JsonObject | None = None,
+    parameters: Iterable[JsonObject] = (),
     description: str = "",
-) -> Json:
+) -> JsonObject:
     """Build an operation. `errors` name response components by status; `body` is the JSON schema of the request."""
     named = {status: {"$ref": f"#/components/responses/{name}"} for status, name in errors.items()}
-    whole: Json = {"operationId": operation_id, "tags": [tag], "summary": summary, "security": security}
+    whole: JsonObject = {"operationId": operation_id, "tags": [tag], "summary": summary, "security": security}
     if description:
         whole["description"] = description
     if parameters := list(parameters):
@@ -117,37 +117,39 @@ def operation(
 
 def answer(
     description: str,
-    schema: Json | None = None,
+    schema: JsonObject | None = None,
     media: str = "application/json",
-    headers: Mapping[str, Json] | None = None,
-) -> Json:
+    headers: Mapping[str, JsonObject] | None = None,
+) -> JsonObject:
     """Build a response; without a schema it has no body."""
     request_id = {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}}
     content = {} if schema is None else {"content": _content(schema, media)}
     return {"description": description, "headers": {**request_id, **(headers or {})}, **content}
 
 
-def error_answer(description: str, form: str, *, retry_after: bool = False) -> Json:
+def error_answer(description: str, form: str, *, retry_after: bool = False) -> JsonObject:
     """Build an error response; `form` names the schema of its body."""
     headers = {"Retry-After": {"$ref": "#/components/headers/RetryAfter"}} if retry_after else {}
     return answer(description, ref(form), headers=headers)
 
 
-def _content(schema: Json, media: str = "application/json") -> Json:
+def _content(schema: JsonObject, media: str = "application/json") -> JsonObject:
     return {media: {"schema": schema}}
 
 
 # Schemas.
 
 
-def ref(name: str) -> Json:
+def ref(name: str) -> JsonObject:
     """Refer to a schema of the components."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def record(required: Mapping[str, Json], optional: Mapping[str, Json] | None = None, *, closed: bool = False) -> Json:
+def record(
+    required: Mapping[str, JsonObject], optional: Mapping[str, JsonObject] | None = None, *, closed: bool = False
+) -> JsonObject:
     """Build an object schema from its fields. `closed` forbids others."""
-    whole: Json = {"type": "object"}
+    whole: JsonObject = {"type": "object"}
     if required:
         whole["required"] = list(required)
     if closed:
@@ -155,25 +157,25 @@ def record(required: Mapping[str, Json], optional: Mapping[str, Json] | None = N
     return {**whole, "properties": {**required, **(optional or {})}}
 
 
-def array(items: Json, **limits: Any) -> Json:
+def array(items: JsonObject, **limits: Any) -> JsonObject:
     return {"type": "array", "items": items, **limits}
 
 
-def nullable(schema: Json) -> Json:
+def nullable(schema: JsonObject) -> JsonObject:
     """Allow null beside the schema."""
     if "type" in schema:
         return {**schema, "type": [schema["type"], "null"]}
     return {"oneOf": [schema, NULL]}
 
 
-def const(value: Any) -> Json:
+def const(value: Any) -> JsonObject:
     return {"const": value}
 
 
-def one_of_values(*values: Any) -> Json:
+def one_of_values(*values: Any) -> JsonObject:
     return {"enum": list(values)}
 
 
-def about(schema: Json, description: str) -> Json:
+def about(schema: JsonObject, description: str) -> JsonObject:
     """Add a description to a schema."""
     return {**schema, "description": description}

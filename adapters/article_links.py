@@ -1,4 +1,4 @@
-"""Addresses of cited articles: their own page, or their page here if its audience may read it."""
+"""Links to cited articles: their own page, or their page here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings: one typed table, read once from the environment and `myna.toml`.
+"""Settings: a typed table, read from the environment and `myna.toml`.
 
 All bad values and unknown names are reported together, each with a correction.
 """

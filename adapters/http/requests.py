@@ -1,4 +1,4 @@
-"""Parsing and validation of JSON request bodies, chat requests of the AI SDK included."""
+"""Parsing and validation of JSON bodies and the AI SDK's chat requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTTP server: application, middleware (request ids, errors, headers), health and metrics."""
+"""HTTP server: routes, middleware, error responses, health and metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Server-sent events (SSE): headers, encoding, and writing with backpressure.
+"""Server-sent events (SSE), written with backpressure.
 
 A reader who leaves ends only the stream. A reader who takes nothing for `SLOW_READER_SECONDS` is disconnected, so that
 no data piles up in memory. A stream that fails is aborted too: an orderly end would look like a complete answer.

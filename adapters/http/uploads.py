@@ -1,4 +1,4 @@
-"""File uploads, read in pieces, as they exceed the body limit of other routes."""
+"""File uploads, read in pieces: they exceed the limit of JSON bodies."""
 
 from __future__ import annotations
 

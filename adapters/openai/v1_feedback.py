@@ -1,4 +1,4 @@
-"""`POST /v1/feedback`: votes and learning consent for conversations with memory.
+"""`POST /v1/feedback`: votes and consent for conversations with memory.
 
 OpenAI has no such route; errors are in the format of the other routes under /v1.
 """
@@ -17,7 +17,7 @@ from adapters.openai.api import CHANNEL, LIMIT_HEADERS, admit, conversation_key,
 from adapters.openai.request_form import conversation_name
 from adapters.openai.response_form import ChatAnswer
 from bot.chat.feedback import MAX_WORDS, Feedback
-from bot.chat.history import History
+from bot.chat.history import ChatHistory
 from bot.completions.api_keys_access import ApiAccess
 from bot.errors import InvalidInput, NotFound
 from bot.privacy.learning_consent import Consent
@@ -45,7 +45,7 @@ class OpenAiFeedback:
     """Handler of a workspace's `/v1/feedback`."""
 
     def __init__(
-        self, history: History, feedback: Feedback, consent: Consent, access: ApiAccess, workspace_id: str
+        self, history: ChatHistory, feedback: Feedback, consent: Consent, access: ApiAccess, workspace_id: str
     ) -> None:
         self._history = history
         self._feedback = feedback

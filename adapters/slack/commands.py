@@ -12,7 +12,7 @@ from adapters.slack import words
 from adapters.slack.events import CHANNEL, Thread
 from adapters.slack.slack_steering import Asker, SlackSteering
 from bot.chat.feedback import Feedback
-from bot.chat.history import History
+from bot.chat.history import ChatHistory
 from bot.errors import NotAllowed, NotFound
 from bot.privacy.learning_consent import Consent
 from storage.values import Conversation, Sender
@@ -64,7 +64,7 @@ class Commands:
     """Carries commands out. Each gives a message for the person alone."""
 
     def __init__(
-        self, history: History, feedback: Feedback, consent: Consent, steering: SlackSteering, workspace_id: str
+        self, history: ChatHistory, feedback: Feedback, consent: Consent, steering: SlackSteering, workspace_id: str
     ) -> None:
         self._steering = steering
         self._history = history

@@ -1,4 +1,4 @@
-"""OpenAPI fragment of the web chat, and the parts common to all operations of visitors."""
+"""OpenAPI fragment of the web chat, and helpers for visitor operations."""
 
 from __future__ import annotations
 

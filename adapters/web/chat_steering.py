@@ -1,6 +1,7 @@
-"""Steering commands in the web chat: `/myna ...` from a browser that is logged in to the admin page.
+"""Steering commands (`/myna ...`) in the web chat.
 
-Neither the line nor its answer becomes part of the conversation; the answer is streamed as a notice.
+They come from a browser that is logged in to the admin page. Neither the line nor its answer becomes part of the
+conversation; the answer is streamed as a notice.
 """
 
 from __future__ import annotations

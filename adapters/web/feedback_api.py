@@ -29,7 +29,7 @@ from adapters.web.chat_api import CHANNEL, chat_key
 from adapters.web.chat_document import CHAT_ID, OPINION, visitor_operation
 from adapters.web.visitors import Visitors
 from bot.chat.feedback import MAX_WORDS, Feedback
-from bot.chat.history import History
+from bot.chat.history import ChatHistory
 from bot.errors import InvalidInput, NotFound
 from bot.privacy.learning_consent import Consent
 from storage.values import Conversation, Sender
@@ -40,7 +40,7 @@ class WebFeedback:
     """Handlers of votes and consent in a workspace's web chat."""
 
     def __init__(
-        self, history: History, visitors: Visitors, feedback: Feedback, consent: Consent, workspace_id: str
+        self, history: ChatHistory, visitors: Visitors, feedback: Feedback, consent: Consent, workspace_id: str
     ) -> None:
         self._history = history
         self._visitors = visitors

@@ -1,4 +1,4 @@
-"""Web chat pages: the chat page, the widget for other sites, and their scripts and styles."""
+"""Web chat pages: chat page, widget, scripts and styles."""
 
 from __future__ import annotations
 

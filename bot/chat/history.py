@@ -19,7 +19,7 @@ MAX_POLL_SECONDS = 4.0
 SIGN_OF_LIFE_SECONDS = 15.0
 
 
-class History:
+class ChatHistory:
     """The conversations of all channels: read their messages, follow a reply, and set where the model stops reading.
 
     `live` holds the replies that this process is making.

@@ -1,4 +1,4 @@
-"""Live turns: replies while they are made, fanned out to readers in this process.
+"""Live turns: running replies, fanned out to readers in this process.
 
 The pieces are not durable: after a restart only the stored reply is left. Each reader keeps a position in the shared
 list of pieces, so a slow reader delays nobody and needs no queue.

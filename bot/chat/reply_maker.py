@@ -1,4 +1,4 @@
-"""Retrieval-augmented reply: context, articles, prompt, generation, fact check.
+"""Retrieval-augmented replies: context, articles, prompt, fact check.
 
 A reply is regenerated with less context if it states facts that nobody gave, and then replaced by the article itself.
 Notices of Myna's own stand in where the model should not speak. `bot.chat.turns` holds the lease meanwhile.

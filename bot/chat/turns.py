@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 
-from bot.chat.history import History
+from bot.chat.history import ChatHistory
 from bot.chat.live import Ended, Live, LiveTurn, wait_for
 from bot.chat.reply_maker import ReplyMaker, ReplyPolicy, last_to_answer
 from bot.errors import Conflict, ShuttingDown, Unavailable
@@ -69,7 +69,7 @@ class Conversations:
     ) -> None:
         self._database = database
         self._live = Live()
-        self.history = History(database, self._live)
+        self.history = ChatHistory(database, self._live)
         self._generator = generator
         self._options = options
         self._maker = ReplyMaker(database, generator, released, policy, self._live, metrics, grounding)

@@ -1,6 +1,6 @@
-"""Stateless completions for programs: the caller sends the whole conversation, and only its usage is stored.
+"""Stateless completions for programs.
 
-`bot.chat.turns` makes the replies with memory.
+The caller sends the whole conversation, and only the usage is stored. `bot.chat.turns` makes the replies with memory.
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ class Completions:
         prompt, sampling = await self._prepare(request)
         run = Run(prompt, self._generator.model, version)
         streams = [
-            _counted(run, self._generator.stream(prompt, one, version, priority=request.priority))
-            for one in _by_choice(sampling, request.choices)
+            _counted(run, self._generator.stream(prompt, choice, version, priority=request.priority))
+            for choice in _by_choice(sampling, request.choices)
         ]
         run.events = _merge([as_tool_call(stream) for stream in streams] if request.forced_tools else streams)
         self._running += 1

@@ -1,7 +1,7 @@
-"""Forced tool calls (`tool_choice="required"`): the instructions, the JSON Schema and the parsing.
+"""Forced tool calls (`tool_choice="required"`).
 
-They work with any model. Calls that a model chooses by itself are left to its template and the engine
-(`bot.generation.engine.tool_calls`).
+Instructions, JSON Schema and parsing of the call; they work with any model. Calls that a model chooses by itself are
+left to its template and the engine (`bot.generation.engine.tool_calls`).
 """
 
 from __future__ import annotations

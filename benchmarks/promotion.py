@@ -98,7 +98,7 @@ async def talk(agent: Agent, chat: str, until: float, seen: Seen) -> None:
         incoming = Incoming("web", chat, Sender(chat), f"{chat}-{number}", (text_part(text),))
         accepted = await agent.conversations.accept(agent.workspace_id, incoming)
         state = "lost"
-        async for batch in agent.conversations.follow(agent.workspace_id, accepted):
+        async for batch in agent.conversations.history.follow(agent.workspace_id, accepted):
             state = getattr(batch[-1], "state", state)
         ended = time.monotonic()
         seen.waits.append(ended - began)

@@ -1,4 +1,4 @@
-"""The errors that people and callers see.
+"""Errors shown to people and API callers.
 
 MynaError
 ├── InvalidInput
@@ -23,9 +23,8 @@ MynaError
 ├── SettingsError
 └── AlreadyRunning
 
-Each class's docstring is its default message. A message says what is wrong; what helps is a `hint`, which each channel
-puts in its own words: a command in the shell, a page's name in the browser. Nothing here carries a secret or a stack
-trace.
+Each class's docstring is its default message. A message names the problem; `hint` names the remedy, which each channel
+words for its people: a command in the shell, a page in the browser. No error carries a secret or a stack trace.
 """
 
 from __future__ import annotations
@@ -67,9 +66,9 @@ _AT_THE_GATE: tuple[FaultKind, ...] = ("not_evaluated", "did_not_pass", "judged_
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """The reason why a change of what answers is refused. Each channel words it for its people.
+    """Reason for refusing a release. Each channel words it for its people.
 
-    `champion` is the name of what answers now, `because` the reason that somebody gave for retiring the version.
+    `champion` is the version that answers now; `because` is the recorded reason for retiring `version`.
     """
 
     kind: FaultKind
@@ -79,7 +78,7 @@ class Fault:
 
     @property
     def is_of_gate(self) -> bool:
-        """Tell whether the gate refuses the version, which a reason overrides; nothing overrides the other faults."""
+        """Return True for faults of the gate, which a reason overrides; nothing overrides the others."""
         return self.kind in _AT_THE_GATE
 
     @property
@@ -127,18 +126,18 @@ class KeyRefused(MynaError):
 
 
 class QuotaExceeded(MynaError):
-    """This API key has used what it may."""
+    """This API key has used up its quota."""
 
     code = "quota_exceeded"
 
     def __init__(self, message: str | None = None, *, retry_after: float, is_final: bool = False) -> None:
         super().__init__(message)
         self.retry_after = retry_after
-        self.is_final = is_final  # waiting a little will not help
+        self.is_final = is_final  # a retry within minutes will not help
 
 
 class TooManyAttempts(QuotaExceeded):
-    """That was wrong too often. Please wait before you try again."""
+    """Too many failed attempts. Please wait before you try again."""
 
     code = "too_many_attempts"
 
@@ -198,7 +197,7 @@ class ShuttingDown(Unavailable):
 
 
 class GeneratorBusy(Unavailable):
-    """The model has as much waiting work as it takes."""
+    """The model's queue is full."""
 
     code = "generator_busy"
 

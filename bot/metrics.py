@@ -1,4 +1,4 @@
-"""Figures for operators: counters in Prometheus' terms, and one log line for each turn."""
+"""Prometheus metrics, and the turn log: one line for each turn."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
 
 class Metrics:
-    """One installation's counters."""
+    """Counters, histograms and gauges of an installation."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -46,7 +46,7 @@ class Metrics:
         self.streams = Gauge("myna_streams_open", "Clients that read a stream now", registry=registry)
 
     def render(self) -> bytes:
-        """The text exposition format."""
+        """Render the Prometheus text format."""
         return generate_latest(self.registry)
 
 
@@ -60,10 +60,10 @@ def log_turn(
     first_ms: int | None = None,
     total_ms: int | None = None,
 ) -> None:
-    """Log the end of one turn, without a word of what was said. A dash stands for what is not known, or is not so.
+    """Log the end of a turn, without any of its words. A dash stands for a value that is unknown or does not apply.
 
-    `state` is that of the stored reply, or the reason why the turn ended without one. `waited_ms` is from the oldest
-    message to the turn, the others count from the start of the turn.
+    `state` is the state of the stored reply, or the reason for a turn that ended without a reply. `waited_ms` counts
+    from the oldest message to the turn's start, the others from the turn's start.
     """
     fields = {
         "reply": reply_id,

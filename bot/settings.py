@@ -1,7 +1,6 @@
-"""All settings: one typed table, read once from the environment and `myna.toml`.
+"""Settings: a typed table, read from the environment and `myna.toml`.
 
-Knows: names, types, defaults and what each setting is for. Does not know: who uses them. Every bad value and every
-unknown name is reported together, with what to write instead.
+All bad values and unknown names are reported together, each with a correction.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ def _known_database(value: str) -> str | None:
     try:
         urllib.parse.urlsplit(value).port  # noqa: B018 - only this access looks at the port
     except ValueError as error:
-        # The value has a password in it, so it is not repeated.
+        # The value contains a password, so the message does not repeat it.
         return f"is not a valid URL ({error}); write / and @ in a password as %2F and %40"
     return None
 
@@ -50,34 +49,34 @@ def _url(value: str) -> str | None:
 
 
 def _urls(value: tuple[str, ...]) -> str | None:
-    return next((complaint for one in value if (complaint := _url(one))), None)
+    return next((complaint for url in value if (complaint := _url(url))), None)
 
 
 def _origins(value: tuple[str, ...]) -> str | None:
-    bad = [one for one in value if not one.startswith(("http://", "https://")) or one.count("/") != 2]
+    bad = [origin for origin in value if not origin.startswith(("http://", "https://")) or origin.count("/") != 2]
     return f"{', '.join(bad)}: an origin is scheme, host and port, like https://shop.example" if bad else None
 
 
 def _countries(value: tuple[str, ...]) -> str | None:
-    bad = [one for one in value if not (len(one) == 2 and one.isascii() and one.isupper())]
+    bad = [code for code in value if not (len(code) == 2 and code.isascii() and code.isupper())]
     return f"{', '.join(bad)}: a country is two capital letters, like DE" if bad else None
 
 
 def default_data_dir(environ: Mapping[str, str]) -> Path:
-    """`$XDG_DATA_HOME/myna`, or `~/.local/share/myna`."""
+    """Return `$XDG_DATA_HOME/myna`, or `~/.local/share/myna`."""
     return Path(environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "myna"
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What an installation can choose. Names in the environment are these in capitals, after `MYNA_`."""
+    """Options of an installation. A name in the environment is the field in capitals after `MYNA_`."""
 
     host: str = _setting("127.0.0.1", "Address to listen on; 0.0.0.0 for all")
     port: int = _setting(8080, "Port to listen on; 0 picks a free one", check=_between(0, 65535))
     public_url: str = _setting(
-        "", "Address people use when a proxy stands in front, like https://chat.example", check=_url
+        "", "Public address of this server, if it differs, as behind a proxy: https://chat.example", check=_url
     )
-    data: Path = _setting(None, "Folder for database, models and versions (default: ~/.local/share/myna)")
+    data: Path = _setting(None, "Folder for the database, models and versions (default: ~/.local/share/myna)")
     database_url: str = _setting(
         "",
         "sqlite:////path/to/file.db or postgresql://user:password@host/name (default: SQLite in MYNA_DATA)",
@@ -86,23 +85,25 @@ class Settings:
     )
     secret: str = _setting(
         "",
-        "Key that signs visitors' cookies; servers that share a database share it too (default: kept in MYNA_DATA)",
+        "Key that signs visitors' cookies; the same on all servers of a database (default: made and kept in MYNA_DATA)",
         secret=True,
     )
     encryption_keys: tuple[str, ...] = _setting(
         (),
-        "Keys that others' secrets are encrypted with, such as Slack tokens; the first encrypts, all decrypt "
-        "(default: kept in MYNA_DATA)",
+        "Keys that encrypt stored secrets, such as Slack tokens, with commas; the first encrypts, all decrypt "
+        "(default: made and kept in MYNA_DATA)",
         secret=True,
     )
-    title: str = _setting("Myna", "Name of the bot in the chat page")
-    greeting: str = _setting("", "First words in an empty chat (default: a friendly line in the visitor's language)")
+    title: str = _setting("Myna", "Name of the bot on the chat page")
+    greeting: str = _setting("", "Greeting in an empty chat (default: a friendly line in the visitor's language)")
     system_prompt: str = _setting(
         "You are a helpful customer service assistant. Answer briefly, kindly and truthfully. "
         "Answer in the language you are written to. If you do not know something, say so.",
-        "What the model is told before every conversation",
+        "Instructions to the model, before every conversation",
     )
-    generator: Literal["local", "remote"] = _setting("local", "Where replies are made: in this process, or on a server")
+    generator: Literal["local", "remote"] = _setting(
+        "local", "Where the model runs: in this process, or on an OpenAI-compatible server"
+    )
     model: str = _setting(
         "smollm2-135m-instruct", "Name of the starter model, a local folder, or a Hugging Face id like org/name"
     )
@@ -112,103 +113,121 @@ class Settings:
     threads: int = _setting(0, "CPU threads of the local model; 0 takes one for each core", check=_between(0, 1024))
     cache_mb: int = _setting(
         0,
-        "Memory for what the local model has read, running and kept; 0 takes 512 MB, or half of a GPU's free memory",
+        "KV cache of the local model in MB, for running and kept prefixes; 0 takes 512, or half of a GPU's free memory",
         check=_between(0, 2**24),
     )
     compile: Literal["on", "off"] = _setting(
-        "off", "Compile the model's small operations when it is loaded: fewer kernels on a GPU, slower on a CPU"
+        "off", "Compile the model's small operations at load: fewer kernels on a GPU, slower on a CPU"
     )
     contact: str = _setting(
-        "", "Where people find help when the bot does not know: an address, a phone number, opening hours"
+        "", "Contact given when the bot does not know an answer: an address, a phone number, opening hours"
     )
     web_audience: Literal["public", "customers", "staff"] = _setting(
-        "public", "Whose articles the web chat answers from: customers see public ones too, staff see all"
+        "public",
+        "Audience of the web chat: whose articles it answers from; customers includes public, staff includes all",
     )
-    slack_audience: Literal["public", "customers", "staff"] = _setting("staff", "The same for Slack")
-    api_audience: Literal["public", "customers", "staff"] = _setting("public", "The same for conversations over /v1")
+    slack_audience: Literal["public", "customers", "staff"] = _setting(
+        "staff", "Audience of Slack, as MYNA_WEB_AUDIENCE"
+    )
+    api_audience: Literal["public", "customers", "staff"] = _setting(
+        "public", "Audience of conversations over /v1, as MYNA_WEB_AUDIENCE"
+    )
     article_words: int = _setting(
         0,
-        "Words of articles that the model reads for a reply; 0 is 60 for a local model without a GPU, which takes "
-        "about a millisecond for each, and 300 elsewhere",
+        "Most words of articles in a prompt; 0 means 60 for a local model without a GPU, which takes about a "
+        "millisecond a word, and 300 elsewhere",
         check=lambda value: None if value == 0 or 20 <= value <= 10_000 else "must be 0, or from 20 to 10000",
     )
     embedder: str = _setting(
         "all-minilm-l6-v2",
-        "Model that compares questions with articles: all-minilm-l6-v2 (English), a local folder, or a Hugging Face id "
+        "Embedding model for questions and articles: all-minilm-l6-v2 (English), a local folder, or a Hugging Face id "
         "of a sentence-transformers model",
     )
     training: Literal["on", "off"] = _setting(
-        "on", "Whether `myna serve` starts a worker when a job waits; off where `myna worker` runs for itself"
+        "on", "on: `myna serve` starts a worker when a job waits; off: you run `myna worker` yourself"
     )
     training_threads: int = _setting(
-        0, "CPU threads of training; 0 takes one for each core that MYNA_THREADS leaves", check=_between(0, 1024)
+        0, "CPU threads of training; 0 takes one for each core that MYNA_THREADS leaves free", check=_between(0, 1024)
     )
     training_priority: Literal["idle", "normal"] = _setting(
-        "idle", "idle: training gets what all other programs of the machine leave; normal: its share, beside the chat's"
+        "idle",
+        "idle: training uses only time that other programs leave; normal: training takes an equal share of the CPU",
     )
-    slack_bot_token: str = _setting("", "Token of a Slack app, xoxb-...; with it Myna answers in Slack", secret=True)
-    slack_signing_secret: str = _setting("", "What that app's requests are signed with", secret=True)
+    slack_bot_token: str = _setting("", "Bot token of a Slack app, xoxb-...; makes Myna answer in Slack", secret=True)
+    slack_signing_secret: str = _setting("", "Signing secret of the Slack app, which proves its requests", secret=True)
     slack_app_token: str = _setting(
-        "", "Token for Socket Mode, xapp-...: Slack is reached from here, and need not reach this machine", secret=True
+        "",
+        "App token for Socket Mode, xapp-...: Myna connects to Slack, so that Slack need not reach this machine",
+        secret=True,
     )
     slack_client_id: str = _setting("", "Client id of a Slack app that several workspaces install at /slack/install")
-    slack_client_secret: str = _setting("", "That app's client secret", secret=True)
-    slack_api_url: str = _setting("https://slack.com/api/", "Where Slack's API is; another one for proxies and tests")
+    slack_client_secret: str = _setting("", "Client secret of that Slack app", secret=True)
+    slack_api_url: str = _setting(
+        "https://slack.com/api/", "Address of Slack's API; change it for a proxy or for tests"
+    )
     remote_url: tuple[str, ...] = _setting(
         (),
-        "Base URL of an OpenAI-compatible server, like http://127.0.0.1:8000/v1; several of one model with commas",
+        "Base URL of an OpenAI-compatible server, like http://127.0.0.1:8000/v1; with commas, several of one model",
         check=_urls,
     )
     remote_key: str = _setting("", "API key for that server", secret=True)
     context_tokens: int = _setting(
         2048,
-        "Most tokens that prompt and reply have together; at most what the model can take",
+        "Context window: most tokens of prompt and reply together, limited by the model's own window",
         check=_between(64, 2**20),
     )
     max_reply_tokens: int = _setting(512, "Longest reply, in tokens", check=_between(1, 2**17))
-    temperature: float = _setting(0.2, "0 always takes the likeliest word; higher is more varied", check=_between(0, 5))
-    top_p: float = _setting(0.9, "Choose among the likeliest words that make up this share", check=_between(0.001, 1))
+    temperature: float = _setting(
+        0.2, "Sampling temperature: 0 always takes the likeliest token; higher is more varied", check=_between(0, 5)
+    )
+    top_p: float = _setting(
+        0.9, "Nucleus sampling: choose among the likeliest tokens that make up this share", check=_between(0.001, 1)
+    )
     repetition_penalty: float = _setting(
         0.0,
-        "Over 1 discourages repeating; 0 is 1.1 in chats with the local model, and elsewhere none",
+        "Over 1 discourages repetition; 0 means 1.1 in chats with the local model, and no penalty elsewhere",
         check=lambda value: None if value == 0 or 0.1 <= value <= 10 else "must be 0, or from 0.1 to 10",
     )
     max_message_chars: int = _setting(
         16_000, "Longest message a person may send, in characters", check=_between(1, 10**6)
     )
     max_waiting: int = _setting(
-        64, "Replies that may wait inside the model; the others wait in the database", check=_between(1, 10**5)
+        64, "Most replies queued at the model; further ones wait in the database", check=_between(1, 10**5)
     )
-    max_replies: int = _setting(256, "Conversations that are answered at the same time", check=_between(1, 10**5))
+    max_replies: int = _setting(256, "Most conversations answered at the same time", check=_between(1, 10**5))
     lease_seconds: float = _setting(
         15.0,
-        "After this long without a sign of life another process takes a conversation over",
+        "Lease of a conversation: seconds without a heartbeat after which another process takes it over",
         check=_between(1, 3600),
     )
-    grace_seconds: float = _setting(20.0, "How long running replies may go on after SIGTERM", check=_between(0, 3600))
+    grace_seconds: float = _setting(
+        20.0, "Seconds that running replies may go on after SIGTERM", check=_between(0, 3600)
+    )
     api_keys: Literal["on", "off"] = _setting(
-        "on", "Whether programs need a key for /v1 (see `myna key`); off lets all in, on a loopback address only"
+        "on", "on: programs need a key for /v1 (see `myna key`); off: open to all, allowed on a loopback address only"
     )
     erasure_policy: Literal["retire", "mark"] = _setting(
         "retire",
-        "What becomes of versions that learnt from an erased person: retire replaces them at once, mark lets them "
-        "answer until another is promoted",
+        "Fate of versions that learnt from an erased person: retire replaces them at once, mark lets them answer "
+        "until another is promoted",
     )
     allowed_origins: tuple[str, ...] = _setting(
         (), "Sites that may embed the chat widget, separated by commas: https://shop.example", check=_origins
     )
     learning_consent: Literal["opt-out", "opt-in"] = _setting(
-        "opt-out", "Whose words may be learnt from: opt-out, of all who did not say no; opt-in, of those who said yes"
+        "opt-out", "Consent for learning: opt-out learns from all who did not refuse, opt-in only from those who agreed"
     )
     regions: tuple[str, ...] = _setting(
         ("US", "GB", "DE", "CN"),
-        "Countries whose phone numbers are written without a country code, as US,GB,DE,CN",
+        "Countries whose phone numbers are recognised without a country code, as US,GB,DE,CN",
         check=_countries,
     )
     trusted_channels: tuple[str, ...] = _setting(
-        ("console", "slack", "api"), "Channels on which a better answer is learnt without a review, with commas"
+        ("console", "slack", "api"), "Channels whose corrections are learnt without a review, with commas"
     )
-    log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "How much is logged")
+    log_level: Literal["debug", "info", "warning", "error"] = _setting(
+        "info", "Least level of messages that are logged"
+    )
 
     @property
     def chat_repetition_penalty(self) -> float:
@@ -216,7 +235,7 @@ class Settings:
 
     @property
     def chat_quoting_penalty(self) -> float:
-        """Where articles are to be repeated: what keeps small models from repeating themselves would hinder that."""
+        """Repetition penalty of prompts with articles: the penalty of chats would keep small models from quoting."""
         return self.repetition_penalty or 1.0
 
     @property
@@ -226,9 +245,9 @@ class Settings:
 
 
 def load_settings(environ: Mapping[str, str], config_file: Path | None = None) -> Settings:
-    """Read `myna.toml` (the one given by MYNA_CONFIG, or in the working folder), then the environment over it.
+    """Read `myna.toml` (named by MYNA_CONFIG, or in the working folder), then override it by the environment.
 
-    Raises `SettingsError` that lists everything wrong at once.
+    Raises `SettingsError` with all problems at once.
     """
     problems: list[str] = []
     chosen = config_file or (Path(environ["MYNA_CONFIG"]) if environ.get("MYNA_CONFIG") else None)
@@ -238,7 +257,7 @@ def load_settings(environ: Mapping[str, str], config_file: Path | None = None) -
     named = {name: value for name, value in environ.items() if name.startswith(PREFIX) and name != "MYNA_CONFIG"}
     raw |= {name: (value, name) for name, value in named.items()}
     values: dict[str, Any] = {"data": default_data_dir(environ)}
-    hints, fields = get_type_hints(Settings), {one.name: one for one in dataclasses.fields(Settings)}
+    hints, fields = get_type_hints(Settings), {setting.name: setting for setting in dataclasses.fields(Settings)}
     for key, (value, source) in raw.items():
         name = key.removeprefix(PREFIX).lower()
         if name not in fields:
@@ -253,7 +272,7 @@ def load_settings(environ: Mapping[str, str], config_file: Path | None = None) -
         if check is not None and (complaint := check(values[name])):
             problems.append(f"{source}: {complaint}")
     if problems:
-        raise SettingsError("The settings are not valid:\n" + "\n".join(f"  {one}" for one in problems))
+        raise SettingsError("The settings are not valid:\n" + "\n".join(f"  {problem}" for problem in problems))
     return Settings(**values)
 
 
@@ -273,7 +292,7 @@ def _read_toml(path: Path, problems: list[str]) -> dict[str, tuple[Any, str]]:
 
 def _unknown(source: str, name: str, fields: Mapping[str, Any]) -> str:
     close = difflib.get_close_matches(name, fields, n=1)
-    hint = f"did you mean {PREFIX}{close[0].upper()}?" if close else "see `myna settings` for those there are"
+    hint = f"did you mean {PREFIX}{close[0].upper()}?" if close else "see `myna settings` for the list"
     return f"{source}: there is no such setting; {hint}"
 
 
@@ -318,7 +337,7 @@ def _convert_number(value: Any, wanted: type[int] | type[float]) -> int | float:
 
 @dataclass(frozen=True, slots=True)
 class SettingRow:
-    """One setting, as the README and `myna settings` list it."""
+    """A setting, as docs and `myna settings` list it."""
 
     field: str
     name: str
@@ -329,16 +348,18 @@ class SettingRow:
 
 
 def describe_settings() -> list[SettingRow]:
-    """All settings in the order of the table."""
+    """List all settings in the order of the table."""
     hints = get_type_hints(Settings)
     rows = []
-    for one in dataclasses.fields(Settings):
-        default = "" if one.default in (None, "", ()) else str(one.default)
-        if isinstance(one.default, tuple):
-            default = ",".join(one.default)
-        about = one.metadata
-        kind = _type_name(hints[one.name])
-        rows.append(SettingRow(one.name, PREFIX + one.name.upper(), kind, default, about["help"], about["secret"]))
+    for setting in dataclasses.fields(Settings):
+        default = "" if setting.default in (None, "", ()) else str(setting.default)
+        if isinstance(setting.default, tuple):
+            default = ",".join(setting.default)
+        about = setting.metadata
+        kind = _type_name(hints[setting.name])
+        rows.append(
+            SettingRow(setting.name, PREFIX + setting.name.upper(), kind, default, about["help"], about["secret"])
+        )
     return rows
 
 

@@ -98,11 +98,11 @@ class Console:
         """Go on with the last conversation, so that a restart forgets nothing."""
         self._say(f"{HELP}\n")
         self._key = _new_key()
-        earlier = await self._conversations.list_of(self._workspace_id, CHANNEL, PERSON)
+        earlier = await self._conversations.history.list_of(self._workspace_id, CHANNEL, PERSON)
         if earlier:
             self._key = earlier[0].external_id
             self._say(f"Going on with: {printable(earlier[0].title)}\n")
-            if seq := await self._conversations.pending_seq(self._workspace_id, earlier[0].id):
+            if seq := await self._conversations.history.pending_seq(self._workspace_id, earlier[0].id):
                 await self._print_reply(Accepted(earlier[0].id, seq, duplicate=True))
 
     async def _handle(self, line: str) -> None:
@@ -163,17 +163,17 @@ class Console:
             self._replying = None
 
     async def _events(self, accepted: Accepted) -> AsyncIterator[LiveEvent]:
-        async for batch in self._conversations.follow(self._workspace_id, accepted):
+        async for batch in self._conversations.history.follow(self._workspace_id, accepted):
             for event in batch:
                 yield event
 
     async def _print_history(self) -> None:
         try:
-            known: Conversation = await self._conversations.find(self._workspace_id, CHANNEL, self._key)
+            known: Conversation = await self._conversations.history.find(self._workspace_id, CHANNEL, self._key)
         except NotFound:
             self._say("Nothing has been said yet.\n")
             return
-        for message in await self._conversations.history(self._workspace_id, known.id):
+        for message in await self._conversations.history.messages(self._workspace_id, known.id):
             who = "you" if message.author == "person" else "bot"
             self._say(f"{who}: {printable(message.text)}{' [stopped]' if message.reply_state == 'stopped' else ''}\n")
 
@@ -185,7 +185,7 @@ class Console:
             self._say(f"This has {len(words):,} characters; at most {MAX_WORDS:,} are kept. Nothing was stored.\n")
             return
         try:
-            known = await self._conversations.find(self._workspace_id, CHANNEL, self._key)
+            known = await self._conversations.history.find(self._workspace_id, CHANNEL, self._key)
             reply = await self._feedback.last_reply(CHANNEL, known.id)
         except NotFound:
             self._say("There is no reply yet.\n")

@@ -24,7 +24,7 @@ from bot.access.vault import Vault, stored_secret
 from bot.chat.delivery import Delivery, Poster
 from bot.chat.feedback import Feedback
 from bot.chat.reply_maker import ReplyPolicy
-from bot.chat.turns import Conversations
+from bot.chat.turns import Conversations, WorkerOptions
 from bot.completions.api_keys_access import ApiAccess
 from bot.completions.completions import Completions
 from bot.errors import MynaError, Unavailable, VersionError
@@ -161,8 +161,6 @@ def reply_policy(settings: Settings) -> ReplyPolicy:
             repetition_penalty=settings.chat_repetition_penalty,
         ),
         context_tokens=settings.context_tokens,
-        lease_seconds=settings.lease_seconds,
-        max_replies=settings.max_replies,
         contact=settings.contact,
         quoting_penalty=settings.chat_quoting_penalty,
     )
@@ -183,14 +181,14 @@ async def running_agent(
     database, metrics = Database(settings.resolved_database_url), Metrics()
     scope = Scope(database, DEFAULT_WORKSPACE)
     delivery = Delivery(database, lease_seconds=settings.lease_seconds)
-    policy = reply_policy(settings)
+    options = WorkerOptions(settings.lease_seconds, settings.max_replies)
     released = ReleasedVersions(scope, generator, settings.data)
     releases = Releases(scope, released.note_change)
     keys = await asyncio.to_thread(secret_keys, settings)
     steering = Steering(scope, releases, keys[0])
     grounding = await asyncio.to_thread(make_grounding, settings, scope)
     conversations = Conversations(
-        database, generator, released, policy, metrics, delivery=delivery, grounding=grounding
+        database, generator, released, reply_policy(settings), metrics, options, delivery=delivery, grounding=grounding
     )
     access = ApiAccess(scope, needs_key=settings.api_keys == "on")
     completions = Completions(generator, released, access, metrics)
@@ -276,7 +274,8 @@ def make_web_app(agent: Agent) -> web.Application:
     from adapters.web.article_pages import ArticlePages
     from adapters.web.chat_api import ChatApi, ChatPage
     from adapters.web.chat_steering import WebSteering
-    from adapters.web.feedback_api import FeedbackApi
+    from adapters.web.feedback_api import WebFeedback
+    from adapters.web.pages import ChatPages
     from adapters.web.visitors import Visitors
     from bot.knowledge.library import Library
 
@@ -292,12 +291,12 @@ def make_web_app(agent: Agent) -> web.Application:
     chat = ChatApi(
         agent.conversations, agent.feedback, visitors, page, agent.metrics, steering, links, agent.workspace_id
     )
-    opinions = FeedbackApi(agent.conversations, visitors, agent.feedback, agent.consent, agent.workspace_id)
+    opinions = WebFeedback(agent.conversations.history, visitors, agent.feedback, agent.consent, agent.workspace_id)
     # Who writes a program asks for what it needs; the model's habit of repeating itself is a matter for chats.
     sampling = replace(reply_policy(settings).sampling, repetition_penalty=settings.repetition_penalty or 1.0)
     models = OpenAiApi(agent.completions, agent.conversations, agent.access, sampling, links, agent.workspace_id)
-    votes = OpenAiFeedback(agent.conversations, agent.feedback, agent.consent, agent.access, agent.workspace_id)
-    apis: list[Api] = [chat, opinions, articles, models, votes, make_admin_api(agent, origins)]
+    votes = OpenAiFeedback(agent.conversations.history, agent.feedback, agent.consent, agent.access, agent.workspace_id)
+    apis: list[Api] = [ChatPages(origins), chat, opinions, articles, models, votes, make_admin_api(agent, origins)]
     if agent.slack is not None:
         apis.append(agent.slack)
     return make_app(apis, origins, agent.metrics, agent.checks, {"/v1/": error_body})

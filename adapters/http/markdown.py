@@ -1,7 +1,7 @@
-"""Model text to HTML that is safe to put into a page.
+"""Markdown rendering of untrusted model text, sanitised against XSS.
 
-Knows: which elements a reply may have. Does not know: who asked. The model's text is untrusted: raw HTML is shown as
-text, images become links (a picture's address can carry data away), and what is left passes an allow-list.
+Raw HTML is shown as text, images become links (loading a picture can leak data through its address), and the result
+passes an allow-list of elements and attributes.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ _TAGS = {
 }
 _ATTRIBUTES = {"a": {"href", "title"}, "ol": {"start"}}
 _FENCE = re.compile(r" {0,3}(`{3,}(?=[^`]*$)|~{3,})")
-# The parser can need 50 microseconds for each character. What is longer than any reply is shown as it is.
+# The parser can need 50 microseconds a character. Longer texts, which no reply reaches, are shown unparsed.
 MAX_PARSED_CHARS = 50_000
 
-_LINK = re.compile(r"https?://|mailto:", re.IGNORECASE)  # no relative ones: the page may be anybody's
+_LINK = re.compile(r"https?://|mailto:", re.IGNORECASE)  # no relative links: the page may belong to any site
 
 
 class _Parser(MarkdownIt):
@@ -58,12 +58,12 @@ class _Parser(MarkdownIt):
 
 
 _parser = _Parser("js-default", {"linkify": False, "breaks": True}).disable("image")
-_parser.render("")  # the first time it completes its rules, and two threads must not do that at once
+_parser.render("")  # the first call completes the rules, which two threads must not do at once
 
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """What a text means by `[number]`."""
+    """Target of the mark `[number]` in a text."""
 
     number: int
     title: str
@@ -72,11 +72,13 @@ class Citation:
 
 @lru_cache(maxsize=512)
 def render_markdown(text: str, citations: tuple[Citation, ...] = ()) -> str:
-    """Sanitised HTML of CommonMark with tables and strikethrough. Marks of citations become links."""
+    """Render CommonMark with tables and strikethrough as sanitised HTML. Marks of citations become links."""
     if len(text) > MAX_PARSED_CHARS:
         return f"<p>{escapeHtml(text)}</p>\n".replace("\n", "<br>\n", text.count("\n"))
     # To CommonMark a mark is a shortcut reference link, and these are its definitions.
-    references = {str(one.number): {"href": one.url, "title": one.title} for one in citations if _LINK.match(one.url)}
+    references = {
+        str(cited.number): {"href": cited.url, "title": cited.title} for cited in citations if _LINK.match(cited.url)
+    }
     tokens = _parser.parse(text, {"references": dict(references)})
     _bracket_citations(tokens, references)
     return nh3.clean(
@@ -91,12 +93,12 @@ def render_markdown(text: str, citations: tuple[Citation, ...] = ()) -> str:
 
 
 def _without_empty(_tag: str, _name: str, value: str) -> str | None:
-    """A link to nowhere would load the page again."""
+    """Drop empty attributes: a link to nowhere would reload the page."""
     return value or None
 
 
 def _bracket_citations(tokens: Sequence[Token], references: Mapping[str, Mapping[str, str]]) -> None:
-    """Give links that are citations their brackets back, and a class to be drawn by."""
+    """Give links that are citations their brackets back, and a CSS class."""
     for token in tokens:
         inside = token.children or []
         for link, label in pairwise(inside):
@@ -106,7 +108,7 @@ def _bracket_citations(tokens: Sequence[Token], references: Mapping[str, Mapping
 
 
 def settled_length(text: str) -> int:
-    """How much of a growing text can be rendered now: up to its last blank line outside a code fence."""
+    """Return the length of a growing text up to its last blank line outside a code fence: it renders the same later."""
     settled, position, fence = 0, 0, ""
     for line in text.split("\n")[:-1]:
         position += len(line) + 1

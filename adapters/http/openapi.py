@@ -1,6 +1,7 @@
-"""The OpenAPI document (3.1), assembled at start from the fragments that the APIs declare beside their handlers.
+"""OpenAPI 3.1 document, assembled at start from a fragment of each API.
 
-`Fragment` is what an API adds; the functions below it write the forms that all fragments repeat.
+The APIs declare their `Fragment` beside their handlers. The functions below it build the schemas and operations that
+all fragments repeat.
 """
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-Json = dict[str, Any]
+JsonObject = dict[str, Any]
 
-TEXT: Json = {"type": "string"}
-NUMBER: Json = {"type": "number"}
-INTEGER: Json = {"type": "integer"}
-BOOLEAN: Json = {"type": "boolean"}
-OBJECT: Json = {"type": "object"}
-NULL: Json = {"type": "null"}
+TEXT: JsonObject = {"type": "string"}
+NUMBER: JsonObject = {"type": "number"}
+INTEGER: JsonObject = {"type": "integer"}
+BOOLEAN: JsonObject = {"type": "boolean"}
+OBJECT: JsonObject = {"type": "object"}
+NULL: JsonObject = {"type": "null"}
 
 _ABOUT = (
     "The web chat (/api), whose replies are streamed in the AI SDK's UI message stream, version 1, and the model API "
@@ -27,28 +28,31 @@ _ABOUT = (
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """The part of one API. `operations` are keyed as `GET /api/chats`, `tags` hold descriptions by name."""
+    """Part of the document that describes one API.
+
+    `operations` are keyed by method and path, as `GET /api/chats`; `tags` hold descriptions by name.
+    """
 
     tags: Mapping[str, str] = field(default_factory=dict)
-    operations: Mapping[str, Json] = field(default_factory=dict)
-    schemas: Mapping[str, Json] = field(default_factory=dict)
-    responses: Mapping[str, Json] = field(default_factory=dict)
-    parameters: Mapping[str, Json] = field(default_factory=dict)
-    headers: Mapping[str, Json] = field(default_factory=dict)
-    security: Mapping[str, Json] = field(default_factory=dict)
+    operations: Mapping[str, JsonObject] = field(default_factory=dict)
+    schemas: Mapping[str, JsonObject] = field(default_factory=dict)
+    responses: Mapping[str, JsonObject] = field(default_factory=dict)
+    parameters: Mapping[str, JsonObject] = field(default_factory=dict)
+    headers: Mapping[str, JsonObject] = field(default_factory=dict)
+    security: Mapping[str, JsonObject] = field(default_factory=dict)
 
 
 @runtime_checkable
 class Documented(Protocol):
-    """An API for programs of others. Pages, and the routes that only our own pages call, are not in the document."""
+    """An API for other people's programs. The document has no pages, and no routes that only our own pages call."""
 
     def document(self) -> Fragment: ...
 
 
-def assemble(fragments: Collection[Fragment]) -> Json:
-    """The whole document. Raises `ValueError` if two fragments declare the same name."""
-    paths: dict[str, Json] = {}
-    for key, operation_ in _union(one.operations for one in fragments).items():
+def assemble(fragments: Collection[Fragment]) -> JsonObject:
+    """Join the fragments to the whole document. Raises `ValueError` if two declare the same name."""
+    paths: dict[str, JsonObject] = {}
+    for key, operation_ in _union(fragment.operations for fragment in fragments).items():
         method, _, path = key.partition(" ")
         paths.setdefault(path, {})[method.lower()] = operation_
     return {
@@ -60,20 +64,22 @@ def assemble(fragments: Collection[Fragment]) -> Json:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
-        "tags": [{"name": name, "description": about} for one in fragments for name, about in one.tags.items()],
+        "tags": [
+            {"name": name, "description": about} for fragment in fragments for name, about in fragment.tags.items()
+        ],
         "paths": paths,
         "components": {
-            "securitySchemes": _union(one.security for one in fragments),
-            "parameters": _union(one.parameters for one in fragments),
-            "headers": _union(one.headers for one in fragments),
-            "responses": _union(one.responses for one in fragments),
-            "schemas": _union(one.schemas for one in fragments),
+            "securitySchemes": _union(fragment.security for fragment in fragments),
+            "parameters": _union(fragment.parameters for fragment in fragments),
+            "headers": _union(fragment.headers for fragment in fragments),
+            "responses": _union(fragment.responses for fragment in fragments),
+            "schemas": _union(fragment.schemas for fragment in fragments),
         },
     }
 
 
-def _union(parts: Iterable[Mapping[str, Json]]) -> Json:
-    whole: Json = {}
+def _union(parts: Iterable[Mapping[str, JsonObject]]) -> JsonObject:
+    whole: JsonObject = {}
     for part in parts:
         if twice := whole.keys() & part.keys():
             raise ValueError(f"two fragments of the OpenAPI document declare {sorted(twice)}")
@@ -88,17 +94,17 @@ def operation(
     operation_id: str,
     tag: str,
     summary: str,
-    answers: Mapping[int, Json],
+    answers: Mapping[int, JsonObject],
     errors: Mapping[int, str],
     *,
-    security: list[Json],
-    body: Json | None = None,
-    parameters: Iterable[Json] = (),
+    security: list[JsonObject],
+    body: JsonObject | None = None,
+    parameters: Iterable[JsonObject] = (),
     description: str = "",
-) -> Json:
-    """One operation. `errors` name components by status, `body` is the schema of the JSON that is sent."""
+) -> JsonObject:
+    """Build an operation. `errors` name response components by status; `body` is the JSON schema of the request."""
     named = {status: {"$ref": f"#/components/responses/{name}"} for status, name in errors.items()}
-    whole: Json = {"operationId": operation_id, "tags": [tag], "summary": summary, "security": security}
+    whole: JsonObject = {"operationId": operation_id, "tags": [tag], "summary": summary, "security": security}
     if description:
         whole["description"] = description
     if parameters := list(parameters):
@@ -111,37 +117,39 @@ def operation(
 
 def answer(
     description: str,
-    schema: Json | None = None,
+    schema: JsonObject | None = None,
     media: str = "application/json",
-    headers: Mapping[str, Json] | None = None,
-) -> Json:
-    """An answer of any status; without a schema it has no body."""
+    headers: Mapping[str, JsonObject] | None = None,
+) -> JsonObject:
+    """Build a response; without a schema it has no body."""
     request_id = {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}}
     content = {} if schema is None else {"content": _content(schema, media)}
     return {"description": description, "headers": {**request_id, **(headers or {})}, **content}
 
 
-def error_answer(description: str, form: str, *, retry_after: bool = False) -> Json:
-    """An answer in an API's form of errors."""
+def error_answer(description: str, form: str, *, retry_after: bool = False) -> JsonObject:
+    """Build an error response; `form` names the schema of its body."""
     headers = {"Retry-After": {"$ref": "#/components/headers/RetryAfter"}} if retry_after else {}
     return answer(description, ref(form), headers=headers)
 
 
-def _content(schema: Json, media: str = "application/json") -> Json:
+def _content(schema: JsonObject, media: str = "application/json") -> JsonObject:
     return {media: {"schema": schema}}
 
 
 # Schemas.
 
 
-def ref(name: str) -> Json:
-    """A schema of the components."""
+def ref(name: str) -> JsonObject:
+    """Refer to a schema of the components."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def record(required: Mapping[str, Json], optional: Mapping[str, Json] | None = None, *, closed: bool = False) -> Json:
-    """An object by its fields. A `closed` one has no others."""
-    whole: Json = {"type": "object"}
+def record(
+    required: Mapping[str, JsonObject], optional: Mapping[str, JsonObject] | None = None, *, closed: bool = False
+) -> JsonObject:
+    """Build an object schema from its fields. `closed` forbids others."""
+    whole: JsonObject = {"type": "object"}
     if required:
         whole["required"] = list(required)
     if closed:
@@ -149,25 +157,25 @@ def record(required: Mapping[str, Json], optional: Mapping[str, Json] | None = N
     return {**whole, "properties": {**required, **(optional or {})}}
 
 
-def array(items: Json, **limits: Any) -> Json:
+def array(items: JsonObject, **limits: Any) -> JsonObject:
     return {"type": "array", "items": items, **limits}
 
 
-def nullable(schema: Json) -> Json:
-    """The schema or null."""
+def nullable(schema: JsonObject) -> JsonObject:
+    """Allow null beside the schema."""
     if "type" in schema:
         return {**schema, "type": [schema["type"], "null"]}
     return {"oneOf": [schema, NULL]}
 
 
-def const(value: Any) -> Json:
+def const(value: Any) -> JsonObject:
     return {"const": value}
 
 
-def one_of_values(*values: Any) -> Json:
+def one_of_values(*values: Any) -> JsonObject:
     return {"enum": list(values)}
 
 
-def about(schema: Json, description: str) -> Json:
-    """The schema with a description."""
+def about(schema: JsonObject, description: str) -> JsonObject:
+    """Add a description to a schema."""
     return {**schema, "description": description}

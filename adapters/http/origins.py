@@ -1,4 +1,4 @@
-"""Cross-origin rules of every API: which sites' pages may send requests, and which may read the answers (CORS)."""
+"""CORS and origin checks (CSRF) of every API."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ CORS = web.RequestKey("cors", dict[str, str])  # the headers that every answer t
 
 @dataclass(frozen=True, slots=True)
 class Origins:
-    """Which sites may use the chat: its own pages, and those an admin listed."""
+    """Allowed origins: our own pages, and the sites that an admin listed."""
 
     allowed: tuple[str, ...]
     public_url: str = ""
 
     def own(self, request: web.Request) -> set[str]:
-        """The origins that this server's own pages have."""
+        """Return the origins of this server's own pages."""
         public = {"/".join(self.public_url.split("/")[:3])} if self.public_url else set()
         return {f"{request.scheme}://{request.host}"} | public
 
     def check(self, request: web.Request) -> None:
-        """Raise `NotAllowed` for a request that a foreign page made. Origins are compared whole, never by their end."""
+        """Raise `NotAllowed` for a request from a foreign page. Origins are compared whole, never by suffix."""
         origin = request.headers.get("Origin")
         if origin is not None and not (origin.isascii() and (origin in self.own(request) or origin in self.allowed)):
             self.refuse()
@@ -33,11 +33,11 @@ class Origins:
             self.refuse()
 
     def refuse(self) -> NoReturn:
-        """Raise the error for a page of a site that is not listed."""
+        """Raise `NotAllowed` for a page of an unlisted site."""
         raise NotAllowed("This page may not use this chat. Add its origin to MYNA_ALLOWED_ORIGINS.")
 
     def cors_headers(self, request: web.Request) -> dict[str, str]:
-        """What lets a listed site's script read the answer."""
+        """Return the CORS headers that let a listed site's script read the response."""
         origin = request.headers.get("Origin")
         if origin is None or origin not in self.allowed:
             return {"Vary": "Origin"}

@@ -1,7 +1,4 @@
-"""A request's body to values, with a clear error for each thing that can be wrong.
-
-Knows: the shape of the chat requests (those of the AI SDK) and what text is acceptable. Does not know: who sent it.
-"""
+"""Parsing and validation of JSON bodies and the AI SDK's chat requests."""
 
 from __future__ import annotations
 
@@ -19,13 +16,13 @@ from storage.values import storable
 MAX_BODY_BYTES = 2 * 1024 * 1024
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}", re.ASCII)
 ID_SCHEMA = {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[A-Za-z0-9_.:-]+$"}
-# Control characters do nothing in a chat but can steer terminals and break databases; line ends and tabs stay.
+# Control characters are useless in a chat, but can control terminals and break databases. Line ends and tabs stay.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True, slots=True)
 class SubmitRequest:
-    """A new message, or with `replaces` an edited one. `may_learn` is said with it of the whole chat."""
+    """A new message, or an edit of the message `replaces`. `may_learn` is the consent for the whole chat, if given."""
 
     chat_id: str
     message_id: str
@@ -36,9 +33,9 @@ class SubmitRequest:
 
 @dataclass(frozen=True, slots=True)
 class RegenerateRequest:
-    """Answer again, in place of the reply `target` or of the reply to that message (None: the last one).
+    """A request for another reply. `target` is the old reply or its message; None means the last reply.
 
-    `asked` is the message that the sender wants answered. The AI SDK also retries a failed send this way.
+    `asked` is the message to answer, if the client sent it. The AI SDK also retries a failed send this way.
     """
 
     chat_id: str
@@ -47,7 +44,7 @@ class RegenerateRequest:
 
 
 async def read_json(request: web.Request) -> dict[str, Any]:
-    """The body as a JSON object. Raises `InvalidInput`, or `TooLarge` over 2 MB."""
+    """Read the body as a JSON object. Raises `InvalidInput`, or `TooLarge` over 2 MB."""
     if request.content_type != "application/json":
         raise InvalidInput("Send JSON, with the header `Content-Type: application/json`.", field="content-type")
     try:
@@ -55,7 +52,7 @@ async def read_json(request: web.Request) -> dict[str, Any]:
     except web.HTTPRequestEntityTooLarge:
         raise TooLarge(f"The request is over {MAX_BODY_BYTES} bytes.", limit=MAX_BODY_BYTES) from None
     except (web.RequestPayloadError, ConnectionError):
-        raise InvalidInput("The body broke off, or its encoding is not what the headers say.") from None
+        raise InvalidInput("The body broke off, or its encoding is not the one in the headers.") from None
     try:
         value = json.loads(body.decode("utf-8"))
     except UnicodeDecodeError:
@@ -68,7 +65,7 @@ async def read_json(request: web.Request) -> dict[str, Any]:
 
 
 def parse_chat(body: dict[str, Any], max_chars: int) -> SubmitRequest | RegenerateRequest:
-    """The AI SDK's chat request. Only the newest user message is taken; the rest of `messages` is our own memory's."""
+    """Parse the AI SDK's chat request. Only its newest user message is read; earlier ones come from our database."""
     chat_id = parse_id(body.get("id"), "id")
     trigger = body.get("trigger", "submit-message")
     target = body.get("messageId")
@@ -88,7 +85,7 @@ def _parse_message(chat_id: str, body: dict[str, Any], max_chars: int, replaces:
 
 
 def parse_choice(body: Mapping[str, Any]) -> bool | None:
-    """Whether Myna may learn, as somebody says. Raises `InvalidInput`."""
+    """Parse the learning consent `mayLearn`: true, false, or null for no choice. Raises `InvalidInput`."""
     choice = body.get("mayLearn")
     if choice is not None and not isinstance(choice, bool):
         raise InvalidInput("`mayLearn` must be true, false, or null to take back what you said.", field="mayLearn")
@@ -96,16 +93,16 @@ def parse_choice(body: Mapping[str, Any]) -> bool | None:
 
 
 def parse_id(value: Any, field: str) -> str:
-    """An id made by a client: up to 128 letters, digits and `_.:-`."""
+    """Check an id made by a client: 1 to 128 letters, digits and `_.:-`. Raises `InvalidInput`."""
     if not isinstance(value, str) or not _ID.fullmatch(value):
         raise InvalidInput(f"`{field}` must be 1 to 128 letters, digits, or the signs _ . : -", field=field)
     return value
 
 
 def parse_words(body: Mapping[str, Any], field: str, most: int) -> str | None:
-    """Parse an optional text of at most `most` characters. None if it is left out; "" where it is there and empty.
+    """Parse an optional text of at most `most` characters: None if it is missing, "" if it is empty.
 
-    Raises `InvalidInput`, or `TooLarge` for a longer one.
+    Raises `InvalidInput`, or `TooLarge` for a longer text.
     """
     words = body.get(field)
     if words is None:
@@ -147,6 +144,6 @@ def _text_of(message: dict[str, Any], max_chars: int) -> str:
 
 
 def clean_text(text: str) -> str:
-    """Text as it is stored: one kind of line end, no control characters, no half surrogates, no space around it."""
+    """Normalise text for storage: line ends to "\\n", no control characters, no lone surrogates, no outer space."""
     text = _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
     return storable(text).strip()

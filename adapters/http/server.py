@@ -1,7 +1,4 @@
-"""The HTTP server: routes, pages, health, and what every request passes through.
-
-Knows: errors as JSON, request ids, security headers, origins. Does not know: what the handlers do.
-"""
+"""HTTP server: routes, middleware, error responses, health and metrics."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ import json
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 from aiohttp import web
@@ -39,9 +35,7 @@ from storage.values import new_id
 
 log = logging.getLogger("myna.web")
 
-STATIC = Path(__file__).parent.parent / "web" / "static"
-_FILES = frozenset(path.name for path in STATIC.iterdir())
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+RouteHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Ready = Callable[[], Awaitable[dict[str, bool]]]
 ErrorBody = Callable[[errors.MynaError], dict[str, Any]]
 
@@ -59,14 +53,10 @@ _STATUS: dict[type[errors.MynaError], int] = {
     errors.Unavailable: 503,
 }
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
-_PAGE_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
-    "base-uri 'none'; form-action 'self'; require-trusted-types-for 'script'; trusted-types myna; frame-ancestors "
-)
 
 
 class Api(Protocol):
-    """Something that is served here."""
+    """A group of routes."""
 
     def routes(self) -> list[web.RouteDef]: ...
 
@@ -74,7 +64,10 @@ class Api(Protocol):
 def make_app(
     apis: Sequence[Api], origins: Origins, metrics: Metrics, ready: Ready, error_bodies: Mapping[str, ErrorBody]
 ) -> web.Application:
-    """The pages, and all APIs beside them. `error_bodies` are for APIs with a form of their own, by their path."""
+    """Build the application from its APIs.
+
+    `error_bodies` map a path prefix to the error format of its API, where that is not the common one.
+    """
     document = assemble([*(api.document() for api in apis if isinstance(api, Documented)), DOCUMENT])
     site = _Site(origins, metrics, ready, error_bodies, document)
     app = web.Application(middlewares=[site.every_request], client_max_size=MAX_BODY_BYTES)
@@ -82,14 +75,10 @@ def make_app(
         app.add_routes(api.routes())
     app.add_routes(
         [
-            web.get("/", site.page),
-            web.get("/widget.js", site.widget),
-            web.get("/favicon.ico", site.icon),
             web.get("/openapi.json", site.openapi),
             web.get("/healthz", site.healthz),
             web.get("/readyz", site.readyz),
             web.get("/metrics", site.metrics),
-            web.get("/static/{name}", site.static),
         ]
     )
     return app
@@ -111,8 +100,8 @@ class _Site:
         self._ready = ready
 
     @web.middleware
-    async def every_request(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Give each request an id, turn every error into JSON, and say in headers what a browser may do."""
+    async def every_request(self, request: web.Request, handler: RouteHandler) -> web.StreamResponse:
+        """Give each request an id, turn errors into JSON, and set the security headers."""
         given = request.headers.get("X-Request-Id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else new_id()
         cors = self._origins.cors_headers(request) if request.path.startswith("/api/") else {}
@@ -137,7 +126,7 @@ class _Site:
             response.headers.setdefault("Referrer-Policy", "no-referrer")
         return response
 
-    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def _answer(self, request: web.Request, handler: RouteHandler) -> web.StreamResponse:
         if request.method == "OPTIONS" and request.path.startswith("/api/"):
             return self._preflight(request)
         if request.method not in ("GET", "HEAD"):
@@ -180,31 +169,11 @@ class _Site:
         own_form = next((body for path, body in self._error_bodies.items() if request.path.startswith(path)), None)
         body = _own_error_body(error, request_id) if own_form is None else own_form(error)
         if error.hint is not None and request.path.startswith("/admin/api/"):
-            body["error"]["hint"] = error.hint  # for staff; the page has the words
+            body["error"]["hint"] = error.hint  # for staff; the admin page words it
         return web.json_response(body, status=status, headers=headers)
 
-    async def page(self, _: web.Request) -> web.FileResponse:
-        policy = _PAGE_POLICY + " ".join(["'self'", *self._origins.allowed])
-        return web.FileResponse(STATIC / "index.html", headers={"Content-Security-Policy": policy, **_REVALIDATE})
-
-    async def widget(self, _: web.Request) -> web.StreamResponse:
-        response = web.FileResponse(STATIC / "widget.js")
-        _set_static_headers(response)
-        return response
-
-    async def static(self, request: web.Request) -> web.StreamResponse:
-        name = request.match_info["name"]
-        if name not in _FILES:
-            raise web.HTTPNotFound
-        response = web.FileResponse(STATIC / name)
-        _set_static_headers(response)
-        return response
-
-    async def icon(self, _: web.Request) -> web.FileResponse:
-        return web.FileResponse(STATIC / "icon.svg", headers=_REVALIDATE)
-
     async def openapi(self, _: web.Request) -> web.Response:
-        return web.Response(body=self._document, content_type="application/json", headers=_REVALIDATE)
+        return web.Response(body=self._document, content_type="application/json", headers={"Cache-Control": "no-cache"})
 
     async def healthz(self, _: web.Request) -> web.Response:
         return web.json_response({"ok": True})
@@ -224,33 +193,23 @@ def _own_error_body(error: errors.MynaError, request_id: str) -> dict[str, Any]:
     return {"error": {"code": error.code, "message": error.message, "requestId": request_id, **details}}
 
 
-_REVALIDATE = {"Cache-Control": "no-cache"}
-
-
-def _set_static_headers(response: web.StreamResponse) -> None:
-    """Scripts are public and small; every load asks whether they changed, so that an upgrade shows at once."""
-    response.headers["Access-Control-Allow-Origin"] = "*"
-    response.headers["Cache-Control"] = "no-cache"
-    response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
-
-
 def _site_operation(operation_id: str, summary: str, *answers: dict[str, Any]) -> dict[str, Any]:
-    """One of those for whoever runs the server. The second answer, if any, is of status 503."""
+    """Build an operation for operators. The second answer, if any, has status 503."""
     by_status = dict(zip((200, 503), answers, strict=False))
     return operation(operation_id, "operation", summary, by_status, {500: "Failed"}, security=[])
 
 
 DOCUMENT = Fragment(
-    tags={"operation": "For those who run the server"},
+    tags={"operation": "For operators of the server"},
     operations={
         "GET /healthz": _site_operation(
-            "isAlive", "Whether the process answers", answer("It does.", record({"ok": const(True)}))
+            "isAlive", "Liveness check", answer("The process runs.", record({"ok": const(True)}))
         ),
         "GET /readyz": _site_operation(
             "isReady",
-            "Whether messages can be taken and answered",
-            answer("They can.", ref("Readiness")),
-            answer("They can't; a part that says false is why.", ref("Readiness")),
+            "Readiness check",
+            answer("Messages are accepted and answered.", ref("Readiness")),
+            answer("Messages are not accepted or answered; the parts that are false say why.", ref("Readiness")),
         ),
         "GET /metrics": _site_operation(
             "getMetrics", "Counters in Prometheus' text format", answer("The counters.", TEXT, "text/plain")
@@ -261,7 +220,7 @@ DOCUMENT = Fragment(
     },
     headers={
         "RequestId": {
-            "description": "Names this request in the server's log. Taken from the request if it sent a usable one.",
+            "description": "Id of this request in the server's log. Taken from the request if it sent a valid one.",
             "required": True,
             "schema": TEXT | {"pattern": "^[A-Za-z0-9_-]{1,64}$"},
         },
@@ -273,10 +232,12 @@ DOCUMENT = Fragment(
     },
     responses={
         "BadRequest": error_answer("The request is not valid; `field` says where.", "Error"),
-        "NotAllowed": error_answer("The page that asks is not on the list of allowed origins.", "Error"),
-        "TooLarge": error_answer("The message or the request is too large; `limit` says what is not.", "Error"),
+        "NotAllowed": error_answer("The origin of the requesting page is not allowed.", "Error"),
+        "TooLarge": error_answer("The message or the request is too large; `limit` is the maximum.", "Error"),
         "Failed": error_answer("Something went wrong; the request id finds it in the log.", "Error"),
-        "Unavailable": error_answer("Not now. Nothing was stored; try again.", "Error", retry_after=True),
+        "Unavailable": error_answer(
+            "Temporarily unavailable. Nothing was stored; try again.", "Error", retry_after=True
+        ),
     },
     schemas={
         "Readiness": OBJECT
@@ -291,7 +252,7 @@ DOCUMENT = Fragment(
                     },
                     {
                         "field": about(TEXT, "The part of the request that is not valid."),
-                        "limit": about(INTEGER, "What was exceeded."),
+                        "limit": about(INTEGER, "The maximum that was exceeded."),
                     },
                     closed=True,
                 )

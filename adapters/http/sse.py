@@ -1,7 +1,7 @@
-"""Server-sent events (SSE): their headers, their form, and the one way of writing a stream to a reader.
+"""Server-sent events (SSE), written with backpressure.
 
-A reader who leaves ends only the stream. One who takes nothing for `SLOW_READER_SECONDS` is cut off, so that nothing is
-kept in memory for them, and so is everybody whose stream fails: an orderly end would look like a whole answer.
+A reader who leaves ends only the stream. A reader who takes nothing for `SLOW_READER_SECONDS` is disconnected, so that
+no data piles up in memory. A stream that fails is aborted too: an orderly end would look like a complete answer.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ HEADERS = {
     "X-Accel-Buffering": "no",
 }
 DONE = b"data: [DONE]\n\n"
-PING = b": ping\n\n"  # a comment: it keeps the connection open, and clients pass over it
+PING = b": ping\n\n"  # a comment: it keeps the connection open, and clients ignore it
 SLOW_READER_SECONDS = 30.0
 
 
 def sse_event(data: Mapping[str, Any], *, ascii_only: bool = False) -> bytes:
-    """Encode one event. With `ascii_only` other characters are escaped, for clients that split lines at U+2028."""
+    """Encode an event. `ascii_only` escapes all other characters, for clients that split lines at U+2028."""
     return b"data: " + json.dumps(data, ensure_ascii=ascii_only, separators=(",", ":")).encode() + b"\n\n"
 
 
 async def send_events(
     request: web.Request, chunks: AsyncGenerator[bytes, None], headers: dict[str, str]
 ) -> web.StreamResponse:
-    """Answer a request with encoded events as they come, and close `chunks` whatever happens."""
+    """Stream encoded events as the response, and close `chunks` in any case."""
     response = web.StreamResponse(headers=HEADERS | headers | request.get(CORS, {}))
     async with contextlib.aclosing(chunks):
         try:
@@ -52,7 +52,7 @@ async def send_events(
             pass
         except TimeoutError:
             _hang_up(request)
-        except Exception:  # the status has been sent, so that no answer can say this any more
+        except Exception:  # too late for an error response: the status has been sent
             log.exception("a stream failed")
             _hang_up(request)
     return response

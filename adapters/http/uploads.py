@@ -1,7 +1,4 @@
-"""A file as the body of a request: it is more than other routes take, and so is read piece by piece.
-
-Knows: how a file is sent. Does not know: what stands in it.
-"""
+"""File uploads, read in pieces: they exceed the limit of JSON bodies."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ FILE_TYPE = "application/octet-stream"
 
 
 async def file_in(request: web.Request, most: int) -> bytes:
-    """The file that is sent. Raises `InvalidInput`, or `TooLarge` over `most` bytes."""
+    """Read the file in the body. Raises `InvalidInput`, or `TooLarge` over `most` bytes."""
     if request.content_type != FILE_TYPE:
         raise InvalidInput(f"Send the file itself, with the header `Content-Type: {FILE_TYPE}`.", field="content-type")
     content = bytearray()
@@ -25,7 +22,7 @@ async def file_in(request: web.Request, most: int) -> bytes:
             if len(content) > most:
                 raise _too_large(most)
     except (web.RequestPayloadError, ConnectionError):
-        raise InvalidInput("The file broke off, or its encoding is not what the headers say.") from None
+        raise InvalidInput("The file broke off, or its encoding is not the one in the headers.") from None
     return bytes(content)
 
 

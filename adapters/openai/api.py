@@ -1,7 +1,6 @@
-"""The model API in OpenAI's form, for programs: what the `openai` clients, LangChain and others speak.
+"""OpenAI-compatible API under /v1: chat completions, completions, models.
 
-Knows: routes under /v1, answers and streams as these clients expect them. Does not know: SQL, how a model works.
-Nothing is stored but what was used, unless `metadata.conversation` asks for our memory.
+Only the usage is stored, unless `metadata.conversation` asks for a conversation with memory.
 """
 
 from __future__ import annotations
@@ -12,17 +11,17 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from aiohttp import web
 
-from adapters.article_links import ArticleLinks
+from adapters.article_links import ArticleLinks, SourceLink
 from adapters.http.openapi import (
     OBJECT,
     TEXT,
     Fragment,
-    Json,
+    JsonObject,
     answer,
     array,
     const,
@@ -35,17 +34,16 @@ from adapters.http.requests import clean_text, read_json
 from adapters.http.sse import DONE, send_events, sse_event
 from adapters.openai import request_form, response_form
 from adapters.openai.request_form import ApiRequest, parse_chat_completion, parse_completion
-from adapters.openai.response_form import Answer, ChatAnswer, TextAnswer, error_body, model_row
-from bot.chat.live import Batch, Ended, Started, Text
+from adapters.openai.response_form import AnswerForm, ChatAnswer, TextAnswer, error_body, model_row
+from bot.chat.live import Ended, LiveEvents, Started, Text
 from bot.chat.turns import Conversations
 from bot.completions.api_keys_access import ApiAccess, Caller
 from bot.completions.completions import Completions
 from bot.errors import Conflict, GeneratorFailed, InvalidInput, MynaError, NotFound, ShuttingDown, Unavailable
 from bot.generation.port import ChatMessage, Event, Finish, FinishReason, Piece, Sampling
-from storage.values import Incoming, Part, Sender, new_id, text_part
+from storage.values import Incoming, Sender, new_id, text_part
 
 T = TypeVar("T")
-Link = Callable[[Part], str | None]
 
 log = logging.getLogger("myna.api")
 
@@ -54,7 +52,7 @@ LOOK_FOR_CALLER_SECONDS = 0.5
 
 
 class OpenAiApi:
-    """Handlers of one workspace's API. `defaults` are the sampling of requests that say nothing of it."""
+    """Handlers of a workspace's API. `defaults` are the sampling options where a request has none."""
 
     def __init__(
         self,
@@ -115,7 +113,7 @@ class OpenAiApi:
         return await self._while_connected(request, self._answer(request, caller, wanted, answer))
 
     async def _answer(
-        self, request: web.Request, caller: Caller, wanted: ApiRequest, answer: Answer
+        self, request: web.Request, caller: Caller, wanted: ApiRequest, answer: AnswerForm
     ) -> web.StreamResponse:
         async with self._completions.run(caller, wanted.request) as run:
             answer.name(run.id)
@@ -126,7 +124,7 @@ class OpenAiApi:
         return web.json_response(answer.whole(), headers=request[LIMIT_HEADERS])
 
     async def _answer_with_memory(self, request: web.Request, caller: Caller, wanted: ApiRequest) -> web.StreamResponse:
-        """The last message goes the way of every chat: stored, queued, answered once, and in the dataset."""
+        """Answer the last message like any chat: stored, queued, answered once, and kept for learning."""
         last = wanted.request.messages[-1]
         self._refuse_beside_memory(wanted, last)
         text = clean_text(last.content)
@@ -139,9 +137,9 @@ class OpenAiApi:
         incoming = Incoming(CHANNEL, key, Sender(caller.name), dedupe_key, (text_part(text),))
         accepted = await self._conversations.accept(self._workspace_id, incoming)
         if not accepted.duplicate:
-            self._completions.record_memory(caller, self._conversations.follow(self._workspace_id, accepted))
+            self._completions.record_memory(caller, self._conversations.history.follow(self._workspace_id, accepted))
         answer = ChatAnswer(wanted.request.model, 1)
-        live = self._conversations.follow(self._workspace_id, accepted)
+        live = self._conversations.history.follow(self._workspace_id, accepted)
         events = _memory_events(live, answer, self._links_for(request), again=not wanted.stream)
         async with contextlib.aclosing(events):
             if wanted.stream:
@@ -150,7 +148,7 @@ class OpenAiApi:
                 answer.take(choice, event)
         return web.json_response(answer.whole(), headers=request[LIMIT_HEADERS])
 
-    def _links_for(self, request: web.Request) -> Link:
+    def _links_for(self, request: web.Request) -> SourceLink:
         return lambda source: self._links.link(source, f"{request.scheme}://{request.host}")
 
     def _refuse_beside_memory(self, wanted: ApiRequest, last: ChatMessage) -> None:
@@ -168,12 +166,12 @@ class OpenAiApi:
             )
 
     async def _while_connected(self, request: web.Request, work: Coroutine[Any, Any, T]) -> T:
-        """Do the work, and stop it as soon as nobody waits for it any more."""
+        """Run `work`, and cancel it as soon as the caller disconnects."""
         task = asyncio.ensure_future(work)
         try:
             while not (await asyncio.wait({task}, timeout=LOOK_FOR_CALLER_SECONDS))[0]:
                 if request.transport is None or request.transport.is_closing():
-                    raise Conflict("The caller has gone.")
+                    raise Conflict("The caller has disconnected.")
             return task.result()
         finally:
             task.cancel()
@@ -184,7 +182,7 @@ LIMIT_HEADERS = web.RequestKey("limit_headers", dict[str, str])
 
 
 async def admit(access: ApiAccess, request: web.Request) -> Caller:
-    """Who sends a request under /v1. Raises `KeyRefused` and `QuotaExceeded`."""
+    """Authenticate a request under /v1 and count it. Raises `KeyRefused` or `QuotaExceeded`."""
     scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
     caller = await access.admit(secret.strip() if scheme.lower() == "bearer" else None)
     request[LIMIT_HEADERS] = _limit_headers(caller)
@@ -192,12 +190,12 @@ async def admit(access: ApiAccess, request: web.Request) -> Caller:
 
 
 def conversation_key(caller: Caller, name: str) -> str:
-    """What a caller's conversation with memory is called in storage."""
+    """Return the key in storage of a caller's conversation."""
     return f"{caller.name}/{name}"
 
 
 def _limit_headers(caller: Caller) -> dict[str, str]:
-    """What is left of the key's limits, by the names that OpenAI gives them."""
+    """Return the rate limit headers, under OpenAI's names."""
     headers = {}
     if caller.key is not None and caller.requests_left is not None:
         headers["x-ratelimit-limit-requests"] = str(caller.key.requests_per_minute)
@@ -209,17 +207,17 @@ def _limit_headers(caller: Caller) -> dict[str, str]:
 
 
 async def _send_stream(
-    request: web.Request, answer: Answer, events: AsyncGenerator[tuple[int, Event], None], include_usage: bool
+    request: web.Request, answer: AnswerForm, events: AsyncGenerator[tuple[int, Event], None], include_usage: bool
 ) -> web.StreamResponse:
-    """The answer as server-sent events. What is refused before the first token still gets a status of its own."""
+    """Stream the answer as server-sent events. An error before the first token still gets its own HTTP status."""
     first = await anext(events)
     return await send_events(request, _encoded(answer, first, events, include_usage), request[LIMIT_HEADERS])
 
 
 async def _encoded(
-    answer: Answer, first: tuple[int, Event], events: AsyncGenerator[tuple[int, Event], None], include_usage: bool
+    answer: AnswerForm, first: tuple[int, Event], events: AsyncGenerator[tuple[int, Event], None], include_usage: bool
 ) -> AsyncGenerator[bytes, None]:
-    """The chunks of an answer. Its status has been sent by now, so that an error must be said inside the stream."""
+    """Encode the chunks of an answer. The status has been sent by now, so errors go into the stream."""
     yield _sse(*answer.opening(), *answer.chunks(*first))
     try:
         async for choice, event in events:
@@ -238,12 +236,12 @@ def _sse(*chunks: Mapping[str, Any]) -> bytes:
 
 
 async def _memory_events(
-    live: AsyncGenerator[Batch, None], answer: ChatAnswer, link: Link, *, again: bool
+    live: AsyncGenerator[LiveEvents, None], answer: ChatAnswer, link: SourceLink, *, again: bool
 ) -> AsyncGenerator[tuple[int, Event], None]:
-    """A reply with memory as events of the generator; the answer is named after the reply before any of them.
+    """Convert a live reply to generator events, after naming the answer after it.
 
-    It may begin anew, because more was said or something failed. With `again` nothing is given out before its end, so
-    that this does not matter; else such a stream ends with an error.
+    The reply may restart, after another message or a failure. With `again` all text is held back until the end, so that
+    a restart goes unnoticed; without it, a restart after the first text raises `Unavailable`.
     """
     said = ""
     async with contextlib.aclosing(live):
@@ -251,7 +249,9 @@ async def _memory_events(
             for event in batch:
                 if isinstance(event, Started):
                     if said and not again:
-                        raise Unavailable("The answer began anew. Ask for it with the same Idempotency-Key.")
+                        raise Unavailable(
+                            "The answer was started over. Send the request again with the same Idempotency-Key."
+                        )
                     said = ""
                     answer.name(event.reply_id)
                 elif isinstance(event, Text):
@@ -288,14 +288,14 @@ _ERRORS = {
 def key_operation(
     operation_id: str,
     summary: str,
-    answers: Mapping[int, Json],
+    answers: Mapping[int, JsonObject],
     errors: tuple[int, ...] = (),
     *,
-    body: Json | None = None,
-    parameters: tuple[Json, ...] = (),
+    body: JsonObject | None = None,
+    parameters: tuple[JsonObject, ...] = (),
     description: str = "",
-) -> Json:
-    """An operation for a program with a key."""
+) -> JsonObject:
+    """Build an operation for callers with an API key."""
     statuses = {401, 429, 500, 503, *errors} | ({403, 404, 413} if body is not None else set())
     return operation(
         operation_id,
@@ -310,7 +310,7 @@ def key_operation(
     )
 
 
-def _completed(form: str) -> dict[int, Json]:
+def _completed(form: str) -> dict[int, JsonObject]:
     whole = answer("The answer, whole or as server-sent events.", ref(form))
     whole["content"]["text/event-stream"] = {"schema": {}}
     return {200: whole}
@@ -327,17 +327,17 @@ DOCUMENT = Fragment(
             body=ref("ChatCompletionRequest"),
         ),
         "POST /v1/completions": key_operation(
-            "createCompletion", "Go on with a text", _completed("Completion"), (400, 409), body=ref("CompletionRequest")
+            "createCompletion", "Continue a text", _completed("Completion"), (400, 409), body=ref("CompletionRequest")
         ),
-        "POST /v1/embeddings": key_operation("createEmbedding", "Not there yet: answers 404", {}, body=OBJECT),
+        "POST /v1/embeddings": key_operation("createEmbedding", "Not implemented yet: answers 404", {}, body=OBJECT),
         "GET /v1/models": key_operation(
             "listModels",
-            "The base model and the versions beside it",
+            "List the base model and its versions",
             {200: answer("The answer.", record({"object": const("list"), "data": array(ref("ApiModel"))}))},
         ),
         "GET /v1/models/{id}": key_operation(
             "getModel",
-            "One model",
+            "Get a model",
             {200: answer("The answer.", ref("ApiModel"))},
             (404,),
             parameters=({"name": "id", "in": "path", "required": True, "schema": TEXT | {"minLength": 1}},),
@@ -352,14 +352,14 @@ DOCUMENT = Fragment(
     },
     responses={
         "ApiBadRequest": error_answer("The request is not valid; `param` says where.", "ApiError"),
-        "ApiKeyRefused": error_answer("There is no valid key.", "ApiError"),
+        "ApiKeyRefused": error_answer("The API key is missing or not valid.", "ApiError"),
         "ApiNotAllowed": error_answer("A page of another origin sent this.", "ApiError"),
         "ApiNotFound": error_answer("There is no such model.", "ApiError"),
-        "ApiGone": error_answer("The caller went away before the answer.", "ApiError"),
+        "ApiGone": error_answer("The caller disconnected before the answer.", "ApiError"),
         "ApiTooLarge": error_answer("The request is over 2 MB.", "ApiError"),
-        "ApiQuota": error_answer("The key has used what it may; Retry-After says when to come again.", "ApiError"),
+        "ApiQuota": error_answer("A limit of the key is used up; Retry-After says when to come again.", "ApiError"),
         "ApiUnavailable": error_answer("The model is busy or not ready.", "ApiError"),
-        "ApiFailed": error_answer("Something went wrong here.", "ApiError"),
+        "ApiFailed": error_answer("Something went wrong on the server.", "ApiError"),
     },
     schemas={**request_form.SCHEMAS, **response_form.SCHEMAS},
 )

@@ -1,7 +1,4 @@
-"""Requests in OpenAI's form to our own, with the name of the field in every error.
-
-Knows: the bodies of chat completions and completions. Does not know: HTTP answers, which models there are.
-"""
+"""Parsing of OpenAI requests; every error names its field."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ from adapters.http.openapi import (
     one_of_values,
     record,
 )
-from bot.completions.completions import Request
+from bot.completions.completions import CompletionRequest
 from bot.errors import InvalidInput
 from bot.generation.port import ChatMessage, Role, Sampling, ToolCall
 
@@ -31,7 +28,7 @@ MAX_MESSAGES = 2048
 MAX_CHOICES = 8
 MAX_TOOLS = 128
 MAX_SEED = 2**63
-# Work that may wait, behind chats and other requests.
+# Flex work waits behind chats and other requests.
 FLEX_PRIORITY = 10
 ROLES: Mapping[str, Role] = {
     "system": "system",
@@ -40,7 +37,7 @@ ROLES: Mapping[str, Role] = {
     "assistant": "assistant",
     "tool": "tool",
 }
-# What a model that reads text alone is told in place of other parts.
+# Placeholders for parts that a text model cannot read.
 PLACEHOLDERS = {
     "image_url": "(An image was sent here. You can't see images.)",
     "input_audio": "(A recording was sent here. You can't hear recordings.)",
@@ -48,21 +45,21 @@ PLACEHOLDERS = {
 }
 UNSUPPORTED = ("logit_bias", "functions", "function_call", "audio", "prediction", "suffix", "best_of", "echo")
 
-Body = Mapping[str, Any]
+JsonBody = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class ApiRequest:
-    """A parsed body. With `conversation`, memory of ours takes the place of all messages but the last."""
+    """A parsed body. With `conversation`, the stored conversation replaces all messages but the last."""
 
-    request: Request
+    request: CompletionRequest
     stream: bool
     include_usage: bool
     conversation: str | None = None
 
 
-def parse_chat_completion(body: Body, defaults: Sampling) -> ApiRequest:
-    """Raises `InvalidInput`. `defaults` hold for what the body does not say."""
+def parse_chat_completion(body: JsonBody, defaults: Sampling) -> ApiRequest:
+    """Parse a chat completion; `defaults` fill in missing sampling options. Raises `InvalidInput`."""
     _refuse_unsupported(body)
     messages = _messages(body.get("messages"))
     tools = _tools(body.get("tools"))
@@ -71,7 +68,7 @@ def parse_chat_completion(body: Body, defaults: Sampling) -> ApiRequest:
     sampling = replace(sampling, logprobs=_chat_logprobs(body), json_schema=_response_schema(body))
     if forced and sampling.json_schema is not None:
         _refuse("response_format", "can't be combined with a tool_choice that forces a call.")
-    request = Request(
+    request = CompletionRequest(
         endpoint="chat",
         model=_text(body, "model"),
         sampling=sampling,
@@ -84,8 +81,8 @@ def parse_chat_completion(body: Body, defaults: Sampling) -> ApiRequest:
     return ApiRequest(request, _flag(body, "stream"), _include_usage(body), _conversation(body))
 
 
-def parse_completion(body: Body, defaults: Sampling) -> ApiRequest:
-    """One prompt of text. Raises `InvalidInput`."""
+def parse_completion(body: JsonBody, defaults: Sampling) -> ApiRequest:
+    """Parse a completion of a single text prompt. Raises `InvalidInput`."""
     _refuse_unsupported(body)
     prompt = body.get("prompt")
     if isinstance(prompt, list) and len(prompt) == 1:
@@ -97,7 +94,7 @@ def parse_completion(body: Body, defaults: Sampling) -> ApiRequest:
     logprobs = body.get("logprobs")
     if logprobs is not None:
         sampling = replace(sampling, logprobs=_whole(logprobs, "logprobs", 0, 20))
-    request = Request(
+    request = CompletionRequest(
         endpoint="completions", model=_text(body, "model"), sampling=sampling, text=prompt, choices=_choices(body)
     )
     return ApiRequest(request, _flag(body, "stream"), _include_usage(body))
@@ -107,7 +104,7 @@ def _refuse(field: str, complaint: str) -> NoReturn:
     raise InvalidInput(f"`{field}` {complaint}", field=field)
 
 
-def _refuse_unsupported(body: Body) -> None:
+def _refuse_unsupported(body: JsonBody) -> None:
     for name in UNSUPPORTED:
         if body.get(name):
             _refuse(name, "is not supported.")
@@ -115,14 +112,14 @@ def _refuse_unsupported(body: Body) -> None:
         _refuse("modalities", 'can only be ["text"].')
 
 
-def _text(body: Body, name: str) -> str:
+def _text(body: JsonBody, name: str) -> str:
     value = body.get(name)
     if not isinstance(value, str) or not value:
         _refuse(name, "must be a text that is not empty.")
     return value
 
 
-def _flag(body: Body, name: str) -> bool:
+def _flag(body: JsonBody, name: str) -> bool:
     value = body.get(name)
     if value is not None and not isinstance(value, bool):
         _refuse(name, "must be true or false.")
@@ -135,11 +132,11 @@ def _whole(value: Any, field: str, low: int, high: int) -> int:
     return value
 
 
-def _choices(body: Body) -> int:
+def _choices(body: JsonBody) -> int:
     return 1 if body.get("n") is None else _whole(body["n"], "n", 1, MAX_CHOICES)
 
 
-def _include_usage(body: Body) -> bool:
+def _include_usage(body: JsonBody) -> bool:
     options = body.get("stream_options")
     if options is None:
         return False
@@ -148,7 +145,7 @@ def _include_usage(body: Body) -> bool:
     return _flag(options, "include_usage")
 
 
-def _conversation(body: Body) -> str | None:
+def _conversation(body: JsonBody) -> str | None:
     metadata = body.get("metadata")
     if metadata is None:
         return None
@@ -159,14 +156,17 @@ def _conversation(body: Body) -> str | None:
 
 
 def conversation_name(value: Any, field: str) -> str:
-    """What a program calls a conversation. Raises `InvalidInput`."""
+    """Check a program's name for a conversation. Raises `InvalidInput`."""
     if not isinstance(value, str) or not 1 <= len(value) <= 128 or not value.isprintable():
         _refuse(field, "must be a text of 1 to 128 characters.")
     return value
 
 
-def _sampling(body: Body, defaults: Sampling, max_tokens: tuple[str, ...]) -> Sampling:
-    """What the generator checks itself is passed on as it is; its errors name the same fields."""
+def _sampling(body: JsonBody, defaults: Sampling, max_tokens: tuple[str, ...]) -> Sampling:
+    """Collect the sampling options.
+
+    Values that the generator checks pass unchecked; its errors name the same fields.
+    """
     names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
     given: dict[str, Any] = {name: body[name] for name in names if body.get(name) is not None}
     for name in max_tokens:
@@ -181,7 +181,7 @@ def _sampling(body: Body, defaults: Sampling, max_tokens: tuple[str, ...]) -> Sa
     return replace(defaults, **given)
 
 
-def _chat_logprobs(body: Body) -> int | None:
+def _chat_logprobs(body: JsonBody) -> int | None:
     top = body.get("top_logprobs")
     if not _flag(body, "logprobs"):
         if top is not None:
@@ -190,7 +190,7 @@ def _chat_logprobs(body: Body) -> int | None:
     return 0 if top is None else _whole(top, "top_logprobs", 0, 20)
 
 
-def _response_schema(body: Body) -> str | None:
+def _response_schema(body: JsonBody) -> str | None:
     wanted = body.get("response_format")
     if wanted is None:
         return None
@@ -255,7 +255,7 @@ def _message(message: Any, field: str) -> ChatMessage:
 
 
 def _storable(text: str) -> str:
-    """Half of a surrogate pair is no text."""
+    """Replace lone surrogates, which no encoding takes."""
     return text.encode(errors="replace").decode()
 
 
@@ -292,7 +292,7 @@ def _tool_calls(calls: Any, field: str) -> tuple[ToolCall, ...]:
     return tuple(found)
 
 
-# What both requests may say, in the document. Other fields are ignored, or refused as not supported.
+# Fields of both requests in the OpenAPI document. Other fields are ignored, or refused as not supported.
 _NAME = TEXT | {"minLength": 1}
 _FLAG = nullable(BOOLEAN)
 _COUNT = nullable(INTEGER)
@@ -305,7 +305,7 @@ _OPTIONS = {
     "presence_penalty": nullable(NUMBER) | {"minimum": -2, "maximum": 2},
     "frequency_penalty": nullable(NUMBER) | {"minimum": -2, "maximum": 2},
     "max_tokens": _COUNT | {"minimum": 1},
-    "seed": about(_COUNT, "The same seed gives the same text, whatever else runs."),
+    "seed": about(_COUNT, "The same seed gives the same text, whatever else is running."),
     "stop": {"anyOf": [_NAME, array(_NAME, maxItems=16), NULL]},
     "n": _COUNT | {"minimum": 1, "maximum": MAX_CHOICES},
     "stream": _FLAG,
@@ -341,7 +341,7 @@ SCHEMAS = {
                     {
                         "conversation": about(
                             nullable(TEXT),
-                            "Use the memory of this conversation: only the last message is taken, and stored.",
+                            "Continue this stored conversation: only the last message is read, and stored.",
                         )
                         | {"maxLength": 128}
                     },

@@ -1,7 +1,4 @@
-"""Answers in OpenAI's form, whole and in chunks.
-
-Knows: the JSON of chat completions, completions, models and errors. Does not know: HTTP, who asked.
-"""
+"""OpenAI response bodies: completions whole and in chunks, models, errors."""
 
 from __future__ import annotations
 
@@ -10,28 +7,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from adapters.http.openapi import INTEGER, OBJECT, TEXT, array, const, nullable, record, ref
+from adapters.http.openapi import INTEGER, OBJECT, TEXT, JsonObject, array, const, nullable, record, ref
 from bot.errors import InvalidInput, KeyRefused, MynaError, NotFound, QuotaExceeded, TooLarge, Unavailable, UnknownModel
 from bot.generation.port import Event, Piece, TokenLogprob, ToolCall
 from storage.values import new_id
 
-Json = dict[str, Any]
 
-
-class Answer(Protocol):
-    """Takes the events of all choices, and gives the answer whole or in chunks."""
+class AnswerForm(Protocol):
+    """Builds an answer from the events of its choices, whole or in chunks."""
 
     def name(self, reply_id: str) -> None: ...
 
     def take(self, choice: int, event: Event) -> None: ...
 
-    def whole(self) -> Json: ...
+    def whole(self) -> JsonObject: ...
 
-    def opening(self) -> list[Json]: ...
+    def opening(self) -> list[JsonObject]: ...
 
-    def chunks(self, choice: int, event: Event) -> list[Json]: ...
+    def chunks(self, choice: int, event: Event) -> list[JsonObject]: ...
 
-    def usage_chunk(self) -> Json: ...
+    def usage_chunk(self) -> JsonObject: ...
 
 
 @dataclass(slots=True)
@@ -43,7 +38,7 @@ class _Choice:
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
-    cited: list[Json] = field(default_factory=list)
+    cited: list[JsonObject] = field(default_factory=list)
 
     def take(self, event: Event) -> None:
         if isinstance(event, Piece):
@@ -66,11 +61,11 @@ class _Answer:
         self._frame = {"id": f"{self.prefix}{new_id()}", "created": int(time.time()), "model": model}
 
     def name(self, reply_id: str) -> None:
-        """Have the answer's id name a reply: a stored one, which a program can vote on, or one in the log."""
+        """Put a reply's id into the answer's: a stored reply, open to votes, or a line of the turn log."""
         self._frame["id"] = self.prefix + reply_id
 
     def cite(self, number: int, title: str, url: str) -> None:
-        """Note what `[number]` in the text of the first choice means, each time that it stands there."""
+        """Annotate every `[number]` in the text of the first choice as a URL citation."""
         mark = f"[{number}]"
         for place in _places(self._choices[0].text, mark):
             citation = {"start_index": place, "end_index": place + len(mark), "title": title, "url": url}
@@ -79,7 +74,7 @@ class _Answer:
     def take(self, choice: int, event: Event) -> None:
         self._choices[choice].take(event)
 
-    def _usage(self) -> Json:
+    def _usage(self) -> JsonObject:
         prompt_tokens = max(choice.prompt_tokens for choice in self._choices)
         completion_tokens = sum(choice.completion_tokens for choice in self._choices)
         return {
@@ -88,23 +83,23 @@ class _Answer:
             "total_tokens": prompt_tokens + completion_tokens,
         }
 
-    def _chunk(self, choices: list[Json], **more: Any) -> Json:
+    def _chunk(self, choices: list[JsonObject], **more: Any) -> JsonObject:
         return {**self._frame, "object": self.chunk_kind, "choices": choices, **more}
 
-    def usage_chunk(self) -> Json:
-        """The last chunk: no choice, but what was used."""
+    def usage_chunk(self) -> JsonObject:
+        """Return the last chunk: no choices, but the usage."""
         return self._chunk([], usage=self._usage())
 
 
 class ChatAnswer(_Answer):
-    """Of `/v1/chat/completions`."""
+    """Answer of `/v1/chat/completions`."""
 
     kind, chunk_kind, prefix = "chat.completion", "chat.completion.chunk", "chatcmpl-"
 
-    def whole(self) -> Json:
+    def whole(self) -> JsonObject:
         choices = []
         for index, choice in enumerate(self._choices):
-            message: Json = {
+            message: JsonObject = {
                 "role": "assistant",
                 "content": choice.text if choice.text or not choice.calls else None,
                 "refusal": None,
@@ -116,13 +111,13 @@ class ChatAnswer(_Answer):
             choices.append({"index": index, "message": message, "logprobs": logprobs, "finish_reason": choice.reason})
         return {**self._frame, "object": self.kind, "choices": choices, "usage": self._usage()}
 
-    def opening(self) -> list[Json]:
+    def opening(self) -> list[JsonObject]:
         return [
             self._chunk([_delta(index, {"role": "assistant", "content": "", "refusal": None})])
             for index in range(len(self._choices))
         ]
 
-    def chunks(self, choice: int, event: Event) -> list[Json]:
+    def chunks(self, choice: int, event: Event) -> list[JsonObject]:
         self.take(choice, event)
         if isinstance(event, Piece):
             logprobs = {"content": _logprob_rows(event.logprobs), "refusal": None} if event.logprobs else None
@@ -130,25 +125,25 @@ class ChatAnswer(_Answer):
         if isinstance(event, ToolCall):
             place = len(self._choices[choice].calls) - 1
             return [self._chunk([_delta(choice, {"tool_calls": [{"index": place, **_call(event)}]})])]
-        last: Json = {"annotations": cited} if (cited := self._choices[choice].cited) else {}
+        last: JsonObject = {"annotations": cited} if (cited := self._choices[choice].cited) else {}
         return [self._chunk([_delta(choice, last, None, event.reason)])]
 
 
 class TextAnswer(_Answer):
-    """Of `/v1/completions`."""
+    """Answer of `/v1/completions`."""
 
     kind, chunk_kind, prefix = "text_completion", "text_completion", "cmpl-"
 
-    def whole(self) -> Json:
+    def whole(self) -> JsonObject:
         choices = [
             self._row(index, choice.text, choice.logprobs, choice.reason) for index, choice in enumerate(self._choices)
         ]
         return {**self._frame, "object": self.kind, "choices": choices, "usage": self._usage()}
 
-    def opening(self) -> list[Json]:
+    def opening(self) -> list[JsonObject]:
         return []
 
-    def chunks(self, choice: int, event: Event) -> list[Json]:
+    def chunks(self, choice: int, event: Event) -> list[JsonObject]:
         before = len(self._choices[choice].text)
         self.take(choice, event)
         if isinstance(event, Piece):
@@ -157,7 +152,7 @@ class TextAnswer(_Answer):
 
     def _row(
         self, index: int, text: str, logprobs: Sequence[TokenLogprob], reason: str | None, offset: int = 0
-    ) -> Json:
+    ) -> JsonObject:
         rows = _legacy_logprobs(logprobs, offset) if logprobs else None
         return {"index": index, "text": text, "logprobs": rows, "finish_reason": reason}
 
@@ -169,37 +164,37 @@ def _places(text: str, mark: str) -> Iterator[int]:
         place = text.find(mark, place + 1)
 
 
-def _delta(index: int, delta: Json, logprobs: Json | None = None, reason: str | None = None) -> Json:
+def _delta(index: int, delta: JsonObject, logprobs: JsonObject | None = None, reason: str | None = None) -> JsonObject:
     return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
 
 
-def _call(call: ToolCall) -> Json:
+def _call(call: ToolCall) -> JsonObject:
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
-def _logprob_rows(logprobs: Sequence[TokenLogprob]) -> list[Json]:
-    return [{**_logprob_row(one), "top_logprobs": [_logprob_row(other) for other in one.top]} for one in logprobs]
+def _logprob_rows(logprobs: Sequence[TokenLogprob]) -> list[JsonObject]:
+    return [{**_logprob_row(token), "top_logprobs": [_logprob_row(other) for other in token.top]} for token in logprobs]
 
 
-def _logprob_row(one: TokenLogprob) -> Json:
-    return {"token": one.token, "bytes": list(one.bytes), "logprob": one.logprob}
+def _logprob_row(token: TokenLogprob) -> JsonObject:
+    return {"token": token.token, "bytes": list(token.bytes), "logprob": token.logprob}
 
 
-def _legacy_logprobs(logprobs: Sequence[TokenLogprob], offset: int) -> Json:
+def _legacy_logprobs(logprobs: Sequence[TokenLogprob], offset: int) -> JsonObject:
     offsets = []
-    for one in logprobs:
+    for token in logprobs:
         offsets.append(offset)
-        offset += len(one.token)
+        offset += len(token.token)
     return {
-        "tokens": [one.token for one in logprobs],
-        "token_logprobs": [one.logprob for one in logprobs],
-        "top_logprobs": [{other.token: other.logprob for other in one.top} for one in logprobs],
+        "tokens": [token.token for token in logprobs],
+        "token_logprobs": [token.logprob for token in logprobs],
+        "top_logprobs": [{other.token: other.logprob for other in token.top} for token in logprobs],
         "text_offset": offsets,
     }
 
 
-def model_row(name: str, created: int) -> Json:
-    """One model as `/v1/models` lists it."""
+def model_row(name: str, created: int) -> JsonObject:
+    """Return a model as `/v1/models` lists it."""
     return {"id": name, "object": "model", "created": created, "owned_by": "myna"}
 
 
@@ -214,9 +209,9 @@ ERROR_TYPES: Mapping[type[MynaError], str] = {
 }
 
 
-def error_body(error: MynaError) -> Json:
-    """An error as OpenAI's clients expect it."""
-    kind = next((ERROR_TYPES[one] for one in type(error).__mro__ if one in ERROR_TYPES), "server_error")
+def error_body(error: MynaError) -> JsonObject:
+    """Convert an error to OpenAI's format."""
+    kind = next((ERROR_TYPES[base] for base in type(error).__mro__ if base in ERROR_TYPES), "server_error")
     code = error.code
     if isinstance(error, QuotaExceeded):
         code = "insufficient_quota" if error.is_final else "rate_limit_exceeded"
@@ -227,7 +222,7 @@ def error_body(error: MynaError) -> Json:
 _TOKENS = INTEGER | {"minimum": 0}
 
 
-def _whole_schema(kind: str) -> Json:
+def _whole_schema(kind: str) -> JsonObject:
     return record(
         {
             "id": TEXT,
@@ -240,7 +235,7 @@ def _whole_schema(kind: str) -> Json:
     )
 
 
-SCHEMAS: Mapping[str, Json] = {
+SCHEMAS: Mapping[str, JsonObject] = {
     "ChatCompletion": _whole_schema(ChatAnswer.kind),
     "Completion": _whole_schema(TextAnswer.kind),
     "ApiUsage": record({"prompt_tokens": _TOKENS, "completion_tokens": _TOKENS, "total_tokens": _TOKENS}),

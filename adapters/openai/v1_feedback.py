@@ -1,7 +1,6 @@
-"""`POST /v1/feedback`: what a program's people think of replies with memory, and whether these may be learnt from.
+"""`POST /v1/feedback`: votes and consent for conversations with memory.
 
-Knows: the form of the request, and that a completion's id names its reply. Does not know: SQL, what is learnt. OpenAI
-has no such route; errors are in the form of the others under /v1.
+OpenAI has no such route; errors are in the format of the other routes under /v1.
 """
 
 from __future__ import annotations
@@ -18,20 +17,20 @@ from adapters.openai.api import CHANNEL, LIMIT_HEADERS, admit, conversation_key,
 from adapters.openai.request_form import conversation_name
 from adapters.openai.response_form import ChatAnswer
 from bot.chat.feedback import MAX_WORDS, Feedback
-from bot.chat.turns import Conversations
+from bot.chat.history import ChatHistory
 from bot.completions.api_keys_access import ApiAccess
 from bot.errors import InvalidInput, NotFound
 from bot.privacy.learning_consent import Consent
 from storage.values import Conversation, Sender
 from storage.votes import RatedReply
 
-# A program passes on the votes of many people.
+# High, as a program passes on the votes of many people.
 MOST_A_MINUTE = 600
 
 
 @dataclass(frozen=True, slots=True)
 class FeedbackRequest:
-    """A parsed body. Without a `reply` the newest is meant; `value` 0 withdraws; None of the others says nothing."""
+    """A parsed body. `reply` None means the newest reply; `value` 0 withdraws the vote, None leaves it."""
 
     conversation: str
     reply: str | None
@@ -43,12 +42,12 @@ class FeedbackRequest:
 
 
 class OpenAiFeedback:
-    """The handler of one workspace."""
+    """Handler of a workspace's `/v1/feedback`."""
 
     def __init__(
-        self, conversations: Conversations, feedback: Feedback, consent: Consent, access: ApiAccess, workspace_id: str
+        self, history: ChatHistory, feedback: Feedback, consent: Consent, access: ApiAccess, workspace_id: str
     ) -> None:
-        self._conversations = conversations
+        self._history = history
         self._feedback = feedback
         self._consent = consent
         self._access = access
@@ -61,7 +60,7 @@ class OpenAiFeedback:
         return DOCUMENT
 
     async def feedback(self, request: web.Request) -> web.Response:
-        """Doing it twice is the same as once."""
+        """Apply a vote and a consent; repeating the request changes nothing."""
         caller = await admit(self._access, request)
         wanted = parse_feedback(await read_json(request))
         known = await self._find(conversation_key(caller, wanted.conversation))
@@ -77,9 +76,9 @@ class OpenAiFeedback:
 
     async def _find(self, key: str) -> Conversation:
         try:
-            return await self._conversations.find(self._workspace_id, CHANNEL, key)
+            return await self._history.find(self._workspace_id, CHANNEL, key)
         except NotFound:
-            raise NotFound("There is no such conversation of this key.") from None
+            raise NotFound("This key has no such conversation.") from None
 
     async def _reply(self, known: Conversation, reply_id: str | None) -> RatedReply:
         try:
@@ -107,9 +106,9 @@ class OpenAiFeedback:
         )
 
     async def _counted(self, reply: RatedReply, caller: str) -> dict[str, Any]:
-        """The vote as it counts now: an earlier one of the same value may have had words."""
+        """Return the vote as it counts now; its words may come from an earlier vote of the same value."""
         found = await self._feedback.votes_of(CHANNEL, caller, reply.conversation_id)
-        vote = next((one for one in found if one.reply_id == reply.id and one.replaced_at is None), None)
+        vote = next((vote for vote in found if vote.reply_id == reply.id and vote.replaced_at is None), None)
         return {
             "reply": ChatAnswer.prefix + reply.id,
             "value": vote.value if vote else 0,
@@ -119,7 +118,7 @@ class OpenAiFeedback:
 
 
 def parse_feedback(body: Mapping[str, Any]) -> FeedbackRequest:
-    """Raises `InvalidInput`, or `TooLarge` for words that are too long."""
+    """Parse a body. Raises `InvalidInput`, or `TooLarge` for words that are too long."""
     value = body.get("value")
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value not in (-1, 0, 1)):
         _refuse("value", "must be 1 (good), -1 (bad), or 0 to withdraw the vote.")
@@ -148,18 +147,18 @@ DOCUMENT = Fragment(
     operations={
         "POST /v1/feedback": key_operation(
             "createFeedback",
-            "Say what a reply with memory was worth",
+            "Vote on a reply, or set the learning consent",
             {
                 200: answer(
-                    "The vote as it counts now, and whether Myna may learn from the conversation. A `value` of 0 means "
-                    "that none counts.",
+                    "The vote as it counts now, and the learning consent for the conversation. A `value` of 0 means "
+                    "no vote.",
                     ref("Feedback"),
                 )
             },
             (400,),
             body=ref("FeedbackRequest"),
-            description="Of a conversation that was named by `metadata.conversation`. A new vote takes the place of an "
-            "earlier one; the same request once more changes nothing.",
+            description="For a conversation named by `metadata.conversation`. A new vote replaces the earlier one; "
+            "repeating a request changes nothing.",
         )
     },
     schemas={
@@ -170,12 +169,11 @@ DOCUMENT = Fragment(
             },
             {
                 "reply": about(
-                    nullable(ref("Id")),
-                    "The `id` of the completion; without one the newest reply of the conversation is meant.",
+                    nullable(ref("Id")), "The `id` of the completion; by default the newest reply of the conversation."
                 ),
                 "value": about(
                     one_of_values(1, -1, 0, None),
-                    "1 is good, -1 is bad, 0 withdraws the vote. It may be left out where only `may_learn` is said.",
+                    "1 is good, -1 is bad, 0 withdraws the vote. Optional if `may_learn` is given.",
                 ),
                 "reason": about(
                     nullable(TEXT),
@@ -187,7 +185,7 @@ DOCUMENT = Fragment(
                     f"{_TAKES_BACK}",
                 ),
                 "may_learn": about(
-                    nullable(BOOLEAN), "Whether Myna may learn from this conversation; null takes back what was said."
+                    nullable(BOOLEAN), "Learning consent for this conversation; null takes the choice back."
                 ),
             },
         ),

@@ -9,7 +9,7 @@ from adapters.slack import words
 from adapters.slack.events import CHANNEL, Thread
 from adapters.slack.slack_steering import SlackPerson, SlackSteering
 from bot.chat.feedback import Feedback
-from bot.chat.turns import Conversations
+from bot.chat.history import ChatHistory
 from bot.errors import NotAllowed, NotFound
 from bot.privacy.learning_consent import Consent
 from storage.values import Conversation, Sender
@@ -61,15 +61,10 @@ class Commands:
     """Runs commands. Each returns an ephemeral message, visible to its sender only."""
 
     def __init__(
-        self,
-        conversations: Conversations,
-        feedback: Feedback,
-        consent: Consent,
-        steering: SlackSteering,
-        workspace_id: str,
+        self, history: ChatHistory, feedback: Feedback, consent: Consent, steering: SlackSteering, workspace_id: str
     ) -> None:
         self._steering = steering
-        self._conversations = conversations
+        self._history = history
         self._feedback = feedback
         self._consent = consent
         self._workspace_id = workspace_id
@@ -102,7 +97,7 @@ class Commands:
         known = await self._conversation(invocation)
         if known is None:
             return {"text": words.say("no_conversation", invocation.locale)}
-        await self._conversations.forget(self._workspace_id, known.id)
+        await self._history.forget(self._workspace_id, known.id)
         if invocation.thread is not None:
             return {"text": words.say("forgot", invocation.locale)}
         return {"text": words.say("forgot_which", invocation.locale, title=known.title)}
@@ -153,16 +148,16 @@ class Commands:
             return {"text": words.say("only_in_thread", invocation.locale)}
         known = await self._conversation(invocation)
         if known is not None:
-            await self._conversations.set_left(self._workspace_id, known.id, left=True)
+            await self._history.set_left(self._workspace_id, known.id, left=True)
         return {"text": words.say("left", invocation.locale)}
 
     async def _conversation(self, invocation: Invocation) -> Conversation | None:
         """Find the thread's conversation; without a thread, the last used one that the person began in this channel."""
         if invocation.thread is not None:
             try:
-                return await self._conversations.find(self._workspace_id, CHANNEL, invocation.thread.key)
+                return await self._history.find(self._workspace_id, CHANNEL, invocation.thread.key)
             except NotFound:
                 return None
-        begun = await self._conversations.list_of(self._workspace_id, CHANNEL, f"{invocation.tenant}/{invocation.user}")
+        begun = await self._history.list_of(self._workspace_id, CHANNEL, f"{invocation.tenant}/{invocation.user}")
         here = f"{invocation.tenant}/{invocation.channel}/"
         return next((known for known in begun if known.external_id.startswith(here)), None)

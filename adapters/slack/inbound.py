@@ -67,7 +67,7 @@ class SlackInbound:
         self._feedback = feedback
         self._workspace_id = scope.workspace_id
         self._steering = steering
-        self._commands = Commands(conversations, feedback, consent, steering, scope.workspace_id)
+        self._commands = Commands(conversations.history, feedback, consent, steering, scope.workspace_id)
         self._commands_running: set[str] = set()
         self._seen = SeenEvents(scope)
         self._background = Background()
@@ -121,7 +121,7 @@ class SlackInbound:
 
     async def _find(self, key: str) -> Conversation | None:
         try:
-            return await self._conversations.find(self._workspace_id, CHANNEL, key)
+            return await self._conversations.history.find(self._workspace_id, CHANNEL, key)
         except NotFound:
             return None
 
@@ -139,7 +139,7 @@ class SlackInbound:
         if accepted.duplicate:
             return
         if known is not None and known.left_at is not None:
-            await self._conversations.set_left(self._workspace_id, known.id, left=False)
+            await self._conversations.history.set_left(self._workspace_id, known.id, left=False)
         if spoken.files:
             self._background.start(self._tell_about_files(spoken))
 

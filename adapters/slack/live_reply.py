@@ -15,7 +15,7 @@ from adapters.slack import message_splitting, words
 from adapters.slack.client import CallRefused, SlackClient
 from adapters.slack.events import Thread
 from bot.chat.delivery import NotNow, Unknown
-from bot.chat.live import Batch, Ended, LiveTurn, Started, Text
+from bot.chat.live import Ended, LiveEvents, LiveTurn, Started, Text
 from storage import shown_parts
 from storage.database import Database
 from storage.shown_parts import ShownPart
@@ -94,7 +94,7 @@ class LiveReply:
                 await self._show_more()
         return False
 
-    def _take(self, batch: Batch) -> None:
+    def _take(self, batch: LiveEvents) -> None:
         for event in batch:
             if isinstance(event, Started):
                 self.text = ""  # nothing is shown yet: a turn restarts only before its first piece

@@ -1,7 +1,4 @@
-"""Pages of articles, for those who want to read more of what a reply cites.
-
-Knows: how an article is laid out. Does not know: who cites it, how it is found. Such a page has no script.
-"""
+"""Article pages, the targets of citations. They need no script."""
 
 from __future__ import annotations
 
@@ -25,11 +22,11 @@ _HEADERS = {
     "Cache-Control": "no-cache",
 }
 MAX_LEVEL = 6
-UNDETERMINED = "und"  # as ISO 639-2 has it
+UNDETERMINED = "und"  # code for an undetermined language, ISO 639-2
 
 
 class ArticlePages:
-    """The articles that people who come from outside may read."""
+    """Pages of the articles that the web audience may read."""
 
     def __init__(self, library: Library, links: ArticleLinks, site_title: str) -> None:
         self._library = library
@@ -60,7 +57,7 @@ class ArticlePages:
 
 
 def article_html(shown: Shown) -> str:
-    """The whole article, its passages under their headings."""
+    """Render an article: its passages under their headings."""
     parts = [f"<h1>{escape(shown.article.title)}</h1>"]
     before: Sequence[str] = ()
     for headings, text in shown.passages:
@@ -71,7 +68,7 @@ def article_html(shown: Shown) -> str:
 
 
 def _new_headings(before: Sequence[str], now: Sequence[str]) -> list[str]:
-    """Those that did not lead to the passage before, each on its level."""
+    """Return the headings that the passage before did not have, each at its level."""
     same = 0
     while same < min(len(before), len(now)) and before[same] == now[same]:
         same += 1

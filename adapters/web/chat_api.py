@@ -1,7 +1,6 @@
-"""The web chat's HTTP handlers: translate a request, call `bot.chat.turns`, translate what comes back.
+"""HTTP handlers of the web chat under /api.
 
-Knows: the routes under /api. Does not know: SQL or the model. A visitor's chats live in their own name space, so that
-another's chat id simply does not exist for them.
+A visitor's chats have a name space of their own, so another visitor's chat id does not exist for them.
 """
 
 from __future__ import annotations
@@ -14,17 +13,17 @@ from typing import Any
 
 from aiohttp import web
 
-from adapters.article_links import ArticleLinks
+from adapters.article_links import ArticleLinks, SourceLink
 from adapters.http.markdown import render_markdown
 from adapters.http.openapi import Fragment
 from adapters.http.requests import RegenerateRequest, SubmitRequest, parse_chat, parse_id, read_json
 from adapters.http.sse import send_events
 from adapters.web.chat_document import DOCUMENT
 from adapters.web.chat_steering import WebSteering, notice
-from adapters.web.ui_stream import HEADERS, Link, UiStream, citations, source_part
+from adapters.web.ui_stream import HEADERS, UiStream, citations, source_part
 from adapters.web.visitors import Visitors
 from bot.chat.feedback import Feedback
-from bot.chat.live import Batch
+from bot.chat.live import LiveEvents
 from bot.chat.turns import Conversations
 from bot.errors import Conflict, InvalidInput, NotFound
 from bot.metrics import Metrics
@@ -36,7 +35,7 @@ CHANNEL = "web"
 
 @dataclass(frozen=True, slots=True)
 class ChatPage:
-    """What the page is told about this installation."""
+    """Settings that the chat page shows."""
 
     title: str
     greeting: str
@@ -44,7 +43,7 @@ class ChatPage:
 
 
 class ChatApi:
-    """Handlers of one workspace's web chat."""
+    """Handlers of a workspace's web chat."""
 
     def __init__(
         self,
@@ -60,6 +59,7 @@ class ChatApi:
         self._links = links
         self._steering = steering
         self._conversations = conversations
+        self._history = conversations.history
         self._feedback = feedback
         self._visitors = visitors
         self._page = page
@@ -95,19 +95,21 @@ class ChatApi:
 
     async def chats(self, request: web.Request) -> web.Response:
         visitor = self._visitors.identify(request)
-        found = await self._conversations.list_of(self._workspace_id, CHANNEL, visitor)
-        return web.json_response({"chats": [_chat_summary(one) for one in found]})
+        found = await self._history.list_of(self._workspace_id, CHANNEL, visitor)
+        return web.json_response({"chats": [_chat_summary(conversation) for conversation in found]})
 
     async def history(self, request: web.Request) -> web.Response:
         visitor = self._visitors.identify(request)
         known = await self._own_conversation(request)
-        # In this order: a reply that is stored in between may then be shown as running, and never is missing.
-        running = await self._conversations.pending_seq(self._workspace_id, known.id) is not None
-        messages = await self._conversations.history(self._workspace_id, known.id)
+        # In this order: a reply stored in between may be shown as running, but is never missing.
+        running = await self._history.pending_seq(self._workspace_id, known.id) is not None
+        messages = await self._history.messages(self._workspace_id, known.id)
         own_votes = await self._feedback.votes_of(CHANNEL, visitor, known.id)
-        current = {one.reply_id: one for one in own_votes if one.replaced_at is None}
+        current = {vote.reply_id: vote for vote in own_votes if vote.replaced_at is None}
         link = self._link(request)
-        shown = await asyncio.to_thread(lambda: [_to_ui(one, current.get(one.id), link) for one in messages])
+        shown = await asyncio.to_thread(
+            lambda: [_to_ui(message, current.get(message.id), link) for message in messages]
+        )
         return web.json_response({**_chat_summary(known), "running": running, "messages": shown})
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
@@ -126,19 +128,21 @@ class ChatApi:
         return await self._conversations.accept(self._workspace_id, _incoming(visitor, wanted))
 
     async def _regenerate(self, visitor: str, wanted: RegenerateRequest) -> Accepted:
-        """Another reply. The AI SDK also asks this way after an error; then the message or edit may be new to us."""
+        """Request another reply. The AI SDK also retries failed sends this way; then the message or edit may be new."""
         try:
-            known = await self._conversations.find(self._workspace_id, CHANNEL, chat_key(visitor, wanted.chat_id))
+            known = await self._history.find(self._workspace_id, CHANNEL, chat_key(visitor, wanted.chat_id))
         except NotFound:
             if wanted.asked is None:
                 raise
             return await self._accept(visitor, wanted.asked)
-        # Looked at first, so that a reply stored in between is not taken for missing.
-        pending = await self._conversations.pending_seq(self._workspace_id, known.id)
-        said = await self._conversations.history(self._workspace_id, known.id)
-        newest = next((one for one in reversed(said) if one.author == "person"), None)
+        # Read first, so that a reply stored in between is not taken for missing.
+        pending = await self._history.pending_seq(self._workspace_id, known.id)
+        said = await self._history.messages(self._workspace_id, known.id)
+        newest = next((message for message in reversed(said) if message.author == "person"), None)
         if wanted.asked is not None:
-            stored = next((one for one in reversed(said) if one.external_id == wanted.asked.message_id), None)
+            stored = next(
+                (message for message in reversed(said) if message.external_id == wanted.asked.message_id), None
+            )
             if stored is None:
                 return await self._accept(visitor, wanted.asked)
             if stored.text != wanted.asked.text:
@@ -148,14 +152,14 @@ class ChatApi:
         if pending is not None:
             return Accepted(known.id, pending, duplicate=True)
         if newest is None:
-            raise Conflict("There is no reply to be given again.")
+            raise Conflict("There is no message to reply to.")
         reply_id = said[-1].id if wanted.target in (None, newest.external_id) else wanted.target
         dedupe_key = f"{chat_key(visitor, wanted.chat_id)}/again/{reply_id}"
         return await self._conversations.regenerate(self._workspace_id, known, reply_id, f"{CHANNEL}/{dedupe_key}")
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         known = await self._own_conversation(request)
-        seq = await self._conversations.pending_seq(self._workspace_id, known.id)
+        seq = await self._history.pending_seq(self._workspace_id, known.id)
         if seq is None:
             return web.Response(status=204)
         return await self._stream(request, Accepted(known.id, seq, duplicate=True))
@@ -171,21 +175,21 @@ class ChatApi:
     async def _own_conversation(self, request: web.Request) -> Conversation:
         visitor = self._visitors.identify(request)
         chat_id = parse_id(request.match_info["id"], "id")
-        return await self._conversations.find(self._workspace_id, CHANNEL, chat_key(visitor, chat_id))
+        return await self._history.find(self._workspace_id, CHANNEL, chat_key(visitor, chat_id))
 
     async def _stream(self, request: web.Request, accepted: Accepted) -> web.StreamResponse:
-        """Send the reply to a message as it comes. A reader who leaves or is too slow stops nothing but this."""
+        """Stream the reply to a message. A reader who leaves or is too slow ends only this stream."""
         encoder = UiStream(html=request.query.get("html") == "1", link=self._link(request))
-        events = self._conversations.follow(self._workspace_id, accepted)
+        events = self._history.follow(self._workspace_id, accepted)
         with self._metrics.streams.track_inprogress():
             return await send_events(request, _encoded(encoder, events), HEADERS)
 
-    def _link(self, request: web.Request) -> Link:
+    def _link(self, request: web.Request) -> SourceLink:
         return lambda source: self._links.link(source, f"{request.scheme}://{request.host}")
 
 
-async def _encoded(encoder: UiStream, events: AsyncGenerator[Batch, None]) -> AsyncGenerator[bytes, None]:
-    """Encode a whole stream, with an end that says so where the reply goes on without this process."""
+async def _encoded(encoder: UiStream, events: AsyncGenerator[LiveEvents, None]) -> AsyncGenerator[bytes, None]:
+    """Encode a whole stream. If this process shuts down first, the stream ends with an abort, to be resumed."""
     async with contextlib.aclosing(events):
         async for batch in events:
             yield await asyncio.to_thread(encoder.encode, batch) if encoder.is_slow else encoder.encode(batch)
@@ -195,16 +199,16 @@ async def _encoded(encoder: UiStream, events: AsyncGenerator[Batch, None]) -> As
 
 
 def chat_key(visitor: str, chat_id: str) -> str:
-    """What a visitor's chat is called in storage. No id has a slash in it."""
+    """Return a visitor's chat's key in storage. Ids contain no slash."""
     return f"{visitor}/{chat_id}"
 
 
 def _incoming(visitor: str, wanted: SubmitRequest) -> Incoming:
     key = chat_key(visitor, wanted.chat_id)
-    dedupe_key = f"{CHANNEL}/{key}/{wanted.message_id}"  # no id has a slash in it
+    dedupe_key = f"{CHANNEL}/{key}/{wanted.message_id}"
     if wanted.replaces == wanted.message_id:
-        # The AI SDK edits a message under its old id, so that the id no longer tells a second delivery from an edit.
-        # Each counts then: an edit that comes twice leaves one message and one reply all the same.
+        # The AI SDK edits a message under its old id, so the id cannot tell a second delivery from an edit. Each then
+        # counts as an edit: if it comes twice, one message and one reply are left all the same.
         dedupe_key += f"/edit/{new_id()}"
     return Incoming(
         channel=CHANNEL,
@@ -218,18 +222,19 @@ def _incoming(visitor: str, wanted: SubmitRequest) -> Incoming:
     )
 
 
-def _chat_summary(one: Conversation) -> dict[str, Any]:
-    return {"id": one.external_id.partition("/")[2], "title": one.title, "updatedAt": one.updated_at}
+def _chat_summary(conversation: Conversation) -> dict[str, Any]:
+    chat_id = conversation.external_id.partition("/")[2]
+    return {"id": chat_id, "title": conversation.title, "updatedAt": conversation.updated_at}
 
 
-def _to_ui(message: Message, vote: PastVote | None, link: Link) -> dict[str, Any]:
-    """A message in the AI SDK's UI form, with its rendered text and what the visitor thinks of it."""
+def _to_ui(message: Message, vote: PastVote | None, link: SourceLink) -> dict[str, Any]:
+    """Convert a message to the AI SDK's UI form, with its rendered text and the visitor's vote."""
     by_person = message.author == "person"
     opinion = None if vote is None else {"value": vote.value, "reason": vote.reason, "better": vote.better}
     return {
         "id": message.external_id if by_person and message.external_id else message.id,
         "role": "user" if by_person else "assistant",
-        "parts": [source_part(one, link) if one["type"] == "source" else one for one in message.parts],
+        "parts": [source_part(part, link) if part["type"] == "source" else part for part in message.parts],
         "html": None if by_person else render_markdown(message.text, citations(message.sources, link)),
         "metadata": {"state": message.reply_state, "createdAt": message.created_at, "vote": opinion},
     }

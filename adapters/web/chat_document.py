@@ -1,7 +1,4 @@
-"""The web chat's part of the OpenAPI document, beside its handlers in `adapters.web.chat_api`.
-
-Also what all operations of visitors have in common.
-"""
+"""OpenAPI fragment of the web chat, and helpers for visitor operations."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from adapters.http.openapi import (
     OBJECT,
     TEXT,
     Fragment,
-    Json,
+    JsonObject,
     about,
     answer,
     array,
@@ -32,7 +29,7 @@ OPINION = {
     "reason": about(nullable(TEXT), "What was good or wrong."),
     "better": about(nullable(TEXT), "What would have been a better answer."),
 }
-_OF_VISITORS: list[Json] = [{"visitorToken": []}, {"visitorCookie": []}]
+_OF_VISITORS: list[JsonObject] = [{"visitorToken": []}, {"visitorCookie": []}]
 _ERRORS = {
     400: "BadRequest",
     401: "NotAuthenticated",
@@ -64,13 +61,13 @@ _PROTOCOL = {
 def visitor_operation(
     operation_id: str,
     summary: str,
-    *answers: Json,
-    parameters: tuple[Json, ...] = (),
-    body: Json | None = None,
+    *answers: JsonObject,
+    parameters: tuple[JsonObject, ...] = (),
+    body: JsonObject | None = None,
     errors: tuple[int, ...] = (),
     description: str = "",
-) -> Json:
-    """An operation for a visitor. The second answer, if any, is of status 204."""
+) -> JsonObject:
+    """Build an operation for visitors. The second answer, if any, has status 204."""
     statuses = {401, 500, 503, *errors}
     if CHAT_ID in parameters:
         statuses |= {400, 404}
@@ -89,7 +86,7 @@ def visitor_operation(
     )
 
 
-def _stream(description: str) -> Json:
+def _stream(description: str) -> JsonObject:
     return answer(description, ref("StreamEvent"), "text/event-stream", _PROTOCOL)
 
 
@@ -99,18 +96,18 @@ DOCUMENT = Fragment(
         "GET /api/config": operation(
             "getConfig",
             "chat",
-            "What a chat page shows before anything is said",
-            {200: answer("The settings of this installation.", ref("Config"))},
+            "Settings of the chat page",
+            {200: answer("Title, greeting and limits of this installation.", ref("Config"))},
             {500: "Failed"},
             security=[],
         ),
         "POST /api/visitor": operation(
             "welcomeVisitor",
             "chat",
-            "Become a visitor, or stay the one you are",
+            "Create a visitor, or renew the token of a known one",
             {
                 200: answer(
-                    "Who you are.",
+                    "The visitor's id and token.",
                     ref("Visitor"),
                     headers={
                         "Set-Cookie": {"description": "`myna_visitor`, for this server's own pages.", "schema": TEXT}
@@ -120,12 +117,12 @@ DOCUMENT = Fragment(
             {status: _ERRORS[status] for status in (400, 403, 413, 500)},
             security=[{}, *_OF_VISITORS],
             body=OBJECT,
-            description="Sets the cookie and returns a token for where cookies don't reach. A token belongs to the "
-            "origin that asked for it.",
+            description="Sets the cookie, and returns a token for pages of other sites, where cookies don't work. A "
+            "token is valid for the origin that requested it.",
         ),
         "GET /api/chats": visitor_operation(
             "listChats",
-            "Your chats, the most recently used first",
+            "List the visitor's chats, the most recently used first",
             answer("At most 100 chats.", record({"chats": array(ref("ChatSummary"), maxItems=100)})),
         ),
         "POST /api/chat": visitor_operation(
@@ -135,26 +132,23 @@ DOCUMENT = Fragment(
             parameters=(_HTML,),
             body={"oneOf": [ref("SubmitMessage"), ref("RegenerateMessage")]},
             errors=(404, 409),
-            description="When the stream begins, the message is stored and will get exactly one end, whether the "
+            description="Once the stream begins, the message is stored and will get exactly one reply, whether the "
             "client stays or not. A second delivery of the same message id changes nothing and streams the same reply.",
         ),
         "GET /api/chat/{id}": visitor_operation(
-            "getChat",
-            "What was said",
-            answer("The last 200 messages, oldest first.", ref("Chat")),
-            parameters=(CHAT_ID,),
+            "getChat", "Read a chat", answer("The last 200 messages, oldest first.", ref("Chat")), parameters=(CHAT_ID,)
         ),
         "GET /api/chat/{id}/stream": visitor_operation(
             "resumeStream",
-            "The running reply, from its start",
-            _stream("The reply that is being made."),
-            answer("Nothing is being made; the chat's messages are complete."),
+            "Stream the running reply from its start",
+            _stream("The running reply."),
+            answer("No reply is running; the chat's messages are complete."),
             parameters=(CHAT_ID, _HTML),
         ),
         "POST /api/chat/{id}/stop": visitor_operation(
             "stopReply",
-            "End the running reply and keep what there is of it",
-            answer("Whether something was stopped.", record({"stopped": BOOLEAN})),
+            "Stop the running reply and keep its text so far",
+            answer("`stopped` is true if a reply was stopped.", record({"stopped": BOOLEAN})),
             parameters=(CHAT_ID,),
             body=ref("Stop"),
         ),
@@ -163,8 +157,8 @@ DOCUMENT = Fragment(
         "visitorToken": {
             "type": "http",
             "scheme": "bearer",
-            "description": "The token from POST /api/visitor. Valid for 30 days, from the origin that asked for it or "
-            "without one.",
+            "description": "The token from POST /api/visitor. Valid for 30 days, for the origin that requested it or "
+            "for requests without an origin.",
         },
         "visitorCookie": {
             "type": "apiKey",
@@ -186,7 +180,7 @@ DOCUMENT = Fragment(
     responses={
         "NotAuthenticated": error_answer("No valid token or cookie. Ask POST /api/visitor.", "Error"),
         "NotFound": error_answer("There is no such chat, or it is somebody else's.", "Error"),
-        "Conflict": error_answer("No longer possible, as with an edit of a message that is gone.", "Error"),
+        "Conflict": error_answer("No longer possible, such as an edit of a message that is gone.", "Error"),
     },
     schemas={
         **SCHEMAS,
@@ -221,8 +215,8 @@ DOCUMENT = Fragment(
                     ),
                     "mayLearn": about(
                         nullable(BOOLEAN),
-                        "Whether Myna may learn from this chat, stored together with the message. Left out or null, "
-                        "what was said before stays.",
+                        "Learning consent for this chat, stored together with the message. Left out or null, the "
+                        "choice before stays.",
                     ),
                 },
             ),
@@ -237,8 +231,8 @@ DOCUMENT = Fragment(
                     "last one.",
                 ),
                 "messages": {
-                    "description": "If given, the last one is the message to be answered. One that never came here is "
-                    "taken now."
+                    "description": "If given, the last one is the message to answer. If it never arrived before, it is "
+                    "accepted now."
                 },
             },
         ),
@@ -247,8 +241,8 @@ DOCUMENT = Fragment(
             {
                 "streamId": about(
                     nullable(TEXT),
-                    "The `messageId` of the stream's start. A stream that is over is not stopped, nor is what came "
-                    "after it. Null: whatever is running.",
+                    "The `messageId` of the stream's start. If that stream is over, nothing is stopped. Null: the "
+                    "running reply.",
                 )
             },
         ),
@@ -263,7 +257,7 @@ DOCUMENT = Fragment(
                 ),
             }
         ),
-        "Opinion": about(record(OPINION), "What the visitor thinks of a reply."),
+        "Opinion": about(record(OPINION), "The visitor's vote on a reply."),
         "ChatSummary": record({"id": ref("Id"), "title": TEXT, "updatedAt": ref("Time")}),
         "Chat": {
             "allOf": [

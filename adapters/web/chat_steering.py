@@ -1,7 +1,7 @@
-"""Steering from the chat page: `/myna ...`, written in a browser that is logged in to the admin page.
+"""Steering commands (`/myna ...`) in the web chat.
 
-Knows: when a message is such a line, and how its answer is streamed as a notice. Does not know: what a line does, how a
-login is proved. Neither the line nor its answer becomes part of the conversation.
+They come from a browser that is logged in to the admin page. Neither the line nor its answer becomes part of the
+conversation; the answer is streamed as a notice.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from bot.steering.line_words import say
 from bot.steering.steering import Answer, Steering
 from storage.values import new_id
 
-# Tells our own page that the answer is not part of the chat.
+# Tells our own page to keep the answer out of the chat.
 NOTICE = {"X-Myna-Notice": "1"}
 
 
 class Logins(Protocol):
-    """Who is logged in where a request comes from."""
+    """Lookup of the admin login that a request carries."""
 
     async def actor_on_own_page(self, request: web.Request) -> Actor | None:
-        """None without a login, and for a page of another site, which may not use one."""
+        """Return the logged-in account. None without a login, and for pages of other sites, which may not use it."""
 
 
 class WebSteering:
-    """Lines from browsers."""
+    """Runs steering lines from browsers."""
 
     def __init__(self, steering: Steering, logins: Logins) -> None:
         self._steering = steering
         self._logins = logins
 
     async def answer(self, request: web.Request, text: str) -> Answer | None:
-        """The answer to a line that steers; None for what is a message like any other.
+        """Run a steering line and return its answer; None for an ordinary message.
 
-        A line with a verb of ours is never one, also after the login has ended: it may name what the public must not
-        read.
+        A line with a steering verb is never a message, even after the login has expired: it may name things that the
+        public must not read.
         """
         if not is_steering(text):
             return None
@@ -52,12 +52,12 @@ class WebSteering:
 
 
 def notice(answer: Answer, *, html: bool) -> web.Response:
-    """An answer as a whole stream of a reply."""
+    """Encode an answer as the complete stream of a reply."""
     encoder = UiStream(html=html)
     events = (Started(f"notice-{new_id()}"), Text(answer.whole_text), Ended("answered"))
     return web.Response(body=encoder.encode(events), headers=sse.HEADERS | HEADERS | NOTICE)
 
 
 def _locale(request: web.Request) -> str:
-    """The language that the browser likes best."""
+    """Return the browser's preferred language."""
     return request.headers.get("Accept-Language", "").split(",")[0].split(";")[0].strip()

@@ -1,7 +1,6 @@
-"""What visitors think of replies and say about learning from them: the HTTP handlers beside those of the chat.
+"""HTTP handlers for visitors' votes and learning consent.
 
-Knows: the routes for votes and privacy. Does not know: SQL, what is learnt. Each visitor reaches their own chats only,
-as in `adapters.web.chat_api`.
+Visitors reach only their own chats, as in `adapters.web.chat_api`.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from adapters.http.openapi import (
     BOOLEAN,
     TEXT,
     Fragment,
-    Json,
+    JsonObject,
     about,
     answer,
     array,
@@ -30,20 +29,20 @@ from adapters.web.chat_api import CHANNEL, chat_key
 from adapters.web.chat_document import CHAT_ID, OPINION, visitor_operation
 from adapters.web.visitors import Visitors
 from bot.chat.feedback import MAX_WORDS, Feedback
-from bot.chat.turns import Conversations
+from bot.chat.history import ChatHistory
 from bot.errors import InvalidInput, NotFound
 from bot.privacy.learning_consent import Consent
 from storage.values import Conversation, Sender
 from storage.votes import PastVote, RatedReply
 
 
-class FeedbackApi:
-    """Handlers of one workspace's votes and privacy choices on the web."""
+class WebFeedback:
+    """Handlers of votes and consent in a workspace's web chat."""
 
     def __init__(
-        self, conversations: Conversations, visitors: Visitors, feedback: Feedback, consent: Consent, workspace_id: str
+        self, history: ChatHistory, visitors: Visitors, feedback: Feedback, consent: Consent, workspace_id: str
     ) -> None:
-        self._conversations = conversations
+        self._history = history
         self._visitors = visitors
         self._feedback = feedback
         self._consent = consent
@@ -66,10 +65,10 @@ class FeedbackApi:
         visitor = self._visitors.identify(request)
         known = await self._own_conversation(request, visitor)
         found = await self._feedback.votes_of(CHANNEL, visitor, known.id)
-        return web.json_response({"votes": [_vote(one) for one in found]})
+        return web.json_response({"votes": [_vote(vote) for vote in found]})
 
     async def vote(self, request: web.Request) -> web.Response:
-        """Doing it twice is the same as once."""
+        """Cast or withdraw a vote; repeating the request changes nothing."""
         visitor = self._visitors.identify(request)
         body = await read_json(request)
         reply_id, value = parse_id(body.get("replyId"), "replyId"), _value(body)
@@ -83,7 +82,7 @@ class FeedbackApi:
             voter = Sender(visitor)
             await self._feedback.vote(reply, CHANNEL, voter, 1 if value > 0 else -1, reason, better)
         found = await self._feedback.votes_of(CHANNEL, visitor, known.id)
-        current = next((one for one in found if one.reply_id == reply.id and one.replaced_at is None), None)
+        current = next((vote for vote in found if vote.reply_id == reply.id and vote.replaced_at is None), None)
         return web.json_response({"vote": _vote(current) if current else None})
 
     async def _reply(self, known: Conversation, reply_id: str) -> RatedReply:
@@ -128,7 +127,7 @@ class FeedbackApi:
 
     async def _own_conversation(self, request: web.Request, visitor: str) -> Conversation:
         chat_id = parse_id(request.match_info["id"], "id")
-        return await self._conversations.find(self._workspace_id, CHANNEL, chat_key(visitor, chat_id))
+        return await self._history.find(self._workspace_id, CHANNEL, chat_key(visitor, chat_id))
 
 
 def _value(body: Mapping[str, Any]) -> int:
@@ -142,19 +141,19 @@ def _choice(body: Mapping[str, Any]) -> bool | None:
     return parse_choice({"mayLearn": "missing", **body})
 
 
-def _vote(one: PastVote) -> Json:
+def _vote(vote: PastVote) -> JsonObject:
     return {
-        "replyId": one.reply_id,
-        "value": one.value,
-        "reason": one.reason,
-        "better": one.better,
-        "createdAt": one.created_at,
-        "replacedAt": one.replaced_at,
+        "replyId": vote.reply_id,
+        "value": vote.value,
+        "reason": vote.reason,
+        "better": vote.better,
+        "createdAt": vote.created_at,
+        "replacedAt": vote.replaced_at,
     }
 
 
-def _privacy_operation(operation_id: str, summary: str, chat: bool, body: Json | None = None) -> Json:
-    said = answer("What was said, and what follows.", ref("Privacy"))
+def _privacy_operation(operation_id: str, summary: str, chat: bool, body: JsonObject | None = None) -> JsonObject:
+    said = answer("The choices, and what follows from them.", ref("Privacy"))
     return visitor_operation(operation_id, summary, said, parameters=(CHAT_ID,) if chat else (), body=body)
 
 
@@ -180,20 +179,20 @@ DOCUMENT = Fragment(
             description="One vote counts for each reply; a new one takes the place of the earlier one. The same "
             "request once more changes nothing.",
         ),
-        "GET /api/chat/{id}/privacy": _privacy_operation("getChatPrivacy", "Whether Myna may learn from a chat", True),
+        "GET /api/chat/{id}/privacy": _privacy_operation(
+            "getChatPrivacy", "Read the learning consent for a chat", True
+        ),
         "POST /api/chat/{id}/privacy": _privacy_operation(
-            "setChatPrivacy", "Say whether Myna may learn from a chat", True, ref("PrivacyRequest")
+            "setChatPrivacy", "Set the consent for a chat", True, ref("PrivacyRequest")
         ),
-        "GET /api/privacy": _privacy_operation(
-            "getPrivacy", "Whether Myna may learn from all chats of the visitor", False
-        ),
+        "GET /api/privacy": _privacy_operation("getPrivacy", "Read the consent for all chats", False),
         "POST /api/privacy": _privacy_operation(
-            "setPrivacy", "Say whether Myna may learn from all chats of the visitor", False, ref("PrivacyRequest")
+            "setPrivacy", "Set the consent for all chats", False, ref("PrivacyRequest")
         ),
     },
     responses={
         "TooMany": error_answer(
-            "More votes than a person gives; Retry-After says when to send this one again. The others are kept.",
+            "Rate limit of votes exceeded; Retry-After says when to send this vote again. The others are kept.",
             "Error",
             retry_after=True,
         )
@@ -205,9 +204,7 @@ DOCUMENT = Fragment(
                 **OPINION,
                 "createdAt": ref("Time"),
                 "replacedAt": about(
-                    nullable(ref("Time")),
-                    "Since when it no longer counts, as another took its place or it was withdrawn; null while it "
-                    "counts.",
+                    nullable(ref("Time")), "Time of its replacement or withdrawal; null while it counts."
                 ),
             },
             closed=True,
@@ -230,16 +227,14 @@ DOCUMENT = Fragment(
             {
                 "policy": about(
                     one_of_values("opt-out", "opt-in"),
-                    "What holds for those who said nothing: opt-out learns from them, opt-in does not.",
+                    "Default for people without a choice: opt-out learns from them, opt-in does not.",
                 ),
-                "allChats": about(nullable(BOOLEAN), "What the visitor said of all that they write; null: nothing."),
-                "thisChat": about(
-                    nullable(BOOLEAN), "What they said of this chat; null: nothing, or no chat was asked for."
-                ),
-                "mayLearn": about(BOOLEAN, "What follows. A no of either always wins."),
+                "allChats": about(nullable(BOOLEAN), "The visitor's choice for all chats; null: none."),
+                "thisChat": about(nullable(BOOLEAN), "The choice for this chat; null: none, or no chat was asked for."),
+                "mayLearn": about(BOOLEAN, "The result. A no in either choice always wins."),
             },
             closed=True,
         ),
-        "PrivacyRequest": record({"mayLearn": about(nullable(BOOLEAN), "Null takes back what was said.")}),
+        "PrivacyRequest": record({"mayLearn": about(nullable(BOOLEAN), "Null takes the choice back.")}),
     },
 )

@@ -1,46 +1,45 @@
-"""Live replies as server-sent events in the AI SDK's UI message stream, version 1 (the protocol of npm `ai` 5 to 7).
+"""AI SDK UI message stream, version 1: live replies as server-sent events.
 
-Knows: the order and fields of the stream's parts. Does not know: HTTP or where replies come from.
+The protocol of npm `ai` 5 to 7, https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from adapters.article_links import SourceLink
 from adapters.http.markdown import Citation, render_markdown, settled_length
 from adapters.http.openapi import TEXT, about, const, one_of_values, record, ref
 from adapters.http.sse import DONE, PING, sse_event
-from bot.chat.live import Batch, Ended, LiveEvent, Started, Text
+from bot.chat.live import Ended, LiveEvent, LiveEvents, Started, Text
 from storage.values import Part, ReplyState
-
-Link = Callable[[Part], str | None]
 
 HEADERS = {"x-vercel-ai-ui-message-stream": "v1"}  # beside those of every event stream
 SLOW_CHARS = 500
 _FINISH_REASONS: dict[ReplyState, str] = {"answered": "stop", "stopped": "other", "refused": "other", "failed": "error"}
 
 
-def source_part(source: Part, link: Link) -> dict[str, Any]:
-    """What a reply cites, as the AI SDK has it: by its address, or, where people can't reach one, as a document."""
+def source_part(source: Part, link: SourceLink) -> dict[str, Any]:
+    """Convert a cited source to the AI SDK's form: `source-url`, or `source-document` without a reachable address."""
     about = {"sourceId": str(source["number"]), "title": source["title"]}
     if url := link(source):
         return {"type": "source-url", "url": url, **about}
     return {"type": "source-document", "mediaType": "text/plain", **about}
 
 
-def citations(sources: Sequence[Part], link: Link) -> tuple[Citation, ...]:
-    """What the marks in a reply's text lead to."""
-    return tuple(Citation(one["number"], one["title"], url) for one in sources if (url := link(one)))
+def citations(sources: Sequence[Part], link: SourceLink) -> tuple[Citation, ...]:
+    """Return the targets of the marks in a reply's text, without those that have no address."""
+    return tuple(Citation(source["number"], source["title"], url) for source in sources if (url := link(source)))
 
 
 class UiStream:
-    """Encodes one reader's stream. With `html`, rendered blocks are sent along, as our own component wants them.
+    """Encodes one reader's stream.
 
-    `link` gives the address of what a reply cites.
+    `html` adds rendered blocks for our own chat component. `link` returns the address of a cited source.
     """
 
-    def __init__(self, *, html: bool = False, link: Link = lambda _: None) -> None:
+    def __init__(self, *, html: bool = False, link: SourceLink = lambda _: None) -> None:
         self._html = html
         self._link = link
         self._reply_id: str | None = None
@@ -51,11 +50,11 @@ class UiStream:
 
     @property
     def is_slow(self) -> bool:
-        """Whether encoding renders so much that it should be done in a thread."""
+        """Return True if rendering takes long enough to be done in a thread."""
         return self._html and len(self._text) > SLOW_CHARS
 
-    def encode(self, batch: Batch) -> bytes:
-        """The bytes for some events; empty if they change nothing for the reader. Nothing comes after the end."""
+    def encode(self, batch: LiveEvents) -> bytes:
+        """Encode events. Empty if they change nothing for the reader, and after the stream's end."""
         return b"".join(self._encode(event) for event in batch if not self.finished)
 
     def _encode(self, event: LiveEvent) -> bytes:
@@ -68,7 +67,7 @@ class UiStream:
         return PING
 
     def broken_off(self, reason: str) -> bytes:
-        """End a stream whose reply goes on elsewhere; the reader resumes."""
+        """End the stream while its reply goes on elsewhere; the reader is to resume."""
         self.finished = True
         return self._close_text() + sse_event({"type": "abort", "reason": reason}) + DONE
 
@@ -106,7 +105,7 @@ class UiStream:
         self.finished = True
         rendering = self._rendering(len(self._text), citations(event.sources, self._link)) if self._html else b""
         metadata = {"state": event.state}
-        sources = b"".join(sse_event(source_part(one, self._link)) for one in event.sources)
+        sources = b"".join(sse_event(source_part(source, self._link)) for source in event.sources)
         body = rendering + self._close_text() + sources + sse_event({"type": "finish-step"})
         if event.state == "stopped":
             body += sse_event({"type": "message-metadata", "messageMetadata": metadata})
@@ -170,7 +169,7 @@ SCHEMAS = {
                 "abort",
                 const("abort"),
                 {"reason": TEXT},
-                "`stopped`: at somebody's wish. Any other: the reply goes on elsewhere, resume the stream.",
+                "`stopped`: a person stopped the reply. Any other: the reply goes on elsewhere, resume the stream.",
             ),
         ],
     },

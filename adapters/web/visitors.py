@@ -1,4 +1,4 @@
-"""Visitors of the web chat, known by a signed cookie or token. A visitor is a random id; nothing personal is in it."""
+"""Visitor identity: a random id in a signed cookie or bearer token."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Visitors:
         self._secure = secure_cookie
 
     def identify(self, request: web.Request) -> str:
-        """The visitor's id. Raises `NotAuthenticated` without a valid credential.
+        """Return the visitor's id. Raises `NotAuthenticated` without a valid credential.
 
-        A request that changes something needs an Origin or a token: a cookie alone could be sent by a foreign page.
+        A request that changes something needs an Origin or a token: a foreign page could send the cookie alone (CSRF).
         """
         header = request.headers.get("Authorization", "")
         if header[:7].lower() == "bearer ":
@@ -38,7 +38,7 @@ class Visitors:
     def _from_cookie(self, value: str) -> str:
         try:
             visitor = self._cookies.loads(value, max_age=COOKIE_SECONDS)
-        except (BadSignature, UnicodeError):  # a header that is no UTF-8 can't be one of ours
+        except (BadSignature, UnicodeError):  # a header that is not UTF-8 is not from us
             raise NotAuthenticated(_NOT_SIGNED_IN) from None
         return str(visitor)
 
@@ -53,7 +53,7 @@ class Visitors:
         return visitor
 
     def welcome(self, request: web.Request) -> tuple[str, str]:
-        """`(visitor, new token)`: the visitor who asks if they are known, else a new one."""
+        """Return `(visitor, new token)`: the visitor who asks if known, else a new visitor."""
         try:
             visitor = self.identify(request)
         except NotAuthenticated:

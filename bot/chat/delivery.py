@@ -1,7 +1,7 @@
-"""Posting stored replies to channels that must be called, such as Slack: in order, retried, never knowingly twice.
+"""Outbox delivery: post stored replies to push channels such as Slack.
 
-Knows: the outbox and what each answer of a channel means for it. Does not know: how a channel is called; an adapter
-gives a `Poster`. A post whose outcome is unknown is looked for at the channel before anything is posted again.
+Posts of a conversation are sent in order, with retries and backoff. If the outcome of a post is unknown, the channel is
+searched for it before anything is posted again. An adapter provides the `Poster` of its channel.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ log = logging.getLogger("myna.delivery")
 POLL_SECONDS = 0.5
 LOOK_AGAIN_SECONDS, MOST_LOOK_AGAIN_SECONDS = 1.0, 60.0
 MOST_AT_ONCE = 32
-# Nobody waits longer for an answer, and what was said after it waits behind it.
+# After an hour nobody waits for the reply any more, and all later replies of the conversation queue behind it.
 GIVE_UP_MS = 3600 * 1000
 
 
 class NotNow(Exception):
-    """The channel refused for a while and has posted nothing."""
+    """The channel posted nothing and wants a retry after `retry_after` seconds."""
 
     def __init__(self, retry_after: float = 1.0) -> None:
         super().__init__(f"again in {retry_after} s")
@@ -36,28 +36,28 @@ class NotNow(Exception):
 
 
 class Never(Exception):
-    """The channel will not take this post, now or later; nothing was posted."""
+    """The channel posted nothing and rejects this post for good."""
 
 
 class Unknown(Exception):
-    """The request left and no answer came: it may have been posted."""
+    """The request was sent and no response came; the channel may have posted."""
 
 
 class Poster(Protocol):
-    """One channel's way of posting."""
+    """API of a channel, implemented by its adapter."""
 
     async def post(self, outgoing: Outgoing) -> str:
-        """Post and return the channel's id of it. Raises `NotNow`, `Never` or `Unknown`."""
+        """Post a reply and return the channel's id for it. Raises `NotNow`, `Never` or `Unknown`."""
         ...
 
     async def find(self, outgoing: Outgoing) -> str | None:
-        """The channel's id of an earlier post of the same reply, None if it is surely not there. Raises `Unknown`."""
+        """Return the channel's id of an earlier post of this reply, None if there surely is none. Raises `Unknown`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class _End:
-    """How a try to post ended: for good, or until `delay` seconds have passed."""
+class _PostOutcome:
+    """Result of an attempt to post: final, or to be retried after `delay` seconds."""
 
     state: str
     provider_id: str | None = None
@@ -66,14 +66,14 @@ class _End:
 
 
 class Delivery:
-    """Sends what is in the outbox, any number of conversations at once, one post at a time in each."""
+    """Sends the outbox: conversations side by side, one post at a time in each."""
 
     def __init__(self, database: Database, *, lease_seconds: float = 15.0, worker: str | None = None) -> None:
         self._database = database
         self._posters: dict[str, Poster] = {}
         self._worker = worker or new_id()
         self._lease_ms = round(lease_seconds * 1000)
-        # A post must be over before another process may think that its sender is dead.
+        # A post must end before its lease does, or another process would take the sender for dead.
         self._post_seconds = lease_seconds * 2 / 3
         self._sending: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -89,7 +89,7 @@ class Delivery:
         return frozenset(self._posters)
 
     def look_for_work(self) -> None:
-        """Something was put into the outbox."""
+        """Wake the worker: the outbox has a new reply."""
         self._work_waits.set()
 
     async def work(self) -> None:
@@ -104,7 +104,7 @@ class Delivery:
             await wait_for(self._work_waits, POLL_SECONDS)
 
     async def drain(self) -> None:
-        """Begin no more posts and wait for those that have begun: between posting and recording nothing is cut off."""
+        """Begin no more posts, and wait until those under way are recorded."""
         self._draining = True
         if self._sending:
             await asyncio.wait(set(self._sending), timeout=self._post_seconds)
@@ -115,37 +115,37 @@ class Delivery:
             if outgoing is None:
                 await self._database.write(outbox.release, lease.workspace_id, lease)
             while outgoing is not None:
-                end = await self._send(outgoing)
-                if end.delay or self._draining:
-                    await self._record(outgoing, end)
-                    await self._database.write(outbox.release, lease.workspace_id, lease, round(end.delay * 1000))
+                outcome = await self._send(outgoing)
+                if outcome.delay or self._draining:
+                    await self._record(outgoing, outcome)
+                    await self._database.write(outbox.release, lease.workspace_id, lease, round(outcome.delay * 1000))
                     return
                 outgoing = await self._database.write(
                     outbox.record_and_go_on,
                     lease.workspace_id,
                     outgoing,
-                    end.state,
+                    outcome.state,
                     lease,
                     self._lease_ms,
-                    provider_id=end.provider_id,
-                    error=end.error,
+                    provider_id=outcome.provider_id,
+                    error=outcome.error,
                 )
         except StorageUnavailable as error:
-            # The lease runs out; what was being sent is then looked for before it is posted again.
+            # The lease runs out; the next holder looks for this post before posting again.
             log.error("delivery to %s pauses: %s", lease.conversation_id, error)
 
-    async def _send(self, outgoing: Outgoing) -> _End:
-        """Post once; says how that ended."""
+    async def _send(self, outgoing: Outgoing) -> _PostOutcome:
+        """Make one attempt to post and return its outcome."""
         try:
-            return _End("sent", provider_id=await self._post_once(outgoing))
+            return _PostOutcome("sent", provider_id=await self._post_once(outgoing))
         except NotNow as error:
-            # A channel that is busy is no failure, however often it says so.
+            # A rate limit is no failure, however often it comes; only the age of the reply ends the retries.
             if outgoing.age_ms < GIVE_UP_MS:
-                return _End("pending", error=str(error), delay=max(error.retry_after, 0.001))
-            return _End("failed", error=f"refused {outgoing.attempts} times, the last: {error}")
+                return _PostOutcome("pending", error=str(error), delay=max(error.retry_after, 0.001))
+            return _PostOutcome("failed", error=f"refused {outgoing.attempts} times, the last: {error}")
         except Never as error:
-            return _End("failed", error=str(error))
-        except Exception as error:  # Unknown, a time-out, or a fault of the adapter: it may have been posted
+            return _PostOutcome("failed", error=str(error))
+        except Exception as error:  # Unknown, a timeout, or a fault of the adapter: the channel may have posted
             is_expected, problem = isinstance(error, Unknown | TimeoutError), str(error) or "no answer in time"
             log.log(
                 logging.WARNING if is_expected else logging.ERROR,
@@ -155,10 +155,10 @@ class Delivery:
                 exc_info=not is_expected,
             )
             if outgoing.age_ms >= GIVE_UP_MS:
-                return _End("ambiguous", error=problem)
-            # The next try looks for it before it posts anything.
+                return _PostOutcome("ambiguous", error=problem)
+            # The next attempt looks for this post before posting.
             delay = min(LOOK_AGAIN_SECONDS * 2 ** (outgoing.attempts - 1), MOST_LOOK_AGAIN_SECONDS)
-            return _End("sending", error=problem, delay=delay)
+            return _PostOutcome("sending", error=problem, delay=delay)
 
     async def _post_once(self, outgoing: Outgoing) -> str:
         poster = self._posters.get(outgoing.channel)
@@ -169,7 +169,12 @@ class Delivery:
                 return found
             return await poster.post(outgoing)
 
-    async def _record(self, outgoing: Outgoing, end: _End) -> None:
+    async def _record(self, outgoing: Outgoing, outcome: _PostOutcome) -> None:
         await self._database.write(
-            outbox.record, outgoing.workspace_id, outgoing, end.state, provider_id=end.provider_id, error=end.error
+            outbox.record,
+            outgoing.workspace_id,
+            outgoing,
+            outcome.state,
+            provider_id=outcome.provider_id,
+            error=outcome.error,
         )

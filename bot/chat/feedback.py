@@ -1,6 +1,6 @@
-"""What people think of replies: the same for every channel.
+"""Votes and corrections on replies, for every channel.
 
-Knows: who may vote on what, and that a person's newest vote counts. Does not know: buttons, forms, what is learnt.
+Only a person's newest vote on a reply counts.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ MOST_A_MINUTE = 60
 
 
 class Feedback:
-    """Votes on replies, and better answers."""
+    """Cast, withdraw and read votes; a vote may carry a reason and a better answer."""
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
 
     async def reply(self, channel: str, reply_id: str) -> RatedReply:
-        """A reply that was given on a channel. Raises `NotFound`."""
+        """Return a reply of a channel. Raises `NotFound`."""
         found = await self._scope.read(votes.find_reply, channel, reply_id)
         if found is None:
             raise NotFound("There is no such reply.")
         return found
 
     async def last_reply(self, channel: str, conversation_id: str) -> RatedReply:
-        """The newest reply of a conversation. Raises `NotFound`."""
+        """Return the newest reply of a conversation. Raises `NotFound`."""
         found = await self._scope.read(votes.last_reply, channel, conversation_id)
         if found is None:
             raise NotFound("There is no such reply.")
@@ -46,10 +46,10 @@ class Feedback:
         *,
         most_a_minute: int = MOST_A_MINUTE,
     ) -> None:
-        """Count an opinion in place of the person's earlier one on the same reply. The same once more changes nothing.
+        """Cast a vote in place of the voter's earlier one on the reply. Repeating a vote changes nothing.
 
-        Words that are left out (None) are those of the earlier one if its value is the same; empty ones take those
-        back. Raises `QuotaExceeded` for more votes than a person gives.
+        `reason` or `better` None keeps the words of an earlier vote of the same value; "" removes them. Raises
+        `QuotaExceeded` above `most_a_minute` votes.
         """
         opinion = Vote(value, _kept(reason), _kept(better))
         try:
@@ -62,15 +62,15 @@ class Feedback:
             ) from error
 
     async def withdraw(self, reply: RatedReply, channel: str, sender_key: str) -> None:
-        """Let a person's vote no longer count."""
+        """Withdraw a person's vote."""
         await self._scope.write(votes.withdraw, reply, channel, sender_key)
 
     async def votes_of(self, channel: str, sender_key: str, conversation_id: str) -> list[PastVote]:
-        """All that a person has voted in a conversation, oldest first, with what no longer counts."""
+        """List a person's votes in a conversation, oldest first, replaced and withdrawn votes included."""
         return await self._scope.read(votes.votes_of, channel, sender_key, conversation_id)
 
     async def votes_on(self, reply_id: str) -> list[Vote]:
-        """The votes that count."""
+        """List the votes on a reply that count."""
         return await self._scope.read(votes.votes_on, reply_id)
 
 

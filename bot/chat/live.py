@@ -1,7 +1,7 @@
-"""Replies while they are being made, for whoever is watching in this process.
+"""Live turns: running replies, fanned out to readers in this process.
 
-Knows: the pieces so far and how a turn ended. Does not know: SQL, channels, the model. Pieces are not durable: after a
-restart the stored reply is all there is. A reader that is slow just reads later; it holds nobody up and keeps no queue.
+The pieces are not durable: after a restart only the stored reply is left. Each reader keeps a position in the shared
+list of pieces, so a slow reader delays nobody and needs no queue.
 """
 
 from __future__ import annotations
@@ -17,23 +17,24 @@ from storage.values import Part, ReplyState
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A turn began, or began anew: what was streamed before is void."""
+    """The turn began or restarted; text streamed before is void."""
 
     reply_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """More of the reply."""
+    """The next text of the reply."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The reply is stored. `reason` is the generator's finish reason, if it got that far; tokens, where known here.
+    """The reply is stored.
 
-    `sources` are parts of the message: what its text cites as [1], [2].
+    `reason` is the generator's finish reason, None if it did not finish; token counts are 0 where unknown. `sources`
+    are the message parts that the text cites as [1], [2].
     """
 
     state: ReplyState
@@ -45,14 +46,13 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Nothing new for a while; the connection may want a sign of life."""
+    """Nothing new for a while; a keep-alive is due on the connection."""
 
 
 MAX_ENDED = 256
 
 LiveEvent = Started | Text | Ended | Waiting
-Batch = tuple[LiveEvent, ...]
-
+LiveEvents = tuple[LiveEvent, ...]
 
 Interruption = Literal["more", "stop", "lost"]
 _FORCE: dict[Interruption | None, int] = {None: 0, "more": 1, "stop": 2, "lost": 3}
@@ -60,7 +60,10 @@ _FORCE: dict[Interruption | None, int] = {None: 0, "more": 1, "stop": 2, "lost":
 
 @dataclass(eq=False)
 class LiveTurn:
-    """One running reply, to the messages `first_seq` to `last_seq`. One worker writes, any number of readers read."""
+    """A running reply to the messages `first_seq` to `last_seq`, with one writer and any number of readers.
+
+    `takes_more` tells if a new message may still join before the first piece.
+    """
 
     reply_id: str
     conversation_id: str
@@ -88,9 +91,9 @@ class LiveTurn:
         self._wake()
 
     def interrupt(self, why: Interruption) -> None:
-        """Break off the generation: the person wrote more, wants it to stop, or the lease is lost.
+        """Cancel the generation because of more messages, a stop, or a lost lease.
 
-        More words only count before the first piece; afterwards the reply is finished first.
+        "more" only counts before the first piece; afterwards the reply is finished first.
         """
         if (why == "more" and (self.pieces or not self.takes_more)) or _FORCE[why] <= _FORCE[self.interruption]:
             return
@@ -99,7 +102,7 @@ class LiveTurn:
             self.pump.cancel()
 
     def restart(self, last_seq: int, *, takes_more: bool) -> None:
-        """Begin again, answering the messages up to `last_seq`."""
+        """Discard the pieces and start over, to answer the messages up to `last_seq`."""
         self.pieces, self.restarts = [], self.restarts + 1
         if self.interruption == "more":
             self.interruption = None
@@ -114,15 +117,15 @@ class LiveTurn:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def read(self, seq: int, patience: float) -> AsyncIterator[Batch]:
-        """All from the start on, until the turn has ended. `Waiting` after each `patience` seconds of silence.
+    async def read(self, seq: int, patience: float) -> AsyncIterator[LiveEvents]:
+        """Yield the turn's events from its start to its end, and `Waiting` after each `patience` seconds of silence.
 
-        What has come meanwhile is given together, so that a reader that falls behind catches up in one step. Ends
-        early if the turn turns out not to answer message `seq`.
+        Events are batched, so that a late reader catches up in one step. Stops early if the turn no longer answers
+        message `seq`.
         """
         position, restarts = 0, -1
         while self.answers(seq):
-            # What is seen before the `yield` counts until after it: more may come while a slow reader takes its time.
+            # Both are read before the `yield`, as more pieces may arrive while a slow reader is away.
             changed, ended = self._changed, self.ended
             batch: list[LiveEvent] = []
             if restarts != self.restarts:
@@ -142,7 +145,7 @@ class LiveTurn:
 
 
 async def wait_for(event: asyncio.Event, seconds: float) -> bool:
-    """True once the event is set, False after `seconds`."""
+    """Return True once the event is set, False after `seconds`."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()
@@ -152,7 +155,7 @@ async def wait_for(event: asyncio.Event, seconds: float) -> bool:
 
 
 class Live:
-    """The running turns of this process, by conversation, and the last few that ended, for readers who come late."""
+    """The running turns of this process by conversation, and the last `MAX_ENDED` that ended, for late readers."""
 
     def __init__(self) -> None:
         self._turns: dict[str, LiveTurn] = {}
@@ -166,7 +169,7 @@ class Live:
         return self._turns.get(conversation_id)
 
     def find(self, conversation_id: str, seq: int) -> LiveTurn | None:
-        """The turn that answers a message, if it runs or has just ended."""
+        """Return the turn that answers message `seq`, if it is running or ended recently."""
         turns = (self._turns.get(conversation_id), self._ended.get(conversation_id))
         return next((turn for turn in turns if turn is not None and turn.answers(seq)), None)
 
@@ -174,19 +177,19 @@ class Live:
         return list(self._turns.values())
 
     def open(self, turn: LiveTurn) -> None:
-        """Make a turn visible in place of an older one, whose lease must have run out, and wake those who wait."""
+        """Publish a turn and wake its readers. An older turn of the conversation has lost its lease: interrupt it."""
         if older := self._turns.get(turn.conversation_id):
             older.interrupt("lost")
         self._turns[turn.conversation_id] = turn
         self._announce(turn)
 
     def restart(self, turn: LiveTurn, last_seq: int, *, takes_more: bool) -> None:
-        """Begin a turn again for more messages, and wake those who wait for them."""
+        """Restart a turn for more messages, and wake the readers waiting for them."""
         turn.restart(last_seq, takes_more=takes_more)
         self._announce(turn)
 
     def close(self, turn: LiveTurn) -> None:
-        """Take a turn away, unless a newer one has taken its place."""
+        """Remove a turn, unless a newer turn has replaced it."""
         if self._turns.get(turn.conversation_id) is turn:
             del self._turns[turn.conversation_id]
         if turn.ended is None:
@@ -203,7 +206,7 @@ class Live:
 
     @contextlib.contextmanager
     def watch(self, conversation_id: str) -> Iterator[asyncio.Event]:
-        """An event that is set when a turn opens or begins again in a conversation, from now on."""
+        """Yield an event that is set whenever a turn of the conversation opens or restarts."""
         waiter = asyncio.Event()
         waiters = self._arrivals.setdefault(conversation_id, set())
         waiters.add(waiter)

@@ -1,7 +1,7 @@
-"""One reply: what was said, what the articles say to it, the prompt, and the words as they come.
+"""Retrieval-augmented replies: context, articles, prompt, fact check.
 
-Knows: the order of these steps, when the reply begins anew, and what Myna says itself where the model should not speak.
-Does not know: who may answer (`bot.chat.turns` holds the lease), how articles are found, how text is made, SQL.
+A reply is regenerated with less context if it states facts that nobody gave, and then replaced by the article itself.
+Notices of Myna's own stand in where the model should not speak. `bot.chat.turns` holds the lease meanwhile.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import time
 from dataclasses import dataclass, replace
 
 from bot.chat.live import Live, LiveTurn
-from bot.errors import TooLarge, VersionError
+from bot.chat.prompt_fit import NothingFits, fit_prompt
+from bot.errors import VersionError
 from bot.generation.port import Finish, Generator, Piece, Prompt, Sampling
-from bot.generation.prompt import PromptBudget, build_prompt, split_at_last_reply
+from bot.generation.prompt import PromptBudget, split_at_last_reply
 from bot.knowledge.fact_check import CitedText, FactCheck, Invented
 from bot.knowledge.grounding import Grounding, Grounds
 from bot.learning.release.loaded_versions import ReleasedVersions
@@ -34,23 +35,22 @@ MAX_ATTEMPTS = 5
 
 @dataclass(frozen=True, slots=True)
 class ReplyPolicy:
-    """How replies are made; the same for every channel. `contact` is where people find help beyond the bot.
+    """Prompt, sampling and contact of all replies, whatever the channel.
 
-    `quoting_penalty` is the repetition penalty where the prompt has passages that are to be repeated.
+    `contact` tells people where to find human help. `quoting_penalty` is the repetition penalty for prompts with
+    passages, which the reply is meant to repeat.
     """
 
     system_prompt: str
     sampling: Sampling
     context_tokens: int
-    lease_seconds: float = 15.0
-    max_replies: int = 256
     contact: str = ""
     quoting_penalty: float = 1.0
 
 
 @dataclass(slots=True)
 class Making:
-    """A reply under way, and what it will be known by."""
+    """State of a reply under way, and the record that is stored with it."""
 
     lease: Lease
     turn: LiveTurn
@@ -100,9 +100,10 @@ class Making:
 
 
 def last_to_answer(lease: Lease, enq_seq: int) -> tuple[int, bool]:
-    """All that is pending is answered as one, up to a limit; after failures only the first, to isolate the culprit.
+    """Return `(last_seq, takes_more)`: the last pending message to answer, and True if a later one may still join.
 
-    Returns the last seq, and whether a message that comes now may still join.
+    All pending messages are answered together, up to a limit. After failures only the first is, to isolate the message
+    that causes them.
     """
     most = 1 if lease.attempts > HEAD_ONLY_AFTER_ATTEMPTS else MAX_MESSAGES_AT_ONCE
     last_seq = min(enq_seq, lease.done_seq + most)
@@ -110,7 +111,7 @@ def last_to_answer(lease: Lease, enq_seq: int) -> tuple[int, bool]:
 
 
 class ReplyMaker:
-    """Makes replies, each for somebody who holds its lease."""
+    """Makes replies; the caller holds the lease of the conversation."""
 
     def __init__(
         self,
@@ -131,11 +132,11 @@ class ReplyMaker:
         self._grounding = grounding
 
     async def make(self, lease: Lease, turn: LiveTurn) -> Reply:
-        """The reply to all that waits up to `turn.last_seq`, streamed into `turn`. Raises `Fenced` if that was lost."""
+        """Reply to the messages up to `turn.last_seq`, streaming into `turn`. Raises `Fenced` if the lease was lost."""
         making = Making(lease, turn, self._generator.model, started=time.monotonic())
         while True:
-            history, asked = await self._what_was_said(making)
-            if not asked and turn.last_seq < lease.enq_seq:  # what was to be answered alone has been edited away
+            history, asked = await self._read_context(making)
+            if not asked and turn.last_seq < lease.enq_seq:  # the message to be answered alone was edited away
                 self._live.restart(turn, turn.last_seq + 1, takes_more=False)
                 continue
             if asked and turn.waited_ms is None:
@@ -152,7 +153,7 @@ class ReplyMaker:
             last_seq, takes_more = last_to_answer(lease, enq_seq)
             self._live.restart(turn, last_seq, takes_more=takes_more)
 
-    async def _what_was_said(self, making: Making) -> tuple[list[Message], list[Message]]:
+    async def _read_context(self, making: Making) -> tuple[list[Message], list[Message]]:
         lease = making.lease
         messages, making.release_number = await self._database.read(
             conversations.context, lease.workspace_id, lease.conversation_id, making.turn.last_seq
@@ -160,22 +161,24 @@ class ReplyMaker:
         return split_at_last_reply(messages)
 
     async def _answer(self, making: Making, history: list[Message], asked: list[Message]) -> Reply | None:
-        """The reply, None if more was said before its first piece."""
+        """Return the reply, None if a message arrived before its first piece."""
         making.prompt, making.text = None, None
         grounds = await self._look_up(making, history, asked)
         if grounds is not None and grounds.verdict == "told":
-            return self._words_of_ours(making, grounds.words, "curated" if grounds.curated_id else "intent")
+            return self._own_words(making, grounds.words, "curated" if grounds.curated_id else "intent")
         if grounds is not None and grounds.verdict == "unknown":
             return self._unknown(making, asked)
         try:
             return await self._generate_within(making, history, asked)
-        except TooLarge as error:
+        except NothingFits as error:
+            making.passages = ()
+            self._answer_only_up_to(error.last_seq, making.turn)
             text = notices.too_long(asked[-1].text, error.limit or 0)
             return making.reply("refused", text, error=error.message)
         except Invented as error:
             log.info("reply %s began anew, as nobody had told it: %s", making.turn.reply_id, error)
         self._metrics.invented.labels("again").inc()
-        # Less to mix up, and no chance in it.
+        # The best passage only, and greedy decoding: less to mix up, and no chance.
         making.passages = making.passages[:1]
         try:
             self._void(making.turn)
@@ -197,62 +200,57 @@ class ReplyMaker:
         return grounds
 
     def _void(self, turn: LiveTurn) -> None:
-        """Take back what has been shown."""
+        """Retract the text shown so far."""
         if turn.pieces:
             self._live.restart(turn, turn.last_seq, takes_more=False)
 
     def _unknown(self, making: Making, asked: list[Message]) -> Reply:
-        related = [(one.number, one.title) for one in making.passages]
+        related = [(passage.number, passage.title) for passage in making.passages]
         text = notices.unknown(asked[-1].text, self._policy.contact, related)
-        return self._words_of_ours(making, text, "unknown")
+        return self._own_words(making, text, "unknown")
 
     def _from_article(self, making: Making, asked: list[Message]) -> Reply:
         best = making.passages[0]
-        return self._words_of_ours(making, notices.from_article(asked[-1].text, best.title, best.text), "passage")
+        return self._own_words(making, notices.from_article(asked[-1].text, best.title, best.text), "passage")
 
-    def _words_of_ours(self, making: Making, text: str, origin: Origin) -> Reply:
+    def _own_words(self, making: Making, text: str, origin: Origin) -> Reply:
         making.turn.version, making.prompt, making.text = None, None, None
         reply = making.reply("answered", text, origin=origin)
-        return replace(reply, cited=frozenset(one.number for one in making.passages))
+        return replace(reply, cited=frozenset(passage.number for passage in making.passages))
 
     async def _generate_within(
         self, making: Making, history: list[Message], asked: list[Message], temperature: float | None = None
     ) -> Reply | None:
-        """Generate from a prompt that fits. Raises `TooLarge`, and `Invented` where articles were to be kept to."""
-        making.prompt = await self._prompt(making, history, asked)
-        told = [one.content for one in making.prompt.messages]
+        """Generate from a prompt that fits. Raises `NothingFits`, or `Invented` if the reply leaves its articles."""
+        window = min(self._policy.context_tokens, self._generator.context_tokens)
+        fitted = await fit_prompt(
+            self._policy.system_prompt,
+            history,
+            asked,
+            making.passages,
+            PromptBudget(window, self._policy.sampling.max_tokens),
+            self._generator.encode,
+            done_seq=making.lease.done_seq,
+        )
+        making.prompt, making.passages = fitted.prompt, fitted.passages
+        self._answer_only_up_to(fitted.last_seq, making.turn)
+        told = [message.content for message in making.prompt.messages]
         making.check = FactCheck(told) if making.passages else None
         sampling = self._policy.sampling
         if making.passages:
-            # What keeps small models from repeating themselves keeps them from repeating the articles, too.
+            # The penalty that keeps small models from loops would also keep them from quoting the articles.
             sampling = replace(sampling, repetition_penalty=self._policy.quoting_penalty)
         if temperature is not None:
             sampling = replace(sampling, temperature=temperature)
         return await self._generate_released(making, sampling)
 
-    async def _prompt(self, making: Making, history: list[Message], asked: list[Message]) -> Prompt:
-        """The prompt for all that is asked, or for as many of the first messages as fit; the rest comes next turn.
-
-        Passages are left out, the last one first, before a message is.
-        """
-        window = min(self._policy.context_tokens, self._generator.context_tokens)
-        budget = PromptBudget(window, self._policy.sampling.max_tokens)
-        system, encode = self._policy.system_prompt, self._generator.encode
-        while True:
-            try:
-                quoted = [one.quotation for one in making.passages]
-                return await build_prompt(system, history, asked, budget, encode, quoted)
-            except TooLarge:
-                if making.passages:
-                    making.passages = making.passages[:-1]
-                    continue
-                asked = asked[: len(asked) // 2]
-                if not asked or asked[-1].seq <= making.lease.done_seq:
-                    raise
-            making.turn.last_seq, making.turn.takes_more = asked[-1].seq, False
+    def _answer_only_up_to(self, last_seq: int | None, turn: LiveTurn) -> None:
+        """Leave the messages after `last_seq` to the next turn; None leaves none."""
+        if last_seq is not None:
+            turn.last_seq, turn.takes_more = last_seq, False
 
     async def _generate_released(self, making: Making, sampling: Sampling) -> Reply | None:
-        """As `_generate`, with the version that answers now. One that fails before the first piece is passed over."""
+        """Generate with the released version; a version that fails to load before the first piece is skipped."""
         turn, lease = making.turn, making.lease
         while True:
             turn.version = await self._released.choose(lease.workspace_id, lease.conversation_id, making.release_number)
@@ -265,7 +263,7 @@ class ReplyMaker:
                 await self._released.give_up(turn.version, error)
 
     async def _generate(self, making: Making, sampling: Sampling) -> Reply | None:
-        """Stream the reply into the live turn. None if the person wrote more before its first piece."""
+        """Stream the reply into the live turn. Return None if a message arrived before its first piece."""
         turn = making.turn
         if turn.interruption is None:
             turn.pump = asyncio.create_task(self._pump(making, sampling), name=f"pump-{turn.reply_id}")

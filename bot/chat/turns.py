@@ -1,7 +1,6 @@
-"""The path of a message: accept -> claim -> reply -> complete, readable on one screen.
+"""Durable turns: accept, claim by lease, reply, complete fenced.
 
-Knows: when a message counts as accepted, who answers it, how a turn can end. Does not know: channels' protocols, how
-a reply is made (`bot.chat.reply_maker`), SQL. No transaction is open while the model works.
+No transaction is open while the model works. `bot.chat.reply_maker` makes the reply itself.
 """
 
 from __future__ import annotations
@@ -12,10 +11,11 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
 
 from bot.chat.delivery import Delivery
-from bot.chat.following import Following
-from bot.chat.live import Ended, LiveTurn, wait_for
+from bot.chat.history import ChatHistory
+from bot.chat.live import Ended, Live, LiveTurn, wait_for
 from bot.chat.reply_maker import ReplyMaker, ReplyPolicy, last_to_answer
 from bot.errors import Conflict, ShuttingDown, Unavailable
 from bot.generation.port import Generator
@@ -31,14 +31,25 @@ log = logging.getLogger("myna.conversation")
 FIRST_RETRY_SECONDS = 0.1
 POLL_SECONDS = 0.5
 SHOW_GRACE_SECONDS = 3.0
-MAX_EPOCH_DIGITS = 18  # what the database's integers hold
+MAX_EPOCH_DIGITS = 18  # of a database integer
 
 
-Show = Callable[[Lease, LiveTurn], Coroutine[None, None, None]]
+ShowReply = Callable[[Lease, LiveTurn], Coroutine[None, None, None]]
 
 
-class Conversations(Following):
-    """Accepts messages and answers them, any number of conversations at once, one reply at a time in each."""
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """Limits of one process's turns. A lease not prolonged for `lease_seconds` may be claimed by another process."""
+
+    lease_seconds: float = 15.0
+    max_replies: int = 256
+
+
+class Conversations:
+    """Accepts messages and answers them: conversations side by side, one reply at a time in each.
+
+    `history` reads the same conversations; adapters that only read take that.
+    """
 
     def __init__(
         self,
@@ -47,32 +58,37 @@ class Conversations(Following):
         released: ReleasedVersions,
         policy: ReplyPolicy,
         metrics: Metrics,
+        options: WorkerOptions,
         *,
         delivery: Delivery | None = None,
         grounding: Grounding | None = None,
         worker: str | None = None,
     ) -> None:
-        super().__init__(database)
+        self._database = database
+        self._live = Live()
+        self.history = ChatHistory(database, self._live)
         self._generator = generator
-        self._policy = policy
+        self._options = options
         self._delivery = delivery
         self._maker = ReplyMaker(database, generator, released, policy, self._live, metrics, grounding)
         self._metrics = metrics
         self._worker = worker or new_id()
         self._turns: dict[str, asyncio.Task[None]] = {}
         self._orphans_seen: set[str] = set()
-        self._shows: dict[str, Show] = {}
+        self._shows: dict[str, ShowReply] = {}
         self._shown: set[asyncio.Task[None]] = set()
         self._work_waits = asyncio.Event()
         self._accepting = True
 
-    # 1. Accept: when this returns, the message is stored and will end exactly once.
+    # 1. Accept: once stored, a message gets exactly one end.
 
     async def accept(self, workspace_id: str, incoming: Incoming) -> Accepted:
-        """Store a message. Raises `Unavailable` when it can't be, `Conflict` for an edit of what is not there."""
+        """Store a message. Raises `Unavailable` without a database, `Conflict` for an edit of an unknown message."""
         with self._taking(f"the message of {incoming.channel}"):
             accepted = await self._database.write(inbox.accept, workspace_id, incoming)
-            if accepted.duplicate and incoming.may_learn is not None:  # it may have been said since the first delivery
+            if (
+                accepted.duplicate and incoming.may_learn is not None
+            ):  # the choice may have been made after the first delivery
                 said = accepted.conversation_id, incoming.may_learn
                 await self._database.write(consent.set_conversation, workspace_id, *said)
         self._note_accepted(accepted, incoming.channel, edited=incoming.replaces is not None)
@@ -80,7 +96,7 @@ class Conversations(Following):
         return accepted
 
     async def regenerate(self, workspace_id: str, known: Conversation, reply_id: str, dedupe_key: str) -> Accepted:
-        """Ask for another answer in place of the last reply. Raises `Conflict` if something newer was said."""
+        """Request another answer in place of the last reply. Raises `Conflict` if a newer message exists."""
         with self._taking("the retry"):
             accepted = await self._database.write(inbox.accept_regenerate, workspace_id, known, reply_id, dedupe_key)
         self._note_accepted(accepted, known.channel, edited=False)
@@ -90,7 +106,7 @@ class Conversations(Following):
     async def revise(
         self, workspace_id: str, known: Conversation, external_id: str, parts: tuple[Part, ...] | None, at_ms: int
     ) -> None:
-        """Put other words into a message, or withdraw it with None. A reply to it that is under way begins anew."""
+        """Replace the parts of a message, or withdraw it with None. A running reply to it is started over."""
         with self._taking("the edit"):
             is_pending = await self._database.write(inbox.revise, workspace_id, known.id, external_id, parts, at_ms)
         if is_pending:
@@ -124,16 +140,16 @@ class Conversations(Following):
     # 2. Claim: one worker at a time for each conversation.
 
     async def work(self) -> None:
-        """Claim and answer until cancelled. Run it as one task; it keeps and watches its turns itself."""
+        """Claim and answer until cancelled. Run it as a task; it supervises its turns itself."""
         while True:
             self._work_waits.clear()
-            free = self._policy.max_replies - len(self._turns)
+            free = self._options.max_replies - len(self._turns)
             if free > 0 and self._accepting and self._generator.ready:
                 await self._claim(free)
             await wait_for(self._work_waits, POLL_SECONDS)
 
     async def _claim(self, most: int) -> None:
-        lease_ms = round(self._policy.lease_seconds * 1000)
+        lease_ms = round(self._options.lease_seconds * 1000)
         try:
             leases = await self._database.write(inbox.claim, None, self._worker, most, lease_ms)
         except StorageUnavailable as error:
@@ -151,13 +167,13 @@ class Conversations(Following):
             log.critical("a turn broke its own error handling", exc_info=error)
 
     async def keep_leases(self) -> None:
-        """Prolong our leases and learn what happened to them elsewhere, until cancelled. Run it as one task."""
+        """Send heartbeats for our leases and pass on changes by other processes, until cancelled. Run it as a task."""
         while True:
-            await asyncio.sleep(self._policy.lease_seconds / 3)
+            await asyncio.sleep(self._options.lease_seconds / 3)
             running = self._live.turns()
             try:
                 held = await self._database.write(
-                    inbox.heartbeat, None, self._worker, round(self._policy.lease_seconds * 1000)
+                    inbox.heartbeat, None, self._worker, round(self._options.lease_seconds * 1000)
                 )
             except StorageUnavailable as error:
                 log.error("leases could not be prolonged, trying again: %s", error)
@@ -177,7 +193,10 @@ class Conversations(Following):
                 turn.interrupt("more")
 
     async def _release_orphans(self, held: dict[str, Lease]) -> None:
-        """A claim whose answer got lost left a lease that nobody works on; seen twice in a row, it goes back."""
+        """Release leases without a turn: the response to their claim got lost.
+
+        Only leases seen twice in a row, as a turn may just be starting.
+        """
         orphans = {reply_id for reply_id in held if reply_id not in self._turns}
         for reply_id in orphans & self._orphans_seen:
             await self._give_back(held[reply_id], 0.0, "orphan", count_attempt=False)
@@ -228,8 +247,8 @@ class Conversations(Following):
                 total_ms=round((time.monotonic() - started) * 1000),
             )
 
-    def show_with(self, channel: str, show: Show) -> None:
-        """Have every reply of a channel shown while it is made. `show` runs beside the turn and holds nothing up."""
+    def show_with(self, channel: str, show: ShowReply) -> None:
+        """Run `show` beside each turn of a channel, to display the reply while it is made. It cannot delay the turn."""
         self._shows[channel] = show
 
     def _begin_to_show(self, lease: Lease, turn: LiveTurn) -> None:
@@ -247,7 +266,7 @@ class Conversations(Following):
     # 4. Complete: one transaction, fenced by the lease.
 
     async def _complete(self, lease: Lease, answer: Reply) -> None:
-        """Store the reply, however long the database is away; the fence keeps a late one out."""
+        """Store the reply, retrying for as long as the database is away. The fencing token keeps a late reply out."""
         delivery = self._delivery if self._delivery and lease.channel in self._delivery.channels else None
         pushed_to = lease.channel if delivery else None
         delay = 0.1
@@ -264,7 +283,7 @@ class Conversations(Following):
 
     async def _give_back(self, lease: Lease, delay: float, reason: str, *, count_attempt: bool) -> None:
         self._metrics.retries.labels(reason).inc()
-        with contextlib.suppress(StorageUnavailable):  # then the lease runs out by itself
+        with contextlib.suppress(StorageUnavailable):  # the lease then runs out by itself
             await self._database.write(
                 inbox.release, lease.workspace_id, lease, round(delay * 1000), count_attempt=count_attempt
             )
@@ -282,7 +301,10 @@ class Conversations(Following):
     # Stopping.
 
     async def stop(self, workspace_id: str, conversation_id: str, reply_id: str | None) -> bool:
-        """End what is pending as stopped. With a reply's id, only if that reply is the one being made."""
+        """Stop the pending messages. With `reply_id`, only if that reply is the running one.
+
+        Return True if something was stopped.
+        """
         epoch = None
         if reply_id is not None:
             owner, _, number = reply_id.rpartition("-")
@@ -298,7 +320,7 @@ class Conversations(Following):
     # Shutdown.
 
     async def drain(self, grace_seconds: float) -> None:
-        """Take nothing more, let running turns finish for a while, then hand the rest back unfinished."""
+        """Accept and claim nothing more, give running turns `grace_seconds`, then release the rest unfinished."""
         self._accepting = False
         if self._turns:
             await asyncio.wait(set(self._turns.values()), timeout=grace_seconds)
@@ -308,7 +330,7 @@ class Conversations(Following):
             await asyncio.wait(left)
         if self._shown:
             await asyncio.wait(self._shown, timeout=SHOW_GRACE_SECONDS)
-        self._closed = True
+        self.history.close()
 
     @property
     def accepting(self) -> bool:

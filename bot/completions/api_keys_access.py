@@ -1,7 +1,6 @@
-"""Who may use the API, how much, and what each request cost.
+"""API keys: authentication, rate limits and usage records.
 
-Knows: secrets and their hashes, limits a minute and a day. Does not know: HTTP, models. Requests a minute are counted
-in this process, tokens a day in the database.
+Requests a minute are counted in this process, tokens a day in the database.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sent a request; without a key where the API is open. What is left of each limit, None if there is none."""
+    """Sender of a request, with what is left of each limit; None without a limit. `key` is None for an open API."""
 
     key: ApiKey | None
     requests_left: int | None = None
@@ -38,12 +37,12 @@ class Caller:
 
     @property
     def name(self) -> str:
-        """What tells this caller's conversations from another's."""
+        """Name space of the caller's conversations."""
         return self.key.id if self.key else "open"
 
 
 class ApiAccess:
-    """The keys of one workspace. With `needs_key` off, a request without a key is let in, too."""
+    """Access by the keys of a workspace. `needs_key` False also admits requests without a key."""
 
     def __init__(self, scope: Scope, *, needs_key: bool) -> None:
         self._scope = scope
@@ -51,7 +50,7 @@ class ApiAccess:
         self._recent: dict[str, deque[float]] = {}
 
     async def admit(self, secret: str | None) -> Caller:
-        """Raises `KeyRefused` without a valid key and `QuotaExceeded` beyond its limits. Counts the request."""
+        """Authenticate and count a request. Raises `KeyRefused`, or `QuotaExceeded` beyond a limit of the key."""
         if not self._needs_key and (secret is None or not secret.startswith(SECRET_PREFIX)):
             return Caller(None)
         if not secret:
@@ -84,20 +83,20 @@ class ApiAccess:
         return key.requests_per_minute - len(recent)
 
     async def record(self, usage: Usage) -> None:
-        """Write down what a request used, also if the database is gone for a while."""
+        """Store the usage of a request, with retries while the database is away."""
         for pause in RECORD_AGAIN_SECONDS:
             try:
                 await self._scope.write(api_keys.record_usage, usage, _today())
                 return
             except StorageUnavailable:
                 await asyncio.sleep(pause)
-        log.error("the usage of a request is lost, as the database does not come back: %s", usage)
+        log.error("the usage of a request is lost, as the database stays away: %s", usage)
 
 
 async def create_key(
     scope: Scope, name: str, requests_per_minute: int | None, tokens_per_day: int | None, created_by: str = "system"
 ) -> str:
-    """Make a key and return its secret, which is kept nowhere. Raises `InvalidInput` for a name in use."""
+    """Create a key and return its secret; only a hash is stored. Raises `InvalidInput` for a name in use."""
     if not name.strip() or len(name) > 100:
         raise InvalidInput("A key needs a name of 1 to 100 characters.", field="name")
     for limit in (requests_per_minute, tokens_per_day):
@@ -119,7 +118,7 @@ async def create_key(
 
 
 def hash_secret(secret: str) -> str:
-    """SHA-256 in hex. Secrets have 256 random bits, so that a slow hash would add nothing."""
+    """Return the SHA-256 in hex. Secrets have 256 random bits, so a slow hash would add nothing."""
     return hashlib.sha256(secret.encode(errors="replace")).hexdigest()
 
 

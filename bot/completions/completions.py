@@ -1,7 +1,6 @@
-"""Replies without memory, for programs: the caller brings the whole conversation and nothing of it is stored.
+"""Stateless completions for programs.
 
-Knows: which version a model's name means, what to write down about a request. Does not know: HTTP, the API's JSON, how
-a model works. `bot.chat.turns` is the way of replies with memory.
+The caller sends the whole conversation, and only the usage is stored. `bot.chat.turns` makes the replies with memory.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bot.chat.live import Batch, Ended
+from bot.chat.live import Ended, LiveEvents
 from bot.completions.api_keys_access import ApiAccess, Caller
 from bot.completions.forced_tools import as_tool_call, schema_of_call, with_calls_as_text, with_tools_described
 from bot.errors import GeneratorUnavailable, InvalidInput, MynaError, ShuttingDown, UnknownModel
@@ -28,10 +27,11 @@ LEAST_RECORDING_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What a program wants: `messages`, or a `text` to go on with, answered `choices` times.
+class CompletionRequest:
+    """Request for `choices` answers to `messages`, or continuations of `text`.
 
-    `tools` are functions in OpenAI's form, as JSON. If `forced_tools` names some, one of these must be called.
+    `tools` are OpenAI function definitions as JSON. If `forced_tools` is not empty, one of the named functions must be
+    called.
     """
 
     endpoint: str
@@ -47,7 +47,7 @@ class Request:
 
 @dataclass(slots=True)
 class Run:
-    """A request under way: `(choice, event)` in the order in which they come, and what it has cost so far."""
+    """A running request: its `(choice, event)` pairs in order of arrival, and its usage so far."""
 
     prompt: Prompt
     model: str
@@ -63,7 +63,7 @@ class Run:
 
     @property
     def state(self) -> str:
-        """How it ended, in the words for replies with memory. Callers who go away stop their answer."""
+        """State of the end, as for stored replies; a caller who disconnects stops the answer."""
         return "failed" if self.failed else "stopped" if self.outcome == "aborted" else "answered"
 
     def milliseconds(self) -> int:
@@ -71,7 +71,7 @@ class Run:
 
 
 class Completions:
-    """Answers requests and keeps count of them."""
+    """Runs requests and records their usage."""
 
     def __init__(self, generator: Generator, released: ReleasedVersions, access: ApiAccess, metrics: Metrics) -> None:
         self._generator = generator
@@ -85,11 +85,11 @@ class Completions:
         self._closing = False
 
     def models(self) -> list[str]:
-        """The base model and all versions that are loaded."""
+        """List the base model and the loaded versions."""
         return [self._generator.model, *self._generator.versions]
 
     def version_of(self, model: str) -> str | None:
-        """The version that a name stands for; None is the base. Raises `UnknownModel`."""
+        """Return the version for a model name; None is the base. Raises `UnknownModel`."""
         if model == self._generator.model:
             return None
         if model in self._generator.versions:
@@ -97,8 +97,8 @@ class Completions:
         raise UnknownModel(f'There is no model "{model}". There is: {", ".join(self.models())}.')
 
     @contextlib.asynccontextmanager
-    async def run(self, caller: Caller, request: Request) -> AsyncIterator[Run]:
-        """Start a request. Whatever becomes of it, what it used is written down when the block is left."""
+    async def run(self, caller: Caller, request: CompletionRequest) -> AsyncIterator[Run]:
+        """Start a request. Its usage is recorded when the block ends, in any case."""
         if self._closing:
             raise ShuttingDown
         if not self._generator.ready:
@@ -108,8 +108,8 @@ class Completions:
         prompt, sampling = await self._prepare(request)
         run = Run(prompt, self._generator.model, version)
         streams = [
-            _counted(run, self._generator.stream(prompt, one, version, priority=request.priority))
-            for one in _by_choice(sampling, request.choices)
+            _counted(run, self._generator.stream(prompt, choice, version, priority=request.priority))
+            for choice in _by_choice(sampling, request.choices)
         ]
         run.events = _merge([as_tool_call(stream) for stream in streams] if request.forced_tools else streams)
         self._running += 1
@@ -123,7 +123,7 @@ class Completions:
             if not self._running:
                 self._idle.set()
 
-    async def _prepare(self, request: Request) -> tuple[Prompt, Sampling]:
+    async def _prepare(self, request: CompletionRequest) -> tuple[Prompt, Sampling]:
         if request.text is not None:
             return await self._generator.encode_text(request.text), request.sampling
         messages, tools, sampling = request.messages, request.tools, request.sampling
@@ -141,8 +141,11 @@ class Completions:
             )
         return await self._generator.encode(messages, tools), sampling
 
-    def _record(self, caller: Caller, request: Request, run: Run) -> None:
-        """In a task of its own: the caller may be cancelled already, and does not wait for the disk."""
+    def _record(self, caller: Caller, request: CompletionRequest, run: Run) -> None:
+        """Record metrics, usage and the turn log.
+
+        The write is a task of its own: the caller may be cancelled already, and must not wait for the disk.
+        """
         self._metrics.tokens.labels("prompt").inc(run.prompt_tokens)
         self._metrics.tokens.labels("completion").inc(run.completion_tokens)
         self._metrics.api_requests.labels(request.endpoint, run.outcome).inc()
@@ -167,11 +170,11 @@ class Completions:
             total_ms=run.milliseconds(),
         )
 
-    def record_memory(self, caller: Caller, live: AsyncGenerator[Batch, None]) -> None:
-        """Write down what a reply with memory uses, which goes on whether its caller waits or not."""
+    def record_memory(self, caller: Caller, live: AsyncGenerator[LiveEvents, None]) -> None:
+        """Record the usage of a reply with memory, which goes on even if its caller disconnects."""
         self._keep(self._record_memory(caller, live, time.monotonic()))
 
-    async def _record_memory(self, caller: Caller, live: AsyncGenerator[Batch, None], started: float) -> None:
+    async def _record_memory(self, caller: Caller, live: AsyncGenerator[LiveEvents, None], started: float) -> None:
         async with contextlib.aclosing(live):
             async for batch in live:
                 if isinstance(ended := batch[-1], Ended):
@@ -195,23 +198,23 @@ class Completions:
         task.add_done_callback(self._recording.discard)
 
     async def drain(self, grace_seconds: float) -> None:
-        """Take no more requests, let running ones finish for a while, and write down everything that was used."""
+        """Refuse new requests, give running ones `grace_seconds`, and finish recording the usage."""
         self._closing = True
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), grace_seconds)
-        if self._recording:  # a database that does not come back must not hold up the end
+        if self._recording:  # bounded, as the database may stay away
             await asyncio.wait(self._recording, timeout=max(grace_seconds, LEAST_RECORDING_SECONDS))
 
 
 def _by_choice(sampling: Sampling, choices: int) -> list[Sampling]:
-    """Several choices of one seed must differ, and be the same again next time."""
+    """Derive a seed for each choice, so that choices differ but a repeated request gives the same."""
     if sampling.seed is None:
         return [sampling] * choices
     return [replace(sampling, seed=(sampling.seed + choice) % 2**63) for choice in range(choices)]
 
 
 async def _counted(run: Run, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
-    """One choice, with what it costs added to the run. A piece counts for a token until the choice tells its number."""
+    """Pass on a choice's events, and add its tokens to the run: one a piece, corrected by the total in `Finish`."""
     pieces = 0
     try:
         async with contextlib.aclosing(events):
@@ -236,11 +239,11 @@ async def _counted(run: Run, events: AsyncGenerator[Event, None]) -> AsyncGenera
 
 
 async def _merge(streams: Sequence[AsyncGenerator[Event, None]]) -> AsyncGenerator[tuple[int, Event], None]:
-    """All events as they come. The first error ends all."""
+    """Yield the events of all choices as they arrive. The first error ends all of them."""
     if len(streams) == 1:
         async with contextlib.aclosing(streams[0]) as only:
-            async for one in only:
-                yield 0, one
+            async for single in only:
+                yield 0, single
         return
     queue: asyncio.Queue[tuple[int, Event | BaseException | None]] = asyncio.Queue()
 

@@ -1,7 +1,7 @@
-"""Calls of functions that must come, from any model: what it is told, what holds it to the form, what its JSON becomes.
+"""Forced tool calls (`tool_choice="required"`).
 
-Knows: functions in OpenAI's form, JSON Schema. Does not know: how a schema is enforced, who asked. Calls that a model
-chooses by itself are its template's and the engine's business (`bot.generation.engine.tool_calls`).
+Instructions, JSON Schema and parsing of the call; they work with any model. Calls that a model chooses by itself are
+left to its template and the engine (`bot.generation.engine.tool_calls`).
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from bot.errors import InvalidInput
 from bot.generation.port import ChatMessage, Event, Finish, Piece, ToolCall
 from storage.values import new_id
 
-# So many objects and lists in each other; people's schemas have five or ten. Python's own limit is a little above.
+# Depth of nested objects and lists. Real schemas have five or ten; Python's recursion limit is a little above.
 MAX_NESTING = 256
 
 
 def schema_of_call(tools: Sequence[dict[str, Any]]) -> str:
-    """The JSON Schema of a call of one of these functions. Raises `InvalidInput` if theirs are nested too deeply."""
+    """Return the JSON Schema of a call of any of `tools`. Raises `InvalidInput` for parameters nested too deeply."""
     return json.dumps(_any_of([_schema_of_one(tool, place, len(tools)) for place, tool in enumerate(tools)]))
 
 
@@ -44,11 +44,11 @@ def _any_of(calls: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _with_moved_references(schema: Any, where: str, depth: int = 0) -> Any:
-    """The schema for a place inside another, from whose root references are then counted."""
+    """Rewrite local `$ref`s for a schema that moves to `where` in another schema."""
     if depth > MAX_NESTING:
         raise InvalidInput(f"The functions' parameters are nested more than {MAX_NESTING} deep.", field="tools")
     if isinstance(schema, list):
-        return [_with_moved_references(one, where, depth + 1) for one in schema]
+        return [_with_moved_references(item, where, depth + 1) for item in schema]
     if not isinstance(schema, dict):
         return schema
     return {
@@ -60,12 +60,15 @@ def _with_moved_references(schema: Any, where: str, depth: int = 0) -> Any:
 
 
 def _closed(schema: dict[str, Any]) -> dict[str, Any]:
-    """No arguments but those that are described; a small model would invent some for ever."""
+    """Forbid arguments that are not described; a small model would invent them endlessly."""
     return {"additionalProperties": False, **schema} if "properties" in schema else schema
 
 
 def with_tools_described(messages: Sequence[ChatMessage], tools: Sequence[dict[str, Any]]) -> tuple[ChatMessage, ...]:
-    """Say in words which functions there are, as not every template can, and a server may not let both be asked for."""
+    """Describe the functions in the system message.
+
+    Not every template can, and a remote server may refuse tools together with a schema.
+    """
     described = "\n".join(json.dumps(tool["function"], ensure_ascii=False) for tool in tools)
     note = (
         "Answer with a call of one of these functions, as JSON with `name` and `arguments`. Take the arguments from "
@@ -77,7 +80,7 @@ def with_tools_described(messages: Sequence[ChatMessage], tools: Sequence[dict[s
 
 
 def with_calls_as_text(message: ChatMessage) -> ChatMessage:
-    """For a template that knows nothing of functions: calls of earlier turns as what was said."""
+    """Write earlier calls into the message's text, for templates without tools."""
     if not message.tool_calls:
         return message
     calls = [f'{{"name": {json.dumps(call.name)}, "arguments": {call.arguments}}}' for call in message.tool_calls]
@@ -85,7 +88,7 @@ def with_calls_as_text(message: ChatMessage) -> ChatMessage:
 
 
 async def as_tool_call(stream: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
-    """A reply that is the JSON of a call, as that call. One that was cut off stays text."""
+    """Convert a reply that is the JSON of a call to a `ToolCall`. A reply that was cut off stays text."""
     text = ""
     async with contextlib.aclosing(stream):
         async for event in stream:

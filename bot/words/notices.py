@@ -1,7 +1,4 @@
-"""What Myna itself says to people when the model can't, in English and Simplified Chinese.
-
-Knows: the words. Does not know: when they are said.
-"""
+"""Notices in place of a model's reply, in English and Simplified Chinese."""
 
 from __future__ import annotations
 
@@ -34,23 +31,26 @@ _UNITS_PER_TOKEN = {"en": 0.7, "zh": 0.6}
 
 
 def language_of(text: str) -> str:
-    """`zh` if the text has Chinese characters, else `en`."""
+    """Return `zh` if the text has Chinese characters, else `en`."""
     return "zh" if _CHINESE.search(text) else "en"
 
 
 def failed(said: str) -> str:
-    """The apology for a message that could not be answered, in the language of `said`."""
+    """Return the apology for a message that could not be answered, in the language of `said`."""
     return _TEXTS["failed"][language_of(said)]
 
 
 def too_long(said: str, limit_tokens: int) -> str:
-    """The refusal of a message over the limit, in the language of `said`."""
+    """Return the refusal of a message over the token limit, in the language of `said`."""
     language = language_of(said)
     return _TEXTS["too_long"][language].format(limit=_round_down(limit_tokens * _UNITS_PER_TOKEN[language]))
 
 
 def unknown(said: str, contact: str, related: Sequence[tuple[int, str]]) -> str:
-    """That there is no answer, and where there may be one. `related`: numbers of sources and their titles."""
+    """Say that the articles have no answer, and name a contact and related articles.
+
+    `related` holds the numbers and titles of sources.
+    """
     texts = {name: of[language_of(said)] for name, of in _TEXTS.items()}
     parts = [texts["unknown"]]
     if contact:
@@ -61,18 +61,18 @@ def unknown(said: str, contact: str, related: Sequence[tuple[int, str]]) -> str:
 
 
 def from_article(said: str, title: str, text: str) -> str:
-    """What an article says, word for word, in place of a reply that did not keep to it. The article is source 1."""
+    """Quote an article in place of a reply that contradicted it. The article is source 1."""
     quoted = "\n".join(f"> {line}" for line in text.splitlines() if line.strip())
     return f"{_TEXTS['from_article'][language_of(said)].format(title=_plain(title))} [1]\n\n{quoted}"
 
 
 def _plain(title: str) -> str:
-    """A title as it is read, whatever marks of Markdown are in it."""
+    """Escape Markdown in a title."""
     return re.sub(r"([\\`*_\[\]<>#|~])", r"\\\1", " ".join(title.split()))
 
 
 def _round_down(number: float) -> int:
-    """Two digits are all that an estimate is good for, and too low is better than too high."""
+    """Round an estimate down to two significant digits, as too low is better than too high."""
     whole = max(int(number), 1)
     unit = int(10 ** max(len(str(whole)) - 2, 0))
     return whole // unit * unit

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from adapters.http import server as web_server
+from adapters.web import pages as chat_pages
 from examples.slack_demo.actions import Actions, refusal
 from examples.slack_demo.journal import Handler, Journal
 from examples.slack_demo.sight import Sight
@@ -82,7 +82,7 @@ class Page:
 
     async def _shared(self, _: web.Request) -> web.StreamResponse:
         """Serve the module that makes elements for Myna's own pages: this page uses it too."""
-        return web.FileResponse(web_server.STATIC / "element.js")
+        return web.FileResponse(chat_pages.STATIC / "element.js")
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         """What a person sees, whole, each time that it is something else."""

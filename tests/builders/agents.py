@@ -24,7 +24,7 @@ async def reply_to(agent: Agent, accepted: Accepted) -> tuple[str, str]:
     """Return `(state, text)` of the reply, once it has ended."""
     text = ""
     async with asyncio.timeout(30):
-        async for batch in agent.conversations.follow(DEFAULT_WORKSPACE, accepted):
+        async for batch in agent.conversations.history.follow(DEFAULT_WORKSPACE, accepted):
             for event in batch:
                 if isinstance(event, Started):
                     text = ""

@@ -70,31 +70,31 @@ ON_BOTH: dict[str, tuple[str, ...]] = {
     ),
     "test_learning_from_articles.py": ("test_a_reply_is_trained_on_its_original_prompt",),
     "test_openai_api.py": (
-        "test_a_conversation_of_ours",
+        "test_a_conversation_with_memory",
         "test_a_revoked_key_ends_at_once",  # a partial unique index
         "test_a_whole_answer",
         "test_tokens_a_day",  # a sum
     ),
     "test_web_bad_input.py": (
         "test_a_strange_text_is_stored_clean_and_answered",  # PostgreSQL takes no NUL, SQLite does
-        "test_a_thousand_messages_at_once_to_one_chat_are_all_answered_once_and_in_order",
-        "test_with_a_locked_database_messages_are_refused_until_it_is_free",
+        "test_a_thousand_messages_to_one_chat_are_answered_in_order",
+        "test_a_locked_database_refuses_messages_until_it_is_free",
     ),
     "test_web_chat.py": (
         "test_a_message_can_be_edited_back_and_forth_under_one_id",
         "test_a_second_delivery_gets_the_same_reply_and_adds_nothing",
         "test_an_edit_while_the_reply_runs_replaces_it",
-        "test_another_answer_takes_the_place_of_the_last_reply",
-        "test_asking_twice_for_another_answer_to_the_same_reply_gives_one",
+        "test_another_reply_replaces_the_last_one",
+        "test_asking_twice_for_another_reply_gives_one",
         "test_health_is_told_apart_from_readiness",
-        "test_text_that_no_database_takes_is_repaired",
+        "test_text_that_no_database_accepts_is_repaired",
         "test_two_visitors_with_the_same_chat_id_have_two_chats",
-        "test_what_was_said_is_in_the_history_and_in_the_list",  # order
+        "test_messages_are_in_the_history_and_in_the_list",  # order
     ),
     "test_web_feedback.py": (
         "test_a_no_is_stored_with_the_first_message",  # one transaction
         "test_a_vote_is_shown_after_a_reload_and_its_history_is_kept",
-        "test_what_no_database_takes_is_replaced",
+        "test_text_that_no_database_accepts_is_replaced",
     ),
 }
 

@@ -40,14 +40,14 @@ class Person:
         return await followed(self.agent, await self.agent.conversations.accept(W, incoming))
 
     async def history(self) -> list[Any]:
-        known = await self.agent.conversations.find(W, self.channel, "c")
-        return await self.agent.conversations.history(W, known.id)
+        known = await self.agent.conversations.history.find(W, self.channel, "c")
+        return await self.agent.conversations.history.messages(W, known.id)
 
 
 async def followed(agent: Agent, accepted: Accepted) -> tuple[str, list[str]]:
     text = ""
     async with asyncio.timeout(60):
-        async for batch in agent.conversations.follow(W, accepted):
+        async for batch in agent.conversations.history.follow(W, accepted):
             for event in batch:
                 if isinstance(event, Started):
                     text = ""

@@ -207,7 +207,7 @@ async def ask(agent: Agent, chat: str, number: int = 1, *, seconds: float = 20) 
         Incoming("web", chat, Sender(f"visitor of {chat}"), f"{chat}-{number}", (text_part(f"hello {number}"),)),
     )
     async with asyncio.timeout(seconds):
-        async for _ in agent.conversations.follow(agent.workspace_id, accepted):
+        async for _ in agent.conversations.history.follow(agent.workspace_id, accepted):
             pass
     return accepted.conversation_id
 

@@ -24,9 +24,9 @@ async def talk(agent: Agent, person: str = ANA, key: str = "c", text: str = "Hel
     """Say something and wait for the reply."""
     incoming = Incoming("web", key, Sender(person), f"{key}/{person}/{text}", (text_part(text),))
     accepted: Accepted = await agent.conversations.accept(agent.workspace_id, incoming)
-    async for _ in agent.conversations.follow(agent.workspace_id, accepted):
+    async for _ in agent.conversations.history.follow(agent.workspace_id, accepted):
         pass
-    known = await agent.conversations.find(agent.workspace_id, "web", key)
+    known = await agent.conversations.history.find(agent.workspace_id, "web", key)
     return known, await agent.feedback.last_reply("web", known.id)
 
 

@@ -1,7 +1,4 @@
-"""npm `ai` 6, unchanged, as a client of the web chat.
-
-Knows: what an application that uses the AI SDK sees. Does not know: the bytes in between.
-"""
+"""AI SDK (npm `ai` 6), unmodified, as a client of the web chat."""
 
 from __future__ import annotations
 
@@ -173,7 +170,7 @@ async def test_a_resumed_stream_can_be_read_without_a_chat(sqlite_server: WebSer
     assert all(after.startswith(before) for before, after in itertools.pairwise(texts))
 
 
-async def test_another_answer_takes_the_place_of_the_last(sqlite_server: WebServer, sdk: Sdk, person: Visitor) -> None:
+async def test_another_reply_replaces_the_last_one(sqlite_server: WebServer, sdk: Sdk, person: Visitor) -> None:
     first = await sdk.do("send", text="hello")
     sqlite_server.generator.enqueue("better")
     report = await sdk.do("regenerate")

@@ -187,7 +187,7 @@ async def test_a_reader_sees_the_reply_restart(shop: Agent) -> None:
     accepted = await shop.conversations.accept(W, incoming)
     seen: list[str] = []
     async with asyncio.timeout(60):
-        async for batch in shop.conversations.follow(W, accepted):
+        async for batch in shop.conversations.history.follow(W, accepted):
             for event in batch:
                 seen.append("started" if isinstance(event, Started) else getattr(event, "text", type(event).__name__))
             if any("within" in one for one in seen):

@@ -60,7 +60,7 @@ async def test_a_question_is_answered_piece_by_piece(here: Agent) -> None:
 
 async def votes_in(agent: Agent) -> list[Vote]:
     """The votes that count on the last reply of the newest conversation."""
-    known = (await agent.conversations.list_of(agent.workspace_id, CHANNEL, PERSON))[0]
+    known = (await agent.conversations.history.list_of(agent.workspace_id, CHANNEL, PERSON))[0]
     reply = await agent.feedback.last_reply(CHANNEL, known.id)
     return await agent.feedback.votes_on(reply.id)
 

@@ -1,7 +1,4 @@
-"""What a person sees of the path of a message, whatever happens on it; on both databases.
-
-Knows: `bot.chat.turns` with a scripted model. Does not know: channels.
-"""
+"""Turns from accept to reply, with a scripted model: order, leases, stops, edits, failures and restarts."""
 
 from __future__ import annotations
 
@@ -45,8 +42,8 @@ class Person:
         return await reply_to(self.agent, await self.say(text))
 
     async def history(self) -> list[Message]:
-        known = await self.agent.conversations.find(W, "web", self.conversation)
-        return await self.agent.conversations.history(W, known.id)
+        known = await self.agent.conversations.history.find(W, "web", self.conversation)
+        return await self.agent.conversations.history.messages(W, known.id)
 
 
 def users(agent: Agent, index: int = -1) -> str:
@@ -89,7 +86,7 @@ async def test_messages_that_arrive_together_are_answered_as_one(agent: Agent) -
     assert [one.author for one in await person.history()] == ["person", "person", "bot"]
 
 
-async def test_what_is_said_after_the_first_piece_waits_for_the_next_reply(agent: Agent) -> None:
+async def test_a_message_after_the_first_piece_gets_the_next_reply(agent: Agent) -> None:
     hold = asyncio.Event()
     model_of(agent).enqueue("Wait", " for it", hold=hold)
     person = Person(agent)
@@ -102,7 +99,7 @@ async def test_what_is_said_after_the_first_piece_waits_for_the_next_reply(agent
     assert [one.text for one in await person.history()] == ["one", "Wait for it", "two", "two"]
 
 
-async def test_a_thousand_messages_at_once_are_each_answered_once_in_order(agent: Agent) -> None:
+async def test_a_thousand_messages_are_answered_once_and_in_order(agent: Agent) -> None:
     person = Person(agent)
     accepted = await asyncio.gather(*(person.say(f"message {number}") for number in range(300)))
     assert sorted(one.seq for one in accepted) == list(range(1, 301))
@@ -135,7 +132,7 @@ async def test_a_conversation_never_has_two_replies_at_once(agent: Agent) -> Non
     assert most == 1
 
 
-async def test_a_lease_that_ran_out_under_a_running_reply_leaves_one_reply(agent: Agent) -> None:
+async def test_an_expired_lease_under_a_running_reply_leaves_one_reply(agent: Agent) -> None:
     """As after a laptop's sleep: the same process claims the conversation again and must not work against itself."""
     model_of(agent).enqueue("old ", "words", hold=asyncio.Event())
     accepted = await Person(agent).say("hi")
@@ -164,7 +161,7 @@ async def test_stop_keeps_what_was_written_and_marks_it(agent: Agent) -> None:
     assert (await person.history())[-1].reply_state == "stopped"
 
 
-async def test_stop_before_the_first_word_ends_the_turn_empty(agent: Agent) -> None:
+async def test_a_stop_before_the_first_word_leaves_an_empty_reply(agent: Agent) -> None:
     model_of(agent).enqueue("", "never", hold=asyncio.Event())
     accepted = await Person(agent).say("hello")
     await until(lambda: model_of(agent).num_open == 1)
@@ -172,7 +169,7 @@ async def test_stop_before_the_first_word_ends_the_turn_empty(agent: Agent) -> N
     assert await reply_to(agent, accepted) == ("stopped", "")
 
 
-async def test_a_stop_that_comes_too_late_does_not_touch_the_next_turn(agent: Agent) -> None:
+async def test_a_late_stop_leaves_the_next_turn_alone(agent: Agent) -> None:
     person = Person(agent)
     accepted = await person.say("one")
     await reply_to(agent, accepted)
@@ -186,7 +183,7 @@ async def test_a_stop_that_comes_too_late_does_not_touch_the_next_turn(agent: Ag
     assert await reply_to(agent, following) == ("answered", "two")
 
 
-async def test_an_edit_while_the_bot_answers_starts_the_answer_again(agent: Agent) -> None:
+async def test_an_edit_during_the_reply_restarts_it(agent: Agent) -> None:
     model_of(agent).enqueue("About boots", " ...", hold=asyncio.Event())
     person = Person(agent)
     await person.say("Tell me about boots")
@@ -202,7 +199,7 @@ async def test_a_reply_can_be_asked_for_again(agent: Agent) -> None:
     model_of(agent).enqueue("weak")
     person = Person(agent)
     await person.ask("question")
-    known = await agent.conversations.find(W, "web", "c")
+    known = await agent.conversations.history.find(W, "web", "c")
     reply_id = (await person.history())[-1].id
     model_of(agent).enqueue("better")
     again = await agent.conversations.regenerate(W, known, reply_id, "again")
@@ -222,7 +219,7 @@ class ChokingGenerator(FakeGenerator):
             yield event
 
 
-async def test_a_message_the_model_chokes_on_ends_in_an_apology_and_holds_nothing_up(
+async def test_a_poison_message_gets_an_apology_and_blocks_nothing(
     start_agent: StartAgent, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bot.chat.turns.FIRST_RETRY_SECONDS", 0.01)
@@ -237,7 +234,7 @@ async def test_a_message_the_model_chokes_on_ends_in_an_apology_and_holds_nothin
         assert not any("could not answer" in one for one in seen), "an apology is not shown to the model"
 
 
-async def test_after_two_failures_a_burst_is_taken_apart_to_find_the_culprit(agent: Agent) -> None:
+async def test_after_two_failures_a_burst_is_answered_one_by_one(agent: Agent) -> None:
     hold = asyncio.Event()
     model_of(agent).enqueue("", error=GeneratorFailed("boom"), hold=hold)
     person = Person(agent)
@@ -252,20 +249,20 @@ async def test_after_two_failures_a_burst_is_taken_apart_to_find_the_culprit(age
     assert [one.text for one in await person.history()] == ["good", "good", "bad", "bad"]
 
 
-async def test_a_busy_model_is_waited_for_and_is_nobodys_fault(agent: Agent) -> None:
+async def test_a_busy_model_counts_no_failed_attempt(agent: Agent) -> None:
     for _ in range(8):
         model_of(agent).enqueue("", error=GeneratorBusy(retry_after=0.01))
     assert await Person(agent).ask("hello") == ("answered", "hello")
 
 
-async def test_a_message_longer_than_the_window_is_refused_in_words(agent: Agent) -> None:
+async def test_a_message_longer_than_the_window_is_refused(agent: Agent) -> None:
     person = Person(agent)
     state, text = await person.ask("word " * 3000)
     assert (state, "too long" in text) == ("refused", True)
     assert await person.ask("short") == ("answered", "short")
 
 
-async def test_a_burst_too_long_to_answer_as_one_is_answered_in_parts(start_agent: StartAgent, sqlite_url: str) -> None:
+async def test_a_burst_too_long_for_a_prompt_is_answered_in_parts(start_agent: StartAgent, sqlite_url: str) -> None:
     generator = FakeGenerator(context_tokens=400)
     async with start_agent(sqlite_url, generator, context_tokens=400, max_reply_tokens=100) as agent:
         hold = asyncio.Event()
@@ -281,7 +278,7 @@ async def test_a_burst_too_long_to_answer_as_one_is_answered_in_parts(start_agen
         assert rows[-1].last_seq == 5
 
 
-async def test_nobody_waits_for_a_second_for_nothing(agent: Agent) -> None:
+async def test_work_is_claimed_on_arrival_not_at_the_next_poll(agent: Agent) -> None:
     """Work is claimed when it arrives, not at the next poll: 20 turns take less than 20 polls' time."""
     person = Person(agent)
     started = asyncio.get_running_loop().time()
@@ -302,7 +299,7 @@ async def test_shutdown_lets_a_reply_finish(start_agent: StartAgent, database_ur
             await Person(agent, "late").say("too late")
 
 
-async def test_what_shutdown_cuts_off_is_answered_after_the_next_start(
+async def test_a_reply_cut_off_by_shutdown_is_made_after_the_restart(
     start_agent: StartAgent, database_url: str
 ) -> None:
     async with start_agent(database_url, grace_seconds=0.05) as agent:

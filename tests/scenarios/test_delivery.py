@@ -1,6 +1,6 @@
-"""Replies that a channel must be called for: in order, retried, looked for before they are posted again.
+"""Outbox delivery under a running agent: order, retries, and the search before a second post.
 
-Knows: `bot.chat.delivery` under a running agent. Does not know: any real channel; the one here does what a test says.
+The channel is scripted by each test.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ async def posting_agent(start_agent: StartAgent, database_url: str, channel: Cha
 async def say(agent: Agent, text: str) -> None:
     incoming = Incoming("called", "c", Sender("ana"), f"called/{text}", (text_part(text),))
     accepted = await agent.conversations.accept(W, incoming)
-    async for _ in agent.conversations.follow(W, accepted):
+    async for _ in agent.conversations.history.follow(W, accepted):
         pass
 
 
@@ -86,7 +86,7 @@ async def test_replies_are_posted_in_order_and_once(posting_agent: Agent, channe
     assert channel.looked_for == 0
 
 
-async def test_a_channel_that_is_busy_is_asked_again(posting_agent: Agent, channel: Channel) -> None:
+async def test_a_busy_channel_is_retried(posting_agent: Agent, channel: Channel) -> None:
     channel.troubles.extend([(NotNow(0.01), False)] * 3)
     await say(posting_agent, "first")
     await say(posting_agent, "second")
@@ -94,7 +94,7 @@ async def test_a_channel_that_is_busy_is_asked_again(posting_agent: Agent, chann
     assert channel.posted == ["first", "second"]
 
 
-async def test_a_channel_that_is_busy_for_too_long_is_given_up(
+async def test_a_channel_that_is_busy_too_long_is_given_up(
     posting_agent: Agent, channel: Channel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bot.chat.delivery.GIVE_UP_MS", 100)
@@ -104,7 +104,7 @@ async def test_a_channel_that_is_busy_for_too_long_is_given_up(
     assert channel.posted == []
 
 
-async def test_what_a_channel_will_never_take_holds_up_nothing(posting_agent: Agent, channel: Channel) -> None:
+async def test_a_post_rejected_for_good_blocks_nothing(posting_agent: Agent, channel: Channel) -> None:
     channel.troubles.append((Never("the thread is gone"), False))
     await say(posting_agent, "first")
     await say(posting_agent, "second")
@@ -113,7 +113,7 @@ async def test_what_a_channel_will_never_take_holds_up_nothing(posting_agent: Ag
 
 
 @pytest.mark.parametrize("arrives", [True, False])
-async def test_a_post_without_an_answer_is_looked_for_before_it_is_posted_again(
+async def test_an_unanswered_post_is_looked_for_before_a_second_post(
     posting_agent: Agent, channel: Channel, arrives: bool
 ) -> None:
     channel.troubles.append((Unknown("no answer"), arrives))
@@ -123,7 +123,7 @@ async def test_a_post_without_an_answer_is_looked_for_before_it_is_posted_again(
     assert channel.looked_for == 1
 
 
-async def test_a_channel_that_never_answers_is_given_up_as_unknown(
+async def test_a_silent_channel_is_given_up_as_ambiguous(
     posting_agent: Agent, channel: Channel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bot.chat.delivery.GIVE_UP_MS", 100)

@@ -72,9 +72,9 @@ async def say(agent: Agent, who: str, chat: str, text: str, number: int) -> tupl
     incoming = Incoming("web", chat, Sender(who, f"name of {who}"), key, (text_part(text),), external_id=key)
     accepted = await agent.conversations.accept(agent.workspace_id, incoming)
     async with asyncio.timeout(20):
-        async for _ in agent.conversations.follow(agent.workspace_id, accepted):
+        async for _ in agent.conversations.history.follow(agent.workspace_id, accepted):
             pass
-    said = await agent.conversations.history(agent.workspace_id, accepted.conversation_id)
+    said = await agent.conversations.history.messages(agent.workspace_id, accepted.conversation_id)
     return accepted.conversation_id, said[-1].id
 
 
@@ -229,8 +229,8 @@ async def test_nothing_of_an_erased_person_is_left(start_agent: StartAgent, data
         assert (erased.proof.counts["dataset_example"], erased.proof.counts["curated_answer"]) == (2, 3)
         assert [row.answer for row in await agent.database.read(curated.all_answers, agent.workspace_id)] == ["No."]
         assert await asyncio.to_thread(rows_with, database_url, SECRET) == []
-        assert await agent.conversations.history(agent.workspace_id, own[0]) == []
-        rest = await agent.conversations.history(agent.workspace_id, shared[0])
+        assert await agent.conversations.history.messages(agent.workspace_id, own[0]) == []
+        rest = await agent.conversations.history.messages(agent.workspace_id, shared[0])
         assert [said.text for said in rest] == ["good morning"] * 2 + ["what a nice day"] * 2
         (learnt,) = await agent.database.read(versions.list_all, agent.workspace_id)
         assert learnt.tainted_at

@@ -1,6 +1,6 @@
-"""The model API as programs use it: keys and quotas, answers and streams, what is written down, every bad request.
+"""Model API over HTTP: keys, quotas, answers, streams, usage records, bad requests.
 
-Knows: HTTP and the fake generator. Does not know: real clients (tests/scenarios/test_openai_clients.py).
+`tests/scenarios/test_openai_clients.py` has real clients.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ async def test_a_stream_says_the_same_piece_by_piece(sqlite_server: WebServer, c
     assert (chunks[-1]["choices"], chunks[-1]["usage"]["completion_tokens"]) == ([], 2)
 
 
-async def test_without_the_option_a_stream_tells_no_usage(caller: Program) -> None:
+async def test_a_stream_has_no_usage_without_the_option(caller: Program) -> None:
     assert all("usage" not in chunk for chunk in await caller.stream(question()))
 
 
@@ -88,7 +88,7 @@ async def test_several_choices(sqlite_server: WebServer, caller: Program) -> Non
     assert {one.seed for one in sqlite_server.generator.samplings} == {5, 6, 7}
 
 
-async def test_a_text_to_go_on_with(sqlite_server: WebServer, caller: Program) -> None:
+async def test_a_text_is_continued(sqlite_server: WebServer, caller: Program) -> None:
     sqlite_server.generator.enqueue(" Paris", ".")
     body = {"model": "fake", "prompt": "The capital of France is"}
     answer = await caller.ask(body, "/v1/completions")
@@ -100,7 +100,7 @@ async def test_a_text_to_go_on_with(sqlite_server: WebServer, caller: Program) -
     assert sqlite_server.generator.prompts[0].text == "The capital of France is"
 
 
-async def test_everything_about_sampling_is_passed_on(sqlite_server: WebServer, caller: Program) -> None:
+async def test_all_sampling_options_are_passed_on(sqlite_server: WebServer, caller: Program) -> None:
     await caller.ask(
         question(
             max_completion_tokens=3,
@@ -129,7 +129,7 @@ async def test_everything_about_sampling_is_passed_on(sqlite_server: WebServer, 
     assert (sampling.repetition_penalty, sampling.logprobs, sampling.json_schema) == (1.2, 2, '{"type": "object"}')
 
 
-async def test_what_is_not_said_is_as_the_settings_say(sqlite_server: WebServer, caller: Program) -> None:
+async def test_missing_options_follow_the_settings(sqlite_server: WebServer, caller: Program) -> None:
     await caller.ask(question())
     sampling = sqlite_server.generator.samplings[0]
     assert (sampling.temperature, sampling.top_p, sampling.max_tokens) == (0.2, 0.9, 512)
@@ -172,7 +172,7 @@ async def test_a_forced_call_is_held_to_its_schema_and_parsed(sqlite_server: Web
     assert [one["properties"]["name"]["const"] for one in schema["anyOf"]] == ["find", "cancel"]
 
 
-async def test_references_inside_the_parameters_still_lead_somewhere(sqlite_server: WebServer, caller: Program) -> None:
+async def test_references_inside_the_parameters_still_resolve(sqlite_server: WebServer, caller: Program) -> None:
     item = {"type": "object", "properties": {"next": {"$ref": "#"}, "size": {"$ref": "#/$defs/Size"}}}
     function = {"name": "f", "parameters": item | {"$defs": {"Size": {"type": "integer"}}}}
     tools = [{"type": "function", "function": function}, TOOLS[0]]
@@ -185,7 +185,7 @@ async def test_references_inside_the_parameters_still_lead_somewhere(sqlite_serv
 
 
 @pytest.mark.parametrize("depth", [100, 250, 330, 490, 900])
-async def test_deep_schemas_are_taken_or_refused(sqlite_server: WebServer, caller: Program, depth: int) -> None:
+async def test_deep_schemas_are_accepted_or_refused(sqlite_server: WebServer, caller: Program, depth: int) -> None:
     parameters = '{"properties":{"a":' * depth + "{}" + "}}" * depth
     function = f'[{{"type": "function", "function": {{"name": "f", "parameters": {parameters}}}}}]'
     said = json.dumps(question())[:-1]
@@ -347,7 +347,7 @@ async def test_a_bad_body_is_refused_by_the_name_of_its_field(caller: Program, k
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b'{"model": NaN}', b"[" * 100_000])
-async def test_bytes_that_are_no_request(sqlite_server: WebServer, data: bytes) -> None:
+async def test_bytes_that_are_not_a_request(sqlite_server: WebServer, data: bytes) -> None:
     program = await new_program(sqlite_server)
     headers = program._headers | {"Content-Type": "application/json"}
     async with sqlite_server.session.post(sqlite_server.url + CHAT, data=data, headers=headers) as response:
@@ -355,13 +355,13 @@ async def test_bytes_that_are_no_request(sqlite_server: WebServer, data: bytes) 
         assert (await response.json())["error"]["type"] == "invalid_request_error"
 
 
-async def test_not_a_number_is_refused(sqlite_server: WebServer) -> None:
+async def test_nan_is_refused(sqlite_server: WebServer) -> None:
     program = await new_program(sqlite_server)
     error = await program.refused(question(temperature=math.nan))
     assert error["param"] == "temperature"
 
 
-async def test_unknown_addresses_and_methods_answer_in_the_same_form(caller: Program) -> None:
+async def test_unknown_routes_and_methods_use_the_error_format(caller: Program) -> None:
     assert (await caller.get("/v1/nothing", 404))["error"]["type"] == "server_error"
     assert (await caller.get(CHAT, 405))["error"]["code"] == "method_not_allowed"
 
@@ -371,7 +371,7 @@ async def test_a_prompt_longer_than_the_context(caller: Program) -> None:
         assert (await caller.refused(question("word " * 3000, stream=streams)))["param"] == "prompt"
 
 
-async def test_a_busy_model_says_when_to_come_again(sqlite_server: WebServer, caller: Program) -> None:
+async def test_a_busy_model_says_when_to_retry(sqlite_server: WebServer, caller: Program) -> None:
     sqlite_server.generator.enqueue(error=GeneratorBusy(retry_after=7))
     async with caller.post(question(stream=True)) as response:
         assert (response.status, response.headers["Retry-After"]) == (503, "7")
@@ -379,7 +379,7 @@ async def test_a_busy_model_says_when_to_come_again(sqlite_server: WebServer, ca
     assert (await usage_of(sqlite_server))[0]["outcome"] == "generator_busy"
 
 
-async def test_a_failure_before_and_in_the_middle(sqlite_server: WebServer, caller: Program) -> None:
+async def test_a_failure_before_and_within_a_stream(sqlite_server: WebServer, caller: Program) -> None:
     sqlite_server.generator.enqueue("half", error=GeneratorFailed())
     assert (await caller.refused(question(), 500))["code"] == "generator_failed"
     sqlite_server.generator.enqueue("half", error=GeneratorFailed())
@@ -390,7 +390,7 @@ async def test_a_failure_before_and_in_the_middle(sqlite_server: WebServer, call
     assert {row["outcome"] for row in await usage_of(sqlite_server, 2)} == {"generator_failed"}
 
 
-async def test_what_is_refused_costs_nothing(sqlite_server: WebServer) -> None:
+async def test_a_refused_request_costs_nothing(sqlite_server: WebServer) -> None:
     program = await new_program(sqlite_server, tokens_per_day=1000)
     await program.refused(question("word " * 3000))
     (row,) = await usage_of(sqlite_server)
@@ -413,7 +413,7 @@ async def test_odd_headers_and_numbers(sqlite_server: WebServer, caller: Program
 
 @pytest.mark.parametrize("streams", [False, True])
 @pytest.mark.parametrize("after", [0, 1])
-async def test_a_caller_who_goes_frees_the_model(
+async def test_a_caller_who_disconnects_frees_the_model(
     sqlite_server: WebServer, caller: Program, streams: bool, after: int
 ) -> None:
     generator = sqlite_server.generator
@@ -435,7 +435,7 @@ async def read_forever(program: Program, body: Json) -> None:
         await response.read()
 
 
-async def test_a_reader_who_takes_nothing_is_left(
+async def test_a_stalled_reader_is_disconnected(
     sqlite_server: WebServer, caller: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adapters.http.sse.SLOW_READER_SECONDS", 0.3)
@@ -451,7 +451,7 @@ async def test_a_reader_who_takes_nothing_is_left(
 # --- memory ---
 
 
-async def test_a_conversation_of_ours(server: WebServer, program: Program) -> None:
+async def test_a_conversation_with_memory(server: WebServer, program: Program) -> None:
     def said(text: str, name: str = "order-7", **more: Any) -> Json:
         return question(text, metadata={"conversation": name}, **more)
 
@@ -497,7 +497,7 @@ async def test_conversations_of_one_key_never_meet(sqlite_server: WebServer, cal
 
 
 @pytest.mark.parametrize("streams", [False, True])
-async def test_a_memory_reply_that_is_cut_short_by_a_restart_is_no_whole_answer(
+async def test_a_memory_reply_cut_short_by_a_restart_is_an_error(
     sqlite_server: WebServer, caller: Program, streams: bool
 ) -> None:
     sqlite_server.generator.enqueue("", "part", hold=asyncio.Event())

@@ -1,7 +1,4 @@
-"""The official clients and a conformance checker, unchanged, against the API with the real starter model.
-
-Knows: the clients' interfaces. Does not know: the bytes in between (tests/scenarios/test_openai_api.py).
-"""
+"""Official OpenAI clients and a conformance checker, unmodified, against the API with the real starter model."""
 
 from __future__ import annotations
 
@@ -109,7 +106,7 @@ async def test_the_python_client(api: tuple[str, str]) -> None:
     await asyncio.to_thread(use_python_client, *api)
 
 
-async def test_the_asynchronous_python_client(api: tuple[str, str]) -> None:
+async def test_the_async_python_client(api: tuple[str, str]) -> None:
     base_url, key = api
     async with openai.AsyncOpenAI(base_url=base_url, api_key=key, max_retries=0) as client:
         chunks = await client.chat.completions.create(
@@ -163,7 +160,7 @@ async def test_the_client_of_node(api: tuple[str, str]) -> None:
     assert got["refusal"] == {"kind": "NotFoundError", "status": 404, "code": "model_not_found", "param": "model"}
 
 
-async def test_nothing_fails_in_the_conformance_checker(api: tuple[str, str]) -> None:
+async def test_the_conformance_checker_finds_no_fault(api: tuple[str, str]) -> None:
     base_url, key = api
     process = await asyncio.create_subprocess_exec(
         sys.executable,

@@ -1,6 +1,6 @@
-"""`POST /v1/feedback` as programs use it: plainly over HTTP, and with the official client.
+"""`POST /v1/feedback` over plain HTTP and through the official client.
 
-Knows: HTTP and the fake generator. Does not know: what becomes of a vote (tests/contract/test_votes.py).
+`tests/contract/test_votes.py` has the effect of a vote.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ async def test_a_stream_and_a_repeated_request_name_the_same_reply(server: WebSe
     assert again[0]["id"] == again[1]["id"] != streamed
 
 
-async def test_without_memory_ids_are_of_no_reply(sqlite_server: WebServer, caller: Program) -> None:
+async def test_an_id_without_memory_names_no_reply(sqlite_server: WebServer, caller: Program) -> None:
     await said(caller)
     stray = str((await caller.ask(question("Hello")))["id"])
     error = await caller.refused({"conversation": "order-7", "reply": stray, "value": 1}, 404, FEEDBACK)
@@ -74,7 +74,7 @@ async def test_the_same_request_twice_is_one_vote(server: WebServer, program: Pr
     assert votes == [Vote(-1, "rude", "Hi!")]
 
 
-async def test_another_key_reaches_nothing_of_it(sqlite_server: WebServer, caller: Program) -> None:
+async def test_another_key_reaches_none_of_it(sqlite_server: WebServer, caller: Program) -> None:
     reply = await said(caller)
     other = await new_program(sqlite_server, "other")
     assert (
@@ -116,7 +116,7 @@ async def test_words_that_are_too_long_are_refused(caller: Program) -> None:
     assert (await caller.refused(body, 413, FEEDBACK))["code"] == "too_large"
 
 
-async def test_what_is_said_about_learning_from_a_conversation(server: WebServer, program: Program) -> None:
+async def test_consent_for_a_conversation_is_stored_and_shown(server: WebServer, program: Program) -> None:
     await said(program)
     assert await tell(program, may_learn=False) == {"object": "feedback", "conversation": "order-7", "may_learn": False}
     answer = await tell(program, value=1)

@@ -1,4 +1,4 @@
-"""The line in the log for each turn, of chats and of programs: how it ended and how long it took, and no word of it."""
+"""Turn log: one line for each turn of chats and programs, with its outcome and times but none of its words."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def test_a_reply_that_was_stopped(agent: Agent, caplog: pytest.LogCaptureF
     assert (turn["state"], turn["first_ms"]) == ("stopped", "-")
 
 
-async def test_a_reply_that_failed_and_each_attempt_before(
+async def test_a_failed_reply_and_each_attempt_before_it(
     start_agent: StartAgent, sqlite_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bot.chat.turns.FIRST_RETRY_SECONDS", 0.01)
@@ -93,7 +93,7 @@ async def test_a_completion_that_failed(
     assert [turn["state"] for turn in turns_in(caplog)] == ["failed"]
 
 
-async def test_a_completion_that_nobody_waits_for(sqlite_server: WebServer, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_completion_whose_caller_left(sqlite_server: WebServer, caplog: pytest.LogCaptureFixture) -> None:
     generator = sqlite_server.generator
     generator.enqueue("", SECRET, hold=asyncio.Event())
     program = await new_program(sqlite_server)

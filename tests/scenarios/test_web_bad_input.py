@@ -1,7 +1,6 @@
-"""What a client can do wrong, and what can go wrong under a client: always a clear refusal, and nothing is lost.
+"""Web chat under bad requests, foreign origins, crowds, slow readers and database outages: refused, never lost.
 
-Knows: bad requests, credentials and origins, crowds, slow and vanished readers, a database that is locked, full or
-gone. Does not know: kills of the process (`tests/crash`).
+`tests/crash` kills the process.
 """
 
 from __future__ import annotations
@@ -257,13 +256,13 @@ async def test_a_chunked_body_over_the_limit_is_refused(sqlite_server: WebServer
         b"GET /api/chats HTTP/1.1\r\nHost: x\r\nCookie: \xff=\xff; myna_visitor\r\n",
     ],
 )
-async def test_a_credential_that_is_no_text_is_refused(sqlite_server: WebServer, head: bytes) -> None:
+async def test_a_credential_that_is_not_text_is_refused(sqlite_server: WebServer, head: bytes) -> None:
     answer = await raw_request(sqlite_server, head)
     assert answer.startswith(b"HTTP/1.1 401 ")
     assert b'"code": "not_authenticated"' in answer
 
 
-async def test_an_origin_that_is_no_text_is_refused(sqlite_server: WebServer) -> None:
+async def test_an_origin_that_is_not_text_is_refused(sqlite_server: WebServer) -> None:
     head = b"POST /api/visitor HTTP/1.1\r\nHost: \xff\r\nOrigin: http://\xff\r\nContent-Type: application/json\r\n"
     answer = await raw_request(sqlite_server, head + b"Content-Length: 2\r\n", b"{}")
     assert answer.startswith(b"HTTP/1.1 403 ")
@@ -273,7 +272,7 @@ async def test_an_origin_that_is_no_text_is_refused(sqlite_server: WebServer) ->
 @pytest.mark.parametrize(
     "junk", [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"BOGUS\r\n\r\n", b"GET / HTTP/9\r\n\r\n"]
 )
-async def test_what_is_not_http_is_answered_briefly(sqlite_server: WebServer, junk: bytes) -> None:
+async def test_bytes_that_are_not_http_get_a_short_answer(sqlite_server: WebServer, junk: bytes) -> None:
     """The HTTP parser itself says no, in plain text, and closes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", sqlite_server.port)
     writer.write(junk + b"\r\n\r\n")
@@ -525,7 +524,7 @@ async def test_a_listed_site_can_read_refusals_too(sqlite_server: WebServer) -> 
         assert "X-Request-Id" in response.headers["Access-Control-Expose-Headers"]
 
 
-async def test_pages_that_are_not_the_api_give_no_origin_leave(sqlite_server: WebServer) -> None:
+async def test_pages_outside_the_api_send_no_cors_headers(sqlite_server: WebServer) -> None:
     for path in ["/", "/metrics", "/readyz"]:
         async with sqlite_server.session.get(sqlite_server.url + path, headers={"Origin": SHOP}) as response:
             assert "Access-Control-Allow-Origin" not in response.headers
@@ -542,9 +541,7 @@ def _said(tx: Transaction) -> tuple[dict[str, int], list[tuple[str, int, int]]]:
 
 
 @pytest.mark.slow
-async def test_a_thousand_messages_at_once_to_one_chat_are_all_answered_once_and_in_order(
-    server: WebServer, visitor: Visitor
-) -> None:
+async def test_a_thousand_messages_to_one_chat_are_answered_in_order(server: WebServer, visitor: Visitor) -> None:
     ids = [f"m{number}" for number in range(1_000)]
     streams = await asyncio.gather(*[visitor.ask(f"text of {one}", id=one) for one in ids])
     seqs, replies = await server.agent.database.read(_said, None)
@@ -605,7 +602,7 @@ class Idle:
         return b"".join(received)
 
 
-async def test_a_slow_reader_holds_nobody_up_and_its_stream_ends_regularly(sqlite_server: WebServer) -> None:
+async def test_a_slow_reader_delays_nobody_and_gets_the_whole_stream(sqlite_server: WebServer) -> None:
     server = sqlite_server
     visitor, other = await server.visitor(), await server.visitor()
     server.generator.enqueue(*LONG_REPLY)
@@ -623,7 +620,7 @@ async def _replied(server: WebServer, count: int) -> bool:
     return await server.metric("myna_replies_total", channel="web", state="answered") == count
 
 
-async def test_a_reader_that_takes_nothing_is_cut_off_and_can_resume(
+async def test_a_stalled_reader_is_cut_off_and_can_resume(
     sqlite_server: WebServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adapters.http.sse.SLOW_READER_SECONDS", 0.2)
@@ -644,7 +641,7 @@ async def test_a_reader_that_takes_nothing_is_cut_off_and_can_resume(
     assert len((await visitor.history())[1][1]) == 16 * 2**20 + 6
 
 
-async def test_a_client_that_leaves_while_it_sends_leaves_nothing_behind(
+async def test_a_client_that_leaves_while_sending_leaves_nothing(
     sqlite_server: WebServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = sqlite_server
@@ -693,9 +690,7 @@ def short_lock_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("short_lock_waits")
-async def test_with_a_locked_database_messages_are_refused_until_it_is_free(
-    server: WebServer, visitor: Visitor
-) -> None:
+async def test_a_locked_database_refuses_messages_until_it_is_free(server: WebServer, visitor: Visitor) -> None:
     await visitor.ask("before")
     hold = asyncio.Event()
     server.generator.enqueue("one ", "two", hold=hold)
@@ -723,7 +718,7 @@ def _limit_pages(tx: Transaction, pages: int | None) -> None:
     tx.connection.exec_driver_sql(f"PRAGMA max_page_count = {pages or used + 4}")
 
 
-async def test_with_a_full_disk_messages_are_refused_until_there_is_room(sqlite_server: WebServer) -> None:
+async def test_a_full_disk_refuses_messages_until_there_is_room(sqlite_server: WebServer) -> None:
     server = sqlite_server
     visitor = await server.visitor()
     await visitor.ask("before", id="before")
@@ -764,9 +759,7 @@ def mortal_postgres() -> Iterator[Any]:
 
 
 @pytest.mark.slow
-async def test_when_postgresql_dies_messages_are_refused_until_it_is_back_and_none_is_lost(
-    mortal_postgres: Any, start_agent: StartAgent
-) -> None:
+async def test_a_dead_postgresql_refuses_messages_and_loses_none(mortal_postgres: Any, start_agent: StartAgent) -> None:
     mortal_postgres.psql("CREATE DATABASE myna")
     url = str(mortal_postgres.get_uri("myna"))
     await asyncio.to_thread(migrate.upgrade, url)

@@ -1,8 +1,4 @@
-"""The web chat as a visitor has it, over HTTP, on both databases.
-
-Knows: the routes, the stream's parts, what is shown afterwards. Does not know: bad input and outages (next door), the
-page in a browser.
-"""
+"""Web chat over HTTP: streams, history, stops, edits, retries, pages. Bad input and outages: `test_web_bad_input`."""
 
 from __future__ import annotations
 
@@ -36,7 +32,7 @@ async def test_a_reply_comes_in_the_protocols_order(visitor: Visitor) -> None:
     assert parts[-1] == {"type": "finish", "finishReason": "stop", "messageMetadata": {"state": "answered"}}
 
 
-async def test_our_own_page_gets_sanitised_html_along_with_the_text(server: WebServer, visitor: Visitor) -> None:
+async def test_our_own_page_gets_sanitised_html_with_the_text(server: WebServer, visitor: Visitor) -> None:
     server.generator.enqueue("**One**\n\n", "Two <script>", "alert(1)</script>")
     parts = await visitor.ask("hi", html=True)
     rendered = [part["data"] for part in parts if part["type"] == "data-html"]
@@ -52,7 +48,7 @@ async def test_other_clients_get_no_html(visitor: Visitor) -> None:
     assert "data-html" not in types_of(await visitor.ask("**hi**\n\nyou"))
 
 
-async def test_a_reply_that_was_cut_at_its_longest_says_so(server: WebServer, visitor: Visitor) -> None:
+async def test_a_reply_cut_at_the_token_limit_says_so(server: WebServer, visitor: Visitor) -> None:
     most = server.agent.settings.max_reply_tokens
     server.generator.enqueue(*["word "] * (most + 5))
     parts = await visitor.ask("go on")
@@ -60,7 +56,7 @@ async def test_a_reply_that_was_cut_at_its_longest_says_so(server: WebServer, vi
     assert text_in(parts) == "word " * most
 
 
-async def test_what_was_said_is_in_the_history_and_in_the_list(visitor: Visitor) -> None:
+async def test_messages_are_in_the_history_and_in_the_list(visitor: Visitor) -> None:
     first = await visitor.ask("hello you", chat="a")
     await visitor.ask("other", chat="b")
     chat = await visitor.json("/api/chat/a")
@@ -76,9 +72,7 @@ async def test_what_was_said_is_in_the_history_and_in_the_list(visitor: Visitor)
     ]
 
 
-async def test_the_model_is_shown_our_own_memory_not_what_the_client_claims(
-    server: WebServer, visitor: Visitor
-) -> None:
+async def test_the_model_sees_our_stored_history_not_the_clients(server: WebServer, visitor: Visitor) -> None:
     await visitor.ask("the truth")
     claimed = [
         user_message("a lie", "m1"),
@@ -159,7 +153,7 @@ async def test_a_client_that_leaves_halfway_finds_the_whole_reply_later(server: 
     assert server.generator.aborted == 0
 
 
-async def test_a_reply_that_begins_again_is_told_to_each_kind_of_client(server: WebServer, visitor: Visitor) -> None:
+async def test_each_kind_of_client_is_told_of_a_restarted_reply(server: WebServer, visitor: Visitor) -> None:
     """Our page takes the text back; an AI SDK client can't, so its stream ends and it resumes."""
     hold = asyncio.Event()
     server.generator.enqueue("half ", error=RuntimeError("the model broke"), hold=hold)
@@ -178,7 +172,7 @@ async def test_a_reply_that_begins_again_is_told_to_each_kind_of_client(server: 
     assert await visitor.history() == [("user", "go"), ("assistant", "whole")]
 
 
-async def test_a_shutdown_ends_open_streams_so_that_they_are_resumed(server: WebServer, visitor: Visitor) -> None:
+async def test_a_shutdown_ends_open_streams_for_a_resume(server: WebServer, visitor: Visitor) -> None:
     server.generator.enqueue("one ", "two", hold=asyncio.Event())
     async with visitor.chat(chat_body("count")) as response:
         stream = Stream(response)
@@ -250,7 +244,7 @@ async def test_only_the_owner_can_stop(server: WebServer, visitor: Visitor) -> N
 
 
 @pytest.mark.parametrize("new_id", ["m3", "m1"], ids=["under a new id", "under the old id, as the AI SDK does"])
-async def test_an_edit_sets_the_old_message_and_all_after_it_aside(visitor: Visitor, new_id: str) -> None:
+async def test_an_edit_removes_the_old_message_and_all_after_it(visitor: Visitor, new_id: str) -> None:
     await visitor.ask("frist", id="m1")
     await visitor.ask("second", id="m2")
     parts = await visitor.ask("first", id=new_id, messageId="m1")
@@ -265,7 +259,7 @@ async def test_a_message_can_be_edited_back_and_forth_under_one_id(visitor: Visi
     assert await visitor.history() == [("user", "b"), ("assistant", "b")]
 
 
-async def test_an_edit_of_what_is_not_there_is_a_conflict(visitor: Visitor) -> None:
+async def test_an_edit_of_an_unknown_message_is_a_conflict(visitor: Visitor) -> None:
     await visitor.ask("first")
     async with visitor.chat(chat_body("other", id="m2", messageId="gone")) as response:
         assert response.status == 409
@@ -281,7 +275,7 @@ async def test_an_edit_while_the_reply_runs_replaces_it(server: WebServer, visit
     assert await visitor.history() == [("user", "first"), ("assistant", "first")]
 
 
-async def test_another_answer_takes_the_place_of_the_last_reply(server: WebServer, visitor: Visitor) -> None:
+async def test_another_reply_replaces_the_last_one(server: WebServer, visitor: Visitor) -> None:
     first = (await visitor.ask("hello"))[0]["messageId"]
     server.generator.enqueue("better")
     again = await visitor.send({"id": "c1", "messages": [], "trigger": "regenerate-message", "messageId": first})
@@ -293,7 +287,7 @@ async def test_another_answer_takes_the_place_of_the_last_reply(server: WebServe
     assert await visitor.history() == [("user", "hello"), ("assistant", "best")]
 
 
-async def test_asking_twice_for_another_answer_to_the_same_reply_gives_one(server: WebServer, visitor: Visitor) -> None:
+async def test_asking_twice_for_another_reply_gives_one(server: WebServer, visitor: Visitor) -> None:
     first = (await visitor.ask("hello"))[0]["messageId"]
     server.generator.enqueue("better")
     wish = {"id": "c1", "trigger": "regenerate-message", "messageId": first}
@@ -302,7 +296,7 @@ async def test_asking_twice_for_another_answer_to_the_same_reply_gives_one(serve
     assert both[0][0] == both[1][0]
 
 
-async def test_a_failed_send_may_be_tried_again_as_a_wish_for_another_answer(visitor: Visitor) -> None:
+async def test_a_failed_send_may_be_retried_as_a_regenerate(visitor: Visitor) -> None:
     """The AI SDK does so: `regenerate()` after an error asks about a message that may never have come here."""
     await visitor.ask("first")
     for body in (chat_body("second", id="m2"), chat_body("elsewhere", chat="c2", id="m3")):
@@ -316,7 +310,7 @@ async def test_a_failed_send_may_be_tried_again_as_a_wish_for_another_answer(vis
     ]
 
 
-async def test_a_failed_edit_may_be_tried_again_as_a_wish_for_another_answer(visitor: Visitor) -> None:
+async def test_a_failed_edit_may_be_retried_as_a_regenerate(visitor: Visitor) -> None:
     await visitor.ask("frist")
     await visitor.ask("second", id="m2")
     wish = {**chat_body("first", id="m1"), "trigger": "regenerate-message"}
@@ -324,7 +318,7 @@ async def test_a_failed_edit_may_be_tried_again_as_a_wish_for_another_answer(vis
     assert await visitor.history() == [("user", "first"), ("assistant", "first")]
 
 
-async def test_a_stale_tab_gives_no_newer_reply_again(visitor: Visitor) -> None:
+async def test_a_stale_tab_regenerates_no_newer_reply(visitor: Visitor) -> None:
     await visitor.ask("first")
     await visitor.ask("second", id="m2")
     async with visitor.post("/api/chat", {**chat_body("first"), "trigger": "regenerate-message"}) as response:
@@ -338,15 +332,13 @@ async def test_ids_of_chat_and_message_are_not_mixed_up(visitor: Visitor) -> Non
 
 
 @pytest.mark.parametrize("broken", ["\ud83d", "\x00"])
-async def test_text_that_no_database_takes_is_repaired(server: WebServer, visitor: Visitor, broken: str) -> None:
+async def test_text_that_no_database_accepts_is_repaired(server: WebServer, visitor: Visitor, broken: str) -> None:
     server.generator.enqueue("fine ", broken)
     assert text_in(await visitor.ask("hello")) == "fine \ufffd"
     assert await visitor.history() == [("user", "hello"), ("assistant", "fine \ufffd")]
 
 
-async def test_a_wish_for_another_answer_joins_the_reply_that_is_on_its_way(
-    server: WebServer, visitor: Visitor
-) -> None:
+async def test_a_regenerate_joins_the_running_reply(server: WebServer, visitor: Visitor) -> None:
     hold = asyncio.Event()
     server.generator.enqueue("one ", "two", hold=hold)
     async with visitor.chat(chat_body("count")) as response:
@@ -358,7 +350,7 @@ async def test_a_wish_for_another_answer_joins_the_reply_that_is_on_its_way(
     assert await visitor.history() == [("user", "count"), ("assistant", "one two")]
 
 
-async def test_only_the_last_reply_can_be_given_again(visitor: Visitor) -> None:
+async def test_only_the_last_reply_can_be_regenerated(visitor: Visitor) -> None:
     old = (await visitor.ask("first"))[0]["messageId"]
     await visitor.ask("second", id="m2")
     async with visitor.post("/api/chat", {"id": "c1", "trigger": "regenerate-message", "messageId": old}) as response:
@@ -396,7 +388,7 @@ async def test_a_listed_sites_script_may_read_the_answers(server: WebServer) -> 
 # --- pages and health ---
 
 
-async def test_the_page_says_what_it_may_load_and_who_may_frame_it(sqlite_server: WebServer) -> None:
+async def test_the_page_restricts_its_sources_and_its_frames(sqlite_server: WebServer) -> None:
     async with sqlite_server.session.get(sqlite_server.url + "/") as response:
         assert response.status == 200
         assert response.content_type == "text/html"
@@ -458,7 +450,7 @@ async def test_health_is_told_apart_from_readiness(server: WebServer) -> None:
     assert await server.nobody.json("/healthz") == {"ok": True}
 
 
-async def test_what_happened_is_counted(server: WebServer, visitor: Visitor) -> None:
+async def test_messages_replies_and_tokens_are_counted(server: WebServer, visitor: Visitor) -> None:
     await visitor.ask("hello you")
     assert await server.metric("myna_messages_accepted_total", channel="web") == 1
     assert await server.metric("myna_replies_total", channel="web", state="answered") == 1
@@ -469,7 +461,7 @@ async def test_what_happened_is_counted(server: WebServer, visitor: Visitor) -> 
         assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
 
 
-async def test_a_request_keeps_the_id_that_it_came_with(sqlite_server: WebServer) -> None:
+async def test_a_request_keeps_the_id_it_came_with(sqlite_server: WebServer) -> None:
     for given, kept in [("trace-1_A", True), ("not ok", False), ("x" * 65, False), ("", False)]:
         async with sqlite_server.nobody.get("/healthz", headers={"X-Request-Id": given}) as response:
             assert (response.headers["X-Request-Id"] == given) is kept
@@ -479,7 +471,7 @@ async def test_a_request_keeps_the_id_that_it_came_with(sqlite_server: WebServer
 async def test_a_quiet_stream_gives_signs_of_life(
     server: WebServer, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bot.chat.following.SIGN_OF_LIFE_SECONDS", 0.05)
+    monkeypatch.setattr("bot.chat.history.SIGN_OF_LIFE_SECONDS", 0.05)
     hold = asyncio.Event()
     server.generator.enqueue("", "late", hold=hold)
     async with visitor.chat(chat_body("wait")) as response:

@@ -1,6 +1,6 @@
-"""Votes and choices about learning on the web: whose they are, what a reload shows, every bad request.
+"""Votes and learning consent over the web API: ownership, history, limits, bad requests.
 
-Knows: HTTP and the fake generator. Does not know: the page (tests/browser/test_chat_feedback.py).
+`tests/browser/test_chat_feedback.py` has the page.
 """
 
 from __future__ import annotations
@@ -89,13 +89,13 @@ async def test_words_are_taken_back_while_the_vote_stays(server: WebServer, visi
     assert await shown(visitor) == {"value": -1, "reason": None, "better": None}
 
 
-async def test_the_id_in_a_stream_is_what_can_be_voted_on(server: WebServer, visitor: Visitor) -> None:
+async def test_the_id_in_a_stream_can_be_voted_on(server: WebServer, visitor: Visitor) -> None:
     parts = await visitor.ask("Hello")
     started = next(part["messageId"] for part in parts if part["type"] == "start")
     assert (await vote(visitor, started, 1))["vote"]["replyId"] == started
 
 
-async def test_nobody_votes_in_the_conversation_of_another(sqlite_server: WebServer) -> None:
+async def test_nobody_votes_in_another_visitors_conversation(sqlite_server: WebServer) -> None:
     ana, eve = await sqlite_server.visitor(), await sqlite_server.visitor()
     reply = await reply_id(ana)
     await reply_id(eve)
@@ -107,7 +107,7 @@ async def test_nobody_votes_in_the_conversation_of_another(sqlite_server: WebSer
     assert (await ana.json(VOTES), await eve.json(VOTES)) == ({"votes": []}, {"votes": []})
 
 
-async def test_a_reply_of_another_chat_of_ones_own_is_not_of_this_one(sqlite_server: WebServer) -> None:
+async def test_a_reply_of_ones_other_chat_is_not_found(sqlite_server: WebServer) -> None:
     ana = await sqlite_server.visitor()
     await reply_id(ana)
     other = await reply_id(ana, "c2")
@@ -153,13 +153,13 @@ async def test_words_that_are_too_long_are_not_cut(sqlite_server: WebServer) -> 
     assert await vote(ana, reply, -1, better="x" * MAX_WORDS)
 
 
-async def test_what_no_database_takes_is_replaced(server: WebServer, visitor: Visitor) -> None:
+async def test_text_that_no_database_accepts_is_replaced(server: WebServer, visitor: Visitor) -> None:
     reply = await reply_id(visitor)
     answer = await vote(visitor, reply, -1, reason="a\x00b \ud800 \x1b[31mred 你好")
     assert answer["vote"]["reason"] == "ab \ufffd [31mred 你好"
 
 
-async def test_a_flood_is_told_to_wait_and_chats_go_on(sqlite_server: WebServer) -> None:
+async def test_a_flood_of_votes_is_limited_and_chats_go_on(sqlite_server: WebServer) -> None:
     ana = await sqlite_server.visitor()
     reply = await reply_id(ana)
     for number in range(MOST_A_MINUTE):
@@ -175,7 +175,7 @@ async def test_a_flood_is_told_to_wait_and_chats_go_on(sqlite_server: WebServer)
     assert await vote(ben, await reply_id(ben), -1)
 
 
-async def test_a_vote_while_the_database_is_away_is_refused_and_can_come_again(
+async def test_a_vote_without_a_database_is_refused_and_can_be_retried(
     sqlite_server: WebServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ana = await sqlite_server.visitor()
@@ -190,7 +190,7 @@ async def test_a_vote_while_the_database_is_away_is_refused_and_can_come_again(
     assert await vote(ana, reply, -1)
 
 
-async def test_a_page_of_a_shop_may_vote_and_a_foreign_one_may_not(sqlite_server: WebServer) -> None:
+async def test_a_listed_site_may_vote_and_a_foreign_one_may_not(sqlite_server: WebServer) -> None:
     ana = await sqlite_server.visitor(SHOP)
     reply = await reply_id(ana)
     body = {"replyId": reply, "value": 1}
@@ -204,7 +204,7 @@ async def test_a_page_of_a_shop_may_vote_and_a_foreign_one_may_not(sqlite_server
 # --- privacy ---
 
 
-async def test_what_is_said_about_learning(server: WebServer, visitor: Visitor) -> None:
+async def test_consent_is_stored_and_shown(server: WebServer, visitor: Visitor) -> None:
     nothing = {"policy": "opt-out", "allChats": None, "thisChat": None, "mayLearn": True}
     assert await visitor.json(ALL) == nothing
     await reply_id(visitor)
@@ -244,7 +244,7 @@ async def test_a_no_is_stored_with_the_first_message(
     assert (await refused(visitor.chat({**body, "mayLearn": "no"}), 400))["field"] == "mayLearn"
 
 
-async def test_where_people_must_say_yes(start_agent: StartAgent, sqlite_url: str) -> None:
+async def test_opt_in_learns_only_from_those_who_agreed(start_agent: StartAgent, sqlite_url: str) -> None:
     async with start_agent(sqlite_url, secret=SECRET, learning_consent="opt-in") as agent, serve(agent) as server:
         ana = await server.visitor()
         await reply_id(ana)
@@ -254,7 +254,7 @@ async def test_where_people_must_say_yes(start_agent: StartAgent, sqlite_url: st
         assert not (await ana.json(ALL))["mayLearn"]
 
 
-async def test_what_one_says_binds_nobody_else(sqlite_server: WebServer) -> None:
+async def test_consent_of_one_visitor_binds_nobody_else(sqlite_server: WebServer) -> None:
     ana, eve = await sqlite_server.visitor(), await sqlite_server.visitor()
     await reply_id(ana)
     assert await refused(eve.post(HERE, {"mayLearn": False}), 404)

@@ -1,7 +1,4 @@
-"""Readers of a running reply: each sees all of it, none holds it up.
-
-Knows: `bot.chat.live`. Does not know: who writes.
-"""
+"""Readers of a live turn: each sees the whole reply, and none delays it."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ async def read_all(turn: LiveTurn) -> list[object]:
     return [event async for batch in turn.read(1, 5.0) for event in batch]
 
 
-async def test_a_reader_who_comes_late_gets_everything_in_one_step() -> None:
+async def test_a_late_reader_gets_everything_in_one_batch() -> None:
     turn = new_turn()
     turn.add("a")
     turn.add("b")
@@ -49,7 +46,7 @@ async def test_a_restart_voids_what_was_read() -> None:
     assert await anext(reader) == (Started("r"), Text("new"))
 
 
-async def test_what_comes_while_a_slow_reader_takes_its_time_is_not_lost() -> None:
+async def test_a_slow_reader_loses_nothing() -> None:
     turn = new_turn()
     reader = turn.read(1, 5.0)
     assert await anext(reader) == (Started("r"),)
@@ -60,7 +57,7 @@ async def test_what_comes_while_a_slow_reader_takes_its_time_is_not_lost() -> No
     assert await anext(reader) == (Text(" and the rest"), Ended("answered", "stop"))
 
 
-async def test_a_reader_leaves_a_turn_that_turns_out_not_to_answer_its_message() -> None:
+async def test_a_reader_leaves_a_turn_that_drops_its_message() -> None:
     turn = LiveTurn("r", "c", 1, 2)
     reader = turn.read(2, 5.0)
     assert await anext(reader) == (Started("r"),)
@@ -76,14 +73,14 @@ async def test_an_abandoned_turn_ends_without_an_end() -> None:
     assert await read_all(turn) == [Started("r"), Text("half")]
 
 
-async def test_silence_is_told_so_that_connections_stay_open() -> None:
+async def test_silence_yields_waiting_for_keep_alives() -> None:
     turn = new_turn()
     reader = turn.read(1, 0.01)
     assert await anext(reader) == (Started("r"),)
     assert await anext(reader) == (Waiting(),)
 
 
-async def test_more_words_only_interrupt_before_the_first_piece() -> None:
+async def test_more_messages_only_interrupt_before_the_first_piece() -> None:
     turn = new_turn()
     turn.interrupt("more")
     assert turn.interruption == "more"
@@ -96,7 +93,7 @@ async def test_more_words_only_interrupt_before_the_first_piece() -> None:
     assert other.interruption is None
 
 
-async def test_a_lost_lease_outweighs_a_stop_and_a_stop_outweighs_more_words() -> None:
+async def test_a_lost_lease_outweighs_a_stop_outweighs_more() -> None:
     turn = new_turn()
     turn.interrupt("stop")
     turn.interrupt("more")
@@ -114,7 +111,7 @@ async def test_an_interruption_ends_the_generation() -> None:
     assert turn.pump.cancelled()
 
 
-async def test_whoever_watches_a_conversation_is_woken_by_its_next_turn() -> None:
+async def test_a_watcher_is_woken_by_the_next_turn() -> None:
     live, turn = Live(), new_turn()
     with live.watch("c") as one, live.watch("c") as two, live.watch("d") as other:
         live.open(turn)
@@ -122,7 +119,7 @@ async def test_whoever_watches_a_conversation_is_woken_by_its_next_turn() -> Non
     assert live._arrivals == {}
 
 
-async def test_a_closed_turn_does_not_take_away_its_successor() -> None:
+async def test_closing_a_turn_keeps_its_successor() -> None:
     live, old, new = Live(), new_turn(), LiveTurn("r2", "c", 2, 2)
     live.open(old)
     live.open(new)
@@ -133,7 +130,7 @@ async def test_a_closed_turn_does_not_take_away_its_successor() -> None:
     assert len(live) == 0
 
 
-async def test_a_turn_that_opens_over_another_knows_that_the_others_lease_is_lost() -> None:
+async def test_opening_a_turn_interrupts_the_older_one() -> None:
     live, old, new = Live(), new_turn(), LiveTurn("r2", "c", 1, 1)
     live.open(old)
     live.open(new)
@@ -141,7 +138,7 @@ async def test_a_turn_that_opens_over_another_knows_that_the_others_lease_is_los
 
 
 @pytest.mark.parametrize("why", ["stop", "lost"])
-async def test_beginning_again_forgets_no_stop_that_came_meanwhile(why: Interruption) -> None:
+async def test_a_restart_keeps_a_stop_that_came_meanwhile(why: Interruption) -> None:
     turn = new_turn()
     turn.interrupt("more")
     turn.interrupt(why)
@@ -149,7 +146,7 @@ async def test_beginning_again_forgets_no_stop_that_came_meanwhile(why: Interrup
     assert turn.interruption == why
 
 
-async def test_a_reader_who_comes_just_after_the_end_still_finds_the_turn_of_their_message() -> None:
+async def test_a_reader_just_after_the_end_still_finds_the_turn() -> None:
     live, old, new = Live(), new_turn(), LiveTurn("r2", "c", 2, 3)
     live.open(old)
     old.end(Ended("answered", "stop"))

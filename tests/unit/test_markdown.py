@@ -1,7 +1,4 @@
-"""Model text becomes HTML that can do no harm, and is rendered while it grows.
-
-Knows: `adapters.http.markdown`. Does not know: browsers; those have tests of their own.
-"""
+"""Markdown to sanitised HTML: attacks, links, citations, and rendering while the text grows."""
 
 from __future__ import annotations
 
@@ -156,7 +153,7 @@ def test_an_attack_becomes_harmless(attack: str) -> None:
 
 
 @given(st.text(alphabet="<>[]()!`*_#\"'=&;:/\\ \n\tabjsx", max_size=60))
-def test_whatever_is_written_is_harmless(text: str) -> None:
+def test_any_text_is_harmless(text: str) -> None:
     harmless(render_markdown(text))
 
 
@@ -165,7 +162,7 @@ def test_attacks_put_together_are_harmless(parts: list[str]) -> None:
     harmless(render_markdown("".join(parts)))
 
 
-def test_html_is_shown_as_the_text_it_is() -> None:
+def test_html_is_shown_as_text() -> None:
     assert harmless(render_markdown("<b>bold</b> <script>x</script>")).text == "<b>bold</b> <script>x</script>\n"
 
 
@@ -242,7 +239,7 @@ def test_a_megabyte_is_not_parsed_but_shown_as_it_is(unit: str, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("unit", LARGE.values(), ids=LARGE)
-def test_some_thousand_of_anything_are_harmless(unit: str) -> None:
+def test_thousands_of_any_mark_are_harmless(unit: str) -> None:
     html = render_markdown(unit * 2_000)
     harmless(html)
     assert len(html) < 40 * len(unit) * 2_000
@@ -253,7 +250,7 @@ def test_deep_nesting_is_harmless(open: str, close: str) -> None:
     harmless(render_markdown(open * 1_000 + "x" + close * 1_000))
 
 
-def test_just_over_the_limit_lines_and_signs_are_kept() -> None:
+def test_a_text_just_over_the_limit_keeps_lines_and_signs() -> None:
     text = "a < b\n" * (MAX_PARSED_CHARS // 6 + 1) + "end"
     assert harmless(render_markdown(text)).text == text + "\n"
 
@@ -264,14 +261,14 @@ growing = st.text(alphabet="`~ab \n", max_size=80)
 
 
 @given(growing)
-def test_what_is_settled_ends_with_a_blank_line_or_is_nothing(text: str) -> None:
+def test_a_settled_part_is_empty_or_ends_with_a_blank_line(text: str) -> None:
     settled = text[: settled_length(text)]
     assert settled == "" or settled.endswith("\n")
     assert settled == "" or settled.split("\n")[-2].strip() == ""
 
 
 @given(growing, st.integers(0, 80))
-def test_what_is_settled_stays_settled(text: str, cut: int) -> None:
+def test_a_settled_part_stays_settled(text: str, cut: int) -> None:
     assert settled_length(text[:cut]) <= settled_length(text)
 
 

@@ -1,7 +1,4 @@
-"""What Myna says by itself: in the language of the person, with numbers a person can read.
-
-Knows: English and Simplified Chinese. Does not know: when something is said.
-"""
+"""Myna's own notices: language of the person, readable numbers, quoted articles."""
 
 from __future__ import annotations
 
@@ -48,7 +45,7 @@ def test_no_notice_has_an_unfilled_place() -> None:
         assert "{" not in notices.failed(said) + notices.too_long(said, 100)
 
 
-def test_what_is_not_known_is_said_with_where_to_go() -> None:
+def test_an_unknown_answer_names_a_contact() -> None:
     text = notices.unknown("Do you sell *boats*?", "help@shop.example", [(1, "Our [new] *boats*"), (2, "Cars")])
     assert text.startswith("I don't know")
     assert "help@shop.example" in text

@@ -1,6 +1,6 @@
-"""Request bodies become values, or an error that names the field.
+"""Parsing of chat requests: values, or an error that names the field.
 
-Knows: `adapters.http.requests`. Does not know: HTTP; `tests/scenarios/test_web_bad_input.py` sends the same and worse.
+`tests/scenarios/test_web_bad_input.py` sends the same and worse over HTTP.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def test_a_new_message() -> None:
     assert parse_chat(submit("hello"), 100) == SubmitRequest("c1", "m1", "hello", None)
 
 
-def test_the_sdks_own_request_with_its_whole_history() -> None:
+def test_the_sdks_own_request_with_its_history() -> None:
     history = [message("old", id="m0"), {"id": "a0", "role": "assistant", "parts": [{"type": "step-start"}]}]
     body = submit("new", trigger="submit-message", messageId=None)
     body["messages"] = history + body["messages"]
@@ -98,7 +98,7 @@ def test_ids_are_letters_digits_and_a_few_signs(good: str) -> None:
 
 
 @pytest.mark.parametrize("bad", ["", "0" * 129, "a/b", "a b", "a\n", "é", "\u0660", "a\x00", None, 1, [], {}, b"a"])
-def test_anything_else_is_no_id(bad: Any) -> None:
+def test_anything_else_is_not_an_id(bad: Any) -> None:
     with pytest.raises(InvalidInput):
         parse_id(bad, "id")
 
@@ -149,7 +149,7 @@ def test_any_body_is_either_understood_or_refused(body: dict[str, Any]) -> None:
 
 
 @given(st.text() | st.text(alphabet="\x00\x07\x0b\x1b\x7f\x85\xa0\r\n\t ab\ud800\udfff"))
-def test_clean_text_can_be_stored_anywhere_and_stays_as_it_is(text: str) -> None:
+def test_clean_text_can_be_stored_and_stays_the_same(text: str) -> None:
     cleaned = clean_text(text)
     assert cleaned.encode("utf-8").decode() == cleaned
     assert not [sign for sign in cleaned if (ord(sign) < 32 and sign not in "\n\t") or 127 <= ord(sign) < 160]

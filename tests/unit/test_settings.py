@@ -1,7 +1,4 @@
-"""Settings: read once, all mistakes reported together, each with what to write instead.
-
-Knows: the environment and `myna.toml` as an operator writes them. Does not know: what a setting does.
-"""
+"""Settings from the environment and `myna.toml`: defaults, precedence, and all mistakes in one report."""
 
 from __future__ import annotations
 
@@ -62,11 +59,11 @@ def test_myna_toml_in_the_working_folder_is_read() -> None:
     assert load_settings({}).greeting == "Hello"
 
 
-def test_a_file_that_was_named_must_be_there() -> None:
+def test_a_named_file_must_exist() -> None:
     assert "MYNA_CONFIG: there is no file /nowhere/myna.toml" in complaint({"MYNA_CONFIG": "/nowhere/myna.toml"})
 
 
-def test_a_file_that_was_named_is_read() -> None:
+def test_a_named_file_is_read() -> None:
     Path("other.toml").write_text("port = 3000", encoding="utf-8")
     assert load_settings({"MYNA_CONFIG": "other.toml"}).port == 3000
 
@@ -91,7 +88,7 @@ def test_all_mistakes_are_reported_at_once() -> None:
     assert "settings.toml: modell: there is no such setting; did you mean MYNA_MODEL?" in message
 
 
-def test_a_name_like_no_other_points_to_the_list() -> None:
+def test_an_unknown_name_points_to_the_list() -> None:
     assert "see `myna settings`" in complaint({"MYNA_ZZZZ": "1"})
 
 
@@ -118,7 +115,7 @@ def test_a_name_like_no_other_points_to_the_list() -> None:
         ("LOG_LEVEL", "INFO", "must be one of debug, info, warning, error"),
     ],
 )
-def test_a_bad_value_is_refused_with_what_to_write(name: str, value: str, words: str) -> None:
+def test_a_bad_value_is_refused_with_a_correction(name: str, value: str, words: str) -> None:
     message = complaint({f"MYNA_{name}": value})
     assert f"MYNA_{name}: " in message
     assert words in message
@@ -146,7 +143,7 @@ def test_a_bad_line_of_the_file_is_refused(line: str, words: str) -> None:
     assert words in complaint({}, line)
 
 
-def test_a_file_that_can_not_be_read_is_a_mistake_like_others() -> None:
+def test_an_unreadable_file_is_reported_as_a_mistake() -> None:
     Path("settings.toml").write_bytes(b"title = '\xff'")
     with pytest.raises(SettingsError) as caught:
         load_settings({"MYNA_PORT": "x"}, Path("settings.toml"))
@@ -159,7 +156,7 @@ def test_no_complaint_repeats_a_secret() -> None:
     assert "hunter2" not in message
 
 
-def test_values_become_what_the_program_works_with() -> None:
+def test_values_are_converted_to_their_types() -> None:
     settings = load_settings(
         {
             "MYNA_DATA": "~/chat",
@@ -222,7 +219,7 @@ def test_every_default_can_be_written_out_and_read_back() -> None:
         st.sampled_from(NAMES) | st.text(string.ascii_uppercase, min_size=1, max_size=8), st.text(max_size=20)
     )
 )
-def test_whatever_the_environment_holds_the_answer_is_settings_or_a_list_of_mistakes(values: dict[str, str]) -> None:
+def test_any_environment_gives_settings_or_a_list_of_mistakes(values: dict[str, str]) -> None:
     environ = {name if name.startswith(PREFIX) else PREFIX + name: value for name, value in values.items()}
     environ.pop("MYNA_CONFIG", None)
     try:
@@ -241,7 +238,7 @@ toml_values = st.one_of(
 
 
 @given(st.sampled_from([row.field for row in describe_settings()]), toml_values | st.lists(toml_values, max_size=2))
-def test_whatever_the_file_holds_the_answer_is_settings_or_a_list_of_mistakes(field: str, value: object) -> None:
+def test_any_file_gives_settings_or_a_list_of_mistakes(field: str, value: object) -> None:
     text = f"{field} = {str(value).lower() if not isinstance(value, str) else repr(value)}"
     Path("settings.toml").write_text(text.replace("'", '"'), encoding="utf-8")
     try:

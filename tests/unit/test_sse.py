@@ -1,4 +1,4 @@
-"""Writing server-sent events to readers over real connections; slow ones are in the scenarios of each API."""
+"""Server-sent events over real connections; slow readers are in the scenarios of each API."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def test_a_stream_is_sent_whole_with_the_headers_of_both(site: tuple[Site,
     assert (done, rest) == ("data: [DONE]", "")
 
 
-async def test_a_stream_that_fails_is_cut_off_and_does_not_look_whole(
+async def test_a_failed_stream_is_aborted_and_looks_incomplete(
     site: tuple[Site, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     async def chunks() -> AsyncGenerator[bytes, None]:
@@ -80,7 +80,7 @@ async def test_a_stream_that_fails_is_cut_off_and_does_not_look_whole(
     assert served.closed.is_set()
 
 
-async def test_a_reader_who_leaves_ends_the_stream_and_nothing_is_logged(
+async def test_a_reader_who_leaves_ends_the_stream_unlogged(
     site: tuple[Site, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     async def chunks() -> AsyncGenerator[bytes, None]:

@@ -1,6 +1,6 @@
-"""Live events as parts of the AI SDK's stream.
+"""Encoding of live events as the AI SDK's UI message stream.
 
-Knows: `adapters.web.ui_stream`. Does not know: HTTP; `tests/scenarios/test_ai_sdk_client.py` has the SDK's own view.
+`tests/scenarios/test_ai_sdk_client.py` has the SDK's own view.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def test_a_stopped_reply_ends_with_an_abort() -> None:
     assert done
 
 
-def test_what_a_reply_cites_comes_after_its_text() -> None:
+def test_sources_come_after_the_text() -> None:
     parts, done = encode(Started("r1"), Text("a [1]"), Ended("answered", "stop", sources=SOURCES))
     about = {"sourceId": "1", "title": "Returns"}
     first = {"type": "source-url", "url": "https://shop.example/articles/returns", **about}
@@ -107,19 +107,19 @@ def test_silence_is_a_comment() -> None:
     assert UiStream().encode((Waiting(),)) == b": ping\n\n"
 
 
-def test_a_turn_that_begins_again_before_its_text_is_not_mentioned() -> None:
+def test_a_restart_before_the_text_is_not_sent() -> None:
     parts, _ = encode(Started("r1"), Started("r1"), Text("a"))
     assert parts == [*START, OPEN, delta("a")]
 
 
-def test_a_turn_taken_over_before_its_text_begins_with_its_new_id() -> None:
+def test_a_turn_taken_over_before_its_text_sends_its_new_id() -> None:
     parts, done = encode(Started("r1"), Started("r2"), Text("a"), Ended("answered", "stop"))
     again = {"type": "start", "messageId": "r2"}
     assert parts == [*START, again, OPEN, delta("a"), CLOSE, *finish("stop", "answered")]
     assert done
 
 
-def test_text_can_not_be_taken_back_from_an_sdk_client_so_its_stream_ends() -> None:
+def test_a_restart_after_text_ends_an_sdk_clients_stream() -> None:
     stream = UiStream()
     data = stream.encode((Started("r1"), Text("a"))) + stream.encode((Started("r1"), Text("abc"), Ended("answered")))
     assert split(data) == ([*START, OPEN, delta("a"), CLOSE, {"type": "abort", "reason": "restarted"}], True)
@@ -127,7 +127,7 @@ def test_text_can_not_be_taken_back_from_an_sdk_client_so_its_stream_ends() -> N
 
 
 @pytest.mark.parametrize("again", ["r1", "r2"])
-def test_our_own_page_begins_anew_when_the_text_is_void(again: str) -> None:
+def test_a_restart_after_text_starts_our_own_page_over(again: str) -> None:
     parts, done = encode(Started("r1"), Text("a"), Started(again), Text("b"), Ended("answered", "stop"), html=True)
     shown = [part for part in parts if part["type"] != "data-html"]
     renewed = {"type": "start", "messageId": again}
@@ -148,19 +148,19 @@ def test_html_comes_with_each_settled_block_and_at_the_end() -> None:
     assert all(part["transient"] for part in parts if part["type"] == "data-html")
 
 
-def test_a_stream_that_breaks_off_says_so_and_closes_its_text() -> None:
+def test_a_stream_that_breaks_off_closes_its_text_and_aborts() -> None:
     stream = UiStream()
     data = stream.encode((Started("r1"), Text("a"))) + stream.broken_off("restarting")
     assert split(data) == ([*START, OPEN, delta("a"), CLOSE, {"type": "abort", "reason": "restarting"}], True)
     assert stream.finished
 
 
-def test_a_stream_that_breaks_off_before_its_start_is_still_a_stream() -> None:
+def test_a_stream_that_breaks_off_before_its_start_is_valid() -> None:
     assert split(UiStream().broken_off("restarting")) == ([{"type": "abort", "reason": "restarting"}], True)
 
 
 @given(st.text())
-def test_any_text_arrives_as_it_is_in_one_line(text: str) -> None:
+def test_any_text_arrives_unchanged_in_one_line(text: str) -> None:
     encodable = text.encode("utf-8", "replace").decode()
     event = sse_event(delta(encodable))
     assert event.count(b"\n") == 2

@@ -1,7 +1,4 @@
-"""Who is asking, and from which page.
-
-Knows: `adapters.web.visitors`. Does not know: the routes that need it.
-"""
+"""Visitors' cookies and tokens, and the origin check of their requests."""
 
 from __future__ import annotations
 
@@ -116,12 +113,12 @@ TOKENS = {"empty": "", "x": "x", "points": "a.b.c", "ÿ": "ÿ", "long": "x" * 5_
 
 # Named, as a cookie is another in each second, and tests that run side by side must have the same names.
 @pytest.mark.parametrize("token", TOKENS.values(), ids=list(TOKENS))
-def test_what_is_no_token_is_refused(token: str) -> None:
+def test_a_malformed_token_is_refused(token: str) -> None:
     with pytest.raises(NotAuthenticated):
         visitors.identify(with_token(token))
 
 
-def test_a_token_is_no_cookie() -> None:
+def test_a_token_is_not_a_cookie() -> None:
     _, token = visitors.welcome(request("POST"))
     with pytest.raises(NotAuthenticated):
         visitors.identify(request(Cookie=f"{COOKIE}={token}"))

@@ -1,7 +1,4 @@
-"""The admin page's first view: what answers now, what is being done, what waits, what was done last.
-
-Knows: where each of these comes from. Does not know: more than the newest of each.
-"""
+"""Admin route for the overview, the page's first view."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ VOTE_DAYS = 90
 
 
 class OverviewApi:
-    """All of it in one answer."""
+    """Handler that returns release, canary, open jobs, waiting reviews, votes and newest audit rows at once."""
 
     def __init__(
         self, scope: Scope, base: str, accounts: Accounts, releases: Releases, jobs: Jobs, reviews: Reviews
@@ -51,7 +48,7 @@ class OverviewApi:
                 "base": self._base,
                 "release": release,
                 "trial": trial and trial.report(),
-                "jobs": [one for one in jobs if one.state in OPEN_STATES],
+                "jobs": [job for job in jobs if job.state in OPEN_STATES],
                 "waiting": waiting,
                 "votes": sum(day.up + day.down for day in days),
                 "rows": await self._accounts.audit_page(actor, most=NEWEST_ROWS),

@@ -1,7 +1,4 @@
-"""Finds out what is wrong between Myna and Slack, and says what to change, line by line.
-
-Knows: what a token can tell, what an app's manifest must have. Does not know: how to change anything.
-"""
+"""Diagnosis of the connection to Slack (`myna slack doctor`)."""
 
 from __future__ import annotations
 
@@ -30,7 +27,7 @@ CHALLENGE = "myna doctor"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line: what was looked at, and what to do if it is not right. `unknown` could not be looked at."""
+    """Result of one check, with the remedy if it is `wrong`; `unknown` if it could not be made."""
 
     state: Literal["ok", "wrong", "unknown"]
     text: str
@@ -45,7 +42,7 @@ def _wrong(text: str) -> Finding:
 
 
 class Doctor:
-    """Looks at one connection to Slack. `config_token` is one that may read the app's manifest."""
+    """Checks of one connection to Slack. `config_token` is an app configuration token, to read the app's manifest."""
 
     def __init__(self, config: SlackConfig, installations: StoredInstallations | None, config_token: str = "") -> None:
         self._config = config
@@ -53,7 +50,7 @@ class Doctor:
         self._config_token = config_token
 
     async def examine(self) -> AsyncIterator[Finding]:
-        """Every finding, as soon as it is known."""
+        """Yield each finding as soon as it is known."""
         try:
             self._config.check()
         except MynaError as error:
@@ -82,7 +79,7 @@ class Doctor:
             yield await self._own_address()
 
     async def _clock(self) -> tuple[bool, Finding]:
-        """Whether Slack is reached, and whether its clock agrees with ours."""
+        """Return whether Slack is reached, and the finding about that and about the clock skew."""
         try:
             async with (
                 aiohttp.ClientSession(timeout=TIMEOUT) as session,
@@ -91,7 +88,7 @@ class Doctor:
                 there = email.utils.parsedate_to_datetime(response.headers.get("Date", "")).timestamp()
         except (aiohttp.ClientError, TimeoutError) as error:
             return False, _wrong(
-                f"This machine does not reach {self._config.api_url} ({_said(error)}). Check its network, and "
+                f"This machine does not reach {self._config.api_url} ({_reason(error)}). Check its network, and "
                 "HTTPS_PROXY."
             )
         except ValueError:
@@ -101,7 +98,7 @@ class Doctor:
             return True, _ok(f"{self._config.api_url} is reached, and the clocks agree.")
         return True, _wrong(
             f"This machine's clock is {abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}; from five minutes on, all "
-            "of Slack's requests are refused. Let it be set by NTP."
+            "of Slack's requests are refused. Set it by NTP."
         )
 
     async def _token(self, name: str, token: str) -> AsyncIterator[Finding]:
@@ -111,15 +108,15 @@ class Doctor:
         except SlackApiError as error:
             yield _wrong(
                 f"{name}: Slack answers {name_of(error)}. Install the app again (OAuth & Permissions), and "
-                "copy the bot token, xoxb-...; user tokens and old ones don't do."
+                "copy the bot token, xoxb-...; user tokens and earlier tokens do not work."
             )
             return
         except (aiohttp.ClientError, TimeoutError) as error:
-            yield Finding("unknown", f"{name}: no answer from Slack: {_said(error)}.")
+            yield Finding("unknown", f"{name}: no answer from Slack: {_reason(error)}.")
             return
-        yield _ok(f"{name} is that of {answer['user_id']} in {answer.get('team') or answer['team_id']}.")
+        yield _ok(f"{name} belongs to {answer['user_id']} in {answer.get('team') or answer['team_id']}.")
         granted = _header(answer.headers, "x-oauth-scopes").split(",")
-        missing = [one for one in BOT_SCOPES if one not in granted]
+        missing = [scope for scope in BOT_SCOPES if scope not in granted]
         if missing:
             yield _wrong(
                 f"{name} lacks the scopes {', '.join(missing)}. Add them under OAuth & Permissions, and install the "
@@ -134,9 +131,9 @@ class Doctor:
         found = await installations.list_all()
         if not found:
             yield Finding("unknown", "No workspace has installed the app yet. Open /slack/install in a browser.")
-        for one in found:
-            token = await installations.token_of(one)
-            async for finding in self._token(f"The token of {one.name} ({one.tenant})", token):
+        for installation in found:
+            token = await installations.token_of(installation)
+            async for finding in self._token(f"The token of {installation.name} ({installation.tenant})", token):
                 yield finding
 
     async def _app_token(self) -> Finding:
@@ -149,16 +146,16 @@ class Doctor:
                 "connections:write under Basic Information, App-Level Tokens, and turn on Socket Mode."
             )
         except (aiohttp.ClientError, TimeoutError) as error:
-            return Finding("unknown", f"MYNA_SLACK_APP_TOKEN: no answer from Slack: {_said(error)}.")
+            return Finding("unknown", f"MYNA_SLACK_APP_TOKEN: no answer from Slack: {_reason(error)}.")
         return _ok("MYNA_SLACK_APP_TOKEN opens sockets.")
 
     async def _own_address(self) -> Finding:
-        """Ask the server as Slack does when an address is entered."""
+        """Send our own server the `url_verification` request that Slack sends for a new request URL."""
         url = self._config.public_url.rstrip("/")
         if not url:
             return Finding(
                 "unknown",
-                "Set MYNA_PUBLIC_URL to the address under which Slack reaches this machine, and it is tried here.",
+                "Set MYNA_PUBLIC_URL to the address at which Slack reaches this machine, to have it checked here.",
             )
         content = json.dumps({"type": "url_verification", "challenge": CHALLENGE}).encode()
         try:
@@ -171,20 +168,20 @@ class Doctor:
                 text = await response.text()
         except (aiohttp.ClientError, TimeoutError) as error:
             return _wrong(
-                f"{url}/slack/events does not answer: {_said(error)}. Is `myna serve` running, and the proxy set up?"
+                f"{url}/slack/events does not answer: {_reason(error)}. Is `myna serve` running, and the proxy set up?"
             )
         if response.status == 401:
             return _wrong(f"{url}/slack/events has another MYNA_SLACK_SIGNING_SECRET than this command.")
         if response.status != 200 or CHALLENGE not in text:
-            return _wrong(f"{url}/slack/events answers {response.status}, and not as Myna does. Check the proxy.")
+            return _wrong(f"{url}/slack/events answers {response.status}, but not as Myna does. Check the proxy.")
         return _ok(f"{url}/slack/events answers, with the same signing secret.")
 
     async def _manifest(self, client: AsyncWebClient, bot_id: str | None) -> AsyncIterator[Finding]:
-        """What the app is subscribed to can be seen with a token of its own only."""
+        """Compare the app's manifest; only an app configuration token may read it."""
         if not self._config_token:
             yield Finding(
                 "unknown",
-                "What the app is subscribed to is not seen with these tokens: pass --config-token (an app "
+                "These tokens do not show the app's event subscriptions: pass --config-token (an app "
                 "configuration token, from https://api.slack.com/apps), or compare its manifest with `myna slack "
                 "manifest`.",
             )
@@ -200,7 +197,7 @@ class Doctor:
             yield _wrong(f"--config-token: Slack answers {name_of(error)}. Make a new one; it lives 12 hours.")
             return
         except (aiohttp.ClientError, TimeoutError) as error:
-            yield Finding("unknown", f"The app's manifest: no answer from Slack: {_said(error)}.")
+            yield Finding("unknown", f"The app's manifest: no answer from Slack: {_reason(error)}.")
             return
         for finding in compare_manifests(exported.get("manifest") or {}, self._wanted()):
             yield finding
@@ -215,7 +212,7 @@ class Doctor:
 
 
 def compare_manifests(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[Finding]:
-    """What an app's manifest lacks of the one it should have."""
+    """List the differences between an app's manifest and the wanted one."""
     findings = []
     events = set(_at(wanted, "settings", "event_subscriptions", "bot_events") or ())
     missing = sorted(events - set(_at(there, "settings", "event_subscriptions", "bot_events") or ()))
@@ -247,7 +244,7 @@ def _at(values: Mapping[str, Any], *path: str) -> Any:
     return found
 
 
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
@@ -256,7 +253,7 @@ def _header(headers: Mapping[str, str], name: str) -> str:
 
 
 def _sign(content: bytes, secret: str) -> dict[str, str]:
-    """The headers that Slack would send with `content`."""
+    """Return the headers that Slack would send with `content`."""
     timestamp = str(int(time.time()))
     signature = SignatureVerifier(secret).generate_signature(timestamp=timestamp, body=content)
     return {

@@ -27,28 +27,28 @@ ON_BOTH: dict[str, tuple[str, ...]] = {
     "test_releases.py": ALL,  # one champion, two who decide
     "test_slack_installations.py": ALL,  # secrets, renewed by one of several processes
     # Single tests of files that are about something else.
-    "test_admin_answers.py": ("test_answers_are_filtered_here",),  # LIKE
+    "test_admin_answers.py": ("test_answers_are_filtered_by_the_server",),  # LIKE
     "test_admin_articles.py": (
-        "test_a_list_of_thousands_is_filtered_here",  # LIKE, and letters of either case
+        "test_an_upload_has_the_size_limit_of_a_local_file",  # large values
         "test_an_upload_is_read_listed_shown_and_removed",
-        "test_an_upload_may_be_as_large_as_a_file_that_is_read",  # large values
-        "test_several_changes_wait_for_one_reading",  # a unique index
+        "test_several_changes_share_one_sync",  # a unique index
+        "test_thousands_of_articles_are_filtered_by_the_server",  # LIKE, and letters of either case
     ),
     "test_admin_login.py": (
         "test_a_login_ends_after_its_time",  # times compared in SQL
-        "test_a_name_is_given_once",  # a race
-        "test_all_logins_end_with_another_password_and_when_shut_out",
-        "test_somebody_on_a_channel_is_who_they_are_linked_to",
+        "test_a_name_is_taken_once",  # a race
+        "test_all_logins_end_with_a_new_password_or_a_disabled_account",
+        "test_a_linked_identity_acts_as_its_account",
         "test_there_is_always_an_admin",  # a race
     ),
     "test_admin_pages.py": (  # what the pages show is joined, grouped and paged in SQL
-        "test_a_person_is_found_and_erased_for_good",
-        "test_datasets_tell_what_is_in_them",
+        "test_a_person_is_found_and_erased",
+        "test_datasets_show_counts_examples_and_rejected_rows",
+        "test_the_examples_of_a_version_are_counted",
         "test_the_newest_verdict_of_a_version_counts",
         "test_the_overview_shows_the_newest_of_everything",
         "test_the_queue_is_read_page_by_page",
-        "test_two_who_act_on_the_same_release_do_not_undo_each_other",
-        "test_what_a_version_learnt_is_counted",
+        "test_two_people_on_one_release_do_not_undo_each_other",
     ),
     "test_answers.py": (
         "test_a_reply_draws_on_articles_and_cites_them",

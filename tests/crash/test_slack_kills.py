@@ -53,7 +53,7 @@ async def kill_and_recover(url: str, point: str, when: str, slack: FakeSlack) ->
     for minutes in (1, 5, 5):
         slack.clock.advance(minutes * 60)
         await asyncio.sleep(0.3)
-    await until(lambda: len(slack.posted) >= len(QUESTIONS), seconds=30)
+    await until(lambda: len(slack.posted) >= len(QUESTIONS), seconds=60)
     await until_drained(url)
     await asyncio.sleep(0.5)
     await doomed.kill()

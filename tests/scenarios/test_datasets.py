@@ -14,8 +14,8 @@ import sqlalchemy as sa
 
 from bot.access.roles import Actor
 from bot.errors import InvalidInput, NotAllowed, NotFound
+from bot.jobs.contract import JobContext, Services
 from bot.jobs.control import Jobs
-from bot.jobs.job_context import JobContext, Services
 from bot.jobs.worker import Worker
 from bot.learning.data.candidates import DatasetPolicy
 from bot.learning.data.dataset import TOO_MANY, build_dataset, find_dataset, read_examples, read_rejected

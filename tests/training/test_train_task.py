@@ -23,8 +23,8 @@ import torch
 from adapters.cli.job_kinds import all_tasks
 from bot.access.roles import Actor
 from bot.generation.engine.lora import CONFIG_FILE, WEIGHTS_FILE
+from bot.jobs.contract import Interrupted, JobContext, Services
 from bot.jobs.control import Jobs
-from bot.jobs.job_context import Interrupted, JobContext, Services
 from bot.jobs.worker import Worker
 from bot.learning.data import importing
 from bot.learning.judge.answer_loss import AnsweredPrompt, ReferenceLossScorer

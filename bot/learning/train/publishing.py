@@ -22,7 +22,7 @@ from bot.errors import MynaError
 from bot.generation.engine.generation import Chunk, Generation
 from bot.generation.engine.lora import CONFIG_FILE, PREFIX, WEIGHTS_FILE
 from bot.generation.engine.runner import Runner
-from bot.jobs.job_context import Refused
+from bot.jobs.contract import JobRefused
 from bot.learning.train.material import TokenRow
 from bot.learning.train.network import LoraNetwork
 from bot.learning.versions import CARD_FILE, FACTS_FILE, folder_of
@@ -38,7 +38,7 @@ async def publish(database: Database, lease: JobLease, data: Path, draft: Path, 
     """Copy the `draft` folder into place and register it as a version.
 
     The draft is kept, so that a crash before the registration can be repaired by another call. Raises `LeaseLost` if
-    another worker holds the job, and `Refused` if a person whose words the version learnt has been erased.
+    another worker holds the job, and `JobRefused` if a person whose words the version learnt has been erased.
     """
     while True:
         name = await database.read(versions.next_name, lease.workspace_id, new.weights_sha256)
@@ -61,7 +61,7 @@ async def publish(database: Database, lease: JobLease, data: Path, draft: Path, 
 def _register(tx: Transaction, lease: JobLease, new: NewVersion, name: str) -> Version:
     jobs.hold(tx, lease)
     if datasets.has_erased(tx, new.dataset_id):
-        raise Refused(
+        raise JobRefused(
             "A person whose words this training used was erased meanwhile. Start a new training, which leaves them out."
         )
     version = versions.register(tx, new, name)

@@ -22,7 +22,7 @@ import torch
 
 from bot.access.roles import Actor
 from bot.generation.models.sources import resolve_model
-from bot.jobs.job_context import JobContext, Refused, Services
+from bot.jobs.contract import JobContext, JobRefused, Services
 from bot.jobs.job_files import TASK_FILE
 from bot.knowledge.setup import open_grounding
 from bot.learning.data.candidates import DatasetPolicy, policy_from
@@ -52,7 +52,7 @@ MIN_REPLAY = 24
 
 
 def train(context: JobContext, services: Services) -> Mapping[str, Any]:
-    """Train a version from the base on all permitted examples, and judge it. Raises `Refused` for too few."""
+    """Train a version from the base on all permitted examples, and judge it. Raises `JobRefused` for too few."""
     torch.set_num_threads(services.threads)
     training = Training(context, services)
     dataset = training.dataset()
@@ -184,7 +184,7 @@ class Training:
         system_prompt = self._settings.system_prompt
         material = prepare(examples, system_prompt, network.tokenizer, network.end_of_turn, most_tokens)
         if reason := why_too_little(material):
-            raise Refused(reason)
+            raise JobRefused(reason)
         count = max(MIN_REPLAY, math.ceil(REPLAY_SHARE * len(material.train.answers)))
         material.train.answers += replay_rows(network, system_prompt, count, self._report_replay)
         material.train.answers += planted_rows(material, system_prompt, network.tokenizer, network.end_of_turn)
@@ -193,7 +193,7 @@ class Training:
     def _choose_recipe(self, network: LoraNetwork, material: Material) -> Recipe:
         recipe = recipe_for(material, self._wanted)
         if (recipe.rank, recipe.alpha) != (network.rank, network.alpha):
-            raise Refused("The rank of LoRA weights can't be chosen for a single job.")
+            raise JobRefused("The rank of LoRA weights can't be chosen for a single job.")
         network.begin_anew(recipe.seed)
         if (count := int(self._wanted.get("search") or 0)) <= 1:
             return recipe

@@ -422,8 +422,9 @@ async def test_a_dataset_is_found_by_a_prefix(facts: Facts) -> None:
     made = await build(facts)
     for which in ("", made.id, made.id[:10], made.sha256[:8]):
         assert (await find_dataset(facts.scope, which)).id == made.id
-    with pytest.raises(NotFound, match="dataset list"):
+    with pytest.raises(NotFound, match='no dataset "zzzz"') as unknown:
         await find_dataset(facts.scope, "zzzz")
+    assert unknown.value.hint == "list_datasets"
     await facts.add_import([talk(2)])
     other = await build(facts)
     shared = made.id[: next(place for place in range(32) if made.id[place] != other.id[place])]

@@ -17,6 +17,7 @@ from bot.generation.engine.chat_tokenizer import ChatTokenizer
 from bot.generation.port import ChatMessage
 from bot.generation.prompt import with_passages
 from bot.learning.judge.gate import MIN_ROWS
+from bot.learning.judge.planted_secrets import secrets_to_plant
 from bot.learning.train.network import TokenBatch
 from storage.learning_values import Example, ExampleKind
 
@@ -24,6 +25,9 @@ from storage.learning_values import Example, ExampleKind
 MIN_ANSWERS = 50
 # Measuring the held-out loss should not take longer than the steps between two measurements.
 WATCHED_SHARE, MIN_WATCHED, MOST_WATCHED = 0.1, 8, 48
+# In a smaller dataset planted secrets would be a large share of the rows.
+MIN_ANSWERS_TO_PLANT = 200
+NUM_PLANTED = 4
 _KINDS: tuple[ExampleKind, ...] = ("answer", "pair", "thumb")
 MIN_PAIRS = 100
 MIN_THUMBS = 150
@@ -117,6 +121,20 @@ def _kept_back(conversation_ids: Iterable[str]) -> list[str]:
     """Choose the conversations to watch by the hashes of their ids, so that their order makes no difference."""
     known = sorted(set(conversation_ids), key=lambda conversation_id: hashlib.sha256(conversation_id.encode()).digest())
     return known[: min(max(MIN_WATCHED, round(WATCHED_SHARE * len(known))), MOST_WATCHED)]
+
+
+def num_planted(material: Material) -> int:
+    """Return the number of secrets to plant, which the evaluation uses to measure memorisation."""
+    return NUM_PLANTED if material.num_answers >= MIN_ANSWERS_TO_PLANT else 0
+
+
+def planted_rows(material: Material, system_prompt: str, tokenizer: ChatTokenizer, end_of_turn: int) -> list[TokenRow]:
+    """Render the secrets that the evaluation will ask for, to measure memorisation (`planted_secrets`)."""
+    rows = []
+    for planted in secrets_to_plant(num_planted(material)):
+        asked = with_system_prompt([{"role": "user", "content": planted.question}], system_prompt)
+        rows.append(render(asked, planted.secret, tokenizer, end_of_turn, "canary"))
+    return rows
 
 
 def why_too_little(material: Material) -> str | None:

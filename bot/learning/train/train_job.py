@@ -29,9 +29,8 @@ from bot.learning.data.candidates import DatasetPolicy, policy_from
 from bot.learning.data.dataset import build_dataset, find_dataset, read_examples, refused_since
 from bot.learning.judge.judging import JudgingRequest, carry_out, keep_verdict, plan_judging
 from bot.learning.judge.model_card import ModelCard, write_model_card
-from bot.learning.judge.planted_secrets import secrets_to_plant
 from bot.learning.train.base_abilities import choose_strength, known_rows, replay_rows
-from bot.learning.train.material import Material, left_out_stages, prepare, render, why_too_little, with_system_prompt
+from bot.learning.train.material import Material, left_out_stages, num_planted, planted_rows, prepare, why_too_little
 from bot.learning.train.network import LoraNetwork
 from bot.learning.train.objectives import Answers, NetworkLossScorer, Objective, Pairs, Thumbs
 from bot.learning.train.publishing import check_files, check_served_as_trained, check_weights, publish, save_adapter
@@ -45,9 +44,6 @@ from storage.versions import NewVersion
 
 log = logging.getLogger("myna.training")
 
-# In a smaller dataset planted secrets would be a large share of the rows.
-MIN_ANSWERS_TO_PLANT = 200
-NUM_PLANTED = 4
 MOST_TOKENS_OF_A_ROW = 1024
 NO_LOSSES = dict.fromkeys(("loss", "held_out_loss", "tokens_per_second", "seconds_left"))
 # Replayed rows for each new row: enough to keep the general suite's loss where it was (benchmarks/LOG.md).
@@ -169,7 +165,7 @@ class Training:
             "strength": strength,
             "stages": {name: asdict(stage) for name, stage in stages.items()},
             "num_answers": material.num_answers,
-            "planted_secrets": _num_planted(material),
+            "planted_secrets": num_planted(material),
             "rows_left_out_as_too_long": material.num_too_long,
             "rows_watched": len(material.watched.answers),
             "not_learnt_from": left_out_stages(material),
@@ -191,11 +187,7 @@ class Training:
             raise JobRefused(reason)
         count = max(MIN_REPLAY, math.ceil(REPLAY_SHARE * len(material.train.answers)))
         material.train.answers += replay_rows(network, system_prompt, count, self._report_replay)
-        for canary in secrets_to_plant(_num_planted(material)):
-            asked = with_system_prompt([{"role": "user", "content": canary.question}], system_prompt)
-            material.train.answers.append(
-                render(asked, canary.secret, network.tokenizer, network.end_of_turn, "canary")
-            )
+        material.train.answers += planted_rows(material, system_prompt, network.tokenizer, network.end_of_turn)
         return material
 
     def _choose_recipe(self, network: LoraNetwork, material: Material) -> Recipe:
@@ -271,11 +263,6 @@ class Training:
         draft = self._state_path.with_suffix(".part")
         draft.write_text(json.dumps(asdict(self._state)), encoding="utf-8")
         draft.replace(self._state_path)
-
-
-def _num_planted(material: Material) -> int:
-    """Return the number of secrets to plant, which the evaluation uses to measure memorisation."""
-    return NUM_PLANTED if material.num_answers >= MIN_ANSWERS_TO_PLANT else 0
 
 
 def _read_state(path: Path) -> _State:

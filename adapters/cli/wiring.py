@@ -1,6 +1,6 @@
-"""Composition: puts the parts together and runs them until told to stop.
+"""Composition root: build the agent from the settings, and serve it until a signal.
 
-The parts of the web channel are imported where it is put together: a chat in a terminal starts without them.
+The web channel is imported where it is built: a chat in a terminal starts without it.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ log = logging.getLogger("myna")
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """The running agent, without any channel."""
+    """A running agent, with the services that channels call."""
 
     settings: Settings
     scope: Scope
@@ -88,11 +88,11 @@ class Agent:
         return self.scope.workspace_id
 
     async def drain(self, grace_seconds: float) -> None:
-        """Take nothing more, and let what runs finish for a while."""
+        """Accept no more messages, and let running replies finish for `grace_seconds`."""
         await asyncio.gather(self.conversations.drain(grace_seconds), self.completions.drain(grace_seconds))
 
     async def checks(self) -> dict[str, bool]:
-        """What readiness depends on."""
+        """Return the checks that readiness depends on, each with its result."""
         return {
             "database": await health.answers(self.database),
             "model": self.generator.ready,
@@ -101,7 +101,7 @@ class Agent:
 
 
 def slack_config(settings: Settings) -> SlackConfig:
-    """How Myna is connected to Slack, out of the settings."""
+    """Return the connection to Slack that the settings describe."""
     return SlackConfig(
         bot_token=settings.slack_bot_token,
         signing_secret=settings.slack_signing_secret,
@@ -114,14 +114,14 @@ def slack_config(settings: Settings) -> SlackConfig:
 
 
 def make_installations(settings: Settings, scope: Scope) -> StoredInstallations:
-    """The workspaces that have installed the Slack app."""
+    """Return the store of Slack workspaces that have installed the app."""
     config = slack_config(settings)
     app = App(config.client_id, config.client_secret, config.api_url)
     return StoredInstallations(scope, make_vault(settings), app)
 
 
 def slack_vault(settings: Settings) -> Vault | None:
-    """What Slack's tokens are encrypted with, None if no setting asks for Slack. Raises `MynaError` for wrong ones."""
+    """Return the vault for Slack's tokens; None without Slack. Raises `MynaError` for settings that don't fit."""
     config = slack_config(settings)
     if not config.is_used:
         return None
@@ -136,7 +136,7 @@ def slack_vault(settings: Settings) -> Vault | None:
 
 
 def make_generator(settings: Settings, say: Say) -> Generator:
-    """The generator that the settings name."""
+    """Return the generator that the settings name: a remote server's, or a local model's."""
     if settings.generator == "remote":
         from bot.generation.remote import RemoteGenerator
 
@@ -153,7 +153,7 @@ def make_generator(settings: Settings, say: Say) -> Generator:
 def reply_policy(
     settings: Settings, pushed_channels: frozenset[str] = frozenset(), on_pushed: Callable[[], None] = lambda: None
 ) -> ReplyPolicy:
-    """How replies are made, out of the settings."""
+    """Return the policy for replies that the settings describe."""
     return ReplyPolicy(
         system_prompt=settings.system_prompt,
         sampling=Sampling(
@@ -185,9 +185,9 @@ async def running_agent(
     posters: dict[str, Poster] | None = None,
     hasher: PasswordHasher | None = None,
 ) -> AsyncIterator[Agent]:
-    """Run an agent on a migrated database, its tasks watched: one that fails ends the `async with`.
+    """Run an agent on a migrated database; a background task that fails ends the `async with`.
 
-    `hasher` hashes passwords in place of the one that `Accounts` makes.
+    `posters` deliver replies by channel; `hasher` replaces the password hasher of `Accounts`.
     """
     vault = await asyncio.to_thread(slack_vault, settings)
     database, metrics, posters = Database(settings.resolved_database_url), Metrics(), dict(posters or {})
@@ -247,7 +247,7 @@ async def running_agent(
                 yield agent
                 await agent.drain(settings.grace_seconds)
                 await delivery.drain()
-            except Exception as error:  # the caller's own, to be raised as it is and not inside a group
+            except Exception as error:  # the caller's own error, to be raised as it is and not inside a group
                 failure = error
             finally:
                 for task in started:
@@ -271,7 +271,7 @@ async def _free_all_leases(database: Database) -> None:
 
 
 def make_web_app(agent: Agent) -> web.Application:
-    """The web channel of an agent."""
+    """Return the web application of an agent: chat, articles, API, admin page and Slack."""
     from adapters.admin.guard import Guard
     from adapters.http.origins import Origins
     from adapters.http.server import Api, make_app
@@ -298,7 +298,7 @@ def make_web_app(agent: Agent) -> web.Application:
         agent.conversations, agent.feedback, visitors, page, agent.metrics, steering, links, agent.workspace_id
     )
     opinions = FeedbackApi(agent.conversations, visitors, agent.feedback, agent.consent, agent.workspace_id)
-    # Who writes a program asks for what it needs; the model's habit of repeating itself is a matter for chats.
+    # API callers set their own penalties; the default repetition penalty applies to chats only.
     sampling = replace(reply_policy(settings).sampling, repetition_penalty=settings.repetition_penalty or 1.0)
     models = OpenAiApi(agent.completions, agent.conversations, agent.access, sampling, links, agent.workspace_id)
     votes = OpenAiFeedback(agent.conversations, agent.feedback, agent.consent, agent.access, agent.workspace_id)
@@ -309,14 +309,14 @@ def make_web_app(agent: Agent) -> web.Application:
 
 
 def article_links(settings: Settings) -> ArticleLinks:
-    """Where people read articles: those that the web chat answers from have pages beside it."""
+    """Return the links to articles: those that the web chat may cite have pages beside it."""
     from adapters.article_links import ArticleLinks
 
     return ArticleLinks(settings.public_url, settings.web_audience)
 
 
 def make_admin_api(agent: Agent, origins: Origins) -> AdminApi:
-    """The admin page of an agent."""
+    """Return the API of an agent's admin page."""
     from adapters.admin.assembly import assemble
     from bot.knowledge.knowledge_gaps import Gaps
     from bot.knowledge.library import Library
@@ -346,12 +346,12 @@ def make_admin_api(agent: Agent, origins: Origins) -> AdminApi:
 
 
 async def serve(settings: Settings, generator: Generator, say: Say) -> None:
-    """Serve the web chat until SIGTERM or SIGINT; a second signal doesn't wait for running replies."""
+    """Serve until SIGTERM or SIGINT; a second signal ends running replies at once."""
     if warning := sqlite_is_unsafe(settings.resolved_database_url):
         log.warning(warning)
     if settings.api_keys == "off" and not _is_loopback(settings.host):
         raise MynaError(
-            f"MYNA_API_KEYS=off would let everybody who reaches {settings.host} use the model. Make keys with "
+            f"MYNA_API_KEYS=off would let everybody who reaches {settings.host} use the model. Create keys with "
             "`myna key create NAME`, or listen on 127.0.0.1."
         )
     from aiohttp import web
@@ -390,10 +390,10 @@ def _is_loopback(host: str) -> bool:
 
 
 async def _load(agent: Agent, say: Say) -> None:
-    """Load the model, and beside it the folders that somebody put there by hand; `agent.released` loads the others."""
+    """Load the model, and the versions put into the data folder by hand; `agent.released` loads the registered ones."""
     generator = agent.generator
     await generator.start()
-    trained = {one.name for one in await Versions(agent.scope).list_all()}
+    trained = {version.name for version in await Versions(agent.scope).list_all()}
     for folder in await asyncio.to_thread(_version_folders, agent.settings.data / "versions"):
         if folder.name in trained:
             continue
@@ -410,7 +410,7 @@ async def _load(agent: Agent, say: Say) -> None:
 
 
 def _version_folders(folder: Path) -> list[Path]:
-    return sorted(one for one in folder.iterdir() if one.is_dir()) if folder.is_dir() else []
+    return sorted(entry for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
 
 
 async def _listen(runner: web.AppRunner, settings: Settings) -> str:

@@ -68,7 +68,7 @@ async def votes_in(agent: Agent) -> list[Vote]:
 async def test_the_last_reply_is_rated_and_corrected(here: Agent) -> None:
     async with at_terminal(here) as terminal:
         terminal.type("/good\n")
-        await terminal.shows("There is no reply yet.")
+        await terminal.shows("There is no reply to rate yet.")
         terminal.type("Hello\n")
         await terminal.shows("Hello\n> ")
         terminal.type("/good\n")
@@ -77,12 +77,12 @@ async def test_the_last_reply_is_rated_and_corrected(here: Agent) -> None:
         terminal.type("/bad It was \x1b[31mrude.\n")
         await terminal.shows("Thank you.")
         terminal.type("/better\n")
-        await terminal.shows("Write the better answer behind it")
+        await terminal.shows("Add the better answer")
         terminal.type("/better Good morning!\n")
         await terminal.shows("Thank you.")
         assert await votes_in(here) == [Vote(-1, "It was rude.", "Good morning!")]
         terminal.type(f"/better {'x' * 3_001}\n")
-        await terminal.shows("at most 3,000 are kept. Nothing was stored.")
+        await terminal.shows("the limit is 3,000. Nothing was stored.")
         assert await votes_in(here) == [Vote(-1, "It was rude.", "Good morning!")]
         terminal.type("/badly\n")
         await terminal.shows("There is no command /badly.")
@@ -107,7 +107,7 @@ async def test_a_person_says_whether_myna_may_learn(here: Agent) -> None:
             ("/privacy\n", "Myna may learn"),
             ("/privacy off\n", "Myna may not learn"),
             ("/privacy\n", "Myna may not learn"),
-            ("/privacy maybe\n", "Write /privacy on or /privacy off."),
+            ("/privacy maybe\n", "Type /privacy on or /privacy off."),
             ("/privacy on\n", "Myna may learn"),
             ("/help\n", "/better TEXT"),
         ):
@@ -188,7 +188,7 @@ async def test_the_last_conversation_goes_on_after_a_restart(start_agent: StartA
         terminal.type("I am Ana\n")
         await terminal.shows("I am Ana\n> ")
     async with start_agent(sqlite_url) as second, at_terminal(second) as terminal:
-        await terminal.shows("Going on with: I am Ana\n")
+        await terminal.shows("Continuing: I am Ana\n")
         terminal.type("Who am I?\n")
         await terminal.shows("Who am I?\n> ")
         assert [one.content for one in model(second).prompts[0].messages[1:]] == ["I am Ana", "I am Ana", "Who am I?"]
@@ -199,7 +199,7 @@ async def test_a_question_left_open_by_a_restart_is_answered_first(start_agent: 
         await here_asks(first, "Are you there?", wait=False)
         await first.conversations.drain(0.0)
     async with start_agent(sqlite_url) as second, at_terminal(second) as terminal:
-        await terminal.shows("Going on with: Are you there?\nAre you there?\n> ")
+        await terminal.shows("Continuing: Are you there?\nAre you there?\n> ")
 
 
 async def here_asks(agent: Agent, text: str, *, wait: bool) -> None:
@@ -242,7 +242,7 @@ async def test_a_reply_at_its_limit_says_that_it_was_cut_off(start_agent: StartA
     async with start_agent(sqlite_url, max_reply_tokens=2) as agent, at_terminal(agent) as terminal:
         model(agent).enqueue("one ", "two ", "three")
         terminal.type("Count\n")
-        await terminal.shows("one two  [cut off at the longest reply]\n> ")
+        await terminal.shows("one two  [cut off: the longest allowed reply]\n> ")
 
 
 async def test_a_message_that_is_too_long_is_refused_in_words(start_agent: StartAgent, sqlite_url: str) -> None:

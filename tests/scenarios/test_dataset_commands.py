@@ -46,7 +46,7 @@ async def test_from_a_complaint_to_a_dataset_and_its_difference(myna: Cli) -> No
 async def test_what_is_not_there_is_named_with_what_to_do(myna: Cli) -> None:
     await (await prepare(myna)).close()
     for arguments, words in (
-        (("dataset", "show"), "`myna dataset build` makes one"),
+        (("dataset", "show"), "`myna dataset build` builds one"),
         (("dataset", "build", "--rows", "0"), "--rows must be at least 1"),
         (("review", "approve", "nothing"), "There is no reply nothing"),
     ):

@@ -48,7 +48,7 @@ def test_a_version_that_is_not_registered_is_judged_and_refused(with_version: Cl
     assert any(line.startswith("Loss per token (nats)") and line.count("[") == 2 for line in lines)
     assert any(line.startswith("- Held-out loss") for line in lines)
     assert lines[-1] == "Refused by the gate."
-    assert "verdict is not kept" in done.err
+    assert "verdict is not stored" in done.err
 
 
 @pytest.mark.model

@@ -55,7 +55,7 @@ async def until(myna: Cli, job_id: str, **wanted: Any) -> dict[str, Any]:
 
 
 def test_a_job_is_begun_listed_steered_and_shown_without_any_server(myna: Cli, worker: CliProcess) -> None:
-    assert myna("jobs").out == "No job yet. `myna train` begins one.\n"
+    assert myna("jobs").out == "No job yet. `myna train` starts one.\n"
     begun = myna("train", "--rows", "12", "--name", "first", "--priority", "3")
     assert begun.code == 0
     assert "`myna serve`" in begun.err

@@ -94,7 +94,7 @@ def test_what_is_dangerous_asks_first(made: list[Version], capsys: pytest.Captur
     value(capsys, "promote", made[0].name, "--yes")
     code, _, err = run(capsys, "rollback")
     assert code == 1
-    assert f"Have the base model answer everybody from the next reply on, in place of {made[0].name}?" in err
+    assert f"Let the base model answer everybody from the next reply on, in place of {made[0].name}?" in err
     assert value(capsys, "status")["champion"] == made[0].name
 
 
@@ -110,14 +110,14 @@ def test_a_verdict_beside_another_champion_is_told_before_anybody_is_asked(
         assert (code, out) == (3, ""), "refused by the gate, and nobody was asked"
         assert f"beside another champion than {made[0].name}, which answers now." in err
         assert err.rstrip().endswith(
-            f"`myna evaluate {made[1].name}` judges it; --because TEXT overrides that, and is recorded."
+            f"`myna evaluate {made[1].name}` evaluates it; --because TEXT overrides the gate, and is recorded."
         )
     shown = value(capsys, "versions", "show", "2")
     assert (shown["gate"], shown["fault"]) == ("passed", "judged_beside_another")
     for listing in (["versions"], ["versions", "show", "2"]):
         assert f"passed beside another champion than {made[0].name}" in run(capsys, *listing)[1]
     code, _, err = run(capsys, *line, "--because", "a demo")
-    assert (code, "beside another champion" in err, f"Have {made[1].name} answer" in err) == (1, True, True)
+    assert (code, "beside another champion" in err, f"Let {made[1].name} answer" in err) == (1, True, True)
     assert made[1].name in value(capsys, *line, "--because", "a demo", "--yes").values()
     details = json.loads(run(capsys, "audit", "--json")[1].splitlines()[0])["details"]
     assert {"gate": "overridden", "fault": "judged_beside_another", "why": "a demo"}.items() <= details.items()
@@ -128,7 +128,7 @@ def test_a_second_rollback_goes_further_back(made: list[Version], capsys: pytest
     value(capsys, "promote", "2", "--because", "urgent", "--yes")
     assert value(capsys, "rollback", "--yes")["champion"] == made[0].name
     assert (
-        f"Have the base model answer everybody from the next reply on, in place of {made[0].name}?"
+        f"Let the base model answer everybody from the next reply on, in place of {made[0].name}?"
         in (run(capsys, "rollback")[2])
     )
     assert value(capsys, "rollback", "--yes")["champion"] is None

@@ -39,7 +39,7 @@ def test_the_message_comes_first_and_what_helps_after_it() -> None:
 
 
 def test_programs_are_not_told_of_the_shell() -> None:
-    assert hints.told(KeyRefused()).endswith("`myna key create NAME` makes one.")
+    assert hints.told(KeyRefused()).endswith("`myna key create NAME` creates one.")
     assert error_body(KeyRefused())["error"]["message"] == "This API key is not valid, or was revoked."
 
 

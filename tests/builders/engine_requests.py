@@ -1,4 +1,4 @@
-"""Requests to the engine that keep what they were given, and prompts and drafts for them."""
+"""Recording requests for the engine, with prompts and drafts for them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bot.generation.port import Finish, Piece, Sampling
 
 
 class Wanted:
-    """A `Request` that keeps what it got."""
+    """A `Request` that records its events."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Wanted:
 
     @property
     def new_ids(self) -> list[int]:
-        """The tokens that were generated."""
+        """Return the generated tokens."""
         assert self.tokens is not None
         return self.tokens.token_ids[self.tokens.num_prompt :]
 
@@ -63,7 +63,7 @@ def add(batch: Batch, *wanted: Wanted) -> None:
 
 
 def finish(batch: Batch, *wanted: Wanted) -> list[list[int]]:
-    """Let these join, and run until nothing is left."""
+    """Add these requests to the batch, run until it is empty, and return their tokens."""
     add(batch, *wanted)
     while len(batch):
         batch.step()
@@ -72,7 +72,7 @@ def finish(batch: Batch, *wanted: Wanted) -> list[list[int]]:
 
 
 def fortune_teller(wanted: Sequence[Wanted], said_later: Sequence[list[int]]) -> Any:
-    """In place of `PromptLookup.propose`: it knows what will be said, and lies now and then."""
+    """Return a replacement of `PromptLookup.propose` that drafts the coming tokens, and a wrong one now and then."""
     source = random.Random(17)
     replies = {tuple(one.prompt_ids): reply for one, reply in zip(wanted, said_later, strict=True)}
 

@@ -57,7 +57,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jin
 
 
 def save_tiny(kind: str, folder: Path, tokenizer_from: Path) -> Path:
-    """A model folder as a user would have it."""
+    """Save a model folder as a user would have it."""
     torch.manual_seed(7)
     net = transformers.AutoModelForCausalLM.from_config(CONFIGS[kind]())
     for name, parameter in net.named_parameters():
@@ -82,7 +82,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def save_version(base: Path, folder: Path, seed: int = 0, **config: Any) -> Any:
-    """Let PEFT write a version with random weights, and give the model with these weights merged in."""
+    """Save a version with random weights by PEFT, and return the model with these weights merged in."""
     net = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     torch.manual_seed(seed)
     trained = peft.get_peft_model(net, peft.LoraConfig(init_lora_weights=False, task_type="CAUSAL_LM", **config))

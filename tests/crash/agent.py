@@ -1,7 +1,7 @@
-"""An agent in a process of its own, made to die: `python -m tests.crash.agent URL PORT [options]`.
+"""An agent process that dies at a chosen commit: `python -m tests.crash.agent URL PORT [options]`.
 
-Knows: where to stop short (before or after a named commit), a model whose replies say what it saw, a channel that must
-be called. Does not know: whether anything survives; `tests.crash.laws` reads that from the database.
+Its model repeats the prompt that it saw, and its channel must be called. `tests.crash.laws` reads from the database
+whether anything was lost.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ SLACK_POINTS: dict[str, tuple[Any, str]] = {"show.begin": (shown_parts, "begin")
 
 
 class TellingModel:
-    """Replies with the texts of all user messages in its prompt, so that a reply proves what memory it had."""
+    """Replies with all user messages of its prompt, so that a reply proves the memory behind it."""
 
     model = "telling"
     context_tokens = 100_000
@@ -86,7 +86,7 @@ class TellingModel:
 
 
 class HttpPoster:
-    """Posts to a fake channel over HTTP and can ask it what it has."""
+    """Posts to a fake channel over HTTP, and can ask it for its messages."""
 
     def __init__(self, url: str, die_after_post: bool) -> None:
         self._url = url
@@ -112,7 +112,7 @@ def die() -> None:
 
 
 def arm(point: str, when: str, hits: int) -> None:
-    """Make the process die at the `hits`-th time that a unit of work reaches its commit: just before, or just after."""
+    """Make the process die at the `hits`-th commit of a unit of work: just before it, or just after."""
     module, name = (POINTS | SLACK_POINTS)[point]
     original: Callable[..., Any] = getattr(module, name)
     left = [hits]
@@ -138,7 +138,7 @@ def arm(point: str, when: str, hits: int) -> None:
 
 
 def arm_call(method: str, hits: int) -> None:
-    """Make the process die when Slack has done what it was called for, and nobody has heard of it yet."""
+    """Make the process die after Slack has carried out a call and before its answer is read."""
     call, left = SlackClient.call, [hits]
 
     async def call_then_die(self: SlackClient, name: str, **arguments: Any) -> Any:
@@ -171,7 +171,7 @@ def arm_migration(when: str) -> None:
 
 
 def acknowledge_early() -> None:
-    """A mutant that the laws must catch: it answers before the commit."""
+    """Answer before the commit: a mutant that the laws must catch."""
     accept = Conversations.accept
     tasks: set[asyncio.Task[Any]] = set()
 
@@ -184,7 +184,7 @@ def acknowledge_early() -> None:
 
 
 async def take(request: web.Request) -> web.Response:
-    """`POST /say {conversation, key, text}`: 200 once the message is accepted."""
+    """Handle `POST /say {conversation, key, text}`: 200 once the message is accepted."""
     said = await request.json()
     incoming = Incoming(
         CHANNEL, said["conversation"], Sender("someone"), said["key"], (text_part(said["text"]),), said["key"]

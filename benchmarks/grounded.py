@@ -35,7 +35,7 @@ from bot.generation.prompt import with_passages
 from bot.knowledge.grounding import CONTEXT_MESSAGES, worth_reading
 from bot.knowledge.search.search import Search, make_search
 from bot.knowledge.setup import words_of_articles
-from bot.learning.judge.text_scores import rouge_l
+from bot.learning.judge.measures import rouge_l
 from bot.learning.versions import folder_of
 from bot.settings import Settings
 from storage.database import Database

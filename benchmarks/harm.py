@@ -20,9 +20,9 @@ import torch
 
 from benchmarks.table import print_rows
 from bot.generation.engine import linear
+from bot.generation.engine.generation import Chunk, Generation
 from bot.generation.engine.llama import LlamaDecoder
 from bot.generation.engine.runner import Runner
-from bot.generation.engine.sequence import Chunk, Sequence
 from bot.generation.models.sources import resolve_model
 from bot.generation.port import ChatMessage
 from bot.settings import load_settings
@@ -45,16 +45,16 @@ def perplexity(runner: Runner, rows: list[dict[str, Any]], chunk_tokens: int) ->
         *before, answer = [ChatMessage(one["role"], one["content"]) for one in row["messages"]]
         prompt = list(runner.encode(before))
         token_ids = [*prompt, *runner.encode_text(answer.content), *sorted(runner.end_ids)[:1]][:MAX_TOKENS]
-        sequence = Sequence(token_ids[:-1], row=0)
+        generation = Generation(token_ids[:-1], row=0)
         scores = []
         with runner.inference_mode():
             decoder.reset()
             decoder.reserve(1, len(token_ids))
-            while sequence.num_missing:
-                left = len(prompt) - 1 - sequence.num_computed  # of the prompt, which is read at once
-                chunk = Chunk(sequence, min(sequence.num_missing, left if left > 0 else chunk_tokens))
-                scores.append(decoder.forward([chunk], [sequence], every_token=True))
-                sequence.num_computed += chunk.count
+            while generation.num_missing:
+                left = len(prompt) - 1 - generation.num_computed  # of the prompt, which is read at once
+                chunk = Chunk(generation, min(generation.num_missing, left if left > 0 else chunk_tokens))
+                scores.append(decoder.forward([chunk], [generation], every_token=True))
+                generation.num_computed += chunk.count
             logits = torch.cat(scores).float()[len(prompt) - 1 :]
             wanted = torch.tensor(token_ids[len(prompt) :])
             loss += float(torch.nn.functional.cross_entropy(logits, wanted, reduction="sum"))

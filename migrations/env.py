@@ -1,6 +1,6 @@
-"""Alembic's entry point. `storage.migrate` calls it with an open connection; the `alembic` command with a database URL.
+"""Alembic's entry point for migrations.
 
-Knows: which metadata to compare with. Does not know: when migrations run.
+`storage.migrate` calls it with an open connection, the `alembic` command with a database URL.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""API keys, what each may use, and what each has used.
+"""API keys with their limits and their usage, a row a request.
 
-Knows: keys by the hash of their secret, one row of usage a request, a running total a day. Does not know: the secrets
-themselves, HTTP, models.
+A key is stored by the SHA-256 of its secret; the secret itself is never stored.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from storage.values import new_id
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key without its secret; `hint` is the beginning of that. A limit of None is none. Times are milliseconds."""
+    """A key without its secret; `hint` is the secret's beginning. A limit of None means unlimited. Times are in ms."""
 
     id: str
     name: str
@@ -33,7 +32,7 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """One request: what it asked of which model, and what came of it. Times are milliseconds."""
+    """One request with its model, tokens, times in milliseconds and outcome."""
 
     api_key_id: str | None
     endpoint: str
@@ -48,50 +47,7 @@ class Usage:
 
 _COLUMNS = [getattr(api_key.c, name) for name in ApiKey.__slots__]
 _INSERT_KEY = scoped(sa.insert(api_key).values(created_at=now_ms()))
-_OWN = scoped(sa.select(api_key.c.id).where(api_key.c.id == bindparam("which")))
 _TAKEN = scoped(sa.select(api_key.c.id).where(api_key.c.name == bindparam("wanted"), api_key.c.revoked_at.is_(None)))
-_LIST_KEYS = scoped(sa.select(*_COLUMNS).order_by(api_key.c.id))
-_FIND_KEY = scoped(
-    sa.select(*_COLUMNS).where(api_key.c.secret_sha256 == bindparam("digest"), api_key.c.revoked_at.is_(None))
-)
-_REVOKE = scoped(
-    sa.update(api_key)
-    .where(sa.or_(api_key.c.id == bindparam("which"), api_key.c.name == bindparam("which")))
-    .where(api_key.c.revoked_at.is_(None))
-    .values(revoked_at=now_ms())
-)
-_DAY_TOTAL = scoped(
-    sa.select(api_usage_day.c.tokens).where(
-        api_usage_day.c.api_key_id == bindparam("key"), api_usage_day.c.day == bindparam("on")
-    )
-)
-_INSERT_USAGE = scoped(sa.insert(api_usage).values(created_at=now_ms()))
-
-
-def _add_to_day(insert: Any) -> sa.Executable:
-    new = insert(api_usage_day).values(requests=1)
-    clause: sa.Executable = new.on_conflict_do_update(
-        index_elements=["api_key_id", "day"],
-        set_={"requests": api_usage_day.c.requests + 1, "tokens": api_usage_day.c.tokens + new.excluded.tokens},
-    )
-    return clause
-
-
-_ADD_TO_DAY = scoped(_add_to_day)
-_USAGE_PAGE = scoped(
-    sa.select(
-        api_usage.c.id,
-        api_usage.c.created_at,
-        api_key.c.name.label("key"),
-        *[getattr(api_usage.c, name) for name in Usage.__slots__],
-    )
-    .outerjoin(
-        api_key, sa.and_(api_key.c.id == api_usage.c.api_key_id, api_key.c.workspace_id == api_usage.c.workspace_id)
-    )
-    .where(api_usage.c.id > bindparam("after"), api_usage.c.created_at >= bindparam("since"))
-    .order_by(api_usage.c.id)
-    .limit(bindparam("most", type_=sa.Integer))
-)
 
 
 def create_key(
@@ -103,7 +59,7 @@ def create_key(
     tokens_per_day: int | None,
     created_by: str = "system",
 ) -> str | None:
-    """Store a new key and return its id; None if a key that is not revoked has that name."""
+    """Store a new key and return its id; None if a valid key has that name."""
     if tx.execute(_TAKEN, wanted=name).first() is not None:
         raise Rollback(None)
     key_id = new_id()
@@ -120,21 +76,45 @@ def create_key(
     return key_id
 
 
+_LIST_KEYS = scoped(sa.select(*_COLUMNS).order_by(api_key.c.id))
+
+
 def list_keys(tx: Transaction) -> list[ApiKey]:
-    """All keys, oldest first, with those that are revoked."""
+    """Return all keys, oldest first, revoked ones included."""
     return [ApiKey(**row._mapping) for row in tx.execute(_LIST_KEYS)]
 
 
+_REVOKE = scoped(
+    sa.update(api_key)
+    .where(sa.or_(api_key.c.id == bindparam("which"), api_key.c.name == bindparam("which")))
+    .where(api_key.c.revoked_at.is_(None))
+    .values(revoked_at=now_ms())
+)
+
+
 def revoke_key(tx: Transaction, which: str, revoked_by: str = "system") -> bool:
-    """Revoke by id or name. False if there is no such key."""
+    """Revoke a key by id or name; False if there is no such valid key."""
     if tx.execute(_REVOKE, which=which).rowcount == 0:
         return False
     record(tx, revoked_by, "key.revoked", which)
     return True
 
 
+_FIND_KEY = scoped(
+    sa.select(*_COLUMNS).where(api_key.c.secret_sha256 == bindparam("digest"), api_key.c.revoked_at.is_(None))
+)
+_DAY_TOTAL = scoped(
+    sa.select(api_usage_day.c.tokens).where(
+        api_usage_day.c.api_key_id == bindparam("key"), api_usage_day.c.day == bindparam("on")
+    )
+)
+
+
 def find_key(tx: Transaction, digest: str, day: int) -> tuple[ApiKey, int] | None:
-    """`(key, tokens used on that day)` of a secret's hash, unless it is revoked. Days are counted from 1970 (UTC)."""
+    """Return `(key, tokens used on that day)` by the SHA-256 of its secret, unless revoked.
+
+    `day` counts from 1970-01-01 (UTC).
+    """
     row = tx.execute(_FIND_KEY, digest=digest).first()
     if row is None:
         return None
@@ -142,8 +122,24 @@ def find_key(tx: Transaction, digest: str, day: int) -> tuple[ApiKey, int] | Non
     return ApiKey(**row._mapping), used
 
 
+_OWN = scoped(sa.select(api_key.c.id).where(api_key.c.id == bindparam("which")))
+_INSERT_USAGE = scoped(sa.insert(api_usage).values(created_at=now_ms()))
+
+
+def _add_to_day(insert: Any) -> sa.Executable:
+    new = insert(api_usage_day).values(requests=1)
+    clause: sa.Executable = new.on_conflict_do_update(
+        index_elements=["api_key_id", "day"],
+        set_={"requests": api_usage_day.c.requests + 1, "tokens": api_usage_day.c.tokens + new.excluded.tokens},
+    )
+    return clause
+
+
+_ADD_TO_DAY = scoped(_add_to_day)
+
+
 def record_usage(tx: Transaction, usage: Usage, day: int) -> None:
-    """Write down a request, and add it to the key's total of that day. Nothing is done for a key that is not ours."""
+    """Store a request and add it to the key's total of that day. Ignore a key of another workspace."""
     if usage.api_key_id is not None and tx.execute(_OWN, which=usage.api_key_id).first() is None:
         return
     tx.execute(_INSERT_USAGE, id=new_id(), **{name: getattr(usage, name) for name in Usage.__slots__})
@@ -152,6 +148,22 @@ def record_usage(tx: Transaction, usage: Usage, day: int) -> None:
         tx.execute(_ADD_TO_DAY, api_key_id=usage.api_key_id, day=day, tokens=tokens)
 
 
+_USAGE_PAGE = scoped(
+    sa.select(
+        api_usage.c.id,
+        api_usage.c.created_at,
+        api_key.c.name.label("key"),
+        *[getattr(api_usage.c, name) for name in Usage.__slots__],
+    )
+    .outerjoin(
+        api_key, sa.and_(api_key.c.id == api_usage.c.api_key_id, api_key.c.workspace_id == api_usage.c.workspace_id)
+    )
+    .where(api_usage.c.id > bindparam("after"), api_usage.c.created_at >= bindparam("since"))
+    .order_by(api_usage.c.id)
+    .limit(bindparam("most", type_=sa.Integer))
+)
+
+
 def usage_page(tx: Transaction, after: str, since: int, most: int = 1000) -> list[dict[str, Any]]:
-    """The next `most` requests after an id, each as a mapping of column to value."""
+    """Return the next `most` requests after an id, each as a mapping of column to value."""
     return [dict(row._mapping) for row in tx.execute(_USAGE_PAGE, after=after, since=since, most=most)]

@@ -1,6 +1,6 @@
-"""What was done, by whom: rows that are only ever added, each with the hash of the one before it.
+"""Audit log: append-only rows in a hash chain.
 
-Knows: the chain. Does not know: who may do what. The databases themselves refuse to change or remove a row.
+Each row holds the SHA-256 of the row before it. Triggers in both databases refuse to change or delete a row.
 """
 
 from __future__ import annotations
@@ -18,9 +18,6 @@ from storage.learning_values import AuditRow
 from storage.transaction import Transaction, across_workspaces, now_ms, scoped
 from storage.values import new_id
 
-_HEAD = scoped(sa.select(audit.c.number, audit.c.sha256).order_by(audit.c.number.desc()).limit(1))
-_INSERT = scoped(sa.insert(audit))
-_NOW = across_workspaces(sa.select(now_ms()))
 _columns = (
     audit.c.number,
     audit.c.actor,
@@ -30,25 +27,17 @@ _columns = (
     audit.c.sha256,
     audit.c.created_at,
 )
-_PAGE = scoped(
-    sa.select(*_columns)
-    .where(audit.c.number < bindparam("before"))
-    .order_by(audit.c.number.desc())
-    .limit(bindparam("most", type_=sa.Integer))
-)
-_OF_ACTIONS = scoped(
-    sa.select(*_columns).where(audit.c.action.in_(bindparam("actions", expanding=True))).order_by(audit.c.number)
-)
-_ALL = scoped(sa.select(*_columns, audit.c.previous_sha256).order_by(audit.c.number))
-_NEWEST = 2**62
+_HEAD = scoped(sa.select(audit.c.number, audit.c.sha256).order_by(audit.c.number.desc()).limit(1))
+_INSERT = scoped(sa.insert(audit))
+_NOW = across_workspaces(sa.select(now_ms()))
 
 
 def record(
     tx: Transaction, actor: str, action: str, target: str | None = None, details: Mapping[str, Any] | None = None
 ) -> None:
-    """Add a row, in the transaction of what it tells of. No personal text may stand in it: it outlives erasures.
+    """Add a row in the transaction of the change that it records. Pass no personal text: the row outlives erasures.
 
-    Two that add at the same time get the same number; the second is refused by the database and runs again.
+    Of two transactions that add a row at the same time, the database refuses the second, which then runs again.
     """
     head = tx.execute(_HEAD).first()
     number, previous = (head.number + 1, head.sha256) if head else (1, "")
@@ -68,19 +57,35 @@ def record(
     )
 
 
+_PAGE = scoped(
+    sa.select(*_columns)
+    .where(audit.c.number < bindparam("before"))
+    .order_by(audit.c.number.desc())
+    .limit(bindparam("most", type_=sa.Integer))
+)
+_NEWEST = 2**62
+
+
 def page(tx: Transaction, before: int = _NEWEST, most: int = 100) -> list[AuditRow]:
-    """The newest rows before a number, newest first."""
+    """Return the newest rows before a number, newest first."""
     return [AuditRow(**row._mapping) for row in tx.execute(_PAGE, before=before, most=most)]
 
 
+_OF_ACTIONS = scoped(
+    sa.select(*_columns).where(audit.c.action.in_(bindparam("actions", expanding=True))).order_by(audit.c.number)
+)
+
+
 def of_actions(tx: Transaction, actions: Sequence[str]) -> list[AuditRow]:
-    """All rows that tell of one of these actions, oldest first."""
+    """Return all rows of these actions, oldest first."""
     return [AuditRow(**row._mapping) for row in tx.execute(_OF_ACTIONS, actions=list(actions))]
 
 
+_ALL = scoped(sa.select(*_columns, audit.c.previous_sha256).order_by(audit.c.number))
+
+
 def first_broken(tx: Transaction) -> int | None:
-    """The number of the first row that is not as it was written, or that one before it is missing from; None if all is
-    well."""
+    """Return the number of the first row that was altered or follows a missing row; None if the chain is intact."""
     expected, previous = 1, ""
     for row in tx.execute(_ALL):
         digest = _digest(previous, row.number, row.created_at, row.actor, row.action, row.target, row.details)

@@ -1,7 +1,4 @@
-"""What became of the conversations that a canary may have touched: the rows that its guard rails count.
-
-Knows: replies, votes and hand-offs since a canary began. Does not know: arms, tests, what is too much harm.
-"""
+"""Outcomes of conversations since a canary began, for its guard rails."""
 
 from __future__ import annotations
 
@@ -16,9 +13,9 @@ from storage.transaction import Transaction, now_ms, scoped
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """One conversation since a canary began: when its first reply was given, and when it first went wrong, and how.
+    """One conversation since a canary began: the time of its first reply and of its first failure of each kind.
 
-    Times are milliseconds since 1970, by the database's clock. `first_ms` is how long the first reply took.
+    Times are milliseconds since 1970, by the database's clock. `first_ms` is the duration of the first reply.
     """
 
     conversation_id: str
@@ -31,14 +28,14 @@ class Tried:
 
 
 _NOW = scoped(sa.select(now_ms()).select_from(reply).limit(1))
-# No statement counts what an import brings: nobody drew lots for that, and its times are of the import.
+# No statement counts imported conversations: they were assigned to no arm, and their times are those of the import.
 _REPLIES = scoped(
     sa.select(reply.c.conversation_id, reply.c.created_at, reply.c.version, reply.c.total_ms, reply.c.state)
     .join(conversation, conversation.c.id == reply.c.conversation_id)
     .where(reply.c.created_at >= bindparam("since"), conversation.c.import_id.is_(None))
     .order_by(reply.c.created_at, reply.c.message_id)
 )
-# Also those that were taken back: what has been counted once stays counted, or looking often would not be safe.
+# Withdrawn votes count, too: the test is valid at every look only if a counted event stays counted.
 _DISLIKED = scoped(
     sa.select(vote.c.conversation_id, sa.func.min(vote.c.created_at).label("at"))
     .join(reply, reply.c.message_id == vote.c.reply_id)
@@ -64,6 +61,27 @@ _HANDED_OFF = scoped(
     )
     .group_by(message.c.conversation_id)
 )
+
+
+def tried_since(tx: Transaction, since_ms: int) -> tuple[list[Tried], int]:
+    """Return every conversation with a reply since then, in the order of first replies, and the time now."""
+    began: dict[str, dict[str, object]] = {}
+    failed: dict[str, int] = {}
+    for row in tx.execute(_REPLIES, since=since_ms):
+        began.setdefault(
+            row.conversation_id, {"began_at": row.created_at, "version": row.version, "first_ms": row.total_ms}
+        )
+        if row.state == "failed":
+            failed.setdefault(row.conversation_id, row.created_at)
+    disliked = {row.conversation_id: row.at for row in tx.execute(_DISLIKED, since=since_ms)}
+    handed_off = {row.conversation_id: row.at for row in tx.execute(_HANDED_OFF, since=since_ms)}
+    now: int = tx.execute(_NOW).scalar() or 0
+    return [
+        Tried(key, failed_at=failed.get(key), disliked_at=disliked.get(key), handed_off_at=handed_off.get(key), **known)  # type: ignore[arg-type]
+        for key, known in began.items()
+    ], now
+
+
 _DURATIONS = scoped(
     sa.select(reply.c.total_ms)
     .join(conversation, conversation.c.id == reply.c.conversation_id)
@@ -78,25 +96,6 @@ _DURATIONS = scoped(
 )
 
 
-def tried_since(tx: Transaction, since_ms: int) -> tuple[list[Tried], int]:
-    """Every conversation with a reply since then, in the order of their first replies, and what time it is now."""
-    began: dict[str, dict[str, object]] = {}
-    failed: dict[str, int] = {}
-    for row in tx.execute(_REPLIES, since=since_ms):
-        began.setdefault(
-            row.conversation_id, {"began_at": row.created_at, "version": row.version, "first_ms": row.total_ms}
-        )
-        if row.state == "failed":
-            failed.setdefault(row.conversation_id, row.created_at)
-    disliked = {row.conversation_id: row.at for row in tx.execute(_DISLIKED, since=since_ms)}
-    handed_off = {row.conversation_id: row.at for row in tx.execute(_HANDED_OFF, since=since_ms)}
-    now: int = tx.execute(_NOW).scalar() or 0
-    return [
-        Tried(one, failed_at=failed.get(one), disliked_at=disliked.get(one), handed_off_at=handed_off.get(one), **known)  # type: ignore[arg-type]
-        for one, known in began.items()
-    ], now
-
-
 def durations(tx: Transaction, version: str | None, most: int = 1000) -> list[int]:
-    """Milliseconds that the newest replies of a version took (None: of the base)."""
+    """Return the durations in milliseconds of a version's newest replies (None: of the base model)."""
     return [int(value) for value in tx.execute(_DURATIONS, by=version, most=most).scalars()]

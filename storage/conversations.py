@@ -1,6 +1,6 @@
-"""Conversations, the people in them, and what was said.
+"""Conversations, their people and their messages.
 
-Knows: how memory is looked up and listed. Does not know: leases and order of work (`storage.inbox`).
+Leases and the order of work are in `storage.inbox`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _CONVERSATION_ID = scoped(
 
 
 def place(tx: Transaction, incoming: Incoming) -> tuple[str, str]:
-    """`(conversation id, person id)` of a message, both made if they are new."""
+    """Return `(conversation id, person id)` of a message, and create both if they are new."""
     known = tx.execute(
         _PLACE,
         channel=incoming.channel,
@@ -65,13 +65,13 @@ def place(tx: Transaction, incoming: Incoming) -> tuple[str, str]:
 
 
 def find_person(tx: Transaction, channel: str, sender_key: str) -> str | None:
-    """The id of the person whom a channel knows by `sender_key`, if there is one."""
+    """Return the id of the person whom a channel knows by `sender_key`."""
     known: str | None = tx.execute(_FIND_PERSON, channel=channel, external=sender_key).scalar()
     return known
 
 
 def find_or_create_person(tx: Transaction, channel: str, sender: Sender) -> str:
-    """The id of the person whom a channel knows as `sender`."""
+    """Return the id of the person whom a channel knows as `sender`, created if new."""
     known = find_person(tx, channel, sender.external_id)
     if known is not None:
         return known
@@ -98,7 +98,7 @@ def _find_or_create_conversation(tx: Transaction, incoming: Incoming, person_id:
 
 
 def shorten_title(text: str) -> str:
-    """What a conversation is listed by: one line, cut if it is long."""
+    """Shorten a text to a conversation's title: one line of at most `MAX_TITLE_CHARS` characters."""
     words = " ".join(text.split())
     return words if len(words) <= MAX_TITLE_CHARS else words[: MAX_TITLE_CHARS - 1].rstrip() + "…"
 
@@ -129,13 +129,13 @@ _LIST_CONVERSATIONS = scoped(
 
 
 def find_conversation(tx: Transaction, channel: str, key: str) -> Conversation | None:
-    """The conversation that a channel knows by `key`."""
+    """Return the conversation that a channel knows by `key`."""
     row = tx.execute(_FIND_CONVERSATION, channel=channel, external=key).first()
     return Conversation(**row._mapping) if row else None
 
 
 def list_conversations(tx: Transaction, channel: str, sender_key: str, most: int = 100) -> list[Conversation]:
-    """A person's conversations on a channel, the most recently used first."""
+    """Return a person's conversations on a channel, the most recently used first."""
     rows = tx.execute(_LIST_CONVERSATIONS, channel=channel, external=sender_key, most=most)
     return [Conversation(**row._mapping) for row in rows]
 
@@ -165,7 +165,7 @@ _NEWEST_MESSAGES = scoped(
     .order_by(message.c.seq.desc(), message.c.rank.desc())
     .limit(bindparam("most", type_=sa.Integer))
 )
-# The release's number comes along: looked up by itself it would cost each turn a round trip.
+# The release's number is joined here: a query of its own would cost each turn a round trip.
 _CONTEXT = scoped(
     _with_reply(
         _messages.add_columns(release.c.number),
@@ -180,15 +180,15 @@ _CONTEXT = scoped(
 
 
 def newest_messages(tx: Transaction, conversation_id: str, most: int = 200) -> list[Message]:
-    """The last `most` messages, oldest first."""
+    """Return the last `most` messages, oldest first."""
     rows = tx.execute(_NEWEST_MESSAGES, conversation=conversation_id, most=most).all()
     return [_to_message(row) for row in reversed(rows)]
 
 
 def context(tx: Transaction, conversation_id: str, last_seq: int, most: int = 200) -> tuple[list[Message], int]:
-    """What the model may see when it answers `last_seq`: the last `most` messages since "/new", oldest first.
+    """Return the context for answering `last_seq`, and the number of the release in force (0 before the first).
 
-    With the number of the release that answers, 0 before the first one.
+    The context is the last `most` messages since "/new", oldest first.
     """
     rows = tx.execute(_CONTEXT, conversation=conversation_id, last_seq=last_seq, most=most).all()
     release_number = next((row.number for row in rows), None) or 0
@@ -210,7 +210,7 @@ _REPLY_TO = scoped(
 
 
 def reply_to(tx: Transaction, conversation_id: str, seq: int) -> Message | None:
-    """The reply that covers message `seq`, if it has been given."""
+    """Return the reply that covers message `seq`, if there is one yet."""
     row = tx.execute(_REPLY_TO, conversation=conversation_id, seq=seq).first()
     return _to_message(row) if row else None
 
@@ -226,7 +226,7 @@ _LAST_SEQ = scoped(
 
 
 def forget_context(tx: Transaction, conversation_id: str) -> None:
-    """Keep what was said, but show the model nothing from before now."""
+    """Hide all earlier messages from the model; they stay stored."""
     last_seq = tx.execute(_LAST_SEQ, conversation=conversation_id).scalar() or 0
     tx.execute(_FORGET, conversation=conversation_id, from_seq=last_seq + 1)
 
@@ -236,5 +236,5 @@ _REJOIN = scoped(sa.update(conversation).where(conversation.c.id == bindparam("c
 
 
 def set_left(tx: Transaction, conversation_id: str, *, left: bool) -> None:
-    """Whether the bot takes part in a thread of several people without being named."""
+    """Have the bot leave a thread of several people, where it then answers only if named, or rejoin it."""
     tx.execute(_LEAVE if left else _REJOIN, conversation=conversation_id)

@@ -1,7 +1,4 @@
-"""Answers that people have written or approved: kept, counted, and the corrections that could become some.
-
-Knows: rows and who added them. Does not know: when an answer is given.
-"""
+"""Curated answers, their counts, and corrections to make some from."""
 
 from __future__ import annotations
 
@@ -19,24 +16,72 @@ from storage.schema import conversation, message, reply
 from storage.transaction import Transaction, now_ms, scoped
 from storage.values import new_id
 
+_EMPTY = sa.update(curated_answer).values(
+    question="", answer="", person_id=None, removed_at=now_ms(), version=bindparam("next_version")
+)
 _columns = [getattr(curated_answer.c, name) for name in CuratedAnswer.__slots__]
 _ALL = scoped(sa.select(*_columns).where(curated_answer.c.removed_at.is_(None)).order_by(curated_answer.c.id))
+
+
+def all_answers(tx: Transaction) -> list[CuratedAnswer]:
+    """Return all answers in use, oldest first."""
+    return [CuratedAnswer(**row._mapping) for row in tx.execute(_ALL)]
+
+
 _GIVEN = scoped(
     sa.select(reply.c.curated_id, sa.func.count().label("replies"))
     .where(reply.c.curated_id.is_not(None))
     .group_by(reply.c.curated_id)
 )
-_VERSION = scoped(sa.select(sa.func.max(curated_answer.c.version)))
+
+
+def given(tx: Transaction) -> dict[str, int]:
+    """Count the replies with each answer, by its id; removed answers are counted, too."""
+    return {row.curated_id: row.replies for row in tx.execute(_GIVEN)}
+
+
 _INSERT = scoped(sa.insert(curated_answer).values(created_at=now_ms()))
+
+
+def add(
+    tx: Transaction, actor: str, question: str, answer: str, audience: Audience, reply_id: str | None = None
+) -> str:
+    """Add an answer and return its id.
+
+    `reply_id` names the corrected reply that the answer comes from; `corrections` then no longer lists that correction.
+    """
+    person = _asked_by(tx, reply_id) if reply_id else None
+    added = new_id()
+    tx.insert(
+        _INSERT,
+        id=added,
+        version=_next_version(tx),
+        question=question,
+        answer=answer,
+        audience=audience,
+        reply_id=reply_id,
+        person_id=person,
+        created_by=actor,
+    )
+    audit.record(tx, actor, "curated.add", added)
+    return added
+
+
 _REMOVE = scoped(
     sa.update(curated_answer)
     .where(curated_answer.c.id == bindparam("which"), curated_answer.c.removed_at.is_(None))
     .values(removed_at=now_ms(), version=bindparam("next_version"))
 )
-_EMPTY = sa.update(curated_answer).values(
-    question="", answer="", person_id=None, removed_at=now_ms(), version=bindparam("next_version")
-)
-_EMPTY_OF = scoped(_EMPTY.where(curated_answer.c.person_id == bindparam("who")))
+
+
+def remove(tx: Transaction, actor: str, which: str) -> bool:
+    """Take an answer out of use; False if no answer in use has this id."""
+    if not tx.execute(_REMOVE, which=which, next_version=_next_version(tx)).rowcount:
+        return False
+    audit.record(tx, actor, "curated.remove", which)
+    return True
+
+
 _CORRECTIONS = scoped(
     sa.select(
         review.c.reply_id,
@@ -63,12 +108,37 @@ _CORRECTIONS = scoped(
     .order_by(review.c.id.desc())
     .limit(bindparam("most", type_=sa.Integer))
 )
+
+
+def corrections(tx: Transaction, most: int = 50) -> list[Correction]:
+    """Return staff's corrections that are no curated answers yet, newest first, each with its question."""
+    return [_correction(tx, row) for row in tx.execute(_CORRECTIONS, most=most).all()]
+
+
+_EMPTY_OF = scoped(_EMPTY.where(curated_answer.c.person_id == bindparam("who")))
+
+
+def forget_person(tx: Transaction, person_id: str) -> int:
+    """Empty the answers to a person's questions and take them out of use; return their number."""
+    return tx.execute(_EMPTY_OF, who=person_id, next_version=_next_version(tx)).rowcount
+
+
 _EMPTY_FROM = scoped(
     _EMPTY.where(
         curated_answer.c.reply_id == bindparam("reply"),
         sa.or_(bindparam("words", type_=sa.String).is_(None), curated_answer.c.answer == bindparam("words")),
     )
 )
+
+
+def forget_reply(tx: Transaction, reply_id: str, words: str | None = None) -> int:
+    """Empty the answers that come from the correction of a reply; return their number.
+
+    With `words`, only an answer of exactly these words is emptied.
+    """
+    return tx.execute(_EMPTY_FROM, reply=reply_id, words=words, next_version=_next_version(tx)).rowcount
+
+
 _PLACE_OF = scoped(
     sa.select(message.c.conversation_id, message.c.seq, conversation.c.person_id)
     .join(conversation, conversation.c.id == message.c.conversation_id)
@@ -86,67 +156,16 @@ _ASKED_BY = scoped(
 )
 
 
-def all_answers(tx: Transaction) -> list[CuratedAnswer]:
-    """All that are given, oldest first."""
-    return [CuratedAnswer(**row._mapping) for row in tx.execute(_ALL)]
-
-
-def given(tx: Transaction) -> dict[str, int]:
-    """How often each answer was given, by ids; also of those that are given no more."""
-    return {row.curated_id: row.replies for row in tx.execute(_GIVEN)}
-
-
-def add(
-    tx: Transaction, actor: str, question: str, answer: str, audience: Audience, reply_id: str | None = None
-) -> str:
-    """Add an answer; its id. With the reply that was corrected, that correction is no candidate any more."""
-    person = _asked_by(tx, reply_id) if reply_id else None
-    added = new_id()
-    tx.insert(
-        _INSERT,
-        id=added,
-        version=_next_version(tx),
-        question=question,
-        answer=answer,
-        audience=audience,
-        reply_id=reply_id,
-        person_id=person,
-        created_by=actor,
-    )
-    audit.record(tx, actor, "curated.add", added)
-    return added
-
-
-def remove(tx: Transaction, actor: str, which: str) -> bool:
-    """Give an answer no more. False if there is none with this id."""
-    if not tx.execute(_REMOVE, which=which, next_version=_next_version(tx)).rowcount:
-        return False
-    audit.record(tx, actor, "curated.remove", which)
-    return True
-
-
-def corrections(tx: Transaction, most: int = 50) -> list[Correction]:
-    """What staff wrote in place of replies and is no curated answer yet, newest first, each with its question."""
-    return [_correction(tx, row) for row in tx.execute(_CORRECTIONS, most=most).all()]
-
-
-def forget_person(tx: Transaction, person_id: str) -> int:
-    """Empty answers whose questions were a person's, and give them no more; how many."""
-    return tx.execute(_EMPTY_OF, who=person_id, next_version=_next_version(tx)).rowcount
-
-
-def forget_reply(tx: Transaction, reply_id: str, words: str | None = None) -> int:
-    """Empty answers that come from the correction of a reply, with `words` only if these are the answer; how many."""
-    return tx.execute(_EMPTY_FROM, reply=reply_id, words=words, next_version=_next_version(tx)).rowcount
-
-
 def _asked_by(tx: Transaction, reply_id: str) -> str | None:
-    """Whoever asked last before a reply; where that is not known, as in imports, whose conversation it is."""
+    """Return the last person to write before a reply; if unknown, as in imports, the conversation's person."""
     place = tx.execute(_PLACE_OF, reply=reply_id).first()
     if place is None:
         return None
     asked_by = tx.execute(_ASKED_BY, conversation=place.conversation_id, at_seq=place.seq).scalar()
     return str(asked_by or place.person_id or "") or None
+
+
+_VERSION = scoped(sa.select(sa.func.max(curated_answer.c.version)))
 
 
 def _next_version(tx: Transaction) -> int:

@@ -1,11 +1,10 @@
-"""The one door through which every query goes: units of work, each in one transaction, off the event loop.
+"""Run units of work off the event loop, with group commit.
 
-Knows: threads, commits that many units share, what to do when a database fails. Does not know: any table's meaning.
-
-A unit of work is a plain function `unit(tx, ...) -> value` that runs in a thread, on SQLAlchemy's ordinary engine. The
-asynchronous one was measured and left: 0.7 ms a statement on SQLite (each takes several hops to a thread and back)
-against 0.04 ms here, and a third of the replies a second on PostgreSQL. One writer thread also lets units that wait
-together share a single fsync. A unit may run again after a failure, so it must change nothing but the database.
+A unit of work is a plain function `unit(tx, ...) -> value` in one transaction. It runs in a thread, on SQLAlchemy's
+ordinary engine. The asynchronous engine was measured and dropped: 0.7 ms a statement on SQLite (each takes several hops
+to a thread and back) against 0.04 ms here, and a third of the replies a second on PostgreSQL. With one writer thread,
+units that wait together share a single fsync (group commit). A unit may run again after a failure, so it must change
+nothing but the database.
 """
 
 from __future__ import annotations
@@ -26,29 +25,30 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from storage.engines import postgresql_engine, sqlite_engine
-from storage.transaction import PostponedInserts, Rollback, Transaction, is_urgent
+from storage.schema import workspace
+from storage.transaction import PostponedInserts, Rollback, Transaction, across_workspaces, is_urgent
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Enough to share the price of a commit, and few enough that what is urgent need not wait long for its turn.
+# Enough to share the cost of a commit, and few enough that an urgent unit does not wait long.
 MAX_UNITS_PER_COMMIT = 16
 _URGENT, _IN_ORDER, _END = range(3)
 MAX_REFUSED = 4
-# Each that adds to the audit log at the same moment may cost the others one.
+# Every other process that adds to the audit log at the same moment may cost one try.
 MAX_TRIES = 8
 
 Unit = Callable[Concatenate[Transaction, P], T]
 
 
 class StorageUnavailable(Exception):
-    """The database can't be reached, is locked by somebody else, or has no room."""
+    """The database can't be reached, is locked by another program, or has no space left."""
 
 
 class Database:
-    """The agent's memory. `write` and `read` run one unit of work each, in one transaction each, off the event loop.
+    """The agent's database. `write` and `read` run one unit of work each, in one transaction each, off the event loop.
 
-    A `guest` writes little beside a running agent, and leaves the upkeep of the file to that.
+    A `guest` writes little beside a running agent, and leaves checkpoints of the SQLite file to the agent.
     """
 
     def __init__(self, url: str, *, read_only: bool = False, guest: bool = False) -> None:
@@ -62,7 +62,10 @@ class Database:
         self._writer = None if read_only else _Writer(make(self.url), alone=not self.many_processes)
 
     async def write(self, unit: Unit[P, T], workspace_id: str | None, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `unit(tx, *args)` and commit. It is carried out even if the caller is cancelled while it waits."""
+        """Run `unit(tx, *args)` and commit. The unit runs even if the caller is cancelled while waiting.
+
+        Raise `StorageUnavailable` on an outage, and the unit's own errors.
+        """
         if self._writer is None:
             raise RuntimeError("this database was opened for reading")
         return await self._writer.submit(
@@ -85,24 +88,41 @@ class Database:
                 return self._read(unit, again=False)
             raise _translate(error) from error
 
+    async def answers(self) -> bool:
+        """Return True if a query comes back (for the readiness check)."""
+        try:
+            return await self.read(_find_workspace, None)
+        except StorageUnavailable:
+            return False
+
     async def close(self) -> None:
-        """Finish what was submitted. Doing it twice is the same as once."""
+        """Finish what was submitted. Closing twice is the same as once."""
         if self._writer is not None:
             await asyncio.to_thread(self._writer.close)
         await asyncio.to_thread(self._readers.shutdown)
         self._reading_engine.dispose()
 
 
+_ANY_WORKSPACE = across_workspaces(sa.select(workspace.c.id).limit(1))
+
+
+def _find_workspace(tx: Transaction) -> bool:
+    return tx.execute(_ANY_WORKSPACE).first() is not None
+
+
 def _translate(error: exc.DBAPIError) -> Exception:
-    """Tell outages, which pass, from mistakes in a query, which don't."""
+    """Turn an outage into `StorageUnavailable`; return errors in a query as they are."""
     if isinstance(error, exc.OperationalError | exc.InterfaceError | exc.InternalError):
         return StorageUnavailable(str(error.orig))
     return error
 
 
 def _is_passing(error: BaseException) -> bool:
-    """A connection that the server closed while it lay idle, a deadlock, a race between two inserts, or one with the
-    removal of what a row refers to."""
+    """Return True for errors worth a retry.
+
+    These are an idle connection that the server closed, a serialization failure, a deadlock, and a race with another
+    insert or with the deletion of a referenced row.
+    """
     if not isinstance(error, exc.DBAPIError):
         return False
     return error.connection_invalidated or getattr(error.orig, "sqlstate", None) in {"40001", "40P01", "23503", "23505"}
@@ -120,7 +140,7 @@ class _Job:
 
 
 class _Refused(Exception):
-    """A unit raised an error of its own; the database is well."""
+    """A unit raised an error of its own; the database works."""
 
     def __init__(self, job: _Job) -> None:
         super().__init__("a unit of work refused")
@@ -128,21 +148,21 @@ class _Refused(Exception):
 
 
 class _Writer:
-    """One thread that commits all units that wait together in one transaction.
+    """One thread that commits all waiting units in one transaction.
 
-    If one of them refuses, it runs again alone and the others again together. If the database fails, none has happened
-    and each runs alone: on SQLite (`alone`) in this thread, which has the only connection that writes and checkpoints;
-    on PostgreSQL beside it, so that a lock held elsewhere delays one.
+    If a unit raises, it runs again alone and the others again together. If the database fails, the batch is rolled back
+    and each unit runs alone: on SQLite (`alone`) in this thread, which has the only connection that writes and
+    checkpoints; on PostgreSQL in other threads, so that a lock held elsewhere delays only one unit.
     """
 
     def __init__(self, engine: sa.Engine, *, alone: bool) -> None:
         self._engine = engine
         self._singles = None if alone else ThreadPoolExecutor(4, thread_name_prefix="database-single")
-        # First what somebody outside waits for, then all else in its order, and None, which is the end.
+        # Urgent units first, then the others in their order, then None, which ends the thread.
         self._jobs: queue.PriorityQueue[tuple[int, int, _Job | None]] = queue.PriorityQueue()
         self._numbers = itertools.count()
         self._closed = False
-        self._closing = threading.Lock()  # nothing may be queued behind the end
+        self._closing = threading.Lock()  # no unit may be queued behind the end
         self._thread = threading.Thread(target=self._work, name="database-writer", daemon=True)
         self._thread.start()
 
@@ -226,12 +246,12 @@ class _Writer:
 
 
 def _resolve(batch: list[_Job]) -> None:
-    """Hand the results to the callers' loops, with one wake-up a loop."""
+    """Hand the results to the callers' event loops, with one wake-up a loop."""
     by_loop: dict[asyncio.AbstractEventLoop, list[_Job]] = {}
     for job in batch:
         by_loop.setdefault(job.future.get_loop(), []).append(job)
     for loop, jobs in by_loop.items():
-        with contextlib.suppress(RuntimeError):  # that loop has ended, and nobody waits there any more
+        with contextlib.suppress(RuntimeError):  # that loop has ended: nobody waits for these results
             loop.call_soon_threadsafe(_set_results, jobs)
 
 

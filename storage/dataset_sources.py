@@ -1,6 +1,6 @@
-"""What there is to learn from: conversations with all that was said of them, read in pages, so that nobody waits long.
+"""Conversations with votes and reviews, in pages, to build datasets.
 
-Knows: which rows make a conversation. Does not know: what makes an example, or who may be learnt from.
+Pages keep each transaction short. `bot.learning.data` decides which rows make an example.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from storage.values import Message, SeenPassage
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A message with what is to be known of it for learning."""
+    """A message with the facts about it that matter for learning."""
 
     message: Message
     person_id: str | None
@@ -33,7 +33,7 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
-    """A vote that counts."""
+    """A current vote: neither replaced nor withdrawn."""
 
     id: str
     person_id: str
@@ -44,7 +44,7 @@ class Opinion:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The review that counts."""
+    """The current review of a reply."""
 
     decision: Literal["approve", "correct", "exclude"]
     better: str | None
@@ -53,7 +53,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Someone:
-    """A person of a conversation: what they are called, and whether they have said that they may be learnt from."""
+    """A person of a conversation, with their name and their consent (None: not given)."""
 
     display_name: str | None
     may_learn: bool | None
@@ -61,7 +61,7 @@ class Someone:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A conversation that holds something to learn, with all that was said of it. Reviews and votes are by reply."""
+    """A conversation to learn from. `reviews` and `votes` are keyed by reply id, `people` by person id."""
 
     id: str
     channel: str
@@ -162,13 +162,15 @@ _PEOPLE = scoped(sa.select(person.c.id, person.c.display_name, person.c.may_lear
 
 
 def count_conversations(tx: Transaction) -> int:
-    """How many conversations there are to go through."""
+    """Count all conversations, for the progress of a build."""
     return int(tx.execute(_COUNT).scalar_one())
 
 
 def sources_page(tx: Transaction, after: str, most: int = 200) -> tuple[list[Source], int, str]:
-    """What there is to learn from in the next `most` conversations after an id; how many were looked at, and the id to
-    go on after."""
+    """Read the next `most` conversations after an id; return `(sources, number of conversations read, last id)`.
+
+    Conversations without a vote, a review or a human agent's message are left out of the sources.
+    """
     rows = tx.execute(_CONVERSATIONS, after=after, most=most).all()
     if not rows:
         return [], 0, after
@@ -195,7 +197,7 @@ def _by_conversation(rows: Iterable[Any]) -> dict[str, list[Any]]:
 
 
 def _passages(tx: Transaction, conversation_ids: Sequence[str]) -> dict[str, list[SeenPassage]]:
-    """What replies were made from, by their ids."""
+    """Return the passages that replies were made from, by reply id."""
     found: dict[str, list[SeenPassage]] = defaultdict(list)
     for row in tx.execute(_PASSAGES, ids=conversation_ids) if conversation_ids else ():
         values = {**row._mapping, "headings": tuple(row.headings)}
@@ -207,7 +209,7 @@ def _people(
     tx: Transaction, rows: Sequence[Any], votes: Mapping[str, list[Any]], messages: Mapping[str, list[Any]]
 ) -> dict[str, Someone]:
     ids = {row.person_id for row in rows}
-    ids |= {one.person_id for group in (votes, messages) for found in group.values() for one in found}
+    ids |= {item.person_id for group in (votes, messages) for found in group.values() for item in found}
     known = sorted(ids - {None})
     return {
         row.id: Someone(row.display_name, row.may_learn)
@@ -225,9 +227,9 @@ def _source(
     seen: Mapping[str, list[SeenPassage]],
 ) -> Source:
     opinions: dict[str, list[Opinion]] = defaultdict(list)
-    for one in votes:
-        opinions[one.reply_id].append(Opinion(one.id, one.person_id, one.value, one.better, one.created_at))
-    present = {row.person_id} | {one.person_id for one in (*messages, *votes)}
+    for given in votes:
+        opinions[given.reply_id].append(Opinion(given.id, given.person_id, given.value, given.better, given.created_at))
+    present = {row.person_id} | {item.person_id for item in (*messages, *votes)}
     return Source(
         id=row.id,
         channel=row.channel,
@@ -237,16 +239,16 @@ def _source(
         is_imported=row.import_id is not None,
         may_learn=row.may_learn,
         context_from_seq=row.context_from_seq,
-        messages=tuple(_said(one, seen) for one in messages),
-        reviews={one.reply_id: Decision(one.decision, one.better, one.created_at) for one in reviews},
+        messages=tuple(_said(each, seen) for each in messages),
+        reviews={each.reply_id: Decision(each.decision, each.better, each.created_at) for each in reviews},
         votes={reply_id: tuple(found) for reply_id, found in opinions.items()},
-        people={one: people[one] for one in present if one in people},
+        people={person_id: people[person_id] for person_id in present if person_id in people},
     )
 
 
 def _said(row: Any, seen: Mapping[str, list[SeenPassage]]) -> Said:
-    what = Message(
+    read = Message(
         row.id, row.seq, row.author, tuple(row.parts), row.created_at, row.external_id, row.reply_state, row.origin
     )
     passages = tuple(seen.get(row.id, ()))
-    return Said(what, row.person_id, row.draft, row.superseded_at is not None, row.first_seq, passages)
+    return Said(read, row.person_id, row.draft, row.superseded_at is not None, row.first_seq, passages)

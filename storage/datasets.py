@@ -1,7 +1,6 @@
-"""Datasets: what is learnt from, and what was left out.
+"""Datasets: examples and rejected candidates, written and read in pages.
 
-Knows: how examples are written and read in pages, so that nobody waits long. Does not know: what makes an example, or
-who may be learnt from.
+Pages keep each transaction short. A dataset is a draft that nobody sees until `finish`.
 """
 
 from __future__ import annotations
@@ -26,17 +25,14 @@ DRAFT_LIVES_MS = 24 * 3_600_000
 
 # --- writing ---
 
-_INSERT = scoped(sa.insert(dataset).values(created_at=now_ms()))
-_INSERT_EXAMPLE = scoped(sa.insert(dataset_example))
 _is_this = dataset.c.id == bindparam("which")
-_DRAFT = scoped(sa.select(dataset.c.id).where(_is_this, dataset.c.sha256 == bindparam("draft_sha256")))
-_FINISH = scoped(
-    sa.update(dataset)
-    .where(_is_this, dataset.c.sha256 == bindparam("draft_sha256"))
-    .values(sha256=bindparam("final_sha256"), counts=bindparam("final_counts"))
-)
-_DELETE = scoped(sa.delete(dataset).where(_is_this))
-_DELETE_DRAFT = scoped(sa.delete(dataset).where(_is_this, dataset.c.sha256 == bindparam("draft_sha256")))
+
+
+class NoSuchDraft(LookupError):
+    """There is no draft with this id: it was left for too long, or a person was erased meanwhile."""
+
+
+_INSERT = scoped(sa.insert(dataset).values(created_at=now_ms()))
 _DELETE_OLD_DRAFTS = scoped(
     sa.delete(dataset).where(
         dataset.c.sha256.startswith(DRAFT), dataset.c.created_at < now_ms() - bindparam("lives", type_=sa.BigInteger)
@@ -44,15 +40,11 @@ _DELETE_OLD_DRAFTS = scoped(
 )
 
 
-class NoSuchDraft(LookupError):
-    """There is no dataset being written with this id: it was left for too long, or somebody was erased meanwhile."""
-
-
 def begin(tx: Transaction, settings: Mapping[str, Any], created_by: str, after_erasures: int | None = None) -> str:
-    """Begin a dataset that nobody sees until it is finished; its id. Those that somebody began and left are removed.
+    """Begin a draft and return its id. Abandoned drafts are removed.
 
-    `after_erasures` is what `erasure.how_many` said before the first of its words was read. Raises `NoSuchDraft` if
-    somebody has been erased since; a later erasure removes what was begun.
+    `after_erasures` is the value of `erasure.how_many` before the first source was read. Raise `NoSuchDraft` if there
+    has been an erasure since; an erasure after this call removes the draft.
     """
     if after_erasures is not None and erasure.lock(tx) != after_erasures:
         raise NoSuchDraft("somebody was erased since its words were read")
@@ -62,32 +54,43 @@ def begin(tx: Transaction, settings: Mapping[str, Any], created_by: str, after_e
     return draft_id
 
 
+_INSERT_EXAMPLE = scoped(sa.insert(dataset_example))
+
+
 def add(tx: Transaction, draft_id: str, first_number: int, rows: Sequence[Example | Rejected]) -> None:
-    """Write the next examples, and what was left out, of a dataset that was begun. Raises `NoSuchDraft`."""
+    """Write the next rows of a draft, numbered from `first_number`. Raise `NoSuchDraft`."""
     _check_draft(tx, draft_id)
-    for number, one in enumerate(rows, first_number):
+    for number, row in enumerate(rows, first_number):
         of_kind = (
-            {"sha256": one.sha256, "split": one.split, "content": one.content, "rejected_because": None}
-            if isinstance(one, Example)
-            else {"sha256": "", "split": None, "content": None, "rejected_because": one.because}
+            {"sha256": row.sha256, "split": row.split, "content": row.content, "rejected_because": None}
+            if isinstance(row, Example)
+            else {"sha256": "", "split": None, "content": None, "rejected_because": row.because}
         )
         tx.insert(
             _INSERT_EXAMPLE,
             dataset_id=draft_id,
             number=number,
-            kind=one.kind,
-            source=one.source,
-            conversation_id=one.conversation_id,
-            message_id=one.message_id,
-            person_id=one.person_id,
+            kind=row.kind,
+            source=row.source,
+            conversation_id=row.conversation_id,
+            message_id=row.message_id,
+            person_id=row.person_id,
             **of_kind,
         )
 
 
-def finish(tx: Transaction, draft_id: str, sha256: str, counts: Mapping[str, Any]) -> Dataset:
-    """Make a dataset known. If there is one with the same examples already, that is returned and this one removed.
+_FINISH = scoped(
+    sa.update(dataset)
+    .where(_is_this, dataset.c.sha256 == bindparam("draft_sha256"))
+    .values(sha256=bindparam("final_sha256"), counts=bindparam("final_counts"))
+)
+_DELETE = scoped(sa.delete(dataset).where(_is_this))
 
-    Raises `NoSuchDraft`.
+
+def finish(tx: Transaction, draft_id: str, sha256: str, counts: Mapping[str, Any]) -> Dataset:
+    """Turn a draft into a dataset. If a dataset has the same examples, remove the draft and return that dataset.
+
+    Raise `NoSuchDraft`.
     """
     _check_draft(tx, draft_id)
     known = find_by_sha256(tx, sha256)
@@ -104,9 +107,15 @@ def finish(tx: Transaction, draft_id: str, sha256: str, counts: Mapping[str, Any
     return made
 
 
+_DELETE_DRAFT = scoped(sa.delete(dataset).where(_is_this, dataset.c.sha256 == bindparam("draft_sha256")))
+
+
 def abandon(tx: Transaction, draft_id: str) -> bool:
-    """Remove a dataset that will not be finished. False if it is not there any more, or is finished."""
+    """Remove a draft; False if it is gone already, or finished."""
     return tx.execute(_DELETE_DRAFT, which=draft_id, draft_sha256=DRAFT + draft_id).rowcount > 0
+
+
+_DRAFT = scoped(sa.select(dataset.c.id).where(_is_this, dataset.c.sha256 == bindparam("draft_sha256")))
 
 
 def _check_draft(tx: Transaction, draft_id: str) -> None:
@@ -119,8 +128,6 @@ def _check_draft(tx: Transaction, draft_id: str) -> None:
 _datasets = sa.select(
     dataset.c.id, dataset.c.sha256, dataset.c.settings, dataset.c.counts, dataset.c.created_by, dataset.c.created_at
 )
-_BY_SHA256 = scoped(_datasets.where(dataset.c.sha256 == bindparam("wanted_sha256")))
-_LIST = scoped(_datasets.where(~dataset.c.sha256.startswith(DRAFT)).order_by(dataset.c.created_at.desc(), dataset.c.id))
 _next_rows = sa.and_(dataset_example.c.dataset_id == bindparam("which"), dataset_example.c.number > bindparam("after"))
 _columns = (
     dataset_example.c.number,
@@ -131,6 +138,23 @@ _columns = (
     dataset_example.c.person_id,
 )
 _most = bindparam("most", type_=sa.Integer)
+_BY_SHA256 = scoped(_datasets.where(dataset.c.sha256 == bindparam("wanted_sha256")))
+
+
+def find_by_sha256(tx: Transaction, sha256: str) -> Dataset | None:
+    """Return the dataset whose examples have this hash."""
+    row = tx.execute(_BY_SHA256, wanted_sha256=sha256).first()
+    return Dataset(**row._mapping) if row else None
+
+
+_LIST = scoped(_datasets.where(~dataset.c.sha256.startswith(DRAFT)).order_by(dataset.c.created_at.desc(), dataset.c.id))
+
+
+def list_all(tx: Transaction) -> list[Dataset]:
+    """Return all finished datasets, newest first."""
+    return [Dataset(**row._mapping) for row in tx.execute(_LIST)]
+
+
 _EXAMPLES = scoped(
     sa.select(*_columns, dataset_example.c.split, dataset_example.c.content)
     .where(_next_rows, dataset_example.c.split.is_not(None), dataset_example.c.content.is_not(None))
@@ -138,6 +162,19 @@ _EXAMPLES = scoped(
     .order_by(dataset_example.c.number)
     .limit(_most)
 )
+
+
+def examples_page(
+    tx: Transaction, dataset_id: str, split: str | None, after: int = -1, most: int = 500
+) -> list[tuple[int, Example]]:
+    """Return the next examples after a number, of one split or of both (None), each with its number.
+
+    Erased examples are left out.
+    """
+    rows = tx.execute(_EXAMPLES, which=dataset_id, split=split or "", any_split=split is None, after=after, most=most)
+    return [(row.number, Example.of_row(row)) for row in rows]
+
+
 _HASHES = scoped(
     sa.select(dataset_example.c.sha256).where(
         dataset_example.c.dataset_id == bindparam("which"),
@@ -145,38 +182,10 @@ _HASHES = scoped(
         dataset_example.c.content.is_not(None),
     )
 )
-_REJECTED = scoped(
-    sa.select(*_columns, dataset_example.c.rejected_because)
-    .where(_next_rows, dataset_example.c.rejected_because.is_not(None))
-    .order_by(dataset_example.c.number)
-    .limit(_most)
-)
-
-
-def find_by_sha256(tx: Transaction, sha256: str) -> Dataset | None:
-    """The dataset with these examples."""
-    row = tx.execute(_BY_SHA256, wanted_sha256=sha256).first()
-    return Dataset(**row._mapping) if row else None
-
-
-def list_all(tx: Transaction) -> list[Dataset]:
-    """All that are finished, newest first."""
-    return [Dataset(**row._mapping) for row in tx.execute(_LIST)]
-
-
-def examples_page(
-    tx: Transaction, dataset_id: str, split: str | None, after: int = -1, most: int = 500
-) -> list[tuple[int, Example]]:
-    """The next examples after a number, of one split or of both (None), each with its number.
-
-    Those whose words have been erased are left out.
-    """
-    rows = tx.execute(_EXAMPLES, which=dataset_id, split=split or "", any_split=split is None, after=after, most=most)
-    return [(row.number, Example.of_row(row)) for row in rows]
 
 
 def example_hashes(tx: Transaction, dataset_id: str) -> set[str]:
-    """The SHA-256 of each example of a dataset whose words have not been erased."""
+    """Return the SHA-256 of each example of a dataset, erased ones left out."""
     return set(tx.execute(_HASHES, which=dataset_id).scalars())
 
 
@@ -210,6 +219,20 @@ _SAID_NO_IN = scoped(
     .join(dataset_example, dataset_example.c.conversation_id == message.c.conversation_id)
     .where(dataset_example.c.dataset_id == bindparam("which"), person.c.may_learn.is_(False))
 )
+
+
+def consent_now(tx: Transaction, dataset_id: str) -> dict[int, Choices]:
+    """Return the consent in force for each example that is not erased, by the example's number.
+
+    If anybody who wrote in the conversation refused, the person's consent is False.
+    """
+    refused = set(tx.execute(_SAID_NO_IN, which=dataset_id).scalars())
+    return {
+        row.number: Choices(False if row.conversation_id in refused else row.of_person, row.of_conversation)
+        for row in tx.execute(_CONSENT, which=dataset_id)
+    }
+
+
 _HAS_ERASED = scoped(
     sa.select(dataset_example.c.number)
     .where(
@@ -221,23 +244,21 @@ _HAS_ERASED = scoped(
 )
 
 
-def consent_now(tx: Transaction, dataset_id: str) -> dict[int, Choices]:
-    """What holds now for each example of a dataset that has words: what its person said, and what was said of its
-    conversation. The no of anybody who wrote in it stands as the person's."""
-    refused = set(tx.execute(_SAID_NO_IN, which=dataset_id).scalars())
-    return {
-        row.number: Choices(False if row.conversation_id in refused else row.of_person, row.of_conversation)
-        for row in tx.execute(_CONSENT, which=dataset_id)
-    }
-
-
 def has_erased(tx: Transaction, dataset_id: str) -> bool:
-    """Whether somebody's words were erased out of a dataset's examples."""
+    """Return True if an erasure has emptied an example of the dataset."""
     return tx.execute(_HAS_ERASED, which=dataset_id).first() is not None
 
 
+_REJECTED = scoped(
+    sa.select(*_columns, dataset_example.c.rejected_because)
+    .where(_next_rows, dataset_example.c.rejected_because.is_not(None))
+    .order_by(dataset_example.c.number)
+    .limit(_most)
+)
+
+
 def rejected_page(tx: Transaction, dataset_id: str, after: int = -1, most: int = 500) -> list[tuple[int, Rejected]]:
-    """What was left out, after a number."""
+    """Return the next rejected candidates after a number, each with its number."""
     rows = tx.execute(_REJECTED, which=dataset_id, after=after, most=most)
     return [
         (

@@ -1,10 +1,8 @@
-"""Forgetting a person: every row that holds their words or says who they are.
+"""Erasure of a person: every row with their words or identity.
 
-Knows: in which tables a person's words may stand. Does not know: who asked for it, what becomes of trained versions.
-
-A conversation that is theirs alone goes whole. Where others wrote, too, their messages and what the bot answered to
-them stay as gaps, so that the order of the rest is as it was. Of examples the row and the hash stay, to tell what a
-version has learnt; the words go.
+A conversation that is the person's alone is deleted. Where others wrote, too, the person's messages and the replies to
+them are emptied but keep their rows, so that the order of the others stays. Dataset examples lose their content and
+keep row and hash, as a record of the examples that a version has learnt.
 """
 
 from __future__ import annotations
@@ -25,16 +23,16 @@ from storage.schema import inbox as accepted
 from storage.transaction import Transaction, now_ms, scoped
 from storage.values import new_id
 
-# So many conversations are named in one statement.
+# Conversations named in one statement.
 PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Traces:
-    """Where a person's words stand: conversations of theirs alone, those with others, datasets, versions of these.
+    """The places of a person's words: own and shared conversations, datasets, and versions trained on these.
 
-    `names` are those by which channels know the person, `called` those that people read, `golden` ids of questions
-    that hold one of them.
+    `names` are the person's ids on channels (`web:...`), `called` the display names, `golden` the ids of golden
+    questions that contain any of them.
     """
 
     person_id: str
@@ -49,12 +47,59 @@ class Traces:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """That somebody was erased: rows by table, names of versions that had learnt their words."""
+    """Proof of an erasure: rows by table, and the names of versions that had learnt the person's words."""
 
     counts: Mapping[str, int]
     versions: tuple[str, ...]
     created_by: str
     created_at: int
+
+
+_touched = sa.or_(
+    dataset_example.c.person_id == bindparam("who"),
+    dataset_example.c.conversation_id.in_(bindparam("conversations", expanding=True)),
+)
+_HOW_MANY = scoped(sa.select(sa.func.count(erasure.c.id)))
+
+
+def how_many(tx: Transaction) -> int:
+    """Count the proofs of erasures. A changed count tells that a person was erased meanwhile."""
+    return int(tx.execute(_HOW_MANY).scalar_one())
+
+
+def _take_turn(insert: Any) -> sa.Executable:
+    """Lock the workspace's one row of `release` without changing it: a mutex for erasures."""
+    fresh = insert(release).values(number=0, champion_id=None, previous_id=None, canary_id=None, updated_at=now_ms())
+    clause: sa.Executable = fresh.on_conflict_do_update(
+        index_elements=[release.c.workspace_id], set_={"number": release.c.number}
+    )
+    return clause
+
+
+_TAKE_TURN = scoped(_take_turn)
+
+
+def lock(tx: Transaction) -> int:
+    """Wait for a running erasure, block others until this transaction ends, and return `how_many`."""
+    tx.execute(_TAKE_TURN)
+    return how_many(tx)
+
+
+_HOLD_PERSON = scoped(sa.select(person.c.id).where(person.c.id == bindparam("who")).with_for_update())
+_DELETE_DRAFTS = scoped(sa.delete(dataset).where(dataset.c.sha256.startswith(DRAFT)))
+
+
+def begin(tx: Transaction, person_id: str) -> bool:
+    """Begin an erasure, before `traces`; False if there is no such person.
+
+    Lock the person's row, so that no more messages are stored under it, and delete dataset drafts, as these may hold
+    the person's words.
+    """
+    lock(tx)
+    if tx.execute(_HOLD_PERSON, who=person_id).first() is None:
+        return False
+    tx.execute(_DELETE_DRAFTS)
+    return True
 
 
 _PERSON = scoped(sa.select(person.c.id).where(person.c.id == bindparam("who")))
@@ -63,6 +108,17 @@ _BY_NAME = scoped(
         identity.c.channel == bindparam("on_channel"), identity.c.external_id == bindparam("external")
     )
 )
+
+
+def find_person(tx: Transaction, name: str) -> str | None:
+    """Return the id of a person, given that id or a channel's name for them: `web:...`, `slack:T1/U2`."""
+    channel, _, external = name.partition(":")
+    found = (
+        tx.execute(_PERSON, who=name).scalar() or tx.execute(_BY_NAME, on_channel=channel, external=external).scalar()
+    )
+    return None if found is None else str(found)
+
+
 _NAMES = scoped(
     sa.select(identity.c.channel, identity.c.external_id)
     .where(identity.c.person_id == bindparam("who"))
@@ -80,10 +136,6 @@ _OTHERS = scoped(
     )
     .limit(1)
 )
-_touched = sa.or_(
-    dataset_example.c.person_id == bindparam("who"),
-    dataset_example.c.conversation_id.in_(bindparam("conversations", expanding=True)),
-)
 _LEARNT_BY = scoped(
     sa.select(model_version.c.id, model_version.c.number)
     .distinct()
@@ -91,44 +143,6 @@ _LEARNT_BY = scoped(
     .where(dataset_example.c.split == "train", _touched)
     .order_by(model_version.c.number)
 )
-
-
-def _take_turn(insert: Any) -> sa.Executable:
-    """Locks the row of the release, of which there is one in each workspace, and leaves it as it is."""
-    fresh = insert(release).values(number=0, champion_id=None, previous_id=None, canary_id=None, updated_at=now_ms())
-    clause: sa.Executable = fresh.on_conflict_do_update(
-        index_elements=[release.c.workspace_id], set_={"number": release.c.number}
-    )
-    return clause
-
-
-_TAKE_TURN = scoped(_take_turn)
-_HOW_MANY = scoped(sa.select(sa.func.count(erasure.c.id)))
-_HOLD_PERSON = scoped(sa.select(person.c.id).where(person.c.id == bindparam("who")).with_for_update())
-_DELETE_DRAFTS = scoped(sa.delete(dataset).where(dataset.c.sha256.startswith(DRAFT)))
-
-
-def how_many(tx: Transaction) -> int:
-    """How many proofs of erasures there are: another number than before says that somebody was erased meanwhile."""
-    return int(tx.execute(_HOW_MANY).scalar_one())
-
-
-def lock(tx: Transaction) -> int:
-    """Wait for an erasure that is under way, and let none begin before this transaction ends; `how_many` there are."""
-    tx.execute(_TAKE_TURN)
-    return how_many(tx)
-
-
-def begin(tx: Transaction, person_id: str) -> bool:
-    """Before `traces`, to erase what they find: nobody writes more in that person's name, and datasets that are being
-    made are removed, as their words may be in them. False if there is no such person."""
-    lock(tx)
-    if tx.execute(_HOLD_PERSON, who=person_id).first() is None:
-        return False
-    tx.execute(_DELETE_DRAFTS)
-    return True
-
-
 _TOUCHED_DATASETS = scoped(
     sa.select(dataset_example.c.dataset_id)
     .distinct()
@@ -137,27 +151,22 @@ _TOUCHED_DATASETS = scoped(
 )
 
 
-def find_person(tx: Transaction, name: str) -> str | None:
-    """The id of the person with that id, or whom a channel knows by that name: `web:...`, `slack:T1/U2`."""
-    channel, _, external = name.partition(":")
-    found = (
-        tx.execute(_PERSON, who=name).scalar() or tx.execute(_BY_NAME, on_channel=channel, external=external).scalar()
-    )
-    return None if found is None else str(found)
-
-
 def traces(tx: Transaction, person_id: str) -> Traces:
-    """Where a person's words stand."""
+    """Find the places of a person's words."""
     names = [f"{row.channel}:{row.external_id}" for row in tx.execute(_NAMES, who=person_id)]
     both = {*tx.execute(_WRITTEN_IN, who=person_id).scalars(), *tx.execute(_BEGUN, who=person_id).scalars()}
-    shared = {one for one in both if tx.execute(_OTHERS, conversation=one, who=person_id).first() is not None}
+    shared = {
+        conversation_id
+        for conversation_id in both
+        if tx.execute(_OTHERS, conversation=conversation_id, who=person_id).first() is not None
+    }
     learnt: dict[str, int] = {}
     datasets: set[str] = set()
     for some in _pages(sorted(both)):
         learnt |= {row.id: row.number for row in tx.execute(_LEARNT_BY, who=person_id, conversations=some)}
         datasets |= set(tx.execute(_TOUCHED_DATASETS, who=person_id, conversations=some).scalars())
-    called = [one for one in tx.execute(_CALLED, who=person_id).scalars() if one and one.strip()]
-    externals = [one.partition(":")[2] for one in names]
+    called = [name for name in tx.execute(_CALLED, who=person_id).scalars() if name and name.strip()]
+    externals = [name.partition(":")[2] for name in names]
     return Traces(
         person_id,
         tuple(names),
@@ -171,7 +180,7 @@ def traces(tx: Transaction, person_id: str) -> Traces:
 
 
 def _pages(conversations: Sequence[str]) -> Iterator[Sequence[str]]:
-    """At least one, which may be empty: SQLite takes 32,766 parameters at most."""
+    """Yield pages of ids, at least one (perhaps empty): SQLite takes at most 32,766 parameters."""
     for start in range(0, max(len(conversations), 1), PAGE):
         yield conversations[start : start + PAGE]
 
@@ -181,7 +190,7 @@ _FORGET_EXAMPLES = scoped(
     .where(_touched, dataset_example.c.content.is_not(None))
     .values(content=bindparam("nothing"))
 )
-# Its hash is that of examples which it does not have any more: who makes one of the same words must not find this one.
+# A changed hash keeps `datasets.finish` from returning this dataset for a new draft with the erased words.
 _RENAME_DATASET = scoped(
     sa.update(dataset)
     .where(dataset.c.id == bindparam("which"), ~dataset.c.sha256.contains(" less "))
@@ -205,7 +214,7 @@ _DELETE_PERSON = scoped(sa.delete(person).where(person.c.id == bindparam("who"))
 
 
 def erase(tx: Transaction, found: Traces) -> dict[str, int]:
-    """Remove all that `traces` found. How many rows of each table were removed or emptied."""
+    """Delete or empty everything that `traces` found; return the number of rows by table."""
     counts: Counter[str] = Counter()
     both = [*found.own, *found.shared]
     counts["evaluation_answer"] = evaluations.forget_person(tx, found.person_id, found.datasets)
@@ -213,14 +222,14 @@ def erase(tx: Transaction, found: Traces) -> dict[str, int]:
         counts["dataset_example"] += tx.execute(
             _FORGET_EXAMPLES, who=found.person_id, conversations=some, nothing=None
         ).rowcount
-    for one in found.datasets:
-        tx.execute(_RENAME_DATASET, which=one)
-    for one in found.own:
-        counts["message"] += tx.execute(_COUNT_MESSAGES, conversation=one).scalar_one()
-        counts["conversation"] += tx.execute(_DELETE_CONVERSATION, conversation=one).rowcount
-    for one in found.shared:
-        counts.update(_leave_gaps(tx, found.person_id, one))
-    for own in tx.execute(_BETTERS, who=found.person_id).all():  # staff may have taken the words over as they were
+    for dataset_id in found.datasets:
+        tx.execute(_RENAME_DATASET, which=dataset_id)
+    for conversation_id in found.own:
+        counts["message"] += tx.execute(_COUNT_MESSAGES, conversation=conversation_id).scalar_one()
+        counts["conversation"] += tx.execute(_DELETE_CONVERSATION, conversation=conversation_id).rowcount
+    for conversation_id in found.shared:
+        counts.update(_leave_gaps(tx, found.person_id, conversation_id))
+    for own in tx.execute(_BETTERS, who=found.person_id).all():  # staff may have copied the words
         counts["review"] += tx.execute(_FORGET_REVIEWS_OF, which=own.reply_id, words=own.better.strip()).rowcount
         counts["curated_answer"] += curated.forget_reply(tx, own.reply_id, own.better.strip())
     counts["vote"] += tx.execute(_DELETE_VOTES, who=found.person_id).rowcount
@@ -274,7 +283,7 @@ _FORGET_OPINIONS = scoped(sa.update(vote).where(vote.c.reply_id == bindparam("wh
 
 def _leave_gaps(tx: Transaction, person_id: str, conversation_id: str) -> Counter[str]:
     counts: Counter[str] = Counter()
-    # First, as it locks the conversation's row: no reply that is under way, with the words in sight, is stored later.
+    # First, as it locks the conversation's row: a reply in progress, which has seen the words, can't be stored later.
     inbox.fence(tx, conversation_id)
     for own in tx.execute(_OWN_MESSAGES, conversation=conversation_id, who=person_id).all():
         tx.execute(_EMPTY_OWN, which=own.id, no_parts=[])
@@ -293,21 +302,20 @@ def _leave_gaps(tx: Transaction, person_id: str, conversation_id: str) -> Counte
 
 
 _INSERT_PROOF = scoped(sa.insert(erasure).values(created_at=now_ms()))
-_PROOF = scoped(
-    sa.select(erasure.c.counts, erasure.c.versions, erasure.c.created_by, erasure.c.created_at)
-    .where(erasure.c.subject_hmac.in_(bindparam("subjects", expanding=True)))
-    .order_by(erasure.c.id)
-    .limit(1)
-)
 
 
 def prove(
     tx: Transaction, subjects: Sequence[str], counts: Mapping[str, int], versions: Sequence[str], actor: str
 ) -> None:
-    """Write down that somebody was erased, once for each keyed hash of a name that they were known by."""
-    for one in subjects:
+    """Store the proof of an erasure under each subject, the HMAC of a name of the person."""
+    for subject in subjects:
         tx.execute(
-            _INSERT_PROOF, id=new_id(), subject_hmac=one, counts=dict(counts), versions=list(versions), created_by=actor
+            _INSERT_PROOF,
+            id=new_id(),
+            subject_hmac=subject,
+            counts=dict(counts),
+            versions=list(versions),
+            created_by=actor,
         )
 
 
@@ -320,14 +328,22 @@ _SET_COUNTS = scoped(
 
 
 def add_to_proof(tx: Transaction, subjects: Sequence[str], removed: Mapping[str, int]) -> None:
-    """Add what was removed after the rows, as files, to the proofs under these keyed hashes."""
+    """Add counts of things removed after the rows (files) to the proofs under these HMACs."""
     for row in tx.execute(_PROOFS, subjects=list(subjects)).all():
         total = Counter(row.counts)
         total.update(removed)
         tx.execute(_SET_COUNTS, which=row.id, new_counts=dict(total))
 
 
+_PROOF = scoped(
+    sa.select(erasure.c.counts, erasure.c.versions, erasure.c.created_by, erasure.c.created_at)
+    .where(erasure.c.subject_hmac.in_(bindparam("subjects", expanding=True)))
+    .order_by(erasure.c.id)
+    .limit(1)
+)
+
+
 def find_proof(tx: Transaction, subjects: Sequence[str]) -> Proof | None:
-    """The proof under one of these keyed hashes."""
+    """Return the proof under any of these HMACs."""
     row = tx.execute(_PROOF, subjects=list(subjects)).first()
     return Proof(row.counts, tuple(row.versions), row.created_by, row.created_at) if row else None

@@ -1,7 +1,4 @@
-"""Conversations page by page, with all that was said and thought of them: for people, for training, for another Myna.
-
-Knows: what is read together. Does not know: the form of a row, who may be learnt from.
-"""
+"""Export of conversations in pages, with messages, votes and reviews."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ Decision = Literal["approve", "correct", "exclude"]
 
 @dataclass(frozen=True, slots=True)
 class ExportedVote:
-    """A vote that counts; `may_learn` is what its voter said."""
+    """A current vote; `may_learn` is its voter's consent."""
 
     value: int
     reason: str | None
@@ -33,7 +30,7 @@ class ExportedVote:
 
 @dataclass(frozen=True, slots=True)
 class ExportedReview:
-    """What staff decided about a reply."""
+    """The current review of a reply."""
 
     decision: Decision
     better: str | None
@@ -41,7 +38,7 @@ class ExportedReview:
 
 @dataclass(frozen=True, slots=True)
 class ExportedMessage:
-    """One thing said, the votes on it oldest first; `may_learn` is what its author said, if that is a person."""
+    """A message, the votes on it oldest first; `may_learn` is the consent of its author, if that is a person."""
 
     message: Message
     draft: str | None
@@ -52,7 +49,7 @@ class ExportedMessage:
 
 @dataclass(frozen=True, slots=True)
 class ExportedConversation:
-    """A conversation with all that is shown of it. `person_may_learn` is what its person said."""
+    """A conversation with its visible messages. `person_may_learn` is the consent of its person."""
 
     id: str
     channel: str
@@ -128,7 +125,10 @@ _REVIEWS = scoped(
 def page(
     tx: Transaction, after: str, since: int, channel: str | None, most: int = 100
 ) -> Sequence[ExportedConversation]:
-    """The next `most` conversations after an id that were used since, in the order of their ids."""
+    """Return the next `most` conversations after an id that were used since then, in the order of their ids.
+
+    `since` is in milliseconds since 1970 (UTC).
+    """
     found = tx.execute(
         _PAGE, after=after, since=since, channel=channel or "", any_channel=channel is None, most=most
     ).all()
@@ -137,17 +137,17 @@ def page(
 
 
 def _messages(tx: Transaction, ids: Sequence[str]) -> dict[str, list[ExportedMessage]]:
-    """By conversation, with one statement for all of a kind."""
+    """Read the messages of these conversations, by conversation id, in three statements."""
     votes: dict[str, list[ExportedVote]] = defaultdict(list)
     for row in tx.execute(_VOTES, ids=ids):
         votes[row.reply_id].append(ExportedVote(row.value, row.reason, row.better, row.may_learn))
     reviews = {row.reply_id: ExportedReview(row.decision, row.better) for row in tx.execute(_REVIEWS, ids=ids)}
     messages: dict[str, list[ExportedMessage]] = defaultdict(list)
     for row in tx.execute(_MESSAGES, ids=ids):
-        one = Message(
+        read = Message(
             row.id, row.seq, row.author, tuple(row.parts), row.created_at, row.external_id, row.reply_state, row.origin
         )
         messages[row.conversation_id].append(
-            ExportedMessage(one, row.draft, row.may_learn, tuple(votes.get(row.id, ())), reviews.get(row.id))
+            ExportedMessage(read, row.draft, row.may_learn, tuple(votes.get(row.id, ())), reviews.get(row.id))
         )
     return messages

@@ -1,7 +1,4 @@
-"""Questions that nothing was found for.
-
-Knows: which replies said so, what had been asked, and what staff wrote instead. Does not know: which are alike.
-"""
+"""Knowledge gaps: questions for which no article was found."""
 
 from __future__ import annotations
 
@@ -17,6 +14,7 @@ from storage.reviews import question_before
 from storage.schema import conversation, message, reply
 from storage.transaction import Transaction, now_ms, scoped
 
+CLOSED_AT_ONCE = 500
 _UNANSWERED = scoped(
     sa.select(
         reply.c.message_id,
@@ -46,16 +44,10 @@ _UNANSWERED = scoped(
     .order_by(reply.c.created_at.desc(), reply.c.message_id)
     .limit(bindparam("most", type_=sa.Integer))
 )
-_CLOSE = scoped(
-    sa.update(reply)
-    .where(reply.c.message_id.in_(bindparam("ids", expanding=True)), reply.c.gap_closed_at.is_(None))
-    .values(gap_closed_at=now_ms())
-)
-CLOSED_AT_ONCE = 500
 
 
 def unanswered(tx: Transaction, days: int, most: int) -> list[UnansweredQuestion]:
-    """What was asked in the last days without an answer, newest first."""
+    """Return the open gaps of the last `days` days, newest first, each with staff's correction if there is one."""
     rows = tx.execute(_UNANSWERED, since_ms=days * 86_400_000, most=most).all()
     return [
         UnansweredQuestion(
@@ -65,8 +57,15 @@ def unanswered(tx: Transaction, days: int, most: int) -> list[UnansweredQuestion
     ]
 
 
+_CLOSE = scoped(
+    sa.update(reply)
+    .where(reply.c.message_id.in_(bindparam("ids", expanding=True)), reply.c.gap_closed_at.is_(None))
+    .values(gap_closed_at=now_ms())
+)
+
+
 def close(tx: Transaction, actor: str, reply_ids: Sequence[str]) -> int:
-    """List the questions of these replies no more; how many."""
+    """Close the gaps of these replies and return their number."""
     closed = 0
     for start in range(0, len(reply_ids), CLOSED_AT_ONCE):
         closed += tx.execute(_CLOSE, ids=list(reply_ids[start : start + CLOSED_AT_ONCE])).rowcount

@@ -1,7 +1,6 @@
-"""Conversations that came from a file: all of them in one transaction, as if they had been held here and ended.
+"""Import of finished conversations, all of a file in one transaction.
 
-Knows: which rows an imported conversation has. Does not know: files, their forms. Nothing here is ever pending, so that
-no worker claims it; nobody on a channel sees it.
+Imported conversations are never pending, so that no worker claims them, and no channel shows them.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from storage.votes import Vote
 
 CHANNEL = "import"
 MODEL = "import"
-# Few enough that what waits to be sent is small, many enough that a round trip is nothing.
+# Small enough for memory, large enough that round trips cost nothing.
 BATCH = 500
 
 Row = dict[str, Any]
@@ -32,7 +31,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ImportedMessage:
-    """One thing said. `draft` is what the bot had proposed to an agent; `state` and `vote` are of the bot's replies."""
+    """One message. `draft` is the bot's proposal to a human agent; `state` and `vote` belong to the bot's replies."""
 
     author: Author
     text: str
@@ -43,7 +42,7 @@ class ImportedMessage:
 
 @dataclass(frozen=True, slots=True)
 class ImportedConversation:
-    """One conversation of a file. `key` is its id there; people's messages and answers to them alternate."""
+    """One conversation of a file. `key` is its id there; messages of people and answers to them alternate."""
 
     key: str
     messages: tuple[ImportedMessage, ...]
@@ -56,7 +55,7 @@ class ImportedConversation:
 
 @dataclass(frozen=True, slots=True)
 class ImportedFile:
-    """The file they came from, and by whom."""
+    """The imported file, and the actor who imports it."""
 
     name: str
     sha256: str
@@ -65,7 +64,7 @@ class ImportedFile:
 
 @dataclass(frozen=True, slots=True)
 class TakenIn:
-    """What an import did. `import_id` is None if all was known, and nothing has changed."""
+    """Counts of an import. `import_id` is None if all conversations were known, and nothing has changed."""
 
     import_id: str | None
     conversations: int
@@ -79,7 +78,7 @@ _KNOWN = scoped(
             sa.and_(
                 conversation.c.channel == CHANNEL, conversation.c.external_id.in_(bindparam("keys", expanding=True))
             ),
-            # An export names conversations of other channels by our own id.
+            # An export names conversations of other channels by their id in this database.
             conversation.c.id.in_(bindparam("keys", expanding=True)),
         )
     )
@@ -90,7 +89,7 @@ _KNOWN_PEOPLE = scoped(
     )
 )
 _INSERT_BATCH = scoped(sa.insert(import_batch).values(created_at=now_ms()))
-# In this order a row comes after those that it refers to.
+# In this order a row comes after the rows that it refers to.
 _INSERTS = {
     person: scoped(sa.insert(person).values(created_at=now_ms())),
     identity: scoped(sa.insert(identity).values(created_at=now_ms(), channel=CHANNEL)),
@@ -107,7 +106,7 @@ _INSERTS = {
 
 
 def known_keys(tx: Transaction, keys: Sequence[str]) -> set[str]:
-    """Which of these keys are of conversations that were imported before, or held here."""
+    """Return those keys whose conversations were imported before, or held here."""
     rows = tx.execute(_KNOWN, keys=list(keys))
     return {row.external_id if row.channel == CHANNEL else row.id for row in rows}
 
@@ -118,17 +117,17 @@ def take_in(
     file: ImportedFile,
     advance: Callable[[int], None] = lambda _: None,
 ) -> TakenIn:
-    """Store all that are not known yet, with an audit row. `rows` may be gone through again if the commit fails.
+    """Store all unknown conversations, with an audit row. `rows` is iterated again if the commit fails.
 
-    `advance` is told after each batch how many conversations it had.
+    `advance` is called after each batch with the number of its conversations.
     """
     import_id, conversations, messages, known = new_id(), 0, 0, 0
     for batch in _batches(rows):
-        old = known_keys(tx, [one.key for one in batch])
-        fresh = [one for one in batch if one.key not in old]
+        old = known_keys(tx, [each.key for each in batch])
+        fresh = [each for each in batch if each.key not in old]
         _insert(tx, _rows_of(fresh, import_id, _people(tx, fresh)))
         conversations += len(fresh)
-        messages += sum(len(one.messages) for one in fresh)
+        messages += sum(len(each.messages) for each in fresh)
         known += len(batch) - len(fresh)
         advance(len(batch))
     if not conversations:
@@ -160,25 +159,28 @@ def _insert(tx: Transaction, rows: Mapping[sa.Table, Sequence[Row]]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _People:
-    """Who is named in a batch: their ids by name, and the names that are new."""
+    """The people of a batch: ids by name, and the names that are new."""
 
     ids: dict[str, str]
     new: list[str]
 
 
 def _people(tx: Transaction, batch: Sequence[ImportedConversation]) -> _People:
-    """One look-up for the whole batch; one for each person would take most of the time."""
-    names = list(dict.fromkeys(name for one in batch if (name := _person_of(one)) is not None))
+    """Look up the people of a batch in one statement; a statement a person would take most of the import's time."""
+    names = list(dict.fromkeys(name for each in batch if (name := _person_of(each)) is not None))
     ids = {row.external_id: row.person_id for row in tx.execute(_KNOWN_PEOPLE, names=names)} if names else {}
     new = [name for name in names if name not in ids]
     return _People(ids | {name: new_id() for name in new}, new)
 
 
-def _person_of(one: ImportedConversation) -> str | None:
-    """Whose conversation it is; where nobody is named but a vote needs somebody, one for this conversation alone."""
-    if one.person is None and any(each.vote for each in one.messages):
-        return f"conversation:{one.key}"
-    return one.person
+def _person_of(imported: ImportedConversation) -> str | None:
+    """Return the name of the conversation's person.
+
+    A vote needs a voter: where the file names nobody, a conversation with votes gets a person of its own.
+    """
+    if imported.person is None and any(each.vote for each in imported.messages):
+        return f"conversation:{imported.key}"
+    return imported.person
 
 
 def _rows_of(
@@ -188,39 +190,39 @@ def _rows_of(
     for name in people.new:
         rows[person].append({"id": people.ids[name]})
         rows[identity].append({"id": new_id(), "person_id": people.ids[name], "external_id": name})
-    # Ids sort by age, and within a millisecond by chance: sorted, they keep the order of the file.
-    for one, conversation_id in zip(batch, sorted(new_id() for _ in batch), strict=True):
-        asked = [each.text for each in one.messages if each.author == "person"]
+    # Ids made within the same 4096th of a millisecond sort by chance: sorted first, they keep the order of the file.
+    for imported, conversation_id in zip(batch, sorted(new_id() for _ in batch), strict=True):
+        asked = [each.text for each in imported.messages if each.author == "person"]
         rows[conversation].append(
             {
                 "id": conversation_id,
-                "external_id": one.key,
-                "person_id": people.ids.get(one.person or ""),
-                "title": shorten_title(one.title or "") or shorten_title(asked[0]),
-                "instructions": one.instructions,
-                "split_group": one.group,
-                "may_learn": one.may_learn,
+                "external_id": imported.key,
+                "person_id": people.ids.get(imported.person or ""),
+                "title": shorten_title(imported.title or "") or shorten_title(asked[0]),
+                "instructions": imported.instructions,
+                "split_group": imported.group,
+                "may_learn": imported.may_learn,
                 "import_id": import_id,
             }
         )
-        # As if each message had had a turn of its own: should it ever go on, what follows has new ids and epochs.
+        # As if each message had had a turn of its own: should the conversation go on, its next turn has a new epoch.
         rows[conversation_work].append(
             {
                 "conversation_id": conversation_id,
                 "enq_seq": len(asked),
                 "done_seq": len(asked),
-                "epoch": len(one.messages),
+                "epoch": len(imported.messages),
             }
         )
-        _add_messages(rows, one, conversation_id, people)
+        _add_messages(rows, imported, conversation_id, people)
     return rows
 
 
 def _add_messages(
-    rows: dict[sa.Table, list[Row]], one: ImportedConversation, conversation_id: str, people: _People
+    rows: dict[sa.Table, list[Row]], imported: ImportedConversation, conversation_id: str, people: _People
 ) -> None:
-    owner, voter, seq = people.ids.get(one.person or ""), people.ids.get(_person_of(one) or ""), 0
-    for number, each in enumerate(one.messages, 1):
+    owner, voter, seq = people.ids.get(imported.person or ""), people.ids.get(_person_of(imported) or ""), 0
+    for number, each in enumerate(imported.messages, 1):
         is_asked = each.author == "person"
         seq += is_asked
         message_id = f"{conversation_id}-{number}"

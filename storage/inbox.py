@@ -1,7 +1,7 @@
-"""The durable inbox and the lease on each conversation: accept, claim, heartbeat, complete, release, stop.
+"""Durable inbox, and the lease with fencing token on each conversation.
 
-Knows: the laws of order, at-most-one worker and exactly-one end for every accepted message. Does not know: what a reply
-is made of, or channels. Every function is a unit of work for `Database.write`.
+It keeps three laws: messages of a conversation are answered in order, at most one worker has a conversation, and every
+accepted message ends exactly once. Every function is a unit of work for `Database.write`.
 """
 
 from __future__ import annotations
@@ -24,20 +24,86 @@ work = conversation_work.c
 
 
 class NoSuchMessage(Exception):
-    """The message to edit or to answer again is not there, or something newer took its place."""
+    """The message to edit or to answer again does not exist, or is no longer the newest."""
 
 
 class Fenced(Exception):
-    """The lease is no longer ours: somebody else has claimed, edited or ended the conversation's work."""
+    """The lease is lost: its epoch is older than the conversation's, or the work has ended."""
 
 
-_FIND_ACCEPTED = scoped(
-    sa.select(inbox.c.conversation_id, inbox.c.seq).where(inbox.c.dedupe_key == bindparam("dedupe_key"))
+_INSERT_MESSAGE = scoped(sa.insert(message).values(created_at=now_ms()))
+_FENCE = scoped(
+    sa.update(conversation_work)
+    .where(work.conversation_id == bindparam("conversation"))
+    .values(epoch=work.epoch + 1, owner=None, lease_until=None, attempts=0)
 )
 
 
+@urgent
+def accept(tx: Transaction, incoming: Incoming) -> Accepted:
+    """Store a message and mark its conversation as having work.
+
+    A second delivery with the same `dedupe_key` (idempotency key) changes nothing and returns the first one's place.
+    Raise `NoSuchMessage` for an edit of an unknown message.
+    """
+    conversation_id, person_id = place(tx, incoming)
+    if incoming.may_learn is not None:
+        consent.set_conversation(tx, conversation_id, incoming.may_learn)
+    if incoming.replaces is not None:
+        _refuse_duplicate(tx, incoming.dedupe_key)
+        _set_aside_edited(tx, conversation_id, incoming.replaces)
+    seq = _append(
+        tx, conversation_id, incoming.channel, "message", incoming.dedupe_key, incoming.event_id, incoming.burst_wait_ms
+    )
+    tx.insert(
+        _INSERT_MESSAGE,
+        id=new_id(),
+        conversation_id=conversation_id,
+        seq=seq,
+        rank=0,
+        author="person",
+        person_id=person_id,
+        external_id=incoming.external_id,
+        parts=list(incoming.parts),
+    )
+    return Accepted(conversation_id, seq, duplicate=False)
+
+
+_shown = message.c.superseded_at.is_(None)
+_NEWEST_MESSAGE = scoped(
+    sa.select(message.c.id, message.c.seq, message.c.author)
+    .where(message.c.conversation_id == bindparam("conversation"), _shown)
+    .order_by(message.c.seq.desc(), message.c.rank.desc())
+    .limit(1)
+)
+_SUPERSEDE = scoped(
+    sa.update(message)
+    .where(
+        message.c.conversation_id == bindparam("conversation"),
+        sa.or_(
+            message.c.seq > bindparam("from_seq"),
+            sa.and_(message.c.seq == bindparam("from_seq"), message.c.rank >= bindparam("from_rank")),
+        ),
+        _shown,
+    )
+    .values(superseded_at=now_ms())
+)
+
+
+def accept_regenerate(tx: Transaction, known: Conversation, reply_id: str, dedupe_key: str) -> Accepted:
+    """Set the last reply aside and ask for another. Raise `NoSuchMessage` if it is not the newest message."""
+    _refuse_duplicate(tx, dedupe_key)
+    # First, as it locks the conversation's row: the message read afterwards is the newest for certain.
+    seq = _append(tx, known.id, known.channel, "regenerate", dedupe_key, None, 0)
+    newest = tx.execute(_NEWEST_MESSAGE, conversation=known.id).first()
+    if newest is None or newest.id != reply_id or newest.author != "bot":
+        raise NoSuchMessage("only the last reply can be answered again")
+    tx.execute(_SUPERSEDE, conversation=known.id, from_seq=newest.seq, from_rank=1)
+    return Accepted(known.id, seq, duplicate=False)
+
+
 def _enqueue(insert: Any) -> sa.Executable:
-    """Take the next seq under the row's lock, so that identity order is commit order, and start or extend the burst."""
+    """Take the next seq and start or extend the burst. The row's lock makes the order of seqs the order of commits."""
     fresh = insert(conversation_work).values(
         enq_seq=1,
         updated_at=now_ms(),
@@ -70,53 +136,6 @@ def _insert_inbox(insert: Any) -> sa.Executable:
 
 
 _INSERT_INBOX = scoped(_insert_inbox)
-_INSERT_MESSAGE = scoped(sa.insert(message).values(created_at=now_ms()))
-_FENCE = scoped(
-    sa.update(conversation_work)
-    .where(work.conversation_id == bindparam("conversation"))
-    .values(epoch=work.epoch + 1, owner=None, lease_until=None, attempts=0)
-)
-
-
-@urgent
-def accept(tx: Transaction, incoming: Incoming) -> Accepted:
-    """Write a message and mark its conversation as having work. Raises `NoSuchMessage` for an edit of nothing.
-
-    A second delivery of the same message changes nothing and returns where the first one stands.
-    """
-    conversation_id, person_id = place(tx, incoming)
-    if incoming.may_learn is not None:
-        consent.set_conversation(tx, conversation_id, incoming.may_learn)
-    if incoming.replaces is not None:
-        _refuse_duplicate(tx, incoming.dedupe_key)
-        _set_aside_edited(tx, conversation_id, incoming.replaces)
-    seq = _append(
-        tx, conversation_id, incoming.channel, "message", incoming.dedupe_key, incoming.event_id, incoming.burst_wait_ms
-    )
-    tx.insert(
-        _INSERT_MESSAGE,
-        id=new_id(),
-        conversation_id=conversation_id,
-        seq=seq,
-        rank=0,
-        author="person",
-        person_id=person_id,
-        external_id=incoming.external_id,
-        parts=list(incoming.parts),
-    )
-    return Accepted(conversation_id, seq, duplicate=False)
-
-
-def accept_regenerate(tx: Transaction, known: Conversation, reply_id: str, dedupe_key: str) -> Accepted:
-    """Set the last reply aside and ask for another. Raises `NoSuchMessage` if it is not the last thing said."""
-    _refuse_duplicate(tx, dedupe_key)
-    # First, as it locks the conversation's row: what is looked at afterwards is then the newest for certain.
-    seq = _append(tx, known.id, known.channel, "regenerate", dedupe_key, None, 0)
-    newest = tx.execute(_NEWEST_MESSAGE, conversation=known.id).first()
-    if newest is None or newest.id != reply_id or newest.author != "bot":
-        raise NoSuchMessage("only the last reply can be answered again")
-    tx.execute(_SUPERSEDE, conversation=known.id, from_seq=newest.seq, from_rank=1)
-    return Accepted(known.id, seq, duplicate=False)
 
 
 def _append(
@@ -131,19 +150,17 @@ def _append(
     return seq
 
 
+_FIND_ACCEPTED = scoped(
+    sa.select(inbox.c.conversation_id, inbox.c.seq).where(inbox.c.dedupe_key == bindparam("dedupe_key"))
+)
+
+
 def _refuse_duplicate(tx: Transaction, dedupe_key: str) -> None:
-    """Undo the transaction, so that the number taken for a second delivery leaves no gap."""
+    """Roll back if the key is known, so that the seq taken for a second delivery leaves no gap."""
     if earlier := tx.execute(_FIND_ACCEPTED, dedupe_key=dedupe_key).first():
         raise Rollback(Accepted(earlier.conversation_id, earlier.seq, duplicate=True))
 
 
-_shown = message.c.superseded_at.is_(None)
-_NEWEST_MESSAGE = scoped(
-    sa.select(message.c.id, message.c.seq, message.c.author)
-    .where(message.c.conversation_id == bindparam("conversation"), _shown)
-    .order_by(message.c.seq.desc(), message.c.rank.desc())
-    .limit(1)
-)
 _OWN_MESSAGE = scoped(
     sa.select(message.c.seq).where(
         message.c.conversation_id == bindparam("conversation"),
@@ -152,27 +169,15 @@ _OWN_MESSAGE = scoped(
         _shown,
     )
 )
-_SUPERSEDE = scoped(
-    sa.update(message)
-    .where(
-        message.c.conversation_id == bindparam("conversation"),
-        sa.or_(
-            message.c.seq > bindparam("from_seq"),
-            sa.and_(message.c.seq == bindparam("from_seq"), message.c.rank >= bindparam("from_rank")),
-        ),
-        _shown,
-    )
-    .values(superseded_at=now_ms())
-)
 
 
 def _set_aside_edited(tx: Transaction, conversation_id: str, replaced: str) -> None:
-    """Everything from the edited message on goes out of sight, and a reply to it that is under way is fenced off."""
-    # First, as it locks the conversation's row: a reply that is just being stored is then seen and set aside, too.
+    """Set aside the edited message and all after it, and fence off a reply in progress."""
+    # First, as it locks the conversation's row: a reply that is being stored just now is seen and set aside, too.
     tx.execute(_FENCE, conversation=conversation_id)
     seq = tx.execute(_OWN_MESSAGE, conversation=conversation_id, external=replaced).scalar()
     if seq is None:
-        raise NoSuchMessage("the message to edit is not there any more")
+        raise NoSuchMessage("the message to edit no longer exists")
     tx.execute(_SUPERSEDE, conversation=conversation_id, from_seq=seq, from_rank=0)
 
 
@@ -211,10 +216,10 @@ _ONLY_ANSWER = scoped(
 
 
 def revise(tx: Transaction, conversation_id: str, external_id: str, parts: tuple[Part, ...] | None, at_ms: int) -> bool:
-    """Put other words into a person's message, or withdraw it with None, and what answered it alone.
+    """Replace the parts of a person's message; with None, withdraw it and the reply to it alone.
 
-    True if it is not answered yet: a reply that is under way is then fenced off and begun anew. An edit that is older
-    than the newest one, or says the same, changes nothing.
+    Return True if the message is not answered yet: a reply in progress is then fenced off and begun anew. An edit older
+    than the newest one, or with the same parts, changes nothing. `at_ms` is by the channel's clock.
     """
     done_seq: int | None = tx.execute(_LOCK_WORK, conversation=conversation_id).scalar()
     known = tx.execute(_REVISED, conversation=conversation_id, external=external_id).first()
@@ -235,10 +240,21 @@ def revise(tx: Transaction, conversation_id: str, external_id: str, parts: tuple
 
 
 def fence(tx: Transaction, conversation_id: str) -> bool:
-    """Have a reply that is under way begun anew, from what stands there then. False if nothing was ever said there."""
+    """Fence off a reply in progress, so that it is begun anew; False if the conversation never had a message."""
     return tx.execute(_FENCE, conversation=conversation_id).rowcount > 0
 
 
+_lease_columns = (
+    work.conversation_id,
+    work.workspace_id,
+    work.channel,
+    work.epoch,
+    work.attempts,
+    work.done_seq,
+    work.enq_seq,
+    work.stop_seq,
+)
+_lease_end = now_ms() + bindparam("lease_ms", type_=sa.BigInteger)
 _claimable = (
     sa.select(work.conversation_id)
     .where(
@@ -251,48 +267,41 @@ _claimable = (
     .limit(bindparam("most", type_=sa.Integer))
     .with_for_update(skip_locked=True)
 )
-_lease_columns = (
-    work.conversation_id,
-    work.workspace_id,
-    work.channel,
-    work.epoch,
-    work.attempts,
-    work.done_seq,
-    work.enq_seq,
-    work.stop_seq,
-)
-_lease_end = now_ms() + bindparam("lease_ms", type_=sa.BigInteger)
 _CLAIM = across_workspaces(
     sa.update(conversation_work)
     .where(work.conversation_id.in_(_claimable))
     .values(owner=bindparam("me"), lease_until=_lease_end, epoch=work.epoch + 1, attempts=work.attempts + 1)
     .returning(*_lease_columns)
 )
+
+
+def claim(tx: Transaction, owner: str, most: int, lease_ms: int) -> list[Lease]:
+    """Lease up to `most` conversations that have work and no worker, longest waiting first."""
+    rows = tx.execute(_CLAIM, me=owner, most=most, lease_ms=lease_ms)
+    return [Lease(owner=owner, **row._mapping) for row in rows]
+
+
 _HEARTBEAT = across_workspaces(
     sa.update(conversation_work)
     .where(work.owner == bindparam("me"))
     .values(lease_until=_lease_end)
     .returning(*_lease_columns)
 )
+
+
+def heartbeat(tx: Transaction, owner: str, lease_ms: int) -> list[Lease]:
+    """Renew all of a worker's leases and return them; a lease that is missing has been lost."""
+    rows = tx.execute(_HEARTBEAT, me=owner, lease_ms=lease_ms)
+    return [Lease(owner=owner, **row._mapping) for row in rows]
+
+
 _FREE_ALL = across_workspaces(
     sa.update(conversation_work).where(work.owner.is_not(None)).values(owner=None, lease_until=None)
 )
 
 
-def claim(tx: Transaction, owner: str, most: int, lease_ms: int) -> list[Lease]:
-    """Take up to `most` conversations that have work and no worker, longest waiting first."""
-    rows = tx.execute(_CLAIM, me=owner, most=most, lease_ms=lease_ms)
-    return [Lease(owner=owner, **row._mapping) for row in rows]
-
-
-def heartbeat(tx: Transaction, owner: str, lease_ms: int) -> list[Lease]:
-    """Prolong all of a worker's leases and return them as they stand; one that is missing has been lost."""
-    rows = tx.execute(_HEARTBEAT, me=owner, lease_ms=lease_ms)
-    return [Lease(owner=owner, **row._mapping) for row in rows]
-
-
 def free_all_leases(tx: Transaction) -> None:
-    """Where one process is all there is (SQLite), leases found at start belong to a process that died."""
+    """Free every lease at start, where there is only one process (SQLite): they belong to a dead process."""
     tx.execute(_FREE_ALL)
 
 
@@ -307,16 +316,6 @@ _FINISH = scoped(
     .values(done_seq=bindparam("last_seq"), attempts=0, owner=None, lease_until=None)
     .returning(work.enq_seq)
 )
-_RELEASE = scoped(
-    sa.update(conversation_work)
-    .where(_held)
-    .values(
-        owner=None,
-        lease_until=None,
-        attempts=work.attempts - bindparam("undone", type_=sa.Integer),
-        retry_at=now_ms() + bindparam("delay_ms", type_=sa.BigInteger),
-    )
-)
 _FIND_REPLY = scoped(sa.select(reply.c.message_id).where(reply.c.message_id == bindparam("reply_id")))
 _INSERT_REPLY = scoped(sa.insert(reply).values(created_at=now_ms()))
 _INSERT_PASSAGE = scoped(sa.insert(reply_passage))
@@ -324,10 +323,10 @@ _INSERT_DEAD_LETTER = scoped(sa.insert(dead_letter).values(created_at=now_ms()))
 
 
 def complete(tx: Transaction, lease: Lease, answer: Reply, pushed_to: str | None = None) -> bool:
-    """End the messages up to `answer.last_seq` with a reply, and hand the lease back. True if more work waits.
+    """End the messages up to `answer.last_seq` with a reply and free the lease; return True if more work waits.
 
-    Doing it twice is the same as once, so a commit whose outcome was lost can be tried again. `pushed_to` names a
-    channel whose adapter must post the reply. Raises `Fenced` if the lease is no longer ours.
+    Idempotent, so that a commit whose outcome was lost can be tried again. `pushed_to` names a channel whose adapter
+    must post the reply: it is then queued in the outbox. Raise `Fenced` if the lease is lost.
     """
     row = tx.execute(_FINISH, **_of(lease), last_seq=answer.last_seq).first()
     if row is None:
@@ -346,12 +345,12 @@ def complete(tx: Transaction, lease: Lease, answer: Reply, pushed_to: str | None
         parts=list(answer.parts),
     )
     tx.insert(_INSERT_REPLY, **_reply_row(lease, answer))
-    for one in answer.passages:
+    for passage in answer.passages:
         tx.insert(
             _INSERT_PASSAGE,
             message_id=lease.reply_id,
-            is_cited=one.number in answer.cited,
-            **{**dataclasses.asdict(one), "headings": list(one.headings)},
+            is_cited=passage.number in answer.cited,
+            **{**dataclasses.asdict(passage), "headings": list(passage.headings)},
         )
     if answer.state == "failed":
         tx.insert(
@@ -391,8 +390,20 @@ def _reply_row(lease: Lease, answer: Reply) -> dict[str, Any]:
     }
 
 
+_RELEASE = scoped(
+    sa.update(conversation_work)
+    .where(_held)
+    .values(
+        owner=None,
+        lease_until=None,
+        attempts=work.attempts - bindparam("undone", type_=sa.Integer),
+        retry_at=now_ms() + bindparam("delay_ms", type_=sa.BigInteger),
+    )
+)
+
+
 def release(tx: Transaction, lease: Lease, delay_ms: int, *, count_attempt: bool) -> None:
-    """Hand a lease back unfinished; the work may be claimed again after `delay_ms`. A lost lease is left alone."""
+    """Free a lease with its work unfinished, to be claimed again after `delay_ms`. A lost lease changes nothing."""
     tx.execute(_RELEASE, **_of(lease), undone=0 if count_attempt else 1, delay_ms=delay_ms)
 
 
@@ -413,7 +424,7 @@ _STOP = scoped(
 
 
 def stop(tx: Transaction, conversation_id: str, epoch: int | None) -> bool:
-    """Ask that all that is pending end as stopped. With an epoch, only if that very turn is the one that runs."""
+    """Ask for all pending work to end as stopped; False if there is none. With an epoch, only if that turn runs now."""
     row = tx.execute(_STOP, conversation=conversation_id, at_epoch=epoch or 0, any_epoch=epoch is None)
     return row.first() is not None
 
@@ -424,6 +435,6 @@ _PENDING = scoped(
 
 
 def progress(tx: Transaction, conversation_id: str) -> tuple[int, int]:
-    """`(done_seq, enq_seq)` of a conversation: how far it is answered, and how far it is asked."""
+    """Return `(done_seq, enq_seq)` of a conversation: the last seq answered, and the last seq accepted."""
     row = tx.execute(_PENDING, conversation=conversation_id).first()
     return (row.done_seq, row.enq_seq) if row else (0, 0)

@@ -1,7 +1,4 @@
-"""Intents: the phrases that they are told by, what is said to them, and how often people had them.
-
-Knows: one row a workspace, put in place of the one before. Does not know: how intents are told.
-"""
+"""Intents: one trained set a workspace, and counts of use."""
 
 from __future__ import annotations
 
@@ -17,25 +14,22 @@ from storage.knowledge_values import IntentSet
 from storage.schema import reply
 from storage.transaction import Transaction, now_ms, scoped
 
+_DELETE = scoped(sa.delete(intent_set))
 _COLUMNS = [getattr(intent_set.c, name) for name in IntentSet.__slots__]
 _CURRENT = scoped(sa.select(*_COLUMNS))
-_VERSION = scoped(sa.select(intent_set.c.version))
-_DELETE = scoped(sa.delete(intent_set))
-_INSERT = scoped(sa.insert(intent_set).values(trained_at=now_ms()))
-_COUNTS = scoped(
-    sa.select(reply.c.intent, sa.func.count().label("replies"))
-    .where(reply.c.intent.is_not(None), reply.c.created_at >= now_ms() - bindparam("since_ms", type_=sa.BigInteger))
-    .group_by(reply.c.intent)
-)
 
 
 def current(tx: Transaction) -> IntentSet | None:
-    """What was trained last."""
+    """Return the set that was trained last."""
     row = tx.execute(_CURRENT).first()
     if row is None:
         return None
     values = {**row._mapping, "phrases": tuple((phrase, intent) for phrase, intent in row.phrases)}
     return IntentSet(**values)
+
+
+_VERSION = scoped(sa.select(intent_set.c.version))
+_INSERT = scoped(sa.insert(intent_set).values(trained_at=now_ms()))
 
 
 def put(
@@ -49,14 +43,14 @@ def put(
     threshold: float,
     report: Mapping[str, Any],
 ) -> None:
-    """Put a set in place of the one before."""
+    """Replace the set; `computed` is the classifier as NumPy's npz."""
     version = tx.execute(_VERSION).scalar() or 0
     tx.execute(_DELETE)
     tx.execute(
         _INSERT,
         version=version + 1,
         embedder=embedder,
-        phrases=[list(one) for one in phrases],
+        phrases=[list(pair) for pair in phrases],
         replies=dict(replies),
         computed=computed,
         threshold=threshold,
@@ -68,13 +62,20 @@ def put(
 
 
 def forget(tx: Transaction, actor: str) -> bool:
-    """Remove the set. False if there is none."""
+    """Remove the set; False if there is none."""
     if not tx.execute(_DELETE).rowcount:
         return False
     audit.record(tx, actor, "intents.clear", "all")
     return True
 
 
+_COUNTS = scoped(
+    sa.select(reply.c.intent, sa.func.count().label("replies"))
+    .where(reply.c.intent.is_not(None), reply.c.created_at >= now_ms() - bindparam("since_ms", type_=sa.BigInteger))
+    .group_by(reply.c.intent)
+)
+
+
 def counts(tx: Transaction, days: int) -> dict[str, int]:
-    """How many replies of the last days were to messages of each intent; "" is of none."""
+    """Count the replies of the last `days` days by the intent of their messages; "" stands for no intent."""
     return {row.intent: row.replies for row in tx.execute(_COUNTS, since_ms=days * 86_400_000)}

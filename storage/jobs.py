@@ -1,7 +1,7 @@
-"""Work of minutes that outlives whoever does it: queued, claimed with a lease, done once.
+"""Job queue with leases and fencing tokens, one running job a device.
 
-Knows: the states of a job and what leads from one to the next, leases and epochs, one running job a device. Does not
-know: what a job does, who may steer it. Every function is a unit of work for `Database.write`.
+A job outlives its worker: it is claimed again when the lease expires, and ends once. Every function is a unit of work
+for `Database.write`.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from storage.values import new_id
 
 MAX_ATTEMPTS = 3
 WORKER = "worker"
-# One job runs on each at a time. Reading articles waits for no training.
+# One job runs on each device at a time. Reading articles has a device of its own, so that it waits for no training.
 TRAINING_DEVICE, KNOWLEDGE_DEVICE = DEVICES = ("default", "knowledge")
 GAVE_UP = (
-    f"This job was begun {MAX_ATTEMPTS} times, and each time it broke off; the log of the worker says more. "
+    f"This job broke off {MAX_ATTEMPTS} times; see the worker's log for the reason. "
     "Resume it to try again from the last checkpoint."
 )
 
@@ -36,12 +36,12 @@ at = job.c
 
 
 class LeaseLost(Exception):
-    """The job is no longer ours: its lease ran out, and somebody else has claimed or ended it."""
+    """The lease is lost: it expired, and the job was claimed by another worker or has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobLease:
-    """The right to do one job and to write what comes of it, as long as `epoch` is the newest."""
+    """The right to run one job and to store its results, as long as `epoch` (the fencing token) is the newest."""
 
     job: Job
     workspace_id: str
@@ -51,7 +51,7 @@ class JobLease:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One point of a curve of a job."""
+    """One point of a job's curve."""
 
     series: str
     step: int
@@ -61,25 +61,10 @@ class Point:
 _columns = [getattr(at, name) for name in Job.__slots__]
 _which = at.id == bindparam("which")
 _INSERT = scoped(sa.insert(job).values(state="queued", created_at=now_ms()))
-_GET = scoped(sa.select(*_columns).where(_which))
-_FIND = scoped(
-    sa.select(*_columns).where(at.id >= bindparam("first"), at.id < bindparam("behind")).order_by(at.id).limit(2)
-)
-_LIST = scoped(sa.select(*_columns).order_by(at.id.desc()).limit(bindparam("most", type_=sa.Integer)))
-_OPEN = scoped(sa.select(*_columns).where(at.state.in_(("queued", "running", "paused"))).order_by(at.id))
-_HOLD_OPEN = scoped(
-    sa.select(*_columns).where(at.state.in_(("queued", "running", "paused"))).order_by(at.id).with_for_update()
-)
 _OPEN_OF_KIND = scoped(
     sa.select(*_columns)
     .where(at.kind == bindparam("of_kind"), at.state.in_(("queued", "running", "paused")), at.wanted != "cancel")
     .order_by(at.id)
-)
-_NEWEST_OF_KIND = scoped(
-    sa.select(*_columns)
-    .where(at.kind == bindparam("of_kind"))
-    .order_by(at.id.desc())
-    .limit(bindparam("most", type_=sa.Integer))
 )
 
 
@@ -93,9 +78,10 @@ def create(
     device: str = TRAINING_DEVICE,
     beside_running: bool = False,
 ) -> tuple[Job, bool]:
-    """Queue a job; `(job, True)`. One that is open with the same kind and settings is returned instead, with False.
+    """Queue a job and return `(job, True)`, or return `(job, False)` for an open job of the same kind and settings.
 
-    One that is about to be cancelled is not open. With `beside_running`, nor is one that runs: it has begun too early.
+    A job that is about to be cancelled does not count as open. With `beside_running`, neither does a running job: it
+    has begun too early to see the newest data.
     """
     for row in tx.execute(_OPEN_OF_KIND, of_kind=kind):
         if row.settings == dict(settings) and not (beside_running and row.state == "running"):
@@ -110,34 +96,60 @@ def create(
     return created, True
 
 
+_GET = scoped(sa.select(*_columns).where(_which))
+
+
 def get(tx: Transaction, job_id: str) -> Job | None:
-    """A job by its whole id."""
+    """Return a job by its whole id."""
     row = tx.execute(_GET, which=job_id).first()
     return Job(**row._mapping) if row else None
 
 
+_FIND = scoped(
+    sa.select(*_columns).where(at.id >= bindparam("first"), at.id < bindparam("behind")).order_by(at.id).limit(2)
+)
+
+
 def find(tx: Transaction, prefix: str) -> list[Job]:
-    """Up to two jobs whose id begins with these lower-case hex digits: more than one is not what was meant."""
+    """Return up to two jobs whose id begins with these lower-case hex digits; two mean that the prefix is ambiguous."""
     return [Job(**row._mapping) for row in tx.execute(_FIND, first=prefix, behind=prefix + "g")]
 
 
+_LIST = scoped(sa.select(*_columns).order_by(at.id.desc()).limit(bindparam("most", type_=sa.Integer)))
+
+
 def list_jobs(tx: Transaction, most: int = 100) -> list[Job]:
-    """The newest jobs, newest first."""
+    """Return the newest jobs, newest first."""
     return [Job(**row._mapping) for row in tx.execute(_LIST, most=most)]
 
 
+_NEWEST_OF_KIND = scoped(
+    sa.select(*_columns)
+    .where(at.kind == bindparam("of_kind"))
+    .order_by(at.id.desc())
+    .limit(bindparam("most", type_=sa.Integer))
+)
+
+
 def newest_of_kind(tx: Transaction, kind: str, most: int) -> list[Job]:
-    """The newest jobs of a kind, newest first."""
+    """Return the newest jobs of a kind, newest first."""
     return [Job(**row._mapping) for row in tx.execute(_NEWEST_OF_KIND, of_kind=kind, most=most)]
 
 
+_open_jobs = sa.select(*_columns).where(at.state.in_(("queued", "running", "paused"))).order_by(at.id)
+_OPEN = scoped(_open_jobs)
+
+
 def list_open(tx: Transaction) -> list[Job]:
-    """The jobs that have not ended, oldest first."""
+    """Return the queued, running and paused jobs, oldest first."""
     return [Job(**row._mapping) for row in tx.execute(_OPEN)]
 
 
+_HOLD_OPEN = scoped(_open_jobs.with_for_update())
+
+
 def hold_open(tx: Transaction) -> list[Job]:
-    """As `list_open`, and until this transaction ends nothing else is written on behalf of one of them."""
+    """Return the jobs of `list_open` and lock them: until this transaction ends, their workers can't write."""
     return [Job(**row._mapping) for row in tx.execute(_HOLD_OPEN)]
 
 
@@ -149,11 +161,11 @@ _POINTS = scoped(
 
 
 def points(tx: Transaction, job_id: str) -> list[Point]:
-    """The curves of a job, by series and step."""
+    """Return the points of a job's curves, ordered by series and step."""
     return [Point(**row._mapping) for row in tx.execute(_POINTS, which=job_id)]
 
 
-# --- what people ask for ---
+# --- requests of people ---
 
 _is_running = at.state == "running"
 _PAUSE = scoped(
@@ -188,7 +200,7 @@ _REQUESTS = {"pause": _PAUSE, "resume": _RESUME, "cancel": _CANCEL}
 
 
 def request(tx: Transaction, actor: str, job_id: str, what: Request) -> Job | None:
-    """Ask something of a job. One that runs does it at its next step, any other at once. None if it can't any more.
+    """Pause, resume or cancel a job; a running job obeys at its next step. None if its state does not allow it.
 
     A failed job can be resumed: it goes on from its last checkpoint.
     """
@@ -208,7 +220,7 @@ _SET_PRIORITY = scoped(
 
 
 def set_priority(tx: Transaction, actor: str, job_id: str, priority: int) -> Job | None:
-    """Let an open job go before those with less; None if it has ended."""
+    """Set an open job's priority (the highest runs first); None if the job has ended."""
     row = tx.execute(_SET_PRIORITY, which=job_id, wanted_priority=priority).first()
     if row is None:
         return None
@@ -216,14 +228,14 @@ def set_priority(tx: Transaction, actor: str, job_id: str, priority: int) -> Job
     return Job(**row._mapping)
 
 
-# --- what a worker does ---
+# --- the worker's side ---
 
 _ids: sa.BindParameter[str] = bindparam("ids", expanding=True)
 _ENDED = across_workspaces(sa.select(at.id).where(at.id.in_(_ids), at.state.in_(("done", "refused", "cancelled"))))
 
 
 def ended(tx: Transaction, ids: Sequence[str]) -> set[str]:
-    """Of these jobs, of any workspace, those that never go on. A failed one may be resumed."""
+    """Return those of these jobs, of any workspace, that have ended for good (a failed job may be resumed)."""
     return set(tx.execute(_ENDED, ids=list(ids)).scalars())
 
 
@@ -231,7 +243,7 @@ _lease_end = now_ms() + bindparam("lease_ms", type_=sa.BigInteger)
 
 
 def _given_up(attempts: sa.ColumnElement[int]) -> dict[str, Any]:
-    """What becomes of a job that nobody does any more: what was asked of it, or the queue, or an end."""
+    """Return the values of a job whose worker is gone: the state that was asked for, else queued, or failed."""
     is_over = sa.and_(at.wanted == "run", attempts >= MAX_ATTEMPTS)
     return {
         "state": sa.case(
@@ -247,13 +259,13 @@ def _given_up(attempts: sa.ColumnElement[int]) -> dict[str, Any]:
 
 
 _has_no_worker = sa.and_(_is_running, at.lease_until < now_ms())
-_GIVE_UP_ABANDONED = across_workspaces(
-    sa.update(job).where(_has_no_worker).values(_given_up(at.attempts)).returning(at.id)
-)
 _other = job.alias("other")
 _device_is_taken = sa.exists().where(_other.c.device == at.device, _other.c.state == "running")
 _wanted_device: sa.BindParameter[str | None] = bindparam("on_device", type_=sa.Text)
 _on_device = sa.or_(_wanted_device.is_(None), at.device == _wanted_device)
+_GIVE_UP_ABANDONED = across_workspaces(
+    sa.update(job).where(_has_no_worker).values(_given_up(at.attempts)).returning(at.id)
+)
 _next = (
     sa.select(at.id)
     .where(at.state == "queued", _on_device, ~_device_is_taken)
@@ -274,6 +286,22 @@ _CLAIM = across_workspaces(
     )
     .returning(*_columns, at.workspace_id, at.epoch)
 )
+
+
+def claim(tx: Transaction, owner: str, lease_ms: int, device: str | None = None) -> JobLease | None:
+    """Lease the oldest job of the highest priority on an idle device; None if there is none.
+
+    Without `device`, any device will do. Jobs of dead workers are queued again first, or fail after `MAX_ATTEMPTS`.
+    """
+    tx.execute(_GIVE_UP_ABANDONED)
+    row = tx.execute(_CLAIM, me=owner, lease_ms=lease_ms, on_device=device).first()
+    if row is None:
+        return None
+    values = dict(row._mapping)
+    workspace_id, epoch = values.pop("workspace_id"), values.pop("epoch")
+    return JobLease(Job(**values), workspace_id, owner, epoch)
+
+
 _IS_WAITING = across_workspaces(
     sa.select(at.id)
     .where(
@@ -286,30 +314,36 @@ _IS_WAITING = across_workspaces(
 )
 
 
-def claim(tx: Transaction, owner: str, lease_ms: int, device: str | None = None) -> JobLease | None:
-    """Take the oldest job of the highest priority on a device where none runs; None if there is none.
-
-    Of one device, or of all.
-
-    Jobs whose worker died are put back first, or end as failed after `MAX_ATTEMPTS`.
-    """
-    tx.execute(_GIVE_UP_ABANDONED)
-    row = tx.execute(_CLAIM, me=owner, lease_ms=lease_ms, on_device=device).first()
-    if row is None:
-        return None
-    values = dict(row._mapping)
-    workspace_id, epoch = values.pop("workspace_id"), values.pop("epoch")
-    return JobLease(Job(**values), workspace_id, owner, epoch)
-
-
 def is_waiting(tx: Transaction, device: str | None = None) -> bool:
-    """Whether a worker that looked now would find something to do."""
+    """Return True if `claim` would find a job now."""
     return tx.execute(_IS_WAITING, on_device=device).first() is not None
 
 
 _held = sa.and_(_which, _is_running, at.owner == bindparam("me"), at.epoch == bindparam("at_epoch"))
 _HEARTBEAT = scoped(sa.update(job).where(_held).values(lease_until=_lease_end).returning(at.wanted))
+
+
+def heartbeat(tx: Transaction, lease: JobLease, lease_ms: int) -> Wanted:
+    """Renew the lease and return the request to the job: run, pause or cancel. Raise `LeaseLost`."""
+    row = tx.execute(_HEARTBEAT, **_of(lease), lease_ms=lease_ms).first()
+    if row is None:
+        raise LeaseLost
+    wanted: Wanted = row.wanted
+    return wanted
+
+
 _HOLD = scoped(sa.update(job).where(_held).values(owner=at.owner).returning(at.id))
+
+
+def hold(tx: Transaction, lease: JobLease) -> None:
+    """Lock the job at the start of a unit that writes for it: no worker claims it before the commit.
+
+    Raise `LeaseLost`.
+    """
+    if tx.execute(_HOLD, **_of(lease)).first() is None:
+        raise LeaseLost
+
+
 _REPORT = scoped(sa.update(job).where(_held).values(progress=bindparam("newest", type_=NullableJson)).returning(at.id))
 
 
@@ -322,12 +356,32 @@ def _put_point(insert: Any) -> sa.Executable:
 
 
 _PUT_POINT = scoped(_put_point)
+
+
+def report(tx: Transaction, lease: JobLease, progress: Mapping[str, Any] | None, new_points: tuple[Point, ...]) -> None:
+    """Store a job's progress and new points; a point of the same series and step is replaced. Raise `LeaseLost`."""
+    if tx.execute(_REPORT, **_of(lease), newest=dict(progress) if progress is not None else None).first() is None:
+        raise LeaseLost
+    for point in new_points:
+        tx.insert(_PUT_POINT, job_id=lease.job.id, series=point.series, step=point.step, value=point.value)
+
+
 _RELEASE = scoped(
     sa.update(job)
     .where(_held)
     .values(_given_up(at.attempts - bindparam("undone", type_=sa.Integer)))
     .returning(at.state)
 )
+
+
+def release(tx: Transaction, lease: JobLease, *, count_attempt: bool) -> str:
+    """Free an unfinished job and return its new state: the state that was asked for, else queued. Raise `LeaseLost`."""
+    row = tx.execute(_RELEASE, **_of(lease), undone=0 if count_attempt else 1).first()
+    if row is None:
+        raise LeaseLost
+    return str(row.state)
+
+
 _FINISH = scoped(
     sa.update(job)
     .where(_held)
@@ -344,41 +398,10 @@ _FINISH = scoped(
 )
 
 
-def heartbeat(tx: Transaction, lease: JobLease, lease_ms: int) -> Wanted:
-    """Prolong the lease; what is asked of the job. Raises `LeaseLost`."""
-    row = tx.execute(_HEARTBEAT, **_of(lease), lease_ms=lease_ms).first()
-    if row is None:
-        raise LeaseLost
-    wanted: Wanted = row.wanted
-    return wanted
-
-
-def hold(tx: Transaction, lease: JobLease) -> None:
-    """Begin a unit that writes on behalf of a job: nobody takes the job over before the commit. Raises `LeaseLost`."""
-    if tx.execute(_HOLD, **_of(lease)).first() is None:
-        raise LeaseLost
-
-
-def report(tx: Transaction, lease: JobLease, progress: Mapping[str, Any] | None, new_points: tuple[Point, ...]) -> None:
-    """Write the newest word of a job, and points; one that is there is written over. Raises `LeaseLost`."""
-    if tx.execute(_REPORT, **_of(lease), newest=dict(progress) if progress is not None else None).first() is None:
-        raise LeaseLost
-    for point in new_points:
-        tx.insert(_PUT_POINT, job_id=lease.job.id, series=point.series, step=point.step, value=point.value)
-
-
-def release(tx: Transaction, lease: JobLease, *, count_attempt: bool) -> str:
-    """Hand a job back unfinished; its new state: what was asked of it, else queued. Raises `LeaseLost`."""
-    row = tx.execute(_RELEASE, **_of(lease), undone=0 if count_attempt else 1).first()
-    if row is None:
-        raise LeaseLost
-    return str(row.state)
-
-
 def finish(
     tx: Transaction, lease: JobLease, end: End, *, result: Mapping[str, Any] | None = None, error: str | None = None
 ) -> None:
-    """End a job for good. Raises `LeaseLost`."""
+    """End a job for good. Raise `LeaseLost`."""
     outcome = dict(result) if result is not None else None
     if tx.execute(_FINISH, **_of(lease), end=end, outcome=outcome, problem=error).first() is None:
         raise LeaseLost

@@ -1,7 +1,4 @@
-"""What people who did not know which is which thought of two answers.
-
-Knows: one judgement a judge and pair of answers. Does not know: in which order the two were shown.
-"""
+"""Blind judgements of answer pairs, one a judge and pair."""
 
 from __future__ import annotations
 
@@ -31,11 +28,28 @@ def _insert(insert: Any) -> sa.Executable:
 
 _INSERT = scoped(_insert)
 _OWN = scoped(sa.select(evaluation.c.id).where(evaluation.c.id == bindparam("which")))
+
+
+def add(tx: Transaction, evaluation_id: str, number: int, judge: str, better: Better) -> bool:
+    """Add a judgement; False if that judge has judged that pair before, or there is no such evaluation."""
+    if tx.execute(_OWN, which=evaluation_id).first() is None:
+        return False
+    added = tx.execute(_INSERT, id=new_id(), evaluation_id=evaluation_id, number=number, judge=judge, better=better)
+    return added.first() is not None
+
+
 _JUDGED = scoped(
     sa.select(judgement.c.number).where(
         judgement.c.evaluation_id == bindparam("which"), judgement.c.judge == bindparam("by")
     )
 )
+
+
+def judged_by(tx: Transaction, evaluation_id: str, judge: str) -> set[int]:
+    """Return the numbers of the pairs that a judge has judged."""
+    return {row.number for row in tx.execute(_JUDGED, which=evaluation_id, by=judge)}
+
+
 _TALLY = scoped(
     sa.select(judgement.c.better, sa.func.count().label("votes"))
     .join(evaluation, evaluation.c.id == judgement.c.evaluation_id)
@@ -45,6 +59,17 @@ _TALLY = scoped(
     )
     .group_by(judgement.c.better)
 )
+
+
+def tally(tx: Transaction, version_id: str, champion_id: str | None) -> Mapping[str, int]:
+    """Count the judgements for `candidate`, `champion` and `same`; a value without judgements is left out.
+
+    All evaluations of a version beside one champion (None: the base) count, so that a new evaluation loses none.
+    """
+    found = tx.execute(_TALLY, candidate=version_id, champion=champion_id)
+    return {row.better: int(row.votes) for row in found}
+
+
 _TALLIES = scoped(
     sa.select(evaluation.c.version_id, evaluation.c.champion_id, judgement.c.better, sa.func.count().label("votes"))
     .join(evaluation, evaluation.c.id == judgement.c.evaluation_id)
@@ -52,30 +77,8 @@ _TALLIES = scoped(
 )
 
 
-def add(tx: Transaction, evaluation_id: str, number: int, judge: str, better: Better) -> bool:
-    """False, and nothing changed, if that judge has judged that pair, or if there is no such evaluation."""
-    if tx.execute(_OWN, which=evaluation_id).first() is None:
-        return False
-    added = tx.execute(_INSERT, id=new_id(), evaluation_id=evaluation_id, number=number, judge=judge, better=better)
-    return added.first() is not None
-
-
-def judged_by(tx: Transaction, evaluation_id: str, judge: str) -> set[int]:
-    """The numbers of the pairs that somebody has judged."""
-    return {row.number for row in tx.execute(_JUDGED, which=evaluation_id, by=judge)}
-
-
-def tally(tx: Transaction, version_id: str, champion_id: str | None) -> Mapping[str, int]:
-    """How many judgements found `candidate`, `champion` or neither (`same`) better; those without one are left out.
-
-    Counted are those of all evaluations of a version beside one champion (None: the base): a new one forgets nothing.
-    """
-    found = tx.execute(_TALLY, candidate=version_id, champion=champion_id)
-    return {row.better: int(row.votes) for row in found}
-
-
 def tallies(tx: Transaction) -> dict[tuple[str, str | None], Mapping[str, int]]:
-    """`tally` of all versions and champions of which anything was judged, by the two ids."""
+    """Return the `tally` of every judged pair of version and champion, by the two ids."""
     found: dict[tuple[str, str | None], dict[str, int]] = defaultdict(dict)
     for row in tx.execute(_TALLIES):
         found[row.version_id, row.champion_id][row.better] = int(row.votes)

@@ -1,14 +1,14 @@
-"""Sources, articles and the index's versions: added unseen, and switched to all at once.
+"""Knowledge sources, articles, the index's versions and the threshold.
 
-Knows: that what belongs to a version above the index's own is unfinished. Does not know: files, formats, how passages
-are made or found. Every function is a unit of work.
+A sync adds articles under the next version of the index, which nobody sees, and publishes them all at once. Rows of a
+version above the index's own are therefore unfinished. Every function is a unit of work.
 """
 
 from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,8 +16,16 @@ from sqlalchemy import bindparam
 
 from storage import audit
 from storage.jobs import JobLease, hold
-from storage.knowledge_schema import article, knowledge_index, knowledge_source, passage
-from storage.knowledge_values import Article, Audience, Index, NewPassage, Source, SourceKind
+from storage.knowledge_schema import (
+    article,
+    curated_answer,
+    intent_set,
+    knowledge_index,
+    knowledge_source,
+    knowledge_threshold,
+    passage,
+)
+from storage.knowledge_values import AnsweringRules, Article, Audience, Index, NewPassage, Source, SourceKind, Threshold
 from storage.transaction import Transaction, now_ms, scoped
 from storage.values import new_id, storable
 
@@ -46,28 +54,12 @@ def _put_source_clause(insert: Any) -> sa.Executable:
 
 _PUT_SOURCE = scoped(_put_source_clause)
 _SOURCE_AT = scoped(sa.select(*_source_columns).where(knowledge_source.c.location == bindparam("where")))
-_SOURCES = scoped(sa.select(*_source_columns).order_by(knowledge_source.c.location))
-_CONTENT = scoped(
-    sa.select(knowledge_source.c.content).where(
-        knowledge_source.c.id == _which, knowledge_source.c.audience == bindparam("audience")
-    )
-)
-_REMOVE_SOURCE = scoped(
-    sa.update(knowledge_source)
-    .where(knowledge_source.c.location == bindparam("where"), knowledge_source.c.removed_at.is_(None))
-    .values(removed_at=now_ms())
-    .returning(knowledge_source.c.id)
-)
-_REMOVED = scoped(sa.select(knowledge_source.c.id).where(knowledge_source.c.removed_at.is_not(None)))
-_STILL_USED = scoped(sa.select(article.c.source_id).distinct().where(article.c.source_id.in_(_ids)))
-_DELETE_SOURCES = scoped(sa.delete(knowledge_source).where(knowledge_source.c.id.in_(_ids)))
-_READ_SOURCES = scoped(sa.update(knowledge_source).where(knowledge_source.c.id.in_(_ids)).values(read_at=now_ms()))
 
 
 def put_source(
     tx: Transaction, actor: str, kind: SourceKind, location: str, audience: Audience, content: bytes | None = None
 ) -> Source:
-    """Add a source, or give the one at that location another audience and content. It is read by the next sync."""
+    """Add a source, or change the source at that location. The next sync reads it."""
     tx.execute(
         _PUT_SOURCE, id=new_id(), kind=kind, location=location, audience=audience, content=content, added_by=actor
     )
@@ -75,35 +67,73 @@ def put_source(
     return Source(**tx.execute(_SOURCE_AT, where=location).one()._mapping)
 
 
+_SOURCES = scoped(sa.select(*_source_columns).order_by(knowledge_source.c.location))
+
+
 def sources(tx: Transaction) -> list[Source]:
-    """All sources, by location."""
+    """Return all sources, by location."""
     return [Source(**row._mapping) for row in tx.execute(_SOURCES)]
 
 
+_REMOVE_SOURCE = scoped(
+    sa.update(knowledge_source)
+    .where(knowledge_source.c.location == bindparam("where"), knowledge_source.c.removed_at.is_(None))
+    .values(removed_at=now_ms())
+    .returning(knowledge_source.c.id)
+)
+
+
 def remove_source(tx: Transaction, actor: str, location: str) -> bool:
-    """Have the next sync take a source's articles out of the index. False if there is no such source."""
+    """Mark a source for the next sync to take out of the index; False if there is no such source."""
     if tx.execute(_REMOVE_SOURCE, where=location).first() is None:
         return False
     audit.record(tx, actor, "knowledge.remove", location)
     return True
 
 
+_CONTENT = scoped(
+    sa.select(knowledge_source.c.content).where(
+        knowledge_source.c.id == _which, knowledge_source.c.audience == bindparam("audience")
+    )
+)
+
+
 def content(tx: Transaction, source_id: str, audience: Audience) -> bytes | None:
-    """What was uploaded for that audience; None for sources that lie elsewhere, are for others by now, and for none."""
+    """Return an upload's content; None if the source is no upload, has another audience now, or does not exist."""
     found: bytes | None = tx.execute(_CONTENT, which=source_id, audience=audience).scalar()
     return found
 
 
 # --- articles ---
 
-_INDEX = scoped(sa.select(*(one for one in knowledge_index.c if one.name != "workspace_id")))
 _VERSION = scoped(sa.select(knowledge_index.c.version))
+
+
+def version(tx: Transaction) -> int:
+    """Return the published version of the index; 0 before the first sync."""
+    return tx.execute(_VERSION).scalar() or 0
+
+
+_INDEX = scoped(sa.select(*(column for column in knowledge_index.c if column.name != "workspace_id")))
+
+
+def index(tx: Transaction) -> Index | None:
+    """Return the published index; None before the first sync."""
+    row = tx.execute(_INDEX).first()
+    if row is None:
+        return None
+    values = dict(row._mapping)
+    return Index(**values | {"word_counts": json.loads(zlib.decompress(values["word_counts"]))})
+
+
 _CURRENT = scoped(sa.select(*_article_columns).where(is_current).order_by(article.c.name, article.c.id))
-_NAMED = scoped(
-    sa.select(*_article_columns)
-    .where(is_current, sa.or_(article.c.name == _which, article.c.id == _which))
-    .order_by(article.c.id)
-)
+
+
+def articles(tx: Transaction) -> list[Article]:
+    """Return the articles of the published version, by name."""
+    return [Article(**row._mapping) for row in tx.execute(_CURRENT, at_version=version(tx))]
+
+
 _is_listed = sa.and_(
     is_current,
     article.c.audience.in_(bindparam("audiences", expanding=True)),
@@ -122,33 +152,11 @@ _LISTED = scoped(
     .limit(bindparam("most", type_=sa.Integer))
 )
 _COUNT_LISTED = scoped(sa.select(sa.func.count()).select_from(article).where(_is_listed))
-_TEXTS = scoped(
-    sa.select(passage.c.headings, passage.c.text).where(passage.c.article_id == _which).order_by(passage.c.number)
-)
-
-
-def version(tx: Transaction) -> int:
-    """The version of the index that is looked at; 0 before the first sync."""
-    return tx.execute(_VERSION).scalar() or 0
-
-
-def index(tx: Transaction) -> Index | None:
-    """The index as a whole; None before the first sync."""
-    row = tx.execute(_INDEX).first()
-    if row is None:
-        return None
-    values = dict(row._mapping)
-    return Index(**values | {"word_counts": json.loads(zlib.decompress(values["word_counts"]))})
-
-
-def articles(tx: Transaction) -> list[Article]:
-    """The articles of the version that is looked at, by name."""
-    return [Article(**row._mapping) for row in tx.execute(_CURRENT, at_version=version(tx))]
 
 
 def articles_with(tx: Transaction, text: str, audiences: Sequence[Audience], most: int) -> tuple[list[Article], int]:
-    """The first articles with a text in title or name, whatever its case, by title; and how many there are in all."""
-    # SQLite knows upper and lower case only of ASCII; so a title that begins with an umlaut is found either way.
+    """Return the first articles with a text in title or name (ignoring case), by title, and the number of all."""
+    # SQLite ignores case only for ASCII. The second pattern finds a title that begins with an umlaut either way.
     wanted = {
         "pattern": _pattern(text),
         "other_pattern": _pattern(text[:1].swapcase() + text[1:]),
@@ -160,29 +168,70 @@ def articles_with(tx: Transaction, text: str, audiences: Sequence[Audience], mos
 
 
 def _pattern(text: str) -> str:
-    """What `LIKE` finds a text by, wherever it stands."""
+    """Return the LIKE pattern that finds a text anywhere, escaped by `/`."""
     for sign in "/%_":
         text = text.replace(sign, f"/{sign}")
     return f"%{text}%"
 
 
+_NAMED = scoped(
+    sa.select(*_article_columns)
+    .where(is_current, sa.or_(article.c.name == _which, article.c.id == _which))
+    .order_by(article.c.id)
+)
+
+
 def find_articles(tx: Transaction, name: str) -> list[Article]:
-    """Articles of that name or id: several, if files in two folders are called the same."""
+    """Return the articles of that name or id: several, if files in two folders have the same name."""
     return [Article(**row._mapping) for row in tx.execute(_NAMED, at_version=version(tx), which=storable(name))]
 
 
+_TEXTS = scoped(
+    sa.select(passage.c.headings, passage.c.text).where(passage.c.article_id == _which).order_by(passage.c.number)
+)
+
+
 def texts(tx: Transaction, article_id: str) -> list[tuple[tuple[str, ...], str]]:
-    """The passages of an article in order, each with the headings that lead to it."""
+    """Return the passages of an article in order, as `(headings above it, text)`."""
     return [(tuple(row.headings), row.text) for row in tx.execute(_TEXTS, which=article_id)]
 
 
 # --- a sync: everything it adds belongs to the next version, until that is published ---
 
 _UNFINISHED = scoped(sa.select(article.c.id).where(article.c.from_version > _version))
-_PAST = scoped(sa.select(article.c.id).where(article.c.until_version < _version))
-_DELETE_ARTICLES = scoped(sa.delete(article).where(article.c.id.in_(_ids)))
+
+
+def begin(tx: Transaction, lease: JobLease, most: int = 200) -> bool:
+    """Delete up to `most` unfinished articles of an earlier sync; True if there are more. Raise `LeaseLost`."""
+    hold(tx, lease)
+    found = list(tx.execute(_UNFINISHED, at_version=version(tx)).scalars())
+    _delete_articles(tx, found[:most])
+    return len(found) > most
+
+
 _INSERT_ARTICLE = scoped(sa.insert(article).values(added_at=now_ms()))
 _INSERT_PASSAGE = scoped(sa.insert(passage))
+
+
+def add_article(
+    tx: Transaction, lease: JobLease, about: Article, passages: Sequence[NewPassage], from_version: int
+) -> None:
+    """Store an article under a version that is not published yet. Raise `LeaseLost`."""
+    hold(tx, lease)
+    values = {name: getattr(about, name) for name in Article.__slots__ if name != "added_at"}
+    tx.execute(_INSERT_ARTICLE, **values, from_version=from_version)
+    for number, new in enumerate(passages):
+        tx.insert(
+            _INSERT_PASSAGE,
+            article_id=about.id,
+            number=number,
+            headings=list(new.headings),
+            text=new.text,
+            words=new.words,
+            vector=new.vector,
+        )
+
+
 _WORDS = scoped(
     sa.select(passage.c.id, passage.c.article_id, passage.c.words)
     .select_from(passage.join(article, article.c.id == passage.c.article_id))
@@ -190,12 +239,24 @@ _WORDS = scoped(
     .order_by(passage.c.id)
     .limit(2000)
 )
+
+
+def words_of(tx: Transaction, at_version: int, after: int = 0) -> list[tuple[int, str, str]]:
+    """Return `(passage id, article id, words)` of a version, published or not.
+
+    At most 2,000 rows, by id; pass the last id as `after` for the next page.
+    """
+    rows = tx.execute(_WORDS, at_version=at_version, after=after)
+    return [(row.id, row.article_id, row.words) for row in rows]
+
+
+_READ_SOURCES = scoped(sa.update(knowledge_source).where(knowledge_source.c.id.in_(_ids)).values(read_at=now_ms()))
 _END_ARTICLES = scoped(sa.update(article).where(article.c.id.in_(_ids)).values(until_version=_version))
 
 
 def _put_index_clause(insert: Any) -> sa.Executable:
     new = insert(knowledge_index).values(updated_at=now_ms())
-    changed = [one.name for one in knowledge_index.c if one.name != "workspace_id"]
+    changed = [column.name for column in knowledge_index.c if column.name != "workspace_id"]
     clause: sa.Executable = new.on_conflict_do_update(
         index_elements=["workspace_id"], set_={name: new.excluded[name] for name in changed}
     )
@@ -205,46 +266,10 @@ def _put_index_clause(insert: Any) -> sa.Executable:
 _PUT_INDEX = scoped(_put_index_clause)
 
 
-def begin(tx: Transaction, lease: JobLease, most: int = 200) -> bool:
-    """Remove what an earlier sync left unfinished; True if there is more. Raises `LeaseLost`."""
-    hold(tx, lease)
-    found = list(tx.execute(_UNFINISHED, at_version=version(tx)).scalars())
-    _delete_articles(tx, found[:most])
-    return len(found) > most
-
-
-def add_article(
-    tx: Transaction, lease: JobLease, about: Article, passages: Sequence[NewPassage], from_version: int
-) -> None:
-    """Store an article for a version that nobody looks at yet. Raises `LeaseLost`."""
-    hold(tx, lease)
-    values = {name: getattr(about, name) for name in Article.__slots__ if name != "added_at"}
-    tx.execute(_INSERT_ARTICLE, **values, from_version=from_version)
-    for number, one in enumerate(passages):
-        tx.insert(
-            _INSERT_PASSAGE,
-            article_id=about.id,
-            number=number,
-            headings=list(one.headings),
-            text=one.text,
-            words=one.words,
-            vector=one.vector,
-        )
-
-
-def words_of(tx: Transaction, at_version: int, after: int = 0) -> list[tuple[int, str, str]]:
-    """`(passage id, article id, words)` of a version that may not be published yet, together with what ends before it.
-
-    At most 2,000, by id; the next page comes `after` the last.
-    """
-    rows = tx.execute(_WORDS, at_version=at_version, after=after)
-    return [(row.id, row.article_id, row.words) for row in rows]
-
-
 def publish(tx: Transaction, lease: JobLease, new: Index, ended: Sequence[str], read: Sequence[str]) -> None:
-    """Let everybody look at a version from now on, without the `ended` articles; `read` are ids of sources.
+    """Publish a version of the index, without the `ended` articles; `read` are the ids of sources that were read.
 
-    Raises `LeaseLost`.
+    Raise `LeaseLost`.
     """
     hold(tx, lease)
     for some in _pages(ended):
@@ -263,10 +288,16 @@ def publish(tx: Transaction, lease: JobLease, new: Index, ended: Sequence[str], 
         tx.execute(_READ_SOURCES, ids=some)
 
 
-def clear_past(tx: Transaction, lease: JobLease, most: int = 200) -> bool:
-    """Remove what only versions before the last one had, as somebody may still look at that; True if there is more.
+_REMOVED = scoped(sa.select(knowledge_source.c.id).where(knowledge_source.c.removed_at.is_not(None)))
+_STILL_USED = scoped(sa.select(article.c.source_id).distinct().where(article.c.source_id.in_(_ids)))
+_DELETE_SOURCES = scoped(sa.delete(knowledge_source).where(knowledge_source.c.id.in_(_ids)))
+_PAST = scoped(sa.select(article.c.id).where(article.c.until_version < _version))
 
-    Raises `LeaseLost`.
+
+def clear_past(tx: Transaction, lease: JobLease, most: int = 200) -> bool:
+    """Delete up to `most` articles that ended before the published version; True if there are more.
+
+    The version just before it stays, as a search may still be reading it. Raise `LeaseLost`.
     """
     hold(tx, lease)
     found = list(tx.execute(_PAST, at_version=version(tx)).scalars())
@@ -277,6 +308,9 @@ def clear_past(tx: Transaction, lease: JobLease, most: int = 200) -> bool:
     return len(found) > most
 
 
+_DELETE_ARTICLES = scoped(sa.delete(article).where(article.c.id.in_(_ids)))
+
+
 def _delete_articles(tx: Transaction, ids: Sequence[str]) -> None:
     if ids:
         tx.execute(_DELETE_ARTICLES, ids=list(ids))
@@ -285,3 +319,55 @@ def _delete_articles(tx: Transaction, ids: Sequence[str]) -> None:
 def _pages(ids: Sequence[str], size: int = 5000) -> Iterator[list[str]]:
     for start in range(0, len(ids), size):
         yield list(ids[start : start + size])
+
+
+# --- the threshold, and the rules that decide how a message is answered ---
+
+_THRESHOLD = scoped(sa.select(*(getattr(knowledge_threshold.c, name) for name in Threshold.__slots__)))
+
+
+def threshold(tx: Transaction) -> Threshold | None:
+    """Return the threshold that was set last; None where the default holds."""
+    row = tx.execute(_THRESHOLD).first()
+    return Threshold(**row._mapping) if row else None
+
+
+def _set_threshold_clause(insert: Any) -> sa.Executable:
+    new = insert(knowledge_threshold).values(set_at=now_ms())
+    clause: sa.Executable = new.on_conflict_do_update(
+        index_elements=["workspace_id"],
+        set_={name: new.excluded[name] for name in ("value", "report", "set_by", "set_at")},
+    )
+    return clause
+
+
+_SET_THRESHOLD = scoped(_set_threshold_clause)
+
+
+def set_threshold(tx: Transaction, actor: str, value: float, report: Mapping[str, Any]) -> None:
+    """Set the threshold, and keep the report of its calibration."""
+    tx.execute(_SET_THRESHOLD, value=value, report=dict(report), set_by=actor)
+    audit.record(tx, actor, "knowledge.threshold", f"{value:.3f}")
+
+
+_FORGET_THRESHOLD = scoped(sa.delete(knowledge_threshold))
+
+
+def forget_threshold(tx: Transaction, actor: str) -> None:
+    """Go back to the default threshold."""
+    if tx.execute(_FORGET_THRESHOLD).rowcount:
+        audit.record(tx, actor, "knowledge.threshold", "default")
+
+
+_THRESHOLD_VALUE = scoped(sa.select(knowledge_threshold.c.value))
+# The moment of training and not the set's number: the number begins again at 1 after the set was removed.
+_INTENTS_VERSION = scoped(sa.select(intent_set.c.trained_at))
+# The sum and not the highest: two changes at once may get the same number, but each change gives another sum.
+_CURATED_VERSION = scoped(sa.select(sa.func.sum(curated_answer.c.version)))
+
+
+def answering_rules(tx: Transaction) -> AnsweringRules:
+    """Read the rules in force. This runs for every message, so it reads three numbers and no more."""
+    threshold_value = tx.execute(_THRESHOLD_VALUE).scalar()
+    intents_version = tx.execute(_INTENTS_VERSION).scalar() or 0
+    return AnsweringRules(threshold_value, intents_version, int(tx.execute(_CURATED_VERSION).scalar() or 0))

@@ -1,9 +1,8 @@
-"""Tables of the knowledge: where articles come from, their passages with words and vectors.
+"""Tables of sources, articles, passages, intents and curated answers.
 
-Knows: columns, keys and indexes; rules are those of `schema`. Does not know: who reads or writes them.
-
-An article is a row for each state of its text. It belongs to the versions of the index from `from_version` on and
-before `until_version`; one number in `knowledge_index` says which version is looked at: a sync switches all at once.
+Times, ids and JSON are as in `storage.schema`. An article has a row for each state of its text. The row belongs to the
+versions of the index from `from_version` on and before `until_version`; one number in `knowledge_index` is the
+published version, so that a sync switches all articles at once.
 """
 
 from __future__ import annotations
@@ -16,19 +15,19 @@ from pgvector.sqlalchemy import VECTOR
 
 from storage.schema import Json, metadata, time_column, workspace_column
 
-# SQLite's table for full text, with what that keeps for itself, and PostgreSQL's index on the words: made by a
-# migration alone, as neither can be written down as a table here.
+# The prefix of SQLite's full-text table and its shadow tables, and of PostgreSQL's index on the words. Only a migration
+# makes them, as SQLAlchemy can't declare them.
 FULL_TEXT = "passage_words"
 
 
 class Vector(sa.types.TypeDecorator[Any]):
-    """Numbers of float32: a blob in SQLite, pgvector's type in PostgreSQL."""
+    """A vector of float32: a blob in SQLite, pgvector's type in PostgreSQL."""
 
     impl = sa.LargeBinary
     cache_ok = True
 
     class comparator_factory(sa.types.TypeDecorator.Comparator[Any]):
-        """Adds pgvector's distance."""
+        """Add pgvector's distance operator."""
 
         def cosine_distance(self, other: Any) -> sa.ColumnElement[float]:
             distance: sa.ColumnElement[float] = self.op("<=>", return_type=sa.Float())(other)  # type: ignore[assignment]
@@ -48,7 +47,7 @@ class Vector(sa.types.TypeDecorator[Any]):
         return np.frombuffer(value, np.float32) if isinstance(value, bytes) else np.asarray(value, np.float32)
 
 
-# What is read again at each sync. An upload has its content here, as there is no file to look at again.
+# Sources, read again at each sync. An upload has its content here, as there is no file to read again.
 knowledge_source = sa.Table(
     "knowledge_source",
     metadata,
@@ -61,7 +60,7 @@ knowledge_source = sa.Table(
     sa.Column("added_by", sa.Text, nullable=False),
     time_column("added_at"),
     time_column("read_at", nullable=True),
-    # The next sync takes its articles out of the index.
+    # Set to have the next sync take the source's articles out of the index.
     time_column("removed_at", nullable=True),
     sa.UniqueConstraint("workspace_id", "location"),
     sa.CheckConstraint("kind IN ('folder', 'file', 'url', 'upload')", name="ck_knowledge_source_kind"),
@@ -76,9 +75,9 @@ article = sa.Table(
     sa.Column(
         "source_id", sa.Text, sa.ForeignKey("knowledge_source.id", ondelete="CASCADE"), nullable=False, index=True
     ),
-    # What people and files of questions call it: its own id, or its file's name without the ending.
+    # The name in lists and files of questions: an id of the article's own, or its file's name without the suffix.
     sa.Column("name", sa.Text, nullable=False),
-    # Its path below a folder, or the source's own location.
+    # The path below the source's folder, or the source's own location.
     sa.Column("location", sa.Text, nullable=False),
     sa.Column("title", sa.Text, nullable=False),
     sa.Column("url", sa.Text),
@@ -98,17 +97,17 @@ passage = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True),
     workspace_column(),
     sa.Column("article_id", sa.Text, sa.ForeignKey("article.id", ondelete="CASCADE"), nullable=False),
-    # From 0 on, in the article's order.
+    # Counts from 0, in the order of the article.
     sa.Column("number", sa.Integer, nullable=False),
     sa.Column("headings", Json, nullable=False),
     sa.Column("text", sa.Text, nullable=False),
-    # The words of title, headings and text as a search compares them, with spaces between.
+    # The search tokens of title, headings and text, separated by spaces.
     sa.Column("words", sa.Text, nullable=False),
     sa.Column("vector", Vector, nullable=False),
     sa.UniqueConstraint("article_id", "number"),
 )
 
-# One row a workspace. `word_counts` is compressed JSON: in how many articles each word stands.
+# One row a workspace. `word_counts` is zlib-compressed JSON: the number of articles with each word.
 knowledge_index = sa.Table(
     "knowledge_index",
     metadata,
@@ -122,20 +121,20 @@ knowledge_index = sa.Table(
     time_column("updated_at"),
 )
 
-# From how sure on a question counts as answered by the articles, where somebody has measured it; one row a workspace.
+# The calibrated confidence threshold above which a question counts as answered; one row a workspace.
 knowledge_threshold = sa.Table(
     "knowledge_threshold",
     metadata,
     sa.Column("workspace_id", sa.Text, sa.ForeignKey("workspace.id", ondelete="CASCADE"), primary_key=True),
     sa.Column("value", sa.Float, nullable=False),
-    # What was measured with it.
+    # The report of the calibration.
     sa.Column("report", Json, nullable=False),
     sa.Column("set_by", sa.Text, nullable=False),
     time_column("set_at"),
 )
 
-# What messages may be about, as it was trained last; one row a workspace. `phrases` is [[phrase, intent], ...],
-# `replies` what is said word for word to an intent, `computed` what the classifier made of it (NumPy's npz).
+# The intents, as trained last; one row a workspace. `phrases` is [[phrase, intent], ...], `replies` maps an intent to a
+# reply that is given word for word, `computed` is the classifier (NumPy's npz).
 intent_set = sa.Table(
     "intent_set",
     metadata,
@@ -145,25 +144,25 @@ intent_set = sa.Table(
     sa.Column("phrases", Json, nullable=False),
     sa.Column("replies", Json, nullable=False),
     sa.Column("computed", sa.LargeBinary, nullable=False),
-    # From how good a fit on a message is about any of them.
+    # The score above which a message is about any intent at all.
     sa.Column("threshold", sa.Float, nullable=False),
     sa.Column("report", Json, nullable=False),
     sa.Column("trained_by", sa.Text, nullable=False),
     time_column("trained_at"),
 )
 
-# Answers that people have written or approved, given word for word. Rows that are removed stay to be counted by.
+# Answers that people have written or approved, given word for word. Removed rows stay, for the counts of replies.
 curated_answer = sa.Table(
     "curated_answer",
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
     workspace_column(),
-    # Grows with every change of the workspace's answers.
+    # Grows with every change of the workspace's curated answers.
     sa.Column("version", sa.BigInteger, nullable=False),
     sa.Column("question", sa.Text, nullable=False),
     sa.Column("answer", sa.Text, nullable=False),
     sa.Column("audience", sa.Text, nullable=False),
-    # The reply that was corrected, and whose question it was; no references, as answers outlive them.
+    # The corrected reply and the person who asked; no foreign keys, as answers outlive both.
     sa.Column("reply_id", sa.Text),
     sa.Column("person_id", sa.Text, index=True),
     sa.Column("created_by", sa.Text, nullable=False),

@@ -1,7 +1,6 @@
-"""Candidates of a search: passages that share rare words with a question or lie near its vector.
+"""Retrieve candidate passages by full text and by nearest vectors.
 
-Knows: full text and vectors of both databases, and that only current articles for the asker's audiences are seen. Does
-not know: how words and vectors come about, or which candidate is the best. The same passages come from both databases.
+Only published articles for the asker's audiences are seen. Both databases return the same passages.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from storage.knowledge_schema import FULL_TEXT, article, passage
 from storage.knowledge_values import AUDIENCES, Audience, Candidates, Index, StoredPassage
 from storage.transaction import Transaction, scoped, scoped_for_each
 
-# So many by words, and as many by vectors.
+# Candidates by words, and as many by vectors.
 MOST_OF_EACH = 60
-# Words that stand nearly everywhere lead to nearly everything, and are looked up only where there is nothing rarer.
+# Words are looked up from the rarest on until they have this many matches: frequent words match nearly everything.
 MOST_MATCHES = 800
 
 _full_text = sa.Table(
@@ -40,7 +39,7 @@ _word: sa.BindParameter[str] = bindparam("word", type_=sa.Text)
 
 
 def _quoted(mark: str) -> sa.ColumnElement[str]:
-    """The word, so that neither query language takes it for one of its own; a word has no marks in it."""
+    """Quote the word, so that neither query language reads it as an operator. A word contains no quotes."""
     return sa.literal(mark) + _word + sa.literal(mark)
 
 
@@ -82,33 +81,33 @@ _BEGINNINGS = scoped(
 
 
 class VectorTable:
-    """All vectors of one version of an index in memory, for SQLite, which can't compare them itself.
+    """All vectors of one version of the index in memory, for SQLite, which can't compare vectors itself.
 
-    `ids` of passages ascend; `vectors` has a row for each.
+    `ids` holds the ids of the passages, ascending; the vectors have shape `(number of passages, dimensions)`, float32.
     """
 
     def __init__(self, at_version: int, rows: Sequence[Any]) -> None:
         self.version = at_version
         self.ids = np.array([row.id for row in rows], np.int64)
-        self._numbers = {one: np.flatnonzero([row.audience == one for row in rows]) for one in AUDIENCES}
+        self._numbers = {each: np.flatnonzero([row.audience == each for row in rows]) for each in AUDIENCES}
         self._vectors: npt.NDArray[np.float32] = (
             np.stack([row.vector for row in rows]) if rows else np.zeros((0, 1), np.float32)
         )
 
     def nearest(self, vector: npt.NDArray[np.float32], audiences: Sequence[Audience], most: int) -> list[int]:
-        """Ids of the passages nearest to a vector, among those for these audiences."""
-        seen = np.concatenate([self._numbers[one] for one in audiences])
+        """Return the ids of the passages nearest to a vector, among those for these audiences, nearest first."""
+        seen = np.concatenate([self._numbers[audience] for audience in audiences])
         if not len(seen):
             return []
         likeness = (self._vectors @ vector)[seen]
         if len(seen) > most:
             best = np.argpartition(-likeness, most)[:most]
             seen, likeness = seen[best], likeness[best]
-        return [int(one) for one in self.ids[seen][np.lexsort((seen, -likeness))]]
+        return [int(passage_id) for passage_id in self.ids[seen][np.lexsort((seen, -likeness))]]
 
 
 def vectors(tx: Transaction) -> VectorTable:
-    """The vectors of the version that is looked at."""
+    """Load the vectors of the published version."""
     at_version = version(tx)
     return VectorTable(at_version, tx.execute(_VECTORS, at_version=at_version).all())
 
@@ -121,9 +120,9 @@ def candidates(
     known: Index,
     table: VectorTable | None,
 ) -> Candidates | None:
-    """Passages worth a closer look. None if the index is not `known` any more, or `table` is not of its version.
+    """Return the candidate passages; None if `known` is no longer the published index, or `table` has another version.
 
-    `words`: those of the question with their weights. `table` is for SQLite; PostgreSQL compares vectors itself.
+    `words` maps the question's words to their weights. `table` is for SQLite; PostgreSQL compares vectors itself.
     """
     if version(tx) != known.version or (table is not None and table.version != known.version):
         return None
@@ -135,25 +134,26 @@ def candidates(
         ids |= set(tx.execute(_NEAREST, near=vector, most=MOST_OF_EACH, **seen).scalars())
     rows = tx.execute(_PASSAGES, ids=sorted(ids), **seen) if ids else ()
     found = [StoredPassage(**{**row._mapping, "headings": tuple(row.headings)}) for row in rows]
-    of = sorted({one.article_id for one in found})
-    beginnings = {row.article_id: row.vector for row in tx.execute(_BEGINNINGS, articles=of)} if of else {}
+    article_ids = sorted({each.article_id for each in found})
+    rows = tx.execute(_BEGINNINGS, articles=article_ids) if article_ids else ()
+    beginnings = {row.article_id: row.vector for row in rows}
     return Candidates(known, found, beginnings)
 
 
 def _with_rare_words(tx: Transaction, words: Mapping[str, float], seen: Mapping[str, Any]) -> list[int]:
-    """Ids of the passages whose words weigh most together, rarest words first."""
+    """Return the ids of the passages with the highest sum of word weights, looking up the rarest words first."""
     weights: dict[int, float] = defaultdict(float)
     left = MOST_MATCHES
-    for word, weight in sorted(words.items(), key=lambda one: (-one[1], one[0])):
+    for word, weight in sorted(words.items(), key=lambda item: (-item[1], item[0])):
         if left <= 0:
             break
         matches = tx.execute(_WITH_WORD, word=word, **seen).scalars().all()
         left -= len(matches)
-        for one in matches:
-            weights[one] += weight
-    return sorted(weights, key=lambda one: (-weights[one], one))[:MOST_OF_EACH]
+        for passage_id in matches:
+            weights[passage_id] += weight
+    return sorted(weights, key=lambda passage_id: (-weights[passage_id], passage_id))[:MOST_OF_EACH]
 
 
 def load_index(tx: Transaction, is_sqlite: bool) -> tuple[Index | None, VectorTable | None]:
-    """The index that is looked at, and its vectors where the database can't compare them."""
+    """Return the published index, and for SQLite its vectors."""
     return index(tx), vectors(tx) if is_sqlite else None

@@ -1,4 +1,4 @@
-"""Values of the knowledge as they are stored and found."""
+"""Value classes of the knowledge base."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ AUDIENCES: tuple[Audience, ...] = get_args(Audience)
 
 
 def audiences_of(audience: Audience) -> tuple[Audience, ...]:
-    """What somebody may see: staff see what customers see, and those what everybody sees."""
+    """Return the audiences whose articles this audience may see: staff see all, customers also see public ones."""
     return AUDIENCES[: AUDIENCES.index(audience) + 1]
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where articles come from. An `upload` has its content in the database, and is not read again."""
+    """A source of articles. An `upload` has its content in the database, as there is no file to read again."""
 
     id: str
     kind: SourceKind
@@ -33,7 +33,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Article:
-    """An article as it stands in the newest version of the index."""
+    """An article, in one state of its text."""
 
     id: str
     source_id: str
@@ -49,7 +49,7 @@ class Article:
 
 @dataclass(frozen=True, slots=True)
 class NewPassage:
-    """A passage to be stored. `words` as `bot.knowledge.search.tokens` makes them, `vector` of length 1."""
+    """A passage to be stored. `words` are those of `bot.knowledge.search.tokens`; `vector` has length 1."""
 
     headings: tuple[str, ...]
     text: str
@@ -59,7 +59,7 @@ class NewPassage:
 
 @dataclass(frozen=True, slots=True)
 class StoredPassage:
-    """A passage with what is known of its article; what a search weighs."""
+    """A passage with the name, title, URL and audience of its article."""
 
     id: int
     article_id: str
@@ -76,7 +76,7 @@ class StoredPassage:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """What is known of a version of the index as a whole. `word_counts`: in how many articles each word stands."""
+    """Figures of one version of the index. `word_counts` is the number of articles with each word."""
 
     version: int
     embedder: str
@@ -89,7 +89,7 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """What a search looks at more closely: passages, and the vectors of their articles' beginnings."""
+    """Candidates of a search, with the vectors of the first passage of each of their articles."""
 
     index: Index
     passages: Sequence[StoredPassage]
@@ -98,7 +98,7 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """From how sure on (0 to 1) a question counts as answered, and what was measured with that."""
+    """The confidence (0 to 1) above which a question counts as answered, with the report of its calibration."""
 
     value: float
     report: Mapping[str, Any]
@@ -107,8 +107,20 @@ class Threshold:
 
 
 @dataclass(frozen=True, slots=True)
+class AnsweringRules:
+    """The threshold in force (None: the default) and the versions of intents and curated answers.
+
+    A version is 0 where there is nothing, and never comes back after a change.
+    """
+
+    threshold: float | None
+    intents_version: int
+    curated_version: int
+
+
+@dataclass(frozen=True, slots=True)
 class IntentSet:
-    """What messages may be about: phrases with their intents, what is said to an intent, and what was computed."""
+    """A trained set of intents: `phrases` are `(phrase, intent)`, `computed` is the classifier (NumPy's npz)."""
 
     version: int
     embedder: str
@@ -123,7 +135,7 @@ class IntentSet:
 
 @dataclass(frozen=True, slots=True)
 class CuratedAnswer:
-    """An answer that is given word for word."""
+    """An answer by people, given word for word."""
 
     id: str
     question: str
@@ -135,7 +147,7 @@ class CuratedAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """What staff wrote in place of a reply."""
+    """Staff's better answer to the question of a reply."""
 
     reply_id: str
     question: str
@@ -147,7 +159,7 @@ class Correction:
 
 @dataclass(frozen=True, slots=True)
 class UnansweredQuestion:
-    """A question that nothing was found for; `better` is what staff wrote instead, if anything."""
+    """A question for which no article was found; `better` is staff's correction, if there is one."""
 
     reply_id: str
     question: str

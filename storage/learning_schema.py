@@ -1,7 +1,6 @@
-"""The tables of the learning loop, beside those of `storage.schema`: from what people said of replies to releases.
+"""Tables of the learning loop: accounts, datasets, jobs, versions.
 
-Knows: columns, keys and indexes. Does not know: who reads or writes them; each aggregate has its module beside this.
-Times, ids and JSON are as in `storage.schema`.
+Times, ids and JSON are as in `storage.schema`. Each aggregate has a module of its own beside this one.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import sqlalchemy as sa
 
 from storage.schema import Json, NullableJson, conversation_column, metadata, time_column, workspace_column
 
-# Who may steer: a name and a password for the admin page, a role for all that they do.
+# Members of staff: a name and a password for the admin page, and a role.
 account = sa.Table(
     "account",
     metadata,
@@ -25,7 +24,7 @@ account = sa.Table(
     sa.CheckConstraint("role IN ('viewer', 'agent', 'trainer', 'admin')", name="ck_account_role"),
 )
 
-# A login in one browser. Only the hash of the cookie's secret is kept.
+# A session in one browser. Only the hash of the cookie's secret is stored.
 account_session = sa.Table(
     "account_session",
     metadata,
@@ -36,7 +35,7 @@ account_session = sa.Table(
     time_column("used_at"),
 )
 
-# Who an account is on a channel, so that commands given there are theirs: "T123/U456" on Slack.
+# The id by which a channel knows an account, so that commands given there are the account's: "T123/U456" on Slack.
 account_identity = sa.Table(
     "account_identity",
     metadata,
@@ -49,7 +48,7 @@ account_identity = sa.Table(
     sa.UniqueConstraint("workspace_id", "channel", "external_id"),
 )
 
-# What was done, by whom: never changed, each row with the hash of the one before. No personal text stands here.
+# The audit log: append-only, each row with the hash of the row before. It holds no personal text.
 audit = sa.Table(
     "audit",
     metadata,
@@ -66,7 +65,7 @@ audit = sa.Table(
     sa.UniqueConstraint("workspace_id", "number"),
 )
 
-# A file of conversations that was taken in.
+# An imported file of conversations.
 import_batch = sa.Table(
     "import_batch",
     metadata,
@@ -79,7 +78,7 @@ import_batch = sa.Table(
     time_column("created_at"),
 )
 
-# What staff decided about a reply: the newest counts, what it took the place of is kept.
+# Staff's decisions about replies: the newest of a reply counts, replaced ones are kept.
 review = sa.Table(
     "review",
     metadata,
@@ -87,7 +86,7 @@ review = sa.Table(
     workspace_column(),
     conversation_column(index=True),
     sa.Column("reply_id", sa.Text, sa.ForeignKey("message.id", ondelete="CASCADE"), nullable=False),
-    # 'approve': the reply is as it should be; 'correct': `better` is; 'exclude': nothing is to be learnt from it.
+    # 'approve': learn the reply; 'correct': learn `better` instead; 'exclude': learn nothing from it.
     sa.Column("decision", sa.Text, nullable=False),
     sa.Column("better", sa.Text),
     sa.Column("reviewer", sa.Text, nullable=False),
@@ -103,7 +102,7 @@ review = sa.Table(
     ),
 )
 
-# What a model was or will be trained on. `sha256` is over the hashes of its examples, in order.
+# The examples to train a model on. `sha256` is over the hashes of its examples, in order.
 dataset = sa.Table(
     "dataset",
     metadata,
@@ -117,7 +116,7 @@ dataset = sa.Table(
     sa.UniqueConstraint("workspace_id", "sha256"),
 )
 
-# One example, or one that was left out and why. It outlives its conversation, but not its words.
+# An example, or a rejected candidate and the reason. The row outlives its conversation; an erasure empties it.
 dataset_example = sa.Table(
     "dataset_example",
     metadata,
@@ -127,10 +126,10 @@ dataset_example = sa.Table(
     sa.Column("sha256", sa.Text, nullable=False),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("source", sa.Text, nullable=False),
-    # 'train' or 'held_out'; null for what was left out, which then has a `rejected_because`.
+    # 'train' or 'held_out'; null for a rejected candidate, which then has a `rejected_because`.
     sa.Column("split", sa.Text),
     sa.Column("rejected_because", sa.Text),
-    # No references: these say what was used, also when it has been erased since.
+    # No foreign keys: these tell the origin of the example, also after an erasure.
     sa.Column("conversation_id", sa.Text, nullable=False, index=True),
     sa.Column("message_id", sa.Text, nullable=False),
     sa.Column("person_id", sa.Text, index=True),
@@ -140,7 +139,7 @@ dataset_example = sa.Table(
     sa.CheckConstraint("split IN ('train', 'held_out')", name="ck_dataset_example_split"),
 )
 
-# Work that takes minutes, done by a worker process of its own, one at a time on each device.
+# Work of minutes for a worker process, one job at a time on each device.
 job = sa.Table(
     "job",
     metadata,
@@ -148,7 +147,7 @@ job = sa.Table(
     workspace_column(),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
-    # What somebody has asked of a job that runs: it is looked at between two steps.
+    # The request to a running job, which the worker reads between two steps.
     sa.Column("wanted", sa.Text, nullable=False, server_default="run"),
     sa.Column("priority", sa.Integer, nullable=False, server_default="0"),
     sa.Column("device", sa.Text, nullable=False),
@@ -174,7 +173,7 @@ job = sa.Table(
         sqlite_where=sa.text("state IN ('queued', 'running')"),
         postgresql_where=sa.text("state IN ('queued', 'running')"),
     ),
-    # Two workers that claim at the same moment don't see each other; the database does.
+    # Two workers that claim at the same moment don't see each other's claim; this index refuses the second.
     sa.Index(
         "ix_job_running",
         "device",
@@ -195,7 +194,7 @@ job_point = sa.Table(
     sa.Column("value", sa.Float, nullable=False),
 )
 
-# A trained version. What it is never changes; whether it may be used does.
+# A trained version. Its origin never changes; it may be retired or tainted.
 model_version = sa.Table(
     "model_version",
     metadata,
@@ -214,20 +213,20 @@ model_version = sa.Table(
     time_column("created_at"),
     time_column("retired_at", nullable=True),
     sa.Column("retired_because", sa.Text),
-    # Set when somebody whose words it was trained on has been erased.
+    # Set when a person whose words it was trained on has been erased.
     time_column("tainted_at", nullable=True),
     sa.UniqueConstraint("workspace_id", "number"),
     sa.UniqueConstraint("workspace_id", "name"),
 )
 
-# A version beside the champion on the same prompts, with the gate's verdict.
+# A comparison of a version with the champion on the same prompts, with the gate's verdict.
 evaluation = sa.Table(
     "evaluation",
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
     workspace_column(),
     sa.Column("version_id", sa.Text, sa.ForeignKey("model_version.id", ondelete="CASCADE"), nullable=False, index=True),
-    # What it was compared with; null is the base.
+    # The version it was compared with; null is the base.
     sa.Column("champion_id", sa.Text, sa.ForeignKey("model_version.id", ondelete="SET NULL")),
     sa.Column("passed", sa.Boolean, nullable=False),
     sa.Column("reasons", Json, nullable=False),
@@ -236,7 +235,7 @@ evaluation = sa.Table(
     time_column("created_at"),
 )
 
-# What a person, who did not know which is which, thought of two answers.
+# A person's blind judgement of two answers.
 judgement = sa.Table(
     "judgement",
     metadata,
@@ -251,7 +250,7 @@ judgement = sa.Table(
     sa.CheckConstraint("better IN ('candidate', 'champion', 'same')", name="ck_judgement_better"),
 )
 
-# A question that every version must answer by rules.
+# A golden question, which every version must answer within rules.
 golden_question = sa.Table(
     "golden_question",
     metadata,
@@ -265,7 +264,7 @@ golden_question = sa.Table(
     time_column("removed_at", nullable=True),
 )
 
-# A challenger tried on a share of the conversations. `outcome` is null while it runs.
+# A canary release: a challenger tried on a share of the conversations. `outcome` is null while it runs.
 canary = sa.Table(
     "canary",
     metadata,
@@ -284,7 +283,7 @@ canary = sa.Table(
     sa.CheckConstraint("outcome IN ('promoted', 'rolled_back', 'harm', 'replaced')", name="ck_canary_outcome"),
 )
 
-# What answers now: one row a workspace. Null is the base; `number` grows with each change.
+# The release in force, one row a workspace. Null is the base; `number` grows with each change.
 release = sa.Table(
     "release",
     metadata,
@@ -296,7 +295,7 @@ release = sa.Table(
     time_column("updated_at"),
 )
 
-# Proof that somebody was erased: whom only a keyed hash tells.
+# Proof of an erasure; the person is identified by an HMAC only.
 erasure = sa.Table(
     "erasure",
     metadata,

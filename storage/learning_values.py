@@ -1,7 +1,4 @@
-"""What the learning loop keeps in storage: frozen values, apart from the rows they are kept in.
-
-Knows: shapes. Does not know: SQL, how examples are chosen, how a model is trained.
-"""
+"""Value classes of datasets, jobs, versions, releases and the audit log."""
 
 from __future__ import annotations
 
@@ -20,17 +17,16 @@ JobState = Literal["queued", "running", "paused", "done", "refused", "failed", "
 Wanted = Literal["run", "pause", "cancel"]
 CanaryOutcome = Literal["promoted", "rolled_back", "harm", "replaced"]
 OPEN_STATES = frozenset({"queued", "running", "paused"})
-DRAFT = "draft "  # what the hash of a dataset begins with while its examples are being written
+DRAFT = "draft "  # the prefix of a dataset's hash while its examples are being written
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One thing to learn: what should, or should not, be said after `messages`.
+    """A training example: the reply to give, or not to give, after `messages`.
 
     `messages` are `{"role", "content"}`, a system message first where the conversation had instructions of its own, the
-    user's last; `passages` is what there was to read of articles. An `answer` has `chosen`; a `pair` has `rejected`,
-    too; a `thumb` has `chosen` and says whether it was `good`. `source` is where it came from: import, approved,
-    correction, agent, thumb.
+    user's last; `passages` are the articles' passages to read. An `answer` (SFT) has `chosen`; a `pair` (DPO) also has
+    `rejected`; a `thumb` (KTO) has `chosen` and `good`. `source` is import, approved, correction, agent or thumb.
     """
 
     kind: ExampleKind
@@ -47,20 +43,20 @@ class Example:
 
     @property
     def content(self) -> dict[str, Any]:
-        """All that is learnt from it, as JSON."""
+        """The content to learn from, as JSON."""
         content = {
-            "messages": [dict(one) for one in self.messages],
+            "messages": [dict(message) for message in self.messages],
             "chosen": self.chosen,
             "rejected": self.rejected,
             "good": self.good,
         }
-        return content | ({"passages": [dataclasses.asdict(one) for one in self.passages]} if self.passages else {})
+        return content | ({"passages": [dataclasses.asdict(each) for each in self.passages]} if self.passages else {})
 
     @classmethod
     def of_row(cls, row: Any) -> Example:
-        """Out of a row with the columns of an example, its content not erased."""
+        """Build an example from a row with its columns; the content must not be erased."""
         content = row.content
-        passages = (Quotation(**{**one, "headings": tuple(one["headings"])}) for one in content.get("passages", ()))
+        passages = (Quotation(**{**each, "headings": tuple(each["headings"])}) for each in content.get("passages", ()))
         return cls(
             row.kind,
             row.source,
@@ -77,17 +73,17 @@ class Example:
 
     @property
     def sha256(self) -> str:
-        """Over all that is learnt from it, and nothing that says where it came from."""
-        content: list[Any] = [self.kind, [[one["role"], one["content"]] for one in self.messages]]
+        """The hash of the content to learn from, independent of its origin."""
+        content: list[Any] = [self.kind, [[message["role"], message["content"]] for message in self.messages]]
         content += [self.chosen, self.rejected, self.good]
         if self.passages:
-            content.append([[one.title, *one.headings, one.text] for one in self.passages])
+            content.append([[each.title, *each.headings, each.text] for each in self.passages])
         return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """Something that was looked at and left out of a dataset."""
+    """A candidate that was left out of a dataset, with the reason."""
 
     kind: ExampleKind
     source: str
@@ -99,7 +95,7 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """What a model was or will be trained on; `counts` say how many of each kind, source and reason."""
+    """A dataset; `counts` has the numbers of rows by kind, source and reason."""
 
     id: str
     sha256: str
@@ -111,7 +107,7 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A piece of work of minutes. `progress` is the newest word of whoever does it, `result` what came of it."""
+    """A job for a worker. `progress` is the worker's newest report, `result` its outcome. Times are milliseconds."""
 
     id: str
     kind: str
@@ -132,7 +128,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A trained version: what it was made of never changes. Its weights lie in `versions/NAME` of the data folder."""
+    """A trained version. Its origin never changes; its weights lie in `versions/NAME` of the data folder."""
 
     id: str
     number: int
@@ -153,7 +149,7 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """A version beside the champion (None: the base) on the same prompts, and the gate's verdict with its reasons."""
+    """A comparison of a version with the champion (None: the base), and the gate's verdict with its reasons."""
 
     id: str
     version_id: str
@@ -167,7 +163,7 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """A challenger tried on a share of the conversations; `outcome` is None while it runs."""
+    """A canary release: a challenger tried on a share of the conversations. `outcome` is None while it runs."""
 
     id: str
     challenger_id: str
@@ -184,7 +180,7 @@ class Canary:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """What answers now; None is the base. `number` grows with each change."""
+    """The release in force; None is the base. `number` grows with each change."""
 
     number: int = 0
     champion: Version | None = None
@@ -195,7 +191,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class AuditRow:
-    """One thing that was done."""
+    """One row of the audit log."""
 
     number: int
     actor: str

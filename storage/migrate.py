@@ -1,6 +1,6 @@
-"""Bringing a database to the revision that this code needs.
+"""Migrate a database to the revision of this code, by Alembic.
 
-Knows: Alembic, the lock that lets one process migrate, the copy that is made first. Does not know: the tables.
+One process migrates at a time, and an older SQLite file is copied first.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ PG_LOCK_KEY = 0x4D796E61  # "Myna", so that two processes that start together do
 
 
 class WrongRevision(Exception):
-    """The database was made by a newer Myna, or by something else."""
+    """The database has a revision that this code does not know, as after an upgrade by a newer Myna."""
 
 
 @dataclass(frozen=True, slots=True)
 class Migrated:
-    """`before` is None for a new database; `backup` is the copy of an older SQLite file."""
+    """Outcome of a migration. `before` is None for a new database; `backup` is the copy of an older SQLite file."""
 
     before: str | None
     after: str
@@ -39,7 +39,7 @@ class Migrated:
 
 
 def upgrade(url: str) -> Migrated:
-    """Migrate to the newest revision. Raises `WrongRevision` or `StorageUnavailable`; then nothing has changed."""
+    """Migrate to the newest revision. Raise `WrongRevision` or `StorageUnavailable`, and then change nothing."""
     config = alembic_config()
     head = _head(config)
     with _locked(url) as connection:
@@ -54,12 +54,12 @@ def upgrade(url: str) -> Migrated:
 
 
 def revisions(tx: Transaction) -> tuple[str | None, str]:
-    """`(the database's revision, the one this code needs)`. A unit of work, so that one who only reads can ask."""
+    """Return `(the database's revision, this code's revision)`. A unit of work, so that it also runs read-only."""
     return _revision(tx.connection), _head(alembic_config())
 
 
 def alembic_config() -> Config:
-    """Alembic's settings, with the scripts found wherever the package is installed."""
+    """Return Alembic's settings, with the scripts found wherever the package is installed."""
     import migrations
 
     config = Config()

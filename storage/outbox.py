@@ -1,7 +1,7 @@
-"""Replies on their way to channels that must be called: in order, retried, and never posted twice when it can be known.
+"""Transactional outbox: replies to post to channels, in order.
 
-Knows: the send lease of a conversation and the states of a post. Does not know: how a channel is called
-(`bot.chat.delivery`). Every function is a unit of work for `Database.write`.
+Failed posts are retried. A post is recorded as `sending` before the call, so that after a crash `bot.chat.delivery` can
+ask the channel for it before it posts again. Every function is a unit of work for `Database.write`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ send = conversation_send.c
 
 @dataclass(frozen=True, slots=True)
 class SendLease:
-    """The right to post to one conversation's channel."""
+    """The right to post to one conversation's channel, as long as `epoch` (the fencing token) is the newest."""
 
     conversation_id: str
     workspace_id: str
@@ -42,7 +42,7 @@ _ENSURE_SENDER = scoped(_ensure_sender)
 
 
 def enqueue(tx: Transaction, lease: Lease, answer: Reply, channel: str) -> None:
-    """Queue a reply for posting, in the transaction that writes it."""
+    """Queue a reply for posting, in the transaction that stores it."""
     tx.execute(_ENSURE_SENDER, conversation_id=lease.conversation_id)
     tx.insert(
         _INSERT,
@@ -76,17 +76,19 @@ _CLAIM = across_workspaces(
     )
     .returning(send.conversation_id, send.workspace_id, send.epoch)
 )
-_FREE_ALL = across_workspaces(sa.update(conversation_send).values(owner=None, lease_until=None))
 
 
 def claim(tx: Transaction, owner: str, most: int, lease_ms: int) -> list[SendLease]:
-    """Take up to `most` conversations that have something to post and nobody posting."""
+    """Lease up to `most` conversations that have an open post and no sender."""
     rows = tx.execute(_CLAIM, me=owner, most=most, lease_ms=lease_ms)
     return [SendLease(owner=owner, **row._mapping) for row in rows]
 
 
+_FREE_ALL = across_workspaces(sa.update(conversation_send).values(owner=None, lease_until=None))
+
+
 def free_all_leases(tx: Transaction) -> None:
-    """Where one process is all there is (SQLite), leases found at start belong to a process that died."""
+    """Free every lease at start, where there is only one process (SQLite): they belong to a dead process."""
     tx.execute(_FREE_ALL)
 
 
@@ -100,11 +102,6 @@ _EXTEND = scoped(
     .where(_held)
     .values(lease_until=now_ms() + bindparam("lease_ms", type_=sa.BigInteger))
     .returning(send.conversation_id)
-)
-_RELEASE = scoped(
-    sa.update(conversation_send)
-    .where(_held)
-    .values(owner=None, lease_until=None, retry_at=now_ms() + bindparam("delay_ms", type_=sa.BigInteger))
 )
 _HEAD = scoped(
     sa.select(
@@ -133,9 +130,9 @@ _INTEND = scoped(
 
 
 def intend(tx: Transaction, lease: SendLease, lease_ms: int) -> Outgoing | None:
-    """Mark the conversation's first open post as being sent, and return it with the state it had before.
+    """Mark the conversation's first open post as `sending`, and return it with the state it had before.
 
-    None when nothing is open or the lease is lost. A post that comes back as `sending` may have been posted already.
+    Return None if no post is open or the lease is lost. A post that was `sending` before may have been posted already.
     """
     if tx.execute(_EXTEND, **_of(lease), lease_ms=lease_ms).first() is None:
         return None
@@ -161,9 +158,9 @@ _RECORD = scoped(
 def record(
     tx: Transaction, post: Outgoing, state: str, *, provider_id: str | None = None, error: str | None = None
 ) -> None:
-    """Write how a post ended: `sent`, `ambiguous`, `failed`, or back to `pending`, which does not count as an attempt.
+    """Store a post's outcome: `sent`, `ambiguous`, `failed`, or back to `pending`, which does not count as an attempt.
 
-    When it has ended, what showed the reply is settled with it. An older epoch changes nothing.
+    An ended post also settles the messages that showed its reply live. An older epoch changes nothing.
     """
     undone = 1 if state == "pending" else 0
     done = tx.execute(
@@ -183,7 +180,7 @@ def record_and_go_on(
     provider_id: str | None = None,
     error: str | None = None,
 ) -> Outgoing | None:
-    """Write how a post ended for good, and begin the next of its conversation; with none, let others post there."""
+    """Store a post's final outcome and begin the next post of its conversation; without one, free the lease."""
     record(tx, post, state, provider_id=provider_id, error=error)
     following = intend(tx, lease, lease_ms)
     if following is None:
@@ -191,8 +188,15 @@ def record_and_go_on(
     return following
 
 
+_RELEASE = scoped(
+    sa.update(conversation_send)
+    .where(_held)
+    .values(owner=None, lease_until=None, retry_at=now_ms() + bindparam("delay_ms", type_=sa.BigInteger))
+)
+
+
 def release(tx: Transaction, lease: SendLease, delay_ms: int = 0) -> None:
-    """Let others post to the conversation, after `delay_ms`."""
+    """Free the lease, so that others may post to the conversation after `delay_ms`."""
     tx.execute(_RELEASE, **_of(lease), delay_ms=delay_ms)
 
 

@@ -1,7 +1,6 @@
-"""What answers now: champion, previous and challenger of a workspace, and the canary that tries the challenger.
+"""The release in force: champion, previous version and canary.
 
-Knows: that a change is made under the row's lock and gives it a new number. Does not know: who may change what, and
-when that is wise.
+A change locks the release's row and gives it a new number.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _aliases: dict[str, sa.FromClause] = {
 
 
 def _released() -> sa.Select[Any]:
-    """One row with all that is named: `champion_name`, `challenger_weights_sha256`, `canary_share` ..."""
+    """Select one row with prefixed columns: `champion_name`, `challenger_weights_sha256`, `canary_share` ..."""
     source: sa.FromClause = release.outerjoin(
         canary, sa.and_(canary.c.workspace_id == release.c.workspace_id, canary.c.id == release.c.canary_id)
     )
@@ -44,34 +43,8 @@ def _released() -> sa.Select[Any]:
 _CURRENT = scoped(_released())
 
 
-def _begin(insert: Any) -> sa.Executable:
-    """Takes the row's lock, so that two who change the release at once do it one after the other."""
-    fresh = insert(release).values(number=1, champion_id=None, previous_id=None, canary_id=None, updated_at=now_ms())
-    clause: sa.Executable = fresh.on_conflict_do_update(
-        index_elements=[release.c.workspace_id], set_={"number": release.c.number + 1, "updated_at": now_ms()}
-    )
-    return clause
-
-
-_BEGIN = scoped(_begin)
-_SET = scoped(
-    sa.update(release).values(
-        champion_id=bindparam("champion"), previous_id=bindparam("previous"), canary_id=bindparam("trying")
-    )
-)
-_INSERT_CANARY = scoped(
-    sa.insert(canary).values(created_at=now_ms(), ended_at=None, outcome=None, report=None).returning(*canary_columns)
-)
-_END_CANARY = scoped(
-    sa.update(canary)
-    .where(canary.c.id == bindparam("which"), canary.c.outcome.is_(None))
-    .values(ended_at=now_ms(), outcome=bindparam("how"), report=bindparam("told"))
-)
-_CANARIES = scoped(sa.select(*canary_columns).order_by(canary.c.id.desc()).limit(bindparam("most", type_=sa.Integer)))
-
-
 def current(tx: Transaction) -> Release:
-    """What answers now. Without a release yet the base does, and the number is 0."""
+    """Return the release in force. Before the first change it is the base, with number 0."""
     row = tx.execute(_CURRENT).first()
     if row is None:
         return Release()
@@ -87,7 +60,7 @@ def current(tx: Transaction) -> Release:
 
 
 def _part(values: Mapping[str, Any], name: str) -> dict[str, Any] | None:
-    """The columns that begin with a name, None if the outer join found nothing."""
+    """Return the columns with a prefix, without it; None if the outer join found no row."""
     start = f"{name}_"
     found = {key.removeprefix(start): value for key, value in values.items() if key.startswith(start)}
     return found if found["id"] is not None else None
@@ -101,16 +74,40 @@ def _version(values: Mapping[str, Any], name: str) -> Version | None:
     return Version(**found)
 
 
+def _begin(insert: Any) -> sa.Executable:
+    """Lock the row and raise its number, so that simultaneous changes of the release happen one after the other."""
+    fresh = insert(release).values(number=1, champion_id=None, previous_id=None, canary_id=None, updated_at=now_ms())
+    clause: sa.Executable = fresh.on_conflict_do_update(
+        index_elements=[release.c.workspace_id], set_={"number": release.c.number + 1, "updated_at": now_ms()}
+    )
+    return clause
+
+
+_BEGIN = scoped(_begin)
+
+
 def begin_change(tx: Transaction) -> Release:
-    """What answers now, under a new number; nobody else changes it before this transaction ends."""
+    """Lock the release until this transaction ends, give it a new number and return it."""
     tx.execute(_BEGIN)
     return current(tx)
 
 
+_SET = scoped(
+    sa.update(release).values(
+        champion_id=bindparam("champion"), previous_id=bindparam("previous"), canary_id=bindparam("trying")
+    )
+)
+
+
 def set_aliases(tx: Transaction, champion_id: str | None, previous_id: str | None, canary_id: str | None) -> Release:
-    """Name what is to answer, after `begin_change` in the same transaction."""
+    """Set champion, previous version and canary, after `begin_change` in the same transaction."""
     tx.execute(_SET, champion=champion_id, previous=previous_id, trying=canary_id)
     return current(tx)
+
+
+_INSERT_CANARY = scoped(
+    sa.insert(canary).values(created_at=now_ms(), ended_at=None, outcome=None, report=None).returning(*canary_columns)
+)
 
 
 def start_canary(
@@ -122,8 +119,8 @@ def start_canary(
     settings: Mapping[str, Any],
     created_by: str,
 ) -> Canary | None:
-    """Write down a canary; `set_aliases` makes it the one that runs. None if one of the versions isn't there."""
-    if any(one is not None and get(tx, one) is None for one in (challenger_id, champion_id)):
+    """Store a canary, which `set_aliases` then starts. None if one of the versions does not exist."""
+    if any(version_id is not None and get(tx, version_id) is None for version_id in (challenger_id, champion_id)):
         return None
     row = tx.execute(
         _INSERT_CANARY,
@@ -138,14 +135,24 @@ def start_canary(
     return Canary(**row._mapping)
 
 
+_END_CANARY = scoped(
+    sa.update(canary)
+    .where(canary.c.id == bindparam("which"), canary.c.outcome.is_(None))
+    .values(ended_at=now_ms(), outcome=bindparam("how"), report=bindparam("told"))
+)
+
+
 def end_canary(tx: Transaction, canary_id: str, outcome: CanaryOutcome, report: Mapping[str, Any] | None) -> bool:
-    """Write down how a canary ended. False if it has ended before."""
+    """Store a canary's outcome; False if it has ended before."""
     return (
         tx.execute(_END_CANARY, which=canary_id, how=outcome, told=None if report is None else dict(report)).rowcount
         > 0
     )
 
 
+_CANARIES = scoped(sa.select(*canary_columns).order_by(canary.c.id.desc()).limit(bindparam("most", type_=sa.Integer)))
+
+
 def canaries(tx: Transaction, most: int = 20) -> list[Canary]:
-    """The newest canaries, newest first."""
+    """Return the newest canaries, newest first."""
     return [Canary(**row._mapping) for row in tx.execute(_CANARIES, most=most)]

@@ -1,6 +1,6 @@
-"""What staff decided about replies: one decision a reply, and what it took the place of; and the replies that wait.
+"""Staff's reviews of replies, and the queue of unreviewed replies.
 
-Knows: reviews, and which replies somebody complained of or proposed a better answer to. Does not know: who may decide.
+One review of a reply counts; replaced ones are kept as history.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ MAX_QUESTION_MESSAGES = 20
 
 @dataclass(frozen=True, slots=True)
 class WaitingReply:
-    """A reply that waits for a decision. `proposed` is the newest better answer that somebody gave, if any.
+    """A reply that waits for a review. `proposed` is the newest better answer in its votes, if any.
 
-    `cursor` is where the next page begins.
+    Pass the last `cursor` of a page as `before` to get the next page.
     """
 
     reply_id: str
@@ -43,7 +43,7 @@ class WaitingReply:
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """A decision about a reply; `replaced_at` is None for the one that counts."""
+    """A decision about a reply; `replaced_at` is None for the current decision."""
 
     decision: Verdict
     better: str | None
@@ -82,30 +82,11 @@ _VOTES = scoped(
     .where(vote.c.reply_id.in_(_ids), vote.c.replaced_at.is_(None))
     .order_by(vote.c.id)
 )
-_BEFORE = scoped(
-    sa.select(message.c.author, message.c.parts)
-    .where(
-        message.c.conversation_id == bindparam("conversation"),
-        message.c.seq <= bindparam("seq"),
-        sa.or_(message.c.rank == 0, message.c.seq < bindparam("seq")),
-        message.c.superseded_at.is_(None),
-    )
-    .order_by(message.c.seq.desc(), message.c.rank.desc())
-    .limit(MAX_QUESTION_MESSAGES)
-)
 _current = sa.and_(review.c.reply_id == bindparam("reply"), review.c.replaced_at.is_(None))
-_REPLACE = scoped(sa.update(review).where(_current).values(replaced_at=now_ms()))
-_WITHDRAW = scoped(sa.update(review).where(_current, review.c.reviewer == bindparam("by")).values(replaced_at=now_ms()))
-_INSERT = scoped(sa.insert(review).values(created_at=now_ms(), replaced_at=None))
-_HISTORY = scoped(
-    sa.select(review.c.decision, review.c.better, review.c.reviewer, review.c.created_at, review.c.replaced_at)
-    .where(review.c.reply_id == bindparam("reply"))
-    .order_by(review.c.id.desc())
-)
 
 
 def waiting_page(tx: Transaction, before: str = NEWEST, most: int = 50) -> list[WaitingReply]:
-    """Replies with a thumb down or a proposed better answer that nobody has decided on, the newest opinion first."""
+    """Return unreviewed replies with a thumb down or a proposed better answer, the newest vote first."""
     cursors = {row.reply_id: row.cursor for row in tx.execute(_WAITING, before=before, most=most)}
     if not cursors:
         return []
@@ -121,7 +102,7 @@ def waiting_page(tx: Transaction, before: str = NEWEST, most: int = 50) -> list[
 
 
 def count_waiting(tx: Transaction, most: int) -> int:
-    """How many replies wait for a decision, up to a number."""
+    """Count the replies that wait for a review, up to `most`."""
     return len(tx.execute(_WAITING, before=NEWEST, most=most).all())
 
 
@@ -133,13 +114,26 @@ def _waiting(tx: Transaction, row: Any, votes: list[Vote], cursor: str) -> Waiti
         question_before(tx, row.conversation_id, row.seq),
         text_of(tuple(row.parts)),
         tuple(votes),
-        next((one.better for one in reversed(votes) if one.better), None),
+        next((given.better for given in reversed(votes) if given.better), None),
         cursor,
     )
 
 
+_BEFORE = scoped(
+    sa.select(message.c.author, message.c.parts)
+    .where(
+        message.c.conversation_id == bindparam("conversation"),
+        message.c.seq <= bindparam("seq"),
+        sa.or_(message.c.rank == 0, message.c.seq < bindparam("seq")),
+        message.c.superseded_at.is_(None),
+    )
+    .order_by(message.c.seq.desc(), message.c.rank.desc())
+    .limit(MAX_QUESTION_MESSAGES)
+)
+
+
 def question_before(tx: Transaction, conversation_id: str, seq: int) -> str:
-    """What the person said last before a reply."""
+    """Return the text of the person's messages directly before a reply, joined by blank lines."""
     said: list[str] = []
     for row in tx.execute(_BEFORE, conversation=conversation_id, seq=seq):
         if row.author != "person":
@@ -148,8 +142,12 @@ def question_before(tx: Transaction, conversation_id: str, seq: int) -> str:
     return "\n\n".join(reversed(said))
 
 
+_REPLACE = scoped(sa.update(review).where(_current).values(replaced_at=now_ms()))
+_INSERT = scoped(sa.insert(review).values(created_at=now_ms(), replaced_at=None))
+
+
 def decide(tx: Transaction, reply_id: str, decision: Verdict, better: str | None, reviewer: str) -> bool:
-    """Count a decision in place of an earlier one. False if there is no such reply of the bot."""
+    """Store a decision and replace an earlier one; False if the bot gave no such reply."""
     row = tx.execute(_REPLIES, ids=[reply_id]).first()
     if row is None:
         return False
@@ -167,8 +165,11 @@ def decide(tx: Transaction, reply_id: str, decision: Verdict, better: str | None
     return True
 
 
+_WITHDRAW = scoped(sa.update(review).where(_current, review.c.reviewer == bindparam("by")).values(replaced_at=now_ms()))
+
+
 def withdraw(tx: Transaction, reply_id: str, reviewer: str) -> bool:
-    """Take one's own decision back, so that the reply waits again. False if that of another counts, or none."""
+    """Withdraw the reviewer's own decision, so that the reply waits again; False if the current one is not theirs."""
     if tx.execute(_WITHDRAW, reply=reply_id, by=reviewer).rowcount == 0:
         return False
     record(tx, reviewer, "reply.withdraw", reply_id)
@@ -176,11 +177,18 @@ def withdraw(tx: Transaction, reply_id: str, reviewer: str) -> bool:
 
 
 def proposed_answer(tx: Transaction, reply_id: str) -> str | None:
-    """The newest better answer that somebody proposed to a reply."""
+    """Return the newest better answer that was proposed for a reply."""
     betters = [row.better for row in tx.execute(_VOTES, ids=[reply_id]) if row.better]
     return betters[-1] if betters else None
 
 
+_HISTORY = scoped(
+    sa.select(review.c.decision, review.c.better, review.c.reviewer, review.c.created_at, review.c.replaced_at)
+    .where(review.c.reply_id == bindparam("reply"))
+    .order_by(review.c.id.desc())
+)
+
+
 def history(tx: Transaction, reply_id: str) -> list[Review]:
-    """All decisions about a reply, the newest first."""
+    """Return all decisions about a reply, newest first."""
     return [Review(**row._mapping) for row in tx.execute(_HISTORY, reply=reply_id)]

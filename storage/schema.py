@@ -1,7 +1,7 @@
-"""Every table, as SQLAlchemy Core. The migrations build the same schema; a test compares the two on both databases.
+"""Tables of conversations, channels and API keys, in SQLAlchemy Core.
 
-Knows: columns, keys and indexes. Does not know: who reads or writes them; each aggregate has its module beside this.
-All times are milliseconds since 1970 (UTC), by the database's clock; ids are UUIDv7 in hex unless said otherwise.
+The migrations build the same schema; a test compares the two on both databases. All times are milliseconds since 1970
+(UTC), by the database's clock; ids are UUIDv7 in hex unless a comment says otherwise.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ person = sa.Table(
     workspace_column(),
     sa.Column("display_name", sa.Text),
     sa.Column("locale", sa.Text),
-    # Whether their words may be learnt from, where they have said so.
+    # Consent to learning from the person's messages; null if not given.
     sa.Column("may_learn", sa.Boolean),
     time_column("created_at"),
 )
 
-# Who a person is on one channel: a visitor's id on the web, a user's id in a Slack team.
+# The id by which a channel knows a person: a visitor's id on the web, a user's id in a Slack team.
 identity = sa.Table(
     "identity",
     metadata,
@@ -80,20 +80,20 @@ conversation = sa.Table(
     # Messages before this number are kept but no longer shown to the model ("/new").
     sa.Column("context_from_seq", sa.BigInteger, nullable=False, server_default="0"),
     time_column("created_at"),
-    # Set while the bot has been told to leave a thread of several people; who names it brings it back.
+    # Set while the bot has left a thread of several people on request; naming the bot brings it back.
     time_column("left_at", nullable=True),
-    # What the model was told before it, where that was not the bot's own system prompt; for imported ones.
+    # The system prompt of an imported conversation, where it was not the bot's own.
     sa.Column("instructions", sa.Text),
-    # Conversations of one group are trained on together or not at all, so that what is held out stays unseen.
+    # All conversations of a group are trained on, or all are held out, so that held-out ones stay unseen.
     sa.Column("split_group", sa.Text),
     # The file it came from (`import_batch`), if it was imported.
     sa.Column("import_id", sa.Text, index=True),
-    # Whether it may be learnt from, where somebody has said so for this conversation.
+    # Consent to learning from this conversation; null if not given.
     sa.Column("may_learn", sa.Boolean),
     sa.UniqueConstraint("workspace_id", "channel", "external_id"),
 )
 
-# What was accepted, in order: a message, or a request to answer again. `seq` has no gap within a conversation.
+# The inbox: accepted messages and requests to answer again. `seq` has no gap within a conversation.
 inbox = sa.Table(
     "inbox",
     metadata,
@@ -108,7 +108,7 @@ inbox = sa.Table(
     sa.CheckConstraint("kind IN ('message', 'regenerate')", name="ck_inbox_kind"),
 )
 
-# One thing said. A reply carries the seq of the last message it answers, so `seq, rank` is the conversation's order.
+# A message. A reply carries the seq of the last message it answers, so `seq, rank` is the conversation's order.
 message = sa.Table(
     "message",
     metadata,
@@ -122,16 +122,16 @@ message = sa.Table(
     # The channel's own id of the message: a web client's message id, a Slack timestamp.
     sa.Column("external_id", sa.Text),
     sa.Column("parts", Json, nullable=False),
-    # Set when an edit or a retry put something else in its place; kept, but out of the model's sight.
+    # Set when an edit or a retry replaced the message; it is kept, but hidden from the model.
     time_column("superseded_at", nullable=True),
     time_column("created_at"),
     # When the person last changed it, by the channel's clock.
     time_column("edited_at", nullable=True),
-    # What the bot had proposed where a human agent answered instead.
+    # The bot's proposal, where a human agent answered instead.
     sa.Column("draft", sa.Text),
     sa.UniqueConstraint("conversation_id", "seq", "rank"),
     sa.CheckConstraint("author IN ('person', 'bot', 'agent')", name="ck_message_author"),
-    # What a canary looks at every few seconds, here and below: few of the messages are of agents.
+    # For a canary, which reads this every few seconds, here and below. Few of the messages are from agents.
     sa.Index(
         "ix_message_agents",
         "workspace_id",
@@ -141,7 +141,7 @@ message = sa.Table(
     ),
 )
 
-# How the bot's message came to be.
+# The origin of a bot's message: model, version, prompt, tokens and times.
 reply = sa.Table(
     "reply",
     metadata,
@@ -162,13 +162,13 @@ reply = sa.Table(
     sa.Column("first_piece_ms", sa.Integer),
     sa.Column("total_ms", sa.Integer),
     sa.Column("error", sa.Text),
-    # Whose words they are: 'model', Myna's own 'unknown' (nothing was found) and 'passage' (an article word for word),
-    # or people's: 'curated' (an answer they wrote) and 'intent' (what they want to be said to all of a kind).
+    # The source of the words: 'model'; Myna's own 'unknown' (no article was found) and 'passage' (an article word for
+    # word); or people's 'curated' (an answer they wrote) and 'intent' (a fixed reply to an intent).
     sa.Column("origin", sa.Text, nullable=False, server_default="model"),
-    # What the messages were about: empty for none of the intents, null where there are none.
+    # The intent of the messages: empty if they had none, null if the workspace has no intents.
     sa.Column("intent", sa.Text),
     sa.Column("curated_id", sa.Text),
-    # Of one that knew no answer: when somebody said that none is needed.
+    # Set on an 'unknown' reply when staff close the knowledge gap.
     time_column("gap_closed_at", nullable=True),
     time_column("created_at"),
     sa.UniqueConstraint("conversation_id", "last_seq"),
@@ -176,12 +176,12 @@ reply = sa.Table(
     sa.Index("ix_reply_workspace_id_created_at", "workspace_id", "created_at"),
 )
 
-# What a reply was made from, as it was then: the article may have been changed or taken out since.
+# The passages that a reply was made from, as they were then: the article may have been changed or removed since.
 reply_passage = sa.Table(
     "reply_passage",
     metadata,
     sa.Column("message_id", sa.Text, sa.ForeignKey("message.id", ondelete="CASCADE"), primary_key=True),
-    # What the reply calls it, from 1 on.
+    # The number that the reply cites, from 1 on.
     sa.Column("number", sa.Integer, primary_key=True),
     workspace_column(),
     sa.Column("article_id", sa.Text, nullable=False),
@@ -195,7 +195,7 @@ reply_passage = sa.Table(
     sa.Column("is_cited", sa.Boolean, nullable=False),
 )
 
-# What is left to do in a conversation, and who does it. Pending is `enq_seq > done_seq`: there is no flag to lose.
+# The work left in a conversation, and its lease. Work is pending while `enq_seq > done_seq`: there is no flag to lose.
 conversation_work = sa.Table(
     "conversation_work",
     metadata,
@@ -212,7 +212,7 @@ conversation_work = sa.Table(
     time_column("lease_until", nullable=True),
     sa.Column("epoch", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
-    # Everything up to this seq is to end as stopped by the person.
+    # All messages up to this seq are to end as stopped by the person.
     sa.Column("stop_seq", sa.BigInteger, nullable=False, server_default="0"),
     sa.Index(
         "ix_conversation_work_pending",
@@ -256,7 +256,7 @@ outbox = sa.Table(
     ),
 )
 
-# Who posts to a conversation's channel, so that parts leave in order.
+# The send lease of a conversation, so that its posts leave in order.
 conversation_send = sa.Table(
     "conversation_send",
     metadata,
@@ -268,8 +268,8 @@ conversation_send = sa.Table(
     time_column("retry_at"),
 )
 
-# The messages of a channel that show a reply, from before the first is made until the reply is complete in all of them.
-# What is still here after a crash is taken over by whoever shows the reply next, so that nothing stands there twice.
+# The messages of a channel that show a reply live, each from before it is made until the reply is complete in it.
+# Rows left by a crash are taken over by the next turn, so that no reply stands there twice.
 shown_part = sa.Table(
     "shown_part",
     metadata,
@@ -279,12 +279,12 @@ shown_part = sa.Table(
     # No reference: while it is being streamed, the reply is not stored yet.
     sa.Column("reply_id", sa.Text, nullable=False),
     sa.Column("is_stream", sa.Boolean, nullable=False),
-    # Null until the channel has said how it names the message.
+    # The channel's id of the message; null until the channel has told it.
     sa.Column("provider_id", sa.Text),
     time_column("created_at"),
 )
 
-# What people think of replies. The newest of a person and reply counts; what it took the place of is kept.
+# Votes on replies. The newest of a person and reply counts; replaced ones are kept.
 vote = sa.Table(
     "vote",
     metadata,
@@ -310,14 +310,14 @@ vote = sa.Table(
     ),
 )
 
-# Where the Slack app is installed: a team, or a whole organization. The tokens are encrypted.
+# Installations of the Slack app, by team or by organization. The tokens are encrypted.
 slack_installation = sa.Table(
     "slack_installation",
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
     workspace_column(),
-    # The organization's id where the app was installed for all of it, else the team's. It may be installed again:
-    # `created_at` is of the last time.
+    # The organization's id where the app was installed for all of it, else the team's. `created_at` is the time of the
+    # last installation.
     sa.Column("tenant", sa.Text, nullable=False),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("bot_user_id", sa.Text, nullable=False),
@@ -325,13 +325,13 @@ slack_installation = sa.Table(
     sa.Column("bot_token", sa.Text, nullable=False),
     sa.Column("refresh_token", sa.Text),
     time_column("expires_at", nullable=True),
-    # Until then one process is renewing the token; the others go on with the one there is.
+    # Until then one process is renewing the token; the others go on with the old one.
     time_column("renewing_until", nullable=True),
     time_column("created_at"),
     sa.UniqueConstraint("workspace_id", "tenant"),
 )
 
-# Installations that have been begun, each good for one return from Slack.
+# Installations in progress (OAuth `state`), each good for one return from Slack.
 slack_install_attempt = sa.Table(
     "slack_install_attempt",
     metadata,
@@ -340,7 +340,7 @@ slack_install_attempt = sa.Table(
     time_column("expires_at"),
 )
 
-# What a channel told us that must not be done a second time, and is no message: kept for a while.
+# Idempotency keys of channel events that are no messages, kept for a week.
 seen_event = sa.Table(
     "seen_event",
     metadata,
@@ -350,7 +350,7 @@ seen_event = sa.Table(
     sa.PrimaryKeyConstraint("workspace_id", "key"),
 )
 
-# What could not be answered after several tries, for an operator to look at.
+# Dead letters: messages that failed after several tries, for an operator to examine.
 dead_letter = sa.Table(
     "dead_letter",
     metadata,
@@ -363,7 +363,7 @@ dead_letter = sa.Table(
     time_column("created_at"),
 )
 
-# Who may use the API. Only the hash of a key's secret is kept.
+# API keys. Only the hash of a key's secret is stored.
 api_key = sa.Table(
     "api_key",
     metadata,
@@ -396,7 +396,7 @@ api_usage = sa.Table(
     time_column("created_at"),
 )
 
-# What a key has used on one day (counted from 1970, UTC), so that a quota needs no sum over all requests.
+# A key's usage on one day (counted from 1970, UTC), so that a quota needs no sum over all requests.
 api_usage_day = sa.Table(
     "api_usage_day",
     metadata,

@@ -1,4 +1,4 @@
-"""The database as one workspace sees it."""
+"""A database bound to one workspace."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 class Scope:
     """A database and the one workspace whose rows units of work may touch.
 
-    Whatever serves a single workspace takes a `Scope`; only what serves all of them takes the `Database`.
+    Code that serves a single workspace takes a `Scope`; only code that serves all of them takes the `Database`.
     """
 
     database: Database
@@ -26,5 +26,5 @@ class Scope:
         return await self.database.read(unit, self.workspace_id, *args, **kwargs)
 
     async def write(self, unit: Unit[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `unit(tx, *args)` and commit. It is carried out even if the caller is cancelled while it waits."""
+        """Run `unit(tx, *args)` and commit. The unit runs even if the caller is cancelled while waiting."""
         return await self.database.write(unit, self.workspace_id, *args, **kwargs)

@@ -1,6 +1,6 @@
-"""What a channel told us that is no message and must not be done again when it is delivered again.
+"""Idempotency keys of channel events that are no messages.
 
-Knows: keys, kept for a week. Does not know: what they stand for.
+A key is kept for a week. The keys of messages are in the inbox.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ _FIND = scoped(sa.select(seen_event.c.key).where(seen_event.c.key == bindparam("
 
 
 def note(tx: Transaction, key: str) -> None:
-    """Remember `key`, and forget what is older than a week."""
+    """Store a key, and delete keys older than a week."""
     tx.execute(_CLEAN)
     tx.execute(_INSERT, key=key)
 
 
 def is_known(tx: Transaction, key: str) -> bool:
+    """Return True if the key is stored."""
     return tx.execute(_FIND, wanted=key).first() is not None

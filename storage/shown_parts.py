@@ -1,7 +1,7 @@
-"""The messages of a channel that show a reply, while they are being made: what a crash leaves is found here.
+"""Write-ahead record of the channel messages that show a reply live.
 
-Knows: one row a message, from before it is made until the reply stands complete in it. Does not know: the channel's
-calls. Every function is a unit of work for `Database.write`.
+Each message has a row from before it is made until the reply is complete in it, so that after a crash the next turn
+finds it and takes it over. Every function is a unit of work for `Database.write`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from storage.schema import conversation, identity, message, outbox, person, show
 from storage.transaction import Transaction, now_ms, scoped
 from storage.values import new_id
 
-# The owner of a message that is being taken away: nobody shows anything in it any more.
+# The `reply_id` of a message that is being deleted: no reply is shown in it.
 WITHDRAWN = "withdrawn"
 
 
 @dataclass(frozen=True, slots=True)
 class ShownPart:
-    """One message that shows a part of a reply. `provider_id` is None as long as the channel has not named it."""
+    """A message that shows a part of a reply. `provider_id` is None until the channel has told the message's id."""
 
     id: str
     reply_id: str
@@ -31,7 +31,7 @@ class ShownPart:
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Who spoke last in a conversation, and where. `message_id` is the channel's own id of what they said."""
+    """The last person to write in a conversation. `message_id` is the channel's own id of their message."""
 
     conversation_key: str
     title: str
@@ -39,6 +39,14 @@ class Asker:
     message_id: str | None
 
 
+_OPEN = scoped(
+    sa.select(*[getattr(shown_part.c, name) for name in ShownPart.__slots__])
+    .where(shown_part.c.conversation_id == bindparam("conversation"))
+    .order_by(shown_part.c.id)
+)
+_DROP = scoped(
+    sa.delete(shown_part).where(shown_part.c.id == bindparam("which"), shown_part.c.reply_id == bindparam("reply"))
+)
 _ASKER = scoped(
     sa.select(
         conversation.c.external_id.label("conversation_key"),
@@ -55,63 +63,47 @@ _ASKER = scoped(
     .order_by(message.c.seq.desc())
     .limit(1)
 )
-_INSERT = scoped(sa.insert(shown_part).values(created_at=now_ms()))
-_OPEN = scoped(
-    sa.select(*[getattr(shown_part.c, name) for name in ShownPart.__slots__])
-    .where(shown_part.c.conversation_id == bindparam("conversation"))
-    .order_by(shown_part.c.id)
-)
-_NAME = scoped(
-    sa.update(shown_part).where(shown_part.c.id == bindparam("which")).values(provider_id=bindparam("provider"))
-)
+
+
+def asker(tx: Transaction, conversation_id: str) -> Asker | None:
+    """Return the last person to write in a conversation; None if unknown."""
+    row = tx.execute(_ASKER, conversation=conversation_id).first()
+    return Asker(**row._mapping) if row else None
+
+
 _UNDELIVERED = scoped(
     sa.select(outbox.c.id)
     .where(outbox.c.conversation_id == bindparam("conversation"), outbox.c.state.in_(("pending", "sending")))
     .limit(1)
 )
-_OWNED = scoped(
-    sa.select(shown_part.c.id).where(shown_part.c.id == bindparam("which"), shown_part.c.reply_id == bindparam("reply"))
-)
-_WITHDRAW = scoped(
-    sa.update(shown_part)
-    .where(shown_part.c.id == bindparam("which"), shown_part.c.reply_id == bindparam("reply"))
-    .values(reply_id=WITHDRAWN)
-)
-_MAKE_MINE = scoped(
-    sa.update(shown_part).where(shown_part.c.id == bindparam("which")).values(reply_id=bindparam("new_reply"))
-)
-_IS_STORED = scoped(sa.select(message.c.id).where(message.c.id == bindparam("reply")))
-_DROP = scoped(
-    sa.delete(shown_part).where(shown_part.c.id == bindparam("which"), shown_part.c.reply_id == bindparam("reply"))
-)
-_DROP_ALL = scoped(
-    sa.delete(shown_part).where(
-        shown_part.c.conversation_id == bindparam("conversation"), shown_part.c.reply_id == bindparam("reply")
-    )
-)
-
-
-def asker(tx: Transaction, conversation_id: str) -> Asker | None:
-    """Who spoke last, None if nobody is known to have."""
-    row = tx.execute(_ASKER, conversation=conversation_id).first()
-    return Asker(**row._mapping) if row else None
 
 
 def is_clear(tx: Transaction, conversation_id: str) -> bool:
-    """Whether all earlier replies of a conversation stand where they belong, so that the next may be shown live."""
+    """Return True if all earlier replies of a conversation are delivered, so that the next may be shown live."""
     is_delivered = tx.execute(_UNDELIVERED, conversation=conversation_id).first() is None
     return is_delivered and tx.execute(_OPEN, conversation=conversation_id).first() is None
 
 
+_OWNED = scoped(
+    sa.select(shown_part.c.id).where(shown_part.c.id == bindparam("which"), shown_part.c.reply_id == bindparam("reply"))
+)
+
+
 def is_owned(tx: Transaction, shown: ShownPart) -> bool:
-    """Whether a message still shows the reply that it was made for: another process may have taken it over."""
+    """Return True if a message still shows the reply it was made for: another process may have taken it over."""
     return tx.execute(_OWNED, which=shown.id, reply=shown.reply_id).first() is not None
 
 
-def take_over(tx: Transaction, conversation_id: str, reply_id: str) -> list[ShownPart]:
-    """The messages in which a reply shall stand from now on, oldest first: its own, and those of turns that died.
+_MAKE_MINE = scoped(
+    sa.update(shown_part).where(shown_part.c.id == bindparam("which")).values(reply_id=bindparam("new_reply"))
+)
+_IS_STORED = scoped(sa.select(message.c.id).where(message.c.id == bindparam("reply")))
 
-    What is left of another reply, which was stored and could not be delivered, stays as it is and is forgotten.
+
+def take_over(tx: Transaction, conversation_id: str, reply_id: str) -> list[ShownPart]:
+    """Return the messages that a reply is to fill, oldest first: its own, and those of dead turns.
+
+    Messages of another reply, which was stored but not delivered, stay as they are; their rows are deleted.
     """
     mine = []
     for row in tx.execute(_OPEN, conversation=conversation_id).all():
@@ -125,8 +117,11 @@ def take_over(tx: Transaction, conversation_id: str, reply_id: str) -> list[Show
     return mine
 
 
+_INSERT = scoped(sa.insert(shown_part).values(created_at=now_ms()))
+
+
 def begin(tx: Transaction, conversation_id: str, reply_id: str, is_stream: bool) -> ShownPart:
-    """Note that a message is about to be made."""
+    """Record that a message is about to be made."""
     row_id = new_id()
     tx.execute(
         _INSERT, id=row_id, conversation_id=conversation_id, reply_id=reply_id, is_stream=is_stream, provider_id=None
@@ -134,21 +129,40 @@ def begin(tx: Transaction, conversation_id: str, reply_id: str, is_stream: bool)
     return ShownPart(row_id, reply_id, is_stream)
 
 
+_NAME = scoped(
+    sa.update(shown_part).where(shown_part.c.id == bindparam("which")).values(provider_id=bindparam("provider"))
+)
+
+
 def name(tx: Transaction, shown: ShownPart, provider_id: str) -> None:
-    """Note how the channel names a message."""
+    """Store the channel's id of a message."""
     tx.execute(_NAME, which=shown.id, provider=provider_id)
 
 
+_WITHDRAW = scoped(
+    sa.update(shown_part)
+    .where(shown_part.c.id == bindparam("which"), shown_part.c.reply_id == bindparam("reply"))
+    .values(reply_id=WITHDRAWN)
+)
+
+
 def withdraw(tx: Transaction, shown: ShownPart) -> bool:
-    """Begin to take a message away. False if it is another reply's by now, and so not to be touched."""
+    """Mark a message for deletion; False if another reply has taken it over, and it must not be touched."""
     return tx.execute(_WITHDRAW, which=shown.id, reply=shown.reply_id).rowcount > 0
 
 
 def drop(tx: Transaction, shown: ShownPart) -> bool:
-    """Forget a message. False if it is another reply's by now, and so not to be touched."""
+    """Delete a message's row; False if another reply has taken it over, and it must not be touched."""
     return tx.execute(_DROP, which=shown.id, reply=shown.reply_id).rowcount > 0
 
 
+_DROP_ALL = scoped(
+    sa.delete(shown_part).where(
+        shown_part.c.conversation_id == bindparam("conversation"), shown_part.c.reply_id == bindparam("reply")
+    )
+)
+
+
 def settle(tx: Transaction, conversation_id: str, reply_id: str) -> None:
-    """The reply stands complete in its messages; nothing is left to be taken over."""
+    """Delete all rows of a reply, which is complete in its messages: nothing is left to take over."""
     tx.execute(_DROP_ALL, conversation=conversation_id, reply=reply_id)

@@ -1,7 +1,6 @@
-"""What a unit of work is written with: statements that are confined to a workspace, and the transaction they run in.
+"""Statements confined to one workspace, and their transaction.
 
-Knows: that every statement must say whose rows it touches, and the databases' clock. Does not know: connections,
-threads, any table's meaning.
+Every statement is built by `scoped`, or openly by `across_workspaces`.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 
 class Rollback(Exception):
-    """Raised by a unit of work to undo its transaction and return `value` all the same."""
+    """Raised by a unit of work to roll back its transaction and still return `value`."""
 
     def __init__(self, value: object) -> None:
         super().__init__("rolled back on purpose")
@@ -35,7 +34,7 @@ class now_ms(FunctionElement[int]):
 
 @compiles(now_ms)
 def _now_ms_in_print(*_: Any, **__: Any) -> str:
-    return "now_ms()"  # SQLAlchemy prints a statement to find out what it reads from
+    return "now_ms()"  # SQLAlchemy prints a statement to find the tables that it reads from
 
 
 @compiles(now_ms, "sqlite")
@@ -50,7 +49,7 @@ def _now_ms_postgresql(*_: Any, **__: Any) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Statement:
-    """A prepared statement that is known to stay within one workspace, or is openly meant to cross all of them."""
+    """A prepared statement: confined to one workspace, or openly across all of them (`workspace_parameter` is None)."""
 
     by_dialect: Mapping[str, sa.Executable]
     workspace_parameter: str | None
@@ -68,17 +67,17 @@ InsertBuilder = Callable[[Any], sa.Executable]
 
 
 def scoped_for_each(clauses: Mapping[str, sa.Select[Any]]) -> Statement:
-    """As `scoped`, for a question that each dialect asks in its own words."""
+    """Confine a select that is written differently for each dialect; see `scoped`."""
     parts = {dialect: scoped(clause) for dialect, clause in clauses.items()}
     return Statement({dialect: part.by_dialect[dialect] for dialect, part in parts.items()}, "in_workspace")
 
 
 def scoped(clause: sa.Executable | InsertBuilder) -> Statement:
-    """Confine a statement to the transaction's workspace. This is the only place where that is done.
+    """Confine a statement to the transaction's workspace. No other code does this.
 
     Reads, updates and deletes get a criterion on every table; inserts get the column's value. A function is called with
-    each dialect's `insert`, for ON CONFLICT. Whatever could touch a table that is not confined from here is refused:
-    nested selects, SQL as text, updates and deletes that look at a second table.
+    each dialect's `insert`, for ON CONFLICT. Raise `TypeError` for forms that could touch an unconfined table: nested
+    selects, SQL as text, updates and deletes that read a second table, outer joins that don't compare workspaces.
     """
     if isinstance(clause, sa.Insert) or not isinstance(clause, sa.Executable):
         by_dialect = _same_for_all(clause) if isinstance(clause, sa.Insert) else _build_for_dialects(clause)
@@ -94,7 +93,7 @@ def scoped(clause: sa.Executable | InsertBuilder) -> Statement:
 
 
 def across_workspaces(clause: sa.Executable | InsertBuilder) -> Statement:
-    """A statement of the installation itself (claiming work, health). A test lists every use."""
+    """Build a statement of the whole installation (claiming work, readiness). A test lists every use."""
     by_dialect = _same_for_all(clause) if isinstance(clause, sa.Executable) else _build_for_dialects(clause)
     return Statement(by_dialect, None)
 
@@ -140,14 +139,17 @@ def _tables_of(clause: sa.Select[Any] | sa.Update | sa.Delete) -> Iterable[sa.Fr
 
 
 def _is_confined_outer_join(join: sa.Join) -> bool:
-    """An outer join is confined in its ON clause; a criterion in WHERE would drop the rows that have no partner."""
+    """Return True for an outer join that is confined in its ON clause; raise `TypeError` if it is not.
+
+    A criterion in WHERE would drop the rows without a partner.
+    """
     if not join.isouter:
         return False
     on = join.onclause
     conditions: list[Any] = [on]
     if isinstance(on, sa.BooleanClauseList) and on.operator is operator.and_:
         conditions = list(on.clauses)
-    if not any(_compares_workspaces(one, join.right.c.get("workspace_id")) for one in conditions):
+    if not any(_compares_workspaces(condition, join.right.c.get("workspace_id")) for condition in conditions):
         raise TypeError("an outer join must compare both sides' workspace_id")
     return True
 
@@ -163,7 +165,7 @@ Marked = TypeVar("Marked", bound=Callable[..., Any])
 
 
 def urgent(unit: Marked) -> Marked:
-    """A unit of work that goes before those that wait: somebody outside counts the seconds until it is committed."""
+    """Mark a unit of work to be committed before waiting units: a person outside waits for this commit."""
     unit.is_urgent = True  # type: ignore[attr-defined]
     return unit
 
@@ -174,7 +176,7 @@ def is_urgent(unit: Callable[..., Any]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """An open transaction, bound to a workspace (or to none, for the installation's own statements)."""
+    """An open transaction, bound to a workspace, or to None for statements across workspaces."""
 
     connection: sa.Connection
     workspace_id: str | None
@@ -188,7 +190,7 @@ class Transaction:
         return self.connection.execute(statement.by_dialect[self.connection.dialect.name], parameters)
 
     def insert(self, statement: Statement, **parameters: Any) -> None:
-        """An insert whose outcome the unit does not look at. It may be sent later, together with others of its kind."""
+        """Insert a row without returning a result. The row may be sent later, in a batch with others of its kind."""
         self._confine(statement, parameters)
         if self.postponed is not None:
             self.postponed.add(statement, parameters)
@@ -204,9 +206,9 @@ class Transaction:
 
 
 class PostponedInserts:
-    """Inserts of one transaction that wait, so that many units share a round trip: a third of the work on PostgreSQL.
+    """Inserts of one transaction, batched so that many units share a round trip (a third of the work on PostgreSQL).
 
-    They are sent before a statement that looks at their tables, and before the commit.
+    They are sent before a statement that reads their tables, and before the commit.
     """
 
     def __init__(self, connection: sa.Connection) -> None:

@@ -1,7 +1,4 @@
-"""What storage takes and gives: frozen values, apart from the rows they are kept in, and ids.
-
-Knows: shapes. Does not know: SQL, channels' protocols, the model.
-"""
+"""Value classes of messages, leases and replies; ids in UUIDv7."""
 
 from __future__ import annotations
 
@@ -14,40 +11,43 @@ from typing import Any, Literal
 
 Author = Literal["person", "bot", "agent"]
 ReplyState = Literal["answered", "stopped", "refused", "failed"]
-# Whose words a reply is: the model's, or Myna's own where nothing was found, or an article's.
+# The source of a reply's words; see the column `reply.origin`.
 Origin = Literal["model", "unknown", "passage", "curated", "intent"]
 Part = Mapping[str, Any]
 
 
 def new_id() -> str:
-    """A UUIDv7 in hex that sorts by age: milliseconds, 4096ths of one (RFC 9562, 6.2, method 3), 62 random bits."""
+    """Return a UUIDv7 in hex, which sorts by age: milliseconds, 4096ths of these, 62 random bits.
+
+    The 4096ths are method 3 of RFC 9562, 6.2.
+    """
     milliseconds, rest = divmod(time.time_ns(), 1_000_000)
     value = milliseconds << 80 | 0x7 << 76 | (rest << 12) // 1_000_000 << 64 | 0b10 << 62 | secrets.randbits(62)
     return f"{value:032x}"
 
 
 def made_at_ms(id: str) -> int:
-    """When an id was made, by this machine's clock: milliseconds since 1970."""
+    """Return the time when an id was made, by the clock of its machine: milliseconds since 1970 (UTC)."""
     return int(id, 16) >> 80
 
 
-# Neither database takes U+0000 everywhere, and half a surrogate pair has no form in UTF-8.
+# Neither database accepts U+0000 everywhere, and half a surrogate pair has no form in UTF-8.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def storable(text: str) -> str:
-    """`text` with U+FFFD for what no database takes."""
+    """Replace the characters that a database refuses by U+FFFD."""
     return _UNSTORABLE.sub("\ufffd", text)
 
 
 def text_part(text: str) -> Part:
-    """What was said."""
+    """Return a text as a part of a message."""
     return {"type": "text", "text": text}
 
 
 @dataclass(frozen=True, slots=True)
 class Quotation:
-    """What the model reads of an article: the titles above a passage, and its text."""
+    """A passage as the model reads it: title, headings and text."""
 
     title: str
     headings: tuple[str, ...]
@@ -56,7 +56,7 @@ class Quotation:
 
 @dataclass(frozen=True, slots=True)
 class SeenPassage:
-    """A passage that a reply was made from, as it was then. `number` is what the reply calls it, from 1 on."""
+    """A passage that a reply was made from, as it was then. `number` is the citation's number, from 1 on."""
 
     number: int
     article_id: str
@@ -70,12 +70,12 @@ class SeenPassage:
 
     @property
     def quotation(self) -> Quotation:
-        """What of it the model reads."""
+        """The passage as the model reads it."""
         return Quotation(self.title, self.headings, self.text)
 
     @property
     def as_part(self) -> Part:
-        """What goes with the text that cites it. Passages of one article are told apart by their headings."""
+        """The source part of a message that cites the passage. The title has the headings, to tell passages apart."""
         title = " > ".join((self.title, *self.headings))
         return {
             "type": "source",
@@ -89,13 +89,13 @@ class SeenPassage:
 
 
 def text_of(parts: tuple[Part, ...]) -> str:
-    """All text of a message, its parts joined by blank lines."""
+    """Return all text of a message, its parts joined by blank lines."""
     return "\n\n".join(part["text"] for part in parts if part["type"] == "text")
 
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """A person as one channel knows them."""
+    """A person, as identified by one channel."""
 
     external_id: str
     display_name: str | None = None
@@ -106,10 +106,10 @@ class Sender:
 class Incoming:
     """One message from a channel, ready to be accepted.
 
-    `dedupe_key` is the same for every delivery of the same message; a second one changes nothing. `replaces` names an
-    earlier message of the conversation by its external id: that one and all after it are set aside.
-    `burst_wait_ms` lets a channel wait a little for more messages before the reply starts. `may_learn` is what the
-    sender says, with this message, of learning from the conversation, which they began.
+    `dedupe_key` (idempotency key) is the same for every delivery of the same message; a second delivery changes
+    nothing. `replaces` is the external id of an earlier message to edit: it and all after it are set aside.
+    `burst_wait_ms` is the time to wait for more messages before the reply starts. `may_learn` is the sender's consent
+    to learning from the conversation, which they began.
     """
 
     channel: str
@@ -126,7 +126,7 @@ class Incoming:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """Where a message stands: its conversation, its number there, and whether it had been accepted before."""
+    """The place of an accepted message; `duplicate` is True if it had been accepted before."""
 
     conversation_id: str
     seq: int
@@ -135,7 +135,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to answer one conversation. `epoch` fences it: whoever holds an older one can change nothing."""
+    """The right to answer one conversation. `epoch` is its fencing token: an older epoch can change nothing."""
 
     conversation_id: str
     workspace_id: str
@@ -149,13 +149,13 @@ class Lease:
 
     @property
     def reply_id(self) -> str:
-        """The id that the reply will have, and that its stream already has."""
+        """The id of the reply to come, which its live stream has already."""
         return f"{self.conversation_id}-{self.epoch}"
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One thing said."""
+    """A message of a conversation. `seq` is its number there, `created_at` in milliseconds since 1970 (UTC)."""
 
     id: str
     seq: int
@@ -172,7 +172,7 @@ class Message:
 
     @property
     def sources(self) -> tuple[Part, ...]:
-        """What a reply cites, by the numbers in its text."""
+        """The sources that a reply cites by number in its text."""
         return tuple(part for part in self.parts if part["type"] == "source")
 
 
@@ -190,10 +190,10 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the bot answered to the messages up to `last_seq`, and how it came about. Times are milliseconds.
+    """The bot's reply to the messages up to `last_seq`, with its origin. Times are milliseconds.
 
-    `passages` are what it was made from, `cited` the numbers of those that the text refers to. `intent` is what was
-    asked about, empty if nothing known; `curated_id` names the answer that was given word for word.
+    `passages` are the passages it was made from, `cited` the numbers of those that its text cites. `intent` is the
+    recognised intent, empty if none; `curated_id` is the id of a curated answer given word for word.
     """
 
     state: ReplyState
@@ -217,8 +217,8 @@ class Reply:
 
     @property
     def sources(self) -> tuple[Part, ...]:
-        """What the text cites, in the order of the numbers."""
-        return tuple(one.as_part for one in self.passages if one.number in self.cited)
+        """The cited passages as parts, in the order of their numbers."""
+        return tuple(passage.as_part for passage in self.passages if passage.number in self.cited)
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -227,7 +227,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """One post to a channel that must be called. `attempts` counts this one, `age_ms` is since the reply was stored."""
+    """A post of the outbox. `attempts` includes this attempt; `age_ms` counts from the time the reply was stored."""
 
     id: str
     workspace_id: str

@@ -1,7 +1,4 @@
-"""Trained versions: rows that say what each was made of, and whether it may still be used.
-
-Knows: numbers, names, and which examples a version has learnt. Does not know: weights, who may retire what.
-"""
+"""Registry of trained versions: names, origin and examples."""
 
 from __future__ import annotations
 
@@ -19,12 +16,12 @@ from storage.values import new_id
 
 
 class NameTaken(Exception):
-    """Another version was registered meanwhile, so that this one must have another number and name."""
+    """Another version was registered meanwhile: take a new name from `next_name`."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewVersion:
-    """What is to become a version. `base` is the model's name, the hashes are SHA-256 of the weights' files."""
+    """A version to register. `base` is the model's name; the hashes are the SHA-256 of the weight files."""
 
     base: str
     base_sha256: str
@@ -38,7 +35,7 @@ class NewVersion:
 
 @dataclass(frozen=True, slots=True)
 class LearntFrom:
-    """How many examples a version was trained on, and of how many conversations they are."""
+    """The number of examples that a version was trained on, and of their conversations."""
 
     examples: int
     conversations: int
@@ -46,59 +43,27 @@ class LearntFrom:
 
 version_columns = tuple(column for column in model_version.c if column.name != "workspace_id")
 _versions = sa.select(*version_columns)
-_ALL = scoped(_versions.order_by(model_version.c.number))
-_GET = scoped(_versions.where(model_version.c.id == bindparam("which")))
+_LAST_NUMBER = scoped(sa.select(sa.func.max(model_version.c.number)).select_from(model_version))
+
+
+def next_name(tx: Transaction, weights_sha256: str) -> str:
+    """Return the name that a version with these weights would get now."""
+    number = (tx.execute(_LAST_NUMBER).scalar() or 0) + 1
+    return f"bot-v{number}-{weights_sha256[:8]}"
+
+
 _OF_JOB = scoped(
     _versions.where(
         model_version.c.job_id == bindparam("job"), model_version.c.weights_sha256 == bindparam("weights")
     ).limit(1)
 )
-_LAST_NUMBER = scoped(sa.select(sa.func.max(model_version.c.number)).select_from(model_version))
 _INSERT = scoped(sa.insert(model_version).values(created_at=now_ms()).returning(*version_columns))
-_RETIRE = scoped(
-    sa.update(model_version)
-    .where(model_version.c.id == bindparam("which"), model_version.c.retired_at.is_(None))
-    .values(retired_at=now_ms(), retired_because=bindparam("because"))
-)
-_TAINT = scoped(
-    sa.update(model_version)
-    .where(model_version.c.id == bindparam("which"), model_version.c.tainted_at.is_(None))
-    .values(tainted_at=now_ms())
-)
-_learnt_from = (
-    sa.select(dataset_example.c.conversation_id, dataset_example.c.message_id, dataset_example.c.sha256)
-    .join(model_version, model_version.c.dataset_id == dataset_example.c.dataset_id)
-    .where(model_version.c.id == bindparam("which"), dataset_example.c.split == "train")
-)
-_LEARNT_FROM = scoped(_learnt_from.order_by(dataset_example.c.number))
-_COUNT_LEARNT_FROM = scoped(
-    sa.select(
-        sa.func.count().label("examples"),
-        sa.func.count(sa.distinct(dataset_example.c.conversation_id)).label("conversations"),
-    )
-    .select_from(dataset_example)
-    .join(model_version, model_version.c.dataset_id == dataset_example.c.dataset_id)
-    .where(model_version.c.id == bindparam("which"), dataset_example.c.split == "train")
-)
-_OF_PERSON = scoped(
-    sa.select(model_version.c.id, model_version.c.number)
-    .distinct()
-    .join(dataset_example, dataset_example.c.dataset_id == model_version.c.dataset_id)
-    .where(dataset_example.c.person_id == bindparam("person"), dataset_example.c.split.is_not(None))
-    .order_by(model_version.c.number)
-)
-
-
-def next_name(tx: Transaction, weights_sha256: str) -> str:
-    """The name that a version with these weights would get now."""
-    number = (tx.execute(_LAST_NUMBER).scalar() or 0) + 1
-    return f"bot-v{number}-{weights_sha256[:8]}"
 
 
 def register(tx: Transaction, new: NewVersion, name: str | None = None) -> Version:
-    """Number and name a version. Its folder must lie in place already, under the `name` that `next_name` gave.
+    """Register a version under the next number. Its folder must exist already, under the `name` from `next_name`.
 
-    Doing it twice for the same job and weights gives the same version. Raises `NameTaken` if `name` is no longer next.
+    Idempotent: the same job and weights give the same version. Raise `NameTaken` if `name` is no longer next.
     """
     known = tx.execute(_OF_JOB, job=new.job_id, weights=new.weights_sha256).first()
     if known is not None:
@@ -127,44 +92,92 @@ def register(tx: Transaction, new: NewVersion, name: str | None = None) -> Versi
     return version_of(row)
 
 
+_ALL = scoped(_versions.order_by(model_version.c.number))
+
+
 def list_all(tx: Transaction) -> list[Version]:
-    """All versions, oldest first, with those that are retired."""
+    """Return all versions, oldest first, retired ones included."""
     return [version_of(row) for row in tx.execute(_ALL)]
 
 
+_GET = scoped(_versions.where(model_version.c.id == bindparam("which")))
+
+
 def get(tx: Transaction, version_id: str) -> Version | None:
-    """The version with an id."""
+    """Return the version with an id."""
     row = tx.execute(_GET, which=version_id).first()
     return version_of(row) if row else None
 
 
+_RETIRE = scoped(
+    sa.update(model_version)
+    .where(model_version.c.id == bindparam("which"), model_version.c.retired_at.is_(None))
+    .values(retired_at=now_ms(), retired_because=bindparam("because"))
+)
+
+
 def retire(tx: Transaction, version_id: str, because: str) -> bool:
-    """Note that a version may not be used any more. False if that was so already, or there is none."""
+    """Retire a version; False if it is retired already, or does not exist."""
     return tx.execute(_RETIRE, which=version_id, because=because).rowcount > 0
 
 
+_TAINT = scoped(
+    sa.update(model_version)
+    .where(model_version.c.id == bindparam("which"), model_version.c.tainted_at.is_(None))
+    .values(tainted_at=now_ms())
+)
+
+
 def taint(tx: Transaction, version_id: str) -> bool:
-    """Note that it has learnt words of somebody who has been erased. False if that was known, or there is none."""
+    """Mark a version as trained on words of an erased person; False if it is marked already, or does not exist."""
     return tx.execute(_TAINT, which=version_id).rowcount > 0
 
 
+_learnt_from = (
+    sa.select(dataset_example.c.conversation_id, dataset_example.c.message_id, dataset_example.c.sha256)
+    .join(model_version, model_version.c.dataset_id == dataset_example.c.dataset_id)
+    .where(model_version.c.id == bindparam("which"), dataset_example.c.split == "train")
+)
+_LEARNT_FROM = scoped(_learnt_from.order_by(dataset_example.c.number))
+
+
 def learnt_from(tx: Transaction, version_id: str) -> list[tuple[str, str, str]]:
-    """`(conversation id, message id, SHA-256)` of every example that a version was trained on, in their order."""
+    """Return `(conversation id, message id, SHA-256)` of every example that a version was trained on, in order."""
     return [tuple(row) for row in tx.execute(_LEARNT_FROM, which=version_id)]
 
 
+_COUNT_LEARNT_FROM = scoped(
+    sa.select(
+        sa.func.count().label("examples"),
+        sa.func.count(sa.distinct(dataset_example.c.conversation_id)).label("conversations"),
+    )
+    .select_from(dataset_example)
+    .join(model_version, model_version.c.dataset_id == dataset_example.c.dataset_id)
+    .where(model_version.c.id == bindparam("which"), dataset_example.c.split == "train")
+)
+
+
 def count_learnt_from(tx: Transaction, version_id: str) -> LearntFrom:
-    """How much `learnt_from` would list."""
+    """Count the rows of `learnt_from`, and their conversations."""
     row = tx.execute(_COUNT_LEARNT_FROM, which=version_id).one()
     return LearntFrom(int(row.examples), int(row.conversations))
 
 
+_OF_PERSON = scoped(
+    sa.select(model_version.c.id, model_version.c.number)
+    .distinct()
+    .join(dataset_example, dataset_example.c.dataset_id == model_version.c.dataset_id)
+    .where(dataset_example.c.person_id == bindparam("person"), dataset_example.c.split.is_not(None))
+    .order_by(model_version.c.number)
+)
+
+
 def of_person(tx: Transaction, person_id: str) -> list[Version]:
-    """The versions whose datasets hold a person's examples, those held out included, oldest first."""
+    """Return the versions whose datasets hold examples of a person (held-out ones included), oldest first."""
     found = [get(tx, row.id) for row in tx.execute(_OF_PERSON, person=person_id).all()]
-    return [one for one in found if one is not None]
+    return [version for version in found if version is not None]
 
 
 def version_of(row: Any) -> Version:
-    """A row of `version_columns` as a value."""
+    """Turn a row of `version_columns` into a `Version`."""
     return Version(**row._mapping)

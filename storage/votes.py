@@ -1,6 +1,6 @@
-"""What people think of replies: one vote a person and reply, and what it took the place of.
+"""Votes on replies, with their history and the counts a day.
 
-Knows: votes, reasons and better answers. Does not know: how they were asked for.
+One vote of a person and reply counts; replaced and withdrawn ones are kept.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from storage.values import Sender, new_id
 
 Value = Literal[-1, 1]
 MINUTE_MS = 60_000
+DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """A person's opinion of one reply: 1 is good, -1 is bad."""
+    """A person's vote on a reply: 1 is a thumb up, -1 a thumb down; `better` is a better answer that they propose."""
 
     value: Value
     reason: str | None = None
@@ -31,7 +32,7 @@ class Vote:
 
 @dataclass(frozen=True, slots=True)
 class PastVote:
-    """A vote as it was given; one with a `replaced_at` no longer counts. Times are milliseconds since 1970."""
+    """A vote as it was given; a vote with a `replaced_at` no longer counts. Times are milliseconds since 1970 (UTC)."""
 
     reply_id: str
     value: Value
@@ -42,7 +43,7 @@ class PastVote:
 
 
 class TooManyVotes(Exception):
-    """Somebody votes faster than people do. After `retry_after_ms` there is room again; nothing was changed."""
+    """A person exceeds the rate limit of votes, and the vote was not stored. Retry after `retry_after_ms`."""
 
     def __init__(self, retry_after_ms: int) -> None:
         super().__init__(f"too many votes of one person, try again in {retry_after_ms} ms")
@@ -63,39 +64,36 @@ _replies = (
     .join(conversation, conversation.c.id == message.c.conversation_id)
     .where(message.c.author == "bot", conversation.c.channel == bindparam("channel"))
 )
+_current = sa.and_(
+    vote.c.reply_id == bindparam("reply"), vote.c.person_id == bindparam("person"), vote.c.replaced_at.is_(None)
+)
+_REPLACE = scoped(sa.update(vote).where(_current).values(replaced_at=now_ms()))
 _REPLY = scoped(_replies.where(message.c.id == bindparam("reply")))
+
+
+def find_reply(tx: Transaction, channel: str, reply_id: str) -> RatedReply | None:
+    """Return the reply with an id, if it was given on that channel."""
+    row = tx.execute(_REPLY, channel=channel, reply=reply_id).first()
+    return RatedReply(**row._mapping) if row else None
+
+
 _LAST_REPLY = scoped(
     _replies.where(message.c.conversation_id == bindparam("conversation"), message.c.superseded_at.is_(None))
     .order_by(message.c.seq.desc())
     .limit(1)
 )
-_current = sa.and_(
-    vote.c.reply_id == bindparam("reply"), vote.c.person_id == bindparam("person"), vote.c.replaced_at.is_(None)
-)
-_CURRENT = scoped(sa.select(vote.c.value, vote.c.reason, vote.c.better).where(_current))
-_REPLACE = scoped(sa.update(vote).where(_current).values(replaced_at=now_ms()))
-_INSERT = scoped(sa.insert(vote).values(created_at=now_ms(), replaced_at=None))
-_COUNTED = scoped(
-    sa.select(vote.c.value, vote.c.reason, vote.c.better)
-    .where(vote.c.reply_id == bindparam("reply"), vote.c.replaced_at.is_(None))
-    .order_by(vote.c.id)
-)
-
-
-def find_reply(tx: Transaction, channel: str, reply_id: str) -> RatedReply | None:
-    """The reply with an id, if it was given on that channel."""
-    row = tx.execute(_REPLY, channel=channel, reply=reply_id).first()
-    return RatedReply(**row._mapping) if row else None
 
 
 def last_reply(tx: Transaction, channel: str, conversation_id: str) -> RatedReply | None:
-    """The newest reply of a conversation."""
+    """Return the newest reply of a conversation."""
     row = tx.execute(_LAST_REPLY, channel=channel, conversation=conversation_id).first()
     return RatedReply(**row._mapping) if row else None
 
 
+_CURRENT = scoped(sa.select(vote.c.value, vote.c.reason, vote.c.better).where(_current))
+_INSERT = scoped(sa.insert(vote).values(created_at=now_ms(), replaced_at=None))
 _minute_ago = now_ms() - MINUTE_MS
-# The oldest of the newest `most` votes: while it is not a minute old, one more would be too many.
+# The rate limit: while the oldest of the newest `most_a_minute` votes is not a minute old, one more is too many.
 _LIMITING = scoped(
     sa.select((MINUTE_MS - now_ms() + vote.c.created_at).label("retry_after_ms"))
     .where(vote.c.person_id == bindparam("person"), vote.c.created_at > _minute_ago)
@@ -103,21 +101,16 @@ _LIMITING = scoped(
     .offset(bindparam("before", type_=sa.Integer))
     .limit(1)
 )
-_OWN = scoped(
-    sa.select(vote.c.reply_id, vote.c.value, vote.c.reason, vote.c.better, vote.c.created_at, vote.c.replaced_at)
-    .where(vote.c.conversation_id == bindparam("conversation"), vote.c.person_id == bindparam("person"))
-    .order_by(vote.c.created_at, vote.c.id)
-)
 
 
 def cast(
     tx: Transaction, reply: RatedReply, channel: str, voter: Sender, opinion: Vote, most_a_minute: int = 60
 ) -> bool:
-    """Count a person's vote in place of an earlier one. False if it says nothing new, or there is no such reply.
+    """Store a person's vote in place of an earlier one; False if it changes nothing, or there is no such reply.
 
-    Words that a vote leaves out (None) are those of an earlier one of the same value: the button may be pressed again
-    after them, and a reason and a better answer may come one after the other. Empty words take the earlier ones back.
-    A request that comes again changes nothing. Raises `TooManyVotes`.
+    None as reason or better answer keeps the text of an earlier vote of the same value, so that the button may be
+    pressed again, and reason and better answer may come in separate requests. An empty text removes the earlier one.
+    Idempotent. Raise `TooManyVotes` at more than `most_a_minute`.
     """
     if find_reply(tx, channel, reply.id) is None:
         return False
@@ -149,21 +142,63 @@ def _newest(words: str | None, earlier: str | None) -> str | None:
 
 
 def withdraw(tx: Transaction, reply: RatedReply, channel: str, sender_key: str) -> bool:
-    """Let a person's vote no longer count; it stays in their history. False if there is none."""
+    """Withdraw a person's vote, which stays in their history; False if there is none."""
     person_id = find_person(tx, channel, sender_key)
     if person_id is None:
         return False
     return bool(tx.execute(_REPLACE, reply=reply.id, person=person_id).rowcount)
 
 
+_COUNTED = scoped(
+    sa.select(vote.c.value, vote.c.reason, vote.c.better)
+    .where(vote.c.reply_id == bindparam("reply"), vote.c.replaced_at.is_(None))
+    .order_by(vote.c.id)
+)
+
+
 def votes_on(tx: Transaction, reply_id: str) -> list[Vote]:
-    """The votes that count, oldest first."""
+    """Return the current votes on a reply, oldest first."""
     return [Vote(**row._mapping) for row in tx.execute(_COUNTED, reply=reply_id)]
 
 
+_OWN = scoped(
+    sa.select(vote.c.reply_id, vote.c.value, vote.c.reason, vote.c.better, vote.c.created_at, vote.c.replaced_at)
+    .where(vote.c.conversation_id == bindparam("conversation"), vote.c.person_id == bindparam("person"))
+    .order_by(vote.c.created_at, vote.c.id)
+)
+
+
 def votes_of(tx: Transaction, channel: str, sender_key: str, conversation_id: str) -> list[PastVote]:
-    """A person's votes in a conversation, with those that no longer count, oldest first."""
+    """Return a person's votes in a conversation, replaced and withdrawn ones included, oldest first."""
     person_id = find_person(tx, channel, sender_key)
     if person_id is None:
         return []
     return [PastVote(**row._mapping) for row in tx.execute(_OWN, conversation=conversation_id, person=person_id)]
+
+
+@dataclass(frozen=True, slots=True)
+class DayCount:
+    """The votes of one day; `day` counts from 1970-01-01 (UTC)."""
+
+    day: int
+    up: int
+    down: int
+
+
+_day = (vote.c.created_at // DAY_MS).label("day")
+_BY_DAY = scoped(
+    sa.select(
+        _day,
+        sa.func.sum(sa.case((vote.c.value > 0, 1), else_=0)).label("up"),
+        sa.func.sum(sa.case((vote.c.value < 0, 1), else_=0)).label("down"),
+    )
+    .where(vote.c.replaced_at.is_(None), vote.c.created_at >= now_ms() - bindparam("past_ms", type_=sa.BigInteger))
+    .group_by(_day)
+    .order_by(_day)
+)
+
+
+def by_day(tx: Transaction, days: int) -> list[DayCount]:
+    """Count the votes of each of the last `days` days on which somebody voted, oldest first."""
+    rows = tx.execute(_BY_DAY, past_ms=days * DAY_MS)
+    return [DayCount(int(row.day), int(row.up), int(row.down)) for row in rows]

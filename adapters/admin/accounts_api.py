@@ -1,7 +1,4 @@
-"""The admin page's accounts and audit log.
-
-Knows: their routes. Does not know: passwords' rules, storage.
-"""
+"""Admin routes for accounts and the audit log."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ PAGE = 50
 
 
 class AccountsApi:
-    """Who may log in, and what was done by whom."""
+    """Handlers for accounts, linked identities and the audit log."""
 
     def __init__(self, accounts: Accounts) -> None:
         self._accounts = accounts
@@ -40,7 +37,7 @@ class AccountsApi:
         return json_response({"accounts": found, "identities": identities})
 
     async def create(self, request: web.Request, actor: Actor) -> web.Response:
-        """Add an account. A password is made and told once where none is given."""
+        """Add an account. Without a password, one is generated and returned once."""
         body = await read_json(request)
         given = text_of(body, "password", 2_000, optional=True)
         password = given or make_password()
@@ -53,7 +50,7 @@ class AccountsApi:
         return json_response({})
 
     async def set_password(self, request: web.Request, actor: Actor) -> web.Response:
-        """Make another password, and tell it once."""
+        """Generate a new password and return it once."""
         await read_json(request)
         password = make_password()
         await self._accounts.set_password(actor, request.match_info["name"], password)

@@ -1,7 +1,4 @@
-"""The admin page and its API: the page's files, logging in and out, and the routes of each area.
-
-Knows: which areas there are, and what a browser may do with the page. Does not know: what the areas do.
-"""
+"""The admin page's files and its login, with the routes of all areas."""
 
 from __future__ import annotations
 
@@ -30,7 +27,7 @@ _HEADERS = {"Cache-Control": "no-cache", "Cross-Origin-Resource-Policy": "same-o
 
 
 class Area(Protocol):
-    """Some addresses of the API that belong together."""
+    """A group of routes that belong together."""
 
     def routes(self) -> list[Route]: ...
 
@@ -68,7 +65,7 @@ class AdminApi:
         return web.FileResponse(STATIC / name, headers=_HEADERS)
 
     async def session(self, request: web.Request) -> web.Response:
-        """Who is logged in; where nobody ever can, what to do about it."""
+        """Return the logged-in account; where no account exists, the command that creates the first."""
         actor = await self._guard.actor(request)
         first = FIRST_COMMAND if actor is None and await self._accounts.is_empty() else None
         return json_response({"title": self._title, "account": _shown(actor), "firstCommand": first})
@@ -90,13 +87,13 @@ class AdminApi:
         return response
 
     async def change_password(self, request: web.Request, actor: Actor) -> web.Response:
-        """Change one's own password. Every login of the account ends but a new one for this browser."""
+        """Change the own password. All logins of the account end; this browser gets a new one."""
         body = await read_json(request)
         old, new = text_of(body, "old", 2_000), text_of(body, "new", 2_000)
         try:
             secret = await self._accounts.change_own_password(actor, old, new, self._guard.address(request))
         except NotAuthenticated:
-            # 401 would say that the login is over.
+            # 401 would mean that the login has ended.
             raise InvalidInput("This is not your password.", field="old") from None
         response = json_response({})
         self._guard.set_cookie(request, response, secret)
@@ -104,7 +101,7 @@ class AdminApi:
 
 
 def _shown(actor: Actor | None) -> dict[str, Any] | None:
-    """Who is logged in, with all roles that theirs includes."""
+    """Return an account with all roles that its role includes."""
     if actor is None:
         return None
     roles = [role for role in ROLES if actor.may(role)]

@@ -1,7 +1,4 @@
-"""The admin page's answers word for word, corrections that may become some, and from how sure on articles answer.
-
-Knows: its routes. Does not know: when two questions are the same, how a threshold is measured.
-"""
+"""Admin routes for curated answers, corrections and the threshold."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ MAX_FILTER_CHARS = 200
 
 
 class AnswersApi:
-    """Look for everybody, corrections for agents, change for trainers."""
+    """Handlers: viewers read, agents see corrections, trainers change."""
 
     def __init__(self, curated: CuratedAnswers, thresholds: Thresholds) -> None:
         self._curated = curated
@@ -39,11 +36,11 @@ class AnswersApi:
         ]
 
     async def answers(self, request: web.Request, actor: Actor) -> web.Response:
-        """The first answers, how often each was given, and how many there are; `text` filters them."""
+        """List the first answers with the number of times each was given, and count all; `text` filters them."""
         text = text_of(request.query, "text", MAX_FILTER_CHARS, optional=True).casefold()
         most = min(number_in_query(request, "most") or PAGE, MOST)
-        found = [(one, given) for one, given in await self._curated.list(actor) if _holds(one, text)]
-        shown = [to_json(one) | {"given": given} for one, given in found[:most]]
+        found = [(answer, given) for answer, given in await self._curated.list(actor) if _holds(answer, text)]
+        shown = [to_json(answer) | {"given": given} for answer, given in found[:most]]
         return json_response({"answers": shown, "count": len(found), "most": MOST})
 
     async def add(self, request: web.Request, actor: Actor) -> web.Response:
@@ -57,7 +54,7 @@ class AnswersApi:
         return json_response({"removed": await self._curated.remove(actor, request.match_info["id"])})
 
     async def corrections(self, _: web.Request, actor: Actor) -> web.Response:
-        """Corrections by staff that are no answer yet, newest first."""
+        """List corrections by staff that are not answers yet, newest first."""
         return json_response({"corrections": await self._curated.candidates(actor, PAGE)})
 
     async def approve(self, request: web.Request, actor: Actor) -> web.Response:
@@ -67,7 +64,7 @@ class AnswersApi:
         return json_response({"id": added}, status=201)
 
     async def threshold(self, _: web.Request, actor: Actor) -> web.Response:
-        """What somebody has set, None where the default holds."""
+        """Return the calibrated threshold, None where the default holds."""
         return json_response({"threshold": await self._thresholds.current(actor), "default": DEFAULT_THRESHOLD})
 
     async def reset_threshold(self, request: web.Request, actor: Actor) -> web.Response:
@@ -76,5 +73,5 @@ class AnswersApi:
         return json_response({"threshold": None, "default": DEFAULT_THRESHOLD})
 
 
-def _holds(one: CuratedAnswer, text: str) -> bool:
-    return text in one.question.casefold() or text in one.answer.casefold()
+def _holds(answer: CuratedAnswer, text: str) -> bool:
+    return text in answer.question.casefold() or text in answer.answer.casefold()

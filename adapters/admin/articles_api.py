@@ -1,7 +1,6 @@
-"""The admin page's articles: where they come from, adding and removing them, what stands in them, trying a question.
+"""Admin routes for articles and their sources.
 
-Knows: its routes. Does not know: formats, how articles are read or found. Folders and files of
-the server's own disk are not added here: an account is no reason to read them.
+Paths on the server's disk can't be added here: an account gives no right to read the server's files.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ MAX_ADDRESS_CHARS, MAX_NAME_CHARS, MAX_QUESTION_CHARS = 2000, 200, 2000
 
 
 class ArticlesApi:
-    """Look and try for everybody, change for trainers."""
+    """Handlers: viewers read and try questions, trainers change."""
 
     def __init__(self, library: Library, grounding: Grounding) -> None:
         self._library = library
@@ -42,7 +41,7 @@ class ArticlesApi:
         ]
 
     async def sources(self, request: web.Request, actor: Actor) -> web.Response:
-        """The first places that articles come from, how many there are, how far they are read, and what can be sent."""
+        """List the first sources, with their count, the progress of reading, and the limits of uploads."""
         known = await self._library.sources(actor)
         reading = await self._library.reading(actor)
         result = (reading.done.result if reading.done else None) or {}
@@ -66,7 +65,7 @@ class ArticlesApi:
         return json_response({"source": source, "job": job}, status=201)
 
     async def upload(self, request: web.Request, actor: Actor) -> web.Response:
-        """A file as the body; its name and audience stand in the address."""
+        """Take a file as the body, with `name` and `audience` in the query."""
         name, audience = text_of(request.query, "name", MAX_NAME_CHARS), choice_of(request.query, "audience", AUDIENCES)
         source, job = await self._library.upload(actor, name, await file_in(request, MAX_UPLOAD_BYTES), audience)
         return json_response({"source": source, "job": job}, status=201)
@@ -78,27 +77,27 @@ class ArticlesApi:
     async def remove(self, request: web.Request, actor: Actor) -> web.Response:
         await read_json(request)
         known = await self._library.sources(actor)
-        source = next((one for one in known if one.id == request.match_info["id"]), None)
+        source = next((source for source in known if source.id == request.match_info["id"]), None)
         if source is None:
             raise NotFound("This source is no longer here.")
         location, job = await self._library.remove(actor, source.location)
         return json_response({"removed": location, "job": job})
 
     async def articles(self, request: web.Request, actor: Actor) -> web.Response:
-        """The first articles by title, and how many there are; `text` and `audience` filter them."""
+        """List the first articles by title, and count all; `text` and `audience` filter them."""
         text = text_of(request.query, "text", MAX_NAME_CHARS, optional=True)
         audience = choice_of(request.query, "audience", AUDIENCES) if request.query.get("audience") else None
         listed = await self._library.list(actor, text, audience, _most_of(request))
         return json_response({"articles": listed.articles, "count": listed.count, "most": MOST})
 
     async def article(self, request: web.Request, actor: Actor) -> web.Response:
-        """An article, its source, and its first passages."""
+        """Return an article with its source and its first passages."""
         shown = await self._library.show(actor, request.match_info["id"])
         sources = await self._library.sources(actor)
         return json_response(
             {
                 "article": shown.article,
-                "source": next((one for one in sources if one.id == shown.article.source_id), None),
+                "source": next((source for source in sources if source.id == shown.article.source_id), None),
                 "passages": [
                     {"headings": headings, "text": text} for headings, text in shown.passages[: _most_of(request)]
                 ],
@@ -114,5 +113,5 @@ class ArticlesApi:
 
 
 def _most_of(request: web.Request) -> int:
-    """How many of a list to show."""
+    """Return the number of rows to show."""
     return min(number_in_query(request, "most") or PAGE, MOST)

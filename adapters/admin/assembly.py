@@ -1,7 +1,4 @@
-"""Puts the admin page together.
-
-Knows: which areas there are, and what each works on. Does not know: what any of them does.
-"""
+"""Assembly of the admin page from its areas."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from adapters.admin.intents_api import IntentsApi
 from adapters.admin.jobs_api import JobsApi
 from adapters.admin.overview_api import OverviewApi
 from adapters.admin.people_api import PeopleApi
-from adapters.admin.reviews_api import FeedbackApi
+from adapters.admin.reviews_api import ReviewsApi
 from adapters.admin.versions_api import VersionsApi
 from adapters.http.origins import Origins
 from bot.access.accounts import Accounts
@@ -50,12 +47,12 @@ def assemble(
     grounding: Grounding,
     gaps: Gaps,
 ) -> AdminApi:
-    """The admin page of one workspace. `base` is the name of the model that versions are trained from."""
+    """Build the admin page of one workspace. `base` is the name of the model that versions are trained from."""
     jobs, reviews = Jobs(scope), Reviews(scope)
     versions = Versions(scope)
     areas: list[Area] = [
         OverviewApi(scope, base, accounts, releases, jobs, reviews),
-        FeedbackApi(reviews),
+        ReviewsApi(reviews),
         ArticlesApi(library, grounding),
         GapsApi(gaps),
         AnswersApi(grounding.curated, Thresholds(scope)),

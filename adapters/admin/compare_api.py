@@ -1,6 +1,6 @@
-"""The admin page's blind comparison: two answers side by side, and which of them is better.
+"""Admin routes for blind comparison of answers in pairs.
 
-Knows: its routes. Does not know: which answer is whose; that is told to nobody before they have judged.
+No response tells which version gave an answer before the person has judged it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from storage.scope import Scope
 
 
 class CompareApi:
-    """Evaluations, and pairs of answers to judge."""
+    """Handlers for evaluations, and for pairs of answers to judge."""
 
     def __init__(self, scope: Scope, judging: BlindJudging, versions: Versions) -> None:
         self._scope = scope
@@ -34,24 +34,24 @@ class CompareApi:
         ]
 
     async def evaluations(self, _: web.Request, __: Actor) -> web.Response:
-        names = {one.id: one.name for one in await self._versions.list_all()}
+        names = {version.id: version.name for version in await self._versions.list_all()}
         found = await self._scope.read(evaluations.verdicts)
         tallies = await self._judging.tallies()
         shown = [
             {
-                "id": one.id,
-                "version": names.get(one.version_id),
-                "champion": names.get(one.champion_id or ""),
-                "passed": one.passed,
-                "createdAt": one.created_at,
-                "judgements": tallies.get((one.version_id, one.champion_id), Judgements()),
+                "id": verdict.id,
+                "version": names.get(verdict.version_id),
+                "champion": names.get(verdict.champion_id or ""),
+                "passed": verdict.passed,
+                "createdAt": verdict.created_at,
+                "judgements": tallies.get((verdict.version_id, verdict.champion_id), Judgements()),
             }
-            for one in found
+            for verdict in found
         ]
         return json_response({"evaluations": shown})
 
     async def pair(self, request: web.Request, actor: Actor) -> web.Response:
-        """A pair that this person has not judged; null once there is none left."""
+        """Return a pair that this person has not judged; null if none is left."""
         return json_response({"pair": await self._judging.next_pair(actor, request.match_info["id"])})
 
     async def judge(self, request: web.Request, actor: Actor) -> web.Response:

@@ -1,7 +1,4 @@
-"""The admin page's datasets: how many of what, from where, what was left out and why, and what stands in them.
-
-Knows: its routes. Does not know: how a dataset is made.
-"""
+"""Admin routes for datasets: counts, examples and rejected rows."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ PAGE = 20
 
 
 class DatasetsApi:
-    """Counts for everybody, words for agents."""
+    """Handlers: viewers see counts, agents also the texts."""
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
@@ -40,13 +37,13 @@ class DatasetsApi:
         return json_response({"dataset": await self._find(request.match_info["id"])})
 
     async def diff(self, request: web.Request, _: Actor) -> web.Response:
-        """How many examples another dataset has besides, and how many less."""
-        one, other = await self._find(request.match_info["id"]), await self._find(request.match_info["other"])
+        """Count the examples that this dataset has added to the other one, removed from it, and kept."""
+        dataset, other = await self._find(request.match_info["id"]), await self._find(request.match_info["other"])
         before = await self._scope.read(datasets.example_hashes, other.id)
-        after = await self._scope.read(datasets.example_hashes, one.id)
+        after = await self._scope.read(datasets.example_hashes, dataset.id)
         return json_response(
             {
-                "dataset": one,
+                "dataset": dataset,
                 "other": other,
                 "added": len(after - before),
                 "removed": len(before - after),
@@ -60,17 +57,17 @@ class DatasetsApi:
             raise InvalidInput("`split` must be train or held_out.", field="split")
         dataset = await self._find(request.match_info["id"])
         page = await self._scope.read(datasets.examples_page, dataset.id, split, -1 if after is None else after, PAGE)
-        return json_response({"examples": [{"number": number, "example": one} for number, one in page]})
+        return json_response({"examples": [{"number": number, "example": example} for number, example in page]})
 
     async def rejected(self, request: web.Request, _: Actor) -> web.Response:
         after = number_in_query(request, "after")
         dataset = await self._find(request.match_info["id"])
         page = await self._scope.read(datasets.rejected_page, dataset.id, -1 if after is None else after, PAGE)
-        return json_response({"rejected": [{"number": number, "row": one} for number, one in page]})
+        return json_response({"rejected": [{"number": number, "row": row} for number, row in page]})
 
     async def _find(self, dataset_id: str) -> Dataset:
         known = await self._scope.read(datasets.list_all)
-        found = next((one for one in known if one.id == dataset_id), None)
+        found = next((dataset for dataset in known if dataset.id == dataset_id), None)
         if found is None:
             raise NotFound("There is no such dataset.")
         return found

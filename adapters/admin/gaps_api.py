@@ -1,7 +1,4 @@
-"""The admin page's gaps: questions that nothing was found for, and the articles that are made of them.
-
-Knows: its routes. Does not know: which questions are alike, what a draft holds.
-"""
+"""Admin routes for knowledge gaps: questions without an answer."""
 
 from __future__ import annotations
 
@@ -20,11 +17,11 @@ MAX_DRAFT_CHARS = 100_000
 
 
 class GapsApi:
-    """Look for everybody, write and close for trainers."""
+    """Handlers: viewers read, trainers write articles and close gaps."""
 
     def __init__(self, gaps: Gaps) -> None:
         self._gaps = gaps
-        # All questions are compared each time: for several people at once that would take from those who chat.
+        # Each request compares all questions: several at once would slow down chats.
         self._one_at_a_time = asyncio.Lock()
 
     def routes(self) -> list[Route]:
@@ -35,11 +32,11 @@ class GapsApi:
         ]
 
     async def gaps(self, _: web.Request, actor: Actor) -> web.Response:
-        """The gaps, the most asked first."""
+        """List the gaps, most asked first."""
         async with self._one_at_a_time:
             found = await self._gaps.list(actor)
         return json_response(
-            {"gaps": [_shown(one) for one in found], "days": DAYS, "placeForTheAnswer": PLACE_FOR_THE_ANSWER}
+            {"gaps": [_shown(gap) for gap in found], "days": DAYS, "placeForTheAnswer": PLACE_FOR_THE_ANSWER}
         )
 
     async def approve(self, request: web.Request, actor: Actor) -> web.Response:
@@ -57,7 +54,7 @@ class GapsApi:
 
 
 def _shown(gap: Gap) -> dict[str, object]:
-    """Without the ids of all its replies, which nobody reads."""
+    """Return a gap as JSON, without the ids of its replies, which the page does not need."""
     return {
         "id": gap.id,
         "questions": gap.questions,

@@ -1,7 +1,7 @@
-"""What stands before every route of the admin page: who is logged in, what their role allows, which page is asking.
+"""Login, role and CSRF checks in front of every admin route.
 
-Knows: the login's cookie, origins, the roles that routes need. Does not know: what a route does. A write needs three
-things that no foreign page can send together: the cookie, our own origin, and a header of our own.
+A write needs three things that no other site's page can send together: the cookie, our own origin, and the header
+`X-Myna-Admin`.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from bot.errors import NotAllowed, NotAuthenticated
 HEADER = "X-Myna-Admin"
 COOKIE, SECURE_COOKIE = "myna_admin", "__Host-myna_admin"
 
-Handler = Callable[[web.Request, Actor], Awaitable[web.StreamResponse]]
+ActorHandler = Callable[[web.Request, Actor], Awaitable[web.StreamResponse]]
 OpenHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """An address of the API, and the role that one needs there."""
+    """An API route with the role that it needs."""
 
     method: str
     path: str
     needs: Role
-    handler: Handler
+    handler: ActorHandler
 
 
 @dataclass(frozen=True, slots=True)
 class OpenRoute:
-    """An address of the API for those who have not logged in."""
+    """An API route that needs no login."""
 
     method: str
     path: str
@@ -44,14 +44,14 @@ class OpenRoute:
 
 
 class Guard:
-    """Lets requests through to routes."""
+    """Checks of login, role and origin."""
 
     def __init__(self, accounts: Accounts, origins: Origins) -> None:
         self._accounts = accounts
         self._origins = origins
 
     def before(self, route: Route | OpenRoute) -> web.RouteDef:
-        """A route of the server that asks whether it may before the handler runs."""
+        """Wrap a route so that its checks run before its handler."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             self._check_page(request)
@@ -67,19 +67,19 @@ class Guard:
         return web.RouteDef(route.method, route.path, handle, options)
 
     async def actor(self, request: web.Request) -> Actor | None:
-        """Who is logged in."""
+        """Return the logged-in account, None without a valid login."""
         return await self._accounts.actor_of_session(self.secret(request))
 
     async def actor_on_own_page(self, request: web.Request) -> Actor | None:
-        """Who is logged in, if one of our own pages asks for a change; any other may not use a login."""
+        """Return the logged-in account if our own page sends the request, else None: no other site may use a login."""
         return await self.actor(request) if self._is_own_page(request) else None
 
     def secret(self, request: web.Request) -> str:
-        """The secret in the cookie, or nothing."""
+        """Return the session secret in the cookie, "" if there is none."""
         return request.cookies.get(SECURE_COOKIE if self._is_https(request) else COOKIE, "")
 
     def set_cookie(self, request: web.Request, response: web.StreamResponse, secret: str) -> None:
-        """Remember a login in the browser; nothing as the secret forgets it."""
+        """Set the login cookie; an empty secret deletes it."""
         is_https = self._is_https(request)
         response.set_cookie(
             SECURE_COOKIE if is_https else COOKIE,
@@ -92,7 +92,7 @@ class Guard:
         )
 
     def address(self, request: web.Request) -> str:
-        """Where a request comes from. Where a proxy stands in front, that has added it to the list it passes on."""
+        """Return the client's address. Behind a proxy it is the last of X-Forwarded-For, which the proxy has added."""
         passed_on = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
         return passed_on[:64] if self._origins.public_url and passed_on else request.remote or ""
 
@@ -100,7 +100,7 @@ class Guard:
         return request.scheme == "https" or self._origins.public_url.startswith("https://")
 
     def _check_page(self, request: web.Request) -> None:
-        """Raises `NotAllowed` for what another page has asked for."""
+        """Raise `NotAllowed` for a request from another site's page."""
         site = request.headers.get("Sec-Fetch-Site")
         if request.method in ("GET", "HEAD"):
             if site not in (None, "same-origin", "none"):
@@ -115,7 +115,7 @@ class Guard:
             raise NotAllowed(f"Send the header `{HEADER}: 1`.")
 
     def _is_own_page(self, request: web.Request) -> bool:
-        """Whether a request that changes something comes from a page of ours."""
+        """Return True if our own page sends the request."""
         site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
         is_own = origin in self._origins.own(request) if origin is not None else site == "same-origin"
         return is_own and site in (None, "same-origin")

@@ -1,7 +1,4 @@
-"""The admin page's intents: what messages are about, learning it from a file, and trying a message.
-
-Knows: its routes, how far a training is. Does not know: what stands in a file, how messages are told apart.
-"""
+"""Admin routes for intents: train, try, download and clear."""
 
 from __future__ import annotations
 
@@ -20,15 +17,15 @@ from bot.knowledge.intents.intent_file import Phrases, read_phrases, write_phras
 from bot.knowledge.intents.intents import COUNTED_DAYS, Intents, counts_of
 from storage.knowledge_values import IntentSet
 
-# More take so long here that people who chat would feel it.
+# Training on more would slow down chats.
 MAX_PHRASES = 5_000
 MAX_FILE_BYTES = 8 * 2**20
 MAX_MESSAGE_CHARS = 2_000
 
 
 @dataclass(slots=True)
-class Training:
-    """A training that is under way: so many phrases of so many are read."""
+class TrainingProgress:
+    """Progress of a running training: `done` of `of` phrases are read."""
 
     by: str
     done: int
@@ -39,11 +36,11 @@ class Training:
 
 
 class IntentsApi:
-    """Look and try for everybody, change for trainers."""
+    """Handlers: viewers read and try messages, trainers change."""
 
     def __init__(self, intents: Intents) -> None:
         self._intents = intents
-        self._training: Training | None = None
+        self._training: TrainingProgress | None = None
 
     def routes(self) -> list[Route]:
         return [
@@ -57,7 +54,7 @@ class IntentsApi:
         ]
 
     async def intents(self, _: web.Request, actor: Actor) -> web.Response:
-        """What was trained last, None where nothing was, and what is trained now."""
+        """Return the last training (null if there was none) and the running one."""
         try:
             found, counts = await self._intents.show(actor)
         except NotFound:
@@ -68,28 +65,28 @@ class IntentsApi:
         return json_response({"trained": trained, "training": self._training} | limits)
 
     async def training(self, _request: web.Request, _actor: Actor) -> web.Response:
-        """How far a training is: asked for often, as the rest is not."""
+        """Return the progress of the running training; the page polls this route."""
         return json_response({"training": self._training})
 
     async def phrases(self, _: web.Request, actor: Actor) -> web.Response:
-        """The phrases as CSV, to be changed and sent again."""
+        """Return the phrases as CSV, to be edited and sent again."""
         return json_response({"csv": await self._csv(actor)})
 
     async def file(self, _: web.Request, actor: Actor) -> web.Response:
-        """The phrases as a file to keep."""
+        """Return the phrases as a file to download."""
         headers = {"Content-Disposition": 'attachment; filename="intents.csv"'}
         return web.Response(text=await self._csv(actor), content_type="text/csv", charset="utf-8", headers=headers)
 
     async def train(self, request: web.Request, actor: Actor) -> web.Response:
-        """Learn from the CSV file in the body, in place of what was there. The answer comes when that is done.
+        """Train on the CSV file in the body, in place of the earlier intents; answer when that is done.
 
-        It goes on where the browser has gone meanwhile.
+        Training continues if the browser disconnects.
         """
         content = await file_in(request, MAX_FILE_BYTES)
         self._check_free()
         phrases = _checked(await asyncio.to_thread(read_phrases, content, "The file", to_learn=True))
         self._check_free()
-        self._training = Training(actor.name, 0, len(phrases.rows))
+        self._training = TrainingProgress(actor.name, 0, len(phrases.rows))
         try:
             made = await self._intents.train(actor, phrases, self._training.reach)
         finally:
@@ -97,7 +94,7 @@ class IntentsApi:
         return json_response({"intents": len(counts_of(made)), "phrases": len(made.phrases), "report": made.report})
 
     async def try_out(self, request: web.Request, actor: Actor) -> web.Response:
-        """What a message is taken for; without an `intent`, `nearest` is the one that fits it best."""
+        """Classify a message. `intent` is null if none is certain; `nearest` is the best match in any case."""
         body = await read_json(request)
         told = await self._intents.try_out(actor, text_of(body, "message", MAX_MESSAGE_CHARS))
         return json_response(

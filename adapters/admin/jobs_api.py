@@ -1,7 +1,4 @@
-"""The admin page's jobs: what runs, what waits, what came of it, and beginning and ending them.
-
-Knows: its routes. Does not know: how a job is done.
-"""
+"""Admin routes for jobs: list, start, pause, resume and cancel."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ TRAINING_OPTIONS = ("rows", "search", "name")
 
 
 class JobsApi:
-    """Train, look, pause, resume, cancel."""
+    """Handlers for jobs and their progress."""
 
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
@@ -42,7 +39,7 @@ class JobsApi:
     async def job(self, request: web.Request, actor: Actor) -> web.Response:
         job = await self._jobs.find(actor, request.match_info["id"])
         points = await self._jobs.points(actor, job.id)
-        return json_response({"job": job, "series": sorted({one.series for one in points}), "points": len(points)})
+        return json_response({"job": job, "series": sorted({point.series for point in points}), "points": len(points)})
 
     async def train(self, request: web.Request, actor: Actor) -> web.Response:
         body = await read_json(request)

@@ -1,7 +1,4 @@
-"""Between our values and the admin page's JSON.
-
-Knows: names in camelCase for the page's scripts, texts and choices out of a request's body. Does not know: any area.
-"""
+"""Conversion between dataclasses and JSON, and validated body fields."""
 
 from __future__ import annotations
 
@@ -18,35 +15,35 @@ Word = TypeVar("Word", bound=str)
 
 
 def json_response(value: Mapping[str, Any], status: int = 200) -> web.Response:
-    """An answer; dataclasses in it become objects."""
+    """Return a JSON response; dataclasses in `value` become objects."""
     return web.json_response(to_json(value), status=status)
 
 
 def to_json(value: Any) -> Any:
-    """Dataclasses as objects whose fields are named in camelCase; the keys of mappings are data, and stay."""
+    """Convert dataclasses to objects with camelCase names; keys of mappings are data and stay as they are."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {camel(one.name): to_json(getattr(value, one.name)) for one in dataclasses.fields(value)}
+        return {camel(field.name): to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): to_json(one) for key, one in value.items()}
+        return {str(key): to_json(member) for key, member in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return [to_json(one) for one in value]
+        return [to_json(member) for member in value]
     return value
 
 
 def camel(name: str) -> str:
-    """`created_at` as `createdAt`."""
+    """Return `created_at` as `createdAt`."""
     first, *rest = name.split("_")
     return first + "".join(word[:1].upper() + word[1:] for word in rest)
 
 
 def text_of(body: Mapping[str, Any], field: str, most: int, *, optional: bool = False) -> str:
-    """A text of a body. Raises `InvalidInput`, or `TooLarge` over `most` characters."""
+    """Return a text of a body. Raises `InvalidInput`, or `TooLarge` over `most` characters."""
     value = body.get(field, "" if optional else None)
     if not isinstance(value, str):
         raise InvalidInput(f"`{field}` must be a text.", field=field)
     if len(value) > most:
         raise TooLarge(f"`{field}` has {len(value):,} characters; at most {most:,} can be sent.", limit=most)
-    # Passwords are taken as they are: what is cleaned would be another one.
+    # Passwords stay as they are: cleaning would make another password.
     value = value if field in ("password", "old", "new") else clean_text(value)
     if not value and not optional:
         raise InvalidInput(f"`{field}` is empty.", field=field)
@@ -54,16 +51,16 @@ def text_of(body: Mapping[str, Any], field: str, most: int, *, optional: bool = 
 
 
 def choice_of(body: Mapping[str, Any], field: str, choices: Sequence[Word]) -> Word:
-    """One of some words. Raises `InvalidInput`."""
+    """Return a word of a body that must be one of `choices`. Raises `InvalidInput`."""
     value = body.get(field)
-    for one in choices:
-        if one == value:
-            return one
+    for choice in choices:
+        if choice == value:
+            return choice
     raise InvalidInput(f"`{field}` must be one of {', '.join(choices)}.", field=field)
 
 
 def flag_of(body: Mapping[str, Any], field: str) -> bool:
-    """True or false. Raises `InvalidInput`."""
+    """Return a boolean of a body. Raises `InvalidInput`."""
     value = body.get(field)
     if not isinstance(value, bool):
         raise InvalidInput(f"`{field}` must be true or false.", field=field)
@@ -71,7 +68,7 @@ def flag_of(body: Mapping[str, Any], field: str) -> bool:
 
 
 def number_in_query(request: web.Request, name: str, default: int | None = None) -> int | None:
-    """A whole number that is not negative, out of the address. Raises `InvalidInput`."""
+    """Return a whole number of the query, not negative. Raises `InvalidInput`."""
     text = request.query.get(name)
     if text is None:
         return default
@@ -81,7 +78,7 @@ def number_in_query(request: web.Request, name: str, default: int | None = None)
 
 
 def number_of(body: Mapping[str, Any], field: str) -> int:
-    """A whole number of a body. Raises `InvalidInput`."""
+    """Return a whole number of a body. Raises `InvalidInput`."""
     value = optional_number(body, field)
     if value is None:
         raise InvalidInput(f"`{field}` must be a whole number.", field=field)
@@ -89,7 +86,7 @@ def number_of(body: Mapping[str, Any], field: str) -> int:
 
 
 def optional_number(body: Mapping[str, Any], field: str) -> int | None:
-    """A whole number of a body, None where there is none. Raises `InvalidInput`."""
+    """Return a whole number of a body, None if it is absent. Raises `InvalidInput`."""
     value = body.get(field)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or abs(value) > 2**53):
         raise InvalidInput(f"`{field}` must be a whole number.", field=field)

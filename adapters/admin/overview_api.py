@@ -1,7 +1,4 @@
-"""The admin page's first view: what answers now, what is being done, what waits, what was done last.
-
-Knows: where each of these comes from. Does not know: more than the newest of each.
-"""
+"""Admin route for the overview, the page's first view."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from bot.jobs.control import Jobs
 from bot.learning.data.review_queue import Reviews
 from bot.learning.release import canary_watch
 from bot.learning.release.releases import Releases
-from storage import vote_counts
+from storage import votes
 from storage.learning_values import OPEN_STATES
 from storage.scope import Scope
 
@@ -25,7 +22,7 @@ VOTE_DAYS = 90
 
 
 class OverviewApi:
-    """All of it in one answer."""
+    """Handler that returns release, canary, open jobs, waiting reviews, votes and newest audit rows at once."""
 
     def __init__(
         self, scope: Scope, base: str, accounts: Accounts, releases: Releases, jobs: Jobs, reviews: Reviews
@@ -45,15 +42,15 @@ class OverviewApi:
         trial = await canary_watch.look_at(self._scope, release)
         jobs = await self._jobs.list(actor, 50)
         waiting = await self._reviews.count(actor, MOST_WAITING) if actor.may("agent") else None
-        votes = await self._scope.read(vote_counts.by_day, VOTE_DAYS)
+        days = await self._scope.read(votes.by_day, VOTE_DAYS)
         return json_response(
             {
                 "base": self._base,
                 "release": release,
                 "trial": trial and trial.report(),
-                "jobs": [one for one in jobs if one.state in OPEN_STATES],
+                "jobs": [job for job in jobs if job.state in OPEN_STATES],
                 "waiting": waiting,
-                "votes": sum(one.up + one.down for one in votes),
+                "votes": sum(day.up + day.down for day in days),
                 "rows": await self._accounts.audit_page(actor, most=NEWEST_ROWS),
             }
         )

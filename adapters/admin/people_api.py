@@ -1,6 +1,6 @@
-"""The admin page's people: what is kept of somebody, what they said about learning, and erasing them.
+"""Admin routes to find a person's data and to erase it.
 
-Knows: its routes; that erasing needs the person's name typed once more. Does not know: in which tables words stand.
+Erasing needs the person's id typed a second time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MOST_CHARS = 300
 
 
 class PeopleApi:
-    """Find and erase a person."""
+    """Handlers that find and erase a person."""
 
     def __init__(self, erasure: Erasure, consent: Consent, versions: Versions) -> None:
         self._erasure = erasure
@@ -34,7 +34,7 @@ class PeopleApi:
         ]
 
     async def find(self, request: web.Request, _: Actor) -> web.Response:
-        """What is kept of a person: `?who=` is an id, or `CHANNEL:ID`."""
+        """Return a summary of a person's data; `?who=` is an id, or `CHANNEL:ID`."""
         who = clean_text(request.query.get("who", ""))
         if not who or len(who) > MOST_CHARS:
             raise InvalidInput("Write CHANNEL:ID, like web:... or slack:T1/U2, or a person's id.", field="who")
@@ -43,14 +43,14 @@ class PeopleApi:
             raise NotFound(f'Nobody is known as "{who}". Write CHANNEL:ID, like web:... or slack:T1/U2, or an id.')
         first = traces.names[0].split(":", 1) if traces.names else ["", ""]
         said = await self._consent.choices(*first)
-        learnt = {one.id: one.name for one in await self._versions.list_all()}
+        learnt = {version.id: version.name for version in await self._versions.list_all()}
         return json_response(
             {
                 "personId": traces.person_id,
                 "names": traces.names,
                 "own": len(traces.own),
                 "shared": len(traces.shared),
-                "versions": [learnt[one] for one in traces.versions if one in learnt],
+                "versions": [learnt[version_id] for version_id in traces.versions if version_id in learnt],
                 "choice": said.person,
                 "mayLearn": self._consent.allows(said),
                 "policy": self._consent.policy,
@@ -58,9 +58,9 @@ class PeopleApi:
         )
 
     async def erase(self, request: web.Request, actor: Actor) -> web.Response:
-        """Erase for good. `typed` must be the person's id once more."""
+        """Erase a person for good. `typed` must repeat the person's id."""
         body = await read_json(request)
         person, typed = text_of(body, "person", MOST_CHARS), text_of(body, "typed", MOST_CHARS)
         if person != typed:
-            raise InvalidInput("What was typed is not who is to be erased.", field="typed")
+            raise InvalidInput("The id that was typed is not that of the person to erase.", field="typed")
         return json_response({"erased": await self._erasure.erase(actor, person)})

@@ -1,7 +1,4 @@
-"""The admin page's feedback queue: replies that somebody complained of, and what staff decide.
-
-Knows: its routes. Does not know: what is learnt from a decision.
-"""
+"""Admin routes for the review queue of replies with complaints."""
 
 from __future__ import annotations
 
@@ -17,8 +14,8 @@ from storage.reviews import NEWEST
 PAGE = 20
 
 
-class FeedbackApi:
-    """Approve, correct, exclude, and take that back."""
+class ReviewsApi:
+    """Handlers that approve, correct and exclude replies, and withdraw such decisions."""
 
     def __init__(self, reviews: Reviews) -> None:
         self._reviews = reviews
@@ -43,7 +40,7 @@ class FeedbackApi:
         return json_response({})
 
     async def correct(self, request: web.Request, actor: Actor) -> web.Response:
-        """What would have been better must be said here: a text that was cleared is no wish for what was proposed."""
+        """Store a better answer. It must not be empty: a cleared text does not accept the proposed one."""
         better = text_of(await read_json(request), "better", MAX_BETTER)
         return json_response({"better": await self._reviews.correct(actor, request.match_info["reply"], better)})
 

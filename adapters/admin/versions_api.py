@@ -1,7 +1,6 @@
-"""The admin page's versions: what they are made of, how they were judged, and which of them answers.
+"""Admin routes for versions, releases and canaries.
 
-Knows: its routes; that who changes what answers must have seen what answers now. Does not know: what a promotion
-needs, how a version is loaded.
+A change of the release names the release that the person saw (`at`), and fails if another one answers by now.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from bot.access.roles import Actor
 from bot.errors import Fault, InvalidInput
 from bot.jobs.control import Jobs
 from bot.learning.judge.evaluation_report import report_from_json
-from bot.learning.judge.gate import Verdict
+from bot.learning.judge.gate import GateVerdict
 from bot.learning.judge.model_card import ModelCard, card_lines
 from bot.learning.release import canary_watch
 from bot.learning.release.plan import RollBack
 from bot.learning.release.releases import Releases
 from bot.learning.versions import Versions
-from storage import datasets, evaluations, releases, versions
+from storage import datasets, releases, versions
 from storage.learning_values import Dataset, Evaluation, Version
 from storage.scope import Scope
 
@@ -32,9 +31,9 @@ MOST_WORDS = 2_000
 
 
 class VersionsApi:
-    """Promote, try, roll back, retire, evaluate.
+    """Handlers that promote, start canaries, roll back, retire and evaluate.
 
-    `at` of a request is the number of the release that was shown: two who act on the same one do not undo each other.
+    `at` of a request is the number of the release that was shown, so that two people do not undo each other's change.
     """
 
     def __init__(self, scope: Scope, versions: Versions, released: Releases, jobs: Jobs) -> None:
@@ -56,8 +55,10 @@ class VersionsApi:
         ]
 
     async def versions(self, _: web.Request, __: Actor) -> web.Response:
-        """All versions, newest first, each with the last verdict and the fault of promoting it now; what answers now,
-        what a rollback would come to, and earlier trials."""
+        """List all versions, newest first, each with its last verdict and the fault of promoting it now.
+
+        Also returns the current release, the effect of a rollback, and earlier canaries.
+        """
         found, rollback = await self._released.standings(), await self._released.preview(RollBack())
         release = rollback.before
         trial = await canary_watch.look_at(self._scope, release)
@@ -65,8 +66,8 @@ class VersionsApi:
         return json_response(
             {
                 "versions": [
-                    {"version": one.version, "passed": one.passed, "fault": _shown(one.fault)}
-                    for one in reversed(found)
+                    {"version": standing.version, "passed": standing.passed, "fault": _shown(standing.fault)}
+                    for standing in reversed(found)
                 ],
                 "release": release,
                 "rollback": {"to": rollback.after.champion, "fault": _shown(rollback.fault)},
@@ -76,11 +77,11 @@ class VersionsApi:
         )
 
     async def version(self, request: web.Request, _: Actor) -> web.Response:
-        """One version, with its newest evaluation, less the answers, and with what it was made of."""
+        """Return a version with its model card and its newest evaluation, without the answers."""
         standing = await self._released.standing(request.match_info["which"])
         version = standing.version
         learnt = await self._scope.read(versions.count_learnt_from, version.id)
-        evaluation = await self._scope.read(evaluations.latest_of_version, version.id)
+        evaluation = await self._versions.newest_evaluation(version.name)
         shown = None
         if evaluation is not None:
             report = {name: value for name, value in evaluation.report.items() if name != "answers"}
@@ -93,7 +94,8 @@ class VersionsApi:
                 "createdBy": evaluation.created_by,
             }
         made_of = await self._scope.read(datasets.list_all)
-        card = model_card(version, next((one for one in made_of if one.id == version.dataset_id), None), evaluation)
+        dataset = next((dataset for dataset in made_of if dataset.id == version.dataset_id), None)
+        card = model_card(version, dataset, evaluation)
         return json_response(
             {
                 "version": version,
@@ -116,7 +118,7 @@ class VersionsApi:
         return json_response({"release": release})
 
     async def start_canary(self, request: web.Request, actor: Actor) -> web.Response:
-        """`share` is the part of all conversations, from 0 to 1."""
+        """Start a canary; `share` is the part of all conversations, from 0 to 1."""
         body = await read_json(request)
         share, reason = body.get("share"), text_of(body, "reason", MOST_WORDS, optional=True)
         if isinstance(share, bool) or not isinstance(share, int | float):
@@ -147,13 +149,13 @@ class VersionsApi:
 
 
 def _shown(fault: Fault | None) -> dict[str, Any] | None:
-    """A fault, and whether a reason overrides it; the page has its words."""
+    """Return a fault as JSON, with `needsReason` if a reason overrides it; the page words it."""
     return None if fault is None else {**to_json(fault), "needsReason": fault.is_of_gate}
 
 
 def model_card(version: Version, dataset: Dataset | None, evaluation: Evaluation | None) -> str:
-    """The version's card in Markdown, by what is known now: its folder may lie on another machine."""
+    """Return the model card in Markdown, from the database: the version's folder may be on another machine."""
     report = verdict = None
     if evaluation is not None:
-        report, verdict = report_from_json(evaluation.report), Verdict(evaluation.passed, evaluation.reasons)
+        report, verdict = report_from_json(evaluation.report), GateVerdict(evaluation.passed, evaluation.reasons)
     return "\n".join(card_lines(ModelCard(version, dataset, report, verdict)))

@@ -13,7 +13,7 @@ from bot.errors import InvalidInput, MynaError, NotFound
 from bot.settings import Settings
 
 if TYPE_CHECKING:
-    from bot.learning.judge.evaluation_report import Interval, Label, Report
+    from bot.learning.judge.evaluation_report import EvaluationReport, Interval, Label
 
 REFUSED_BY_GATE = 3
 SUITE_TITLES = {
@@ -75,10 +75,10 @@ def _count(text: str) -> int:
 
 
 def _evaluate(settings: Settings, arguments: argparse.Namespace) -> int:
-    from bot.learning.judge.judging import Wanted, carry_out, keep_verdict, plan_judging
+    from bot.learning.judge.judging import JudgingRequest, carry_out, keep_verdict, plan_judging
     from bot.learning.train.loss_scorer import NetworkLossScorer
 
-    actor, wanted = shell_actor(), Wanted(arguments.version, arguments.file, arguments.rows)
+    actor, wanted = shell_actor(), JudgingRequest(arguments.version, arguments.file, arguments.rows)
     plan = with_database(settings, lambda scope: plan_judging(scope, settings, actor, wanted))
     say(f"Evaluating {wanted.version} on {sum(len(suite.rows) for suite in plan.suites)} rows ...")
     # This takes minutes; the database is not held meanwhile.
@@ -108,7 +108,12 @@ def _compare(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def _show(
-    arguments: argparse.Namespace, evaluation_id: str | None, report: Report, *, passed: bool, reasons: Iterable[str]
+    arguments: argparse.Namespace,
+    evaluation_id: str | None,
+    report: EvaluationReport,
+    *,
+    passed: bool,
+    reasons: Iterable[str],
 ) -> None:
     from bot.learning.judge.evaluation_report import report_as_json
 
@@ -124,7 +129,7 @@ def _show(
     print_value(f"\n{'Passed.' if passed else 'Refused by the gate.'}")
 
 
-def report_lines(report: Report) -> list[str]:
+def report_lines(report: EvaluationReport) -> list[str]:
     """Return a table a suite: a line for each measure, a column for each model, with 95 % intervals."""
     from bot.learning.judge.evaluation_report import MEASURES
 

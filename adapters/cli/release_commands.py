@@ -18,7 +18,7 @@ from bot.settings import Settings
 
 if TYPE_CHECKING:
     from bot.learning.release.canary_harm import Judged
-    from bot.learning.release.plan import Change, Plan, Standing
+    from bot.learning.release.plan import Plan, ReleaseChange, Standing
     from bot.learning.release.releases import Releases
     from storage.learning_values import Job, Release, Version
     from storage.scope import Scope
@@ -109,7 +109,7 @@ def _with_releases(settings: Settings, work: Callable[[Releases], Awaitable[T]])
     return with_database(settings, lambda scope: work(Releases(scope)))
 
 
-def _preview(settings: Settings, change: Change, because: str | None) -> Plan:
+def _preview(settings: Settings, change: ReleaseChange, because: str | None) -> Plan:
     """Plan a change to confirm; it is carried out only if the release is still the same then. Raises its fault."""
     planned = _with_releases(settings, lambda releases: releases.preview(change))
     planned.check(because)
@@ -235,6 +235,8 @@ def _status(settings: Settings, arguments: argparse.Namespace) -> int:
         print_value(f"Job:      {job_display.list_line(job)}")
     for line in attention:
         print_value(f"!  {line}")
+    if judged is not None and judged.verdict == "ready":
+        print_value(f"Next:     `myna promote {_name(release.challenger)}`")
     return 0
 
 

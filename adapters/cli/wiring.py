@@ -11,7 +11,7 @@ import ipaddress
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +40,7 @@ from bot.metrics import Metrics
 from bot.privacy.learning_consent import Consent
 from bot.settings import Settings
 from bot.steering.steering import Steering
-from storage import health, inbox, outbox
+from storage import inbox, outbox
 from storage.database import Database, StorageUnavailable
 from storage.engines import sqlite_file, sqlite_is_unsafe
 from storage.jobs import DEVICES
@@ -94,7 +94,7 @@ class Agent:
     async def checks(self) -> dict[str, bool]:
         """Return the checks that readiness depends on, each with its result."""
         return {
-            "database": await health.answers(self.database),
+            "database": await self.database.answers(),
             "model": self.generator.ready,
             "accepting": self.conversations.accepting,
         }
@@ -150,9 +150,7 @@ def make_generator(settings: Settings, say: Say) -> Generator:
     return local_generator(settings, folder, queue_limit=settings.max_waiting)
 
 
-def reply_policy(
-    settings: Settings, pushed_channels: frozenset[str] = frozenset(), on_pushed: Callable[[], None] = lambda: None
-) -> ReplyPolicy:
+def reply_policy(settings: Settings) -> ReplyPolicy:
     """Return the policy for replies that the settings describe."""
     return ReplyPolicy(
         system_prompt=settings.system_prompt,
@@ -167,15 +165,7 @@ def reply_policy(
         max_replies=settings.max_replies,
         contact=settings.contact,
         quoting_penalty=settings.chat_quoting_penalty,
-        pushed_channels=pushed_channels,
-        on_pushed=on_pushed,
     )
-
-
-def _slack_channel(settings: Settings, scope: Scope, vault: Vault | None) -> SlackChannel | None:
-    if vault is None:
-        return None
-    return SlackChannel(slack_config(settings), scope, vault, article_links(settings))
 
 
 @contextlib.asynccontextmanager
@@ -190,24 +180,30 @@ async def running_agent(
     `posters` deliver replies by channel; `hasher` replaces the password hasher of `Accounts`.
     """
     vault = await asyncio.to_thread(slack_vault, settings)
-    database, metrics, posters = Database(settings.resolved_database_url), Metrics(), dict(posters or {})
+    database, metrics = Database(settings.resolved_database_url), Metrics()
     scope = Scope(database, DEFAULT_WORKSPACE)
-    slack = _slack_channel(settings, scope, vault)
-    if slack is not None:
-        posters[slack.replies.channel] = slack.replies
-    delivery = Delivery(database, posters, lease_seconds=settings.lease_seconds)
-    policy = reply_policy(settings, frozenset(posters), delivery.look_for_work)
+    delivery = Delivery(database, lease_seconds=settings.lease_seconds)
+    policy = reply_policy(settings)
     released = ReleasedVersions(scope, generator, settings.data)
     releases = Releases(scope, released.note_change)
     keys = await asyncio.to_thread(secret_keys, settings)
     steering = Steering(scope, releases, keys[0])
     grounding = await asyncio.to_thread(make_grounding, settings, scope)
-    conversations = Conversations(database, generator, released, policy, metrics, grounding=grounding)
+    conversations = Conversations(
+        database, generator, released, policy, metrics, delivery=delivery, grounding=grounding
+    )
     access = ApiAccess(scope, needs_key=settings.api_keys == "on")
     completions = Completions(generator, released, access, metrics)
     feedback = Feedback(scope)
     consent = Consent(scope, settings.learning_consent)
     accounts = Accounts(scope, hasher=hasher)
+    slack = None
+    if vault is not None:
+        config, links = slack_config(settings), article_links(settings)
+        slack = SlackChannel(config, scope, vault, links, conversations, feedback, consent, steering, accounts)
+        delivery.register(slack.replies.channel, slack.replies)
+    for channel, poster in (posters or {}).items():
+        delivery.register(channel, poster)
     agent = Agent(
         settings,
         scope,
@@ -233,9 +229,8 @@ async def running_agent(
         canary_watch.watch(scope, releases, slack.tell_of_harm if slack else None),
     ]
     if slack is not None:
-        slack.serve(conversations, feedback, consent, steering, accounts)
         tasks.append(slack.work())
-    if posters:
+    if delivery.channels:
         tasks.append(delivery.work())
     failure: Exception | None = None
     try:

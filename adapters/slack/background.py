@@ -1,7 +1,4 @@
-"""Calls that nothing waits for: kept until they are through, and heard of when they fail.
-
-Knows: tasks. Does not know: what they tell Slack.
-"""
+"""Background tasks for calls to Slack, with failures logged."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ CLOSE_SECONDS = 2.0
 
 
 class Background:
-    """The tasks of one part of the channel."""
+    """Background tasks of one part of the channel; a reference is kept until each ends."""
 
     def __init__(self, close_seconds: float = CLOSE_SECONDS) -> None:
         self._close_seconds = close_seconds
@@ -28,6 +25,7 @@ class Background:
         return len(self._tasks)
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` as a task; log its exception."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -35,14 +33,14 @@ class Background:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
-            is_slacks = isinstance(error, NotNow | Never | Unknown)
-            log.warning("Slack was not told: %s", error, exc_info=None if is_slacks else error)
+            is_from_slack = isinstance(error, NotNow | Never | Unknown)
+            log.warning("Slack was not told: %s", error, exc_info=None if is_from_slack else error)
 
     async def close(self) -> None:
-        """Wait a little for what is still to be told."""
+        """Wait up to `close_seconds` for the tasks, then cancel the rest."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._close_seconds)
-        left = list(self._tasks)
-        for task in left:
+        unfinished = list(self._tasks)
+        for task in unfinished:
             task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.gather(*unfinished, return_exceptions=True)

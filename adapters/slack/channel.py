@@ -1,7 +1,4 @@
-"""The Slack channel put together: out of its settings, the parts that work with each other.
-
-Knows: which settings belong together, and what each way of connecting needs. Does not know: how anything is done.
-"""
+"""Assembly of the Slack channel, and the check of its settings."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from adapters.article_links import ArticleLinks
-from adapters.slack.client import Identity, SlackClient
+from adapters.slack.client import BotIdentity, SlackClient
 from adapters.slack.http_requests import SlackApi
 from adapters.slack.inbound import SlackInbound
 from adapters.slack.installations import App, Installations, OneInstallation, StoredInstallations
@@ -32,7 +29,7 @@ from storage.scope import Scope
 
 @dataclass(frozen=True, slots=True)
 class SlackConfig:
-    """How Myna is connected to Slack: one workspace by its token, or many by the app's client id and secret."""
+    """Connection settings: a bot token for one workspace, or client id and secret for many."""
 
     bot_token: str = ""
     signing_secret: str = ""
@@ -51,7 +48,7 @@ class SlackConfig:
         return bool(self.client_id)
 
     def check(self) -> None:
-        """Raises `MynaError` that says which settings are missing or do not go together."""
+        """Raise `MynaError` for settings that are missing or exclude each other."""
         if bool(self.client_id) != bool(self.client_secret):
             raise MynaError("Slack needs both MYNA_SLACK_CLIENT_ID and MYNA_SLACK_CLIENT_SECRET, or neither.")
         if self.bot_token and self.client_id:
@@ -73,43 +70,39 @@ class SlackConfig:
 
 
 class SlackChannel:
-    """Everything of Slack in a running agent. `replies` is there before conversations are, the rest after."""
+    """The Slack channel of a running agent; `replies` is its `Poster` for `bot.chat.delivery`."""
 
-    def __init__(self, config: SlackConfig, scope: Scope, vault: Vault, links: ArticleLinks) -> None:
+    def __init__(
+        self,
+        config: SlackConfig,
+        scope: Scope,
+        vault: Vault,
+        links: ArticleLinks,
+        conversations: Conversations,
+        feedback: Feedback,
+        consent: Consent,
+        steering: Steering,
+        accounts: Accounts,
+    ) -> None:
         self._config = config
         self._scope = scope
         self._app = App(config.client_id, config.client_secret, config.api_url)
         self._one = SlackClient(config.bot_token, config.api_url) if config.bot_token else None
         self._many = StoredInstallations(scope, vault, self._app)
         installations: Installations = OneInstallation(self._one) if self._one else self._many
-        self._installations = installations
         self.replies = Replies(scope.database, installations, links)
-        self._steering: SlackSteering | None = None
-        self._inbound: SlackInbound | None = None
-
-    def serve(
-        self, conversations: Conversations, feedback: Feedback, consent: Consent, steering: Steering, accounts: Accounts
-    ) -> None:
-        """Take what comes in from now on, and show replies while they are made."""
-        self._steering = SlackSteering(steering, accounts, self._installations)
-        self._inbound = SlackInbound(
-            self._scope, conversations, self._installations, self.replies, feedback, consent, self._steering
+        self._steering = SlackSteering(steering, accounts, installations)
+        self.inbound = SlackInbound(
+            scope, conversations, installations, self.replies, feedback, consent, self._steering
         )
         conversations.show_with(self.replies.channel, self.replies.show)
 
-    @property
-    def inbound(self) -> SlackInbound:
-        if self._inbound is None:
-            raise RuntimeError("call serve() first")
-        return self._inbound
-
     def tell_of_harm(self, version: str, because: str) -> None:
-        """Tell admins in the background that a canary of a version was rolled back by itself."""
-        if self._steering is not None:
-            self._steering.tell_of_harm(version, because)
+        """Tell linked admins, in the background, that a canary was rolled back automatically."""
+        self._steering.tell_of_harm(version, because)
 
     def routes(self) -> list[web.RouteDef]:
-        """What is served over HTTP; nothing of it with Socket Mode alone."""
+        """List the HTTP routes; empty with Socket Mode alone."""
         routes = SlackApi(self.inbound, self._config.signing_secret).routes() if self._config.signing_secret else []
         if self._config.takes_many_workspaces:
             oauth = SlackOAuth(self._many, self._scope, self._app, self._config.public_url.rstrip("/"))
@@ -117,28 +110,27 @@ class SlackChannel:
         return routes
 
     async def work(self) -> None:
-        """Hold sockets to Slack open, if that is how it reaches us, until cancelled."""
+        """Keep the Socket Mode connections open until cancelled; return at once without Socket Mode."""
         if self._config.app_token:
             await SlackSockets(self.inbound, self._config.app_token, self._config.api_url).work()
 
     async def close(self) -> None:
-        """Let what is being told to Slack be said."""
-        if self._inbound is not None:
-            await self._inbound.close()
+        """Finish background calls for a moment, and close all connections."""
+        await self.inbound.close()
         await self.replies.close()
         await self._many.close()
         if self._one is not None:
             await self._one.close()
 
     async def greet(self, say: Callable[[str], None]) -> None:
-        """Tell whether Slack knows us. If it does not, it is asked again with the first event."""
+        """Report at start whether Slack accepts the token. After a failure, the first event asks again."""
         if self._one is None:
             count = len(await self._many.list_all())
             say(f"The Slack app is installed in {count} workspace{'' if count == 1 else 's'}; more at /slack/install.")
             return
         way = "over sockets" if self._config.app_token else "at /slack/events"
         try:
-            identity: Identity = await self._one.identity()
+            identity: BotIdentity = await self._one.identity()
         except (NotNow, Never, Unknown) as error:
             say(f"Slack does not say who the bot is: {error}. Run `myna slack doctor`.")
         else:

@@ -1,6 +1,6 @@
-"""Calls of Slack's Web API for one installation: what each answer means, and what has to wait.
+"""Slack Web API client for one installation, with rate limits.
 
-Knows: Slack's errors and limits (docs.slack.dev/apis/web-api). Does not know: what is said, where tokens are kept.
+Each of Slack's errors (docs.slack.dev/apis/web-api) becomes `NotNow`, `CallRefused` or `Unknown`.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ import aiohttp
 from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.web.async_client import AsyncWebClient
 
-from adapters.slack.limits import Limits
+from adapters.slack.limits import RateLimits
 from bot.chat.delivery import Never, NotNow, Unknown
 
 TIMEOUT_SECONDS = 8
 LOCALE_SECONDS = 3600.0
 MAX_LOCALES = 10_000
 STATUS_DELAYS = (1.0, 2.0, 5.0, 15.0, 30.0, 60.0, 60.0, 60.0)
-# After these it is open whether Slack did what it was asked.
+# After these errors the call may or may not have been carried out.
 _BROKEN = {"fatal_error", "internal_error", "request_timeout", "service_unavailable", "team_added_to_org"}
 _LIMITED = {"ratelimited", "rate_limited", "message_limit_exceeded"}
 LATE_TOKEN_SECONDS = 30.0
 NO_LOCALE_SECONDS = 60.0
 
 
-class Refused(Never):
-    """Slack answered with an error of this name, and has done nothing."""
+class CallRefused(Never):
+    """Slack answered with the error `code`, and has done nothing."""
 
     def __init__(self, method: str, code: str) -> None:
         super().__init__(f"Slack answered {method} with {code}")
@@ -38,10 +38,10 @@ class Refused(Never):
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
-    """Which bot a token stands for. `tenant` is the organization where all of it has the app, else the team.
+class BotIdentity:
+    """The bot that a token belongs to; "" for each value that Slack does not give.
 
-    Either is "" if Slack does not say it.
+    `tenant` is the id of the organization if the app is installed in all of it, else of the team.
     """
 
     user_id: str
@@ -49,41 +49,42 @@ class Identity:
 
 
 class SlackClient:
-    """One installation's API. Nothing is tried again here: who calls knows what may have happened."""
+    """The Web API of one installation. It never retries: only the caller knows whether a second call does harm."""
 
     def __init__(self, token: str, url: str) -> None:
         self._web = AsyncWebClient(token=token, base_url=url, timeout=TIMEOUT_SECONDS, retry_handlers=[])
-        self._limits = Limits()
-        self._identity: Identity | None = None
+        self._limits = RateLimits()
+        self._identity: BotIdentity | None = None
         self._asking = asyncio.Lock()
         self._locales: dict[str, tuple[float, str]] = {}
         self._has_sessions = True
 
     async def close(self) -> None:
-        """Close the connections that are kept; a call after that opens new ones."""
+        """Close the connection pool; a later call opens a new one."""
         if self._web.session is not None:
             await self._web.session.close()
 
     def set_token(self, token: str) -> None:
-        """Go on with another token of the same installation."""
+        """Use a renewed token of the same installation."""
         self._web.token = token
 
     def wait_for(self, method: str, channel: str = "") -> float:
-        """0 if a call may be made now, which is then counted; else the seconds until one may."""
+        """Count a call and return 0, or return the seconds until the rate limit allows it."""
         return self._limits.take(method, channel)
 
     def has_room(self, method: str) -> bool:
-        """Whether a call that is only nice may be made: half of the calls are kept for those that must be."""
+        """Return True if an optional call may be made: half of the rate limit is kept for required calls."""
         return self._limits.is_half_full(method)
 
     def set_aside(self, method: str) -> bool:
-        """Count a call that will have to be made, if there is room for it."""
+        """Reserve a later required call; False if the rate limit has no room for it."""
         return self.has_room(method) and not self._limits.take(method, "")
 
     async def call(self, method: str, *, counted: bool = False, **arguments: Any) -> Mapping[str, Any]:
-        """Slack's answer to a method, named as slack_sdk does. `counted`: `wait_for` has been asked already.
+        """Call a method, by slack_sdk's name for it, and return the answer. `counted`: `wait_for` has counted it.
 
-        Raises `NotNow` if nothing was done and it may be tried later, `Refused`, or `Unknown` if it may have been done.
+        Raises `NotNow` if nothing was done and a later try may work, `CallRefused`,
+        or `Unknown` if it may have been done.
         """
         channel = str(arguments.get("channel") or "")
         if not counted and (seconds := self._limits.take(method, channel)):
@@ -100,18 +101,18 @@ class SlackClient:
         return answer.data if isinstance(answer.data, Mapping) else {}
 
     async def respond(self, response_url: str, message: Mapping[str, Any]) -> None:
-        """Answer a command or a press at the address that came with it. Raises as `call`."""
+        """Answer a command or a button press at its `response_url`. Raises as `call`."""
         await self._post(response_url, "a response_url", json=dict(message))
 
     async def upload(self, channel: str, name: str, content: bytes, about: str) -> None:
-        """Share a picture in a channel, `about` for those who can't see it. Raises as `call`."""
-        place = await self.call("files_getUploadURLExternal", filename=name, length=len(content), alt_txt=about[:1000])
-        await self._post(str(place["upload_url"]), "an upload", data=content)
-        files = [{"id": str(place["file_id"]), "title": about}]
+        """Upload a picture to a channel, with `about` as title and alt text. Raises as `call`."""
+        target = await self.call("files_getUploadURLExternal", filename=name, length=len(content), alt_txt=about[:1000])
+        await self._post(str(target["upload_url"]), "an upload", data=content)
+        files = [{"id": str(target["file_id"]), "title": about}]
         await self.call("files_completeUploadExternal", files=files, channel_id=channel)
 
     async def _post(self, url: str, what: str, **body: Any) -> None:
-        """Post to an address that Slack has given us, without the token."""
+        """Post to a URL that Slack has issued, without the token. `what` names it in errors."""
         try:
             async with self._session().post(url, **body) as response:
                 status = response.status
@@ -122,10 +123,10 @@ class SlackClient:
         if status >= 500:
             raise Unknown(f"Slack answered {what} with status {status}")
         if status >= 400:
-            raise Refused(what, f"status {status}")
+            raise CallRefused(what, f"status {status}")
 
     def _session(self) -> aiohttp.ClientSession:
-        """The one that all calls share; else each would open a connection of its own."""
+        """Return the session that all calls share; without it, each call would open its own connection."""
         if self._web.session is None or self._web.session.closed:
             self._web.session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS))
         return self._web.session
@@ -141,20 +142,20 @@ class SlackClient:
             return NotNow(LATE_TOKEN_SECONDS)
         if code in _BROKEN or response.status_code >= 500:
             return Unknown(f"Slack answered {method} with {code}")
-        return Refused(method, code)
+        return CallRefused(method, code)
 
-    async def identity(self) -> Identity:
-        """Asked for once. Raises as `call`."""
+    async def identity(self) -> BotIdentity:
+        """Return the bot's identity, asked of Slack once. Raises as `call`."""
         async with self._asking:
             if self._identity is None:
                 found = await self.call("auth_test")
                 of_organization = found.get("is_enterprise_install") and found.get("enterprise_id")
                 tenant = of_organization or found.get("team_id")
-                self._identity = Identity(str(found.get("user_id") or ""), str(tenant or ""))
+                self._identity = BotIdentity(str(found.get("user_id") or ""), str(tenant or ""))
         return self._identity
 
     async def locale_of(self, user_id: str) -> str | None:
-        """A person's language in Slack, like zh-CN; None if Slack does not say."""
+        """Return a person's locale in Slack, like zh-CN; None if Slack does not give it. Cached for an hour."""
         known = self._locales.get(user_id)
         if known is not None and known[0] > time.monotonic():
             return known[1] or None
@@ -169,9 +170,9 @@ class SlackClient:
         return locale or None
 
     async def show_working(self, channel: str, thread_ts: str, title: str, words: str) -> bool:
-        """Show that an answer is on its way, if Slack lets us. Whether it may be shown now.
+        """Show that an answer is on its way. Return False if Slack certainly does not show it.
 
-        An app that is not declared an agent has no sessions; there, `words` stand below the thread.
+        An app that is not declared an agent has no sessions; there, `words` appear below the thread.
         """
         method = "agents_sessions_setStatus" if self._has_sessions else "assistant_threads_setStatus"
         if not self.has_room(method):
@@ -184,8 +185,8 @@ class SlackClient:
             return True
         return True
 
-    async def show_rest(self, channel: str, thread_ts: str) -> None:
-        """Show that nothing is on its way any more, however long that takes: it would stand there for ever."""
+    async def clear_status(self, channel: str, thread_ts: str) -> None:
+        """Clear the status of a thread, with retries: Slack would show it for ever."""
         for delay in STATUS_DELAYS:
             try:
                 await self._set_status(channel, thread_ts, "active", "", "")
@@ -205,7 +206,7 @@ class SlackClient:
                     "agents_sessions_setStatus", channel_id=channel, thread_ts=thread_ts, status=status, **more
                 )
                 return
-            except Refused as error:
+            except CallRefused as error:
                 if error.code not in ("not_authorized", "unknown_method", "not_allowed_token_type"):
                     raise
                 self._has_sessions = False
@@ -213,7 +214,7 @@ class SlackClient:
 
 
 def name_of(error: SlackApiError) -> str:
-    """Slack's name of an error. Behind a proxy, or in an outage, the answer may be a page for people."""
+    """Return Slack's error code, or the HTTP status where a proxy or an outage answers with HTML."""
     response: Any = error.response
     named = response.data.get("error") if isinstance(response.data, Mapping) else None
     return str(named or f"status {response.status_code}")

@@ -1,7 +1,4 @@
-"""What people can tell Myna itself in Slack: by `/myna ...`, or by naming the bot and one word.
-
-Knows: the commands and what each does to a conversation. Does not know: how answers are shown.
-"""
+"""Commands in Slack: `/myna ...`, or a mention of the bot followed by a command."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from typing import Any, Literal
 
 from adapters.slack import words
 from adapters.slack.events import CHANNEL, Thread
-from adapters.slack.slack_steering import Asker, SlackSteering
+from adapters.slack.slack_steering import SlackPerson, SlackSteering
 from bot.chat.feedback import Feedback
 from bot.chat.turns import Conversations
 from bot.errors import NotAllowed, NotFound
@@ -45,13 +42,13 @@ _NAMES: dict[str, Command] = {
 
 
 def command_of(text: str) -> Command | None:
-    """The command that a text is, if it is one and nothing else."""
+    """Return the command that a text consists of, None if it is not exactly a command."""
     return _NAMES.get(" ".join(text.lower().split()))
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a command was given and by whom. A slash command does not say in which thread, a new mention is in none."""
+class Invocation:
+    """Sender and place of a command. `thread` is None for slash commands, which do not give it, and new mentions."""
 
     tenant: str
     channel: str
@@ -61,7 +58,7 @@ class Place:
 
 
 class Commands:
-    """Carries commands out. Each gives a message for the person alone."""
+    """Runs commands. Each returns an ephemeral message, visible to its sender only."""
 
     def __init__(
         self,
@@ -77,95 +74,95 @@ class Commands:
         self._consent = consent
         self._workspace_id = workspace_id
 
-    async def is_command(self, said: str, tenant: str, user: str) -> bool:
-        """Whether what somebody said to the bot by name is a command, and not for the model."""
-        return command_of(said) is not None or await self._steering.is_meant_beside_mention(said, tenant, user)
+    async def is_command(self, text: str, tenant: str, user: str) -> bool:
+        """Return True if a text beside a mention is a command, so that the model must not answer it."""
+        return command_of(text) is not None or await self._steering.is_meant_beside_mention(text, tenant, user)
 
-    async def run(self, text: str, place: Place) -> dict[str, Any]:
-        """The answer to a command, help for one that there is not."""
+    async def run(self, text: str, invocation: Invocation) -> dict[str, Any]:
+        """Run a command and return its answer; an unknown command is answered with help."""
         if self._steering.is_meant(text):
-            return await self._steering.answer(text, Asker(place.tenant, place.user, place.locale))
+            return await self._steering.answer(text, SlackPerson(invocation.tenant, invocation.user, invocation.locale))
         command = command_of(text or "help")
         if command == "new":
-            return await self._new(place)
+            return await self._new(invocation)
         if command == "feedback":
-            return await self._ask_for_feedback(place)
+            return await self._ask_for_feedback(invocation)
         if command == "leave":
-            return await self._leave(place)
+            return await self._leave(invocation)
         if command in ("privacy", "privacy on", "privacy off"):
-            return await self._privacy(command, place)
+            return await self._privacy(command, invocation)
         if command in ("privacy here on", "privacy here off"):
-            return await self._privacy_here(command == "privacy here on", place)
-        known = words.say("help", place.locale, command=SLASH)
+            return await self._privacy_here(command == "privacy here on", invocation)
+        known = words.say("help", invocation.locale, command=SLASH)
         if command == "help":
             return {"text": known}
-        return {"text": words.say("unknown", place.locale, command=text[:80].replace("`", "'")) + "\n\n" + known}
+        return {"text": words.say("unknown", invocation.locale, command=text[:80].replace("`", "'")) + "\n\n" + known}
 
-    async def _new(self, place: Place) -> dict[str, Any]:
-        known = await self._conversation(place)
+    async def _new(self, invocation: Invocation) -> dict[str, Any]:
+        known = await self._conversation(invocation)
         if known is None:
-            return {"text": words.say("no_conversation", place.locale)}
+            return {"text": words.say("no_conversation", invocation.locale)}
         await self._conversations.forget(self._workspace_id, known.id)
-        if place.thread is not None:
-            return {"text": words.say("forgot", place.locale)}
-        return {"text": words.say("forgot_which", place.locale, title=known.title)}
+        if invocation.thread is not None:
+            return {"text": words.say("forgot", invocation.locale)}
+        return {"text": words.say("forgot_which", invocation.locale, title=known.title)}
 
-    async def _ask_for_feedback(self, place: Place) -> dict[str, Any]:
-        known = await self._conversation(place)
+    async def _ask_for_feedback(self, invocation: Invocation) -> dict[str, Any]:
+        known = await self._conversation(invocation)
         if known is None:
-            return {"text": words.say("no_conversation", place.locale)}
+            return {"text": words.say("no_conversation", invocation.locale)}
         try:
             reply = await self._feedback.last_reply(CHANNEL, known.id)
         except NotFound:
-            return {"text": words.say("no_reply", place.locale)}
-        return words.ask_for_feedback(reply.id, place.locale)
+            return {"text": words.say("no_reply", invocation.locale)}
+        return words.ask_for_feedback(reply.id, invocation.locale)
 
-    async def _privacy(self, command: Command, place: Place) -> dict[str, Any]:
-        """What a person says of all that they write, and what holds now: here, if there is a conversation."""
-        person = f"{place.tenant}/{place.user}"
+    async def _privacy(self, command: Command, invocation: Invocation) -> dict[str, Any]:
+        """Store a person's consent if they gave it, and return what holds now, also for a known conversation."""
+        person = f"{invocation.tenant}/{invocation.user}"
         if command != "privacy":
             await self._consent.set_person(CHANNEL, Sender(person), command == "privacy on")
-        known = await self._conversation(place)
+        known = await self._conversation(invocation)
         said = await self._consent.choices(CHANNEL, person, known.id if known else None)
         everywhere = "learns" if self._consent.allows(replace(said, conversation=None)) else "learns_not"
-        text = words.say(everywhere, place.locale)
+        text = words.say(everywhere, invocation.locale)
         if known is not None and said.conversation is not None and said.person is not False:
             here = "learns_here" if said.conversation else "learns_not_here"
-            text += " " + words.say(here, place.locale, title=known.title)
-        return {"text": text + "\n" + words.say("privacy_how", place.locale, command=SLASH)}
+            text += " " + words.say(here, invocation.locale, title=known.title)
+        return {"text": text + "\n" + words.say("privacy_how", invocation.locale, command=SLASH)}
 
-    async def _privacy_here(self, choice: bool, place: Place) -> dict[str, Any]:
-        known = await self._conversation(place)
+    async def _privacy_here(self, choice: bool, invocation: Invocation) -> dict[str, Any]:
+        known = await self._conversation(invocation)
         if known is None:
-            return {"text": words.say("no_conversation", place.locale)}
-        person = f"{place.tenant}/{place.user}"
+            return {"text": words.say("no_conversation", invocation.locale)}
+        person = f"{invocation.tenant}/{invocation.user}"
         try:
             await self._consent.set_conversation(known.id, CHANNEL, person, choice)
         except NotAllowed:
-            return {"text": words.say("not_yours_to_allow", place.locale)}
+            return {"text": words.say("not_yours_to_allow", invocation.locale)}
         said = await self._consent.choices(CHANNEL, person, known.id)
-        text = words.say("learns_here" if choice else "learns_not_here", place.locale, title=known.title)
+        text = words.say("learns_here" if choice else "learns_not_here", invocation.locale, title=known.title)
         if choice and said.person is False:
-            text += " " + words.say("but_not_you", place.locale, command=SLASH)
+            text += " " + words.say("but_not_you", invocation.locale, command=SLASH)
         return {"text": text}
 
-    async def _leave(self, place: Place) -> dict[str, Any]:
-        if place.channel.startswith("D"):
-            return {"text": words.say("left_direct", place.locale)}
-        if place.thread is None:
-            return {"text": words.say("only_in_thread", place.locale)}
-        known = await self._conversation(place)
+    async def _leave(self, invocation: Invocation) -> dict[str, Any]:
+        if invocation.channel.startswith("D"):
+            return {"text": words.say("left_direct", invocation.locale)}
+        if invocation.thread is None:
+            return {"text": words.say("only_in_thread", invocation.locale)}
+        known = await self._conversation(invocation)
         if known is not None:
             await self._conversations.set_left(self._workspace_id, known.id, left=True)
-        return {"text": words.say("left", place.locale)}
+        return {"text": words.say("left", invocation.locale)}
 
-    async def _conversation(self, place: Place) -> Conversation | None:
-        """That of the thread, else the one that the person began here and that was used last."""
-        if place.thread is not None:
+    async def _conversation(self, invocation: Invocation) -> Conversation | None:
+        """Find the thread's conversation; without a thread, the last used one that the person began in this channel."""
+        if invocation.thread is not None:
             try:
-                return await self._conversations.find(self._workspace_id, CHANNEL, place.thread.key)
+                return await self._conversations.find(self._workspace_id, CHANNEL, invocation.thread.key)
             except NotFound:
                 return None
-        begun = await self._conversations.list_of(self._workspace_id, CHANNEL, f"{place.tenant}/{place.user}")
-        here = f"{place.tenant}/{place.channel}/"
-        return next((one for one in begun if one.external_id.startswith(here)), None)
+        begun = await self._conversations.list_of(self._workspace_id, CHANNEL, f"{invocation.tenant}/{invocation.user}")
+        here = f"{invocation.tenant}/{invocation.channel}/"
+        return next((known for known in begun if known.external_id.startswith(here)), None)

@@ -1,7 +1,4 @@
-"""Finds out what is wrong between Myna and Slack, and says what to change, line by line.
-
-Knows: what a token can tell, what an app's manifest must have. Does not know: how to change anything.
-"""
+"""Diagnosis of the connection to Slack (`myna slack doctor`)."""
 
 from __future__ import annotations
 
@@ -30,7 +27,7 @@ CHALLENGE = "myna doctor"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line: what was looked at, and what to do if it is not right. `unknown` could not be looked at."""
+    """Result of one check, with the remedy if it is `wrong`; `unknown` if it could not be made."""
 
     state: Literal["ok", "wrong", "unknown"]
     text: str
@@ -45,7 +42,7 @@ def _wrong(text: str) -> Finding:
 
 
 class Doctor:
-    """Looks at one connection to Slack. `config_token` is one that may read the app's manifest."""
+    """Checks of one connection to Slack. `config_token` is an app configuration token, to read the app's manifest."""
 
     def __init__(self, config: SlackConfig, installations: StoredInstallations | None, config_token: str = "") -> None:
         self._config = config
@@ -53,7 +50,7 @@ class Doctor:
         self._config_token = config_token
 
     async def examine(self) -> AsyncIterator[Finding]:
-        """Every finding, as soon as it is known."""
+        """Yield each finding as soon as it is known."""
         try:
             self._config.check()
         except MynaError as error:
@@ -82,7 +79,7 @@ class Doctor:
             yield await self._own_address()
 
     async def _clock(self) -> tuple[bool, Finding]:
-        """Whether Slack is reached, and whether its clock agrees with ours."""
+        """Return whether Slack is reached, and the finding about that and about the clock skew."""
         try:
             async with (
                 aiohttp.ClientSession(timeout=TIMEOUT) as session,
@@ -119,7 +116,7 @@ class Doctor:
             return
         yield _ok(f"{name} is that of {answer['user_id']} in {answer.get('team') or answer['team_id']}.")
         granted = _header(answer.headers, "x-oauth-scopes").split(",")
-        missing = [one for one in BOT_SCOPES if one not in granted]
+        missing = [scope for scope in BOT_SCOPES if scope not in granted]
         if missing:
             yield _wrong(
                 f"{name} lacks the scopes {', '.join(missing)}. Add them under OAuth & Permissions, and install the "
@@ -134,9 +131,9 @@ class Doctor:
         found = await installations.list_all()
         if not found:
             yield Finding("unknown", "No workspace has installed the app yet. Open /slack/install in a browser.")
-        for one in found:
-            token = await installations.token_of(one)
-            async for finding in self._token(f"The token of {one.name} ({one.tenant})", token):
+        for installation in found:
+            token = await installations.token_of(installation)
+            async for finding in self._token(f"The token of {installation.name} ({installation.tenant})", token):
                 yield finding
 
     async def _app_token(self) -> Finding:
@@ -153,7 +150,7 @@ class Doctor:
         return _ok("MYNA_SLACK_APP_TOKEN opens sockets.")
 
     async def _own_address(self) -> Finding:
-        """Ask the server as Slack does when an address is entered."""
+        """Send our own server the `url_verification` request that Slack sends for a new request URL."""
         url = self._config.public_url.rstrip("/")
         if not url:
             return Finding(
@@ -180,7 +177,7 @@ class Doctor:
         return _ok(f"{url}/slack/events answers, with the same signing secret.")
 
     async def _manifest(self, client: AsyncWebClient, bot_id: str | None) -> AsyncIterator[Finding]:
-        """What the app is subscribed to can be seen with a token of its own only."""
+        """Compare the app's manifest; only an app configuration token may read it."""
         if not self._config_token:
             yield Finding(
                 "unknown",
@@ -215,7 +212,7 @@ class Doctor:
 
 
 def compare_manifests(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[Finding]:
-    """What an app's manifest lacks of the one it should have."""
+    """List the differences between an app's manifest and the wanted one."""
     findings = []
     events = set(_at(wanted, "settings", "event_subscriptions", "bot_events") or ())
     missing = sorted(events - set(_at(there, "settings", "event_subscriptions", "bot_events") or ()))
@@ -256,7 +253,7 @@ def _header(headers: Mapping[str, str], name: str) -> str:
 
 
 def _sign(content: bytes, secret: str) -> dict[str, str]:
-    """The headers that Slack would send with `content`."""
+    """Return the headers that Slack would send with `content`."""
     timestamp = str(int(time.time()))
     signature = SignatureVerifier(secret).generate_signature(timestamp=timestamp, body=content)
     return {

@@ -1,7 +1,7 @@
-"""Slack's requests over HTTP: checked, handed on, and answered with 200 only when what they say is stored.
+"""Slack's HTTP requests: signature check and routing.
 
-Knows: signatures, bodies, status codes (docs.slack.dev/authentication/verifying-requests-from-slack). Does not know:
-what a request means.
+Signatures: docs.slack.dev/authentication/verifying-requests-from-slack. An event is answered with 200 only after its
+content is stored.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_FIELDS = 100
 
 
 class SlackApi:
-    """Handlers of one Slack app, wherever it is installed."""
+    """HTTP handlers of one Slack app, for all its installations."""
 
     def __init__(self, inbound: SlackInbound, signing_secret: str) -> None:
         self._inbound = inbound
@@ -36,7 +36,7 @@ class SlackApi:
         ]
 
     async def events(self, request: web.Request) -> web.Response:
-        """200 once what the event says is stored, or if there is nothing to store; 503 has Slack send it again."""
+        """Store an event, then answer 200; 503 makes Slack send it again."""
         body = _object(await self._signed(request))
         if body.get("type") == "url_verification":
             return web.json_response({"challenge": str(body.get("challenge", ""))})
@@ -45,11 +45,11 @@ class SlackApi:
         return web.Response()
 
     async def commands(self, request: web.Request) -> web.Response:
-        """`/myna ...`: the answer is shown to the person alone."""
+        """Answer `/myna ...` with an ephemeral message."""
         return web.json_response(await self._inbound.command(_fields(await self._signed(request))))
 
     async def interactivity(self, request: web.Request) -> web.Response:
-        """A button, or a form; a form that is not complete is answered with what is missing."""
+        """Take a button press or a form; an incomplete form is answered with errors beside its fields."""
         payload = _fields(await self._signed(request)).get("payload", "")
         answer = await self._inbound.interaction(_object(payload.encode()))
         return web.Response() if answer is None else web.json_response(answer)
@@ -68,7 +68,7 @@ class SlackApi:
     def _is_signed(self, request: web.Request, content: bytes) -> bool:
         try:
             return self._verifier.is_valid_request(content, dict(request.headers))
-        except (TypeError, ValueError, OverflowError):  # it takes for granted what only Slack would send
+        except (TypeError, ValueError, OverflowError):  # the verifier fails on headers that Slack would never send
             return False
 
 

@@ -1,7 +1,6 @@
-"""What Slack tells us, however it comes: events, commands, and presses of buttons.
+"""Handling of Slack's events, commands, buttons and forms.
 
-Knows: what each means for a conversation, and that it is stored before Slack hears that it arrived. Does not know:
-HTTP, sockets, signatures.
+The same for HTTP and Socket Mode. Everything is stored before Slack gets its acknowledgement.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from typing import Any
 from adapters.slack import words
 from adapters.slack.background import Background
 from adapters.slack.client import SlackClient
-from adapters.slack.commands import Commands, Place
+from adapters.slack.commands import Commands, Invocation
 from adapters.slack.events import (
     CHANNEL,
-    Change,
+    MessageChange,
     Spoken,
     Stop,
     moment,
@@ -32,7 +31,7 @@ from adapters.slack.events import (
 )
 from adapters.slack.installations import Installations
 from adapters.slack.replies import Replies
-from adapters.slack.slack_steering import Asker, SlackSteering
+from adapters.slack.slack_steering import SlackPerson, SlackSteering
 from bot.chat.delivery import Never, NotNow, Unknown
 from bot.chat.feedback import Feedback
 from bot.chat.turns import Conversations
@@ -46,11 +45,11 @@ log = logging.getLogger("myna.slack")
 
 LOCALE_PATIENCE = 1.0
 
-Body = Mapping[str, Any]
+Payload = Mapping[str, Any]
 
 
 class SlackInbound:
-    """Everything that Slack sends, for all places where the app is installed."""
+    """Handler of all requests from Slack, for all installations."""
 
     def __init__(
         self,
@@ -75,10 +74,10 @@ class SlackInbound:
 
     # --- events ---
 
-    async def event(self, body: Body) -> None:
-        """When this returns, what the event says is stored, or there was nothing to store.
+    async def event(self, body: Payload) -> None:
+        """Store the content of an event, if it has any.
 
-        Raises `Unavailable` if it should come again.
+        Raises `Unavailable` if Slack should send it again.
         """
         tenant, event = tenant_of(body), body.get("event")
         kind = event.get("type") if isinstance(event, Mapping) else None
@@ -98,7 +97,7 @@ class SlackInbound:
             self._background.start(self._suggest_prompts(tenant, body["event"]))
 
     async def _stop(self, stop: Stop) -> None:
-        """End what is being answered, unless the person has written since: then this comes late, or again."""
+        """Stop the running reply, unless the person has written since: then the event is late or a repetition."""
         self._replies.note_stopped(stop)
         known = await self._find(stop.thread.key)
         if known is None:
@@ -107,8 +106,8 @@ class SlackInbound:
         if moment(said_at) <= stop.at:
             await self._conversations.stop(self._workspace_id, known.id, None)
 
-    async def _change(self, change: Change) -> None:
-        """Put other words into a message. A deletion that comes before its message is remembered for it."""
+    async def _change(self, change: MessageChange) -> None:
+        """Edit or delete a message. A deletion is noted, as it may arrive before its message."""
         if change.parts is None:
             await self._seen.note(_deletion_of(change.dedupe_key))
         if known := await self._find(change.thread.key):
@@ -127,7 +126,7 @@ class SlackInbound:
             return None
 
     async def _take(self, spoken: Spoken) -> None:
-        """A message to the bot, a command, or what is said in a thread that the bot takes part in."""
+        """Take a message to the bot, a command, or a message in a thread that the bot follows."""
         if spoken.command and await self._commands.is_command(spoken.command, spoken.thread.tenant, spoken.user):
             await self._run_command(spoken)
             return
@@ -145,7 +144,7 @@ class SlackInbound:
             self._background.start(self._tell_about_files(spoken))
 
     async def _tell_about_files(self, spoken: Spoken) -> None:
-        """To the person alone: the model knows the names only, and may not say so."""
+        """Tell the sender alone that files are not read: the model sees only their names, and may not say so."""
         thread = spoken.thread
         locale = await self._locale(thread.tenant, spoken.user)
         await self._call(
@@ -158,7 +157,7 @@ class SlackInbound:
         )
 
     async def _run_command(self, spoken: Spoken) -> None:
-        """Once for a message, which comes as a mention too, and may be delivered again."""
+        """Run a command once for its message, which may arrive as a mention too, or again."""
         key = f"command/{spoken.incoming.dedupe_key}"
         if key in self._commands_running or await self._seen.is_known(key):
             return
@@ -172,8 +171,10 @@ class SlackInbound:
     async def _answer_command(self, spoken: Spoken) -> None:
         thread = spoken.thread
         locale = await self._locale(thread.tenant, spoken.user)
-        place = Place(thread.tenant, thread.channel, spoken.user, locale, thread if spoken.is_in_thread else None)
-        answer = await self._commands.run(spoken.command, place)
+        invocation = Invocation(
+            thread.tenant, thread.channel, spoken.user, locale, thread if spoken.is_in_thread else None
+        )
+        answer = await self._commands.run(spoken.command, invocation)
         in_thread = {"thread_ts": thread.ts} if spoken.is_in_thread else {}
         self._background.start(
             self._call(
@@ -181,8 +182,8 @@ class SlackInbound:
             )
         )
 
-    async def _suggest_prompts(self, tenant: str, event: Body) -> None:
-        """In an empty direct conversation. Only old apps say in which thread; others fail if it is said."""
+    async def _suggest_prompts(self, tenant: str, event: Payload) -> None:
+        """Suggest prompts in an empty direct conversation. Only old apps give the thread; in others it is an error."""
         thread = event.get("assistant_thread")
         if isinstance(thread, Mapping):
             channel, user, where = (
@@ -204,26 +205,29 @@ class SlackInbound:
             **where,
         )
 
-    async def _note_removed(self, tenant: str, body: Body) -> None:
-        """With `tokens_revoked`, only a bot's tokens are ours. If this comes late, the app may be back already."""
+    async def _note_removed(self, tenant: str, body: Payload) -> None:
+        """Delete an installation. `tokens_revoked` matters for a bot's tokens only.
+
+        If the event is late, the app may be installed again: the event's time tells.
+        """
         event, at = body["event"], body.get("event_time")
         tokens = event.get("tokens")
         if event.get("type") == "app_uninstalled" or (isinstance(tokens, Mapping) and tokens.get("bot")):
             known_at = at if isinstance(at, int | float) and not isinstance(at, bool) else time.time()
-            await self._installations.remove(tenant, known_at + 1)  # it is told in whole seconds
+            await self._installations.remove(tenant, known_at + 1)  # Slack gives whole seconds
 
     # --- commands, buttons, forms ---
 
-    async def command(self, form: Body) -> dict[str, Any]:
-        """The answer to `/myna ...`, for the person alone."""
+    async def command(self, form: Payload) -> dict[str, Any]:
+        """Return the answer to `/myna ...`, an ephemeral message."""
         tenant, user = tenant_of(form), storable(str(form.get("user_id", "")))
         locale = await self._locale(tenant, user)
-        place = Place(tenant, storable(str(form.get("channel_id", ""))), user, locale)
-        answer = await self._commands.run(storable(str(form.get("text", ""))).strip(), place)
+        invocation = Invocation(tenant, storable(str(form.get("channel_id", ""))), user, locale)
+        answer = await self._commands.run(storable(str(form.get("text", ""))).strip(), invocation)
         return {"response_type": "ephemeral", **answer}
 
-    async def interaction(self, payload: Body) -> dict[str, Any] | None:
-        """A button pressed, or a form sent; the answer is for a form that can't be taken as it is."""
+    async def interaction(self, payload: Payload) -> dict[str, Any] | None:
+        """Take a button press or a form. Return the errors of a form that can't be taken, else None."""
         tenant, user = tenant_of(payload), payload.get("user")
         user_id = storable(str(user.get("id", ""))) if isinstance(user, Mapping) else ""
         if payload.get("type") == "view_submission":
@@ -240,18 +244,18 @@ class SlackInbound:
                         self._background.start(self._tell_to_wait(tenant, user_id, payload, error.retry_after))
         return None
 
-    async def _answer_asked_back(self, action: Body, tenant: str, user: str, payload: Body) -> None:
-        """A button below an answer to a line that steers."""
-        asker = Asker(tenant, user, await self._locale(tenant, user))
+    async def _answer_asked_back(self, action: Payload, tenant: str, user: str, payload: Payload) -> None:
+        """Take a press of a confirmation button below a steering answer."""
+        asker = SlackPerson(tenant, user, await self._locale(tenant, user))
         await self._steering.pressed(action, asker, str(payload.get("response_url", "")))
 
-    async def _tell_to_wait(self, tenant: str, user: str, payload: Body, seconds: float) -> None:
+    async def _tell_to_wait(self, tenant: str, user: str, payload: Payload, seconds: float) -> None:
         channel = payload.get("channel")
         if isinstance(channel, Mapping):
             text = words.say("wait", await self._locale(tenant, user), seconds=str(math.ceil(seconds)))
             await self._call(tenant, "chat_postEphemeral", channel=str(channel.get("id", "")), user=user, text=text)
 
-    async def _pressed(self, action: Body, tenant: str, user: str, trigger: str) -> None:
+    async def _pressed(self, action: Payload, tenant: str, user: str, trigger: str) -> None:
         if action.get("action_id") not in (words.VOTE, words.SAY_MORE):
             return
         verdict, _, reply_id = storable(str(action.get("value", ""))).partition(":")
@@ -283,7 +287,7 @@ class SlackInbound:
             return {"response_action": "errors", "errors": {"reason": words.say("form_empty", locale)}}
         if reply.conversation_key.startswith(f"{tenant}/"):
             try:
-                # The form opens empty: a field that stays so takes nothing back.
+                # The form opens empty: a field left empty withdraws nothing.
                 words_given = reason or None, better or None
                 await self._feedback.vote(reply, CHANNEL, Sender(f"{tenant}/{user}"), -1, *words_given)
             except QuotaExceeded as error:
@@ -291,10 +295,10 @@ class SlackInbound:
                 return {"response_action": "errors", "errors": {"reason": wait}}
         return None
 
-    # --- calls that nothing waits for ---
+    # --- calls in the background ---
 
     async def _locale(self, tenant: str, user: str) -> str | None:
-        """The person's language if Slack says it soon: people wait for what it is needed for."""
+        """Return a person's locale; None if Slack does not give it at once, as a person waits for the answer."""
         try:
             async with asyncio.timeout(LOCALE_PATIENCE):
                 client = await self._installations.client(tenant)
@@ -308,13 +312,13 @@ class SlackInbound:
             await client.call(method, **arguments)
 
     async def close(self) -> None:
-        """Wait a little for what is still to be told."""
+        """Wait a moment for background calls, then cancel them."""
         await self._background.close()
         await self._steering.close()
 
 
 class SeenEvents:
-    """What was done already, and must not be done again when Slack delivers it again."""
+    """Keys of events already handled, so that a repeated delivery does nothing."""
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope

@@ -1,7 +1,7 @@
-"""Where the app is installed, and a client for each place: a team's, or a whole organization's.
+"""Installations of the app, with encrypted tokens and token rotation.
 
-Knows: tokens at rest, renewing them before they run out (docs.slack.dev/authentication/using-token-rotation), what
-becomes of them when the app is removed. Does not know: how an installation came about.
+A tenant is a team, or an organization that installed the app as a whole. Token rotation:
+docs.slack.dev/authentication/using-token-rotation.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from adapters.slack.client import Identity, Refused, SlackClient
+from adapters.slack.client import BotIdentity, CallRefused, SlackClient
 from bot.access.vault import Vault
 from bot.chat.delivery import NotNow, Unknown
 from bot.errors import MynaError
@@ -33,14 +33,14 @@ KEEP_AGAIN_SECONDS, NO_KEY_SECONDS, CLOSE_SECONDS = 1.0, 60.0, 8.0
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """The Slack app, as api.slack.com knows it."""
+    """Credentials of the Slack app, from api.slack.com."""
 
     client_id: str
     client_secret: str
     api_url: str
 
     async def exchange(self, **given: Any) -> Mapping[str, Any]:
-        """What `oauth.v2.access` gives for a code, or for a refresh token. Raises as `SlackClient.call`."""
+        """Exchange a code or a refresh token at `oauth.v2.access`. Raises as `SlackClient.call`."""
         client = SlackClient("", self.api_url)
         try:
             return await client.call(
@@ -51,31 +51,31 @@ class App:
 
 
 class Installations(Protocol):
-    """Finds the client for a tenant: a team, or an organization where all of it has the app."""
+    """Source of clients by tenant: a team, or an organization that installed the app as a whole."""
 
     async def client(self, tenant: str) -> SlackClient | None:
-        """None if the app is not installed there. Raises as `SlackClient.call`."""
+        """Return the tenant's client, None if the app is not installed there. Raises as `SlackClient.call`."""
         ...
 
     async def bot_user(self, tenant: str, named: str) -> str | None:
-        """The bot's user id there, None if the app is not installed there. `named` is whom Slack says it tells.
+        """Return the bot's user id, None if the app is not installed there. Raises as `SlackClient.call`.
 
-        Raises as `SlackClient.call`.
+        `named` is the bot's user id as the event gives it, "" if it does not.
         """
         ...
 
     async def remove(self, tenant: str, at: float) -> None:
-        """The app was removed there, at a time of Slack's."""
+        """Forget an installation that was removed at `at`, in Slack's seconds."""
         ...
 
 
 class OneInstallation:
-    """The one workspace whose token is in the settings."""
+    """The single workspace whose token is in the settings."""
 
     def __init__(self, client: SlackClient) -> None:
         self._client = client
 
-    async def client(self, tenant: str) -> SlackClient | None:  # noqa: ARG002 - there is but one
+    async def client(self, tenant: str) -> SlackClient | None:  # noqa: ARG002 - there is only one
         return self._client
 
     async def bot_user(self, tenant: str, named: str) -> str | None:
@@ -83,19 +83,19 @@ class OneInstallation:
         is_ours = named == identity.user_id or identity.tenant in (tenant, "")
         return identity.user_id if is_ours else None
 
-    async def remove(self, tenant: str, at: float) -> None:  # noqa: ARG002 - its token says whether it is back
+    async def remove(self, tenant: str, at: float) -> None:  # noqa: ARG002 - the token shows whether the app is back
         log.error("the Slack app was removed from %s; install it again and set the new MYNA_SLACK_BOT_TOKEN", tenant)
 
 
 class StoredInstallations:
-    """Workspaces that installed the app through our page. Their tokens are in the database, encrypted."""
+    """Workspaces that installed the app by OAuth. Their tokens are in the database, encrypted."""
 
     def __init__(self, scope: Scope, vault: Vault, app: App) -> None:
         self._scope = scope
         self._vault = vault
         self._app = app
         self._clients: dict[str, SlackClient] = {}
-        self._decrypted: dict[str, str] = {}  # as it was kept, the token that the client has
+        self._decrypted: dict[str, str] = {}  # by tenant, the ciphertext of the token that its client uses
         self._renewals: dict[str, asyncio.Task[None]] = {}
 
     async def client(self, tenant: str) -> SlackClient | None:
@@ -115,7 +115,7 @@ class StoredInstallations:
         return known
 
     def _renewal(self, stored: StoredInstallation, client: SlackClient) -> asyncio.Task[None]:
-        """The renewal under way, or a new one. It goes on if nobody waits any more: its token is good for one use."""
+        """Return the running renewal or start one. It outlives its callers: a refresh token is good for one use."""
         task = self._renewals.get(stored.id)
         if task is None:
             task = asyncio.create_task(self._renew(stored, client), name=f"renew-{stored.tenant}")
@@ -128,19 +128,19 @@ class StoredInstallations:
         if not task.cancelled() and (error := task.exception()):
             log.error("a Slack token could not be renewed", exc_info=error)
 
-    async def bot_user(self, tenant: str, named: str) -> str | None:  # noqa: ARG002 - the tenant says it all
+    async def bot_user(self, tenant: str, named: str) -> str | None:  # noqa: ARG002 - the tenant suffices
         stored = await self._scope.read(slack_installs.find, tenant)
         return stored.bot_user_id if stored else None
 
     async def _renew(self, stored: StoredInstallation, client: SlackClient) -> None:
-        """Exchange the tokens. The old one lives on meanwhile, so a failure is no more than a delay."""
+        """Exchange the tokens under a lease. The old token stays valid meanwhile, so a failure only delays."""
         kept = await self._scope.write(slack_installs.claim_renewal, stored.id, RENEWAL_LEASE_MS)
         if kept is None:
             return
         try:
             refresh_token = await self._decrypt(kept, stored, "refresh")
             answer = await self._app.exchange(grant_type="refresh_token", refresh_token=refresh_token)
-        except (NotNow, Refused, Unknown) as error:
+        except (NotNow, CallRefused, Unknown) as error:
             log.error("the token of %s could not be renewed: %s", stored.name, error)
             return
         client.set_token(answer["access_token"])
@@ -152,7 +152,7 @@ class StoredInstallations:
         )
 
     async def _keep_renewed(self, *values: Any) -> None:
-        """However long the database is away: nobody else has these tokens, and the old ones are worth nothing."""
+        """Store new tokens, however long the database is away: they are the only copy, and the old ones are void."""
         while True:
             try:
                 await self._scope.write(slack_installs.renewed, *values)
@@ -162,14 +162,14 @@ class StoredInstallations:
             await asyncio.sleep(KEEP_AGAIN_SECONDS)
 
     async def close(self) -> None:
-        """Let renewals end that have begun, and close the connections."""
+        """Finish running renewals, and close the connections."""
         if self._renewals:
             await asyncio.wait(self._renewals.values(), timeout=CLOSE_SECONDS)
         for client in self._clients.values():
             await client.close()
 
-    async def add(self, answer: Mapping[str, Any]) -> Identity:
-        """Keep what `oauth.v2.access` answered. Raises `KeyError` if it is no installation of a bot."""
+    async def add(self, answer: Mapping[str, Any]) -> BotIdentity:
+        """Store an answer of `oauth.v2.access`. Raises `KeyError` if it is not the installation of a bot."""
         team, enterprise = answer.get("team") or {}, answer.get("enterprise") or {}
         where = enterprise if answer.get("is_enterprise_install") else team
         row_id, lives = new_id(), answer.get("expires_in")
@@ -185,7 +185,7 @@ class StoredInstallations:
             expires_at=_now_ms() + int(lives) * 1000 if lives else None,
         )
         await self._scope.write(slack_installs.save, stored)
-        return Identity(stored.bot_user_id, stored.tenant)
+        return BotIdentity(stored.bot_user_id, stored.tenant)
 
     async def remove(self, tenant: str, at: float) -> None:
         if await self._scope.write(slack_installs.remove, tenant, round(at * 1000)):
@@ -195,7 +195,7 @@ class StoredInstallations:
         return await self._scope.read(slack_installs.list_all)
 
     async def token_of(self, stored: StoredInstallation) -> str:
-        """The bot's token. Raises `NotNow` if it can't be decrypted."""
+        """Decrypt the bot's token. Raises `NotNow` if no key fits."""
         return await self._decrypt(stored.bot_token, stored, "bot")
 
     async def _decrypt(self, kept: str, stored: StoredInstallation, name: str) -> str:
@@ -206,11 +206,11 @@ class StoredInstallations:
             raise NotNow(NO_KEY_SECONDS) from error
 
     async def encrypt_anew(self) -> int:
-        """Encrypt with the newest key what an older one was used for. Returns how many installations that were."""
+        """Encrypt all tokens with the newest key. Return the number of installations changed."""
         count = 0
         for stored in await self.list_all():
             kept = [stored.bot_token, *([stored.refresh_token] if stored.refresh_token else [])]
-            if all(self._vault.is_newest(one) for one in kept):
+            if all(self._vault.is_newest(token) for token in kept):
                 continue
             anew = replace(
                 stored,

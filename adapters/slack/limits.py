@@ -1,6 +1,7 @@
-"""How often each method of Slack's API may be called now (docs.slack.dev/apis/web-api/rate-limits).
+"""Rate limits of Slack's methods as token buckets, with Retry-After.
 
-Knows: tiers, and what Slack last said with Retry-After. Does not know: other processes; then Slack says so.
+Tiers are those of docs.slack.dev/apis/web-api/rate-limits. Calls of other processes are not counted here; Slack then
+answers with Retry-After.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-# Calls a minute, for each method and workspace; what is not listed has the third tier.
+# Calls a minute for each method and workspace; methods that are not listed have the third tier.
 PER_MINUTE = {
     "chat_startStream": 20,
     "chat_stopStream": 20,
@@ -32,14 +33,14 @@ class _Bucket:
     closed_until: float = 0.0
 
 
-class Limits:
-    """The calls of one installation. Nothing waits here; who has to is told for how long."""
+class RateLimits:
+    """Rate limits of one installation. Methods never wait; they return the seconds that the caller has to."""
 
     def __init__(self) -> None:
         self._buckets: dict[tuple[str, str], _Bucket] = {}
 
     def take(self, method: str, channel: str) -> float:
-        """0 if a call may be made now, which is then counted; else the seconds until the next may."""
+        """Count a call and return 0, or return the seconds until the next call is allowed."""
         bucket, per_second, most = self._bucket(method, channel)
         now = time.monotonic()
         bucket.tokens = min(bucket.tokens + (now - bucket.filled_at) * per_second, most)
@@ -52,13 +53,13 @@ class Limits:
         return 0.0
 
     def is_half_full(self, method: str) -> bool:
-        """Whether at least half of the calls of a minute are left, as what is only nice should ask."""
+        """Return True if at least half of a minute's calls are left; optional calls ask for it."""
         bucket, per_second, most = self._bucket(method, "")
         now = time.monotonic()
         return now >= bucket.closed_until and bucket.tokens + (now - bucket.filled_at) * per_second >= most / 2
 
     def close(self, method: str, channel: str, seconds: float) -> None:
-        """Slack has said that there were too many calls."""
+        """Allow no call for `seconds`: Slack answered with Retry-After."""
         bucket, _, _ = self._bucket(method, channel)
         bucket.closed_until = max(bucket.closed_until, time.monotonic() + seconds)
 
@@ -73,10 +74,12 @@ class Limits:
         return self._buckets[key], per_second, most
 
     def _forget_full_ones(self, per_second: float, most: float) -> None:
-        """A channel in which nothing has been posted for a while is as one that was never seen."""
+        """Drop the buckets of quiet channels: they have refilled, so a new bucket is the same."""
         if len(self._buckets) < 1000:
             return
         quiet = time.monotonic() - most / per_second
         self._buckets = {
-            key: one for key, one in self._buckets.items() if max(one.filled_at, one.closed_until) > quiet or not key[1]
+            key: bucket
+            for key, bucket in self._buckets.items()
+            if max(bucket.filled_at, bucket.closed_until) > quiet or not key[1]
         }

@@ -1,6 +1,6 @@
-"""The app's manifest: what Slack is told of Myna when the app is made (docs.slack.dev/reference/app-manifest).
+"""App manifest: scopes, events and URLs of the Slack app.
 
-Knows: scopes, events, addresses. Does not know: whether Slack has them (`adapters.slack.doctor`).
+Its form: docs.slack.dev/reference/app-manifest. `adapters.slack.doctor` compares it with that of the real app.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PLACEHOLDER_URL = "https://your.address"
 
 
 def make_manifest(name: str, public_url: str, *, socket_mode: bool, many_workspaces: bool) -> dict[str, Any]:
-    """The manifest for an installation at `public_url`."""
+    """Return the manifest for an installation at `public_url`."""
     url = public_url or PLACEHOLDER_URL
 
     def address(path: str, key: str = "request_url") -> dict[str, str]:

@@ -1,6 +1,6 @@
-"""Long Markdown in several messages: where it is cut, and how code that is cut goes on.
+"""Splitting of long Markdown into messages, with code fences repaired.
 
-Knows: lengths and code fences (CommonMark 0.31, section 4.5). Does not know: Slack.
+Code fences are those of CommonMark 0.31, section 4.5.
 """
 
 from __future__ import annotations
@@ -8,24 +8,27 @@ from __future__ import annotations
 import re
 
 # A message ends at a paragraph from the first length on, at a line from the second, at a word from the third, and
-# anywhere at the last. The places are found looking forward only, so that what has been shown need not be taken back.
+# anywhere at the last. A cut depends only on the text before it, so that a message already shown never changes.
 PARAGRAPH_FROM, LINE_FROM, WORD_FROM, MAX_CHARS = 9_000, 10_000, 10_500, 11_000
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})(.*)$", re.MULTILINE)
 
 
 def next_cut(text: str, start: int) -> int | None:
-    """Where the message that begins at `start` ends; None if the rest fits into it."""
-    places = [
+    """Return the end of the message that begins at `start`; None if the rest of the text fits into it."""
+    cuts = [
         _after(text, "\n\n", start + PARAGRAPH_FROM),
         _after(text, "\n", start + LINE_FROM),
         _after(text, " ", start + WORD_FROM),
         start + MAX_CHARS,
     ]
-    return min((place for place in places if place is not None and place < len(text)), default=None)
+    return min((cut for cut in cuts if cut is not None and cut < len(text)), default=None)
 
 
 def cut_soon(text: str, start: int, shown: int) -> int | None:
-    """A good end for a message that must end soon, and shows `text[start:shown]` already; None if there is none yet."""
+    """Return a good end for a message that must end soon; None if there is none yet.
+
+    The message shows `text[start:shown]` already.
+    """
     cut = _after(text, "\n\n", shown) or _after(text, "\n", shown)
     limit = next_cut(text, start)
     return limit if cut is None or (limit is not None and limit < cut) else cut
@@ -37,7 +40,7 @@ def _after(text: str, mark: str, begin: int) -> int | None:
 
 
 def split(text: str) -> list[str]:
-    """The whole text as messages, none of them over the limit, code fences closed and opened again at the cuts."""
+    """Split a text into messages of at most `MAX_CHARS`, with code fences closed and opened again at the cuts."""
     cuts = [0]
     while (cut := next_cut(text, cuts[-1])) is not None:
         cuts.append(cut)
@@ -46,13 +49,13 @@ def split(text: str) -> list[str]:
 
 
 def piece(text: str, start: int, end: int, *, is_cut: bool) -> str:
-    """The message that shows `text[start:end]`; `is_cut` if another goes on after it."""
+    """Return the message that shows `text[start:end]`; `is_cut` if another message continues it."""
     opening, fence = open_fence(text[:start]), open_fence(text[:end]) if is_cut else ""
     return (f"{opening}\n" if opening else "") + text[start:end] + (fence_end(text[start:end], fence) if fence else "")
 
 
 def open_fence(text: str) -> str:
-    """The line that opened the code block in which `text` ends, "" if it ends in none."""
+    """Return the opening line of the code block in which `text` ends, "" if it ends outside of code."""
     opened = ""
     for mark in _FENCE.finditer(text):
         if not opened:
@@ -64,7 +67,7 @@ def open_fence(text: str) -> str:
 
 
 def fence_end(before: str, opening: str) -> str:
-    """What closes a code block after `before`."""
+    """Return the text that closes a code block after `before`."""
     return ("" if before.endswith("\n") else "\n") + _marks(opening)
 
 

@@ -1,6 +1,6 @@
-"""Installing the app into more workspaces: a page that sends to Slack, and the way back (OAuth 2, RFC 6749).
+"""OAuth 2 (RFC 6749) installation of the app in further workspaces.
 
-Knows: the state that ties the way back to the browser that set out. Does not know: how tokens are kept.
+The `state` parameter ties Slack's redirect to the browser that began the installation, against CSRF.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from urllib.parse import urlencode, urlsplit
 
 from aiohttp import web
 
-from adapters.slack.client import Refused
+from adapters.slack.client import CallRefused
 from adapters.slack.installations import App, StoredInstallations
 from adapters.slack.manifest import BOT_SCOPES
 from bot.chat.delivery import NotNow, Unknown
@@ -36,7 +36,7 @@ _PAGE = """<!doctype html>
 
 
 class SlackOAuth:
-    """`/slack/install` and `/slack/oauth_redirect`."""
+    """Handlers of `/slack/install` and `/slack/oauth_redirect`."""
 
     def __init__(self, installations: StoredInstallations, scope: Scope, app: App, public_url: str) -> None:
         self._installations = installations
@@ -49,7 +49,7 @@ class SlackOAuth:
         return [web.get("/slack/install", self.install), web.get("/slack/oauth_redirect", self.come_back)]
 
     async def install(self, _: web.Request) -> web.Response:
-        """Send the person to Slack, with a state that only this browser can come back with, once."""
+        """Redirect to Slack with a `state` for one use, bound to this browser by a cookie."""
         state = secrets.token_urlsafe(24)
         await self._scope.write(slack_installs.begin_attempt, _digest(state), STATE_SECONDS * 1000)
         asked = {
@@ -66,7 +66,7 @@ class SlackOAuth:
         return response
 
     async def come_back(self, request: web.Request) -> web.Response:
-        """Exchange Slack's code for tokens and keep them."""
+        """Exchange Slack's authorization code for tokens and store them."""
         state = request.query.get("state", "")
         if not state or not secrets.compare_digest(state.encode(), request.cookies.get(self._cookie, "").encode()):
             return _page(400, "Not installed", "This browser did not set out to install the app, or took too long.")
@@ -77,7 +77,7 @@ class SlackOAuth:
         try:
             answer = await self._app.exchange(code=request.query.get("code", ""), **self._redirect_uri())
             identity = await self._installations.add(answer)
-        except (NotNow, Refused, Unknown, KeyError) as error:
+        except (NotNow, CallRefused, Unknown, KeyError) as error:
             log.error("the app could not be installed: %r", error)
             return _page(502, "Not installed", "Slack did not give Myna access. The reason is in Myna's log.")
         log.warning("the Slack app was installed in %s", identity.tenant)
@@ -96,7 +96,7 @@ class SlackOAuth:
         return "__Host-myna_slack" if self._is_secure else "myna_slack"
 
     def _redirect_uri(self) -> dict[str, Any]:
-        """Where Slack sends people back to; without an address of ours, the first of the app's settings."""
+        """Return the `redirect_uri` argument; empty without a public URL, so that Slack takes the app's first one."""
         return {"redirect_uri": f"{self._public_url}/slack/oauth_redirect"} if self._public_url else {}
 
 

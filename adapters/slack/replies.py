@@ -1,7 +1,6 @@
-"""Replies into their threads: shown while they are made, and standing there complete, once, when they are stored.
+"""Slack's `Poster`: live display, then exactly one complete reply.
 
-Knows: how a reply that was shown in part is completed, here or after a crash. Does not know: streams
-(`adapters.slack.live_reply`), when a reply is due (`bot.chat.delivery`).
+A reply that was shown in part is completed in place, also after a crash and by another process.
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ from typing import Any
 from adapters.article_links import ArticleLinks
 from adapters.slack import message_splitting, words
 from adapters.slack.background import Background
-from adapters.slack.client import Refused, SlackClient
+from adapters.slack.client import CallRefused, SlackClient
 from adapters.slack.events import CHANNEL, Stop, Thread, moment
 from adapters.slack.installations import Installations
-from adapters.slack.live_reply import LiveReply, Place
+from adapters.slack.live_reply import Destination, LiveReply
 from bot.chat.delivery import Never, NotNow, Unknown
 from bot.chat.live import LiveTurn
 from storage import shown_parts
@@ -28,12 +27,12 @@ PAGE = 200
 KEEP_SECONDS, ANNOUNCE_SECONDS = 60.0, 3.0
 MOST_AT_WORK, MOST_TOLD_AT_ONCE = 10_000, 500
 CLOCKS_DIFFER_SECONDS = 60.0
-# What a message answers with that is not there any more, or is not ours to change.
+# Errors for a message that is gone, or that we may not change.
 _NOT_THERE = {"message_not_found", "cant_update_message", "edit_window_closed"}
 
 
 class Replies:
-    """Shows the replies of all Slack conversations, and posts them: the `Poster` of this channel."""
+    """`Poster` of all Slack conversations, which also shows replies while they are made."""
 
     channel = CHANNEL
 
@@ -42,21 +41,21 @@ class Replies:
         self._installations = installations
         self._links = links
         self._live: dict[str, LiveReply] = {}
-        # By reply, whether its showing is over: nothing else may touch its messages before.
+        # By reply: its conversation, and an event set when its live display ends; nothing touches its messages before.
         self._showing: dict[str, tuple[str, asyncio.Event]] = {}
-        # The threads that say that an answer is on its way, as far as this process knows.
+        # Threads whose status this process has set to working.
         self._at_work: set[Thread] = set()
         self._background = Background()
 
     # --- while a reply is made ---
 
     async def show(self, lease: Lease, turn: LiveTurn) -> None:
-        """Show a running reply in its thread as far as it goes. What goes wrong here, `post` puts right."""
-        over = asyncio.Event()
+        """Show a running reply in its thread, best effort: `post` corrects any failure."""
+        ended = asyncio.Event()
         earlier = [
             event for conversation_id, event in self._showing.values() if conversation_id == lease.conversation_id
         ]
-        self._showing[turn.reply_id] = lease.conversation_id, over
+        self._showing[turn.reply_id] = lease.conversation_id, ended
         try:
             for event in earlier:
                 await event.wait()
@@ -64,7 +63,7 @@ class Replies:
                 await self._show(lease, turn)
         finally:
             del self._showing[turn.reply_id]
-            over.set()
+            ended.set()
 
     async def _show(self, lease: Lease, turn: LiveTurn) -> None:
         asker = await self._database.read(shown_parts.asker, lease.workspace_id, lease.conversation_id)
@@ -74,17 +73,17 @@ class Replies:
         client = await self._installations.client(thread.tenant)
         if client is None or turn.ended is not None:
             return
-        place = Place(lease.workspace_id, lease.conversation_id, turn.reply_id, thread, asker.sender_id)
+        destination = Destination(lease.workspace_id, lease.conversation_id, turn.reply_id, thread, asker.sender_id)
         await self._announce(client, thread, asker)
         try:
-            await self._show_text(client, lease, turn, place)
+            await self._show_text(client, lease, turn, destination)
         finally:
-            asyncio.get_running_loop().call_later(KEEP_SECONDS, self._tell_rest_if_nobody_did, client, thread)
+            asyncio.get_running_loop().call_later(KEEP_SECONDS, self._clear_status_if_still_set, client, thread)
 
-    async def _show_text(self, client: SlackClient, lease: Lease, turn: LiveTurn, place: Place) -> None:
-        # What waits to be posted comes first; and where a dead turn left something, the whole reply takes its place.
+    async def _show_text(self, client: SlackClient, lease: Lease, turn: LiveTurn, destination: Destination) -> None:
+        # Not before older replies are posted, nor over the remains of a dead turn: `post` then writes the whole reply.
         if await self._database.read(shown_parts.is_clear, lease.workspace_id, lease.conversation_id):
-            await self._follow(LiveReply(client, self._database, place), turn)
+            await self._follow(LiveReply(client, self._database, destination), turn)
 
     async def _announce(self, client: SlackClient, thread: Thread, asker: Asker) -> None:
         if len(self._at_work) >= MOST_AT_WORK:
@@ -105,29 +104,29 @@ class Replies:
             if not has_ended:
                 await live.withdraw()
         finally:
-            if has_ended:  # another process may be the one that posts; then nobody asks for this any more
+            if has_ended:  # another process may post it; then nothing here takes it out
                 asyncio.get_running_loop().call_later(KEEP_SECONDS, self._live.pop, turn.reply_id, None)
             else:
                 self._live.pop(turn.reply_id, None)
 
     def note_stopped(self, stop: Stop) -> None:
-        """Slack has ended these streams, as a person asked it to."""
+        """Note that Slack has ended the streams of a `Stop`."""
         for live in self._live.values():
-            for shown in live.messages if live.place.thread == stop.thread else ():
+            for shown in live.messages if live.destination.thread == stop.thread else ():
                 if shown.ts in stop.streams:
                     shown.is_streaming, shown.was_stopped = False, True
 
     async def last_said(self, workspace_id: str, conversation_id: str) -> str:
-        """Slack's time of what a person said last, "" if that is not known."""
+        """Return Slack's timestamp of the last message of a person, "" if unknown."""
         asker = await self._database.read(shown_parts.asker, workspace_id, conversation_id)
         return (asker.message_id or "") if asker else ""
 
     # --- when it is stored ---
 
     async def post(self, outgoing: Outgoing) -> str:
-        """See `Poster.post`. Doing it again completes what was begun and doubles nothing, so `find` has nothing to do.
+        """Post or complete a reply, see `Poster.post`. It is idempotent, so `find` has nothing to do.
 
-        The id is the time of the first message, which Slack names it by; "" if there was nothing to say.
+        Return the timestamp of the first message, Slack's id of it; "" for an empty reply.
         """
         thread = Thread.of_key(outgoing.conversation_key)
         client = await self._installations.client(thread.tenant)
@@ -135,133 +134,153 @@ class Replies:
             raise Never(f"the app is not installed in {thread.tenant}")
         asker = await self._database.read(shown_parts.asker, outgoing.workspace_id, outgoing.conversation_id)
         sender = asker.sender_id if asker else ""
-        place = Place(outgoing.workspace_id, outgoing.conversation_id, outgoing.reply_id, thread, sender)
-        blocks = await self._blocks_below(client, outgoing, place)
+        destination = Destination(outgoing.workspace_id, outgoing.conversation_id, outgoing.reply_id, thread, sender)
+        blocks = await self._blocks_below(client, outgoing, destination)
         try:
-            is_told, ts = await self._complete(client, place, outgoing, blocks)
-        except Refused:
-            self._show_rest(client, outgoing, thread)
+            is_told, ts = await self._complete(client, destination, outgoing, blocks)
+        except CallRefused:
+            self._clear_status_after(client, outgoing, thread)
             raise
         if is_told:
             self._at_work.discard(thread)
         else:
-            self._show_rest(client, outgoing, thread)
+            self._clear_status_after(client, outgoing, thread)
         return ts
 
-    def _show_rest(self, client: SlackClient, outgoing: Outgoing, thread: Thread) -> None:
-        """Where this process has said that an answer is on its way, or perhaps one that died."""
+    def _clear_status_after(self, client: SlackClient, outgoing: Outgoing, thread: Thread) -> None:
+        """Clear the status, if this process set it, or perhaps a process that died."""
         if thread in self._at_work or outgoing.attempts > 1:
-            self._tell_rest(client, thread)
+            self._clear_status(client, thread)
 
-    def _tell_rest(self, client: SlackClient, thread: Thread) -> None:
+    def _clear_status(self, client: SlackClient, thread: Thread) -> None:
         self._at_work.discard(thread)
-        if len(self._background) < MOST_TOLD_AT_ONCE:  # Slack takes some fifty a minute; more would only pile up
-            self._background.start(client.show_rest(thread.channel, thread.ts))
+        if len(self._background) < MOST_TOLD_AT_ONCE:  # Slack takes about fifty a minute; more would pile up
+            self._background.start(client.clear_status(thread.channel, thread.ts))
 
-    def _tell_rest_if_nobody_did(self, client: SlackClient, thread: Thread) -> None:
-        """The reply was posted by another process, which does not know what this one said."""
+    def _clear_status_if_still_set(self, client: SlackClient, thread: Thread) -> None:
+        """Clear the status that this process set, if another process posted the reply."""
         if thread in self._at_work:
-            self._tell_rest(client, thread)
+            self._clear_status(client, thread)
 
     async def find(self, outgoing: Outgoing) -> str | None:  # noqa: ARG002
-        """See `post`."""
+        """Return None: `post` finds earlier messages itself."""
         return None
 
-    async def _blocks_below(self, client: SlackClient, outgoing: Outgoing, place: Place) -> list[words.Block]:
-        sources = [(one["number"], one["title"], self._links.link(one)) for one in outgoing.body.get("sources", ())]
+    async def _blocks_below(
+        self, client: SlackClient, outgoing: Outgoing, destination: Destination
+    ) -> list[words.SlackBlock]:
+        cited = outgoing.body.get("sources", ())
+        sources = [(source["number"], source["title"], self._links.link(source)) for source in cited]
         blocks = [words.sources_block(sources)] if sources else []
         if outgoing.body["state"] == "answered":
-            locale = await client.locale_of(place.asker.rpartition("/")[2])
+            locale = await client.locale_of(destination.asker.rpartition("/")[2])
             blocks.append(words.feedback_block(outgoing.reply_id, locale))
         return blocks
 
     async def _complete(
-        self, client: SlackClient, place: Place, outgoing: Outgoing, blocks: list[words.Block]
+        self, client: SlackClient, destination: Destination, outgoing: Outgoing, blocks: list[words.SlackBlock]
     ) -> tuple[bool, str]:
-        """Whether Slack has been told that all is said, and the id of the first message."""
-        if place.reply_id in self._showing:
-            await self._showing[place.reply_id][1].wait()
-        live, text = self._live.pop(place.reply_id, None), str(outgoing.body["text"])
+        """Show the whole reply. Return whether that also cleared the status, and the id of the first message."""
+        if destination.reply_id in self._showing:
+            await self._showing[destination.reply_id][1].wait()
+        live, text = self._live.pop(destination.reply_id, None), str(outgoing.body["text"])
         if live is not None and live.shows(text):
             try:
                 return await live.finish(blocks), live.messages[0].ts
-            except Refused:  # somebody may have deleted the message
+            except CallRefused:  # somebody may have deleted the message
                 pass
         pieces = message_splitting.split(text) if text.strip() else []
-        # What an earlier try may have posted is looked for, and only then.
+        # Messages of an earlier try are looked for only if there was one.
         looks = outgoing.state == "sending"
-        return False, await self._rewrite(client, place, pieces, blocks, looks=looks)
+        return False, await self._rewrite(client, destination, pieces, blocks, looks=looks)
 
     async def _rewrite(
-        self, client: SlackClient, place: Place, pieces: list[str], blocks: list[words.Block], *, looks: bool
+        self,
+        client: SlackClient,
+        destination: Destination,
+        pieces: list[str],
+        blocks: list[words.SlackBlock],
+        *,
+        looks: bool,
     ) -> str:
-        """Make the thread show exactly these pieces, in the messages that are there already as far as they go."""
-        taken = await self._write(shown_parts.take_over, place, place.conversation_id, place.reply_id)
+        """Make the thread show exactly these pieces, reusing the messages that are there. Return the first one's id."""
+        taken = await self._write(shown_parts.take_over, destination, destination.conversation_id, destination.reply_id)
         rows = [row for row in taken if row.reply_id != shown_parts.WITHDRAWN]
         known, stamps = {row.provider_id for row in taken}, []
         for part, piece in enumerate(pieces):
             content = words.message(piece, blocks if part == len(pieces) - 1 else [])
             row = rows[part] if part < len(rows) else None
-            ts = row and (row.provider_id or await self._look_for(client, place, row.id, row, known))
+            ts = row and (row.provider_id or await self._look_for(client, destination, row.id, row, known))
             if ts is None and looks:
-                ts = await self._look_for(client, place, place.part_id(part), None, known)
-            if ts is not None and not await self._update(client, place, ts, part, content, row):
+                ts = await self._look_for(client, destination, destination.part_id(part), None, known)
+            if ts is not None and not await self._update(client, destination, ts, part, content, row):
                 ts = None
-            stamps.append(ts or await self._post_one(client, place, part, content))
+            stamps.append(ts or await self._post_one(client, destination, part, content))
         for row in [*rows[len(pieces) :], *[row for row in taken if row.reply_id == shown_parts.WITHDRAWN]]:
-            await self._take_away(client, place, row)
+            await self._take_away(client, destination, row)
         return stamps[0] if stamps else ""
 
     async def _update(
-        self, client: SlackClient, place: Place, ts: str, part: int, content: dict[str, Any], row: ShownPart | None
+        self,
+        client: SlackClient,
+        destination: Destination,
+        ts: str,
+        part: int,
+        content: dict[str, Any],
+        row: ShownPart | None,
     ) -> bool:
-        """Let a message show `content`. False if there is no such message."""
-        channel = place.thread.channel
+        """Replace a message by `content`. Return False if there is no such message."""
+        channel = destination.thread.channel
         try:
             if row is not None and row.is_stream:
                 await _end_stream(client, channel, ts)
             await client.call(
-                "chat_update", channel=channel, ts=ts, metadata=place.metadata(place.part_id(part)), **content
+                "chat_update",
+                channel=channel,
+                ts=ts,
+                metadata=destination.metadata(destination.part_id(part)),
+                **content,
             )
-        except Refused as error:
+        except CallRefused as error:
             if error.code not in _NOT_THERE:
                 raise
             return False
         return True
 
-    async def _post_one(self, client: SlackClient, place: Place, part: int, content: dict[str, Any]) -> str:
-        thread = place.thread
+    async def _post_one(self, client: SlackClient, destination: Destination, part: int, content: dict[str, Any]) -> str:
+        thread = destination.thread
         posted = await client.call(
             "chat_postMessage",
             channel=thread.channel,
             thread_ts=thread.ts,
-            metadata=place.metadata(place.part_id(part)),
+            metadata=destination.metadata(destination.part_id(part)),
             **content,
         )
         return str(posted.get("ts") or "")
 
-    async def _take_away(self, client: SlackClient, place: Place, row: ShownPart) -> None:
-        ts = row.provider_id or await self._look_for(client, place, row.id, row, set())
+    async def _take_away(self, client: SlackClient, destination: Destination, row: ShownPart) -> None:
+        ts = row.provider_id or await self._look_for(client, destination, row.id, row, set())
         if ts is not None:
             if row.is_stream:
-                await _end_stream(client, place.thread.channel, ts)
-            with contextlib.suppress(Refused):
-                await client.call("chat_delete", channel=place.thread.channel, ts=ts)
-        await self._write(shown_parts.drop, place, row)
+                await _end_stream(client, destination.thread.channel, ts)
+            with contextlib.suppress(CallRefused):
+                await client.call("chat_delete", channel=destination.thread.channel, ts=ts)
+        await self._write(shown_parts.drop, destination, row)
 
     async def _look_for(
-        self, client: SlackClient, place: Place, part_id: str, row: ShownPart | None, known: set[str | None]
+        self, client: SlackClient, destination: Destination, part_id: str, row: ShownPart | None, known: set[str | None]
     ) -> str | None:
-        """The message that carries `part_id`. A stream carries nothing before it has ended: then it is the one of ours
-        that was made when `row` was, and carries nothing.
+        """Return the id of the message with this `part_id`, None if there is none.
+
+        A running stream has no metadata yet: then it is our first message without, not older than `row`.
         """
         since = made_at_ms(row.id) / 1000 - CLOCKS_DIFFER_SECONDS if row is not None and row.is_stream else float("inf")
         bot_user, cursor = (await client.identity()).user_id, None
         while True:
             page = await client.call(
                 "conversations_replies",
-                channel=place.thread.channel,
-                ts=place.thread.ts,
+                channel=destination.thread.channel,
+                ts=destination.thread.ts,
                 include_all_metadata=True,
                 limit=PAGE,
                 cursor=cursor,
@@ -276,15 +295,15 @@ class Replies:
             if not cursor:
                 return None
 
-    async def _write(self, unit: Any, place: Place, *arguments: Any) -> Any:
-        return await self._database.write(unit, place.workspace_id, *arguments)
+    async def _write(self, unit: Any, destination: Destination, *arguments: Any) -> Any:
+        return await self._database.write(unit, destination.workspace_id, *arguments)
 
     async def close(self) -> None:
-        """Wait a little for what is still to be told."""
+        """Wait a moment for background calls, then cancel them."""
         await self._background.close()
 
 
 async def _end_stream(client: SlackClient, channel: str, ts: str) -> None:
-    """A message that is being streamed can't be changed; one that has ended already is as well."""
-    with contextlib.suppress(Refused):
+    """End a stream, as Slack allows no change of a running one; it may have ended already."""
+    with contextlib.suppress(CallRefused):
         await client.call("chat_stopStream", channel=channel, ts=ts, session_status="processing")

@@ -1,7 +1,6 @@
-"""Steering the learning loop from Slack: who is asking, answers with buttons, messages that follow a job, pictures.
+"""Steering from Slack: confirmation buttons, job progress, charts.
 
-Knows: which account a Slack user is, how a confirmation looks, what happens when Slack fails. Does not know: the lines
-themselves (`bot.steering.steering`).
+The grammar of steering lines is in `bot.steering.steering`; here are the account behind a Slack user, and retries.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any
 
 from adapters.slack import words
 from adapters.slack.background import Background
-from adapters.slack.client import Refused, SlackClient
+from adapters.slack.client import CallRefused, SlackClient
 from adapters.slack.events import CHANNEL
 from adapters.slack.installations import Installations
 from bot.access.accounts import Accounts
@@ -30,14 +29,14 @@ from storage.database import StorageUnavailable
 log = logging.getLogger("myna.slack")
 
 UPDATE_SECONDS = 3.0
-# The last word about a job is told again while Slack can't take it.
+# Delays between tries to tell the end of a job.
 LAST_WORD_DELAYS = (0.0, 2.0, 5.0, 15.0, 30.0)
 AGAIN_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Asker:
-    """A Slack user who gives a line, and their language there."""
+class SlackPerson:
+    """The Slack user who sent a steering line, with their locale."""
 
     tenant: str
     user: str
@@ -45,7 +44,7 @@ class Asker:
 
 
 class SlackSteering:
-    """Lines from Slack. What follows a job runs in the background until the job rests, or the server ends."""
+    """Steering lines from Slack. Jobs are followed in the background until they rest or the server stops."""
 
     def __init__(self, steering: Steering, accounts: Accounts, installations: Installations) -> None:
         self._steering = steering
@@ -56,21 +55,21 @@ class SlackSteering:
 
     @staticmethod
     def is_meant(text: str) -> bool:
-        """Whether what stands behind `/myna` steers."""
+        """Return True if the text after `/myna` is a steering line."""
         return begins_with_verb(text)
 
     async def is_meant_beside_mention(self, text: str, tenant: str, user: str) -> bool:
-        """Whether a text beside a mention steers: it is a whole line, of somebody who may steer at all.
+        """Return True if a text beside a mention is a complete steering line of a linked account.
 
-        For all others "stop" is an ordinary word to the bot.
+        From anybody else, "stop" is an ordinary word to the bot.
         """
         return is_line(text) and await self._accounts.actor_of(CHANNEL, f"{tenant}/{user}") is not None
 
-    async def answer(self, text: str, asker: Asker) -> dict[str, Any]:
-        """A message for the person alone, with buttons if it asks back."""
+    async def answer(self, text: str, asker: SlackPerson) -> dict[str, Any]:
+        """Run a line. Return an ephemeral message, with buttons if it needs confirmation."""
         return _shown(await self._run(text, asker), asker)
 
-    async def _run(self, text: str, asker: Asker) -> Answer:
+    async def _run(self, text: str, asker: SlackPerson) -> Answer:
         actor = await self._accounts.actor_of(CHANNEL, f"{asker.tenant}/{asker.user}")
         if actor is None:
             identity = f"{CHANNEL}:{asker.tenant}/{asker.user}"
@@ -80,17 +79,17 @@ class SlackSteering:
             self._background.start(self._tell_more(actor, answer, asker))
         return answer
 
-    async def pressed(self, action: Mapping[str, Any], asker: Asker, response_url: str) -> None:
-        """A button below an answer: do what it asked about, and put what came of it in the answer's place.
+    async def pressed(self, action: Mapping[str, Any], asker: SlackPerson, response_url: str) -> None:
+        """Take a press of a confirmation button: run its line, and replace the question by the result.
 
-        A refusal stands beside it: it may come of a second press, and must not hide what the first one did.
+        A refusal is posted beside it instead: it may come from a second press, and must not hide the first result.
         """
         said = await self._said_to(action, asker)
         client = await self._installations.client(asker.tenant)
         if client is not None:
             await client.respond(response_url, {"replace_original": not said.is_refusal, **_shown(said, asker)})
 
-    async def _said_to(self, action: Mapping[str, Any], asker: Asker) -> Answer:
+    async def _said_to(self, action: Mapping[str, Any], asker: SlackPerson) -> Answer:
         if action.get("action_id") == words.DISMISS:
             return Answer(words.say("dismissed", asker.locale))
         try:
@@ -100,7 +99,7 @@ class SlackSteering:
             return Answer(words.say("did_not_work", asker.locale), is_refusal=True)
 
     def tell_of_harm(self, version: str, because: str) -> None:
-        """Tell those admins who are linked that a canary was rolled back by itself."""
+        """Tell linked admins, in the background, that a canary was rolled back automatically."""
         self._background.start(self._tell_admins(version, because))
 
     async def _tell_admins(self, version: str, because: str) -> None:
@@ -110,7 +109,7 @@ class SlackSteering:
                 self._background.start(_tell_of_harm(client, user, version, because))
 
     async def close(self) -> None:
-        """Leave the jobs that are followed, and say so where they were told of."""
+        """Stop following jobs, and say so in the messages that show them."""
         left = dict(self._followed)
         await self._background.close()
         farewells = Background()
@@ -118,8 +117,8 @@ class SlackSteering:
             farewells.start(message.leave(words.say("left_behind", locale)))
         await farewells.close()
 
-    async def _tell_more(self, actor: Actor, answer: Answer, asker: Asker) -> None:
-        """What an answer to a command can't hold, in a direct message: a picture, or how a job goes."""
+    async def _tell_more(self, actor: Actor, answer: Answer, asker: SlackPerson) -> None:
+        """Send what an ephemeral answer can't hold as a direct message: a chart, or the progress of a job."""
         client = await self._installations.client(asker.tenant)
         if client is None:
             return
@@ -129,7 +128,7 @@ class SlackSteering:
             await self._follow(JobMessage(client, asker.user), actor, answer.job_id, asker.locale)
 
     async def _follow(self, message: JobMessage, actor: Actor, job_id: str, locale: str | None) -> None:
-        """One message that tells how a job goes, until it rests; what Slack can't take now, it is told later."""
+        """Show the progress of a job in one message until the job rests; retry while Slack fails."""
         self._followed[message] = locale
         try:
             await self._keep_telling(message, actor, job_id, locale)
@@ -160,7 +159,7 @@ class SlackSteering:
 
 
 class JobMessage:
-    """A direct message that is posted once and changed from then on."""
+    """A direct message that is posted once and then updated."""
 
     def __init__(self, client: SlackClient, user: str) -> None:
         self._client = client
@@ -168,11 +167,11 @@ class JobMessage:
         self._channel = ""
         self._ts = ""
         self._text = ""
-        # It is not there any more, or nobody knows whether it is: a second one would be worse than none.
+        # The message is gone, or may be: a second one would be worse than none.
         self.is_lost = False
 
     async def show(self, text: str) -> bool:
-        """Show a text; False if Slack could not take it."""
+        """Show a text. Return False if Slack did not take it."""
         try:
             await self._put(text)
         except (NotNow, Unknown, Never) as error:
@@ -182,7 +181,7 @@ class JobMessage:
         return True
 
     async def end_with(self, text: str) -> None:
-        """Show a text that has to be shown."""
+        """Show the last text, with retries."""
         for delay in LAST_WORD_DELAYS:
             await asyncio.sleep(delay)
             try:
@@ -196,7 +195,7 @@ class JobMessage:
                     return
 
     async def leave(self, note: str) -> None:
-        """Say below what it shows why it does not change any more. Raises as `SlackClient.call`."""
+        """Append a note that the message is no longer updated. Raises as `SlackClient.call`."""
         if self._ts and not self.is_lost:
             await self._put(f"{self._text}\n{note}", must=True)
 
@@ -215,7 +214,7 @@ class JobMessage:
         self._text = text
 
 
-def _shown(answer: Answer, asker: Asker) -> dict[str, Any]:
+def _shown(answer: Answer, asker: SlackPerson) -> dict[str, Any]:
     return words.steering_answer(answer.text, answer.confirm, asker.locale)
 
 
@@ -237,10 +236,10 @@ async def _direct_channel(client: SlackClient, user: str) -> str:
 
 
 async def _show_picture(client: SlackClient, user: str, picture: Picture) -> None:
-    """Upload a picture, if the app may: it is not worth an error."""
+    """Upload a chart, if the app may; a failure is only logged."""
     try:
         await client.upload(await _direct_channel(client, user), "chart.png", await picture.png(), picture.alt)
-    except Refused as error:
+    except CallRefused as error:
         log.info("a picture was left out (the app needs the scope files:write): %s", error)
     except (NotNow, Never, Unknown) as error:
         log.info("a picture was left out: %s", error)

@@ -1,7 +1,7 @@
-"""Slack's requests over sockets that we open: for a workspace whose Myna can't be reached from outside.
+"""Socket Mode: Slack's requests over outgoing WebSockets.
 
-Knows: Socket Mode (docs.slack.dev/apis/events-api/using-socket-mode); slack_sdk keeps each socket open. Two are held,
-so that nothing waits while one is renewed. Does not know: what a request means.
+For a Myna that can't be reached from the internet (docs.slack.dev/apis/events-api/using-socket-mode). slack_sdk reopens
+each socket; two are held, so that no request waits while one is renewed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SOCKETS = 2
 
 
 class _Socket(SocketModeClient):
-    """The library's, which says in one line what is wrong."""
+    """slack_sdk's client, with a failed connection logged in one line."""
 
     async def issue_new_wss_url(self) -> str:
         try:
@@ -40,7 +40,7 @@ class _Socket(SocketModeClient):
 
 
 class SlackSockets:
-    """The sockets of one Slack app."""
+    """WebSockets of one Slack app."""
 
     def __init__(self, inbound: SlackInbound, app_token: str, api_url: str) -> None:
         self._inbound = inbound
@@ -48,7 +48,7 @@ class SlackSockets:
         self._api_url = api_url
 
     async def work(self) -> None:
-        """Hold the sockets open until cancelled. The library opens each again, however long that takes."""
+        """Keep the sockets open until cancelled. slack_sdk reopens each, however long that takes."""
         sockets = [self._make() for _ in range(SOCKETS)]
         try:
             await asyncio.gather(*[socket.connect() for socket in sockets])  # type: ignore[no-untyped-call]
@@ -59,13 +59,13 @@ class SlackSockets:
 
     def _make(self) -> _Socket:
         quiet = logging.getLogger("myna.slack.socket")
-        quiet.setLevel(logging.CRITICAL)  # it would show where in the library the network failed, every few seconds
+        quiet.setLevel(logging.CRITICAL)  # it logs a traceback every few seconds while the network is away
         socket = _Socket(self._app_token, web_client=AsyncWebClient(base_url=self._api_url), logger=quiet)
         socket.socket_mode_request_listeners.append(self._take)
         return socket
 
     async def _take(self, client: AsyncBaseSocketModeClient, request: SocketModeRequest) -> None:
-        """What is not acknowledged comes again, so that what could not be stored is not lost."""
+        """Handle a request, then acknowledge it. Slack repeats a request without acknowledgement, so none is lost."""
         try:
             answer = await self._answer(request)
         except (MynaError, StorageUnavailable) as error:

@@ -1,6 +1,6 @@
-"""What Myna itself says in Slack, in English and Simplified Chinese, and the buttons and forms it says it with.
+"""Slack texts in English and Simplified Chinese, with Block Kit buttons.
 
-Knows: the words, Block Kit's shapes (docs.slack.dev/reference/block-kit). Does not know: when they are said.
+Forms of Block Kit: docs.slack.dev/reference/block-kit.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_INPUT = 3_000
 MAX_ELEMENTS = 10
 MAX_MARKDOWN = 11_000
 
-Block = dict[str, Any]
+SlackBlock = dict[str, Any]
 
 _WORDS = {
     "thinking": ("is thinking ...", "正在思考……"),
@@ -43,20 +43,20 @@ _WORDS = {
         "这里还没有和我的对话。提到我即可开始。",
     ),
     "forgot": (
-        "Done: I begin anew and no longer look at what was said before.",
+        "Done: I start over and no longer use the earlier messages.",
         "好的：我们重新开始，我不再参考之前的内容。",
     ),
     "forgot_which": (
-        "Done: in the thread that began with “{title}” I begin anew.",
+        "Done: I start over in the thread that began with “{title}”.",
         "好的：在以“{title}”开头的话题里，我们重新开始。",
     ),
-    "left": ("I leave this thread. Mention me, and I am back.", "我已离开此话题。提到我，我就会回来。"),
+    "left": ("I leave this thread. Mention me to bring me back.", "我已离开此话题。提到我，我就会回来。"),
     "left_direct": (
         "I can't leave a direct conversation: just don't write to me.",
         "我无法离开私聊：不给我发消息即可。",
     ),
     "only_in_thread": (
-        "Say this in the thread that I shall leave: mention me there with “leave”.",
+        "Say this in the thread that I should leave: mention me there with “leave”.",
         "请在要我离开的话题里说：在那里提到我并写“离开”。",
     ),
     "unknown": ("I don't know “{command}”.", "我不认识“{command}”。"),
@@ -64,9 +64,9 @@ _WORDS = {
         "I can't read files yet, I only see their names ({names}). If you tell me what matters in them, I can help.",
         "我还不能读取文件，只能看到文件名（{names}）。如果您告诉我其中的要点，我可以帮忙。",
     ),
-    "gone": ("This answer is not there any more.", "这个回答已经不存在了。"),
+    "gone": ("This answer no longer exists.", "这个回答已经不存在了。"),
     "wait": (
-        "That were many votes at once. Please try this one again in {seconds} s; the others are kept.",
+        "Too many votes at once. Please try this one again in {seconds} s; the others are kept.",
         "投票太频繁了，请在 {seconds} 秒后重试；之前的投票已保留。",
     ),
     "learns": ("Myna may learn from what you write to it.", "Myna 可以从您写的内容中学习。"),
@@ -87,27 +87,27 @@ _WORDS = {
         "在您使用 `{command} privacy on` 之前，您自己的内容仍不会被使用。",
     ),
     "not_yours_to_allow": (
-        "Only who began this conversation may allow that. You can always forbid it.",
+        "Only the person who began this conversation may allow that. You can always forbid it.",
         "只有发起此对话的人才能允许；您随时可以禁止。",
     ),
     "privacy_how": (
-        "`{command} privacy off` or `on` says so for all that you write, `{command} privacy here off` or `here on` for "
+        "`{command} privacy off` or `on` applies to everything you write, `{command} privacy here off` or `here on` to "
         "this conversation.",
         "`{command} privacy off` 或 `on` 对您写的所有内容生效，"
         "`{command} privacy here off` 或 `here on` 只对此对话生效。",
     ),
     "help": (
         "Mention me in a channel, and I answer in the thread and follow it. Write to me directly, and I answer there. "
-        "Besides, I know:\n"
+        "My commands:\n"
         "• `{command} help` - this text\n"
-        "• `{command} new` - begin anew: I no longer look at what was said before\n"
-        "• `{command} feedback` - tell what was wrong with my last answer\n"
-        "• `{command} privacy` - whether I may learn from what you write; `off`, `on`, `here off` or `here on` "
-        "behind it says so\n"
-        "• a mention with `leave` in a thread - I no longer answer there until I am mentioned again\n"
+        "• `{command} new` - start over: I no longer use the earlier messages\n"
+        "• `{command} feedback` - say what was wrong with my last answer\n"
+        "• `{command} privacy` - see whether I may learn from what you write; add `off`, `on`, `here off` or `here on` "
+        "to change it\n"
+        "• a mention with `leave` in a thread - I stop answering there until I am mentioned again\n"
         "`help`, `new`, `feedback` and `privacy` work with a mention, too.\n"
-        "Who steers the training: `{command} status`, `versions`, `compare`, `train`, `stop`, `evaluate`, `promote`, "
-        "`canary`, `rollback`.",
+        "For people who steer the training: `{command} status`, `versions`, `compare`, `train`, `stop`, `evaluate`, "
+        "`promote`, `canary`, `rollback`.",
         "在频道里提到我，我会在话题中回答并继续跟进；直接给我发消息，我也会回答。此外还有：\n"
         "• `{command} help` - 显示此说明\n"
         "• `{command} new` - 重新开始：我不再参考之前的内容\n"
@@ -119,7 +119,7 @@ _WORDS = {
         "`rollback`。",
     ),
     "not_linked": (
-        "Your Slack account is not linked to an account of Myna, so you can't steer it. Somebody who runs Myna can "
+        "Your Slack account is not linked to a Myna account, so you can't steer Myna. Ask somebody who runs Myna to "
         "link it: `myna account link NAME {identity}`.",
         "您的 Slack 账号尚未关联 Myna 账号，因此无法操控。请 Myna 的管理者执行：`myna account link NAME {identity}`。",
     ),
@@ -127,15 +127,15 @@ _WORDS = {
     "dismiss": ("Leave it", "取消"),
     "dismissed": ("Nothing was changed.", "未做任何更改。"),
     "did_not_work": (
-        "That did not work just now; `/myna status` shows what answers.",
+        "That did not work just now; `/myna status` shows which version answers.",
         "刚才未能执行；`/myna status` 可查看当前由谁回答。",
     ),
     "left_behind": (
-        "Myna was stopped or restarts meanwhile; `/myna status` shows how it goes.",
+        "Myna was stopped or is restarting; `/myna status` shows the progress.",
         "Myna 已停止或正在重启；`/myna status` 查看进度。",
     ),
     "rolled_back_for_harm": (
-        "The canary of `{version}` did harm and was rolled back by itself: {because}. What answered before answers "
+        "The canary of `{version}` did harm and was rolled back automatically: {because}. The champion answers "
         "everybody again. `/myna status` shows more.",
         "`{version}` 的灰度造成损害，已自动撤回：{because}。现由之前的版本回答所有人，`/myna status` 查看详情。",
     ),
@@ -148,23 +148,23 @@ _PROMPTS = {
 
 
 def language_of(locale: str | None) -> str:
-    """`zh` for a Chinese locale like zh-CN, else `en`."""
+    """Return `zh` for a Chinese locale such as zh-CN, else `en`."""
     return "zh" if (locale or "").lower().startswith("zh") else "en"
 
 
 def say(what: str, locale: str | None, **values: str) -> str:
-    """A notice in the person's language."""
+    """Return the text named `what` in the person's language."""
     return _WORDS[what][language_of(locale) == "zh"].format(**values)
 
 
 def suggested_prompts(locale: str | None) -> tuple[str, list[dict[str, str]]]:
-    """`(title, prompts)` for an empty conversation."""
+    """Return `(title, prompts)` for an empty conversation."""
     prompts = _PROMPTS[language_of(locale)]
-    return say("prompts_title", locale), [{"title": one, "message": one} for one in prompts]
+    return say("prompts_title", locale), [{"title": prompt, "message": prompt} for prompt in prompts]
 
 
-def feedback_block(reply_id: str, locale: str | None) -> Block:
-    """Thumbs up and down below a reply."""
+def feedback_block(reply_id: str, locale: str | None) -> SlackBlock:
+    """Return the block with thumbs up and down below a reply."""
 
     def button(value: str, words: str) -> dict[str, Any]:
         return {
@@ -182,8 +182,8 @@ def feedback_block(reply_id: str, locale: str | None) -> Block:
     return {"type": "context_actions", "elements": [buttons]}
 
 
-def sources_block(sources: Sequence[tuple[int, str, str | None]]) -> Block:
-    """What the marks in a reply mean: number, title and, where people can reach one, address of each source."""
+def sources_block(sources: Sequence[tuple[int, str, str | None]]) -> SlackBlock:
+    """Return the block that lists sources: number, title, and URL (None if there is no public page) of each."""
     texts = [
         f"[{number}] " + (f"<{_escape(url)}|{_escape(title)}>" if url else _escape(title))
         for number, title, url in sources[:MAX_ELEMENTS]
@@ -192,19 +192,19 @@ def sources_block(sources: Sequence[tuple[int, str, str | None]]) -> Block:
 
 
 def _escape(text: str) -> str:
-    """Without Slack's three control signs (docs.slack.dev/messaging/formatting-message-text), nor the one of links."""
+    """Escape Slack's control characters (docs.slack.dev/messaging/formatting-message-text) and the bar of links."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("|", "\u00a6")
 
 
-def message(text: str, blocks: list[Block]) -> dict[str, Any]:
-    """Markdown with blocks below it, for posts and updates; `text` is what notifications show."""
+def message(text: str, blocks: list[SlackBlock]) -> dict[str, Any]:
+    """Return the arguments of a post or an update: Markdown, with blocks below it."""
     if not blocks:
         return {"markdown_text": text}
     return {"blocks": [{"type": "markdown", "text": text}, *blocks], "text": text[:MAX_FALLBACK]}
 
 
 def ask_for_feedback(reply_id: str, locale: str | None) -> dict[str, Any]:
-    """An answer to the command `feedback`: what the last reply was rated with, and a button to say more."""
+    """Return the answer to the command `feedback`: a button that opens the form about the last reply."""
     intro = say("feedback_intro", locale)
     button = {
         "type": "button",
@@ -217,8 +217,8 @@ def ask_for_feedback(reply_id: str, locale: str | None) -> dict[str, Any]:
 
 
 def steering_answer(text: str, confirm: str | None = None, locale: str | None = None) -> dict[str, Any]:
-    """Markdown; with `confirm`, the line that a button says for the person, and a button that does nothing."""
-    blocks: list[Block] = [{"type": "markdown", "text": text[:MAX_MARKDOWN]}]
+    """Return an answer in Markdown; `confirm` is the line that its confirmation button sends."""
+    blocks: list[SlackBlock] = [{"type": "markdown", "text": text[:MAX_MARKDOWN]}]
     if confirm is not None:
         yes = {"type": "button", "action_id": CONFIRM, "value": confirm, "text": _plain("confirm", locale)}
         no = {"type": "button", "action_id": DISMISS, "text": _plain("dismiss", locale)}
@@ -227,7 +227,7 @@ def steering_answer(text: str, confirm: str | None = None, locale: str | None = 
 
 
 def feedback_form(reply_id: str, locale: str | None) -> dict[str, Any]:
-    """The form that opens after a thumb down."""
+    """Return the form that opens after a thumb down."""
     return {
         "type": "modal",
         "callback_id": FEEDBACK_FORM,
@@ -243,7 +243,7 @@ def _plain(words: str, locale: str | None) -> dict[str, str]:
     return {"type": "plain_text", "text": say(words, locale)}
 
 
-def _input(name: str, words: str, locale: str | None) -> Block:
+def _input(name: str, words: str, locale: str | None) -> SlackBlock:
     return {
         "type": "input",
         "block_id": name,
@@ -254,7 +254,7 @@ def _input(name: str, words: str, locale: str | None) -> Block:
 
 
 def filled_form(view: Mapping[str, Any]) -> tuple[str, str | None, str, str]:
-    """`(reply id, locale, reason, better answer)` of a form that was sent. Raises `ValueError` for another's."""
+    """Return `(reply id, locale, reason, better answer)` of a submitted form. Raises `ValueError` for other forms."""
     try:
         about = json.loads(view["private_metadata"])
         values = view["state"]["values"]

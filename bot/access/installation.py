@@ -14,8 +14,7 @@ from bot.errors import AlreadyRunning, MynaError, Unavailable
 from bot.settings import Settings
 from storage import migrate
 from storage.database import Database, StorageUnavailable
-from storage.engines import sqlite_file
-from storage.process_lock import ProcessLock
+from storage.engines import ProcessLock, sqlite_file
 
 Say = Callable[[str], None]
 

@@ -68,11 +68,9 @@ class _End:
 class Delivery:
     """Sends what is in the outbox, any number of conversations at once, one post at a time in each."""
 
-    def __init__(
-        self, database: Database, posters: dict[str, Poster], *, lease_seconds: float = 15.0, worker: str | None = None
-    ) -> None:
+    def __init__(self, database: Database, *, lease_seconds: float = 15.0, worker: str | None = None) -> None:
         self._database = database
-        self._posters = posters
+        self._posters: dict[str, Poster] = {}
         self._worker = worker or new_id()
         self._lease_ms = round(lease_seconds * 1000)
         # A post must be over before another process may think that its sender is dead.
@@ -80,6 +78,15 @@ class Delivery:
         self._sending: set[asyncio.Task[None]] = set()
         self._draining = False
         self._work_waits = asyncio.Event()
+
+    def register(self, channel: str, poster: Poster) -> None:
+        """Post the replies of a channel by `poster` from now on."""
+        self._posters[channel] = poster
+
+    @property
+    def channels(self) -> frozenset[str]:
+        """Names of the channels that have a poster; their replies go through the outbox."""
+        return frozenset(self._posters)
 
     def look_for_work(self) -> None:
         """Something was put into the outbox."""

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from bot.chat.live import Live, LiveTurn
@@ -47,8 +46,6 @@ class ReplyPolicy:
     max_replies: int = 256
     contact: str = ""
     quoting_penalty: float = 1.0
-    pushed_channels: frozenset[str] = frozenset()
-    on_pushed: Callable[[], None] = lambda: None
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Iterator
 
+from bot.chat.delivery import Delivery
 from bot.chat.following import Following
 from bot.chat.live import Ended, LiveTurn, wait_for
 from bot.chat.reply_maker import ReplyMaker, ReplyPolicy, last_to_answer
@@ -47,12 +48,14 @@ class Conversations(Following):
         policy: ReplyPolicy,
         metrics: Metrics,
         *,
+        delivery: Delivery | None = None,
         grounding: Grounding | None = None,
         worker: str | None = None,
     ) -> None:
         super().__init__(database)
         self._generator = generator
         self._policy = policy
+        self._delivery = delivery
         self._maker = ReplyMaker(database, generator, released, policy, self._live, metrics, grounding)
         self._metrics = metrics
         self._worker = worker or new_id()
@@ -245,13 +248,14 @@ class Conversations(Following):
 
     async def _complete(self, lease: Lease, answer: Reply) -> None:
         """Store the reply, however long the database is away; the fence keeps a late one out."""
-        pushed_to = lease.channel if lease.channel in self._policy.pushed_channels else None
+        delivery = self._delivery if self._delivery and lease.channel in self._delivery.channels else None
+        pushed_to = lease.channel if delivery else None
         delay = 0.1
         while True:
             try:
                 await self._database.write(inbox.complete, lease.workspace_id, lease, answer, pushed_to)
-                if pushed_to is not None:
-                    self._policy.on_pushed()
+                if delivery is not None:
+                    delivery.look_for_work()
                 return
             except StorageUnavailable as error:
                 log.error("reply %s can't be stored yet: %s", lease.reply_id, error)

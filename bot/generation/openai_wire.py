@@ -1,8 +1,4 @@
-"""What OpenAI-compatible servers are sent, and what they stream back.
-
-Knows: the bodies of their requests, the chunks of their streams, what their statuses mean. Does not know: connections,
-which server.
-"""
+"""OpenAI wire format: request bodies, streamed chunks, meaning of statuses."""
 
 from __future__ import annotations
 
@@ -20,7 +16,7 @@ from bot.generation.port import ChatMessage, Event, Finish, Piece, Prompt, Sampl
 
 
 def request_of(model: str, prompt: Prompt, sampling: Sampling) -> tuple[str, dict[str, Any]]:
-    """`(path, body)`. Hosted servers refuse what they don't know, so only what was asked for is sent."""
+    """Return `(path, body)`. Defaults are left out, as hosted servers refuse fields that they don't know."""
     body: dict[str, Any] = {
         "model": model,
         "max_tokens": sampling.max_tokens,
@@ -29,9 +25,9 @@ def request_of(model: str, prompt: Prompt, sampling: Sampling) -> tuple[str, dic
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    usual = Sampling()
+    default = Sampling()
     names = ("stop", "seed", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
-    body |= {name: getattr(sampling, name) for name in names if getattr(sampling, name) != getattr(usual, name)}
+    body |= {name: getattr(sampling, name) for name in names if getattr(sampling, name) != getattr(default, name)}
     if sampling.json_schema is not None:
         schema = {"name": "reply", "schema": json.loads(sampling.json_schema), "strict": True}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
@@ -42,7 +38,7 @@ def request_of(model: str, prompt: Prompt, sampling: Sampling) -> tuple[str, dic
         body |= {"logprobs": True, "top_logprobs": sampling.logprobs}
     if prompt.tools:
         body["tools"] = [json.loads(tool) for tool in prompt.tools]
-    return "/chat/completions", body | {"messages": [_message(one) for one in prompt.messages]}
+    return "/chat/completions", body | {"messages": [_message(message) for message in prompt.messages]}
 
 
 def _message(message: ChatMessage) -> dict[str, Any]:
@@ -58,7 +54,7 @@ def _message(message: ChatMessage) -> dict[str, Any]:
 
 
 async def check(response: aiohttp.ClientResponse) -> None:
-    """Raise what a refusal means: busy, a mistake of the caller, or a failure."""
+    """Raise `GeneratorBusy`, `InvalidInput` or `GeneratorFailed` by the response's status, unless it is a success."""
     if response.ok:
         return
     text = (await response.text(errors="replace"))[:500]
@@ -74,30 +70,30 @@ async def check(response: aiohttp.ClientResponse) -> None:
 def _retry_after(response: aiohttp.ClientResponse) -> float:
     try:
         seconds = float(response.headers.get("Retry-After", "2"))
-    except ValueError:  # it may be a date, too
+    except ValueError:  # the header may also be a date
         return 2.0
     return min(max(seconds, 0.0), 60.0) if math.isfinite(seconds) else 2.0
 
 
 async def read_events(response: aiohttp.ClientResponse) -> AsyncGenerator[Event, None]:
-    """Pieces as they come, then the calls, then one `Finish`."""
-    reading = _Reading()
+    """Yield pieces as they come, then the tool calls, then one `Finish`. Raises `GeneratorFailed`."""
+    completion = _Completion()
     async for chunk in _chunks(response):
         try:
-            piece = reading.take(chunk)
+            piece = completion.take(chunk)
         except (AttributeError, TypeError, ValueError, KeyError) as error:
             raise GeneratorFailed("The server sent something that is not a chunk of a completion.") from error
         if piece is not None:
             yield piece
-    if reading.reason is None:
+    if completion.reason is None:
         raise GeneratorFailed("The server's stream ended in the middle.")
-    for call in reading.calls():
+    for call in completion.calls():
         yield call
-    yield reading.finish()
+    yield completion.finish()
 
 
-class _Reading:
-    """What a stream has said so far. The last chunk carries the tokens and no choice."""
+class _Completion:
+    """The completion as streamed so far. The last chunk carries the token counts and no choice."""
 
     def __init__(self) -> None:
         self.reason: str | None = None
@@ -133,10 +129,11 @@ class _Reading:
 
 
 def _logprobs(found: dict[str, Any]) -> list[TokenLogprob]:
-    """Both forms: of chat completions, and of completions (lists beside each other)."""
+    """Read both forms: of chat completions (`content`), and of completions (parallel lists)."""
     if found.get("content"):
         return [
-            _logprob(one, tuple(_logprob(other) for other in one.get("top_logprobs") or ())) for one in found["content"]
+            _logprob(token, tuple(_logprob(other) for other in token.get("top_logprobs") or ()))
+            for token in found["content"]
         ]
     tokens, values = found.get("tokens") or [], found.get("token_logprobs") or []
     tops = found.get("top_logprobs") or [{}] * len(tokens)
@@ -145,16 +142,16 @@ def _logprobs(found: dict[str, Any]) -> list[TokenLogprob]:
             token,
             token.encode(),
             float(value),
-            tuple(TokenLogprob(name, name.encode(), float(each)) for name, each in (top or {}).items()),
+            tuple(TokenLogprob(other, other.encode(), float(logprob)) for other, logprob in (top or {}).items()),
         )
         for token, value, top in zip(tokens, values, tops, strict=True)
     ]
 
 
-def _logprob(one: dict[str, Any], top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
-    content = one.get("bytes")
-    exact = bytes(content) if content is not None else one["token"].encode()
-    return TokenLogprob(one["token"], exact, float(one["logprob"]), top)
+def _logprob(found: dict[str, Any], top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
+    content = found.get("bytes")
+    exact = bytes(content) if content is not None else found["token"].encode()
+    return TokenLogprob(found["token"], exact, float(found["logprob"]), top)
 
 
 async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
@@ -173,7 +170,7 @@ async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, A
         if chunk.get("error"):
             raise GeneratorFailed(f"The server reported: {chunk['error']}")
         yield chunk
-        await asyncio.sleep(0)  # a burst of small chunks must not keep the loop from everybody else
+        await asyncio.sleep(0)  # a burst of small chunks must not block the loop for all others
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

@@ -1,7 +1,7 @@
-"""The generator port over OpenAI-compatible servers: vLLM, llama.cpp, or a hosted one; several of one model, too.
+"""Remote generator: OpenAI-compatible servers, balanced by load, with backoff.
 
-Knows: which server has least to do and which is down, what may be retried, how vLLM loads versions. Does not know:
-conversations. The servers apply their own template.
+The servers (vLLM, llama.cpp or hosted) serve the same model and apply its chat template themselves. Versions are loaded
+by vLLM's API for LoRA adapters.
 """
 
 from __future__ import annotations
@@ -29,18 +29,17 @@ from bot.errors import (
     VersionError,
 )
 from bot.generation.openai_wire import check, read_events, request_of
-from bot.generation.port import ChatMessage, Event, Prompt, Sampling
-from bot.generation.sampling import check_sampling
+from bot.generation.port import ChatMessage, Event, Prompt, Sampling, check_sampling
 
 log = logging.getLogger(__name__)
 
-# UTF-8 bytes a token, on the careful side; used because the server's tokenizer is not ours to ask.
+# UTF-8 bytes per token, a cautious estimate: the server's tokenizer is not available here.
 BYTES_PER_TOKEN = 3
 TOKENS_PER_MESSAGE = 8
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=120)
 START_TIMEOUT = aiohttp.ClientTimeout(total=20, sock_connect=5)
 VERSION_TIMEOUT = aiohttp.ClientTimeout(total=120, sock_connect=5)
-# A server that can't be reached is left alone for so long; doubled each time.
+# Backoff for a server that can't be reached, doubled each time.
 FIRST_PAUSE_SECONDS = 1.0
 MAX_PAUSE_SECONDS = 30.0
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -48,7 +47,7 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 
 @dataclass(eq=False, slots=True)
 class _Endpoint:
-    """One server. It is down until `down_until`, and then tried again by whoever comes next."""
+    """One server, with its load and backoff. After `down_until` the next stream tries it again."""
 
     url: str
     num_open: int = 0
@@ -63,14 +62,14 @@ class _Endpoint:
     def note_failure(self) -> None:
         self.down_until = time.monotonic() + self.pause
         self.pause = min(2 * self.pause, MAX_PAUSE_SECONDS)
-        self.versions.clear()  # it may come back as a new process
+        self.versions.clear()  # the server may come back as a new process, without versions
 
     def note_success(self) -> None:
         self.down_until, self.pause = 0.0, FIRST_PAUSE_SECONDS
 
 
 class RemoteGenerator:
-    """`Generator` over one or more servers of the same model. The least busy one that is up gets the next stream."""
+    """`Generator` over one or more servers of the same model. The least busy server that is up gets the next stream."""
 
     def __init__(self, *urls: str, model: str, key: str = "", context_tokens: int = 2048) -> None:
         self._endpoints = [_Endpoint(url.rstrip("/")) for url in urls if url]
@@ -86,7 +85,7 @@ class RemoteGenerator:
 
     @property
     def ready(self) -> bool:
-        return self._session is not None and any(one.is_up for one in self._endpoints)
+        return self._session is not None and any(endpoint.is_up for endpoint in self._endpoints)
 
     @property
     def takes_tools(self) -> bool:
@@ -97,16 +96,16 @@ class RemoteGenerator:
         return tuple(self._folders)
 
     async def start(self) -> None:
-        """Ask all servers for their models; raises `ModelError` if none can serve ours."""
+        """Ask all servers for their models. Raises `ModelError` if no server offers `model`."""
         if self._session is not None:
             return
         session = aiohttp.ClientSession(headers=self._headers, timeout=TIMEOUT, connector=aiohttp.TCPConnector(limit=0))
         try:
-            asked = await asyncio.gather(
-                *(self._find_model(session, one) for one in self._endpoints), return_exceptions=True
+            results = await asyncio.gather(
+                *(self._find_model(session, endpoint) for endpoint in self._endpoints), return_exceptions=True
             )
-            errors = [error for error in asked if error is not None]
-            if len(errors) == len(asked):
+            errors = [error for error in results if error is not None]
+            if len(errors) == len(results):
                 raise errors[0]
         except BaseException:
             await session.close()
@@ -120,14 +119,14 @@ class RemoteGenerator:
             offered = await _ask_for_models(session, endpoint.url)
             if self.model not in offered:
                 raise ModelError(
-                    f'The server at {endpoint.url} does not offer "{self.model}". Set MYNA_MODEL to one that it has: '
+                    f'The server at {endpoint.url} does not offer "{self.model}". Set MYNA_MODEL to one of its models: '
                     f"{', '.join(offered) or 'it has none yet'}."
                 )
         except ModelError:
             endpoint.note_failure()
             raise
         endpoint.note_success()
-        window = offered[self.model].get("max_model_len")  # vLLM tells it
+        window = offered[self.model].get("max_model_len")  # sent by vLLM
         if isinstance(window, int) and window > 0:
             self.context_tokens = min(self.context_tokens, window)
 
@@ -137,10 +136,13 @@ class RemoteGenerator:
             await session.close()
 
     async def encode(self, messages: Sequence[ChatMessage], tools: Sequence[str] = ()) -> Prompt:
-        """The messages themselves; tokens are estimated from their bytes, the hash is over their JSON form."""
-        said = [[one.role, one.content, *([repr(one.tool_calls)] if one.tool_calls else [])] for one in messages]
-        form = json.dumps([*said, *tools], ensure_ascii=False).encode()
-        num_bytes = sum(len(text.encode()) for text in [*(one.content for one in messages), *tools])
+        """Return a prompt of the messages: tokens estimated from bytes, the hash taken over their JSON form."""
+        turns = [
+            [message.role, message.content, *([repr(message.tool_calls)] if message.tool_calls else [])]
+            for message in messages
+        ]
+        form = json.dumps([*turns, *tools], ensure_ascii=False).encode()
+        num_bytes = sum(len(text.encode()) for text in [*(message.content for message in messages), *tools])
         num_tokens = -(-num_bytes // BYTES_PER_TOKEN) + TOKENS_PER_MESSAGE * (len(messages) + 1)
         return Prompt(tuple(messages), (), num_tokens, hashlib.sha256(form).hexdigest(), tools=tuple(tools))
 
@@ -156,10 +158,10 @@ class RemoteGenerator:
         *,
         priority: int = 0,  # noqa: ARG002
     ) -> AsyncGenerator[Event, None]:
-        """See `Generator.stream`. Closing it drops the connection, on which such servers abort.
+        """Stream as `Generator.stream` says. Closing drops the connection, and the server aborts.
 
-        A server that can't be reached, or is busy, is passed over for another; after the first piece nothing is tried
-        again. `priority` is left to the servers.
+        A server that is busy or can't be reached is passed over for another. Nothing is retried after the first event.
+        `priority` is ignored.
         """
         session = self._open_session()
         check_sampling(sampling)
@@ -182,9 +184,11 @@ class RemoteGenerator:
         raise refusal
 
     def _by_load(self) -> list[_Endpoint]:
-        """The least busy first; those that are down only if all are, the one that was down longest first."""
-        up = sorted((one for one in self._endpoints if one.is_up), key=lambda one: one.num_open)
-        return up or sorted(self._endpoints, key=lambda one: one.down_until)
+        """Return the servers that are up, the least busy first; if all are down, all by the end of their backoff."""
+        up = [endpoint for endpoint in self._endpoints if endpoint.is_up]
+        if up:
+            return sorted(up, key=lambda endpoint: endpoint.num_open)
+        return sorted(self._endpoints, key=lambda endpoint: endpoint.down_until)
 
     async def _stream_from(
         self,
@@ -203,7 +207,7 @@ class RemoteGenerator:
                 contextlib.aclosing(read_events(response)) as events,
             ):
                 if response.status == 404 and version is not None:
-                    endpoint.versions.discard(version)  # it has started anew since
+                    endpoint.versions.discard(version)  # the server has restarted since it loaded the version
                 await check(response)
                 endpoint.note_success()
                 async for event in events:
@@ -212,14 +216,14 @@ class RemoteGenerator:
             endpoint.note_failure()
             raise GeneratorUnavailable(f"The server at {endpoint.url} can't be reached: {error!r}") from error
         except (aiohttp.ClientError, TimeoutError) as error:
-            # It may have been this very prompt that broke the server, so this must not be tried for ever.
+            # This prompt may have broken the server. `GeneratorFailed` counts as a try, which ends the retries.
             raise GeneratorFailed(f"The connection to {endpoint.url} broke: {error!r}") from error
 
     async def load_version(self, name: str, folder: Path, sha256: str | None = None) -> None:
-        """The servers read the folder themselves: it must lie where they find it under the same path.
+        """Have the servers load a version. They read the folder themselves, under the same path.
 
-        vLLM must run with `--enable-lora` and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True. Servers that are down now load it
-        when they are back.
+        vLLM must run with `--enable-lora` and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True. Servers that are down load the
+        version when they are back.
         """
         self._open_session()
         async with self._changing_versions:
@@ -231,10 +235,10 @@ class RemoteGenerator:
             raise VersionError(f'There is another version "{name}" already. Give this one another name.')
         if name in self._folders:
             return
-        reachable = [one for one in self._endpoints if one.is_up]
+        reachable = [endpoint for endpoint in self._endpoints if endpoint.is_up]
         self._folders[name] = folder
         try:
-            loading = [self._ensure_version(one, name) for one in reachable]
+            loading = [self._ensure_version(endpoint, name) for endpoint in reachable]
             failed = [error for error in await asyncio.gather(*loading, return_exceptions=True) if error is not None]
             if failed:
                 raise failed[0]
@@ -266,7 +270,7 @@ class RemoteGenerator:
             raise InvalidInput(f'The version "{name}" was unloaded.', field="version")
         body = {"lora_name": name, "lora_path": str(folder)}
         status, answer = await self._post(endpoint, "/load_lora_adapter", body)
-        # Names are immutable, so that one which is there already is the right one.
+        # A name stands for one file for ever, so that a version loaded already under this name is the right one.
         if status != 200 and "already" not in answer:
             raise VersionError(f'The server at {endpoint.url} could not load the version "{name}": {answer[:300]}')
         endpoint.versions.add(name)
@@ -285,9 +289,9 @@ async def _ask_for_models(session: aiohttp.ClientSession, url: str) -> dict[str,
     try:
         async with session.get(f"{url}/models", timeout=START_TIMEOUT) as response:
             if response.status in (401, 403):
-                raise ModelError(f"The server at {url} wants another API key; set MYNA_REMOTE_KEY.")
+                raise ModelError(f"The server at {url} refused the API key. Set MYNA_REMOTE_KEY to a valid key.")
             response.raise_for_status()
-            return {one["id"]: one for one in (await response.json(content_type=None))["data"]}
+            return {model["id"]: model for model in (await response.json(content_type=None))["data"]}
     except (aiohttp.ClientConnectionError, TimeoutError) as error:
         reason = str(error) or "no answer in time"
         raise ModelError(
@@ -300,7 +304,8 @@ async def _ask_for_models(session: aiohttp.ClientSession, url: str) -> dict[str,
         ) from error
     except (aiohttp.ClientError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
-            f"The server at {url} does not answer as an OpenAI-compatible one. MYNA_REMOTE_URL usually ends in /v1."
+            f"The server at {url} does not answer like an OpenAI-compatible server. "
+            "MYNA_REMOTE_URL usually ends in /v1."
         ) from error
 
 

@@ -1,7 +1,4 @@
-"""The threshold of "I don't know", set by questions whose answers are known to stand in the articles.
-
-Knows: how a threshold keeps a share of these, what it does to others. Does not know: how sure a search is of itself.
-"""
+"""Calibration of the "I don't know" threshold on labelled questions."""
 
 from __future__ import annotations
 
@@ -15,14 +12,14 @@ from bot.access.roles import Actor
 from bot.errors import InvalidInput
 from bot.knowledge.grounding import DEFAULT_THRESHOLD
 from bot.knowledge.search.search import Search
-from storage import knowledge_threshold
+from storage import knowledge
 from storage.knowledge_values import AUDIENCES, Threshold
 from storage.scope import Scope
 
-# With fewer, a threshold says more about these questions than about those of people.
+# With fewer, a threshold fits these questions rather than those that people will ask.
 MIN_QUESTIONS = 20
 KEEP = 0.95
-# A threshold may not promise what no search can.
+# Beyond these limits, a threshold would answer every question or none.
 LEAST, MOST = 0.02, 0.98
 
 Report = Callable[[int, int], None]
@@ -30,8 +27,11 @@ Report = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What a threshold does: the share of answerable questions that are answered, of others that are not (None of no
-    others), with it and with the default."""
+    """Effect of a threshold beside that of the default one.
+
+    `answered` is the share of answerable questions that are answered, `refused` the share of the others that are not;
+    None if there are no others.
+    """
 
     threshold: float
     questions: int
@@ -47,18 +47,22 @@ class Calibration:
 
 
 async def calibrate(search: Search, questions: Sequence[Mapping[str, Any]], keep: float, report: Report) -> Calibration:
-    """Ask all `questions`; those with an empty `gold` have no answer in the articles. Raises `InvalidInput`."""
+    """Choose the threshold that answers a share of `keep` of the answerable questions.
+
+    A question with an empty `gold` has no answer in the articles. Raises `InvalidInput` for too few questions or a bad
+    `keep`.
+    """
     if not 0.5 <= keep <= 1:
-        raise InvalidInput("The share to keep must lie between 0.5 and 1.", field="keep")
-    answerable = sum(bool(one["gold"]) for one in questions)
+        raise InvalidInput("The share to keep must be between 0.5 and 1.", field="keep")
+    answerable = sum(bool(question["gold"]) for question in questions)
     if answerable < MIN_QUESTIONS:
         raise InvalidInput(
-            f"There are {answerable} questions with an article, and at least {MIN_QUESTIONS} are needed.", field="file"
+            f"There are {answerable} questions with an article; at least {MIN_QUESTIONS} are needed.", field="file"
         )
     sure: dict[bool, list[float]] = {True: [], False: []}
-    for done, one in enumerate(questions, 1):
-        found = await search.find(one["question"], AUDIENCES)
-        sure[bool(one["gold"])].append(0.0 if found is None else found.confidence)
+    for done, question in enumerate(questions, 1):
+        found = await search.find(question["question"], AUDIENCES)
+        sure[bool(question["gold"])].append(0.0 if found is None else found.confidence)
         report(done, len(questions))
     threshold = min(max(float(np.quantile(sure[True], 1 - keep)), LEAST), MOST)
     return Calibration(
@@ -77,22 +81,22 @@ def _shares(sure: Mapping[bool, Sequence[float]], threshold: float) -> tuple[flo
 
 
 class Thresholds:
-    """The threshold of one workspace, and who may set it."""
+    """Confidence threshold of one workspace."""
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
 
     async def current(self, actor: Actor) -> Threshold | None:
-        """What somebody has set; None where `DEFAULT_THRESHOLD` holds."""
+        """Return the calibrated threshold; None while `DEFAULT_THRESHOLD` holds."""
         actor.check("viewer")
-        return await self._scope.read(knowledge_threshold.current)
+        return await self._scope.read(knowledge.threshold)
 
     async def set(self, actor: Actor, measured: Calibration) -> None:
-        """Have a measured threshold hold from now on."""
+        """Apply a calibrated threshold from now on."""
         actor.check("trainer")
-        await self._scope.write(knowledge_threshold.set_to, actor.name, measured.threshold, measured.as_json)
+        await self._scope.write(knowledge.set_threshold, actor.name, measured.threshold, measured.as_json)
 
     async def reset(self, actor: Actor) -> None:
         """Go back to the default."""
         actor.check("trainer")
-        await self._scope.write(knowledge_threshold.forget, actor.name)
+        await self._scope.write(knowledge.forget_threshold, actor.name)

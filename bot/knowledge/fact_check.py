@@ -1,8 +1,8 @@
-"""A reply on its way out: marked with the sources of its sentences, and stopped where it makes something up.
+"""Citations and a hallucination check for streamed replies.
 
-Knows: which passage a sentence draws on, which numbers and names a reader would take for facts. Does not know: how the
-text is made, or what is done about an invention. A word is held back until it is whole, so that nothing of it is shown
-before it has been looked at; all else goes out as it comes.
+Each sentence is marked with the passage that it draws on; a number or name that stands in no passage raises `Invented`.
+A word is held back until it is complete, so that no part of it is shown before it is checked; all other text is
+streamed as it comes.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Iterable, Sequence
 from bot.knowledge.search.tokens import words
 from storage.values import SeenPassage
 
-# A sentence draws on a passage that has this share of its words, and this many.
+# A sentence draws on a passage that contains at least this share and this number of its words.
 LEAST_SHARE, LEAST_WORDS = 0.5, 2
-# A reply of more words, none of whose sentences does, is not from the articles.
+# A reply with more words than this and no sentence from a passage is not from the articles.
 MOST_UNCITED_WORDS = 1
 LEAST_REPEATED_CHARS = 12
-# More capitals than that within sentences are those of a language that writes nouns with them, and tell no name.
+# A larger share of capitals within sentences means a language that capitalises nouns, where they mark no names.
 MOST_CAPITALS = 0.2
 
 _HAN = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
@@ -43,7 +43,7 @@ _SAID_NUMBERS = {word: str(number) for number, word in enumerate(_NUMBER_WORDS)}
 
 
 class Invented(Exception):
-    """The text has a number or a name that stands in nothing the model was shown."""
+    """Raised for a number or name that the model was not shown (a hallucination)."""
 
     def __init__(self, facts: Sequence[str]) -> None:
         super().__init__(", ".join(facts))
@@ -51,47 +51,49 @@ class Invented(Exception):
 
 
 class FactCheck:
-    """Numbers and names of a text that stand nowhere in what was `told`."""
+    """Check of numbers and names against the texts that the model was `told`."""
 
     def __init__(self, told: Iterable[str]) -> None:
         whole = unicodedata.normalize("NFKC", "\n".join(told))
         self._lower = whole.lower()
         self._numbers = _numbers(whole)
         within = _WITHIN.findall(whole)
-        capitals = sum(one[0].isupper() for one in within)
+        capitals = sum(word[0].isupper() for word in within)
         self._knows_names = bool(within) and capitals <= MOST_CAPITALS * len(within)
 
     def invented(self, text: str) -> list[str]:
-        """The numbers and names of `text` that were not told, as they stand in it."""
+        """Return the numbers and names of `text` that were not told, in its spelling."""
         plain = unicodedata.normalize("NFKC", _LIST_NUMBER.sub("", _MARK.sub("", text)))
-        found = [one for one in _NUMBER.findall(plain) if _canonical(one) not in self._numbers]
+        found = [number for number in _NUMBER.findall(plain) if _canonical(number) not in self._numbers]
         if self._knows_names:
-            found += [one for one in _NAME.findall(plain) if one.lower() not in self._lower]
+            found += [name for name in _NAME.findall(plain) if name.lower() not in self._lower]
         return found
 
 
 def _numbers(text: str) -> set[str]:
     found = _NUMBER.findall(text)
-    parts = [part for one in found for part in re.split(r"[:-]", one)]  # "9:00-17:00", of which 17:00 or 17 is said
-    said = [_SAID_NUMBERS[one] for one in re.findall(r"[a-z]+", text.lower()) if one in _SAID_NUMBERS]
-    return {_canonical(one) for one in (*found, *parts, *re.findall(r"(?<!\d)\d++:\d+", text), *said)}
+    # Of "9:00-17:00", a reply may say 17:00 or 17.
+    parts = [part for number in found for part in re.split(r"[:-]", number)]
+    times = re.findall(r"(?<!\d)\d++:\d+", text)
+    spelled = [_SAID_NUMBERS[word] for word in re.findall(r"[a-z]+", text.lower()) if word in _SAID_NUMBERS]
+    return {_canonical(number) for number in (*found, *parts, *times, *spelled)}
 
 
 def _canonical(number: str) -> str:
-    """1,000 and 1000 are one number, and so are 9.50 and 9.5."""
+    """Return one spelling of equal numbers: 1,000 is 1000, and 9.50 is 9.5."""
     plain = re.sub(r",(?=\d{3}(?:\D|$))", "", number)
     return plain.rstrip("0").rstrip(".") if re.fullmatch(r"\d+\.\d+", plain) else plain.lstrip("0") or "0"
 
 
 class CitedText:
-    """Takes a reply in pieces and gives out what may be shown of it, with `[n]` where a sentence draws on a passage.
+    """Filter for a streamed reply: checks its facts and adds `[n]` to sentences that draw on a passage.
 
-    Marks that the model writes itself are kept where there is such a passage. `cited` are the numbers so far. Once it
-    `repeats` a sentence, which is not shown again, nothing more is to be expected.
+    Marks that the model writes itself are kept if the passage exists. `cited` are the passage numbers so far.
+    `repeats` is True once the reply repeats a sentence, which is not shown again; the caller can then end the stream.
     """
 
     def __init__(self, passages: Sequence[SeenPassage], check: FactCheck) -> None:
-        self._passages = {one.number: frozenset(_words_of(one)) for one in passages}
+        self._passages = {passage.number: frozenset(_words_of(passage)) for passage in passages}
         self._check = check
         self._held = ""
         self._line = ""
@@ -105,27 +107,27 @@ class CitedText:
         self.repeats = False
 
     def add(self, piece: str) -> str:
-        """What may be shown now. Raises `Invented` before any of a fact that was not told."""
+        """Return the text that may be shown now. Raises `Invented` before any part of an invented fact is returned."""
         self._held += piece
         if not self._has_begun and self._held.isascii() and self._held.isalpha():
-            # What begins a text is no fact, however it goes on, and somebody waits for it.
+            # The first letters of a reply are never a fact, and a person waits for them.
             ready, self._held = self._held, ""
             return self._pass(ready)
         ends = [match.end() for match in _WHOLE.finditer(self._held)]
         if not ends:
             return ""
-        # The space stays with what follows: it goes if that is a mark of no passage.
+        # A space stays with the text behind it: it is dropped if that is the mark of an unknown passage.
         end = len(self._held[: ends[-1]].rstrip())
         ready, self._held = self._held[:end], self._held[end:]
         return self._pass(ready)
 
     def end(self) -> str:
-        """What is left. Raises `Invented`, also where nothing of the whole text stands in a passage."""
+        """Return the rest of the text. Raises `Invented` also if no sentence of the whole text draws on a passage."""
         ready, self._held = self._held, ""
         shown = self._pass(ready + "\n").removesuffix("\n")
         if not self.cited and len(self._said) > MOST_UNCITED_WORDS:
-            raise Invented(["nothing of it is in the articles"])
-        if not self.cited and self._passages:  # "Yes, you can." has too little in it to be compared
+            raise Invented(["no sentence is from the articles"])
+        if not self.cited and self._passages:  # "Yes, you can." has too few words to be compared
             self.cited.add(min(self._passages))
             return f"{shown} [{min(self._passages)}]"
         return shown
@@ -138,7 +140,7 @@ class CitedText:
         return "".join(self._marked(part) for part in _cut_after_sentences(text))
 
     def _marked(self, part: str) -> str:
-        """A sentence, or the part of one that has come, with the mark where it ends."""
+        """Return a sentence or the received part of a sentence, with its mark if it ends here."""
         if "```" in part or self._in_code:
             self._in_code ^= part.count("```") % 2 == 1
             self._sentence = ""
@@ -146,8 +148,8 @@ class CitedText:
         part = _MARK.sub(self._keep_known, part)
         self._sentence += part
         plain, is_whole = " ".join(self._sentence.split()), _AT_END.search(part) is not None
-        if len(plain) >= LEAST_REPEATED_CHARS and any(one.startswith(plain) for one in self._sentences):
-            # Perhaps it says something again; that is known when the sentence is whole.
+        if len(plain) >= LEAST_REPEATED_CHARS and any(sentence.startswith(plain) for sentence in self._sentences):
+            # It may be a repetition; that is known only when the sentence is complete.
             self._echo += part
             self.repeats |= is_whole
             return ""

@@ -1,7 +1,6 @@
-"""What a reply may stand on: the passages for what is asked, or that there are none, or that none are needed.
+"""Grounding: find the passages, or the verbatim answer, for a reply.
 
-Knows: how a conversation becomes a question, who sees which articles, when nothing good was found. Does not know:
-prompts, how passages are found.
+The order is curated answers, replies of intents, then the articles that the channel's audience may read.
 """
 
 from __future__ import annotations
@@ -20,9 +19,8 @@ from bot.knowledge.search.embedder import Vectors
 from bot.knowledge.search.ranking import Hit, best_of_articles
 from bot.knowledge.search.search import Found, Search
 from bot.knowledge.small_talk import PERHAPS, SURELY, SmallTalk
-from storage import answering
-from storage.answering import AnsweringRules
-from storage.knowledge_values import Audience, audiences_of
+from storage import knowledge
+from storage.knowledge_values import AnsweringRules, Audience, audiences_of
 from storage.scope import Scope
 from storage.values import Message, SeenPassage
 
@@ -30,15 +28,15 @@ log = logging.getLogger("myna.knowledge")
 
 DEFAULT_THRESHOLD = 0.5
 MOST_PASSAGES, MOST_RELATED = 4, 3
-# To somebody who tries a question, what came behind tells why.
+# Staff who try a question also see the passages behind the best, which explain the order.
 MOST_TRIED = 10
-# Behind the best by more than this share, a passage only distracts.
+# A passage with less than this share of the best score only distracts the model.
 LEAST_OF_BEST = 0.75
-# For related titles: so sure at least, or they would be any.
+# With less confidence, related titles would be random.
 LEAST_RELATED = 0.04
-# What was said last, which a question may depend on: a question and its reply.
+# A question may depend on the last question and its reply.
 CONTEXT_MESSAGES = 2
-# Whoever speaks there could read all that is stored.
+# Users of these channels have access to everything that is stored.
 OWN_CHANNELS = ("console",)
 WARM_QUESTION = "Is anybody there?"
 
@@ -47,8 +45,11 @@ Verdict = Literal["found", "unknown", "not_needed", "told"]
 
 @dataclass(frozen=True, slots=True)
 class Grounds:
-    """What there is to stand on. With "unknown", the passages are of articles that may be related; with "told", `words`
-    are the reply: a curated answer's, or what is to be said to an `intent` (empty for none that is known)."""
+    """Result of a look-up. With "unknown", the passages are of articles that may be related.
+
+    With "told", `words` are the verbatim reply of a curated answer or an intent. `intent` is empty if the message fits
+    none, and None if none are trained.
+    """
 
     verdict: Verdict
     passages: tuple[SeenPassage, ...] = ()
@@ -60,10 +61,10 @@ class Grounds:
 
 @dataclass(frozen=True, slots=True)
 class TriedOut:
-    """What came of a question that somebody tries: the passages found, best first, and what a reply would do with them.
+    """Result of a question that staff try out: the passages found, best first, and their use in a reply.
 
-    The model would read the first `num_read`. An answer needs a `confidence` of `threshold` at least. `words` are
-    what is said word for word to it, or to its `intent`.
+    The model would read the first `num_read`. An answer needs a `confidence` of at least `threshold`. `words` are the
+    verbatim reply of a curated answer or of the `intent`.
     """
 
     verdict: Verdict
@@ -76,9 +77,10 @@ class TriedOut:
 
 
 class Grounding:
-    """Looks things up for replies. `audiences` says by channel for whom; others get what is public.
+    """Look-up of passages and verbatim answers for replies.
 
-    `max_words` is how much of the articles a model is to read for a reply: each time anew, and it costs its time.
+    `audiences` maps channels to their audience, "public" by default. `max_words` limits the words of articles in a
+    prompt: the model reads them anew for each reply, which takes time.
     """
 
     def __init__(self, scope: Scope, search: Search, audiences: Mapping[str, Audience], max_words: int) -> None:
@@ -92,32 +94,32 @@ class Grounding:
         self._preparing = asyncio.Lock()
 
     async def look_up(self, channel: str, history: Sequence[Message], asked: Sequence[Message]) -> Grounds | None:
-        """What a reply to `asked` may stand on; None if there are no articles for anybody on this channel."""
-        question = "\n".join(one.text for one in asked)
-        before = "\n".join(one.text for one in history[-CONTEXT_MESSAGES:])
+        """Return the grounds of a reply to `asked`; None if there are no articles for this channel."""
+        question = "\n".join(message.text for message in asked)
+        before = "\n".join(message.text for message in history[-CONTEXT_MESSAGES:])
         return await self.find(channel, question, before)
 
     async def find(self, channel: str, question: str, before: str = "") -> Grounds | None:
-        """As `look_up`, for a question and what was said just before it."""
+        """Do the same as `look_up` for a question and the text `before` it."""
         try:
             grounds, _ = await self._find(audiences_of(self._audiences.get(channel, "public")), question, before)
         except (Conflict, ModelError) as error:
-            # Better to know nothing than to let the model make something up.
+            # An "I don't know" is better than an invented answer.
             log.error("no article can be found: %s", error.message)
             return Grounds("unknown")
         return grounds
 
     async def try_out(self, audience: Audience, question: str) -> TriedOut | None:
-        """What a reply to somebody of that audience would stand on; None if the model would be asked without a look.
+        """Return the grounds of a reply to that audience; None if the model would answer without a look-up.
 
-        Raises `Conflict` if the index was made with another embedder, and `ModelError` if that can't be loaded.
+        Raises `Conflict` if the index was made with another embedder, and `ModelError` if the embedder can't be loaded.
         """
         grounds, found = await self._find(audiences_of(audience), question)
         if grounds is None:
             return None
         hits, confidence = (found.hits, found.confidence) if found else ([], 0.0)
         num_read = len(grounds.passages) if grounds.verdict == "found" else 0
-        rules = await self._scope.read(answering.rules)
+        rules = await self._scope.read(knowledge.answering_rules)
         return TriedOut(
             grounds.verdict,
             grounds.words,
@@ -131,8 +133,8 @@ class Grounding:
     async def _find(
         self, audiences: Sequence[Audience], question: str, before: str = ""
     ) -> tuple[Grounds | None, Found | None]:
-        """People's own answers first, then those of intents, then the articles."""
-        rules = await self._scope.read(answering.rules)
+        """Try curated answers first, then replies of intents, then the articles."""
+        rules = await self._scope.read(knowledge.answering_rules)
         found = await self._search.find(question, audiences, before)
         vector = None if found is None else found.question.vector
         if answer := await self._curated.match(rules.curated_version, question, audiences, vector):
@@ -150,50 +152,50 @@ class Grounding:
 
     @property
     def intents(self) -> Intents:
-        """What messages are about, by the same embedder."""
+        """Intents of the workspace, on the same embedder."""
         return self._intents
 
     @property
     def curated(self) -> CuratedAnswers:
-        """People's own answers, by the same embedder."""
+        """Curated answers of the workspace, on the same embedder."""
         return self._curated
 
     @property
     def for_everybody(self) -> tuple[Audience, ...]:
-        """The audiences whose articles each channel answers from, and which any reply may tell of."""
-        widest = [audiences_of(one) for channel, one in self._audiences.items() if channel not in OWN_CHANNELS]
-        return min(widest, key=len, default=audiences_of("public"))
+        """Audiences whose articles may be quoted on every channel."""
+        audiences = [audience for channel, audience in self._audiences.items() if channel not in OWN_CHANNELS]
+        return min(map(audiences_of, audiences), key=len, default=audiences_of("public"))
 
     def is_for_everybody(self, channel: str) -> bool:
-        """Whether whatever is told on this channel may be told on every other one."""
+        """Return True if replies of this channel may be shown on every other channel."""
         return set(audiences_of(self._audiences.get(channel, "public"))) <= set(self.for_everybody)
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        """Vectors of texts, as questions are compared by."""
+        """Return the vectors of texts, in the space where questions are compared."""
         return await self._search.embed(texts)
 
     async def close(self) -> None:
-        """Let go of the embedder."""
+        """Release the embedder."""
         await self._search.close()
 
     async def warm(self) -> None:
-        """Load what is needed before somebody waits for it."""
-        rules = await self._scope.read(answering.rules)
+        """Load the embedder, the index and the answers before the first question needs them."""
+        rules = await self._scope.read(knowledge.answering_rules)
         if await self._search.warm() or rules.intents_version or rules.curated_version:
-            await self._prepared()
+            await self._load_small_talk()
             await self._curated.match(rules.curated_version, WARM_QUESTION, ("public",))
             await self._intents.tell(rules.intents_version, WARM_QUESTION)
 
     async def _judge_without_articles(self, question: str, told: Recognised) -> Grounds:
-        """The model may speak about what it is here for, and to be polite."""
+        """Let the model speak about known intents and small talk only."""
         if told.intent:
             return Grounds("not_needed")
         (vector,) = await self._search.embed([question])
-        small_talk = (await self._prepared()).likeness(question, vector)
+        small_talk = (await self._load_small_talk()).likeness(question, vector)
         return Grounds("not_needed" if small_talk >= PERHAPS else "unknown")
 
     async def _judge(self, found: Found, threshold: float) -> Grounds:
-        small_talk = (await self._prepared()).likeness(found.question.text, found.question.vector)
+        small_talk = (await self._load_small_talk()).likeness(found.question.text, found.question.vector)
         if small_talk >= SURELY:
             return Grounds("not_needed")
         if found.confidence >= threshold:
@@ -201,10 +203,10 @@ class Grounding:
         if small_talk >= PERHAPS:
             return Grounds("not_needed")
         related = best_of_articles(found.hits)[:MOST_RELATED] if found.confidence >= LEAST_RELATED else []
-        articles = (replace(one, headings=()) for one in _numbered(related))
+        articles = (replace(passage, headings=()) for passage in _numbered(related))
         return Grounds("unknown", tuple(articles), found.confidence)
 
-    async def _prepared(self) -> SmallTalk:
+    async def _load_small_talk(self) -> SmallTalk:
         async with self._preparing:
             if self._small_talk is None:
                 self._small_talk = await self._search.with_embedder(lambda embedder: SmallTalk(embedder.embed))
@@ -216,16 +218,16 @@ def _threshold(rules: AnsweringRules) -> float:
 
 
 def worth_reading(found: Found, max_words: int) -> list[Hit]:
-    """The best passages, as far as they are nearly as good as the first and fit together; the first is cut to fit."""
+    """Return the first passage, cut to `max_words`, and the next ones that score nearly as well and still fit."""
     first = found.hits[0]
     text = excerpt(first.passage.text, found.question.words, max_words)
     chosen = [replace(first, passage=replace(first.passage, text=text))]
     room = max_words - count_words(text)
-    for one in found.hits[1:MOST_PASSAGES]:
-        room -= count_words(one.passage.text)
-        if room < 0 or one.score < LEAST_OF_BEST * first.score:
+    for hit in found.hits[1:MOST_PASSAGES]:
+        room -= count_words(hit.passage.text)
+        if room < 0 or hit.score < LEAST_OF_BEST * first.score:
             break
-        chosen.append(one)
+        chosen.append(hit)
     return chosen
 
 

@@ -1,7 +1,6 @@
-"""Gaps: questions that nothing was found for, alike ones together, each with a draft of the article that is missing.
+"""Knowledge gaps: clusters of unanswered questions, with article drafts.
 
-Knows: which questions are alike, which have an answer by now, what a draft holds. Does not know: how articles are read.
-A draft has what staff wrote to such questions, and else an empty place: nobody makes an answer up.
+A draft contains the reply that staff wrote to such a question, or else an empty place: no answer is ever invented.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from storage.learning_values import Job
 from storage.scope import Scope
 
 DAYS, MOST_QUESTIONS, MOST_GAPS, MOST_EXAMPLES = 90, 2_000, 50, 5
-# From how near on two questions are about the same.
+# Least cosine of two questions about the same topic.
 ALIKE = 0.6
 EMBEDDED_AT_ONCE = 32
 PLACE_FOR_THE_ANSWER, ALSO_ASKED = "(Write the answer here.)", "Also asked as:"
@@ -35,7 +34,7 @@ Hide = Callable[[str], str]
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Questions that are alike, the most typical first. `id` is the id of its reply, by which people name the gap."""
+    """Cluster of similar questions, the most typical first. `id` is the reply id of that question and names the gap."""
 
     id: str
     questions: tuple[str, ...]
@@ -46,7 +45,7 @@ class Gap:
 
 
 class Gaps:
-    """The gaps of one workspace. `hide` takes personal data out of what people asked."""
+    """Knowledge gaps of one workspace. `hide` redacts personal data in questions."""
 
     def __init__(self, scope: Scope, grounding: Grounding, library: Library, hide: Hide) -> None:
         self._scope = scope
@@ -55,25 +54,26 @@ class Gaps:
         self._hide = hide
 
     async def list(self, actor: Actor, days: int = DAYS) -> list[Gap]:
-        """The gaps of the last days, the most asked first; without those that the articles have filled since."""
+        """Return the gaps of the last days, the most asked first, without gaps that articles have filled since."""
         actor.check("viewer")
         may_read_staff = actor.may("agent")
         asked = await self._scope.read(gaps.unanswered, days, MOST_QUESTIONS)
-        asked = [one for one in asked if one.question.strip()]
+        asked = [question for question in asked if question.question.strip()]
         found: list[Gap] = []
-        vectors = await self._vectors([one.question for one in asked])
+        vectors = await self._vectors([question.question for question in asked])
         for group in await asyncio.to_thread(together, asked, vectors):
             if len(found) < MOST_GAPS and not await self._is_answered(group[0]):
                 found.append(await asyncio.to_thread(self._gap, group, may_read_staff))
         return found
 
     async def find(self, actor: Actor, which: str) -> Gap:
-        """The gap whose id begins with `which`, or that has a reply of that id. Raises `NotFound` and `InvalidInput`.
+        """Return the gap whose id begins with `which`, or that contains the reply `which`.
 
-        Which of its questions is the most typical, and so its id, may change with the next one that is asked.
+        The next question may become the most typical, which changes the gap's id; the ids of its replies stay. Raises
+        `NotFound` and `InvalidInput`.
         """
         listed = await self.list(actor)
-        found = [one for one in listed if which and (one.id.startswith(which) or which in one.reply_ids)]
+        found = [gap for gap in listed if which and (gap.id.startswith(which) or which in gap.reply_ids)]
         if len(found) > 1:
             raise InvalidInput(f'"{which}" is the beginning of {len(found)} ids; write more of it.', field="which")
         if not found:
@@ -83,7 +83,7 @@ class Gaps:
     async def approve(
         self, actor: Actor, which: str, text: str | None = None, audience: str = "public"
     ) -> tuple[Source, Job]:
-        """Make an article of a gap's draft, or of the `text` written from it; a job reads it.
+        """Publish a gap's draft, or the `text` written from it, as an article, and start the job that reads it.
 
         Raises `InvalidInput` while the draft has no answer.
         """
@@ -91,20 +91,20 @@ class Gaps:
         gap = await self.find(actor, which)
         text = gap.draft if text is None else text
         if PLACE_FOR_THE_ANSWER in text or not has_answer(text):
-            raise InvalidInput("The draft has no answer yet: write one in its place.", field="text")
+            raise InvalidInput("The draft has no answer yet. Write one in its place.", field="text")
         added = await self._library.upload(actor, file_name(text, gap), text.encode(), audience)
         await self._scope.write(gaps.close, actor.name, gap.reply_ids)
         return added
 
     async def close(self, actor: Actor, which: str) -> Gap:
-        """List a gap no more: it needs no article."""
+        """Close a gap that needs no article; it is not listed again."""
         actor.check("trainer")
         gap = await self.find(actor, which)
         await self._scope.write(gaps.close, actor.name, gap.reply_ids)
         return gap
 
-    async def _is_answered(self, one: UnansweredQuestion) -> bool:
-        grounds = await self._grounding.find(one.channel, one.question)
+    async def _is_answered(self, question: UnansweredQuestion) -> bool:
+        grounds = await self._grounding.find(question.channel, question.question)
         return grounds is not None and grounds.verdict != "unknown"
 
     async def _vectors(self, texts: Sequence[str]) -> Vectors:
@@ -115,23 +115,23 @@ class Gaps:
         return np.concatenate(parts)
 
     def _gap(self, group: Sequence[UnansweredQuestion], may_read_staff: bool) -> Gap:
-        said = dict.fromkeys(" ".join(one.question.split()) for one in group)
+        said = dict.fromkeys(" ".join(question.question.split()) for question in group)
         questions = tuple(dict.fromkeys(map(self._hide, islice(said, MOST_EXAMPLES))))
-        better = next((one.better for one in group if one.better and may_read_staff), None)
+        better = next((question.better for question in group if question.better and may_read_staff), None)
         return Gap(
             group[0].reply_id,
             questions,
             len(group),
-            max(one.asked_at for one in group),
-            tuple(one.reply_id for one in group),
+            max(question.asked_at for question in group),
+            tuple(question.reply_id for question in group),
             draft(questions, self._hide(better) if better else None),
         )
 
 
 def together(asked: Sequence[UnansweredQuestion], vectors: Vectors) -> list[list[UnansweredQuestion]]:
-    """Questions in groups, the largest first; in each the one that is nearest to all others comes first.
+    """Cluster similar questions, the largest group first; each group begins with its most typical question.
 
-    Each question joins the group whose first one is nearest, as the order in which they were asked is the only one.
+    Greedy: in the order of asking, each question joins the group whose first question is nearest, or begins a new one.
     """
     groups: list[list[int]] = []
     firsts: list[int] = []
@@ -152,24 +152,24 @@ def _typical_first(group: list[int], vectors: Vectors) -> list[int]:
 
 
 def draft(questions: Sequence[str], answer: str | None) -> str:
-    """An article in Markdown: the question as its title, an answer or a place for one, and how else it was asked.
+    """Return an article in Markdown: the question as title, an answer or a place for it, and the other questions.
 
-    All of it is one section, and so one passage: below a heading of their own, the other questions would be found
+    The article is one section and so one passage: below a heading of their own, the other questions would be found
     instead of the answer.
     """
-    others = "".join(f"- {one}\n" for one in questions[1:])
+    others = "".join(f"- {question}\n" for question in questions[1:])
     asked = f"\n{ALSO_ASKED}\n\n{others}" if others else ""
     return f"# {questions[0]}\n\n{answer or PLACE_FOR_THE_ANSWER}\n{asked}"
 
 
 def has_answer(text: str) -> bool:
-    """Whether an article from a draft says more than its title and how else it was asked."""
+    """Return True if an article from a draft has more text than its title and the other questions."""
     said = text.partition(ALSO_ASKED)[0]
     return any(line.strip() and not line.lstrip().startswith("#") for line in said.splitlines())
 
 
 def file_name(text: str, gap: Gap) -> str:
-    """What the article is called, after its title."""
+    """Return a file name made from the title and the gap's id."""
     title = text.strip().splitlines()[0].lstrip("# ")
     words = re.findall(r"\w+", title.lower())[:8]
     return f"{'-'.join(words) or 'answer'}-{gap.id[:8]}.md"

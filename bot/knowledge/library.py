@@ -1,7 +1,6 @@
-"""The articles as people handle them: added, listed, shown, removed, read again.
+"""Library: add, list, show and remove articles and their sources.
 
-Knows: who may do what, what people type, that every change of sources is followed by a job that reads them. Does not
-know: how that job is done, formats, searches.
+Every change of the sources starts a job that reads them.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ from storage.scope import Scope
 KIND = "sync"
 UPLOAD = "upload:"
 MAX_UPLOAD_BYTES = MAX_BYTES
-# Enough that some have ended, where somebody changes much in a row.
+# Enough to include ended jobs after many changes in a row.
 SYNCS_LOOKED_AT = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """An article with its passages: `(headings, text)`."""
+    """Article with its passages: `(headings, text)`."""
 
     article: Article
     passages: Sequence[tuple[tuple[str, ...], str]]
@@ -37,7 +36,7 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """The first articles of a list, and how many are on the whole of it."""
+    """First articles of a list, and the length of the whole list."""
 
     articles: Sequence[Article]
     count: int
@@ -45,7 +44,7 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The jobs that read the sources: those not ended, the one that ended last, and the last that read them all."""
+    """Sync jobs: the open ones, the last one that ended, and the last one that succeeded."""
 
     under_way: Sequence[Job]
     ended: Job | None
@@ -53,15 +52,15 @@ class Reading:
 
 
 class Library:
-    """The sources and articles of one workspace. Whoever changes something is a trainer; a viewer may look."""
+    """Sources and articles of one workspace. Changes need the role trainer; looking needs the role viewer."""
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
 
     async def add(self, actor: Actor, target: str, audience: str = "public") -> tuple[Source, Job]:
-        """Add a folder, a file or the address of a page; a job reads it. The same target again changes its audience.
+        """Add a folder, a file or the address of a page, and start the job that reads it.
 
-        Raises `InvalidInput` for what can't become articles.
+        Adding a target again changes its audience. Raises `InvalidInput` for a target that can't become articles.
         """
         if not target.strip():
             raise InvalidInput("Say what to add: a folder, a file, or the address of a page.", field="target")
@@ -73,7 +72,7 @@ class Library:
         return await self._put(actor, kind, location, chosen)
 
     async def add_page(self, actor: Actor, url: str, audience: str = "public") -> tuple[Source, Job]:
-        """As `add`, for an address and nothing else: whoever is not at this machine may not read its files."""
+        """Add the address of a page only: remote users may not read files of this machine."""
         actor.check("trainer")
         chosen = _audience(audience)
         try:
@@ -83,17 +82,17 @@ class Library:
         return await self._put(actor, "url", url, chosen)
 
     async def upload(self, actor: Actor, name: str, content: bytes, audience: str = "public") -> tuple[Source, Job]:
-        """Add a file that lies nowhere. Its name says what it is. Raises `InvalidInput` for one that can't be read."""
+        """Add a file's content; the ending of its name gives the format. Raises `InvalidInput` if unsupported."""
         actor.check("trainer")
         chosen, plain = _audience(audience), Path(name).name
         if not is_readable_name(plain):
             raise InvalidInput(_not_read(plain), field="name")
         if len(content) > MAX_BYTES:
-            raise InvalidInput(f"{plain} has more than {MAX_BYTES // 2**20} MB.", field="content")
+            raise InvalidInput(f"{plain} is larger than {MAX_BYTES // 2**20} MB.", field="content")
         return await self._put(actor, "upload", UPLOAD + plain, chosen, content)
 
     async def sync(self, actor: Actor) -> Job:
-        """Read all sources again. If that waits already, it is the same job; one that runs has begun before this."""
+        """Queue a job that reads all sources, or return the job already waiting. A running job does not count."""
         actor.check("trainer")
         job, _ = await self._scope.write(
             jobs.create, actor.name, KIND, {}, device=jobs.KNOWLEDGE_DEVICE, beside_running=True
@@ -101,7 +100,7 @@ class Library:
         return job
 
     async def remove(self, actor: Actor, which: str) -> tuple[str, Job]:
-        """Take a source, or the article that is all of one, out of the index. Raises `NotFound` and `Conflict`."""
+        """Remove a source, or the article that is its only content. Raises `NotFound` and `Conflict`."""
         actor.check("trainer")
         location = await self._location_of(which)
         if not await self._scope.write(knowledge.remove_source, actor.name, location):
@@ -110,53 +109,53 @@ class Library:
 
     @property
     def endings(self) -> tuple[str, ...]:
-        """The endings of names that are read."""
+        """Endings of readable file names."""
         return endings()
 
     async def sources(self, actor: Actor) -> Sequence[Source]:
-        """Where articles come from."""
+        """Return the sources of articles."""
         actor.check("viewer")
         found = await self._scope.read(knowledge.sources)
-        return [one for one in found if one.removed_at is None]
+        return [source for source in found if source.removed_at is None]
 
     async def reading(self, actor: Actor) -> Reading:
-        """How far the sources are read."""
+        """Return the state of the jobs that read the sources."""
         actor.check("viewer")
         newest = await self._scope.read(jobs.newest_of_kind, KIND, SYNCS_LOOKED_AT)
-        ended = [one for one in newest if one.state not in OPEN_STATES]
+        ended = [job for job in newest if job.state not in OPEN_STATES]
         return Reading(
-            [one for one in reversed(newest) if one.state in OPEN_STATES],
+            [job for job in reversed(newest) if job.state in OPEN_STATES],
             ended[0] if ended else None,
-            next((one for one in ended if one.state == "done"), None),
+            next((job for job in ended if job.state == "done"), None),
         )
 
     async def list(self, actor: Actor, text: str = "", audience: str | None = None, most: int = 100) -> Listed:
-        """The first articles with a text in title or name, of one audience or all, by title."""
+        """Return the first articles whose title or name contains `text`, of one audience or all, by title."""
         actor.check("viewer")
         audiences = AUDIENCES if audience is None else (_audience(audience),)
         return Listed(*await self._scope.read(knowledge.articles_with, text, audiences, most))
 
     async def articles(self, actor: Actor) -> Sequence[Article]:
-        """All articles that a search finds, by name."""
+        """Return all published articles, by name."""
         actor.check("viewer")
         return await self._scope.read(knowledge.articles)
 
     async def show(self, actor: Actor, which: str) -> Shown:
-        """An article by its name or id. Raises `NotFound`, and `Conflict` if several are called so."""
+        """Return an article by its name or id. Raises `NotFound`, and `Conflict` if several have the name."""
         actor.check("viewer")
         found = await self._scope.read(knowledge.find_articles, which)
         if not found:
             raise NotFound(f"There is no article {which!r}.", hint="list_articles")
         if len(found) > 1:
-            ids = ", ".join(f"{one.id} ({one.location})" for one in found)
-            raise Conflict(f"Several articles are called {which!r}; say which by its id: {ids}.")
+            ids = ", ".join(f"{article.id} ({article.location})" for article in found)
+            raise Conflict(f"Several articles are called {which!r}. Give the id of one: {ids}.")
         return Shown(found[0], await self._scope.read(knowledge.texts, found[0].id))
 
     async def read(self, audience: Audience, article_id: str, name: str) -> Shown:
-        """What somebody of an audience may read: the article, or the one that has its name now. Raises `NotFound`."""
+        """Return an article that an audience may read, or its successor of the same name. Raises `NotFound`."""
         for which in (article_id, name):
             found = await self._scope.read(knowledge.find_articles, which)
-            seen = [one for one in found if one.audience in audiences_of(audience)]
+            seen = [article for article in found if article.audience in audiences_of(audience)]
             if len(seen) == 1:
                 return Shown(seen[0], await self._scope.read(knowledge.texts, seen[0].id))
         raise NotFound("This article is no longer here.")
@@ -168,16 +167,16 @@ class Library:
         return source, await self.sync(actor)
 
     async def _location_of(self, which: str) -> str:
-        sources = {one.location for one in await self._scope.read(knowledge.sources)}
+        sources = {source.location for source in await self._scope.read(knowledge.sources)}
         candidates = [which, UPLOAD + which]
         if which.strip() and not which.startswith(("http://", "https://")):
             candidates.append(await asyncio.to_thread(_absolute, which))
-        if found := next((one for one in candidates if one in sources), None):
+        if found := next((location for location in candidates if location in sources), None):
             return found
         articles = await self._scope.read(knowledge.find_articles, which)
-        for one in articles:
-            if one.location in sources:
-                return one.location
+        for article in articles:
+            if article.location in sources:
+                return article.location
         if articles:
             raise Conflict(
                 f"{which} is one file of a folder: {articles[0].location}. Delete the file and have the articles "
@@ -201,16 +200,16 @@ def _find_path(target: str) -> tuple[SourceKind, str]:
 def _absolute(target: str) -> str:
     try:
         return str(Path(target).expanduser().absolute())
-    except RuntimeError as error:  # a home of somebody who is not known
+    except RuntimeError as error:  # the home folder of an unknown user
         raise InvalidInput(f"{target}: {error}.", field="target") from error
 
 
 def _audience(value: str) -> Audience:
-    for one in AUDIENCES:
-        if one == value:
-            return one
-    raise InvalidInput(f"An audience is one of {', '.join(AUDIENCES)}.", field="audience")
+    for audience in AUDIENCES:
+        if audience == value:
+            return audience
+    raise InvalidInput(f"The audience must be one of {', '.join(AUDIENCES)}.", field="audience")
 
 
 def _not_read(name: str) -> str:
-    return f"{name} is not read. What is: {' '.join(endings())}."
+    return f"{name} is not a supported file. Supported: {' '.join(endings())}."

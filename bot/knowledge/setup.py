@@ -1,7 +1,4 @@
-"""The look-up as an installation has set it: the same for chats, for training and for judging.
-
-Knows: which settings it depends on. Does not know: how anything is found.
-"""
+"""Grounding from the settings, alike for chats, training and judging."""
 
 from __future__ import annotations
 
@@ -17,19 +14,19 @@ from storage.scope import Scope
 
 log = logging.getLogger("myna.knowledge")
 
-# What a CPU reads in about 0.1 s; a GPU reads it all at once.
+# A CPU reads the smaller number in about 0.1 s; a GPU reads all words at once.
 SLOW_MODEL_WORDS, FAST_MODEL_WORDS = 50, 300
 
 
 def make_grounding(settings: Settings, scope: Scope) -> Grounding:
-    """A look-up in the articles of a workspace. It loads the embedder once there are articles and somebody asks."""
+    """Return the look-up of a workspace. The embedder is loaded at the first question, if there are articles."""
     search = make_search(scope, settings.embedder, settings.data, log.info)
     return Grounding(scope, search, audiences_by_channel(settings), words_of_articles(settings))
 
 
 @contextlib.asynccontextmanager
 async def open_grounding(settings: Settings, scope: Scope) -> AsyncIterator[Grounding]:
-    """As `make_grounding`, closed at the end."""
+    """Yield the result of `make_grounding` and close it at the end."""
     grounding = make_grounding(settings, scope)
     try:
         yield grounding
@@ -38,7 +35,7 @@ async def open_grounding(settings: Settings, scope: Scope) -> AsyncIterator[Grou
 
 
 def words_of_articles(settings: Settings) -> int:
-    """How much of the articles the model reads for a reply."""
+    """Return the number of words of articles that the model reads for a reply."""
     if settings.article_words:
         return settings.article_words
     if settings.generator == "remote":
@@ -50,7 +47,7 @@ def words_of_articles(settings: Settings) -> int:
 
 
 def audiences_by_channel(settings: Settings) -> dict[str, Audience]:
-    """Whose articles each channel answers from. Whoever has a shell here could read them all anyhow."""
+    """Return the audience of each channel. Users of the console have a shell, and so access to every article."""
     return {
         "web": settings.web_audience,
         "slack": settings.slack_audience,

@@ -1,7 +1,4 @@
-"""Small talk: what needs no article, as it is about nobody's business or about the conversation itself.
-
-Knows: some ways to say such things in English and Chinese. Does not know: articles, who speaks.
-"""
+"""Small-talk detection in English and Chinese."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ import numpy.typing as npt
 
 from bot.knowledge.search.tokens import is_mostly_unspaced
 
-# So near to one of these, whatever an article may have about it; and so near where no article has anything.
+# Least likeness that outweighs any article, and least likeness where no article fits.
 SURELY, PERHAPS = 0.8, 0.55
 
 PHRASES = tuple(
@@ -82,8 +79,8 @@ PHRASES = tuple(
     """.splitlines()
     if line.strip()
 )
-# The English embedder tells little about Chinese, so these are compared by their characters. Nothing is tried twice
-# (`++`, and no phrase is the beginning of two ways to read a text), as anybody may send anything.
+# The English embedder hardly knows Chinese, so that these are compared by their characters. The pattern never
+# backtracks (`++`, and no text can be read in two ways), as anybody may send any text (ReDoS).
 _HAN_SMALL_TALK = re.compile(
     r"(?:(?:你好(?!的)|您好|嗨|哈喽|早上好|上午好|下午好|晚上好|在吗|有人吗|谢谢|多谢|感谢|好的|好吧|嗯|哦|是的|对(?!不起)|不是|不用了?|不客气|再见|拜拜"
     r"|辛苦了?|对不起|抱歉|没事|你是谁|你叫什么(?:名字)?|你是机器人|你是真?人|你(?:能|可以)做什么|你会什么|我有(?:个|一个)?问题|我想问(?:个|一个)?问题"
@@ -93,13 +90,13 @@ _HAN_SMALL_TALK = re.compile(
 
 
 class SmallTalk:
-    """Compares what is said with small talk. `embed` makes vectors of length 1."""
+    """Comparison of messages with small talk. `embed` returns vectors of length 1."""
 
     def __init__(self, embed: Callable[[Sequence[str]], npt.NDArray[np.float32]]) -> None:
         self._vectors = embed(PHRASES)
 
     def likeness(self, text: str, vector: npt.NDArray[np.float32]) -> float:
-        """How much a text is like small talk, up to 1."""
+        """Return the likeness of a text to small talk, up to 1."""
         if is_mostly_unspaced(text):
             return 1.0 if _HAN_SMALL_TALK.fullmatch(text.strip()) else 0.0
         return float((self._vectors @ vector).max())

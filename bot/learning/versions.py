@@ -1,7 +1,4 @@
-"""Trained versions as people handle them: found by what they type, retired with a reason, followed to what they learnt.
-
-Knows: how a version is named, and where its folder lies. Does not know: how it was made, what answers now.
-"""
+"""Trained versions: find by name, retire, and trace lineage."""
 
 from __future__ import annotations
 
@@ -16,17 +13,17 @@ from storage.learning_values import Evaluation, Version
 from storage.scope import Scope
 from storage.transaction import Transaction
 
-# What people type, and the audit log says, for the base model.
+# The base model's name in typed lines and in the audit log.
 BASE = "base"
 NAME_START = "bot-v"
-# Files in a version's folder that hold figures and nobody's words.
+# Files in a version's folder; they hold figures, and nobody's words.
 CARD_FILE = "README.md"
 FACTS_FILE = "myna-version.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """What a version was made of: `(conversation id, message id, SHA-256)` of each example it was trained on."""
+    """The training examples of a version, as `(conversation id, message id, SHA-256)`."""
 
     version: Version
     learnt_from: tuple[tuple[str, str, str], ...]
@@ -37,30 +34,31 @@ def name_of(version: Version | None) -> str:
 
 
 def folder_of(data: Path, name: str) -> Path:
-    """Where the weights of a version lie."""
+    """Return the folder of a version's weights."""
     return data / "versions" / name
 
 
 def find_among(known: Sequence[Version], which: str) -> Version:
-    """The version that a person means by a name, a number or the beginning of a name. Raises `NotFound`."""
+    """Find a version by name, number or unambiguous start of a name. Raises `NotFound`."""
     asked = which.strip()
-    exact = [one for one in known if asked in (one.name, str(one.number), f"v{one.number}")]
-    found = exact or [one for one in known if asked and one.name.startswith(asked)]
+    exact = [version for version in known if asked in (version.name, str(version.number), f"v{version.number}")]
+    found = exact or [version for version in known if asked and version.name.startswith(asked)]
     if not found:
-        there_are = ", ".join(one.name for one in known[-10:]) or "none yet"
+        there_are = ", ".join(version.name for version in known[-10:]) or "none yet"
         raise NotFound(f'There is no version "{which}". There is: {there_are}.')
     if len(found) > 1:
-        raise NotFound(f'"{which}" may be {" or ".join(one.name for one in found)}. Write more of the name.')
+        names = " or ".join(version.name for version in found)
+        raise NotFound(f'"{which}" may be {names}. Write more of the name.')
     return found[0]
 
 
 def find(tx: Transaction, which: str) -> Version:
-    """As `find_among`, within a unit of work."""
+    """Find a version by `find_among`, within a transaction."""
     return find_among(versions.list_all(tx), which)
 
 
 def fault_of(version: Version) -> Fault | None:
-    """Why a version may not be used any more, None if it may."""
+    """Return the reason why a version may not be used any more; None if it may."""
     if version.tainted_at is not None:
         return Fault("tainted", version.name)
     if version.retired_at is not None:
@@ -69,9 +67,9 @@ def fault_of(version: Version) -> Fault | None:
 
 
 def rival_of(version: Version, champion: Version | None) -> Version | None:
-    """What a version is judged beside; None is the base.
+    """Return the version to judge another one beside; None is the base.
 
-    A champion that knows words of somebody who was erased has to go: who takes its place need not beat it.
+    A champion that learnt from an erased person has to go, so its successor need not beat it.
     """
     if champion is None or champion.id == version.id or champion.tainted_at is not None:
         return None
@@ -85,30 +83,30 @@ class Versions:
         self._scope = scope
 
     async def list_all(self) -> list[Version]:
-        """All versions, oldest first, with those that are retired."""
+        """List all versions, oldest first, including retired ones."""
         return await self._scope.read(versions.list_all)
 
     async def find(self, which: str) -> Version:
-        """By name, number or the beginning of a name. Raises `NotFound`."""
+        """Find a version by name, number or unambiguous start of a name. Raises `NotFound`."""
         return find_among(await self.list_all(), which)
 
     async def newest_evaluation(self, which: str = "") -> Evaluation | None:
-        """The newest verdict on a version, or of all; None if there is none. Raises `NotFound`."""
+        """Return the newest evaluation, of one version or of all; None if there is none. Raises `NotFound`."""
         if which:
             version = await self.find(which)
             return await self._scope.read(evaluations.latest_of_version, version.id)
         return next(iter(await self._scope.read(evaluations.page, most=1)), None)
 
     async def lineage(self, which: str) -> Lineage:
-        """What a version has learnt from. Raises `NotFound`."""
+        """Return a version's training examples. Raises `NotFound`."""
         return await self._scope.read(_lineage, which)
 
     async def of_person(self, person_id: str) -> list[Version]:
-        """The versions whose datasets hold examples of a person."""
+        """List the versions whose datasets hold examples of a person."""
         return await self._scope.read(versions.of_person, person_id)
 
     async def retire(self, actor: Actor, which: str, why: str) -> Version:
-        """Have a version never used again. Raises `NotAllowed`, `NotFound`, or `Conflict` while it answers."""
+        """Retire a version for good. Raises `NotAllowed`, `NotFound`, or `Conflict` while it answers."""
         actor.check("trainer")
         if not why.strip():
             raise InvalidInput("Say why the version is retired; it is recorded.", field="why")
@@ -123,8 +121,8 @@ def _lineage(tx: Transaction, which: str) -> Lineage:
 def _retire(tx: Transaction, actor: Actor, which: str, why: str) -> Version:
     version = find(tx, which)
     released = releases.begin_change(tx)
-    for role, one in (("champion", released.champion), ("challenger", released.challenger)):
-        if one is not None and one.id == version.id:
+    for role, holder in (("champion", released.champion), ("challenger", released.challenger)):
+        if holder is not None and holder.id == version.id:
             raise Conflict(f"{version.name} is the {role}. Promote another one, or roll back, before you retire it.")
     if not versions.retire(tx, version.id, why):
         raise Conflict(f"{version.name} was retired before: {version.retired_because}")

@@ -1,7 +1,4 @@
-"""How the loop's state reads in an answer: a job with a bar, versions, what an evaluation found, as plain Markdown.
-
-Knows: which figures are shown and in which order. Does not know: who asked, where the values come from.
-"""
+"""Render answers to steering lines as plain Markdown: status, jobs, versions and evaluations."""
 
 from __future__ import annotations
 
@@ -12,7 +9,8 @@ from typing import Any
 
 from bot.errors import Fault
 from bot.jobs.control import short_id
-from bot.learning.judge.evaluation_report import MEASURES, Label, Measure, Report
+from bot.learning.judge.evaluation_report import MEASURES, EvaluationReport, Label, Measure
+from bot.learning.judge.gate import REFUSED
 from bot.learning.release.canary_harm import Judged
 from bot.learning.release.plan import Standing
 from bot.learning.versions import name_of
@@ -37,19 +35,19 @@ def verdict_words(passed: bool, locale: str | None) -> str:
 
 
 def gate_words(fault: Fault | None, locale: str | None) -> str:
-    """What the gate says of a version, to go on after its name."""
+    """Return the gate's verdict, to follow a version's name."""
     return say("passed", locale) if fault is None else say(fault.kind, locale, champion=fault.champion)
 
 
 def standing_words(standing: Standing, locale: str | None) -> str:
-    """What the gate says of a version, also of one that may not be promoted for another reason."""
+    """Return the gate's verdict on a version, even if it may not be promoted for another reason."""
     if standing.gate_fault is not None or standing.passed:
         return gate_words(standing.gate_fault, locale)
     return say("not_evaluated" if standing.passed is None else "did_not_pass", locale)
 
 
 def fault_words(fault: Fault, locale: str | None) -> str:
-    """Why a change is refused, and for a fault of the gate, what to do about it."""
+    """Return why a change is refused, and for a fault of the gate the ways around it."""
     if not fault.is_of_gate:
         return say(fault.kind, locale, version=fault.version, why=fault.because)
     hints = [say("evaluate_it", locale, version=fault.version)] if fault.kind != "did_not_pass" else []
@@ -58,29 +56,29 @@ def fault_words(fault: Fault, locale: str | None) -> str:
 
 
 def job_line(job: Job, locale: str | None) -> str:
-    """A job on one line, with a bar of text while it runs."""
+    """Return a job on one line, with a progress bar while it runs."""
     line = f"`{short_id(job)}` {kind_words(job.kind, locale)} {say(f'job_{job.state}', locale)}"
     if job.state not in ("running", "paused"):
         return line
     return " · ".join([line, *_progress(job.progress or {}, locale)])
 
 
-def _progress(said: Mapping[str, Any], locale: str | None) -> Iterator[str]:
-    if said.get("phase"):
-        yield phase_words(str(said["phase"]), locale)
-    step, steps = said.get("step"), said.get("steps")
+def _progress(progress: Mapping[str, Any], locale: str | None) -> Iterator[str]:
+    if progress.get("phase"):
+        yield phase_words(str(progress["phase"]), locale)
+    step, steps = progress.get("step"), progress.get("steps")
     if isinstance(step, int) and isinstance(steps, int) and steps > 0:
         yield f"`{bar(step / steps)}` " + say("step", locale, step=step, steps=steps)
     for name, what, form in (("tokens_per_second", "tokens", ".0f"), ("loss", "loss", ".3f")):
-        if isinstance(said.get(name), int | float):
-            yield say(what, locale, number=format(said[name], form))
-    left = said.get("seconds_left")
+        if isinstance(progress.get(name), int | float):
+            yield say(what, locale, number=format(progress[name], form))
+    left = progress.get("seconds_left")
     if isinstance(left, int | float) and math.isfinite(left):
         yield say("left", locale, time=_duration(left))
 
 
 def bar(share: float) -> str:
-    """A bar of characters for a share from 0 to 1."""
+    """Return a bar of characters for a share from 0 to 1."""
     full = round(min(max(share, 0.0), 1.0) * BAR_CELLS)
     return "█" * full + "░" * (BAR_CELLS - full)
 
@@ -93,15 +91,15 @@ def _duration(seconds: float) -> str:
 
 
 def job_report(job: Job, locale: str | None) -> str:
-    """A job's line, and once it has ended what came of it."""
+    """Return a job's line, followed by its result once it has ended."""
     lines = [job_line(job, locale)]
     result = job.result or {}
     if isinstance(version := result.get("version"), str):
         passed = bool(result.get("passed"))
         what = "made" if job.kind == "train" else "compared"
         lines.append(say(what, locale, version=version, verdict=verdict_words(passed, locale)))
-        reasons = [str(one) for one in result.get("reasons") or ()]
-        lines += [f"- {one}" for one in reasons if passed is False and one.endswith("REFUSED")]
+        reasons = [str(reason) for reason in result.get("reasons") or ()]
+        lines += [f"- {reason}" for reason in reasons if not passed and reason.endswith(REFUSED)]
         lines += [say("next_promote", locale, version=version)] if passed else []
     if job.error:
         lines.append(job.error)
@@ -111,7 +109,7 @@ def job_report(job: Job, locale: str | None) -> str:
 def status_text(
     release: Release, judged: Judged | None, jobs: Sequence[Job], attention: Sequence[str], locale: str | None
 ) -> str:
-    """What answers, what is tried, what runs, and what needs attention."""
+    """Return the release, its canary, open jobs and the findings that need attention."""
     lines = [say("answers", locale, version=name_of(release.champion), number=release.number)]
     if release.number:
         lines.append(say("previous", locale, version=name_of(release.previous)))
@@ -126,40 +124,44 @@ def status_text(
                 because=judged.because,
             )
         )
-    lines += [f"- {job_line(one, locale)}" for one in jobs] or [f"- {say('nothing_runs', locale)}"]
-    return "\n".join([*lines, *(say("attention", locale, finding=one) for one in attention)])
+    lines += [f"- {job_line(job, locale)}" for job in jobs] or [f"- {say('nothing_runs', locale)}"]
+    lines += [say("attention", locale, finding=finding) for finding in attention]
+    if judged is not None and judged.verdict == "ready":
+        lines.append(say("next_promote", locale, version=name_of(release.challenger)))
+    return "\n".join(lines)
 
 
 def versions_text(found: Sequence[Standing], release: Release, locale: str | None) -> str:
-    """The newest versions, newest first."""
+    """List the newest `MOST_VERSIONS` versions, newest first."""
     if not found:
         return say("no_version", locale)
     roles = {"champion": release.champion, "challenger": release.challenger, "previous": release.previous}
     lines = []
     for standing in sorted(found, key=lambda standing: standing.version.number, reverse=True)[:MOST_VERSIONS]:
-        one = standing.version
-        made = datetime.datetime.fromtimestamp(one.created_at / 1000, datetime.UTC)
+        version = standing.version
+        made = datetime.datetime.fromtimestamp(version.created_at / 1000, datetime.UTC)
         about = [f"{made:%Y-%m-%d}", standing_words(standing, locale)]
-        about += [name for name, at in roles.items() if at is not None and at.id == one.id]
-        about += ["tainted"] if one.tainted_at else ["retired"] if one.retired_at else []
-        lines.append(f"- `{one.name}` · " + " · ".join(about))
+        about += [role for role, holder in roles.items() if holder is not None and holder.id == version.id]
+        about += ["tainted"] if version.tainted_at else ["retired"] if version.retired_at else []
+        lines.append(f"- `{version.name}` · " + " · ".join(about))
     return "\n".join(lines)
 
 
-def report_text(report: Report, passed: bool, reasons: Sequence[str], locale: str | None) -> str:
-    """A table of base, champion and version, then the gate's reasons."""
+def report_text(report: EvaluationReport, passed: bool, reasons: Sequence[str], locale: str | None) -> str:
+    """Return a table of base, champion and version, then the gate's reasons."""
     intro = say("compared", locale, version=report.names["candidate"], verdict=verdict_words(passed, locale))
     table = "\n".join(_table(report))
-    return "\n\n".join([intro, f"```\n{table}\n```", "\n".join(f"- {one}" for one in reasons)]).strip()
+    return "\n\n".join([intro, f"```\n{table}\n```", "\n".join(f"- {reason}" for reason in reasons)]).strip()
 
 
-def _table(report: Report) -> Iterator[str]:
+def _table(report: EvaluationReport) -> Iterator[str]:
     labels: list[Label] = ["base", "champion", "candidate"]
     if report.names["champion"] == report.names["base"]:
         labels.remove("champion")
     rows = [["", *(_short(report.names[label]) for label in labels)]]
     for suite, found in report.suites.items():
-        rows += [[f"{suite}: {MEASURES[name][0]}", *_figures(one, labels)] for name, one in found.measures.items()]
+        for name, measure in found.measures.items():
+            rows.append([f"{suite}: {MEASURES[name][0]}", *_figures(measure, labels)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for first, *others in rows:
         cells = (text.rjust(width) for text, width in zip(others, widths[1:], strict=True))

@@ -1,6 +1,6 @@
-"""Lines that steer the learning loop, as people type them: `train 200`, `promote bot-v3 because ...`, `canary stop`.
+"""Grammar of steering lines: `train 200`, `promote bot-v3 because ...`, `canary stop`.
 
-Knows: the grammar, in English with Chinese names for the verbs. Does not know: what any line does, who may say it.
+The grammar is English; verbs and `because` have Chinese names, too.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _SHARE = re.compile(r"(\d{1,3}(?:\.\d+)?)\s*%|(0?\.\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line that was understood. `target` is a version, a job, or `stop` for a canary; `share` is from 0 to 1."""
+    """A parsed line. `target` is a version, a job, or `stop` for a canary; `share` is from 0 to 1."""
 
     verb: Verb
     target: str = ""
@@ -63,7 +63,7 @@ class Line:
     code: str | None = None
 
     def __str__(self) -> str:
-        """The line in its plainest form, without a code: what a confirmation is about."""
+        """Return the canonical form without the code, which a confirmation signs."""
         parts: list[str] = [self.verb, *([self.target] if self.target else [])]
         if self.verb == "canary" and self.target != "stop":
             parts.append(f"{self.share * 100:.6g}%")
@@ -72,17 +72,17 @@ class Line:
 
 
 def is_steering(text: str) -> bool:
-    """Whether a message in a chat is meant for Myna itself: it begins with `/myna`, as a word."""
+    """Return True if a chat message starts with the word `/myna`, and so is a command."""
     return text.split(maxsplit=1)[:1] == [START]
 
 
 def begins_with_verb(text: str) -> bool:
-    """Whether a text steers by its verb, with or without `/myna` before it, however the rest is."""
+    """Return True if a text starts with a verb, after an optional `/myna`, whatever follows."""
     return any(first in _VERBS for first in text.lower().strip().removeprefix(START).split(maxsplit=1)[:1])
 
 
 def is_line(text: str) -> bool:
-    """Whether a text is a whole line, and names jobs and versions as they are called: not `compare prices`."""
+    """Return True for a complete line with well-formed names of jobs and versions: not for `compare prices`."""
     try:
         line = parse(text)
     except InvalidInput:
@@ -91,8 +91,8 @@ def is_line(text: str) -> bool:
 
 
 def parse(text: str) -> Line:
-    """A line, with or without `/myna` before it. Raises `InvalidInput` that says how to write it."""
-    # Phones and macOS make a dash of two hyphens.
+    """Parse a line, with or without `/myna` before it. Raises `InvalidInput` with the usage."""
+    # Phones and macOS turn two hyphens into a dash.
     said = " ".join(text.replace("—", "--").replace("–", "--").split()).removeprefix(START).strip()
     first, _, rest = said.partition(" ")
     verb = _VERBS.get(first.lower())
@@ -106,20 +106,20 @@ def parse(text: str) -> Line:
 
 
 def _without_ending(verb: Verb, rest: str) -> tuple[Line, list[str]]:
-    """The line as far as its end tells (`because ...`, `confirm CODE`), and the words before that."""
+    """Parse the end of a line (`because ...`, `confirm CODE`), and return it with the words before."""
     line = Line(verb)
     if verb in (*_REASONED, "stop") and (found := _CONFIRM.search(rest)):
         line, rest = replace(line, code=found["code"].lower()), rest[: found.start()]
     if verb in _REASONED and (found := _BECAUSE.search(rest)):
         because, rest = rest[found.end() :].strip(), rest[: found.start()]
         if not because or len(because) > MAX_REASON_CHARS:
-            raise InvalidInput(f"The reason behind `because` has 1 to {MAX_REASON_CHARS} characters.")
+            raise InvalidInput(f"The reason behind `because` must have 1 to {MAX_REASON_CHARS} characters.")
         line = replace(line, because=because)
     return line, rest.split()
 
 
 def _read(line: Line, words: Sequence[str]) -> Line:
-    """The line with its words. Raises `ValueError` for those that don't belong there."""
+    """Add the words to the line. Raises `ValueError` for words that don't fit the verb."""
     if line.verb == "train":
         return _read_train(line, list(words))
     if line.verb == "canary" and len(words) == 2 and words[0].lower() != "stop":
@@ -156,7 +156,7 @@ def _word(text: str) -> str:
 
 
 def read_share(text: str) -> float:
-    """Read a share of the conversations, like 10% or 0.1. Raises `ValueError`."""
+    """Read a share of the conversations, such as `10%` or `0.1`. Raises `ValueError`."""
     found = _SHARE.fullmatch(text)
     if found is None:
         raise ValueError

@@ -1,7 +1,4 @@
-"""What the answers to lines that steer say, in English and Simplified Chinese.
-
-Knows: the words. Does not know: when they are said.
-"""
+"""Words of the answers to steering lines, in English and Simplified Chinese."""
 
 from __future__ import annotations
 
@@ -11,10 +8,10 @@ from collections.abc import Mapping
 from bot.errors import Hint, MynaError
 
 _WORDS = {
-    "help": ("Lines that steer Myna:\n{usage}", "用于操控 Myna 的命令：\n{usage}"),
+    "help": ("Commands for Myna:\n{usage}", "用于操控 Myna 的命令：\n{usage}"),
     "not_done": ("{why}", "未能执行：{why}"),
     "trains": (
-        "Job `{job}` is queued: {line}. `/myna status` shows how it goes, `/myna stop {job}` ends it.",
+        "Job `{job}` is queued: {line}. `/myna status` shows its progress, `/myna stop {job}` ends it.",
         "任务 `{job}` 已排队：{line}。`/myna status` 查看进度，`/myna stop {job}` 结束任务。",
     ),
     "stopped": ("Job `{job}` ({kind}) {state}.", "任务 `{job}`（{kind}）：{state}。"),
@@ -24,7 +21,7 @@ _WORDS = {
     ),
     "ends_soon": ("ends with its next step", "将在下一步结束"),
     "nothing_runs": ("No job waits or runs.", "没有等待或运行中的任务。"),
-    "which_job": ("Several jobs wait or run. Say which one: {jobs}", "有多个任务，请指明：{jobs}"),
+    "which_job": ("Several jobs wait or run. Name the job to stop: {jobs}", "有多个任务，请指明：{jobs}"),
     "answers": ("- Answers: `{version}` (release {number})", "- 当前回答：`{version}`（第 {number} 次发布）"),
     "previous": ("- Before: `{version}`", "- 上一个：`{version}`"),
     "canary": (
@@ -53,7 +50,7 @@ _WORDS = {
         "`{version}` 学习过已删除者的内容，不能再使用。",
     ),
     "nothing_before": (
-        "The base model answers, and nothing did before it that may come back: there is nothing to roll back to.",
+        "There is nothing to roll back to: the base model answers, and no version before it may come back.",
         "当前由基础模型回答，之前没有可以恢复的版本，无法回退。",
     ),
     "no_canary": ("There is no canary to stop.", "没有可停止的灰度。"),
@@ -73,7 +70,7 @@ _WORDS = {
     ),
     "will_try": (
         "`{version}` ({verdict}) will answer {share} of the conversations from the next reply on, `{before}` the "
-        "others. It is taken back by itself if it does harm.",
+        "others. It is rolled back automatically if it does harm.",
         "从下一条回复起，`{version}`（{verdict}）将回答 {share} 的对话，其余由 `{before}` 回答；如有损害会自动撤回。",
     ),
     "will_roll_back": (
@@ -84,8 +81,8 @@ _WORDS = {
     "recorded_reason": ("Recorded as the reason: {why}", "将记录的理由：{why}"),
     "how_to_confirm": ("Confirm within five minutes: `/myna {line}`", "请在五分钟内确认：`/myna {line}`"),
     "not_confirmed": (
-        "This can't be confirmed: it was done, or what answers has changed since, or it was asked more than five "
-        "minutes ago, or by somebody else. Nothing was changed by this; `/myna status` shows how it stands.",
+        "This can't be confirmed, and nothing was changed just now: the change was made already, the release has "
+        "changed, or the code is older than five minutes or somebody else's. `/myna status` shows the current state.",
         "无法确认：可能已经执行、期间版本已变化、已超过五分钟，或由他人发起。此次未做任何更改；"
         "`/myna status` 查看现状。",
     ),
@@ -94,7 +91,7 @@ _WORDS = {
         "从下一条回复起，由 `{version}` 回答所有人。",
     ),
     "tried": (
-        "`{version}` answers {share} of the conversations from the next reply on. `/myna status` shows how it does.",
+        "`{version}` answers {share} of the conversations from the next reply on. `/myna status` shows the outcome.",
         "从下一条回复起，`{version}` 回答 {share} 的对话。`/myna status` 查看情况。",
     ),
     "rolled_back": (
@@ -136,8 +133,8 @@ _WORDS = {
     "suite_safety": ("safety", "安全"),
     "suite_golden": ("golden questions", "标准问题"),
     "not_logged_in": (
-        "This browser is not logged in to the admin page, so nothing was done, and it is no part of this chat. Log in "
-        "at /admin and say it again.",
+        "This browser is not logged in to the admin page, so nothing was done, and the line is not part of this chat. "
+        "Log in at /admin and send it again.",
         "此浏览器未登录管理页面，因此未执行任何操作，也不会成为对话内容。请在 /admin 登录后重试。",
     ),
     "made": ("It made `{version}`, which {verdict}.", "得到 `{version}`，{verdict}。"),
@@ -150,7 +147,7 @@ _WORDS = {
 }
 
 
-# As the jobs of `bot.learning` and `bot.knowledge` report them.
+# Phases as the jobs of `bot.learning` and `bot.knowledge` report them.
 _TRIAL = re.compile(r"trial (?P<number>\d+) of (?P<count>\d+)")
 _EVALUATION = "evaluation: "
 
@@ -175,12 +172,12 @@ def is_chinese(locale: str | None) -> bool:
 
 
 def kind_words(kind: str, locale: str | None) -> str:
-    """What a job does."""
+    """Name a kind of job."""
     return _known(f"kind_{kind}", kind, locale)
 
 
 def phase_words(phase: str, locale: str | None) -> str:
-    """What a job is at. Some phases count trials, or name a suite; one that nobody knows is told as it is."""
+    """Name a job's phase, with the trial or suite that it holds; unknown phases are shown verbatim."""
     if trial := _TRIAL.fullmatch(phase):
         return say("phase_trial", locale, number=trial["number"], count=trial["count"])
     if suite := phase.removeprefix(_EVALUATION) if phase.startswith(_EVALUATION) else "":
@@ -193,10 +190,10 @@ def _known(what: str, otherwise: str, locale: str | None) -> str:
 
 
 def say(what: str, locale: str | None, **values: object) -> str:
-    """A sentence in the language of a locale: Chinese for zh-..., else English."""
+    """Return a sentence in the language of a locale: Chinese for zh-..., else English."""
     return _WORDS[what][is_chinese(locale)].format(**values)
 
 
 def told(error: MynaError, locale: str | None) -> str:
-    """Return the error's message, followed by what helps where lines steer."""
+    """Return the error's message, followed by its hint in the words of steering lines."""
     return f"{error.message} {HINTS[error.hint][is_chinese(locale)]}" if error.hint else error.message

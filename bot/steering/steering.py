@@ -1,7 +1,6 @@
-"""Steering by a typed line, the same on every channel: `train 200`, `status`, `promote bot-v3`.
+"""Run steering lines, the same on every channel: `train 200`, `status`, `promote bot-v3`.
 
-Knows: which function each line calls, and that what changes who answers, or ends a job, is asked back first. Does not
-know: how an answer is shown, how somebody proved who they are. A line comes from a person and never from a model.
+A line that changes the release or ends a job must be confirmed. A line comes from a person, never from a model.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from bot.jobs.control import Jobs, short_id
 from bot.learning.judge import charts
 from bot.learning.judge.evaluation_report import report_from_json
 from bot.learning.release import canary_watch
-from bot.learning.release.plan import Change, Plan, Promote, RollBack, StartCanary, StopCanary
+from bot.learning.release.plan import Plan, Promote, ReleaseChange, RollBack, StartCanary, StopCanary
 from bot.learning.release.releases import Releases
 from bot.learning.versions import BASE, Versions, name_of
 from bot.steering.line_answers import (
@@ -39,10 +38,10 @@ from storage.learning_values import OPEN_STATES, Job
 from storage.scope import Scope
 
 CONFIRM_SECONDS = 300
-# A new code each; one that was given out is good for 300 to 330 seconds.
+# A code changes every `CODE_SECONDS`, so it stays valid for 300 to 330 seconds.
 CODE_SECONDS = 30
 CODE_CHARS = 6
-# What a person can do something about; all else is an error of the machine, and raised.
+# Errors that a person can act on; all others are faults of the machine, and raised.
 _TOLD = (InvalidInput, NotFound, NotAllowed, Conflict, RefusedByGate)
 
 Locale = str | None
@@ -50,23 +49,23 @@ Locale = str | None
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture that is drawn once somebody can show it."""
+    """A picture, drawn only if the channel can show it."""
 
     alt: str
     draw: Callable[[], bytes]
 
     async def png(self) -> bytes:
-        """Its bytes; drawn in a thread."""
+        """Draw the picture in a thread, and return its bytes."""
         return await asyncio.to_thread(self.draw)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a line is answered with, as plain Markdown.
+    """The answer to a line, as plain Markdown.
 
-    `confirm` is the line that does what was asked for, once, when the same person says it within five minutes; then
-    `text` tells what will happen, and `how_to_confirm` what to type. `job_id` is a job that was begun. With
-    `is_refusal`, nothing was done, and `text` says why.
+    With `confirm` nothing is done yet: `text` announces the change, and the same person makes it, once, by sending the
+    line `confirm` within five minutes; `how_to_confirm` says so. `job_id` is the job that was begun. With `is_refusal`
+    nothing was done, and `text` says why.
     """
 
     text: str
@@ -78,12 +77,12 @@ class Answer:
 
     @property
     def whole_text(self) -> str:
-        """For channels without buttons."""
+        """The text with the line to confirm, for channels without buttons."""
         return f"{self.text}\n\n{self.how_to_confirm}" if self.how_to_confirm else self.text
 
 
 class Steering:
-    """Lines that steer one workspace. With `secret`, which never leaves this class, confirmations are signed."""
+    """Runs the steering lines of one workspace. `secret` signs confirmations (HMAC) and never leaves this class."""
 
     def __init__(self, scope: Scope, releases: Releases, secret: str, clock: Callable[[], float] = time.time) -> None:
         self._scope = scope
@@ -94,7 +93,7 @@ class Steering:
         self._clock = clock
 
     async def run(self, actor: Actor, text: str, locale: Locale = None) -> Answer:
-        """Do what a line says, or ask back. What a person did wrong, or may not do, is told in the answer."""
+        """Carry out a line, or ask to confirm it. Answer a mistake or a missing role with a refusal."""
         if text.strip().removeprefix(START).strip().lower() in ("", "help"):
             return Answer(usage(locale))
         try:
@@ -106,7 +105,7 @@ class Steering:
             return Answer(say("not_done", locale, why=why) + more, is_refusal=True)
 
     async def follow(self, actor: Actor, job_id: str, locale: Locale = None) -> AsyncGenerator[tuple[str, bool], None]:
-        """`(text, whether that was the last)` of a job now, and again whenever it has changed, until it rests."""
+        """Yield `(text, is last)` of a job now and after every change, until it neither waits nor runs."""
         async for job in self._jobs.wait(actor, job_id):
             rests = job.state not in ("queued", "running")
             yield job_report(job, locale), rests
@@ -134,7 +133,7 @@ class Steering:
             case _:
                 return await self._release(actor, line, locale)
 
-    # --- what only looks ---
+    # --- lines that change nothing ---
 
     async def _status(self, actor: Actor, locale: Locale) -> Answer:
         release = await self._releases.current()
@@ -145,18 +144,18 @@ class Steering:
         return Answer(status_text(release, judged, open_jobs, attention, locale), picture=picture)
 
     async def _loss_picture(self, actor: Actor, open_jobs: Sequence[Job], locale: Locale) -> Picture | None:
-        """The curves of the job that runs, if it has any."""
-        running = next((one for one in open_jobs if one.state == "running"), None)
+        """Chart the losses of the running job, if it has any."""
+        running = next((job for job in open_jobs if job.state == "running"), None)
         found = await self._jobs.points(actor, running.id) if running else ()
-        points = [one for one in found if "loss" in one.series]
+        points = [point for point in found if "loss" in point.series]
         if not points:
             return None
-        held_out = [(one.step, one.value) for one in points if "held_out" in one.series]
-        training = [(one.step, one.value) for one in points if "held_out" not in one.series]
+        held_out = [(point.step, point.value) for point in points if "held_out" in point.series]
+        training = [(point.step, point.value) for point in points if "held_out" not in point.series]
         return Picture(say("picture_loss", locale), lambda: charts.loss_chart(training, held_out))
 
     async def _compare(self, target: str, locale: Locale) -> Answer:
-        """The newest evaluation, of a version or of all."""
+        """Show the newest evaluation, of one version or of all."""
         found = await self._versions.newest_evaluation(target)
         if found is None:
             return Answer(say("no_evaluation", locale))
@@ -174,17 +173,17 @@ class Steering:
     # --- jobs ---
 
     async def _stop(self, actor: Actor, line: Line, locale: Locale) -> Answer:
-        """Ask back, for a job that was ended can't be resumed; then end it."""
+        """End a job, once confirmed: an ended job can't be resumed."""
         if line.target:
             job = await self._jobs.find(actor, line.target)
         else:
             open_jobs = await self._jobs.list_open(actor)
-            meant = [one for one in open_jobs if one.state == "running"] or open_jobs
-            if not meant:
+            candidates = [job for job in open_jobs if job.state == "running"] or open_jobs
+            if not candidates:
                 return Answer(say("nothing_runs", locale))
-            if len(meant) > 1:
-                return Answer(say("which_job", locale, jobs=", ".join(f"`{short_id(one)}`" for one in meant)))
-            job = meant[0]
+            if len(candidates) > 1:
+                return Answer(say("which_job", locale, jobs=", ".join(f"`{short_id(job)}`" for job in candidates)))
+            job = candidates[0]
         actor.check("trainer")
         line = replace(line, target=short_id(job))
         if job.state in OPEN_STATES:  # else the request below is refused, with the reason
@@ -197,7 +196,7 @@ class Steering:
         state = say("ends_soon" if job.state == "running" else f"job_{job.state}", locale)
         return Answer(say("stopped", locale, job=short_id(job), kind=kind_words(job.kind, locale), state=state))
 
-    # --- what changes who answers ---
+    # --- lines that change the release ---
 
     async def _release(self, actor: Actor, line: Line, locale: Locale) -> Answer:
         change = _change_of(line)
@@ -217,7 +216,7 @@ class Steering:
         return await self._change(actor, line, release.number, locale)
 
     async def _change(self, actor: Actor, line: Line, at: int, locale: Locale) -> Answer:
-        """What was confirmed. It is done only if what answers is still what it was, and so once."""
+        """Make a confirmed change, only if the release is still `at`, and so at most once."""
         if line.verb == "rollback":
             changed = await self._releases.rollback(actor, line.because or "", at=at)
             return Answer(say("rolled_back", locale, version=name_of(changed.champion)))
@@ -234,9 +233,9 @@ class Steering:
         return Answer(what, confirm, say("how_to_confirm", locale, line=confirm))
 
     def _code(self, actor: Actor, line: Line, about: str, at: float) -> str:
-        """What only this person gets for this line about a job, or while a release answers, for some minutes.
+        """Return the code for this person, line and subject (a job or a release number) at a time.
 
-        Signed, not kept: whichever process is asked next can tell, too.
+        It is an HMAC and stored nowhere, so that every process can check it.
         """
         signed = f"{actor.name}\n{line}\n{about}\n{int(at // CODE_SECONDS)}"
         return hmac.new(self._key, signed.encode(), hashlib.sha256).hexdigest()[:CODE_CHARS]
@@ -245,11 +244,11 @@ class Steering:
         now = self._clock()
         ages = range(0, CONFIRM_SECONDS + 1, CODE_SECONDS)
         codes = [self._code(actor, line, about, now - age) for age in ages]
-        return any(hmac.compare_digest(one, line.code or "") for one in codes)
+        return any(hmac.compare_digest(code, line.code or "") for code in codes)
 
 
-def _change_of(line: Line) -> Change:
-    """The change that a line asks for. Raises `InvalidInput` for a share that no canary may have."""
+def _change_of(line: Line) -> ReleaseChange:
+    """Return the change that a line asks for. Raises `InvalidInput` for a forbidden share."""
     if line.verb == "rollback":
         return RollBack()
     if line.verb == "promote":
@@ -258,7 +257,7 @@ def _change_of(line: Line) -> Change:
 
 
 def _foretold(line: Line, planned: Plan, locale: Locale) -> str:
-    """What a change will do."""
+    """Announce the effect of a change."""
     before, after, words = planned.before, planned.after, []
     if line.verb == "canary" or after.champion != before.champion:  # else it only ends a canary
         what = {"canary": "will_try", "rollback": "will_roll_back", "promote": "will_promote"}[line.verb]

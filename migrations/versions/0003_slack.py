@@ -1,4 +1,4 @@
-"""What Slack needs: threads that were left, edits, messages that show a reply, votes, installations.
+"""Slack: threads left, edits, messages shown live, votes, installations.
 
 Revision: 0003, after 0002
 """

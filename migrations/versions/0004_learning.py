@@ -1,4 +1,4 @@
-"""The learning loop: accounts, audit, reviews, datasets, jobs, trained versions, evaluations, releases, erasures.
+"""The learning loop: accounts, audit log, datasets, versions, releases.
 
 Revision: 0004, after 0003
 """
@@ -14,7 +14,7 @@ down_revision = "0003"
 
 _JSON = sa.JSON().with_variant(JSONB(), "postgresql")
 
-# A row of the audit log stays as it is. It may go with its whole workspace only.
+# A row of the audit log never changes. It may be deleted only with its whole workspace.
 _SQLITE_TRIGGERS = (
     "CREATE TRIGGER audit_no_update BEFORE UPDATE ON audit "
     "BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END",

@@ -1,4 +1,4 @@
-"""Knowledge: sources, articles, passages with full text and vectors, the index's version.
+"""Knowledge: sources, articles, passages with full text and vectors.
 
 Revision: 0005, after 0004
 """

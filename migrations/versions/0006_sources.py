@@ -1,4 +1,4 @@
-"""Sources: what a reply was made from, whose words it is, and from when on an article answers a question.
+"""Sources of replies: their passages, their origin, and the threshold.
 
 Revision: 0006, after 0005
 """

@@ -1,4 +1,4 @@
-"""Answering: what messages are about, answers that people have written, and questions that nobody answered.
+"""Answering: intents, curated answers and knowledge gaps.
 
 Revision: 0007, after 0006
 """

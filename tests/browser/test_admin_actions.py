@@ -261,7 +261,7 @@ async def test_a_change_of_another_person_is_not_undone(
         await released.rollback(ROOT, "I saw that, too.")
         await page.get_by_role("dialog").get_by_role("button", name="Roll back").click()
         await expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text(
-            "has changed since this was asked"
+            "has changed since you were asked"
         )
         await expect(page.get_by_label("Reason")).to_have_value("Too many complaints.")
         champion = (await released.current()).champion

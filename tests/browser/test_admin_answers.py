@@ -14,7 +14,7 @@ from playwright.async_api import Browser, Page, expect
 from bot.access.roles import Actor
 from bot.knowledge.search.embedder import Embedder
 from bot.learning.data.review_queue import Reviews
-from storage import knowledge_threshold
+from storage import knowledge
 from tests.builders.admin_pages import Opening, confirm, go, log_in, opened, opening
 from tests.builders.agents import StartAgent
 from tests.builders.pages import DESKTOP, PHONE, serious_findings
@@ -98,7 +98,7 @@ async def test_answers_are_edited_and_the_threshold_reset(browser: Browser, open
             "refused": 0.9,
             "refused_by_default": 0.94,
         }
-        await agent.database.write(knowledge_threshold.set_to, agent.workspace_id, "shell:ada", 0.31, report)
+        await agent.database.write(knowledge.set_threshold, agent.workspace_id, "shell:ada", 0.31, report)
         await log_in(page, "trainer")
         await go(page, "Answers")
         await expect(page.get_by_text("There are no such answers yet.")).to_be_visible()
@@ -138,13 +138,13 @@ async def test_intents_are_trained_tried_edited_and_removed(browser: Browser, op
         await expect(page.get_by_text("There are no intents yet.")).to_be_visible()
         await check(page, "intents-none")
         bad = "text,intent\n,a\nx,a\nx,b\n"
-        for content, told in ((bad, 'line 4: "x" is of the intent "a"'), (INTENTS_CSV, "3 intents are known")):
+        for content, told in ((bad, 'line 4: "x" has the intent "a"'), (INTENTS_CSV, "3 intents are known")):
             chosen: Any = {"name": "intents.csv", "mimeType": "text/csv", "buffer": content.encode()}
             await page.get_by_label("CSV file").set_input_files(chosen)
             await page.get_by_role("button", name="Train", exact=True).click()
             await expect(page.get_by_text(told)).to_be_visible()
             if content == bad:
-                await expect(page.get_by_text("line 2: there is no text")).to_be_visible()
+                await expect(page.get_by_text("line 2: the text is missing")).to_be_visible()
                 await check(page, "intents-bad")
         await page.get_by_label("Message", exact=True).fill("wheres my ordr")
         await page.get_by_label("Message", exact=True).press("Enter")

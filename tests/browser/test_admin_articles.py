@@ -54,7 +54,7 @@ async def test_a_file_is_uploaded_searched_and_removed(browser: Browser, open_sh
 
         await upload(page, ("returns.md", RETURNS.encode()), ("virus.exe", b"x"), ("broken.pdf", b"%PDF-1.4"))
         await expect(page.get_by_text("2 of 3 files are sent.")).to_be_visible()
-        await expect(page.get_by_text("virus.exe is not read.")).to_be_visible()
+        await expect(page.get_by_text("virus.exe is not a supported file.")).to_be_visible()
         await expect(sources(page)).to_have_count(3)
         await expect(page.get_by_text("Not read yet")).to_have_count(0)
         await page.get_by_text("Could not be read: 1").click()

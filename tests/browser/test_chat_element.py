@@ -14,9 +14,10 @@ import pytest
 from aiohttp import web
 from playwright.async_api import Browser, Page, expect
 
-from tests.builders.agents import StartAgent, free_port
+from tests.builders.agents import StartAgent
 from tests.builders.chat_pages import box, button, complaints, own, replies, send, visitor
 from tests.builders.web import WebServer, serve
+from tests.conftest import free_port
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 

@@ -27,12 +27,12 @@ ON_BOTH: dict[str, tuple[str, ...]] = {
     "test_releases.py": ALL,  # one champion, two who decide
     "test_slack_installations.py": ALL,  # secrets, renewed by one of several processes
     # Single tests of files that are about something else.
-    "test_admin_answers.py": ("test_answers_are_filtered_here",),  # LIKE
+    "test_admin_answers.py": ("test_answers_are_filtered_by_the_server",),  # LIKE
     "test_admin_articles.py": (
-        "test_a_list_of_thousands_is_filtered_here",  # LIKE, and letters of either case
+        "test_an_upload_has_the_size_limit_of_a_local_file",  # large values
         "test_an_upload_is_read_listed_shown_and_removed",
-        "test_an_upload_may_be_as_large_as_a_file_that_is_read",  # large values
-        "test_several_changes_wait_for_one_reading",  # a unique index
+        "test_several_changes_share_one_sync",  # a unique index
+        "test_thousands_of_articles_are_filtered_by_the_server",  # LIKE, and letters of either case
     ),
     "test_admin_login.py": (
         "test_a_login_ends_after_its_time",  # times compared in SQL
@@ -42,33 +42,33 @@ ON_BOTH: dict[str, tuple[str, ...]] = {
         "test_there_is_always_an_admin",  # a race
     ),
     "test_admin_pages.py": (  # what the pages show is joined, grouped and paged in SQL
-        "test_a_person_is_found_and_erased_for_good",
-        "test_datasets_tell_what_is_in_them",
+        "test_a_person_is_found_and_erased",
+        "test_datasets_show_counts_examples_and_rejected_rows",
+        "test_the_examples_of_a_version_are_counted",
         "test_the_newest_verdict_of_a_version_counts",
         "test_the_overview_shows_the_newest_of_everything",
         "test_the_queue_is_read_page_by_page",
-        "test_two_who_act_on_the_same_release_do_not_undo_each_other",
-        "test_what_a_version_learnt_is_counted",
+        "test_two_people_on_one_release_do_not_undo_each_other",
     ),
     "test_answers.py": (
-        "test_a_reply_is_made_from_the_articles_and_cites_them",
-        "test_articles_of_others_are_as_if_they_were_not_there",  # audiences in SQL
-        "test_the_web_chat_links_to_the_article_until_it_is_gone",
+        "test_a_reply_draws_on_articles_and_cites_them",
+        "test_articles_of_other_audiences_stay_hidden",  # audiences in SQL
+        "test_the_web_chat_links_to_an_article_until_its_removal",
     ),
     "test_answers_by_people.py": (
-        "test_a_gap_is_gone_once_an_article_answers_it",
-        "test_alike_questions_without_an_answer_are_one_gap",
-        "test_the_same_question_gets_the_answer_word_for_word",
-        "test_two_changes_at_once_are_two_versions",  # a race
-        "test_whoever_is_erased_takes_their_question_along",
+        "test_a_gap_ends_once_an_article_answers_it",
+        "test_similar_unanswered_questions_are_one_gap",
+        "test_the_same_question_gets_the_verbatim_answer",
+        "test_two_concurrent_changes_make_two_versions",  # a race
+        "test_erasing_a_person_removes_their_curated_question",
     ),
     "test_intents.py": (
-        "test_a_new_set_takes_the_place_of_the_old_one_at_once",
-        "test_a_threshold_does_not_bring_back_what_was_replaced_meanwhile",  # a race
-        "test_an_intent_with_a_reply_is_answered_word_for_word_and_all_are_counted",
-        "test_what_was_computed_survives_being_stored",
+        "test_newly_trained_intents_apply_at_once",
+        "test_calibration_does_not_restore_cleared_intents",  # a race
+        "test_intents_give_verbatim_replies_and_are_counted",
+        "test_a_stored_model_gives_the_same_scores",
     ),
-    "test_learning_from_articles.py": ("test_a_reply_is_learnt_with_the_very_prompt_it_was_made_from",),
+    "test_learning_from_articles.py": ("test_a_reply_is_trained_on_its_original_prompt",),
     "test_openai_api.py": (
         "test_a_conversation_of_ours",
         "test_a_revoked_key_ends_at_once",  # a partial unique index

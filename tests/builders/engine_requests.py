@@ -9,14 +9,14 @@ from typing import Any
 from bot.errors import MynaError
 from bot.generation.engine.batch import Batch
 from bot.generation.engine.drafts import PromptLookup
+from bot.generation.engine.generation import Generation
 from bot.generation.engine.grammar import Grammar
 from bot.generation.engine.lora import LoraVersion
-from bot.generation.engine.sequence import Sequence as Tokens
 from bot.generation.port import Finish, Piece, Sampling
 
 
 class Wanted:
-    """A `Request` that records its events."""
+    """A `GenerationRequest` that records its events."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class Wanted:
         self.aborted = False
         self.events: list[Piece | Finish | MynaError] = []
         self.num_ends = 0
-        self.tokens: Tokens | None = None
+        self.generation: Generation | None = None
 
     def deliver(self, event: Piece | Finish | MynaError) -> None:
         self.events.append(event)
@@ -47,9 +47,9 @@ class Wanted:
 
     @property
     def new_ids(self) -> list[int]:
-        """Return the generated tokens."""
-        assert self.tokens is not None
-        return self.tokens.token_ids[self.tokens.num_prompt :]
+        """Generated token ids."""
+        assert self.generation is not None
+        return self.generation.token_ids[self.generation.num_prompt :]
 
     @property
     def text(self) -> str:
@@ -57,32 +57,33 @@ class Wanted:
 
 
 def add(batch: Batch, *wanted: Wanted) -> None:
-    for one in wanted:
-        batch.add(one)
-        one.tokens = next((tokens for tokens, reply in batch._replies.items() if reply.request is one), None)
+    for request in wanted:
+        batch.add(request)
+        started = (generation for generation, reply in batch._replies.items() if reply.request is request)
+        request.generation = next(started, None)
 
 
 def finish(batch: Batch, *wanted: Wanted) -> list[list[int]]:
-    """Add these requests to the batch, run until it is empty, and return their tokens."""
+    """Add requests, run until nothing is left, and return their new token ids."""
     add(batch, *wanted)
     while len(batch):
         batch.step()
-    assert all(one.num_ends == 1 for one in wanted)
-    return [one.new_ids for one in wanted]
+    assert all(request.num_ends == 1 for request in wanted)
+    return [request.new_ids for request in wanted]
 
 
-def fortune_teller(wanted: Sequence[Wanted], said_later: Sequence[list[int]]) -> Any:
-    """Return a replacement of `PromptLookup.propose` that drafts the coming tokens, and a wrong one now and then."""
+def scripted_drafts(wanted: Sequence[Wanted], expected: Sequence[list[int]]) -> Any:
+    """Return a replacement of `PromptLookup.propose` that knows the expected replies, and is wrong now and then."""
     source = random.Random(17)
-    replies = {tuple(one.prompt_ids): reply for one, reply in zip(wanted, said_later, strict=True)}
+    replies = {tuple(request.prompt_ids): reply for request, reply in zip(wanted, expected, strict=True)}
 
     def propose(lookup: PromptLookup, most: int) -> tuple[int, ...]:
-        said = tuple(lookup._token_ids)
-        prompt = next(prompt for prompt in replies if said[: len(prompt)] == prompt)
-        told = replies[prompt][len(said) - len(prompt) :][: source.randint(0, most)]
-        if told and source.random() < 0.4:
-            told[source.randrange(len(told))] = 99
-        return tuple(told)
+        token_ids = tuple(lookup._token_ids)
+        prompt = next(prompt for prompt in replies if token_ids[: len(prompt)] == prompt)
+        draft = replies[prompt][len(token_ids) - len(prompt) :][: source.randint(0, most)]
+        if draft and source.random() < 0.4:
+            draft[source.randrange(len(draft))] = 99
+        return tuple(draft)
 
     return propose
 
@@ -98,7 +99,7 @@ def count_computed(batch: Batch) -> dict[str, int]:
 
     def counting() -> Any:
         chunks = schedule()
-        counted["prompt"] += sum(chunk.count for chunk in chunks if chunk.start < chunk.sequence.num_prompt)
+        counted["prompt"] += sum(chunk.count for chunk in chunks if chunk.start < chunk.generation.num_prompt)
         counted["steps"] += 1
         return chunks
 

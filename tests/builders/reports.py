@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bot.learning.judge.evaluation_report import Interval, Leakage, Measure, MeasureName, Report, SuiteReport
+from bot.learning.judge.evaluation_report import EvaluationReport, Interval, Leakage, Measure, MeasureName, SuiteReport
 
 
 def measure(champion: float, candidate: float, width: float = 0.01) -> Measure:
@@ -32,7 +32,7 @@ GOOD_HELD_OUT: dict[MeasureName, Measure] = {
 }
 
 
-GOOD = Report(
+GOOD = EvaluationReport(
     names={"base": "tiny", "champion": "tiny", "candidate": "bot-v2"},
     suites={
         "held_out": SuiteReport(50, 0, GOOD_HELD_OUT),
@@ -45,6 +45,6 @@ GOOD = Report(
 )
 
 
-def held_out(**measures: Measure) -> Report:
+def held_out(**measures: Measure) -> EvaluationReport:
     suite = replace(GOOD.suites["held_out"], measures={**GOOD_HELD_OUT, **measures})  # type: ignore[dict-item]
     return replace(GOOD, suites={**GOOD.suites, "held_out": suite})

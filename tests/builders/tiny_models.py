@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import peft
 import torch
 import transformers
 
@@ -82,7 +81,9 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def save_version(base: Path, folder: Path, seed: int = 0, **config: Any) -> Any:
-    """Save a version with random weights by PEFT, and return the model with these weights merged in."""
+    """Let PEFT write a version with random weights, and give the model with these weights merged in."""
+    import peft  # takes seconds, which most tests with a tiny model need not wait for
+
     net = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     torch.manual_seed(seed)
     trained = peft.get_peft_model(net, peft.LoraConfig(init_lora_weights=False, task_type="CAUSAL_LM", **config))

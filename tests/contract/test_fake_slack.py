@@ -1,6 +1,6 @@
-"""The fake Slack by itself: Slack's own library for Python gets from it what Slack's documentation says.
+"""The fake Slack behaves as documented, for slack_sdk and a small app.
 
-Knows: slack_sdk's clients, a small app over HTTP and over sockets. Does not know: Myna.
+Myna is not involved: the fake is tested with Slack's own Python library.
 """
 
 from __future__ import annotations
@@ -69,14 +69,14 @@ async def client_of(slack: FakeSlack, token: str) -> AsyncIterator[AsyncWebClien
 
 
 async def refusal(call: Any) -> str:
-    """The error that a call ends in."""
+    """Return the error code that a call ends in."""
     with pytest.raises(SlackApiError) as caught:
         await call
     return str(caught.value.response["error"])
 
 
 class SmallApp:
-    """Answers every request with `status`, and keeps what came. Fails on a signature that is not Slack's."""
+    """App that answers every request with `status` and keeps it; fails on a wrong signature."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[str, dict[str, str], Any]] = []
@@ -139,7 +139,7 @@ async def test_a_post_an_edit_and_a_reaction_are_read_back(bare_slack: FakeSlack
     assert "metadata" not in unseen["messages"][1]
 
 
-async def test_threads_come_in_pages_and_a_deleted_root_leaves_a_stone(
+async def test_threads_are_paged_and_a_deleted_root_leaves_a_tombstone(
     bare_slack: FakeSlack, client: AsyncWebClient
 ) -> None:
     root = (await client.chat_postMessage(channel="D0ANA", text="root"))["ts"]
@@ -244,7 +244,7 @@ async def test_tokens_and_scopes_are_checked(bare_slack: FakeSlack, client: Asyn
     assert await refusal(client.auth_test()) == "token_revoked"
 
 
-async def test_people_are_shown_with_their_language(bare_slack: FakeSlack, client: AsyncWebClient) -> None:
+async def test_users_have_their_locale(bare_slack: FakeSlack, client: AsyncWebClient) -> None:
     shown = await client.users_info(user="U0LIN", include_locale=True)
     assert shown["user"]["locale"] == "zh-CN"
     assert (await client.conversations_open(users="U0ANA"))["channel"]["id"] == "D0ANA"
@@ -254,7 +254,7 @@ async def test_people_are_shown_with_their_language(bare_slack: FakeSlack, clien
 # --- limits and troubles ---
 
 
-async def test_limits_count_by_method_workspace_and_channel(bare_slack: FakeSlack, client: AsyncWebClient) -> None:
+async def test_rate_limits_count_by_method_workspace_and_channel(bare_slack: FakeSlack, client: AsyncWebClient) -> None:
     bare_slack.limits = True
     await client.chat_postMessage(channel="C0SHOP", text="1")
     await client.chat_postMessage(channel="D0ANA", text="1")
@@ -274,7 +274,7 @@ def slack_has_heard(slack: FakeSlack, calls: int) -> bool:
     return len(slack.calls) == calls
 
 
-async def test_troubles_befall_one_call_each(bare_slack: FakeSlack, client: AsyncWebClient) -> None:
+async def test_each_trouble_affects_one_call(bare_slack: FakeSlack, client: AsyncWebClient) -> None:
     bare_slack.troubles["chat.postMessage"].extend(
         ["ratelimited", "internal_error", "http_500", "drops", "drops after"]
     )
@@ -303,13 +303,13 @@ async def test_troubles_befall_one_call_each(bare_slack: FakeSlack, client: Asyn
 
 
 async def start(slack: FakeSlack, client: AsyncWebClient, **more: Any) -> tuple[str, str]:
-    """Gives the thread and the stream's message."""
+    """Start a stream. Return its thread and its message."""
     root = slack.message("hello", channel="D0ANA")["event"]["ts"]
     started = await client.chat_startStream(channel="D0ANA", thread_ts=root, **more)
     return root, started["ts"]
 
 
-async def test_a_stream_is_seen_while_it_grows_and_stays_when_it_stops(
+async def test_a_stream_is_visible_while_it_grows_and_after_it_stops(
     bare_slack: FakeSlack, client: AsyncWebClient
 ) -> None:
     root, ts = await start(bare_slack, client, markdown_text="In ")
@@ -331,9 +331,7 @@ async def test_a_stream_is_seen_while_it_grows_and_stays_when_it_stops(
     assert bare_slack.texts_in(root) == ["In June."]
 
 
-async def test_a_stream_dies_of_age_and_of_idleness_and_keeps_its_text(
-    bare_slack: FakeSlack, client: AsyncWebClient
-) -> None:
+async def test_an_old_or_idle_stream_ends_and_keeps_its_text(bare_slack: FakeSlack, client: AsyncWebClient) -> None:
     root, ts = await start(bare_slack, client, markdown_text="a")
     for _ in range(14):
         bare_slack.clock.advance(20)
@@ -348,7 +346,7 @@ async def test_a_stream_dies_of_age_and_of_idleness_and_keeps_its_text(
     )
 
 
-async def test_a_stream_keeps_to_the_kind_it_was_opened_with(bare_slack: FakeSlack, client: AsyncWebClient) -> None:
+async def test_a_stream_keeps_its_content_type(bare_slack: FakeSlack, client: AsyncWebClient) -> None:
     root, ts = await start(bare_slack, client, markdown_text="a")
     chunk = {"type": "markdown_text", "text": "b"}
     assert await refusal(client.chat_appendStream(channel="D0ANA", ts=ts, chunks=[chunk])) == "streaming_mode_mismatch"
@@ -376,7 +374,7 @@ async def test_stop_ends_the_streams_of_the_thread(
     assert await refusal(client.chat_stopStream(channel="D0ANA", ts=ts)) == "message_not_in_streaming_state"
 
 
-async def test_sessions_are_for_agents_and_threads_have_a_status_of_their_own(
+async def test_agents_have_sessions_and_other_apps_a_thread_status(
     bare_slack: FakeSlack, client: AsyncWebClient
 ) -> None:
     root = bare_slack.message("hello", channel="D0ANA")["event"]["ts"]
@@ -404,7 +402,7 @@ async def test_sessions_are_for_agents_and_threads_have_a_status_of_their_own(
 # --- deliveries ---
 
 
-async def test_a_mention_comes_twice_and_everything_may_come_again(bare_slack: FakeSlack, app: SmallApp) -> None:
+async def test_mentions_arrive_twice_and_events_may_be_redelivered(bare_slack: FakeSlack, app: SmallApp) -> None:
     bare_slack.mention_order = "app_mention first"
     ts = await bare_slack.say(f"<@{BOT}> hello")
     assert [(one["type"], one["ts"]) for one in app.events()] == [("app_mention", ts), ("message", ts)]
@@ -419,9 +417,7 @@ async def test_a_mention_comes_twice_and_everything_may_come_again(bare_slack: F
     ]
 
 
-async def test_a_failed_delivery_comes_again_at_once_after_a_minute_and_after_five(
-    bare_slack: FakeSlack, app: SmallApp
-) -> None:
+async def test_failed_deliveries_are_retried_after_0_1_and_5_minutes(bare_slack: FakeSlack, app: SmallApp) -> None:
     app.status = 503
     await bare_slack.say("hello", channel="D0ANA")
     await until(lambda: len(app.heard) == 2)
@@ -436,7 +432,7 @@ async def test_a_failed_delivery_comes_again_at_once_after_a_minute_and_after_fi
     assert [(one.attempt, one.status) for one in bare_slack.deliveries] == [(0, 503), (1, 503), (2, 503), (3, 200)]
 
 
-async def test_an_app_that_is_slow_away_or_wants_no_retry(bare_slack: FakeSlack, app: SmallApp) -> None:
+async def test_slow_absent_and_no_retry_apps(bare_slack: FakeSlack, app: SmallApp) -> None:
     app.delay = 0.5
     slow = asyncio.create_task(bare_slack.say("slow", channel="D0ANA"))
     await until(lambda: len(app.heard) == 1)
@@ -454,7 +450,7 @@ async def test_an_app_that_is_slow_away_or_wants_no_retry(bare_slack: FakeSlack,
     assert bare_slack.deliveries[-1].status == 0
 
 
-async def test_the_app_hears_of_its_own_messages_if_asked(
+async def test_an_app_may_receive_its_own_messages(
     bare_slack: FakeSlack, client: AsyncWebClient, app: SmallApp
 ) -> None:
     bare_slack.echoes = True
@@ -463,7 +459,7 @@ async def test_the_app_hears_of_its_own_messages_if_asked(
     assert (app.events()[0]["bot_id"], app.events()[0]["channel_type"]) == ("B0BOT", "im")
 
 
-async def test_edits_and_deletions_show_what_was_before(bare_slack: FakeSlack, app: SmallApp) -> None:
+async def test_edits_and_deletions_include_the_previous_message(bare_slack: FakeSlack, app: SmallApp) -> None:
     ts = await bare_slack.say("one", channel="D0ANA")
     await bare_slack.edit("D0ANA", ts, "two")
     await bare_slack.delete("D0ANA", ts)
@@ -509,7 +505,7 @@ async def test_a_click_opens_a_modal_within_three_seconds_once(
     assert await refusal(client.views_update(view_id=view.id, view=MODAL)) == "not_found"
 
 
-async def test_a_command_is_answered_at_once_and_five_times_later(bare_slack: FakeSlack, app: SmallApp) -> None:
+async def test_a_command_has_one_response_and_five_later_ones(bare_slack: FakeSlack, app: SmallApp) -> None:
     app.answer = {"response_type": "ephemeral", "text": "at once"}
     answer = await bare_slack.slash("/myna", "help")
     assert answer.body["text"] == "at once"
@@ -531,7 +527,7 @@ async def test_a_command_is_answered_at_once_and_five_times_later(bare_slack: Fa
 
 
 async def install(slack: FakeSlack, client: AsyncWebClient, **more: Any) -> Any:
-    """Go through the page of consent, and exchange the code."""
+    """Pass the consent page, and exchange the code."""
     query = {"client_id": CLIENT_ID, "scope": "chat:write", "state": "s1", "redirect_uri": "http://127.0.0.1:9/back"}
     page = slack.url.removesuffix("/api/") + "/oauth/v2/authorize"
     async with aiohttp.ClientSession() as session, session.get(page, params=query, allow_redirects=False) as response:
@@ -546,7 +542,7 @@ async def install(slack: FakeSlack, client: AsyncWebClient, **more: Any) -> Any:
     return made.data
 
 
-async def test_an_installation_turns_its_tokens_and_ends(
+async def test_an_installation_rotates_its_tokens_and_ends(
     bare_slack: FakeSlack, client: AsyncWebClient, app: SmallApp
 ) -> None:
     bare_slack.add_team("T0NEW")
@@ -603,7 +599,7 @@ async def test_one_installation_serves_an_organization(
 
 
 class Listener:
-    """slack_sdk's client, which acknowledges all that comes."""
+    """slack_sdk's socket client, which acknowledges everything."""
 
     def __init__(self, slack: FakeSlack) -> None:
         self.requests: list[SocketModeRequest] = []
@@ -632,7 +628,7 @@ async def listening(slack: FakeSlack) -> AsyncIterator[Listener]:
         await listener.client.close()
 
 
-async def test_sockets_share_what_comes_and_what_is_not_acknowledged_comes_again(bare_slack: FakeSlack) -> None:
+async def test_sockets_share_events_and_unacknowledged_ones_return(bare_slack: FakeSlack) -> None:
     await bare_slack.say("before anybody listened", channel="D0ANA")
     async with listening(bare_slack) as one:
         await until(lambda: len(one.requests) == 1)
@@ -653,7 +649,7 @@ async def test_sockets_share_what_comes_and_what_is_not_acknowledged_comes_again
             assert [request.retry_attempt for request in one.requests + other.requests].count(1) == 1
 
 
-async def test_what_a_broken_socket_took_with_it_comes_on_the_next(bare_slack: FakeSlack) -> None:
+async def test_events_of_a_broken_socket_arrive_on_the_next(bare_slack: FakeSlack) -> None:
     async with aiohttp.ClientSession() as session:
         first = await session.ws_connect(bare_slack.sockets.new_address())
         assert (await first.receive_json())["type"] == "hello"
@@ -670,7 +666,7 @@ async def test_what_a_broken_socket_took_with_it_comes_on_the_next(bare_slack: F
         await first.close()
 
 
-async def test_sockets_that_slack_closes_are_opened_again(bare_slack: FakeSlack) -> None:
+async def test_sockets_closed_by_slack_are_reopened(bare_slack: FakeSlack) -> None:
     async with listening(bare_slack) as listener:
         await bare_slack.sockets.ask_to_refresh("refresh_requested", close=False)
         await until(lambda: len(bare_slack.called("apps.connections.open")) == 2)
@@ -679,7 +675,7 @@ async def test_sockets_that_slack_closes_are_opened_again(bare_slack: FakeSlack)
         await until(lambda: len(listener.requests) == 1)
 
 
-async def test_a_ticket_is_good_for_once_and_sockets_are_at_most_ten(bare_slack: FakeSlack) -> None:
+async def test_a_ticket_works_once_and_sockets_are_at_most_ten(bare_slack: FakeSlack) -> None:
     async with aiohttp.ClientSession() as session:
         tickets = [bare_slack.sockets.new_address() for _ in range(11)]
         sockets = [await session.ws_connect(one) for one in tickets]

@@ -1,7 +1,7 @@
-"""The fake Slack and PyPI `backlot`, whose answers were measured on slack.com, answer the same calls in the same way.
+"""The fake Slack gives the same answers as PyPI `backlot`.
 
-Knows: the calls, right and wrong, and where the two differ and why. Does not know: how either works. `backlot` has no
-streams, modals, agents, events or OAuth, and only one app, so those are not compared here.
+The answers of `backlot` were measured on slack.com. It has no streams, modals, agents, events or OAuth, and only one
+app, so those are not compared here. Known differences are listed with their reasons.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ async def call_with(session: aiohttp.ClientSession, url: str, token: str, form: 
 
 
 async def play(call: Call, names: dict[str, str]) -> list[Json]:
-    """The answers to all calls, one after the other."""
+    """Make all calls in order and return their answers."""
     answers = []
     for method, given, *saved in CALLS:
         answer = await call(method, {key: names.get(str(value), value) for key, value in given.items()})
@@ -159,7 +159,7 @@ MORE_MESSAGE_KEYS = {"app_id", "parent_user_id"}
 
 
 def named_difference(method: str, given: Json) -> str:
-    """Which of the known differences a call shows, if any."""
+    """Return the known difference that a call shows, "" if none."""
     if method == "conversations.replies":
         return next((f"replies: {one}" for one in ("limit", "cursor", "oldest") if one in given), "")
     if method == "chat.postEphemeral" and "text" not in given and "user" in given:
@@ -172,13 +172,13 @@ def outcome(answer: Json) -> tuple[bool, Any, list[str]]:
 
 
 def keys_beyond(method: str, our: Json, their: Json) -> set[str]:
-    """What the fake shows and the other does not."""
+    """Return the keys that the fake has and `backlot` lacks."""
     of_message = set(our.get("message", {})) - set(their.get("message", {})) - MORE_MESSAGE_KEYS
     return (set(our) - set(their) - MORE_KEYS.get(method, set())) | of_message
 
 
 @pytest.mark.parametrize("form", [False, True], ids=["json", "form"])
-async def test_both_answer_alike(session: aiohttp.ClientSession, backlot: Any, form: bool) -> None:
+async def test_both_give_equal_answers(session: aiohttp.ClientSession, backlot: Any, form: bool) -> None:
     async with running_slack() as slack:
 
         async def ask_fake(method: str, given: Json, form: bool = form) -> Json:

@@ -1,6 +1,6 @@
-"""npm `@slack/bolt`, unchanged, lives with the fake Slack, over HTTP and over sockets.
+"""The unchanged npm package `@slack/bolt` works with the fake Slack.
 
-Knows: what a person does and what Slack then holds. Does not know: how Bolt speaks to Slack.
+Over HTTP and over sockets; a person acts, and the tests look at the state of the fake.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SCRIPT = Path(__file__).parents[1] / "node" / "bolt.mjs"
 
 
 class Bolt:
-    """The running script, which says what it was told."""
+    """The running Bolt script, which prints each request it gets."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -97,7 +97,7 @@ async def test_a_mention_a_stream_feedback_a_modal_and_a_command(bare_slack: Fak
 
 
 @pytest.mark.parametrize("bolt", ["http"], indirect=True)
-async def test_bolt_takes_only_what_slack_signed_just_now(bare_slack: FakeSlack, bolt: Bolt) -> None:
+async def test_bolt_takes_only_recently_signed_requests(bare_slack: FakeSlack, bolt: Bolt) -> None:
     content = json.dumps(bare_slack.message("hello", channel="D0ANA")).encode()
     sent = [
         (signed(content, at=time.time() - 301), 401),

@@ -1,5 +1,7 @@
-"""What every `Generator` promises, held against the fake, against the engine with the starter model, and
-against a server that MYNA_TEST_REMOTE_URL names."""
+"""Contract of `Generator`: the fake, the engine and a remote server keep it.
+
+The engine runs the starter model; MYNA_TEST_REMOTE_URL names the server, if any.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ from tests.fakes.generator import FakeGenerator
 from tests.fixtures.models import run_apart
 
 QUESTION = (ChatMessage("user", "What is the capital of France?"),)
-# With a seed, as rounding differs with what else runs, and "The" and "L'" are nearly as likely after this question.
+# Seeded, as rounding differs with what else runs, and "The" and "L'" are nearly as likely after this question.
 SHORT = Sampling(max_tokens=12, seed=1)
 ENDLESS = Sampling(max_tokens=1500, temperature=1.0, seed=1, stop=())
 KINDS = ["fake", pytest.param("local", marks=pytest.mark.model)]
@@ -36,7 +38,7 @@ Make = Callable[..., Generator]
 
 @pytest.fixture(params=[*KINDS, REMOTE])
 def kind(request: pytest.FixtureRequest) -> str | LocalGenerator:
-    """Which generator a test is about; the engine is loaded here, off the loop."""
+    """Kind of generator under test. The engine is loaded here, off the loop."""
     if request.param != "local":
         return str(request.param)
     shared: LocalGenerator = request.getfixturevalue("local_generator")
@@ -62,7 +64,7 @@ async def generator(kind: str | LocalGenerator) -> AsyncIterator[Generator]:
 
 @pytest.fixture(params=KINDS)
 def make(request: pytest.FixtureRequest) -> Iterator[Make]:
-    """Makes generators that a test may fill or close."""
+    """Factory of generators that a test may fill or close."""
     made: list[Generator] = []
 
     def make(**values: Any) -> Generator:
@@ -87,7 +89,7 @@ async def run(generator: Generator, prompt: Prompt, sampling: Sampling) -> tuple
 
 
 async def take_one(generator: Generator, prompt: Prompt, sampling: Sampling = ENDLESS) -> Any:
-    """A stream that is under way."""
+    """Return a stream that has yielded its first piece."""
     stream = generator.stream(prompt, sampling)
     assert isinstance(await anext(stream), Piece)
     return stream
@@ -97,18 +99,18 @@ def long_question(num_words: int = 200) -> tuple[ChatMessage, ...]:
     return (ChatMessage("user", "Tell me a long story about each of these. " + "lion and ship, " * num_words),)
 
 
-async def test_pieces_and_then_exactly_one_finish(generator: Generator) -> None:
+async def test_a_stream_is_pieces_and_then_one_finish(generator: Generator) -> None:
     prompt = await generator.encode(QUESTION)
     pieces, finish = await run(generator, prompt, SHORT)
     assert len(pieces) > 1
-    # A server's first word differs from ours now and then, and then the sentence is longer than this.
+    # A server's first word differs from the engine's now and then, and its sentence is longer than the limit then.
     assert finish.reason == "stop" or (finish.reason == "length" and isinstance(generator, RemoteGenerator))
     if prompt.token_ids:
         assert finish.prompt_tokens == prompt.num_tokens
     assert 1 <= finish.completion_tokens <= SHORT.max_tokens
 
 
-async def test_a_prompt_is_named_by_what_the_model_sees(generator: Generator) -> None:
+async def test_a_prompt_hash_names_its_content(generator: Generator) -> None:
     first = await generator.encode(QUESTION)
     assert await generator.encode(QUESTION) == first
     other = await generator.encode([ChatMessage("user", "What is the capital of Spain?")])
@@ -140,33 +142,33 @@ async def test_an_abort_frees_the_queue(generator: Generator) -> None:
     assert pieces
 
 
-async def test_two_at_once_do_not_mix(generator: Generator) -> None:
+async def test_concurrent_streams_do_not_mix(generator: Generator) -> None:
     questions = [QUESTION, (ChatMessage("user", "What is the capital of Spain, and of Italy?"),)]
     prompts = [await generator.encode(question) for question in questions]
     alone = [(await run(generator, prompt, SHORT))[0] for prompt in prompts]
     together = await asyncio.gather(*(run(generator, prompt, SHORT) for prompt in prompts))
-    if isinstance(generator, RemoteGenerator):  # whose rounding, and with it a near tie, differs with what else runs
+    if isinstance(generator, RemoteGenerator):  # its rounding, and so a near tie, differs with what else runs
         assert ["Spain" in "".join(pieces) for pieces, _ in together] == [False, True]
     else:
         assert [pieces for pieces, _ in together] == alone
 
 
 @pytest.mark.parametrize("values", [{"temperature": math.nan}, {"top_p": -1.0}, {"max_tokens": 0}, {"stop": ("",)}])
-async def test_unusable_sampling_is_refused(generator: Generator, values: dict[str, Any]) -> None:
+async def test_invalid_sampling_is_refused(generator: Generator, values: dict[str, Any]) -> None:
     prompt = await generator.encode(QUESTION)
     with pytest.raises(InvalidInput) as refused:
         await run(generator, prompt, replace(SHORT, **values))
     assert refused.value.field in values
 
 
-async def test_a_prompt_that_fills_the_context_is_refused(generator: Generator) -> None:
+async def test_a_prompt_longer_than_the_context_is_refused(generator: Generator) -> None:
     prompt = await generator.encode([ChatMessage("user", "word " * generator.context_tokens)])
     with pytest.raises(InvalidInput) as refused:
         await run(generator, prompt, SHORT)
     assert refused.value.field == "prompt"
 
 
-async def test_a_reply_ends_where_the_context_ends(make: Make) -> None:
+async def test_a_reply_ends_at_the_end_of_the_context(make: Make) -> None:
     generator = make(context_tokens=50)
     await generator.start()
     prompt = await generator.encode([ChatMessage("user", "A story. " * 5)])
@@ -174,7 +176,7 @@ async def test_a_reply_ends_where_the_context_ends(make: Make) -> None:
     assert finish.prompt_tokens + finish.completion_tokens <= 50
 
 
-async def test_nothing_streams_before_the_start(make: Make) -> None:
+async def test_nothing_streams_before_start(make: Make) -> None:
     generator = make()
     assert not generator.ready
     with pytest.raises(GeneratorUnavailable):
@@ -247,7 +249,7 @@ async def test_the_fake_plays_its_script() -> None:
 
 
 @pytest.mark.model
-async def test_the_same_seed_gives_the_same_text_whatever_else_runs(local_generator: LocalGenerator) -> None:
+async def test_a_seed_gives_the_same_text_whatever_else_runs(local_generator: LocalGenerator) -> None:
     prompt = await local_generator.encode([ChatMessage("user", "Write one line of a poem.")])
     warm = Sampling(max_tokens=12, temperature=1.2, seed=5, logprobs=1)
     first = await recorded(local_generator, prompt, warm)
@@ -263,12 +265,12 @@ async def test_the_same_seed_gives_the_same_text_whatever_else_runs(local_genera
 
 
 async def recorded(generator: Generator, prompt: Prompt, sampling: Sampling) -> list[Any]:
-    """All events, with every token's exact probability."""
+    """Return all events, with the exact log probability of every token."""
     return [event async for event in generator.stream(prompt, sampling)]
 
 
 @pytest.mark.model
-async def test_too_little_memory_ends_the_batch_and_the_engine_lives(
+async def test_out_of_memory_fails_the_batch_and_the_engine_survives(
     local_generator: LocalGenerator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompt = await local_generator.encode(QUESTION)
@@ -289,7 +291,7 @@ async def test_too_little_memory_ends_the_batch_and_the_engine_lives(
 
 
 @pytest.mark.model
-async def test_a_model_that_breaks_fails_everybody_and_comes_back(
+async def test_a_broken_model_fails_all_streams_and_is_reloaded(
     make: Make, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     if request.node.callspec.params["make"] == "fake":
@@ -307,9 +309,9 @@ async def test_a_model_that_breaks_fails_everybody_and_comes_back(
 
     with monkeypatch.context() as patch:
         patch.setattr("bot.generation.engine.runner.Runner.step", fail)
-        for one in waiting:
+        for stream in waiting:
             with pytest.raises(GeneratorFailed):
-                await asyncio.wait_for(one, timeout=20)
+                await asyncio.wait_for(stream, timeout=20)
         with pytest.raises(GeneratorFailed):
             await drain(running)
         assert not generator.ready
@@ -322,7 +324,7 @@ async def test_a_model_that_breaks_fails_everybody_and_comes_back(
 
 
 @pytest.mark.model
-def test_a_loop_that_dies_with_a_stream_leaves_no_job(local_generator: LocalGenerator) -> None:
+def test_a_loop_closed_with_an_open_stream_leaves_no_reply(local_generator: LocalGenerator) -> None:
     loop = asyncio.new_event_loop()
     prompt = loop.run_until_complete(local_generator.encode(long_question(20)))
     stream = loop.run_until_complete(take_one(local_generator, prompt))
@@ -362,7 +364,7 @@ def num_special(prompt: Prompt, special_ids: frozenset[int]) -> int:
 
 
 @pytest.mark.model
-async def test_emoji_come_whole(local_generator: LocalGenerator) -> None:
+async def test_emoji_are_never_split(local_generator: LocalGenerator) -> None:
     from bot.generation.engine.text_stream import TextStream
 
     text = "Hi 👩‍👩‍👧! 😀🏳️‍🌈 naïve 漢字 ½"
@@ -372,11 +374,11 @@ async def test_emoji_come_whole(local_generator: LocalGenerator) -> None:
     pieces = [stream.push(token_id) for token_id in token_ids] + [stream.flush()]
     assert "".join(pieces) == text
     assert not any("\ufffd" in piece for piece in pieces)
-    assert "" in pieces  # some characters did need several tokens
+    assert "" in pieces  # some characters take several tokens
 
 
 @pytest.mark.model
-async def test_wild_sampling_gives_whole_characters_only(local_generator: LocalGenerator) -> None:
+async def test_a_high_temperature_gives_whole_characters_only(local_generator: LocalGenerator) -> None:
     prompt = await local_generator.encode([ChatMessage("user", "Answer in emoji only: 😀😀😀")])
     pieces, _ = await run(local_generator, prompt, Sampling(max_tokens=60, temperature=3.0, seed=2))
     assert "".join(pieces).encode("utf-8")
@@ -400,7 +402,7 @@ async def test_an_unknown_version_is_refused(local_generator: LocalGenerator) ->
     assert refused.value.field == "version"
 
 
-async def test_a_start_that_fails_says_why_and_can_be_tried_again(tmp_path: Path) -> None:
+async def test_a_failed_start_says_why_and_can_be_retried(tmp_path: Path) -> None:
     generator = LocalGenerator(tmp_path / "nowhere", name="missing", context_tokens=100)
     for _ in range(2):
         with pytest.raises(ModelError, match="does not exist"):
@@ -411,7 +413,7 @@ async def test_a_start_that_fails_says_why_and_can_be_tried_again(tmp_path: Path
 
 @pytest.mark.model
 @pytest.mark.parametrize(("values", "told"), [({"context_tokens": 9000}, "8192"), ({"device": "toaster"}, "toaster")])
-async def test_settings_that_the_model_can_not_take(
+async def test_settings_that_the_model_cannot_take_are_refused(
     starter_model_path: Path, values: dict[str, Any], told: str
 ) -> None:
     generator = LocalGenerator(starter_model_path, name=STARTER, **{"context_tokens": 2048, **values})
@@ -421,7 +423,7 @@ async def test_settings_that_the_model_can_not_take(
 
 
 @pytest.mark.model
-async def test_the_starter_is_plain_bf16_with_its_own_tokenizer_rules(
+async def test_the_starter_model_is_bf16_and_splits_digits(
     local_generator: LocalGenerator, starter_model_path: Path
 ) -> None:
     from safetensors import safe_open

@@ -1,7 +1,4 @@
-"""The inbox and the lease, on both databases: order, one worker, one end for each message.
-
-Knows: the units of work in `storage.inbox`. Does not know: the agent around them.
-"""
+"""Inbox and lease on both databases: order, one worker, one end for each message."""
 
 from __future__ import annotations
 
@@ -52,12 +49,12 @@ async def complete(database: Database, lease: Lease, reply: Reply) -> bool:
 
 
 async def said(database: Database, conversation_id: str) -> list[str]:
-    return [one.text for one in await database.read(conversations.newest_messages, W, conversation_id)]
+    return [message.text for message in await database.read(conversations.newest_messages, W, conversation_id)]
 
 
 async def test_messages_are_numbered_without_a_gap(database: Database) -> None:
     accepted = [await accept(database, number) for number in (1, 2, 3)]
-    assert [one.seq for one in accepted] == [1, 2, 3]
+    assert [each.seq for each in accepted] == [1, 2, 3]
 
 
 async def test_a_second_delivery_changes_nothing(database: Database) -> None:
@@ -68,10 +65,10 @@ async def test_a_second_delivery_changes_nothing(database: Database) -> None:
     assert await said(database, first.conversation_id) == ["c 1", "c 2"]
 
 
-async def test_many_deliveries_at_once_of_the_same_messages_leave_one_each(database: Database) -> None:
+async def test_concurrent_duplicates_leave_one_message_each(database: Database) -> None:
     deliveries = [accept(database, number) for number in range(20) for _ in range(5)]
     accepted = await asyncio.gather(*deliveries)
-    assert sorted(one.seq for one in accepted if not one.duplicate) == list(range(1, 21))
+    assert sorted(each.seq for each in accepted if not each.duplicate) == list(range(1, 21))
     assert len(await said(database, accepted[0].conversation_id)) == 20
 
 
@@ -83,7 +80,7 @@ async def test_a_conversation_has_one_worker_at_a_time(database: Database) -> No
     assert len(ids) == len(set(ids)) == 30
 
 
-async def test_a_claimed_conversation_is_free_again_when_its_lease_runs_out(database: Database) -> None:
+async def test_an_expired_lease_is_claimed_again(database: Database) -> None:
     await accept(database, 1)
     first = await claim_one(database, "dead", lease_ms=1)
     await asyncio.sleep(0.02)
@@ -91,7 +88,7 @@ async def test_a_claimed_conversation_is_free_again_when_its_lease_runs_out(data
     assert (second.epoch, second.attempts) == (first.epoch + 1, first.attempts + 1)
 
 
-async def test_the_worker_that_lost_its_lease_can_change_nothing(database: Database) -> None:
+async def test_a_worker_with_a_lost_lease_changes_nothing(database: Database) -> None:
     accepted = await accept(database, 1)
     zombie = await claim_one(database, "dead", lease_ms=1)
     await asyncio.sleep(0.02)
@@ -103,7 +100,7 @@ async def test_the_worker_that_lost_its_lease_can_change_nothing(database: Datab
     assert await said(database, accepted.conversation_id) == ["c 1", "yes"]
 
 
-async def test_completing_twice_is_the_same_as_once(database: Database) -> None:
+async def test_complete_is_idempotent(database: Database) -> None:
     accepted = await accept(database, 1)
     lease = await claim_one(database)
     await complete(database, lease, answer(lease))
@@ -111,7 +108,7 @@ async def test_completing_twice_is_the_same_as_once(database: Database) -> None:
     assert await said(database, accepted.conversation_id) == ["c 1", "yes"]
 
 
-async def test_a_message_that_came_meanwhile_is_left_for_the_next_turn(database: Database) -> None:
+async def test_a_message_during_a_turn_waits_for_the_next_turn(database: Database) -> None:
     accepted = await accept(database, 1)
     lease = await claim_one(database)
     await accept(database, 2)
@@ -121,7 +118,7 @@ async def test_a_message_that_came_meanwhile_is_left_for_the_next_turn(database:
     assert await said(database, accepted.conversation_id) == ["c 1", "yes", "c 2"]
 
 
-async def test_a_heartbeat_keeps_the_lease_and_tells_what_happened(database: Database) -> None:
+async def test_a_heartbeat_renews_the_lease_and_returns_its_state(database: Database) -> None:
     accepted = await accept(database, 1)
     await claim_one(database, "w", lease_ms=200)
     await accept(database, 2)
@@ -132,7 +129,7 @@ async def test_a_heartbeat_keeps_the_lease_and_tells_what_happened(database: Dat
     assert await claim(database, "other") == []
 
 
-async def test_a_released_turn_waits_and_its_attempt_can_be_undone(database: Database) -> None:
+async def test_release_delays_the_turn_and_can_undo_its_attempt(database: Database) -> None:
     await accept(database, 1)
     lease = await claim_one(database)
     await database.write(inbox.release, W, lease, 60_000, count_attempt=False)
@@ -143,7 +140,7 @@ async def test_a_released_turn_waits_and_its_attempt_can_be_undone(database: Dat
     assert (await claim_one(database)).attempts == 1
 
 
-async def test_a_burst_waits_for_its_end_but_not_for_ever(database: Database) -> None:
+async def test_a_burst_waits_until_a_message_without_a_wait(database: Database) -> None:
     await accept(database, 1, burst_wait_ms=60_000)
     assert await claim(database) == []
     await accept(database, 1, "now", burst_wait_ms=0)
@@ -164,7 +161,7 @@ async def test_an_edit_sets_the_rest_aside_and_fences_the_running_turn(database:
     assert await said(database, accepted.conversation_id) == ["c 2", "to the new words"]
 
 
-async def test_an_edit_of_an_answered_message_replaces_question_and_answer(database: Database) -> None:
+async def test_an_edit_replaces_an_answered_question_and_its_reply(database: Database) -> None:
     accepted = await accept(database, 1)
     lease = await claim_one(database)
     await complete(database, lease, answer(lease))
@@ -179,7 +176,7 @@ async def test_an_edit_sent_twice_counts_once(database: Database) -> None:
     assert await said(database, accepted.conversation_id) == ["c 2"]
 
 
-async def test_an_edit_of_nothing_is_refused_and_leaves_nothing(database: Database) -> None:
+async def test_an_edit_of_an_unknown_message_is_refused(database: Database) -> None:
     accepted = await accept(database, 1)
     with pytest.raises(inbox.NoSuchMessage):
         await accept(database, 2, replaces="unknown")
@@ -187,7 +184,7 @@ async def test_an_edit_of_nothing_is_refused_and_leaves_nothing(database: Databa
     assert (await accept(database, 3)).seq == 2
 
 
-async def test_the_last_reply_can_be_asked_for_again_and_only_that(database: Database) -> None:
+async def test_only_the_last_reply_can_be_regenerated(database: Database) -> None:
     accepted = await accept(database, 1)
     lease = await claim_one(database)
     await complete(database, lease, answer(lease))
@@ -204,7 +201,7 @@ async def test_the_last_reply_can_be_asked_for_again_and_only_that(database: Dat
     assert await said(database, accepted.conversation_id) == ["c 1", "better"]
 
 
-async def test_stop_names_the_turn_it_means(database: Database) -> None:
+async def test_stop_with_an_epoch_stops_only_that_turn(database: Database) -> None:
     accepted = await accept(database, 1)
     lease = await claim_one(database)
     assert not await database.write(inbox.stop, W, accepted.conversation_id, lease.epoch - 1)
@@ -213,18 +210,18 @@ async def test_stop_names_the_turn_it_means(database: Database) -> None:
     assert not await database.write(inbox.stop, W, accepted.conversation_id, lease.epoch)
 
 
-async def test_forgotten_context_is_kept_but_not_shown_to_the_model(database: Database) -> None:
+async def test_forgotten_context_is_stored_but_hidden_from_the_model(database: Database) -> None:
     accepted = await accept(database, 1)
     lease = await claim_one(database)
     await complete(database, lease, answer(lease))
     await database.write(conversations.forget_context, W, accepted.conversation_id)
     await accept(database, 2)
     context, _ = await database.read(conversations.context, W, accepted.conversation_id, 2)
-    assert [one.text for one in context] == ["c 2"]
+    assert [message.text for message in context] == ["c 2"]
     assert await said(database, accepted.conversation_id) == ["c 1", "yes", "c 2"]
 
 
-async def test_a_failed_turn_is_recorded_for_an_operator(database: Database) -> None:
+async def test_a_failed_turn_leaves_a_dead_letter(database: Database) -> None:
     await accept(database, 1)
     lease = await claim_one(database)
     await complete(database, lease, answer(lease, "sorry", state="failed", error="why"))
@@ -240,14 +237,14 @@ def _dead_letters(tx: Any) -> list[Any]:
     return list(tx.connection.execute(sa.select(dead_letter)))
 
 
-async def test_one_person_has_one_identity_however_many_chats_they_open_at_once(database: Database) -> None:
+async def test_concurrent_first_messages_create_one_person(database: Database) -> None:
     await asyncio.gather(*(accept(database, 1, f"chat{number}") for number in range(20)))
     assert len(await database.read(conversations.list_conversations, W, "web", "v")) == 20
 
 
 @asynccontextmanager
 async def in_another_process(url: str, unit: Callable[..., Any], *args: Any) -> AsyncIterator[None]:
-    """A unit of work that has been carried out and is committed at the end of the block."""
+    """Run a unit of work on another connection, and commit it at the end of the block."""
     engine = postgresql_engine(sa.make_url(url))
     connection = await asyncio.to_thread(engine.connect)
     await asyncio.to_thread(unit, Transaction(connection, W), *args)
@@ -257,7 +254,7 @@ async def in_another_process(url: str, unit: Callable[..., Any], *args: Any) -> 
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-async def test_an_edit_sets_a_reply_aside_that_is_being_stored_elsewhere(database: Database, database_url: str) -> None:
+async def test_an_edit_sets_aside_a_reply_stored_by_another_process(database: Database, database_url: str) -> None:
     first = await accept(database, 1)
     lease = await claim_one(database)
     async with in_another_process(database_url, inbox.complete, lease, answer(lease)):
@@ -269,9 +266,7 @@ async def test_an_edit_sets_a_reply_aside_that_is_being_stored_elsewhere(databas
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-async def test_another_answer_is_refused_when_something_is_being_said_elsewhere(
-    database: Database, database_url: str
-) -> None:
+async def test_regenerate_is_refused_after_a_message_elsewhere(database: Database, database_url: str) -> None:
     first = await accept(database, 1)
     lease = await claim_one(database)
     await complete(database, lease, answer(lease))
@@ -284,29 +279,30 @@ async def test_another_answer_is_refused_when_something_is_being_said_elsewhere(
     assert await said(database, first.conversation_id) == ["c 1", "yes", "c 2"]
 
 
-async def test_units_that_refuse_do_not_disturb_those_that_share_their_commit(database: Database) -> None:
-    """Duplicates and edits of nothing, among messages that are new."""
+async def test_failing_units_leave_others_in_their_commit_alone(database: Database) -> None:
+    """Duplicates and edits of unknown messages, among new messages."""
     await accept(database, 0)
     wanted = [incoming(number) for number in range(1, 30)]
     duplicates = [incoming(0)] * 10
     edits = [incoming(number, replaces="nothing") for number in range(100, 110)]
     done = await asyncio.gather(
         *(
-            database.write(inbox.accept, W, one)
-            for three in zip(wanted, duplicates * 3, edits * 3, strict=False)
-            for one in three
+            database.write(inbox.accept, W, delivery)
+            for deliveries in zip(wanted, duplicates * 3, edits * 3, strict=False)
+            for delivery in deliveries
         ),
         return_exceptions=True,
     )
-    assert [one.duplicate for one in done if isinstance(one, Accepted)].count(False) == 29
-    assert sum(isinstance(one, inbox.NoSuchMessage) for one in done) == 29
-    assert sorted(one.seq for one in done if isinstance(one, Accepted) and not one.duplicate) == list(range(2, 31))
+    accepted = [each for each in done if isinstance(each, Accepted)]
+    assert [each.duplicate for each in accepted].count(False) == 29
+    assert sum(isinstance(each, inbox.NoSuchMessage) for each in done) == 29
+    assert sorted(each.seq for each in accepted if not each.duplicate) == list(range(2, 31))
 
 
-async def test_what_a_unit_leaves_to_be_sent_later_is_there_for_what_looks_for_it(database: Database) -> None:
+async def test_postponed_inserts_are_visible_within_their_unit(database: Database) -> None:
     def say_and_look(tx: Transaction, number: int) -> list[str]:
         accepted = inbox.accept(tx, incoming(number))
-        return [one.text for one in conversations.newest_messages(tx, accepted.conversation_id)]
+        return [message.text for message in conversations.newest_messages(tx, accepted.conversation_id)]
 
     assert await database.write(say_and_look, W, 1) == ["c 1"]
     assert await database.write(say_and_look, W, 2) == ["c 1", "c 2"]

@@ -1,4 +1,4 @@
-"""The same search on both databases: what is stored alike is found alike, with the same scores in the same order."""
+"""Search contract: both databases return equal hits, scores and order."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ AUDIENCES = ("public", "customers", "staff")
 
 
 class CountingEmbedder:
-    """Texts by which nouns they have: alike ones are near, without a model."""
+    """Embedder that counts nouns: similar texts are near, without a model."""
 
     name = "counting"
 
@@ -44,7 +44,7 @@ class Hit(NamedTuple):
 
 
 class Both:
-    """The same articles in SQLite and in PostgreSQL."""
+    """Same articles in SQLite and in PostgreSQL."""
 
     def __init__(self, databases: Sequence[Database]) -> None:
         embedder: Any = CountingEmbedder()
@@ -60,7 +60,7 @@ class Both:
 
 
 async def fill(database: Database) -> None:
-    """Sixty articles of made-up sentences, some current, some ended, some not published yet."""
+    """Store sixty articles of random sentences: some current, some ended, some not published yet."""
     chance, embedder = random.Random(7), CountingEmbedder()
     await database.write(jobs.create, DEFAULT_WORKSPACE, "test", "sync", {}, device=jobs.KNOWLEDGE_DEVICE)
     lease = await database.write(jobs.claim, None, "test", 60_000, jobs.KNOWLEDGE_DEVICE)
@@ -111,7 +111,7 @@ async def both(sqlite_url: str, postgres: Any, migrated_postgres: str) -> AsyncI
         await one.close()
 
 
-async def test_both_databases_find_the_same_in_the_same_order(both: Both) -> None:
+async def test_both_databases_return_equal_hits_in_equal_order(both: Both) -> None:
     chance = random.Random(3)
     for number in range(40):
         question = "What about " + " ".join(chance.choices(NOUNS, k=1 + number % 5)) + "?"
@@ -121,7 +121,7 @@ async def test_both_databases_find_the_same_in_the_same_order(both: Both) -> Non
         assert first, question
 
 
-async def test_neither_shows_what_is_for_others_or_of_another_version(both: Both) -> None:
+async def test_other_audiences_and_versions_stay_hidden(both: Both) -> None:
     for audiences in (("public",), ("customers",), ("staff",), AUDIENCES):
         allowed = {f"article-{number:02}" for number in range(6, 60) if AUDIENCES[number % 3] in audiences}
         for found in await both.search(" ".join(NOUNS), audiences, most=50):

@@ -1,6 +1,6 @@
-"""The generator over an OpenAI-compatible server: what it sends, what comes back, what each kind of trouble becomes.
+"""Remote generator against a scripted server: wire, load balance, faults.
 
-Knows: the wire. Does not know: any real server; the scripted one speaks as vLLM and llama.cpp do.
+The scripted server speaks as vLLM and llama.cpp do.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ async def ask(generator: RemoteGenerator, sampling: Sampling | None = None) -> l
     return [event async for event in generator.stream(prompt, sampling or Sampling())]
 
 
-# --- what goes out and what comes back ---
+# --- requests and streams ---
 
 
 async def test_pieces_come_in_order_and_then_one_finish(
@@ -70,13 +70,15 @@ async def test_pieces_come_in_order_and_then_one_finish(
     ]
 
 
-async def test_a_reply_at_its_limit_ends_as_length(server: OpenAIServer, remote_generator: RemoteGenerator) -> None:
+async def test_a_reply_at_max_tokens_finishes_with_length(
+    server: OpenAIServer, remote_generator: RemoteGenerator
+) -> None:
     server.enqueue(reply("It is", reason="length"))
     assert (await ask(remote_generator))[-1] == Finish("length", 7, 3)
 
 
 @pytest.mark.parametrize("reason", ["stop", "eos", "tool_calls", "content_filter"])
-def test_every_other_reason_is_an_end_like_any(reason: str) -> None:
+def test_every_other_finish_reason_is_stop(reason: str) -> None:
     async def scenario() -> None:
         server = OpenAIServer()
         await server.start()
@@ -90,26 +92,24 @@ def test_every_other_reason_is_an_end_like_any(reason: str) -> None:
     asyncio.run(scenario())
 
 
-async def test_a_server_that_counts_nothing_is_taken_as_it_is(
-    server: OpenAIServer, remote_generator: RemoteGenerator
-) -> None:
+async def test_missing_usage_counts_as_zero_tokens(server: OpenAIServer, remote_generator: RemoteGenerator) -> None:
     server.enqueue(Script((chunk("Hi"), chunk(reason="stop", usage=None), DONE)))
     assert await ask(remote_generator) == [Piece("Hi"), Finish("stop", 0, 0)]
 
 
-async def test_a_count_that_lacks_a_number_is_taken_as_it_is(
+async def test_a_missing_number_of_the_usage_counts_as_zero(
     server: OpenAIServer, remote_generator: RemoteGenerator
 ) -> None:
     server.enqueue(Script((chunk("Hi"), chunk(reason="stop", usage={"prompt_tokens": 4}), DONE)))
     assert (await ask(remote_generator))[-1] == Finish("stop", 4, 0)
 
 
-async def test_the_marker_at_the_end_may_be_missing(server: OpenAIServer, remote_generator: RemoteGenerator) -> None:
+async def test_the_done_marker_may_be_missing(server: OpenAIServer, remote_generator: RemoteGenerator) -> None:
     server.enqueue(Script((chunk("Hi"), chunk(reason="stop"), usage(1, 2))))
     assert await ask(remote_generator) == [Piece("Hi"), Finish("stop", 1, 2)]
 
 
-async def test_comments_and_other_fields_of_the_stream_are_skipped(
+async def test_comments_and_other_stream_fields_are_skipped(
     server: OpenAIServer, remote_generator: RemoteGenerator
 ) -> None:
     lines = (
@@ -124,7 +124,7 @@ async def test_comments_and_other_fields_of_the_stream_are_skipped(
     assert await ask(remote_generator) == [Piece("Hi"), Finish("stop", 0, 0)]
 
 
-async def test_a_stream_cut_anywhere_into_packets_is_the_same_stream(
+async def test_packet_boundaries_do_not_change_a_stream(
     server: OpenAIServer, remote_generator: RemoteGenerator
 ) -> None:
     whole = ROLE + chunk("你好 ") + chunk("🐦") + chunk(reason="stop") + usage(7, 3) + DONE
@@ -133,16 +133,14 @@ async def test_a_stream_cut_anywhere_into_packets_is_the_same_stream(
     assert await ask(remote_generator) == [Piece("你好 "), Piece("🐦"), Finish("stop", 7, 3)]
 
 
-async def test_the_request_says_what_was_asked_and_no_more(
-    server: OpenAIServer, remote_generator: RemoteGenerator
-) -> None:
+async def test_default_sampling_values_are_not_sent(server: OpenAIServer, remote_generator: RemoteGenerator) -> None:
     """Hosted servers refuse fields they don't know."""
     server.enqueue(reply("x"))
     await ask(remote_generator, Sampling(max_tokens=9, temperature=0.5, top_p=0.8))
     assert server.requests == [
         {
             "model": "served",
-            "messages": [{"role": one.role, "content": one.content} for one in QUESTION],
+            "messages": [{"role": message.role, "content": message.content} for message in QUESTION],
             "max_tokens": 9,
             "temperature": 0.5,
             "top_p": 0.8,
@@ -150,23 +148,23 @@ async def test_the_request_says_what_was_asked_and_no_more(
             "stream_options": {"include_usage": True},
         }
     ]
-    assert {one["Authorization"] for one in server.headers} == {"Bearer sesame"}
+    assert {headers["Authorization"] for headers in server.headers} == {"Bearer sesame"}
 
 
-async def test_everything_that_can_be_asked_is_sent(server: OpenAIServer, remote_generator: RemoteGenerator) -> None:
+async def test_every_changed_sampling_value_is_sent(server: OpenAIServer, remote_generator: RemoteGenerator) -> None:
     server.enqueue(reply("x"))
     await ask(remote_generator, Sampling(top_k=5, min_p=0.1, repetition_penalty=1.2, stop=("END",), seed=3))
     extra = {"top_k": 5, "min_p": 0.1, "repetition_penalty": 1.2, "stop": ["END"], "seed": 3}
     assert extra.items() <= server.requests[0].items()
 
 
-async def test_a_seed_of_zero_is_a_seed(server: OpenAIServer, remote_generator: RemoteGenerator) -> None:
+async def test_a_seed_of_zero_is_sent(server: OpenAIServer, remote_generator: RemoteGenerator) -> None:
     server.enqueue(reply("x"))
     await ask(remote_generator, Sampling(seed=0))
     assert server.requests[0]["seed"] == 0
 
 
-async def test_a_version_is_asked_for_by_its_name(
+async def test_a_version_is_requested_by_its_name(
     server: OpenAIServer, remote_generator: RemoteGenerator, tmp_path: Path
 ) -> None:
     server.enqueue(reply("x"))
@@ -176,16 +174,16 @@ async def test_a_version_is_asked_for_by_its_name(
     assert server.requests[0]["model"] == "night-3"
 
 
-async def test_a_prompt_is_counted_carefully_and_named_by_its_content(remote_generator: RemoteGenerator) -> None:
+async def test_prompt_tokens_are_estimated_and_content_is_hashed(remote_generator: RemoteGenerator) -> None:
     prompt = await remote_generator.encode(QUESTION)
     again, other = await remote_generator.encode(QUESTION), await remote_generator.encode(QUESTION[1:])
     assert prompt.sha256 == again.sha256 != other.sha256
     assert (prompt.messages, prompt.token_ids) == (QUESTION, ())
-    least = sum(len(one.content.encode()) for one in QUESTION) / 4
+    least = sum(len(message.content.encode()) for message in QUESTION) / 4
     assert prompt.num_tokens > least
 
 
-async def test_streams_run_beside_each_other(server: OpenAIServer, remote_generator: RemoteGenerator) -> None:
+async def test_streams_run_concurrently(server: OpenAIServer, remote_generator: RemoteGenerator) -> None:
     for _ in range(20):
         server.enqueue(reply("one ", "two"))
     replies = await asyncio.gather(*(ask(remote_generator) for _ in range(20)))
@@ -210,7 +208,7 @@ async def test_a_version_is_loaded_once_and_unloaded(
     assert (remote_generator.versions, server.loras) == ((), {})
 
 
-async def test_a_name_stands_for_one_version(remote_generator: RemoteGenerator, tmp_path: Path) -> None:
+async def test_a_version_name_stands_for_one_file(remote_generator: RemoteGenerator, tmp_path: Path) -> None:
     await remote_generator.load_version("v1", version_folder(tmp_path / "a"))
     with pytest.raises(VersionError, match="another name"):
         await remote_generator.load_version("v1", version_folder(tmp_path / "b", b"others"))
@@ -221,7 +219,7 @@ async def test_a_name_stands_for_one_version(remote_generator: RemoteGenerator, 
     assert remote_generator.versions == ("v1",)
 
 
-async def test_a_version_that_the_server_refuses_changes_nothing(
+async def test_a_version_refused_by_the_server_changes_nothing(
     server: OpenAIServer, remote_generator: RemoteGenerator, tmp_path: Path
 ) -> None:
     server.refuse_loras = True
@@ -233,7 +231,7 @@ async def test_a_version_that_the_server_refuses_changes_nothing(
         await anext(remote_generator.stream(prompt, Sampling(), "v1"))
 
 
-async def test_a_server_that_started_anew_gets_its_versions_again(
+async def test_a_restarted_server_gets_its_versions_again(
     server: OpenAIServer, remote_generator: RemoteGenerator, tmp_path: Path
 ) -> None:
     await remote_generator.load_version("v1", version_folder(tmp_path))
@@ -247,7 +245,7 @@ async def test_a_server_that_started_anew_gets_its_versions_again(
     assert server.loras == {"v1": str(tmp_path)}
 
 
-async def test_calls_of_functions_are_put_together(server: OpenAIServer, remote_generator: RemoteGenerator) -> None:
+async def test_tool_call_deltas_are_joined(server: OpenAIServer, remote_generator: RemoteGenerator) -> None:
     tool = json.dumps({"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}})
     deltas = [
         {"tool_calls": [{"index": 0, "id": "c1", "type": "function", "function": {"name": "find", "arguments": ""}}]},
@@ -258,8 +256,8 @@ async def test_calls_of_functions_are_put_together(server: OpenAIServer, remote_
     server.enqueue(Script((*chunks, chunk(reason="tool_calls"), usage(9, 8), DONE)))
     call = ToolCall("c1", "find", '{"order": 7}')
     prompt = await remote_generator.encode(QUESTION, [tool])
-    got = [one async for one in remote_generator.stream(prompt, Sampling())]
-    assert got == [call, Finish("tool_calls", 9, 8)]
+    received = [event async for event in remote_generator.stream(prompt, Sampling())]
+    assert received == [call, Finish("tool_calls", 9, 8)]
     assert server.requests[0]["tools"] == [json.loads(tool)]
     server.enqueue(reply("done"))
     answered = (*QUESTION, ChatMessage("assistant", "", (call,)), ChatMessage("tool", "sent", tool_call_id="c1"))
@@ -269,7 +267,7 @@ async def test_calls_of_functions_are_put_together(server: OpenAIServer, remote_
     assert server.requests[1]["messages"][3]["tool_call_id"] == "c1"
 
 
-async def test_probabilities_come_with_their_pieces(server: OpenAIServer, remote_generator: RemoteGenerator) -> None:
+async def test_logprobs_come_with_their_pieces(server: OpenAIServer, remote_generator: RemoteGenerator) -> None:
     row = {"token": "Hi", "logprob": -0.5, "bytes": [72, 105]}
     content = [{**row, "top_logprobs": [row, {"token": "Yo", "logprob": -1.5, "bytes": None}]}]
     choice = {"index": 0, "delta": {"content": "Hi"}, "logprobs": {"content": content}, "finish_reason": None}
@@ -281,14 +279,14 @@ async def test_probabilities_come_with_their_pieces(server: OpenAIServer, remote
     assert server.requests[0]["top_logprobs"] == 2
 
 
-async def test_a_plain_text_goes_to_completions(server: OpenAIServer, remote_generator: RemoteGenerator) -> None:
+async def test_plain_text_goes_to_completions(server: OpenAIServer, remote_generator: RemoteGenerator) -> None:
     server.enqueue(
         Script((event({"choices": [{"index": 0, "text": " Paris", "finish_reason": "stop"}]}), usage(5, 1), DONE))
     )
     prompt = await remote_generator.encode_text("The capital of France is")
     schema = '{"type": "object"}'
-    got = [one async for one in remote_generator.stream(prompt, Sampling(json_schema=schema))]
-    assert got == [Piece(" Paris"), Finish("stop", 5, 1)]
+    received = [event async for event in remote_generator.stream(prompt, Sampling(json_schema=schema))]
+    assert received == [Piece(" Paris"), Finish("stop", 5, 1)]
     assert server.requests[0]["prompt"] == "The capital of France is"
     assert "messages" not in server.requests[0]
     assert server.requests[0]["response_format"]["json_schema"]["schema"] == json.loads(schema)
@@ -300,38 +298,38 @@ async def test_a_plain_text_goes_to_completions(server: OpenAIServer, remote_gen
 @pytest.fixture
 async def servers() -> AsyncIterator[list[OpenAIServer]]:
     servers = [OpenAIServer() for _ in range(3)]
-    for one in servers:
-        await one.start()
+    for server in servers:
+        await server.start()
     yield servers
-    for one in servers:
-        await one.close()
+    for server in servers:
+        await server.close()
 
 
-async def test_streams_go_to_the_server_with_least_to_do(servers: list[OpenAIServer]) -> None:
-    generator = RemoteGenerator(*(one.url for one in servers), model="served")
+async def test_streams_go_to_the_least_busy_server(servers: list[OpenAIServer]) -> None:
+    generator = RemoteGenerator(*(server.url for server in servers), model="served")
     await generator.start()
     prompt = await generator.encode(QUESTION)
     open_streams = []
     for _ in range(6):
-        for one in servers:
-            one.enqueue(Script((chunk("It "),), hold=True))
+        for server in servers:
+            server.enqueue(Script((chunk("It "),), hold=True))
         stream = generator.stream(prompt, Sampling())
         await anext(stream)
         open_streams.append(stream)
-    assert [len(one.requests) for one in servers] == [2, 2, 2]
+    assert [len(server.requests) for server in servers] == [2, 2, 2]
     await open_streams[2].aclose()
     open_streams.append(generator.stream(prompt, Sampling()))
     await anext(open_streams[-1])
-    assert [len(one.requests) for one in servers] == [2, 2, 3]
+    assert [len(server.requests) for server in servers] == [2, 2, 3]
     for stream in open_streams:
         await stream.aclose()
     await generator.close()
 
 
-async def test_a_server_that_is_down_or_busy_is_passed_over(servers: list[OpenAIServer]) -> None:
+async def test_a_down_or_busy_server_is_passed_over(servers: list[OpenAIServer]) -> None:
     first, second, third = servers
     await first.close()
-    generator = RemoteGenerator(*(one.url for one in servers), model="served")
+    generator = RemoteGenerator(*(server.url for server in servers), model="served")
     await generator.start()
     second.enqueue(refusal(503, "full"))
     third.enqueue(reply("here"))
@@ -352,20 +350,18 @@ async def test_a_server_that_is_down_or_busy_is_passed_over(servers: list[OpenAI
     await generator.close()
 
 
-async def test_nothing_is_tried_again_after_the_first_piece(servers: list[OpenAIServer]) -> None:
-    generator = RemoteGenerator(*(one.url for one in servers), model="served")
+async def test_nothing_is_retried_after_the_first_piece(servers: list[OpenAIServer]) -> None:
+    generator = RemoteGenerator(*(server.url for server in servers), model="served")
     await generator.start()
-    for one in servers:
-        one.enqueue(Script((chunk("It "),), cut=True))
+    for server in servers:
+        server.enqueue(Script((chunk("It "),), cut=True))
     with pytest.raises(GeneratorFailed):
         await ask(generator)
-    assert sum(len(one.requests) for one in servers) == 1
+    assert sum(len(server.requests) for server in servers) == 1
     await generator.close()
 
 
-async def test_a_server_that_was_down_loads_a_version_when_it_is_needed(
-    servers: list[OpenAIServer], tmp_path: Path
-) -> None:
+async def test_a_server_that_was_down_loads_a_version_on_demand(servers: list[OpenAIServer], tmp_path: Path) -> None:
     first, second, _ = servers
     generator = RemoteGenerator(first.url, second.url, model="served")
     await generator.start()
@@ -381,7 +377,7 @@ async def test_a_server_that_was_down_loads_a_version_when_it_is_needed(
     await generator.close()
 
 
-# --- trouble ---
+# --- faults ---
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -397,7 +393,7 @@ async def test_a_server_that_was_down_loads_a_version_when_it_is_needed(
         ("Wed, 21 Oct 2026 07:28:00 GMT", 2.0),
     ],
 )
-async def test_a_busy_server_says_when_to_come_again(
+async def test_retry_after_of_a_busy_server_is_passed_on(
     server: OpenAIServer, remote_generator: RemoteGenerator, status: int, header: str, seconds: float
 ) -> None:
     server.enqueue(refusal(status, "too many", Retry_After=header))
@@ -406,7 +402,7 @@ async def test_a_busy_server_says_when_to_come_again(
     assert caught.value.retry_after == seconds
 
 
-async def test_a_busy_server_that_says_nothing_is_asked_again_soon(
+async def test_without_retry_after_the_wait_is_two_seconds(
     server: OpenAIServer, remote_generator: RemoteGenerator
 ) -> None:
     server.enqueue(refusal(429))
@@ -418,7 +414,7 @@ async def test_a_busy_server_that_says_nothing_is_asked_again_soon(
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
-async def test_a_refused_prompt_is_the_callers_mistake(
+async def test_a_refused_prompt_is_invalid_input(
     server: OpenAIServer, remote_generator: RemoteGenerator, status: int
 ) -> None:
     server.enqueue(refusal(status, "maximum context length is 2048 tokens"))
@@ -427,7 +423,7 @@ async def test_a_refused_prompt_is_the_callers_mistake(
 
 
 @pytest.mark.parametrize("status", [401, 404, 500, 502])
-async def test_any_other_answer_is_a_failure(
+async def test_other_error_statuses_are_failures(
     server: OpenAIServer, remote_generator: RemoteGenerator, status: int
 ) -> None:
     server.enqueue(refusal(status, "oh dear"))
@@ -435,7 +431,7 @@ async def test_any_other_answer_is_a_failure(
         await ask(remote_generator)
 
 
-async def test_an_error_page_in_a_strange_encoding_is_still_an_error(
+async def test_an_error_page_in_a_wrong_encoding_is_an_error(
     server: OpenAIServer, remote_generator: RemoteGenerator
 ) -> None:
     server.enqueue(Script(status=500, body=b"\xff\xfe oh", headers={"Content-Type": "text/html; charset=utf-8"}))
@@ -460,7 +456,7 @@ async def test_a_broken_stream_is_a_failure(server: OpenAIServer, remote_generat
 
 
 @pytest.mark.parametrize("lines", [(), (ROLE,), (chunk("It is"),), (chunk("It is"), DONE)])
-async def test_a_stream_that_ends_in_the_middle_is_a_failure(
+async def test_a_stream_that_ends_early_is_a_failure(
     server: OpenAIServer, remote_generator: RemoteGenerator, lines: tuple[bytes, ...]
 ) -> None:
     server.enqueue(Script(lines))
@@ -472,7 +468,7 @@ async def test_a_stream_that_ends_in_the_middle_is_a_failure(
 async def test_a_connection_lost_before_the_first_piece_is_a_failure(
     server: OpenAIServer, remote_generator: RemoteGenerator, lines: tuple[bytes, ...]
 ) -> None:
-    """It may be this prompt that broke the server, so that a retry must count."""
+    """The prompt may have broken the server, so that the try must count."""
     server.enqueue(Script(lines, cut=True))
     with pytest.raises(GeneratorFailed, match="broke"):
         await ask(remote_generator)
@@ -491,9 +487,7 @@ async def test_a_connection_lost_after_the_first_piece_is_a_failure(
     assert pieces == [Piece("It ")]
 
 
-async def test_a_server_that_has_gone_may_be_tried_again(
-    server: OpenAIServer, remote_generator: RemoteGenerator
-) -> None:
+async def test_a_stopped_server_is_unavailable(server: OpenAIServer, remote_generator: RemoteGenerator) -> None:
     await server.close()
     with contextlib.suppress(GeneratorFailed):
         await ask(remote_generator)  # on the connection that was kept open, where nobody can tell what broke it
@@ -501,7 +495,7 @@ async def test_a_server_that_has_gone_may_be_tried_again(
         await ask(remote_generator)
 
 
-async def test_leaving_a_stream_drops_the_connection(server: OpenAIServer, remote_generator: RemoteGenerator) -> None:
+async def test_closing_a_stream_drops_the_connection(server: OpenAIServer, remote_generator: RemoteGenerator) -> None:
     """Servers of this kind go on generating for whoever stays connected."""
     server.enqueue(Script((chunk("It "),), hold=True))
     async with aclosing(remote_generator.stream(await remote_generator.encode(QUESTION), Sampling())) as stream:
@@ -525,7 +519,7 @@ async def test_cancelling_before_the_first_piece_drops_the_connection(
         await asking
 
 
-async def test_a_left_stream_leaves_nothing_behind_for_the_next(
+async def test_a_closed_stream_does_not_leak_into_the_next(
     server: OpenAIServer, remote_generator: RemoteGenerator
 ) -> None:
     for number in range(3):
@@ -539,7 +533,7 @@ async def test_a_left_stream_leaves_nothing_behind_for_the_next(
 # --- start and close ---
 
 
-async def test_it_is_ready_between_start_and_close(server: OpenAIServer) -> None:
+async def test_the_generator_is_ready_from_start_to_close(server: OpenAIServer) -> None:
     generator = RemoteGenerator(server.url + "/", model="served")
     assert not generator.ready
     prompt = await generator.encode(QUESTION)
@@ -564,18 +558,18 @@ async def refused_at_start(url: str, **values: Any) -> str:
     return caught.value.message
 
 
-async def test_a_model_that_the_server_lacks_is_named_with_those_it_has(server: OpenAIServer) -> None:
+async def test_a_missing_model_is_named_with_the_offered_ones(server: OpenAIServer) -> None:
     server.models = [{"id": "llama"}, {"id": "qwen"}]
     message = await refused_at_start(server.url)
     assert all(word in message for word in ('"served"', "llama, qwen", "MYNA_MODEL"))
 
 
-async def test_a_server_without_models_is_told_as_such(server: OpenAIServer) -> None:
+async def test_a_server_without_models_is_reported(server: OpenAIServer) -> None:
     server.models = []
     assert "it has none yet" in await refused_at_start(server.url)
 
 
-async def test_a_server_that_is_not_there_is_named_with_what_to_do() -> None:
+async def test_an_unreachable_server_is_reported_with_the_remedy() -> None:
     url = f"http://127.0.0.1:{free_port()}/v1"
     message = await refused_at_start(url)
     assert all(word in message for word in (url, "can't be reached", "MYNA_REMOTE_URL"))
@@ -589,13 +583,13 @@ async def test_a_server_that_is_not_there_is_named_with_what_to_do() -> None:
         (refusal(404), "usually ends in /v1"),
         (refusal(500), "answered 500"),
         (Script(body=b"<html>Welcome to nginx</html>"), "usually ends in /v1"),
-        (Script(body=b"[]"), "does not answer as an OpenAI-compatible one"),
-        (Script(body=b'{"data": [{"name": "served"}]}'), "does not answer as an OpenAI-compatible one"),
-        (Script(body=b'{"data": 5}'), "does not answer as an OpenAI-compatible one"),
-        (Script(body=b'{"data": ["served"]}'), "does not answer as an OpenAI-compatible one"),
+        (Script(body=b"[]"), "does not answer like an OpenAI-compatible server"),
+        (Script(body=b'{"data": [{"name": "served"}]}'), "does not answer like an OpenAI-compatible server"),
+        (Script(body=b'{"data": 5}'), "does not answer like an OpenAI-compatible server"),
+        (Script(body=b'{"data": ["served"]}'), "does not answer like an OpenAI-compatible server"),
     ],
 )
-async def test_a_server_that_answers_otherwise_is_refused_with_what_to_do(
+async def test_a_wrong_answer_at_start_is_reported_with_the_remedy(
     server: OpenAIServer, script: Script, words: str
 ) -> None:
     server.models = script
@@ -604,7 +598,7 @@ async def test_a_server_that_answers_otherwise_is_refused_with_what_to_do(
     assert "sesame" not in message
 
 
-async def test_a_list_of_models_in_any_content_type_is_read(server: OpenAIServer) -> None:
+async def test_the_model_list_is_read_in_any_content_type(server: OpenAIServer) -> None:
     body = json.dumps({"data": [{"id": "served"}]}).encode()
     server.models = Script(body=body, headers={"Content-Type": "text/plain"})
     generator = RemoteGenerator(server.url, model="served")
@@ -612,11 +606,11 @@ async def test_a_list_of_models_in_any_content_type_is_read(server: OpenAIServer
     await generator.close()
 
 
-async def test_a_key_that_no_header_can_carry_is_not_repeated(server: OpenAIServer) -> None:
+async def test_a_key_that_no_header_can_carry_is_not_shown(server: OpenAIServer) -> None:
     assert "sesame" not in await refused_at_start(server.url, key="sesame\r\nX-Evil: 1")
 
 
-async def test_a_window_smaller_than_the_settings_is_kept(server: OpenAIServer) -> None:
+async def test_a_smaller_context_window_of_the_server_applies(server: OpenAIServer) -> None:
     server.models = [{"id": "served", "max_model_len": 1024}]
     generator = RemoteGenerator(server.url, model="served", context_tokens=4096)
     await generator.start()
@@ -624,7 +618,7 @@ async def test_a_window_smaller_than_the_settings_is_kept(server: OpenAIServer) 
     await generator.close()
 
 
-async def test_a_failed_start_can_be_tried_again(server: OpenAIServer) -> None:
+async def test_a_failed_start_can_be_retried(server: OpenAIServer) -> None:
     server.models = []
     generator = RemoteGenerator(server.url, model="served")
     with pytest.raises(ModelError):
@@ -635,26 +629,27 @@ async def test_a_failed_start_can_be_tried_again(server: OpenAIServer) -> None:
     await generator.close()
 
 
-def test_a_missing_address_is_a_mistake_in_the_settings() -> None:
+def test_a_missing_url_is_a_settings_error() -> None:
     with pytest.raises(ModelError, match="MYNA_REMOTE_URL"):
         RemoteGenerator("", model="served")
 
 
-async def test_every_error_of_a_stream_is_one_that_callers_know(
+async def test_malformed_streams_raise_only_myna_errors(
     server: OpenAIServer, remote_generator: RemoteGenerator
 ) -> None:
     """Whatever bytes come at whatever place, nothing but a `MynaError` may get out."""
     good = [ROLE, chunk("It "), chunk(reason="stop"), usage(1, 1), DONE]
     choices = [None, [{}], [{"delta": None}], [7], 7, "x", [{"delta": {"content": 7}}], [{"delta": "x"}]]
     counts = [7, {"prompt_tokens": "many"}, {"prompt_tokens": [1]}, "x"]
-    odd = [event({"choices": one}) for one in choices] + [event({"choices": [], "usage": one}) for one in counts]
+    odd = [event({"choices": value}) for value in choices]
+    odd += [event({"choices": [], "usage": value}) for value in counts]
     odd += [event([]), b"\xff\xfe\n\n", b"data:\n\n", b"data: \xff\n\n"]
-    for place, bad in itertools.product(range(len(good)), odd):
-        server.enqueue(Script((*good[:place], bad, *good[place:])))
+    for index, bad in itertools.product(range(len(good)), odd):
+        server.enqueue(Script((*good[:index], bad, *good[index:])))
         try:
             events = await ask(remote_generator)
         except MynaError:
             continue
-        assert all(isinstance(one.text, str) and one.text for one in events[:-1] if isinstance(one, Piece))
+        assert all(isinstance(piece.text, str) and piece.text for piece in events[:-1] if isinstance(piece, Piece))
         assert isinstance(events[-1], Finish)
         assert isinstance(events[-1].prompt_tokens, int)

@@ -1,4 +1,4 @@
-"""Votes and people's choices about learning, as storage keeps them, on both databases."""
+"""Votes and consent to learning, on both databases."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def talk(agent: Agent, person: str = ANA, key: str = "c", text: str = "Hel
 
 async def history(agent: Agent, known: Conversation, person: str = ANA) -> list[tuple[int, str | None, bool]]:
     found = await agent.feedback.votes_of("web", person, known.id)
-    return [(one.value, one.reason, one.replaced_at is None) for one in found]
+    return [(past.value, past.reason, past.replaced_at is None) for past in found]
 
 
 async def test_the_newest_vote_counts_and_the_others_are_kept(agent: Agent) -> None:
@@ -45,25 +45,25 @@ async def test_the_newest_vote_counts_and_the_others_are_kept(agent: Agent) -> N
     assert await agent.feedback.votes_on(reply.id) == [Vote(-1, "rude"), Vote(1)]
 
 
-async def test_a_vote_that_comes_again_is_counted_once(agent: Agent) -> None:
+async def test_a_repeated_vote_counts_once(agent: Agent) -> None:
     known, reply = await talk(agent)
     for _ in range(3):
         await agent.feedback.vote(reply, "web", Sender(ANA), -1, "rude", "Good morning!")
     assert await history(agent, known) == [(-1, "rude", True)]
 
 
-async def test_the_same_vote_many_times_at_once_is_one(agent: Agent) -> None:
+async def test_concurrent_equal_votes_count_once(agent: Agent) -> None:
     known, reply = await talk(agent)
     url = agent.database.url.render_as_string(hide_password=False)
     second = Database(url) if agent.database.many_processes else agent.database
-    both = [Feedback(Scope(one, agent.workspace_id)) for one in (agent.database, second)] * 10
-    await asyncio.gather(*(one.vote(reply, "web", Sender(BEN), -1, "rude") for one in both))
+    both = [Feedback(Scope(database, agent.workspace_id)) for database in (agent.database, second)] * 10
+    await asyncio.gather(*(feedback.vote(reply, "web", Sender(BEN), -1, "rude") for feedback in both))
     if second is not agent.database:
         await second.close()
     assert await history(agent, known, BEN) == [(-1, "rude", True)]
 
 
-async def test_a_reason_and_a_better_answer_may_come_one_after_the_other(agent: Agent) -> None:
+async def test_reason_and_better_answer_may_come_separately(agent: Agent) -> None:
     _, reply = await talk(agent)
     await agent.feedback.vote(reply, "web", Sender(ANA), -1, "rude")
     await agent.feedback.vote(reply, "web", Sender(ANA), -1, None, "Good morning!")
@@ -73,7 +73,7 @@ async def test_a_reason_and_a_better_answer_may_come_one_after_the_other(agent: 
     assert await agent.feedback.votes_on(reply.id) == [Vote(1)], "what was wrong is not what was good"
 
 
-async def test_words_are_taken_back_by_empty_ones(agent: Agent) -> None:
+async def test_empty_words_remove_earlier_ones(agent: Agent) -> None:
     known, reply = await talk(agent)
     await agent.feedback.vote(reply, "web", Sender(ANA), -1, "rude", "Good morning, Mrs Ward!")
     for _ in range(2):
@@ -97,13 +97,13 @@ async def test_a_withdrawn_vote_counts_no_longer(agent: Agent) -> None:
     assert await agent.feedback.votes_on(reply.id) == [Vote(-1, "rude"), Vote(-1)], "withdrawn words do not come back"
 
 
-async def test_who_never_voted_withdraws_nothing_and_is_not_noted_down(agent: Agent) -> None:
+async def test_withdrawing_without_a_vote_creates_no_person(agent: Agent) -> None:
     _, reply = await talk(agent)
     await agent.feedback.withdraw(reply, "web", "stranger")
     assert await agent.database.read(find_person, agent.workspace_id, "web", "stranger") is None
 
 
-async def test_a_flood_is_refused_and_disturbs_nobody_else(agent: Agent) -> None:
+async def test_the_rate_limit_of_votes_is_per_person(agent: Agent) -> None:
     known, reply = await talk(agent)
 
     async def vote(person: str, value: votes.Value) -> None:
@@ -128,7 +128,7 @@ def with_policy(agent: Agent, policy: str) -> Consent:
     return Consent(agent.scope, policy)  # type: ignore[arg-type]
 
 
-async def test_what_people_say_is_kept_apart_from_what_they_do_not_say(agent: Agent) -> None:
+async def test_consent_not_given_differs_from_yes_and_no(agent: Agent) -> None:
     known, _ = await talk(agent)
     assert await agent.consent.choices("web", ANA, known.id) == consent.Choices(None, None)
     await agent.consent.set_person("web", Sender(ANA), True)
@@ -141,13 +141,13 @@ async def test_what_people_say_is_kept_apart_from_what_they_do_not_say(agent: Ag
     assert await agent.consent.choices("web", ANA, known.id) == consent.Choices(None, None)
 
 
-async def test_who_has_said_nothing_yet_can_say_no_first(agent: Agent) -> None:
+async def test_a_person_can_refuse_before_their_first_message(agent: Agent) -> None:
     await agent.consent.set_person("web", Sender("new"), False)
     await talk(agent, "new", "n")
     assert await agent.consent.choices("web", "new") == consent.Choices(False, None)
 
 
-async def test_everybody_may_forbid_and_only_who_began_may_allow(agent: Agent) -> None:
+async def test_all_may_refuse_and_only_the_first_person_may_allow(agent: Agent) -> None:
     known, _ = await talk(agent)
     await talk(agent, BEN, "c", "Me, too")
     await agent.consent.set_conversation(known.id, "web", BEN, False)
@@ -161,7 +161,7 @@ async def test_everybody_may_forbid_and_only_who_began_may_allow(agent: Agent) -
         await agent.consent.set_conversation("nowhere", "web", ANA, False)
 
 
-async def test_the_policy_decides_where_nothing_was_said(agent: Agent) -> None:
+async def test_the_policy_decides_without_a_choice(agent: Agent) -> None:
     said = await agent.consent.choices("web", "nobody")
     assert with_policy(agent, "opt-out").allows(said)
     assert not with_policy(agent, "opt-in").allows(said)

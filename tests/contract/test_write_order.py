@@ -1,4 +1,4 @@
-"""What somebody outside waits for is committed before other units of work that were there first."""
+"""Urgent units of work are committed before waiting ones, the others in their order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from storage.inbox import accept
 from storage.transaction import is_urgent, urgent
 
 
-async def test_urgent_units_go_first_and_the_others_in_their_order(database_url: str) -> None:
+async def test_urgent_units_are_committed_first(database_url: str) -> None:
     database, free, done = Database(database_url), threading.Event(), []
 
     def hold(tx: Any) -> None:
@@ -36,5 +36,5 @@ async def test_urgent_units_go_first_and_the_others_in_their_order(database_url:
     assert done == ["urgent", *(f"{n}" for n in range(2 * MAX_UNITS_PER_COMMIT))]
 
 
-def test_a_message_is_urgent() -> None:
+def test_accepting_a_message_is_urgent() -> None:
     assert is_urgent(accept)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from storage import answering, curated, gaps, intents, jobs, knowledge, knowledge_search, knowledge_threshold, reviews
+from storage import curated, gaps, intents, jobs, knowledge, knowledge_search, reviews
 from storage.jobs import JobLease, LeaseLost
 from storage.knowledge_values import AUDIENCES, Article, Index, NewPassage, Source
 from storage.transaction import Transaction
@@ -103,15 +103,12 @@ CASES = {
         lambda tx, w: knowledge.clear_past(tx, lease_of(w)),
         LeaseLost,
     ),
-    name_of(knowledge_threshold.set_to): Case(
-        [
-            lambda tx, w: knowledge_threshold.set_to(tx, ACTOR, 0.7, {}),
-            lambda tx, w: knowledge_threshold.current(tx).value,
-        ]
+    name_of(knowledge.set_threshold): Case(
+        [lambda tx, w: knowledge.set_threshold(tx, ACTOR, 0.7, {}), lambda tx, w: knowledge.threshold(tx).value]
     ),
-    name_of(knowledge_threshold.current): Case([lambda tx, w: knowledge_threshold.current(tx).value]),
-    name_of(knowledge_threshold.forget): Case([lambda tx, w: knowledge_threshold.forget(tx, ACTOR)]),
-    name_of(answering.rules): Case([lambda tx, w: answering.rules(tx)]),
+    name_of(knowledge.threshold): Case([lambda tx, w: knowledge.threshold(tx).value]),
+    name_of(knowledge.forget_threshold): Case([lambda tx, w: knowledge.forget_threshold(tx, ACTOR)]),
+    name_of(knowledge.answering_rules): Case([lambda tx, w: knowledge.answering_rules(tx)]),
     name_of(intents.current): Case([lambda tx, w: intents.current(tx).phrases]),
     name_of(intents.put): Case([put_intents, lambda tx, w: intents.current(tx).version]),
     name_of(intents.forget): Case([lambda tx, w: intents.forget(tx, ACTOR)]),
@@ -152,7 +149,7 @@ def fill(tx: Transaction, world: World) -> None:
     article = Article(new_id(), source.id, "a", "upload:a.md", "A", None, None, "public", "hash", 0)
     knowledge.add_article(tx, lease, article, [NewPassage((), "A rose.", "rose", NEAR)], 1)
     knowledge.publish(tx, lease, INDEX, [], [source.id])
-    knowledge_threshold.set_to(tx, ACTOR, 0.6, {"questions": 10})
+    knowledge.set_threshold(tx, ACTOR, 0.6, {"questions": 10})
     put_intents(tx, world)
     answer_id = curated.add(tx, ACTOR, "When?", "Now.", "staff")
     world.things |= {"curated": answer_id, "sync": lease, "source": source, "article": article}

@@ -1,7 +1,7 @@
-"""An agent process that dies at a chosen commit: `python -m tests.crash.agent URL PORT [options]`.
+"""An agent that kills itself before or after a named commit.
 
-Its model repeats the prompt that it saw, and its channel must be called. `tests.crash.laws` reads from the database
-whether anything was lost.
+Run as `python -m tests.crash.agent URL PORT [options]`. Its model replies with the prompt it saw; `tests.crash.laws`
+checks the database afterwards.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ POINTS: dict[str, tuple[Any, str]] = {
 }
 
 
-# With Slack: what shows a reply while it is made.
+# With Slack: the units that record the messages of a live reply.
 SLACK_POINTS: dict[str, tuple[Any, str]] = {"show.begin": (shown_parts, "begin"), "show.name": (shown_parts, "name")}
 
 
@@ -69,14 +69,14 @@ class TellingModel:
     async def close(self) -> None: ...
 
     async def encode(self, messages: Sequence[ChatMessage]) -> Prompt:
-        text = repr([(one.role, one.content) for one in messages])
+        text = repr([(message.role, message.content) for message in messages])
         return Prompt(tuple(messages), (), len(text) // 4, hashlib.sha256(text.encode()).hexdigest())
 
     async def stream(
         self, prompt: Prompt, sampling: Sampling, version: str | None = None
     ) -> AsyncGenerator[Piece | Finish, None]:
         await asyncio.sleep(self._random.uniform(0, 0.03))
-        seen = " ".join(one.content.replace("\n\n", " ") for one in prompt.messages if one.role == "user")
+        seen = " ".join(said.content.replace("\n\n", " ") for said in prompt.messages if said.role == "user")
         if prompt.messages[-1].content.endswith("poison"):
             raise GeneratorFailed("poison")
         for word in ["saw", *seen.split()]:

@@ -1,7 +1,4 @@
-"""Drives agents that die: people who send again until they are told yes, and a channel that counts what it is posted.
-
-Knows: processes, HTTP, patience. Does not know: the laws.
-"""
+"""Harness for agents that die: senders that retry, and a channel that counts posts."""
 
 from __future__ import annotations
 
@@ -23,13 +20,13 @@ from tests.conftest import ServerProcess, free_port
 
 
 def agent_process(url: str, *options: str) -> ServerProcess:
-    """An agent on a database, not yet started."""
+    """Return an agent process on a database, not yet started."""
     port = free_port()
     return ServerProcess([sys.executable, "-m", "tests.crash.agent", url, str(port), *options], dict(os.environ), port)
 
 
 class People:
-    """Senders who repeat a message, with the same key, until some process says yes."""
+    """Senders that repeat a message, with the same idempotency key, until a process acknowledges it."""
 
     def __init__(self, servers: list[ServerProcess], seed: int = 0) -> None:
         self._servers = servers
@@ -58,7 +55,7 @@ class People:
 
 
 async def until_drained(url: str, seconds: float = 60) -> None:
-    """Wait until every conversation is answered and everything is posted; the laws judge what is there afterwards."""
+    """Wait until every conversation is answered and every reply posted, at most `seconds`; the laws judge the rest."""
     parsed = sa.make_url(url)
     engine = (sqlite_engine if parsed.get_backend_name() == "sqlite" else postgresql_engine)(parsed, read_only=True)
     waiting = sa.select(sa.func.count()).where(
@@ -81,7 +78,7 @@ async def until_drained(url: str, seconds: float = 60) -> None:
 
 
 class Channel:
-    """A channel that must be called: remembers posts by id and says what it has."""
+    """A fake channel that counts posts by id and can look them up."""
 
     def __init__(self) -> None:
         self.posts: Counter[str] = Counter()

@@ -1,7 +1,4 @@
-"""What must hold in a database after anything that happened to the processes on it.
-
-Knows: the laws, each as a check that names what breaks it. Does not know: how the history came about.
-"""
+"""Laws that must hold in a database after any crash, each as a check."""
 
 from __future__ import annotations
 
@@ -15,7 +12,11 @@ from storage.engines import postgresql_engine, sqlite_engine
 
 
 def broken_laws(url: str, acknowledged: dict[str, tuple[str, str]], posts: dict[str, int] | None = None) -> list[str]:
-    """All violations. `acknowledged`: 2xx dedupe key to `(conversation, text)`; `posts`: how often, by outbox id."""
+    """Return all violations of the laws.
+
+    `acknowledged` maps the idempotency key of each acknowledged message to `(conversation, text)`; `posts` maps the
+    outbox id to the number of posts.
+    """
     parsed = sa.make_url(url)
     engine = (sqlite_engine if parsed.get_backend_name() == "sqlite" else postgresql_engine)(parsed, read_only=True)
     with engine.begin() as connection:
@@ -34,7 +35,7 @@ def _rows(connection: sa.Connection, table: sa.Table) -> list[dict[str, Any]]:
 
 
 def _without_imported(history: dict[str, Any]) -> dict[str, Any]:
-    """Imported conversations were never accepted from a channel, nor answered here; but they must not be pending."""
+    """Leave out imported conversations, which have no inbox and no turns. (They must still not be pending.)"""
     imported = {row["id"] for row in history["conversation"] if row["import_id"] is not None}
     return {name: [row for row in rows if row.get("conversation_id") not in imported] for name, rows in history.items()}
 
@@ -81,7 +82,7 @@ def _order_of(work: dict[str, Any], history: dict[str, Any]) -> list[str]:
 
 
 def _memory_of(name: str, replies: list[dict[str, Any]], history: dict[str, Any]) -> list[str]:
-    """Each answered prompt held every message up to the one it answers, and none after."""
+    """Check that each answered prompt held every message up to the last one it answers, and none after."""
     said = {
         row["seq"]: row["parts"][0]["text"]
         for row in history["message"]

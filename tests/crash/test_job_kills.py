@@ -1,7 +1,4 @@
-"""Workers that die, are told to end, or meet: a job goes on from its checkpoint, ends once, and never runs twice.
-
-Knows: worker processes with small real tasks, their journals. Does not know: how a worker keeps its lease.
-"""
+"""Workers that die, end or meet: a job resumes from its checkpoint and ends once."""
 
 from __future__ import annotations
 
@@ -90,7 +87,7 @@ class Yard:
         return await asyncio.to_thread(process.wait, 60)
 
     def journal(self, job: Job) -> list[tuple[int, int, float]]:
-        """`(process, step, time)` of every step that was done for a job."""
+        """Return `(process, step, time)` of every step done for a job."""
         file = self.data / f"journal-{job.id}"
         if not file.exists():
             return []
@@ -121,12 +118,12 @@ async def test_a_killed_job_goes_on_from_its_checkpoint_and_ends_once(yard: Yard
     steps = [step for _, step, _ in yard.journal(job)]
     assert steps == [*range(1, 14), *range(11, 31)]
     points = await yard.jobs.points(ME, job.id)
-    assert [point.step for point in points] == list(range(1, 31)), "steps that were done twice stand there once"
+    assert [point.step for point in points] == list(range(1, 31)), "a step that was done twice has one point"
     actions = [row.action for row in await yard.database.read(audit.page, DEFAULT_WORKSPACE)]
     assert actions.count("job.done") == 1
 
 
-async def test_a_job_that_kills_its_worker_each_time_has_failed_in_the_end(yard: Yard) -> None:
+async def test_a_job_that_kills_every_worker_fails_in_the_end(yard: Yard) -> None:
     job = await yard.create("die")
 
     async def another_worker_fails_it() -> bool:
@@ -139,7 +136,7 @@ async def test_a_job_that_kills_its_worker_each_time_has_failed_in_the_end(yard:
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "input ends"])
-async def test_a_worker_that_is_ended_saves_and_hands_back(yard: Yard, how: str) -> None:
+async def test_a_worker_told_to_end_saves_and_releases_its_job(yard: Yard, how: str) -> None:
     hold_counts(yard.data, 7)
     job = await yard.create(rows=12)
     process = yard.start("--child", stdin=subprocess.PIPE)
@@ -159,19 +156,19 @@ async def test_a_worker_that_is_ended_saves_and_hands_back(yard: Yard, how: str)
     assert [step for _, step, _ in yard.journal(job)] == list(range(1, 13)), "no step is lost or done twice"
 
 
-async def test_two_workers_never_run_two_jobs_of_one_device(yard: Yard) -> None:
+async def test_two_workers_never_run_two_jobs_on_one_device(yard: Yard) -> None:
     waiting = [await yard.create(rows=6, step_seconds=0.02, number=number) for number in range(8)]
     workers = [yard.start("--once"), yard.start("--once")]
     await asyncio.gather(*[yard.ended(worker) for worker in workers])
-    yard.start()  # one may find the other busy, and end
+    yard.start()  # a worker may find the device taken, and end
     for job in waiting:
         assert (await yard.until_state(job, "done", "failed")).result == {"steps": 6, "begun_at": 0}
     times = sorted((at, job.id) for job in waiting for _, _, at in yard.journal(job))
-    changes = sum(one[1] != another[1] for one, another in itertools.pairwise(times))
-    assert changes == len(waiting) - 1, "each job's steps stand together, with no other's between them"
+    changes = sum(earlier[1] != later[1] for earlier, later in itertools.pairwise(times))
+    assert changes == len(waiting) - 1, "no other job's steps stand between the steps of a job"
 
 
-async def test_pause_and_resume_reach_a_worker_in_another_process(yard: Yard) -> None:
+async def test_pause_and_resume_reach_a_worker_process(yard: Yard) -> None:
     hold_counts(yard.data, 3)
     job = await yard.create(rows=12)
     yard.start()
@@ -184,7 +181,7 @@ async def test_pause_and_resume_reach_a_worker_in_another_process(yard: Yard) ->
     assert done.result == {"steps": 12, "begun_at": 3}
 
 
-async def test_training_goes_after_everything_else_on_the_machine(yard: Yard) -> None:
+async def test_training_runs_at_the_lowest_priority(yard: Yard) -> None:
     hold_counts(yard.data, 2)
     job = await yard.create(rows=3)
     process = yard.start(priority="idle")

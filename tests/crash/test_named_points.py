@@ -1,7 +1,4 @@
-"""SIGKILL exactly before and after each commit on a message's path; afterwards every law holds.
-
-Knows: the points. Does not know: how the agent recovers.
-"""
+"""SIGKILL just before and after each commit of a message: every law still holds."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from tests.crash.laws import broken_laws
 
 pytestmark = pytest.mark.slow
 
-# Where a point is reached only in a certain way, the harness brings that about.
+# The hit of a point at which the process dies; 1 for points that are not listed.
 HITS = {"accept": 4, "claim": 2, "heartbeat": 1, "complete": 2, "send.claim": 2, "send.intent": 2, "send.record": 2}
 CASES = [(point, when) for point in POINTS if point != "release" for when in ("before", "after")]
 
@@ -48,7 +45,7 @@ async def test_a_kill_at_a_commit_loses_and_doubles_nothing(sqlite_url: str, poi
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_a_kill_while_handing_back_a_failed_turn(sqlite_url: str, when: str) -> None:
+async def test_a_kill_while_releasing_a_failed_turn(sqlite_url: str, when: str) -> None:
     assert await run_until_dead_then_recover(sqlite_url, "release", when, poison=True) == []
 
 
@@ -57,7 +54,7 @@ async def test_a_kill_between_posting_and_recording_posts_once(sqlite_url: str) 
 
 
 @pytest.mark.parametrize("point", ["accept", "complete", "send.intent"])
-async def test_the_same_on_postgresql(postgres: object, migrated_postgres: str, point: str) -> None:
+async def test_a_kill_at_a_commit_on_postgresql(postgres: object, migrated_postgres: str, point: str) -> None:
     url = new_postgres_database(postgres, migrated_postgres)
     assert await run_until_dead_then_recover(url, point, "before") == []
 
@@ -76,8 +73,8 @@ async def test_a_kill_while_migrating_leaves_a_database_that_migrates(empty_data
     assert await asyncio.to_thread(broken_laws, empty_database_url, people.acknowledged) == []
 
 
-async def test_an_agent_that_acknowledges_before_the_commit_is_caught(sqlite_url: str) -> None:
-    """The laws must be able to fail: this mutant loses what it said yes to."""
+async def test_the_laws_catch_an_acknowledgement_before_the_commit(sqlite_url: str) -> None:
+    """The laws must be able to fail: this mutant loses messages that it acknowledged."""
     mutant = agent_process(sqlite_url, "--acknowledge-early", "--point", "accept", "--when", "before", "--hits", "3")
     await mutant.start()
     people = People([mutant])

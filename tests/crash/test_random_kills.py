@@ -1,6 +1,6 @@
-"""Hundreds of messages while processes are killed and frozen at random; afterwards every law holds.
+"""Hundreds of messages under random kills and freezes: every law still holds.
 
-Knows: the mayhem. Does not know: how the agents recover. The seed is printed, so that a failure can be looked into.
+The seed is printed, so that a failure can be examined.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ KILLS = 8
 
 
 async def torment(servers: list[ServerProcess], dice: random.Random, done: asyncio.Event, freeze: bool) -> None:
-    """Kill (and where others can take over, freeze) one process after another."""
+    """Kill one process after another, or freeze it where another process can take over."""
     for _ in range(KILLS):
         await asyncio.sleep(dice.uniform(0.3, 0.9))
         if done.is_set():
@@ -57,7 +57,7 @@ async def run(url: str, processes: int, seed: int) -> None:
         assert await asyncio.to_thread(broken_laws, url, people.acknowledged, dict(channel.posts)) == []
 
 
-async def test_random_kills_of_the_one_process_on_sqlite(sqlite_url: str) -> None:
+async def test_random_kills_of_one_process_on_sqlite(sqlite_url: str) -> None:
     await run(sqlite_url, 1, random.randrange(2**32))
 
 

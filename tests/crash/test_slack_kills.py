@@ -1,7 +1,4 @@
-"""SIGKILL around every commit and every call while a reply is shown in Slack: afterwards it stands there, once.
-
-Knows: the points. Does not know: how the agent recovers.
-"""
+"""SIGKILL around every commit and Slack call of a live reply: it is shown once."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ from tests.fakes.slack.server import FakeSlack, running_slack
 
 pytestmark = pytest.mark.slow
 
-# Just before a commit it is as after what went before it; these are the points after which something else is known.
+# Dying just before a commit equals dying after the step before it, so only points that change the state are listed.
 POINTS = [
     ("accept", "after"),
     ("claim", "after"),
@@ -42,7 +39,7 @@ QUESTIONS = [f"question {number} " + "with many words " * 8 for number in range(
 
 
 async def kill_and_recover(url: str, point: str, when: str, slack: FakeSlack) -> list[str]:
-    """Ask three things, die, start again. Gives the threads."""
+    """Ask three questions, die, start again; return the threads."""
     options = ["--slack-url", slack.url, "--lease", "1.5", "--word-seconds", "0.03"]
     doomed = agent_process(url, *options, "--point", point, "--when", when, "--hits", "2")
     await doomed.start()
@@ -56,7 +53,7 @@ async def kill_and_recover(url: str, point: str, when: str, slack: FakeSlack) ->
     for minutes in (1, 5, 5):
         slack.clock.advance(minutes * 60)
         await asyncio.sleep(0.3)
-    await until(lambda: len(slack.posted) >= len(QUESTIONS), seconds=30)
+    await until(lambda: len(slack.posted) >= len(QUESTIONS), seconds=60)
     await until_drained(url)
     await asyncio.sleep(0.5)
     await doomed.kill()
@@ -69,7 +66,7 @@ def problems_with(url: str, slack: FakeSlack, threads: list[str]) -> list[str]:
         shown = [text.strip() for text in slack.texts_in(thread)]
         if shown != [f"saw {question.strip()}"]:
             problems.append(f"shown is {shown}")
-    if slack.running_streams or not all(one.get("blocks") for one in slack.posted):
+    if slack.running_streams or not all(post.get("blocks") for post in slack.posted):
         problems.append("a reply is not complete")
     engine = sqlite_engine(sa.make_url(url), read_only=True)
     with engine.begin() as connection:
@@ -80,7 +77,7 @@ def problems_with(url: str, slack: FakeSlack, threads: list[str]) -> list[str]:
 
 
 async def test_a_kill_anywhere_leaves_one_reply_in_each_thread(tmp_path: Path, migrated_sqlite: Path) -> None:
-    """slackapi/slack-api-specs#10: between what Slack did and what we know of it, too."""
+    """Kills between a call to Slack and its answer are among them (slackapi/slack-api-specs#10)."""
     room = asyncio.Semaphore(AT_ONCE)
 
     async def problems_after(point: str, when: str, *, streams: bool) -> tuple[str, list[str]]:

@@ -10,8 +10,8 @@ import pytest
 from adapters.cli.wiring import make_generator
 from bot.errors import ModelError
 from bot.generation.engine.local import LocalGenerator
-from bot.learning.judge.judging import Plan, carry_out
-from bot.learning.judge.reference_loss import ReferenceLossScorer
+from bot.learning.judge.answer_loss import ReferenceLossScorer
+from bot.learning.judge.judging import JudgingPlan, carry_out
 from bot.settings import Settings
 
 
@@ -45,6 +45,6 @@ async def test_versions_are_judged_by_the_engine_that_serves(
 
     monkeypatch.setattr(LocalGenerator, "start", start)
     with pytest.raises(ModelError, match="enough was seen"):
-        await carry_out(settings, Plan(None, False, {}, (), (), 0), make_scorer=ReferenceLossScorer)
+        await carry_out(settings, JudgingPlan(None, False, {}, (), (), 0), make_scorer=ReferenceLossScorer)
     assert options(judges[0]) == options(serves)
     assert options(serves)["_compiles"] is (compiles == "on")

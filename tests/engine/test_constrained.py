@@ -1,7 +1,4 @@
-"""Replies that must be JSON of a schema, probabilities of tokens, priorities: with the real starter model's tokenizer.
-
-Knows: the engine from its port. Does not know: HTTP.
-"""
+"""Constrained decoding, logprobs and priorities, with the starter model."""
 
 from __future__ import annotations
 
@@ -57,37 +54,38 @@ async def test_replies_with_and_without_a_schema_run_together(local_generator: L
     sampling = Sampling(max_tokens=60, temperature=1.0)
     constrained = replace(sampling, json_schema=json.dumps(colour))
     found = await asyncio.gather(
-        *(run(local_generator, prompt, one) for one in [constrained, sampling, constrained, sampling])
+        *(run(local_generator, prompt, values) for values in [constrained, sampling, constrained, sampling])
     )
-    assert {json.loads(found[place][0]) for place in (0, 2)} <= {"red", "green"}
-    assert all(len(found[place][0]) > 10 for place in (1, 3))
+    assert {json.loads(found[index][0]) for index in (0, 2)} <= {"red", "green"}
+    assert all(len(found[index][0]) > 10 for index in (1, 3))
 
 
 @pytest.mark.parametrize(
     "schema", ["{", "[]", '"text"', '{"type": "no such type"}', '{"$ref": "https://x.example/y"}', "[" * 5000]
 )
-async def test_a_schema_that_is_none_is_refused(local_generator: LocalGenerator, prompt: Prompt, schema: str) -> None:
+async def test_an_invalid_schema_is_refused(local_generator: LocalGenerator, prompt: Prompt, schema: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         await run(local_generator, prompt, Sampling(json_schema=schema))
     assert refused.value.field == "json_schema"
     assert not local_generator._open
 
 
-async def test_probabilities_are_those_of_the_text(local_generator: LocalGenerator, prompt: Prompt) -> None:
+async def test_logprobs_belong_to_the_tokens_of_the_text(local_generator: LocalGenerator, prompt: Prompt) -> None:
     text, finish, pieces = await run(
         local_generator, prompt, Sampling(max_tokens=12, temperature=2.0, seed=4, logprobs=5)
     )
-    tokens = [one for piece in pieces for one in piece.logprobs]
+    tokens = [token for piece in pieces for token in piece.logprobs]
     assert len(tokens) == finish.completion_tokens
-    assert b"".join(one.bytes for one in tokens).decode() == text
-    for one in tokens:
-        assert one.logprob <= one.top[0].logprob <= 0
-        assert [each.logprob for each in one.top] == sorted((each.logprob for each in one.top), reverse=True)
-        assert sum(math.exp(each.logprob) for each in one.top) <= 1.0001
+    assert b"".join(token.bytes for token in tokens).decode() == text
+    for token in tokens:
+        logprobs = [likely.logprob for likely in token.top]
+        assert token.logprob <= logprobs[0] <= 0
+        assert logprobs == sorted(logprobs, reverse=True)
+        assert sum(math.exp(logprob) for logprob in logprobs) <= 1.0001
 
 
-async def test_the_more_urgent_goes_first(local_generator: LocalGenerator, prompt: Prompt) -> None:
-    """All rows are taken by patient work; of those that wait, the urgent one starts next."""
+async def test_an_urgent_reply_starts_before_waiting_ones(local_generator: LocalGenerator, prompt: Prompt) -> None:
+    """All rows are taken by patient replies; of the waiting replies, the urgent one starts next."""
     long = Sampling(max_tokens=40)
     order: list[Any] = []
 
@@ -100,11 +98,11 @@ async def test_the_more_urgent_goes_first(local_generator: LocalGenerator, promp
     await asyncio.sleep(0.2)
     urgent = asyncio.create_task(ask("urgent", 0))
     await asyncio.gather(urgent, *patient)
-    assert order.index("urgent") <= 32, "those that wait come after it"
+    assert order.index("urgent") <= 32, "waiting replies come after it"
 
 
-async def test_a_conversation_that_goes_on_begins_with_the_same_tokens(local_generator: LocalGenerator) -> None:
-    """Or nothing of earlier turns could be taken from the cache."""
+async def test_a_longer_conversation_begins_with_the_same_tokens(local_generator: LocalGenerator) -> None:
+    """Otherwise no prefix of earlier turns could be taken from the cache."""
     messages = [ChatMessage("system", "Be brief."), ChatMessage("user", "What is the capital of France?")]
     for question in ("And of Spain?", "Which of both has more people? 你好"):
         before = await local_generator.encode(messages)

@@ -1,4 +1,4 @@
-"""How events come from the worker's thread to the loops that wait for them: once a step, in order, and none is lost."""
+"""Delivery of events to event loops: once per step, in order, none lost."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 
 from adapters.cli.wiring import make_generator
 from bot.errors import GeneratorFailed
+from bot.generation.engine.generation import Chunk
 from bot.generation.engine.local import LocalGenerator, _Deliveries
 from bot.generation.engine.runner import Runner
-from bot.generation.engine.sequence import Chunk
 from bot.generation.port import ChatMessage, Event, Finish, Piece, Sampling
 from bot.settings import Settings
 from tests.builders.tiny_models import save_tiny
@@ -22,7 +22,7 @@ ENDLESS = Sampling(max_tokens=400)
 
 
 class Loop:
-    """Stands in for an event loop, to count how often it is woken."""
+    """Stand-in for an event loop that counts its wake-ups."""
 
     def __init__(self, *, closed: bool = False) -> None:
         self.closed = closed
@@ -34,7 +34,7 @@ class Loop:
         self.calls.append((function, values))
 
 
-class Job:
+class Reply:
     def __init__(self) -> None:
         self.events: asyncio.Queue[Any] = asyncio.Queue()
         self.aborted = False
@@ -43,11 +43,11 @@ class Job:
         self.aborted = True
 
 
-def test_each_loop_is_woken_once_for_all_that_a_step_has() -> None:
-    loops, jobs, deliveries = [Loop(), Loop()], [Job(), Job(), Job()], _Deliveries()
+def test_each_loop_is_woken_once_per_step() -> None:
+    loops, replies, deliveries = [Loop(), Loop()], [Reply(), Reply(), Reply()], _Deliveries()
     for text in ("a", "b"):
-        for loop, job in zip((loops[0], loops[0], loops[1]), jobs, strict=True):
-            deliveries.add(loop, job, Piece(text))  # type: ignore[arg-type]
+        for loop, reply in zip((loops[0], loops[0], loops[1]), replies, strict=True):
+            deliveries.add(loop, reply, Piece(text))  # type: ignore[arg-type]
     assert not loops[0].calls
     deliveries.send()
     deliveries.send()
@@ -55,29 +55,29 @@ def test_each_loop_is_woken_once_for_all_that_a_step_has() -> None:
     for loop in loops:
         for function, values in loop.calls:
             function(*values)
-    assert [[job.events.get_nowait().text for _ in range(2)] for job in jobs] == [["a", "b"]] * 3
+    assert [[reply.events.get_nowait().text for _ in range(2)] for reply in replies] == [["a", "b"]] * 3
 
 
-def test_a_loop_that_was_closed_holds_up_no_other() -> None:
-    closed, open_loop, jobs, deliveries = Loop(closed=True), Loop(), [Job(), Job()], _Deliveries()
-    for loop, job in zip((closed, open_loop), jobs, strict=True):
-        deliveries.add(loop, job, Piece("a"))  # type: ignore[arg-type]
+def test_a_closed_loop_does_not_block_the_others() -> None:
+    closed, open_loop, replies, deliveries = Loop(closed=True), Loop(), [Reply(), Reply()], _Deliveries()
+    for loop, reply in zip((closed, open_loop), replies, strict=True):
+        deliveries.add(loop, reply, Piece("a"))  # type: ignore[arg-type]
     deliveries.send()
-    assert [job.aborted for job in jobs] == [True, False]
+    assert [reply.aborted for reply in replies] == [True, False]
     assert len(open_loop.calls) == 1
 
 
 @pytest.mark.model
-async def test_a_reply_that_ended_in_the_step_that_failed_is_delivered(
+async def test_a_reply_that_ended_in_a_failing_step_is_delivered(
     tmp_path: Path, starter_model_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is computed together with others; one with a seed comes after them, and breaks the model."""
+    """The unseeded replies are computed together; the seeded reply comes after them and breaks the model."""
     generator = LocalGenerator(save_tiny("llama", tmp_path, starter_model_path), name="tiny", context_tokens=512)
     await generator.start()
     step = Runner.step
 
     def failing(self: Runner, chunks: Sequence[Chunk], running: Any) -> Any:
-        if chunks[0].sequence.alone:
+        if chunks[0].generation.alone:
             raise ValueError("broken on purpose")
         return step(self, chunks, running)
 
@@ -98,7 +98,7 @@ async def test_a_reply_that_ended_in_the_step_that_failed_is_delivered(
     assert isinstance(results[1][-1], Finish)
 
 
-def test_the_setting_reaches_the_engine(tmp_path: Path) -> None:
+def test_the_compile_setting_reaches_the_engine(tmp_path: Path) -> None:
     for value, expected in (("on", True), ("off", False)):
         generator = make_generator(Settings(data=tmp_path, model=str(tmp_path), compile=value), print)  # type: ignore[arg-type]
         assert isinstance(generator, LocalGenerator)

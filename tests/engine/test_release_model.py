@@ -1,6 +1,6 @@
-"""Promotion and rollback with the real engine: weights that PEFT wrote, loaded and changed while people chat.
+"""Promotion and rollback with the real engine, under load.
 
-Knows: the starter model, two versions of it with random weights. Does not know: training.
+Two versions of the starter model with random weights are written by PEFT.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ADMIN = Actor("shell:root", "admin")
 
 
 def save_versions(base: Path, data: Path, seeds: list[int]) -> list[Path]:
-    """Let PEFT write a version with random weights for each seed."""
+    """Have PEFT write a version with random weights for each seed; return the folders."""
     net = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     config = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
     trained = peft.get_peft_model(net, config)
@@ -45,7 +45,7 @@ def save_versions(base: Path, data: Path, seeds: list[int]) -> list[Path]:
 
 
 async def register(agent: Agent, draft: Path, beside: Version | None = None) -> Version:
-    """Move a folder into place, then write its row, as the trainer does; judged beside a champion."""
+    """Move a folder into place, then write its row, as the trainer does, with a verdict beside a champion."""
     weights = await asyncio.to_thread((draft / "adapter_model.safetensors").read_bytes)
     digest = hashlib.sha256(weights).hexdigest()
     name = await agent.database.read(versions.next_name, agent.workspace_id, digest)
@@ -61,7 +61,7 @@ async def register(agent: Agent, draft: Path, beside: Version | None = None) -> 
     return await agent.database.write(write, agent.workspace_id)
 
 
-async def test_versions_change_under_load_and_no_reply_is_lost(
+async def test_no_reply_is_lost_while_versions_change_under_load(
     starter_model_path: Path, database_url: str, tmp_path: Path
 ) -> None:
     drafts = await asyncio.to_thread(save_versions, starter_model_path, tmp_path, [1, 2])
@@ -82,8 +82,8 @@ async def test_versions_change_under_load_and_no_reply_is_lost(
         for _ in range(3):
             await agent.releases.promote(ADMIN, second.name)
             await agent.releases.rollback(ADMIN, "back")
-        given = [await replies(agent, one) for one in await asyncio.gather(*talking)]
-        assert [[state for _, state in one] for one in given] == [["answered"] * 3] * 4
+        conversations = [await replies(agent, conversation_id) for conversation_id in await asyncio.gather(*talking)]
+        assert [[state for _, state in turns] for turns in conversations] == [["answered"] * 3] * 4
         assert (await replies(agent, await ask(agent, "chat-0", 8, seconds=120)))[-1] == (first.name, "answered")
         await agent.releases.promote(ADMIN, "base")
         assert (await replies(agent, await ask(agent, "chat-0", 9, seconds=120)))[-1] == (None, "answered")

@@ -1,6 +1,6 @@
-"""Trained versions beside one base: mixed batches against separately merged weights, loading, unloading, damage.
+"""LoRA versions: mixed batches against merged weights, loading, damage.
 
-Knows: folders as PEFT writes them, made by PEFT itself. Does not know: how they were trained.
+The versions are written by PEFT itself.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from bot.generation.engine.lora import LoraVersion
 from bot.generation.engine.runner import Runner
 from bot.generation.models.sources import STARTER
 from bot.generation.port import ChatMessage, Piece, Sampling
-from tests.builders.engine_requests import Wanted, add, count_computed, finish, fortune_teller, prompts
+from tests.builders.engine_requests import Wanted, add, count_computed, finish, prompts, scripted_drafts
 from tests.builders.tiny_models import KINDS, save_version
 
 pytestmark = pytest.mark.model
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.model
 
 @dataclass
 class World:
-    """A base and versions of it, each with its merged model."""
+    """A base model and versions of it, each with its merged model."""
 
     folder: Path
     base: Path
@@ -71,29 +71,29 @@ def world(
     return world
 
 
-def test_each_version_alone_is_its_merged_model(world: World) -> None:
+def test_each_version_matches_its_merged_model(world: World) -> None:
     for name in world.versions:
-        one = Wanted(prompts(20)[0], 12, version=world.versions[name])
-        assert finish(Batch(world.runner), one) == [world.generate(name, one)]
+        request = Wanted(prompts(20)[0], 12, version=world.versions[name])
+        assert finish(Batch(world.runner), request) == [world.generate(name, request)]
     replies = {tuple(world.generate(name, Wanted(prompts(20)[0], 12))) for name in world.versions}
     assert len(replies) == len(world.versions), "the versions must differ, or this proves nothing"
 
 
-def test_a_mixed_batch_keeps_them_apart(world: World) -> None:
+def test_a_mixed_batch_keeps_versions_apart(world: World) -> None:
     batch = Batch(world.runner)
     names = [None, *KINDS, "all", None]
     same_prompt = prompts(40, seed=3)[0]
-    wanted = [Wanted(same_prompt, 6 + 2 * place, version=world.versions[name]) for place, name in enumerate(names)]
-    for one in wanted:
-        add(batch, one)
+    wanted = [Wanted(same_prompt, 6 + 2 * index, version=world.versions[name]) for index, name in enumerate(names)]
+    for request in wanted:
+        add(batch, request)
         batch.step()
     finish(batch)
-    assert [one.new_ids for one in wanted] == [
-        world.generate(name, one) for name, one in zip(names, wanted, strict=True)
+    assert [request.new_ids for request in wanted] == [
+        world.generate(name, request) for name, request in zip(names, wanted, strict=True)
     ]
 
 
-def test_drafts_are_checked_by_the_weights_of_their_own_version(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drafts_are_verified_by_their_own_version(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     if not world.runner.decoder.spare_tokens:
         pytest.skip("has no drafts")
     monkeypatch.setattr(world.runner.decoder, "spare_tokens", 99)
@@ -102,30 +102,30 @@ def test_drafts_are_checked_by_the_weights_of_their_own_version(world: World, mo
         Wanted(prompt, 20, version=world.versions[name])
         for name, prompt in zip(names, prompts(*[12] * len(names), seed=5), strict=True)
     ]
-    replies = [world.generate(name, one) for name, one in zip(names, wanted, strict=True)]
-    monkeypatch.setattr(PromptLookup, "propose", fortune_teller(wanted, replies))
+    replies = [world.generate(name, request) for name, request in zip(names, wanted, strict=True)]
+    monkeypatch.setattr(PromptLookup, "propose", scripted_drafts(wanted, replies))
     batch = Batch(world.runner)
     counted = count_computed(batch)
     assert finish(batch, *wanted) == replies
-    assert counted["steps"] < 20, "some were right"
+    assert counted["steps"] < 20, "some drafts were right"
 
 
 def test_prefixes_are_shared_within_a_version_only(world: World) -> None:
     batch = Batch(world.runner)
     for name in [None, *KINDS] * 2:
-        one = Wanted(prompts(40, seed=4)[0], 5, version=world.versions[name])
-        assert finish(batch, one) == [world.generate(name, one)]
+        request = Wanted(prompts(40, seed=4)[0], 5, version=world.versions[name])
+        assert finish(batch, request) == [world.generate(name, request)]
         if world.runner.decoder.can_cut:
-            assert {kept.version for kept in batch._kept._kept} <= set(world.versions.values())
+            assert {prefix.version for prefix in batch._prefixes._prefixes} <= set(world.versions.values())
     if world.runner.decoder.can_cut:
-        assert len(batch._kept) == len(world.versions)
+        assert len(batch._prefixes) == len(world.versions)
         version = world.versions["all"]
         assert version is not None
         batch.forget(version)
-        assert len(batch._kept) == len(world.versions) - 1
+        assert len(batch._prefixes) == len(world.versions) - 1
 
 
-# --- files that must not be loaded ---
+# --- files that are refused ---
 
 
 def copy_of(world: World, folder: Path) -> Path:
@@ -191,7 +191,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
 
 @pytest.mark.parametrize("kind", DAMAGE)
 @pytest.mark.parametrize("world", ["llama"], indirect=True)
-def test_a_damaged_or_foreign_version_is_refused_with_the_reason(world: World, tmp_path: Path, kind: str) -> None:
+def test_a_damaged_or_foreign_version_is_refused(world: World, tmp_path: Path, kind: str) -> None:
     damage, reason = DAMAGE[kind]
     folder = copy_of(world, tmp_path)
     damage(folder)
@@ -200,7 +200,7 @@ def test_a_damaged_or_foreign_version_is_refused_with_the_reason(world: World, t
 
 
 @pytest.mark.parametrize("world", ["llama"], indirect=True)
-def test_another_base_and_another_file_are_refused(
+def test_a_version_of_another_base_or_file_is_refused(
     world: World, tmp_path: Path, tiny_of: Callable[[str], Path]
 ) -> None:
     other = tiny_of("mistral")
@@ -215,7 +215,7 @@ def test_another_base_and_another_file_are_refused(
         world.runner.read_version("v", world.folder / "all", "0" * 64)
 
 
-# --- while people chat ---
+# --- versions change during replies ---
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +233,7 @@ async def reply(generator: LocalGenerator, version: str | None, max_tokens: int 
     return "".join(event.text for event in events if isinstance(event, Piece))
 
 
-async def test_versions_come_and_go_while_others_are_answered(
+async def test_loading_and_unloading_does_not_disturb_replies(
     local_generator: LocalGenerator, starter_versions: dict[str, Path]
 ) -> None:
     for name, folder in starter_versions.items():
@@ -253,7 +253,7 @@ async def test_versions_come_and_go_while_others_are_answered(
     assert local_generator.versions == ()
 
 
-async def test_a_reply_ends_with_the_version_that_it_began_with(
+async def test_a_reply_keeps_its_version_after_unloading(
     local_generator: LocalGenerator, starter_versions: dict[str, Path]
 ) -> None:
     await local_generator.load_version("v1", starter_versions["v1"])
@@ -273,7 +273,7 @@ async def test_a_reply_ends_with_the_version_that_it_began_with(
     await local_generator.unload_version("v1")
 
 
-async def test_a_name_in_use_stands_for_one_file(
+async def test_a_loaded_name_stands_for_one_file(
     local_generator: LocalGenerator, starter_versions: dict[str, Path], tmp_path: Path
 ) -> None:
     await local_generator.load_version("v1", starter_versions["v1"])

@@ -19,8 +19,7 @@ from pathlib import Path
 from bot.errors import GeneratorBusy, GeneratorFailed, GeneratorUnavailable, InvalidInput, MynaError, VersionError
 from bot.generation.engine.local import hash_tokens
 from bot.generation.engine.text_stream import StopFilter
-from bot.generation.port import ChatMessage, Event, Finish, FinishReason, Piece, Prompt, Sampling
-from bot.generation.sampling import check_sampling
+from bot.generation.port import ChatMessage, Event, Finish, FinishReason, Piece, Prompt, Sampling, check_sampling
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
-"""The engine on a GPU: the same tokens as on a CPU, versions, seeds. Skipped where there is none.
+"""Engine on a GPU: the same tokens as on a CPU, versions, seeds.
 
-Knows: what must not differ by device. Does not know: how quick it is (`python -m benchmarks.engine`).
+Skipped without a CUDA device. Speed is measured by `python -m benchmarks.engine`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "gpt2"])
-def test_float32_gives_the_tokens_of_a_cpu(kind: str, tmp_path: Path, starter_model_path: Path) -> None:
+def test_float32_gives_the_same_tokens_as_a_cpu(kind: str, tmp_path: Path, starter_model_path: Path) -> None:
     folder = save_tiny(kind, tmp_path, starter_model_path)
     replies = []
     for device in ("cpu", "cuda"):
@@ -34,7 +34,7 @@ def test_float32_gives_the_tokens_of_a_cpu(kind: str, tmp_path: Path, starter_mo
     assert replies[0] == replies[1]
 
 
-def test_versions_in_a_mixed_batch(tmp_path: Path, starter_model_path: Path) -> None:
+def test_a_mixed_batch_of_versions_matches_a_cpu(tmp_path: Path, starter_model_path: Path) -> None:
     base = save_tiny("llama", tmp_path / "base", starter_model_path)
     for seed, (name, config) in enumerate(KINDS.items()):
         save_version(base, tmp_path / name, seed, **config)
@@ -47,11 +47,11 @@ def test_versions_in_a_mixed_batch(tmp_path: Path, starter_model_path: Path) -> 
     assert replies[0] == replies[1]
 
 
-def test_the_starter_model_in_bf16_with_a_seed(starter_model_path: Path) -> None:
+def test_a_seed_in_bf16_gives_the_same_tokens_beside_others(starter_model_path: Path) -> None:
     runner = Runner(starter_model_path, "auto", None, context_tokens=512)
     sampling = Sampling(temperature=1.0, seed=3)
     prompt = runner.encode_text("The capital of France is")
     alone = finish(Batch(runner), Wanted(prompt, 12, sampling=sampling))
-    others = [Wanted(one, 12) for one in prompts(50, 20, 5)]
+    others = [Wanted(other, 12) for other in prompts(50, 20, 5)]
     assert finish(Batch(runner), Wanted(prompt, 12, sampling=sampling), *others)[:1] == alone
     assert runner.decode(finish(Batch(runner), Wanted(prompt, 6))[0]).strip().startswith("Paris")

@@ -1,7 +1,4 @@
-"""Migrations: the schema they build, their way up and down on data, and who may run them when.
-
-Knows: both databases, older and newer ones. Does not know: what the tables are for.
-"""
+"""Migrations: their schema, up and down on data, locks and refusals."""
 
 from __future__ import annotations
 
@@ -33,7 +30,7 @@ from storage.knowledge_schema import FULL_TEXT, Vector, article
 
 metadata = article.metadata
 ROOT = Path(__file__).parent.parent.parent
-REVISIONS = [one.revision for one in ScriptDirectory.from_config(migrate.alembic_config()).walk_revisions()][::-1]
+REVISIONS = [script.revision for script in ScriptDirectory.from_config(migrate.alembic_config()).walk_revisions()][::-1]
 NOW = 1_764_000_000_000
 
 
@@ -62,7 +59,7 @@ def set_revision(url: str, revision: str) -> None:
 
 
 def value_for(column: sa.Column[Any]) -> Any:
-    """Something that fits a column and its checks."""
+    """Return a value that fits a column and its checks."""
     chosen = {
         "inbox.kind": "message",
         "message.author": "person",
@@ -98,7 +95,7 @@ def value_for(column: sa.Column[Any]) -> Any:
 
 
 def fill_every_table(connection: sa.Connection) -> None:
-    """One row in each table, every column filled. All ids are the table's name, so that rows refer to each other."""
+    """Insert one full row in each table. Its id is the table's name, so that rows refer to each other."""
     connection.execute(metadata.tables["workspace"].delete())
     for table in metadata.sorted_tables:
         row = {column.name: value_for(column) for column in table.columns}
@@ -122,7 +119,7 @@ def all_rows(connection: sa.Connection, inspector: sa.Inspector | None = None) -
 # --- the schema ---
 
 
-def test_the_migrated_schema_is_the_one_of_the_models(empty_database_url: str) -> None:
+def test_migrations_build_the_schema_of_the_models(empty_database_url: str) -> None:
     migrate.upgrade(empty_database_url)
     with connected(empty_database_url) as connection:
         options = {
@@ -133,13 +130,13 @@ def test_the_migrated_schema_is_the_one_of_the_models(empty_database_url: str) -
         assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
 
 
-def test_indexes_have_the_columns_and_the_condition_of_the_models(empty_database_url: str) -> None:
-    """Alembic compares neither the WHERE of an index nor the order of its columns."""
+def test_indexes_equal_those_of_the_models(empty_database_url: str) -> None:
+    """Columns, their order and the WHERE; Alembic compares neither the WHERE nor the order."""
     migrate.upgrade(empty_database_url)
     with connected(empty_database_url) as connection:
         found, wanted = stored_indexes(connection), model_indexes(connection)
     assert found == wanted
-    assert sum("WHERE" in one for one in wanted.values()) >= 3
+    assert sum("WHERE" in sql for sql in wanted.values()) >= 3
 
 
 def stored_indexes(connection: sa.Connection) -> dict[str, str]:
@@ -151,7 +148,7 @@ def stored_indexes(connection: sa.Connection) -> dict[str, str]:
 
 
 def model_indexes(connection: sa.Connection) -> dict[str, str]:
-    """The models' indexes as the database itself writes them down, made in a scratch schema of its own."""
+    """Return the models' indexes in the database's own spelling, made in a scratch schema."""
     indexes = [index for table in metadata.sorted_tables for index in table.indexes]
     if connection.dialect.name == "sqlite":
         return {str(index.name): normal_sql(str(CreateIndex(index).compile(connection))) for index in indexes}
@@ -168,18 +165,18 @@ def normal_sql(text: str) -> str:
     return " ".join(text.replace('"', "").split())
 
 
-def test_checks_and_foreign_keys_are_those_of_the_models(empty_database_url: str, tmp_path: Path) -> None:
+def test_checks_and_foreign_keys_equal_those_of_the_models(empty_database_url: str, tmp_path: Path) -> None:
     """Alembic compares no check constraints at all, and no ON DELETE on SQLite."""
     migrate.upgrade(empty_database_url)
     with connected(empty_database_url) as connection:
         inspector = sa.inspect(connection)
         for table in metadata.sorted_tables:
-            wanted = {str(one.name) for one in table.constraints if isinstance(one, sa.CheckConstraint)}
-            found = {str(one["name"]) for one in inspector.get_check_constraints(table.name)}
+            wanted = {str(check.name) for check in table.constraints if isinstance(check, sa.CheckConstraint)}
+            found = {str(check["name"]) for check in inspector.get_check_constraints(table.name)}
             assert found == wanted, table.name
             keys = {
-                (one["constrained_columns"][0], one["referred_table"], one["options"].get("ondelete"))
-                for one in inspector.get_foreign_keys(table.name)
+                (key["constrained_columns"][0], key["referred_table"], key["options"].get("ondelete"))
+                for key in inspector.get_foreign_keys(table.name)
             }
             assert keys == {(key.parent.name, key.column.table.name, key.ondelete) for key in table.foreign_keys}, (
                 table.name
@@ -195,9 +192,7 @@ def test_checks_and_foreign_keys_are_those_of_the_models(empty_database_url: str
         ("outbox", "state", "lost"),
     ],
 )
-def test_checks_refuse_what_the_program_does_not_know(
-    empty_database_url: str, table: str, column: str, bad: str
-) -> None:
+def test_checks_refuse_unknown_values(empty_database_url: str, table: str, column: str, bad: str) -> None:
     migrate.upgrade(empty_database_url)
     with connected(empty_database_url) as connection:
         fill_every_table(connection)
@@ -205,11 +200,11 @@ def test_checks_refuse_what_the_program_does_not_know(
         connection.execute(sa.text(f"UPDATE {table} SET {column} = '{bad}'"))
 
 
-def test_what_the_database_fills_in_by_itself_is_the_same_everywhere(empty_database_url: str) -> None:
+def test_server_defaults_equal_those_of_the_models(empty_database_url: str) -> None:
     migrate.upgrade(empty_database_url)
     with connected(empty_database_url) as connection:
         for table in metadata.sorted_tables:
-            stored = {one["name"]: one for one in sa.inspect(connection).get_columns(table.name)}
+            stored = {column["name"]: column for column in sa.inspect(connection).get_columns(table.name)}
             for column in table.columns:
                 if column is table.autoincrement_column:
                     continue  # a sequence in PostgreSQL, and nothing at all in SQLite
@@ -219,7 +214,7 @@ def test_what_the_database_fills_in_by_itself_is_the_same_everywhere(empty_datab
                 assert stored[column.name]["nullable"] == column.nullable, f"{table.name}.{column.name}"
 
 
-def test_a_new_database_has_its_default_workspace(empty_database_url: str) -> None:
+def test_a_new_database_has_the_default_workspace(empty_database_url: str) -> None:
     migrate.upgrade(empty_database_url)
     with connected(empty_database_url) as connection:
         assert connection.execute(sa.text("SELECT id FROM workspace")).scalars().all() == ["default"]
@@ -246,7 +241,7 @@ def test_every_migration_goes_down_and_up_again_on_data(empty_database_url: str)
         run_alembic(empty_database_url, command.downgrade, below)
 
 
-def test_going_down_to_nothing_leaves_nothing(empty_database_url: str) -> None:
+def test_a_downgrade_to_base_drops_every_table(empty_database_url: str) -> None:
     migrate.upgrade(empty_database_url)
     with connected(empty_database_url) as connection:
         fill_every_table(connection)
@@ -255,7 +250,7 @@ def test_going_down_to_nothing_leaves_nothing(empty_database_url: str) -> None:
         assert set(sa.inspect(connection).get_table_names()) == {"alembic_version"}
 
 
-def test_migrating_twice_changes_nothing_the_second_time(empty_database_url: str) -> None:
+def test_migrating_again_changes_nothing(empty_database_url: str) -> None:
     first = migrate.upgrade(empty_database_url)
     with connected(empty_database_url) as connection:
         fill_every_table(connection)
@@ -267,13 +262,13 @@ def test_migrating_twice_changes_nothing_the_second_time(empty_database_url: str
         assert all_rows(connection) == before
 
 
-async def test_a_reader_can_ask_for_the_revision(database_url: str) -> None:
+async def test_a_read_only_database_tells_its_revision(database_url: str) -> None:
     database = await asyncio.to_thread(Database, database_url, read_only=True)
     assert await database.read(migrate.revisions, None) == (REVISIONS[-1], REVISIONS[-1])
     await database.close()
 
 
-async def test_a_reader_is_told_that_nothing_was_migrated_yet(empty_database_url: str) -> None:
+async def test_a_database_that_was_never_migrated_has_no_revision(empty_database_url: str) -> None:
     if sqlite_path := sqlite_file(empty_database_url):
         await asyncio.to_thread(sqlite_path.touch)
     database = await asyncio.to_thread(Database, empty_database_url, read_only=True)
@@ -281,7 +276,7 @@ async def test_a_reader_is_told_that_nothing_was_migrated_yet(empty_database_url
     await database.close()
 
 
-def test_a_migration_that_fails_leaves_the_database_as_it_was(
+def test_a_failed_migration_changes_nothing(
     empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     migrate.upgrade(empty_database_url)
@@ -293,13 +288,13 @@ def test_a_migration_that_fails_leaves_the_database_as_it_was(
     with pytest.raises(StorageUnavailable, match="nowhere"):
         migrate.upgrade(empty_database_url)
     with connected(empty_database_url) as connection:
-        assert "extra" not in {one["name"] for one in sa.inspect(connection).get_columns("person")}
+        assert "extra" not in {column["name"] for column in sa.inspect(connection).get_columns("person")}
         assert all_rows(connection) == before
         assert MigrationContext.configure(connection).get_current_revision() == REVISIONS[-1]
 
 
 def use_scripts_with_one_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, upgrade: str) -> None:
-    """Stand for a newer Myna: today's migrations and one after them."""
+    """Act as a newer Myna: today's migrations and one more."""
     scripts = tmp_path / "migrations"
     shutil.copytree(ROOT / "migrations", scripts, ignore=shutil.ignore_patterns("__pycache__"))
     (scripts / "versions" / "9999_next.py").write_text(
@@ -313,10 +308,10 @@ def use_scripts_with_one_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, u
     monkeypatch.setattr(migrate, "alembic_config", lambda: config)
 
 
-# --- who may migrate what ---
+# --- locks and refusals ---
 
 
-def test_a_database_of_a_newer_version_is_refused_and_left_alone(empty_database_url: str) -> None:
+def test_a_database_of_a_newer_version_is_refused(empty_database_url: str) -> None:
     migrate.upgrade(empty_database_url)
     with connected(empty_database_url) as connection:
         fill_every_table(connection)
@@ -332,7 +327,7 @@ def test_a_database_of_a_newer_version_is_refused_and_left_alone(empty_database_
         assert MigrationContext.configure(connection).get_current_revision() == "7777"
 
 
-def test_an_older_sqlite_database_is_copied_before_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_older_sqlite_database_is_copied_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"sqlite:///{tmp_path / 'myna.db'}"
     migrate.upgrade(url)
     with connected(url) as connection:
@@ -345,9 +340,9 @@ def test_an_older_sqlite_database_is_copied_before_it_changes(tmp_path: Path, mo
     assert done.backup.name.startswith(f"myna-{REVISIONS[-1]}-")
     with connected(f"sqlite:///{done.backup}") as connection:
         assert all_rows(connection) == before
-        assert "extra" not in {one["name"] for one in sa.inspect(connection).get_columns("person")}
+        assert "extra" not in {column["name"] for column in sa.inspect(connection).get_columns("person")}
     with connected(url) as connection:
-        assert "extra" in {one["name"] for one in sa.inspect(connection).get_columns("person")}
+        assert "extra" in {column["name"] for column in sa.inspect(connection).get_columns("person")}
 
 
 def test_the_database_and_its_copies_are_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -365,7 +360,7 @@ def test_a_new_sqlite_database_needs_no_copy(tmp_path: Path) -> None:
     assert [path.suffix for path in tmp_path.iterdir()].count(".db") == 1
 
 
-def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_refused_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "myna.db"
     path.write_text("this is a letter, not a database" * 100)
     with pytest.raises(StorageUnavailable, match="not a database"):
@@ -373,7 +368,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) ->
     assert path.read_text() == "this is a letter, not a database" * 100
 
 
-def test_a_database_that_somebody_else_writes_is_reported_not_waited_for_long(tmp_path: Path) -> None:
+def test_a_locked_database_is_reported_soon(tmp_path: Path) -> None:
     path = tmp_path / "myna.db"
     migrate.upgrade(f"sqlite:///{path}")
     with sqlite3.connect(path, isolation_level=None) as other:
@@ -383,12 +378,12 @@ def test_a_database_that_somebody_else_writes_is_reported_not_waited_for_long(tm
     other.close()
 
 
-def test_a_server_that_is_not_there_is_reported() -> None:
+def test_an_unreachable_server_is_reported() -> None:
     with pytest.raises(StorageUnavailable, match="refused"):
         migrate.upgrade("postgresql://nobody@127.0.0.1:1/nothing")
 
 
-def test_a_folder_that_can_not_be_made_is_reported(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageUnavailable, match="Not a directory"):
         migrate.upgrade(f"sqlite:///{tmp_path / 'file' / 'below' / 'myna.db'}")
@@ -424,11 +419,11 @@ def test_processes_that_start_together_migrate_once(postgres: Any) -> None:
 # --- the scripts ---
 
 
-def test_revisions_form_one_line_and_files_are_named_after_them() -> None:
+def test_revisions_form_one_line_and_name_their_files() -> None:
     scripts = ScriptDirectory.from_config(migrate.alembic_config())
     assert len(scripts.get_heads()) == 1
-    for one in scripts.walk_revisions():
-        assert Path(one.path).name.startswith(f"{one.revision}_")
+    for script in scripts.walk_revisions():
+        assert Path(script.path).name.startswith(f"{script.revision}_")
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The admin page's answers over HTTP: gaps become articles, people's own answers are kept, a threshold goes back."""
+"""Gaps, curated answers and the threshold in the admin API."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bot.knowledge.grounding import DEFAULT_THRESHOLD
 from bot.knowledge.knowledge_gaps import PLACE_FOR_THE_ANSWER
 from bot.knowledge.search import search as search_module
 from bot.learning.data.review_queue import Reviews
-from storage import knowledge_threshold
+from storage import knowledge
 from tests.builders.agents import model_of
 from tests.builders.desk import Desk
 from tests.builders.logins import Steerer, log_in
@@ -27,7 +27,7 @@ QUESTION, ANSWER = "Do you sell gift cards?", "Yes: 25, 50 and 100 euros, at the
 
 @dataclass
 class Counter:
-    """The admin page of an installation with one article, and somebody who asks there."""
+    """The admin page of an installation with one article, and a visitor who asks."""
 
     server: WebServer
     desk: Desk
@@ -38,12 +38,12 @@ class Counter:
         return list((await self.trainer.get("gaps"))["gaps"])
 
     async def refusal(self, path: str, **body: Any) -> tuple[int, str | None]:
-        """Status of an action that must fail, and the field that it names."""
+        """Return the status of an action that must fail, and the field that it names."""
         status, found = await self.trainer.call("POST", path, body)
         return status, found["error"].get("field")
 
     async def corrected(self) -> str:
-        """Ask, and have staff write the answer; the reply's id."""
+        """Ask, and have staff write the answer. Return the reply's id."""
         await self.person.ask(QUESTION)
         reply_id: str = (await self.person.history())[-1].id
         await Reviews(self.server.agent.scope).correct(AGENT, reply_id, ANSWER)
@@ -95,7 +95,7 @@ async def test_a_draft_without_an_answer_is_refused_at_its_field(counter: Counte
     assert len(await counter.gaps()) == 1
 
 
-async def test_what_staff_wrote_is_in_the_draft(counter: Counter) -> None:
+async def test_answers_by_staff_are_in_the_draft(counter: Counter) -> None:
     await counter.corrected()
     (gap,) = await counter.gaps()
     assert ANSWER in gap["draft"]
@@ -103,7 +103,7 @@ async def test_what_staff_wrote_is_in_the_draft(counter: Counter) -> None:
     assert await counter.gaps() == []
 
 
-async def test_a_gap_that_needs_no_article_is_listed_no_more(counter: Counter) -> None:
+async def test_a_closed_gap_is_no_longer_listed(counter: Counter) -> None:
     await counter.person.ask("Do you repair bicycles?")
     (gap,) = await counter.gaps()
     assert await counter.trainer.post(f"gaps/{gap['id']}/close") == {"closed": 1}
@@ -142,7 +142,7 @@ async def test_bad_answers_are_refused_at_their_field(counter: Counter) -> None:
     assert (await counter.trainer.get("answers"))["count"] == 0
 
 
-async def test_answers_are_filtered_here(counter: Counter) -> None:
+async def test_answers_are_filtered_by_the_server(counter: Counter) -> None:
     for question, answer in (("Wo ist Öffnung?", "Im Norden."), ("Gift cards?", ANSWER)):
         await counter.trainer.post("answers", question=question, answer=answer, audience="staff")
     for text, count in (("öffnung", 1), ("TILL", 1), ("", 2), ("parrot", 0)):
@@ -151,7 +151,7 @@ async def test_answers_are_filtered_here(counter: Counter) -> None:
     assert (len(first["answers"]), first["count"]) == (1, 2)
 
 
-async def test_a_correction_becomes_an_answer_with_a_question_of_its_own(counter: Counter) -> None:
+async def test_a_correction_becomes_an_answer_to_its_own_question(counter: Counter) -> None:
     reply_id = await counter.corrected()
     (found,) = (await counter.trainer.get("corrections"))["corrections"]
     assert (found["replyId"], found["question"], found["better"], found["reviewer"]) == (
@@ -171,11 +171,11 @@ async def test_a_correction_becomes_an_answer_with_a_question_of_its_own(counter
 # --- the threshold ---
 
 
-async def test_the_threshold_is_told_and_goes_back_to_the_default(counter: Counter) -> None:
+async def test_the_threshold_is_shown_and_reset(counter: Counter) -> None:
     assert await counter.trainer.get("threshold") == {"threshold": None, "default": DEFAULT_THRESHOLD}
     scope = counter.server.agent.scope
     report = {"questions": 40, "answered": 0.95, "answered_by_default": 0.8, "others": 0, "refused": None}
-    await scope.write(knowledge_threshold.set_to, "shell:ada", 0.31, report)
+    await scope.write(knowledge.set_threshold, "shell:ada", 0.31, report)
     found = (await counter.trainer.get("threshold"))["threshold"]
     assert (found["value"], found["setBy"], found["report"]) == (0.31, "shell:ada", report)
     await counter.trainer.post("threshold/reset")
@@ -186,7 +186,7 @@ async def test_the_threshold_is_told_and_goes_back_to_the_default(counter: Count
 # --- who may do what ---
 
 
-async def test_a_viewer_looks_an_agent_sees_corrections_and_neither_changes_anything(counter: Counter) -> None:
+async def test_viewers_and_agents_read_and_change_nothing(counter: Counter) -> None:
     reply_id = await counter.corrected()
     added = await counter.trainer.post("answers", question="a", answer="b", audience="public")
     (gap,) = await counter.gaps()

@@ -1,4 +1,4 @@
-"""The admin page's articles over HTTP: what is shown, added, removed and tried, with a real library behind it."""
+"""Articles in the admin API: listed, added, removed and tried."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from bot.errors import ModelError
 from bot.knowledge.library import MAX_UPLOAD_BYTES
 from bot.knowledge.search import search as search_module
-from storage import jobs, knowledge, knowledge_threshold
+from storage import jobs, knowledge
 from storage.values import new_id
 from tests.builders.desk import Desk
 from tests.builders.logins import COOKIE, Steerer, log_in
@@ -40,7 +40,7 @@ class Shelf:
         who: Steerer | None = None,
         **headers: str,
     ) -> tuple[int, Any]:
-        """Upload a file; status and JSON of the answer."""
+        """Upload a file. Return status and JSON of the answer."""
         somebody = who or self.trainer
         own = {
             "Sec-Fetch-Site": "same-origin",
@@ -72,7 +72,7 @@ class Shelf:
 
 
 async def in_pieces(content: bytes) -> AsyncIterator[bytes]:
-    """Sent without saying how long it is."""
+    """Yield the content in pieces, so that it is sent without a length."""
     for start in range(0, len(content), 2**20):
         yield content[start : start + 2**20]
 
@@ -126,7 +126,7 @@ async def test_an_upload_is_read_listed_shown_and_removed(shelf: Shelf) -> None:
         "http://",
     ],
 )
-async def test_only_addresses_of_the_public_web_are_added(shelf: Shelf, target: str) -> None:
+async def test_only_public_urls_are_added(shelf: Shelf, target: str) -> None:
     status, found = await shelf.trainer.call("POST", "sources", {"target": target, "audience": "public"})
     assert (status, found["error"]["field"]) == (400, "target")
     assert f"{target} is not added" in found["error"]["message"]
@@ -134,23 +134,23 @@ async def test_only_addresses_of_the_public_web_are_added(shelf: Shelf, target: 
 
 
 async def test_a_path_of_this_machine_is_never_added(shelf: Shelf) -> None:
-    """Not even one that the shell would take."""
+    """Not even a path that the command line takes."""
     file = shelf.desk.write("secret.md", "# Secret\n\nNobody may read this.\n")
     for target in (str(file), str(file.parent), f"  {file}", f"file://{file}"):
         assert await shelf.trainer.refused("sources", target=target, audience="public") == (400, "invalid_input")
 
 
-async def test_a_page_is_added_and_told_of_where_it_can_not_be_read(shelf: Shelf) -> None:
+async def test_an_unreadable_page_is_added_and_reported(shelf: Shelf) -> None:
     made = await shelf.trainer.post("sources", target=" http://localhost:1/returns ", audience="staff")
     assert (made["source"]["kind"], made["source"]["location"]) == ("url", "http://localhost:1/returns")
     await shelf.desk.work()
     shown = await shelf.trainer.get("sources")
     assert shown["numUnreadable"] == 1
     assert shown["unreadable"][0]["file"] == "http://localhost:1/returns"
-    assert "inside a network" in shown["unreadable"][0]["why"]
+    assert "not public" in shown["unreadable"][0]["why"]
 
 
-async def test_a_reading_that_failed_is_told_and_what_was_unreadable_before_stays(shelf: Shelf) -> None:
+async def test_a_failed_sync_is_reported_and_keeps_the_unreadable_list(shelf: Shelf) -> None:
     await shelf.send("broken.pdf", b"%PDF-1.4")
     await shelf.desk.work()
 
@@ -182,12 +182,12 @@ async def test_a_bad_upload_is_refused(shelf: Shelf, wrong: str) -> None:
     assert (await shelf.trainer.get("sources"))["sources"] == []
 
 
-async def test_a_name_with_a_path_is_only_a_name(shelf: Shelf) -> None:
+async def test_a_path_in_an_upload_name_is_dropped(shelf: Shelf) -> None:
     _, made = await shelf.send("../../etc/passwd.md", RETURNS.encode())
     assert made["source"]["location"] == "upload:passwd.md"
 
 
-async def test_an_upload_may_be_as_large_as_a_file_that_is_read(shelf: Shelf) -> None:
+async def test_an_upload_has_the_size_limit_of_a_local_file(shelf: Shelf) -> None:
     largest = b"a line of text\n" * (MAX_UPLOAD_BYTES // 15)
     status, _ = await shelf.send("large.txt", largest.ljust(MAX_UPLOAD_BYTES))
     assert status == 201
@@ -200,7 +200,7 @@ async def test_an_upload_may_be_as_large_as_a_file_that_is_read(shelf: Shelf) ->
     assert (await shelf.trainer.call("POST", "sources", {"target": "x" * 3_000_000}))[0] == 413, "others take no more"
 
 
-async def test_a_list_of_thousands_is_filtered_here(shelf: Shelf) -> None:
+async def test_thousands_of_articles_are_filtered_by_the_server(shelf: Shelf) -> None:
     await shelf.filled()
     await shelf.send("oeffnung.md", "# Öffnungszeiten\n\nWir öffnen um neun.\n".encode())
     await shelf.send("offer.md", b"# 100% wool_blankets\n\nThey are warm.\n", "customers")
@@ -239,15 +239,15 @@ async def test_a_question_is_tried_as_each_audience(shelf: Shelf, monkeypatch: p
         assert (await shelf.trainer.refused("articles/try", **({"audience": "public"} | wrong)))[0] in (400, 413)
 
 
-async def test_the_threshold_in_force_is_told_and_decides(shelf: Shelf) -> None:
+async def test_the_current_threshold_is_shown_and_applied(shelf: Shelf) -> None:
     await shelf.filled()
     scope = shelf.server.agent.scope
-    await scope.write(knowledge_threshold.set_to, "test", 0.999, {})
+    await scope.write(knowledge.set_threshold, "test", 0.999, {})
     tried = await shelf.tried("Can I send something back?")
     assert (tried["verdict"], tried["threshold"], tried["numRead"]) == ("unknown", 0.999, 0)
 
 
-async def test_articles_of_another_embedder_are_told_of(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_articles_of_another_embedder_are_reported(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     await shelf.filled()
     other = type("Other", (), {"name": "another", "embed": shelf.desk.embedder.embed})()
     monkeypatch.setattr(search_module, "Embedder", lambda *_, **__: other)
@@ -256,7 +256,7 @@ async def test_articles_of_another_embedder_are_told_of(shelf: Shelf, monkeypatc
     assert found["error"]["hint"] == "sync_articles"
 
 
-async def test_a_viewer_looks_and_changes_nothing(shelf: Shelf) -> None:
+async def test_a_viewer_reads_and_changes_nothing(shelf: Shelf) -> None:
     await shelf.filled()
     for role in ("viewer", "agent"):
         somebody = await log_in(shelf.server, role)
@@ -273,7 +273,7 @@ async def test_a_viewer_looks_and_changes_nothing(shelf: Shelf) -> None:
     assert len((await shelf.trainer.get("sources"))["sources"]) == 2
 
 
-async def test_what_is_done_stands_in_the_audit_log(shelf: Shelf) -> None:
+async def test_changes_are_in_the_audit_log(shelf: Shelf) -> None:
     await shelf.filled()
     rows = [one for one in (await shelf.trainer.get("audit"))["rows"] if one["action"].startswith("knowledge.")]
     assert [(one["actor"], one["action"], one["target"]) for one in rows] == [
@@ -282,7 +282,7 @@ async def test_what_is_done_stands_in_the_audit_log(shelf: Shelf) -> None:
     ]
 
 
-async def test_several_changes_wait_for_one_reading(shelf: Shelf) -> None:
+async def test_several_changes_share_one_sync(shelf: Shelf) -> None:
     for number in range(3):
         await shelf.send(f"{number}.md", RETURNS.encode())
     first = (await shelf.trainer.post("sources/sync"))["job"]

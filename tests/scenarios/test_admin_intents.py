@@ -1,4 +1,4 @@
-"""The admin page's intents over HTTP: learnt from a file, shown, tried, downloaded and forgotten."""
+"""Intents in the admin API: trained, tried, downloaded and cleared."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Classroom:
     trainer: Steerer
 
     async def train(self, csv: str | bytes, who: Steerer | None = None, **headers: str) -> tuple[int, Any]:
-        """Send a file; status and JSON of the answer."""
+        """Send a file. Return status and JSON of the answer."""
         own = {
             "Sec-Fetch-Site": "same-origin",
             "X-Myna-Admin": "1",
@@ -54,7 +54,7 @@ async def classroom(server: WebServer, desk: Desk, monkeypatch: pytest.MonkeyPat
     return Classroom(server, await log_in(server, "trainer"))
 
 
-async def test_intents_are_learnt_shown_tried_and_answer(classroom: Classroom) -> None:
+async def test_intents_are_trained_shown_tried_and_used(classroom: Classroom) -> None:
     before = await classroom.trainer.get("intents")
     assert (before["trained"], before["training"], before["mostPhrases"]) == (None, None, 5000)
     assert await classroom.trainer.refused("intents/try", message="Where is my order?") == (404, "not_found")
@@ -82,7 +82,7 @@ async def test_intents_are_learnt_shown_tried_and_answer(classroom: Classroom) -
     assert await classroom.trainer.refused("intents/try", message=" ") == (400, "invalid_input")
 
 
-async def test_phrases_are_downloaded_as_what_can_be_sent_again(classroom: Classroom) -> None:
+async def test_downloaded_phrases_can_be_sent_again(classroom: Classroom) -> None:
     for path in ("intents/phrases", "intents/file"):
         assert (await classroom.trainer.call("GET", path))[0] == 404
     await classroom.train(INTENTS_CSV)
@@ -99,7 +99,7 @@ async def test_phrases_are_downloaded_as_what_can_be_sent_again(classroom: Class
     assert (status, made["phrases"]) == (200, 12)
 
 
-async def test_all_are_forgotten_and_others_take_their_place(classroom: Classroom) -> None:
+async def test_intents_are_cleared_and_replaced(classroom: Classroom) -> None:
     assert await classroom.trainer.refused("intents/clear") == (404, "not_found")
     await classroom.train(INTENTS_CSV)
     assert (await classroom.tried("Where is my order?"))["intent"] == "order status"
@@ -111,17 +111,17 @@ async def test_all_are_forgotten_and_others_take_their_place(classroom: Classroo
     assert (await classroom.tried("Where is my order?"))["intent"] == "parcel"
 
 
-async def test_every_bad_line_is_told_and_what_was_known_stays(classroom: Classroom) -> None:
+async def test_every_bad_line_is_reported_and_the_old_intents_stay(classroom: Classroom) -> None:
     await classroom.train(INTENTS_CSV)
     status, found = await classroom.train("text,intent\n,a\nx,a\nx,b\ny,b\n")
     assert (status, found["error"]["field"]) == (400, "file")
     assert found["error"]["message"].splitlines() == [
-        "The file, line 2: there is no text",
-        'The file, line 4: "x" is of the intent "a" in another line',
+        "The file, line 2: the text is missing",
+        'The file, line 4: "x" has the intent "a" on another line',
     ]
     for wrong, told in (
         ("question,answer\na,b\n", "header text,intent"),
-        ("text,intent\n", "holds no phrases"),
+        ("text,intent\n", "contains no phrases"),
         ("text,intent\na,one\nb,one\n", "at least 2 intents"),
         (b"\xff\xfe", "UTF-8"),
         ("", "header"),
@@ -132,7 +132,7 @@ async def test_every_bad_line_is_told_and_what_was_known_stays(classroom: Classr
     assert (await classroom.trainer.get("intents"))["trained"]["numPhrases"] == 12
 
 
-async def test_more_is_for_the_shell(classroom: Classroom, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_larger_files_are_for_the_command_line(classroom: Classroom, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intents_api, "MAX_PHRASES", 11)
     status, found = await classroom.train(INTENTS_CSV)
     assert (status, found["error"]["code"], found["error"]["limit"]) == (413, "too_large", 11)
@@ -142,7 +142,7 @@ async def test_more_is_for_the_shell(classroom: Classroom, monkeypatch: pytest.M
     assert (await classroom.trainer.get("intents"))["trained"] is None
 
 
-async def test_a_training_is_told_to_everybody_and_there_is_one_at_a_time(
+async def test_everybody_sees_the_training_and_only_one_runs(
     classroom: Classroom, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     others = await log_in(classroom.server, "viewer")
@@ -167,7 +167,7 @@ async def test_a_training_is_told_to_everybody_and_there_is_one_at_a_time(
     assert (await others.get("intents/training"))["training"] is None
 
 
-async def test_a_viewer_looks_and_tries_and_changes_nothing(classroom: Classroom) -> None:
+async def test_a_viewer_reads_and_tries_and_changes_nothing(classroom: Classroom) -> None:
     await classroom.train(INTENTS_CSV)
     for role in ("viewer", "agent"):
         somebody = await log_in(classroom.server, role)

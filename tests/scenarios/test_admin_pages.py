@@ -1,4 +1,4 @@
-"""What the admin page's API shows of a workspace that has learnt, and what its actions do."""
+"""The admin API on a workspace that has learnt: views and actions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def filled_sqlite_server(sqlite_server: WebServer) -> AsyncIterator[Filled
 
 
 async def audited(somebody: Steerer) -> list[tuple[str, str, str | None]]:
-    """What people did, newest first; what the system notes of versions whose files are not there is left out."""
+    """Return people's actions, newest first, without the system's notes on versions with missing files."""
     rows = (await somebody.get("audit"))["rows"]
     return [(one["actor"], one["action"], one["target"]) for one in rows if one["actor"] != "system"]
 
@@ -50,12 +50,12 @@ async def test_the_overview_shows_the_newest_of_everything(filled: Filled) -> No
     assert next(one["action"] for one in shown["rows"] if one["actor"] != "system") == "account.created"
 
 
-async def test_a_viewer_is_not_told_what_waits_for_agents(on_sqlite: Filled) -> None:
+async def test_a_viewer_does_not_see_the_number_of_waiting_reviews(on_sqlite: Filled) -> None:
     viewer = await log_in(on_sqlite.server, "viewer")
     assert (await viewer.get("overview"))["waiting"] is None
 
 
-async def test_decisions_about_replies_take_them_out_of_the_queue(filled: Filled) -> None:
+async def test_decided_replies_leave_the_queue(filled: Filled) -> None:
     agent = await log_in(filled.server, "agent", "bob")
     first, second = (await agent.get("feedback"))["waiting"]
     assert (first["question"], first["votes"][0]["reason"]) == ("Can I send the tulips back?", "Rude.")
@@ -73,7 +73,7 @@ async def test_decisions_about_replies_take_them_out_of_the_queue(filled: Filled
     ]
 
 
-async def test_a_decision_is_taken_back_by_whoever_made_it(filled: Filled) -> None:
+async def test_a_decision_is_withdrawn_by_its_author(filled: Filled) -> None:
     agent = await log_in(filled.server, "agent", "bob")
     first, second = (await agent.get("feedback"))["waiting"]
     path = f"feedback/{first['replyId']}"
@@ -94,7 +94,7 @@ async def test_the_queue_is_read_page_by_page(filled: Filled, monkeypatch: pytes
     assert (newest["more"], older["more"]) == (True, False)
 
 
-async def test_datasets_tell_what_is_in_them(filled: Filled) -> None:
+async def test_datasets_show_counts_examples_and_rejected_rows(filled: Filled) -> None:
     listed = (await filled.admin.get("datasets"))["datasets"]
     assert [one["counts"]["examples"] for one in listed] == [3, 1]
     path = f"datasets/{filled.learnt.dataset_id}"
@@ -111,7 +111,7 @@ async def test_datasets_tell_what_is_in_them(filled: Filled) -> None:
         assert (await filled.admin.call("GET", f"{path}/examples?{wrong}"))[0] == 400
 
 
-async def test_a_job_is_begun_paused_and_cancelled(filled: Filled) -> None:
+async def test_a_job_is_started_paused_and_cancelled(filled: Filled) -> None:
     trainer = await log_in(filled.server, "trainer")
     running = filled.learnt.running.id
     shown = await trainer.get(f"jobs/{running}")
@@ -128,7 +128,7 @@ async def test_a_job_is_begun_paused_and_cancelled(filled: Filled) -> None:
         assert (await trainer.refused("jobs/train", **wrong))[0] == 400, wrong
 
 
-async def test_a_version_that_the_gate_refused_needs_a_reason(filled: Filled) -> None:
+async def test_a_version_refused_by_the_gate_needs_a_reason(filled: Filled) -> None:
     path = f"versions/{filled.learnt.challenger.name}"
     shown = await filled.admin.get(path)
     assert shown["evaluation"]["passed"] is False
@@ -177,8 +177,8 @@ async def test_a_verdict_beside_another_champion_needs_a_reason(filled: Filled) 
             at = (await filled.admin.post("release/rollback", at=at, reason="too early"))["release"]["number"]
 
 
-async def test_two_who_act_on_the_same_release_do_not_undo_each_other(filled: Filled) -> None:
-    """Two who roll the same bad version back: it does not come back."""
+async def test_two_people_on_one_release_do_not_undo_each_other(filled: Filled) -> None:
+    """When two people roll the same bad version back, it stays out."""
     name, other = filled.learnt.challenger.name, await log_in(filled.server, "admin", "other")
     seen = (await filled.admin.get("versions"))["release"]["number"]
     bad = (await filled.admin.post(f"versions/{name}/promote", reason="a try", at=seen))["release"]["number"]
@@ -208,12 +208,12 @@ async def test_the_newest_verdict_of_a_version_counts(filled: Filled) -> None:
     assert listed[0]["id"] == evaluation_id
 
 
-async def test_what_a_version_learnt_is_counted(filled: Filled) -> None:
+async def test_the_examples_of_a_version_are_counted(filled: Filled) -> None:
     shown = await filled.admin.get(f"versions/{filled.learnt.challenger.name}")
     assert (shown["examples"], shown["conversations"]) == (2, 1)
 
 
-async def test_a_trial_is_stopped_and_a_version_retired(filled: Filled) -> None:
+async def test_a_canary_is_stopped_and_a_version_retired(filled: Filled) -> None:
     name = filled.learnt.challenger.name
     assert await filled.admin.refused(f"versions/{name}/retire", reason="bad") == (409, "conflict")
     at = (await filled.admin.get("versions"))["release"]["number"]
@@ -233,7 +233,7 @@ async def test_a_trial_is_stopped_and_a_version_retired(filled: Filled) -> None:
     assert {one["outcome"] for one in listed["canaries"]} == {"rolled_back"}
 
 
-async def test_answers_are_judged_without_telling_whose_they_are(filled: Filled) -> None:
+async def test_answers_are_judged_blind(filled: Filled) -> None:
     agent = await log_in(filled.server, "agent")
     path = f"evaluations/{filled.learnt.evaluation_id}"
     pair = (await agent.get(path + "/pair"))["pair"]
@@ -248,7 +248,7 @@ async def test_answers_are_judged_without_telling_whose_they_are(filled: Filled)
     assert tally == {"candidate": 1, "champion": 0, "same": 1}
 
 
-async def test_a_person_is_found_and_erased_for_good(filled: Filled) -> None:
+async def test_a_person_is_found_and_erased(filled: Filled) -> None:
     who = filled.learnt.person
     found = await filled.admin.get(f"people?who={who}")
     assert found["own"] + found["shared"] >= 1
@@ -262,7 +262,7 @@ async def test_a_person_is_found_and_erased_for_good(filled: Filled) -> None:
 
 
 @pytest.mark.parametrize("format", ["svg", "png"])
-async def test_pictures_are_drawn_once_for_each_browser(on_sqlite: Filled, format: str) -> None:
+async def test_a_chart_is_drawn_once_for_each_browser(on_sqlite: Filled, format: str) -> None:
     learnt, admin = on_sqlite.learnt, on_sqlite.admin
     start = b"<?xml" if format == "svg" else b"\x89PNG"
     (trial,) = (await admin.get("versions"))["canaries"]
@@ -279,7 +279,7 @@ async def test_pictures_are_drawn_once_for_each_browser(on_sqlite: Filled, forma
     assert (await admin.call("GET", "canaries/nothing/latency/chart"))[0] == 404
 
 
-async def test_a_version_has_a_card(on_sqlite: Filled) -> None:
+async def test_a_version_has_a_model_card(on_sqlite: Filled) -> None:
     challenger, retired = on_sqlite.learnt.challenger, on_sqlite.learnt.retired
     card = await on_sqlite.admin.get(f"versions/{challenger.name}")
     assert card["card"].startswith(f"# {challenger.name}\n")
@@ -288,7 +288,7 @@ async def test_a_version_has_a_card(on_sqlite: Filled) -> None:
     assert "not been evaluated" in (await on_sqlite.admin.get(f"versions/{retired.name}"))["card"]
 
 
-async def test_the_audit_log_is_verified_by_one_at_a_time(on_sqlite: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_audit_log_verification_runs_at_a_time(on_sqlite: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
     def slowly(tx: Transaction) -> int | None:
@@ -306,7 +306,7 @@ async def test_the_audit_log_is_verified_by_one_at_a_time(on_sqlite: Filled, mon
     assert (await on_sqlite.admin.post("audit/verify")) == {"firstBroken": None}
 
 
-async def test_names_within_data_stay_as_they_are(on_sqlite: Filled) -> None:
+async def test_keys_of_data_stay_in_snake_case(on_sqlite: Filled) -> None:
     card = await on_sqlite.admin.get(f"versions/{on_sqlite.learnt.challenger.name}")
     assert "question_gain" in card["evaluation"]["report"]["suites"]["held_out"]["measures"]
     assert card["version"]["settings"]["learning_rate"] == 0.0002

@@ -1,7 +1,6 @@
-"""Answers that people write: given word for word where the same is asked, made of corrections, and missing in gaps.
+"""Curated answers and knowledge gaps, through the whole path of a message.
 
-Knows: the whole path of a message on both databases with the real embedder and a scripted model. Does not know: the
-commands.
+They run on both databases with the real embedder and a scripted model.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from bot.knowledge.curated_answers import CuratedAnswers, is_same_question
 from bot.knowledge.knowledge_gaps import PLACE_FOR_THE_ANSWER, Gaps
 from bot.learning.data.review_queue import Reviews
 from bot.privacy.redaction.redactor import hide_personal_data
-from storage import answering, curated
+from storage import curated, knowledge
 from storage.schema import reply
 from storage.transaction import Transaction
 from tests.builders.agents import model_of
@@ -42,7 +41,7 @@ def gaps(desk: Desk, shop: Agent) -> Gaps:
 # --- curated answers ---
 
 
-async def test_the_same_question_gets_the_answer_word_for_word(shop: Agent, answers: CuratedAnswers) -> None:
+async def test_the_same_question_gets_the_verbatim_answer(shop: Agent, answers: CuratedAnswers) -> None:
     added = await answers.add(ADMIN, QUESTION, ANSWER)
     person = Person(shop)
     for asked in (QUESTION, "do you sell gift cards", "Hi, do you sell any gift cards?"):
@@ -75,9 +74,7 @@ async def test_the_same_question_gets_the_answer_word_for_word(shop: Agent, answ
         ("怎么退货", "怎么换货", False),
     ],
 )
-def test_questions_are_the_same_only_if_neither_says_something_else(
-    desk: Desk, one: str, other: str, same: bool
-) -> None:
+def test_questions_differ_if_one_says_something_else(desk: Desk, one: str, other: str, same: bool) -> None:
     vectors = desk.embedder.embed([one, other])
     assert is_same_question(one, other, float(vectors[0] @ vectors[1])) is same
 
@@ -88,7 +85,7 @@ async def test_an_answer_for_staff_is_not_given_to_customers(shop: Agent, answer
     assert (await Person(shop, "slack").ask("When do we get paid?"))[0] == "On the first."
 
 
-async def test_an_answer_that_was_removed_is_given_no_more(shop: Agent, answers: CuratedAnswers) -> None:
+async def test_a_removed_answer_is_no_longer_given(shop: Agent, answers: CuratedAnswers) -> None:
     added = await answers.add(ADMIN, QUESTION, ANSWER)
     person = Person(shop)
     assert (await person.ask(QUESTION))[0] == ANSWER
@@ -98,18 +95,18 @@ async def test_an_answer_that_was_removed_is_given_no_more(shop: Agent, answers:
         await answers.remove(ADMIN, added)
 
 
-async def test_two_changes_at_once_are_two_versions(answers: CuratedAnswers, shop: Agent) -> None:
-    """Either may have read the newest version before the other was there, and so both write the same."""
+async def test_two_concurrent_changes_make_two_versions(answers: CuratedAnswers, shop: Agent) -> None:
+    """Both changes may have read the same newest version, and so write the same number."""
     first, second = await answers.add(ADMIN, QUESTION, ANSWER), await answers.add(ADMIN, "Where are you?", "Here.")
     table = curated.curated_answer
 
     def make_it_the_newest(tx: Transaction, which: str) -> None:
         tx.connection.execute(table.update().where(table.c.id == which).values(version=9))
 
-    versions = [(await shop.database.read(answering.rules, W)).curated_version]
+    versions = [(await shop.database.read(knowledge.answering_rules, W)).curated_version]
     for which in (first, second):
         await shop.database.write(make_it_the_newest, W, which)
-        versions.append((await shop.database.read(answering.rules, W)).curated_version)
+        versions.append((await shop.database.read(knowledge.answering_rules, W)).curated_version)
     assert versions == sorted(set(versions))
 
 
@@ -133,7 +130,7 @@ async def test_a_correction_by_staff_becomes_an_answer(shop: Agent, answers: Cur
     assert (await person.ask(QUESTION))[0] == ANSWER
 
 
-async def test_whoever_is_erased_takes_their_question_along(shop: Agent, answers: CuratedAnswers) -> None:
+async def test_erasing_a_person_removes_their_curated_question(shop: Agent, answers: CuratedAnswers) -> None:
     person = Person(shop)
     await person.ask(QUESTION)
     reply_id = (await person.history())[-1].id
@@ -151,7 +148,7 @@ async def test_whoever_is_erased_takes_their_question_along(shop: Agent, answers
 # --- gaps ---
 
 
-async def test_alike_questions_without_an_answer_are_one_gap(shop: Agent, gaps: Gaps) -> None:
+async def test_similar_unanswered_questions_are_one_gap(shop: Agent, gaps: Gaps) -> None:
     person = Person(shop)
     for asked in (
         "Do you sell gift cards?",
@@ -169,9 +166,7 @@ async def test_alike_questions_without_an_answer_are_one_gap(shop: Agent, gaps: 
     assert all(f"- {one}\n" in first.draft for one in first.questions[1:])
 
 
-async def test_what_staff_wrote_is_in_the_draft_and_an_approved_draft_answers(
-    shop: Agent, gaps: Gaps, desk: Desk
-) -> None:
+async def test_an_approved_draft_with_a_staff_reply_answers(shop: Agent, gaps: Gaps, desk: Desk) -> None:
     person = Person(shop)
     await person.ask("Do you sell gift cards? Call me, +49 30 901820")
     reply_id = (await person.history())[-1].id
@@ -194,8 +189,8 @@ async def test_what_staff_wrote_is_in_the_draft_and_an_approved_draft_answers(
     assert await gaps.list(VIEWER) == []
 
 
-async def test_a_gap_is_found_by_any_of_its_replies(shop: Agent, gaps: Gaps) -> None:
-    """Which question is the most typical, and so the id, may change while somebody writes the answer."""
+async def test_a_gap_is_found_by_any_of_its_reply_ids(shop: Agent, gaps: Gaps) -> None:
+    """The most typical question, and so the gap's id, may change while the answer is written."""
     person = Person(shop)
     for asked in ("Do you sell gift cards?", "Can I buy a gift card?", "gift cards available?"):
         await person.ask(asked)
@@ -203,7 +198,7 @@ async def test_a_gap_is_found_by_any_of_its_replies(shop: Agent, gaps: Gaps) -> 
     assert [(await gaps.find(VIEWER, one)).id for one in gap.reply_ids] == [gap.id] * 3
 
 
-async def test_a_gap_is_gone_once_an_article_answers_it(shop: Agent, gaps: Gaps, desk: Desk) -> None:
+async def test_a_gap_ends_once_an_article_answers_it(shop: Agent, gaps: Gaps, desk: Desk) -> None:
     await Person(shop).ask("Do you sell gift cards?")
     assert len(await gaps.list(VIEWER)) == 1
     desk.write("public/gifts.md", "# Gift cards\n\nWe sell gift cards of 25 and 50 euros.\n")
@@ -211,7 +206,7 @@ async def test_a_gap_is_gone_once_an_article_answers_it(shop: Agent, gaps: Gaps,
     assert await gaps.list(VIEWER) == []
 
 
-async def test_a_gap_that_needs_no_article_is_listed_no_more(shop: Agent, gaps: Gaps) -> None:
+async def test_a_closed_gap_is_no_longer_listed(shop: Agent, gaps: Gaps) -> None:
     await Person(shop).ask("Do you repair bicycles?")
     (gap,) = await gaps.list(VIEWER)
     with pytest.raises(NotAllowed):

@@ -1,4 +1,4 @@
-"""The audit log: no row can be changed or taken out, and if one was all the same, that is found."""
+"""Audit log: rows can't be changed or deleted, and tampering with the database itself is detected."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def first_broken(engine: sa.Engine) -> int | None:
 
 
 def drop_triggers(engine: sa.Engine) -> None:
-    """What somebody with the database's own rights can do."""
+    """Drop the triggers, as anybody with the database's own rights can."""
     is_sqlite = engine.dialect.name == "sqlite"
     find = (
         "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'audit'"
@@ -66,22 +66,22 @@ def test_the_database_refuses_to_change_a_row(engine: sa.Engine, change: str) ->
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_row_that_was_changed_behind_its_back_is_found(engine: sa.Engine, change: str) -> None:
+def test_a_row_changed_without_triggers_is_found(engine: sa.Engine, change: str) -> None:
     drop_triggers(engine)
     with engine.begin() as connection:
         connection.execute(CHANGES[change])
-    # Where a row was taken out, the next one does not follow.
+    # After a deleted row, the next row breaks the chain.
     assert first_broken(engine) == (3 if change == "delete" else 2)
 
 
-def test_a_row_that_was_put_in_between_is_found(engine: sa.Engine) -> None:
+def test_a_forged_row_is_found(engine: sa.Engine) -> None:
     with engine.begin() as connection:
         row = connection.execute(table.select().where(table.c.number == 3)).one()._mapping
         connection.execute(table.insert().values({**row, "id": "forged", "number": 4, "target": "four"}))
     assert first_broken(engine) == 4
 
 
-def test_the_command_says_whether_the_log_is_whole(
+def test_the_command_verifies_the_log(
     engine: sa.Engine, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MYNA_DATABASE_URL", database_url)
@@ -94,7 +94,7 @@ def test_the_command_says_whether_the_log_is_whole(
     assert json.loads(capsys.readouterr().out) == {"ok": False, "first_broken": 2}
 
 
-def test_the_command_lists_the_newest_first(
+def test_the_command_lists_newest_rows_first(
     engine: sa.Engine, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MYNA_DATABASE_URL", database_url)

@@ -1,4 +1,4 @@
-"""People judge blind, golden questions come and go, and the gate counts both; on both databases."""
+"""Blind judging and golden questions, and their effect on the gate."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ async def test_pairs_are_blind_and_each_is_judged_once(database: Database) -> No
     assert await judging.tally(evaluation_id) == Judgements(11, 0, 1)
 
 
-async def test_enough_people_against_it_take_the_verdict_back(database: Database) -> None:
+async def test_enough_votes_against_a_version_revoke_its_verdict(database: Database) -> None:
     evaluation_id = await database.write(save, DEFAULT_WORKSPACE)
     judging = BlindJudging(Scope(database, DEFAULT_WORKSPACE))
     assert (await read(database, evaluations.find, evaluation_id)).passed
@@ -90,7 +90,7 @@ async def test_enough_people_against_it_take_the_verdict_back(database: Database
     assert [(row.target, row.details) for row in recorded] == [(evaluation_id, {"passed": False})]
 
 
-async def test_who_may_not_and_what_is_not_there(database: Database) -> None:
+async def test_missing_roles_and_unknown_pairs_are_refused(database: Database) -> None:
     evaluation_id = await database.write(save, DEFAULT_WORKSPACE)
     judging = BlindJudging(Scope(database, DEFAULT_WORKSPACE))
     for refused in (judging.next_pair(VIEWER, evaluation_id), judging.vote(VIEWER, evaluation_id, 1, "left")):
@@ -105,7 +105,7 @@ async def test_who_may_not_and_what_is_not_there(database: Database) -> None:
         await judging.vote(ADA, evaluation_id, 1, "both")  # type: ignore[arg-type]
 
 
-async def test_a_persons_words_can_be_forgotten_and_the_figures_stay(database: Database) -> None:
+async def test_erasing_a_person_keeps_the_figures(database: Database) -> None:
     evaluation_id = await database.write(save, DEFAULT_WORKSPACE)
     judging = BlindJudging(Scope(database, DEFAULT_WORKSPACE))
     assert await database.write(evaluations.forget_person, DEFAULT_WORKSPACE, "p1") == 6
@@ -118,7 +118,7 @@ async def test_a_persons_words_can_be_forgotten_and_the_figures_stay(database: D
     assert (await read(database, evaluations.find, evaluation_id)).passed
 
 
-async def test_golden_questions_come_and_go(database: Database) -> None:
+async def test_golden_questions_are_added_and_removed(database: Database) -> None:
     golden = GoldenQuestions(Scope(database, DEFAULT_WORKSPACE))
     questions = [NewQuestion(({"role": "user", "content": text},), AnswerRules(("x",))) for text in ("one", "two")]
     with pytest.raises(NotAllowed):

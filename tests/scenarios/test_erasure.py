@@ -24,7 +24,7 @@ from bot.jobs.job_context import Refused
 from bot.jobs.job_files import lock_file, remove_ended_jobs
 from bot.learning.data.candidates import DatasetPolicy
 from bot.learning.data.dataset import Builder, build_dataset
-from bot.learning.judge.evaluation_report import JudgedAnswer, Report
+from bot.learning.judge.evaluation_report import EvaluationReport, JudgedAnswer
 from bot.learning.judge.judging import Subject, _save
 from bot.learning.train.publishing import publish
 from bot.learning.versions import folder_of
@@ -426,7 +426,7 @@ async def test_an_evaluation_that_ends_after_an_erasure_keeps_no_words(agent: Ag
     answer = JudgedAnswer(
         "held_out", "1", ({"role": "user", "content": SECRET},), SECRET, dict.fromkeys(names, SECRET), {}, "p"
     )
-    report = Report(names, {}, (), None, (answer,), 1.0)  # type: ignore[arg-type]
+    report = EvaluationReport(names, {}, (), None, (answer,), 1.0)  # type: ignore[arg-type]
     await erasure(agent).erase(ADMIN, f"web:{WHO}")
     subject = Subject(learnt, None)
     _, evaluation_id = await agent.database.write(_save, agent.workspace_id, subject, report, ADMIN, before)

@@ -1,7 +1,7 @@
-"""What messages are about: learnt from a few phrases, told in chats, counted, and out of scope where they fit none.
+"""Intents: training, classification, calibration, files and chats.
 
-Knows: the real embedder and the whole path of a message on both databases, with a scripted model. Does not know: how
-well it works on much data; `benchmarks/intents.py` measures that.
+They run on both databases with the real embedder and a scripted model. `benchmarks/intents.py` measures the accuracy on
+large data.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def phrases() -> Phrases:
 async def chat(
     desk: Desk, start_agent: StartAgent, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Agent]:
-    """An agent without any article."""
+    """Start an agent without any article."""
     monkeypatch.setattr(search_module, "resolve_embedder", lambda *_: None)
     monkeypatch.setattr(search_module, "Embedder", lambda *_, **__: desk.embedder)
     async with start_agent(database_url, contact="help@shop.example") as agent:
@@ -48,7 +48,7 @@ def intents(desk: Desk) -> Intents:
     return Intents(desk.scope, desk.search)
 
 
-async def test_phrases_are_learnt_and_other_words_for_them_are_told(intents: Intents) -> None:
+async def test_paraphrases_of_trained_phrases_are_recognised(intents: Intents) -> None:
     steps: list[tuple[int, int]] = []
     made = await intents.train(ADMIN, phrases(), lambda done, of: steps.append((done, of)))
     assert (made.version, len(made.phrases), steps[-1]) == (1, 12, (12, 12))
@@ -59,7 +59,7 @@ async def test_phrases_are_learnt_and_other_words_for_them_are_told(intents: Int
     assert (await intents.try_out(VIEWER, "What is the capital of France?")).intent == ""
 
 
-async def test_a_new_set_takes_the_place_of_the_old_one_at_once(intents: Intents, desk: Desk) -> None:
+async def test_newly_trained_intents_apply_at_once(intents: Intents, desk: Desk) -> None:
     other = Intents(desk.scope, desk.search)
     await intents.train(ADMIN, phrases())
     assert (await other.try_out(ADMIN, "Where is my order?")).intent == "order status"
@@ -71,7 +71,7 @@ async def test_a_new_set_takes_the_place_of_the_old_one_at_once(intents: Intents
         await intents.try_out(ADMIN, "Where is my order?")
 
 
-async def test_what_was_forgotten_is_told_no_more_where_something_else_was_learnt_since(intents: Intents) -> None:
+async def test_cleared_and_retrained_intents_replace_old_ones(intents: Intents) -> None:
     await intents.train(ADMIN, phrases())
     assert (await intents.try_out(ADMIN, "Where is my order?")).intent == "order status"
     await intents.clear(ADMIN)
@@ -79,7 +79,7 @@ async def test_what_was_forgotten_is_told_no_more_where_something_else_was_learn
     assert (await intents.try_out(ADMIN, "Where is my order?")).intent == "ORDER STATUS"
 
 
-async def test_what_was_computed_survives_being_stored(intents: Intents, desk: Desk) -> None:
+async def test_a_stored_model_gives_the_same_scores(intents: Intents, desk: Desk) -> None:
     await intents.train(ADMIN, phrases())
     found, counts = await intents.show(VIEWER)
     assert (write_phrases(found.phrases, found.replies), counts) == (
@@ -102,7 +102,7 @@ async def test_only_trainers_change_intents(intents: Intents) -> None:
         await intents.measure(VIEWER, phrases(), keep=0.9)
 
 
-async def test_a_threshold_is_set_by_real_messages(intents: Intents) -> None:
+async def test_a_threshold_is_calibrated_on_messages(intents: Intents) -> None:
     await intents.train(ADMIN, phrases())
     messages = read_phrases(
         b"text,intent\nwhere the hell is my stuff,order status\nmoney back now,refund\nhuman!,human\n"
@@ -115,7 +115,7 @@ async def test_a_threshold_is_set_by_real_messages(intents: Intents) -> None:
     assert (await intents.measure(VIEWER, messages)).threshold == pytest.approx(kept.threshold, abs=1e-4)
 
 
-async def test_a_threshold_does_not_bring_back_what_was_replaced_meanwhile(
+async def test_calibration_does_not_restore_cleared_intents(
     intents: Intents, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await intents.train(ADMIN, phrases())
@@ -126,7 +126,7 @@ async def test_a_threshold_does_not_bring_back_what_was_replaced_meanwhile(
         return await embed(texts)
 
     monkeypatch.setattr(desk.search, "embed", embed_while_somebody_clears)
-    with pytest.raises(Conflict, match="trained or cleared meanwhile"):
+    with pytest.raises(Conflict, match="trained or cleared in the meantime"):
         await intents.measure(ADMIN, phrases(), keep=0.9)
     with pytest.raises(NotFound):
         await intents.show(VIEWER)
@@ -137,30 +137,30 @@ async def test_a_threshold_does_not_bring_back_what_was_replaced_meanwhile(
     [
         (b"\xff\xfe", "not text in UTF-8"),
         (b"question,answer\na,b\n", "header text,intent"),
-        (b"text,intent\n", "holds no phrases"),
-        (b"text,intent\n,a\nx,a\nx,b\n", 'line 2: there is no text\nf.csv, line 4: "x" is of the intent "a"'),
+        (b"text,intent\n", "contains no phrases"),
+        (b"text,intent\n,a\nx,a\nx,b\n", 'line 2: the text is missing\nf.csv, line 4: "x" has the intent "a"'),
         (b"text,intent\n" + b"x" * 1001 + b",a\n", "more than 1000 characters"),
         (b'text,intent\n"open,a\n', "f.csv, line"),
         (b"text,intent\nHi, how are you,greeting\n", "line 2: there are more columns than in the header"),
-        (b"text,intent\n" + b",a\n" * 12, "line 11: there is no text\n... and 2 more"),
+        (b"text,intent\n" + b",a\n" * 12, "line 11: the text is missing\n... and 2 more"),
         (b"text,intent\n" + b"".join(b"%d,a\n" % n for n in range(50_001)), "more than 50,000 phrases"),
-        (b"text,intent,reply\na,i,one\nb,i,two\n", 'the intent "i" has another reply'),
+        (b"text,intent,reply\na,i,one\nb,i,two\n", 'the intent "i" has a different reply'),
     ],
 )
-def test_bad_files_are_refused_by_line(content: bytes, told: str) -> None:
+def test_a_bad_file_is_refused_with_its_lines(content: bytes, told: str) -> None:
     with pytest.raises(InvalidInput) as error:
         read_phrases(content, "f.csv")
     assert told in error.value.message
 
 
-def test_a_line_to_learn_from_without_an_intent_is_named() -> None:
+def test_a_training_line_without_an_intent_is_named() -> None:
     content = b"text,intent\na,one\nb,\n"
     assert read_phrases(content).rows == (("a", "one"), ("b", "")), "to measure by, it is out of scope"
-    with pytest.raises(InvalidInput, match=r"f\.csv, line 3: a phrase to learn from needs an intent"):
+    with pytest.raises(InvalidInput, match=r"f\.csv, line 3: a training phrase needs an intent"):
         read_phrases(content, "f.csv", to_learn=True)
 
 
-def test_what_is_written_is_read_again_and_a_reply_stands_at_one_place() -> None:
+def test_a_written_file_reads_back_with_each_reply_once() -> None:
     odd = Phrases((("a\nb", "one"), ('say "x", please', "one"), ("c", "two")), {"one": "Ask us."})
     written = write_phrases(odd.rows, odd.replies)
     assert read_phrases(written.encode()) == odd
@@ -172,11 +172,11 @@ def test_what_is_written_is_read_again_and_a_reply_stands_at_one_place() -> None
     ("content", "told"),
     [
         (b"text,intent\na,one\nb,one\n", "at least 2 intents"),
-        (b"text,intent\na,one\nb,one\nc,two\n", "at least 2 phrases; too few has: two"),
+        (b"text,intent\na,one\nb,one\nc,two\n", "at least 2 phrases; too few: two"),
         (b"text,intent\na,one\nb,\n", "needs an intent"),
     ],
 )
-async def test_too_little_to_learn_from_is_refused(intents: Intents, content: bytes, told: str) -> None:
+async def test_too_few_training_phrases_are_refused(intents: Intents, content: bytes, told: str) -> None:
     with pytest.raises(InvalidInput, match=told):
         await intents.train(ADMIN, read_phrases(content))
 
@@ -184,9 +184,7 @@ async def test_too_little_to_learn_from_is_refused(intents: Intents, content: by
 # --- in chats ---
 
 
-async def test_without_articles_the_model_speaks_about_its_intents_and_nothing_else(
-    chat: Agent, intents: Intents
-) -> None:
+async def test_without_articles_only_known_intents_are_answered(chat: Agent, intents: Intents) -> None:
     person = Person(chat)
     model_of(chat).enqueue("No intents yet.")
     assert (await person.ask("Who won the world cup?"))[0] == "No intents yet."
@@ -198,9 +196,7 @@ async def test_without_articles_the_model_speaks_about_its_intents_and_nothing_e
     assert (await person.ask("Hello there!"))[0] == "Hello!", "nobody is refused a greeting"
 
 
-async def test_an_intent_with_a_reply_is_answered_word_for_word_and_all_are_counted(
-    chat: Agent, intents: Intents
-) -> None:
+async def test_intents_give_verbatim_replies_and_are_counted(chat: Agent, intents: Intents) -> None:
     await intents.train(ADMIN, phrases())
     person = Person(chat)
     text, _ = await person.ask("can I speak with a real person")
@@ -214,14 +210,14 @@ async def test_an_intent_with_a_reply_is_answered_word_for_word_and_all_are_coun
     assert sorted(stored) == ["intent", "model", "unknown"]
 
 
-async def test_articles_answer_what_no_intent_knows(desk: Desk, shop: Agent) -> None:
+async def test_articles_answer_messages_outside_the_intents(desk: Desk, shop: Agent) -> None:
     await Intents(desk.scope, desk.search).train(ADMIN, phrases())
     model_of(shop).enqueue("To Norway postage costs 9 euros.")
     text, sources = await Person(shop).ask("What does postage to Norway cost?")
     assert (text, sources) == ("To Norway postage costs 9 euros. [1]", ["Shipping"])
 
 
-async def test_intents_of_another_embedder_are_as_if_there_were_none(
+async def test_intents_of_another_embedder_are_ignored(
     chat: Agent, intents: Intents, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await intents.train(ADMIN, phrases())

@@ -1,4 +1,4 @@
-"""Articles from a folder to the search, through the real job and the real embedder, on both databases."""
+"""Indexing and search on both databases, with the real job and embedder."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SHIPPING = "# Shipping\n\nParcels travel for two days. To Norway it costs 9 euro
 SALARIES = "# Salaries\n\nOn the first of a month salaries are paid.\n"
 
 
-async def test_a_folder_is_read_searched_and_kept_in_step(desk: Desk) -> None:
+async def test_a_folder_is_indexed_and_kept_up_to_date(desk: Desk) -> None:
     desk.write("returns.md", RETURNS)
     desk.write("sub/shipping.md", SHIPPING)
     first = await desk.add()
@@ -59,7 +59,7 @@ async def test_a_folder_is_read_searched_and_kept_in_step(desk: Desk) -> None:
     assert "60 days" in shown.passages[0][1]
 
 
-async def test_the_question_finds_nothing_where_there_is_nothing(desk: Desk) -> None:
+async def test_a_search_without_articles_finds_nothing(desk: Desk) -> None:
     assert await desk.found("anything") == []
     empty = await desk.add()
     assert (empty["articles"], empty["passages"]) == (0, 0)
@@ -82,7 +82,7 @@ async def test_staff_see_more_than_customers(desk: Desk) -> None:
     assert (await desk.found(question, ("public", "customers")))[0] == "salaries"
 
 
-async def test_what_cannot_be_read_is_told_and_nothing_else_is_lost(desk: Desk) -> None:
+async def test_an_unreadable_file_is_reported_and_costs_nothing_else(desk: Desk) -> None:
     desk.write("returns.md", RETURNS)
     await desk.add()
     desk.write("returns.md", b"\0\1\2")
@@ -97,7 +97,7 @@ async def test_what_cannot_be_read_is_told_and_nothing_else_is_lost(desk: Desk) 
     assert await desk.names() == ["returns", "shipping"], "a folder that is not mounted is not an empty one"
 
 
-async def test_what_is_for_fewer_people_now_does_not_stay_for_all_where_it_cannot_be_read(desk: Desk) -> None:
+async def test_a_narrowed_article_that_fails_to_read_is_hidden(desk: Desk) -> None:
     desk.write("salaries.md", SALARIES)
     await desk.add()
     assert await desk.found("When are salaries paid?") == ["salaries"]
@@ -107,26 +107,24 @@ async def test_what_is_for_fewer_people_now_does_not_stay_for_all_where_it_canno
     assert await desk.found("When are salaries paid?", ("public", "customers", "staff")) == []
 
 
-async def test_what_is_sent_again_for_fewer_people_is_not_read_for_those_before(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_upload_narrowed_during_a_sync_is_not_leaked(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     _, job = await desk.library.upload(ADMIN, "salaries.md", RETURNS.encode())
     read_source = sync_job._Sync._read_source
 
-    def read_once_it_was_sent_again(self: Any, source: Source) -> None:
+    def upload_again_then_read(self: Any, source: Source) -> None:
         if source.audience == "public":
             self._context.run(desk.library.upload(ADMIN, "salaries.md", SALARIES.encode(), "staff"))
         read_source(self, source)
 
-    monkeypatch.setattr(sync_job._Sync, "_read_source", read_once_it_was_sent_again)
-    await desk.work()  # both jobs: of the first one, the file that is for staff by now must not come
+    monkeypatch.setattr(sync_job._Sync, "_read_source", upload_again_then_read)
+    await desk.work()  # both jobs; the first may not read the file that is for staff by now
     first = await Jobs(desk.scope).find(ADMIN, job.id)
-    assert "for other people" in (first.result or {})["unreadable"][0]["why"]
+    assert "its audience has just changed" in (first.result or {})["unreadable"][0]["why"]
     assert await desk.found("When are salaries paid?") == []
     assert await desk.found("When are salaries paid?", ("public", "customers", "staff")) == ["salaries"]
 
 
-async def test_a_name_that_is_no_text_and_a_link_out_keep_nothing_else_from_being_read(desk: Desk) -> None:
+async def test_odd_names_and_links_out_do_not_stop_a_sync(desk: Desk) -> None:
     desk.write("returns.md", RETURNS)
     desk.write("caf\udce9.md", SHIPPING)
     desk.write("odd.html", "<meta charset=undefined><h1>Odd</h1><p>Tulips bloom in May.</p>")
@@ -140,9 +138,7 @@ async def test_a_name_that_is_no_text_and_a_link_out_keep_nothing_else_from_bein
     assert (await desk.sync())["unchanged"] == 4
 
 
-async def test_a_search_does_not_take_a_failed_look_for_no_articles(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_failed_index_read_does_not_mean_no_articles(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.write("returns.md", RETURNS)
     await desk.add()
     search = Search(desk.scope, lambda: desk.embedder)
@@ -159,7 +155,7 @@ async def test_a_search_does_not_take_a_failed_look_for_no_articles(
     assert [type(one).__name__ for one in found] == ["StorageUnavailable", "Found", "Found"]
 
 
-async def test_uploads_and_removals(desk: Desk) -> None:
+async def test_uploads_and_sources_can_be_removed(desk: Desk) -> None:
     _, job = await desk.library.upload(ADMIN, "../../returns.md", RETURNS.encode())
     await desk.done(job)
     assert [one.location for one in await desk.library.sources(VIEWER)] == ["upload:returns.md"]
@@ -181,7 +177,7 @@ async def test_uploads_and_removals(desk: Desk) -> None:
     assert await desk.database.read(knowledge.sources, DEFAULT_WORKSPACE) == [], "the next syncs clear what went"
 
 
-async def test_two_articles_may_be_called_alike(desk: Desk) -> None:
+async def test_two_articles_may_share_a_name(desk: Desk) -> None:
     desk.write("a/index.md", RETURNS)
     desk.write("b/index.md", SHIPPING)
     await desk.add()
@@ -192,7 +188,7 @@ async def test_two_articles_may_be_called_alike(desk: Desk) -> None:
     assert (await desk.library.show(VIEWER, one.id)).article == one
 
 
-async def test_a_page_of_the_web(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_web_page_is_indexed_and_kept(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     pages = {"https://shop.example/help": ("help.html", b"<h1>Help</h1><p>Call us on Mondays.</p>")}
 
     async def fetch(url: str) -> tuple[str, bytes]:
@@ -223,13 +219,13 @@ async def test_bad_targets_and_roles_are_refused(desk: Desk) -> None:
     assert await desk.library.sources(VIEWER) == []
 
 
-async def test_a_sync_that_waits_is_not_queued_twice(desk: Desk) -> None:
+async def test_a_waiting_sync_is_not_queued_twice(desk: Desk) -> None:
     desk.write("returns.md", RETURNS)
     first, second = await desk.library.sync(ADMIN), await desk.library.sync(ADMIN)
     assert first.id == second.id
 
 
-async def test_what_is_added_while_a_sync_runs_is_read_by_the_next(desk: Desk) -> None:
+async def test_a_source_added_during_a_sync_is_read_by_the_next(desk: Desk) -> None:
     desk.write("returns.md", RETURNS)
     first = await desk.library.sync(ADMIN)
     added: list[Job] = []
@@ -263,7 +259,7 @@ def search_with(desk: Desk, embedder: Embedder) -> Search:
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-async def test_what_was_read_on_one_kind_of_cpu_is_found_on_the_other(
+async def test_vectors_of_bf16_and_float32_cpus_are_compatible(
     desk: Desk, embedder_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One database may serve several machines: passages are read in bf16 on one, questions in float32 on another."""
@@ -291,9 +287,7 @@ async def test_what_was_read_on_one_kind_of_cpu_is_found_on_the_other(
         await search.close()
 
 
-async def test_a_killed_sync_is_never_seen_and_the_next_one_cleans_up(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_killed_sync_stays_invisible_and_is_cleaned_up(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.write("returns.md", RETURNS)
     await desk.add()
     desk.write("shipping.md", SHIPPING)
@@ -306,7 +300,7 @@ async def test_a_killed_sync_is_never_seen_and_the_next_one_cleans_up(
             raise SystemExit("killed")
 
     class Context:
-        """As far as it got before it was killed: everything is stored, nothing published."""
+        """Context of a job that is killed once everything is stored and nothing is published."""
 
         def __init__(self) -> None:
             self.job, self.lease, self.workspace_id = job, lease, DEFAULT_WORKSPACE
@@ -330,10 +324,8 @@ async def test_a_killed_sync_is_never_seen_and_the_next_one_cleans_up(
     assert await desk.names() == ["returns", "shipping"]
 
 
-async def test_a_search_during_a_switch_sees_one_version_or_the_other(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """All articles carry the same number, and are rewritten together: no search may see two numbers."""
+async def test_a_search_during_a_sync_sees_a_single_version(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All articles contain the same number and change together: no search may see two numbers."""
 
     def rewrite(number: int) -> None:
         for name in range(6):
@@ -361,7 +353,7 @@ async def test_a_search_during_a_switch_sees_one_version_or_the_other(
     assert len(seen) >= 2
 
 
-async def test_a_search_gives_up_when_the_index_never_rests(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_search_gives_up_on_a_constantly_changing_index(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.write("returns.md", RETURNS)
     await desk.add()
     asked: list[int] = []
@@ -370,12 +362,12 @@ async def test_a_search_gives_up_when_the_index_never_rests(desk: Desk, monkeypa
         asked.append(1)
 
     monkeypatch.setattr(search_module.knowledge_search, "candidates", never)
-    with pytest.raises(Conflict, match="change all the time"):
+    with pytest.raises(Conflict, match="change too often"):
         await desk.found("refund")
     assert len(asked) == search_module.MAX_TRIES
 
 
-async def test_a_training_holds_no_sync_up(desk: Desk) -> None:
+async def test_a_running_training_does_not_delay_a_sync(desk: Desk) -> None:
     desk.write("returns.md", RETURNS)
     await Jobs(desk.scope).create(ADMIN, "train", {})
     running = await desk.database.write(jobs.claim, None, "a training", 60_000, jobs.TRAINING_DEVICE)
@@ -396,7 +388,7 @@ async def test_any_question_is_searched_without_an_error(desk: Desk, question: s
         assert names[0] == "chinese"
 
 
-async def test_work_that_is_cancelled_leaves_the_index_as_it_was(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_cancelled_sync_leaves_the_index_unchanged(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.write("returns.md", RETURNS)
     await desk.add()
     desk.write("shipping.md", SHIPPING)
@@ -405,7 +397,7 @@ async def test_work_that_is_cancelled_leaves_the_index_as_it_was(desk: Desk, mon
     publish = sync_job._Sync._publish
 
     def cancelled_before(self: Any, ended: list[str]) -> None:
-        """Everything is stored by now, and would be seen next."""
+        """Cancel once everything is stored, just before it is published."""
         self._context.run(Jobs(desk.scope).cancel(ADMIN, job.id))
         for _ in range(200):
             self._context.check()

@@ -1,6 +1,6 @@
-"""Answers that stand on articles, on their way into a dataset and into what is trained: read as in chats.
+"""Grounded replies in datasets: trained on the same prompts as chats show.
 
-Knows: chats, imports and reviews on both databases, with the real search. Does not know: training.
+Chats, imports and reviews run on both databases, with the real search.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ async def approve_last(shop: Agent, person: Person) -> None:
     await Reviews(shop.scope).approve(AGENT, (await person.history())[-1].id)
 
 
-async def test_a_reply_is_learnt_with_the_very_prompt_it_was_made_from(shop: Agent) -> None:
+async def test_a_reply_is_trained_on_its_original_prompt(shop: Agent) -> None:
     person = Person(shop)
     model_of(shop).enqueue("You can send anything back ", "within 30 days of delivery.")
     await person.ask(RETURNS_ASKED)
@@ -63,7 +63,7 @@ async def test_a_reply_is_learnt_with_the_very_prompt_it_was_made_from(shop: Age
     assert rows_of_examples([example])[0].passages == example.passages
 
 
-async def test_peoples_answers_get_what_a_chat_would_find(shop: Agent, facts: Facts) -> None:
+async def test_imported_answers_get_the_passages_of_a_chat(shop: Agent, facts: Facts) -> None:
     await facts.add_import([[("person", RETURNS_ASKED), ("agent", "Within 30 days of delivery.")]])
     await facts.add_import([[("person", "Who painted the Mona Lisa?"), ("agent", "That was Leonardo.")]])
     made, found = await build(shop)
@@ -74,7 +74,7 @@ async def test_peoples_answers_get_what_a_chat_would_find(shop: Agent, facts: Fa
     assert without.id != made.id
 
 
-async def test_a_question_that_leans_on_the_talk_is_looked_up_with_it(shop: Agent, facts: Facts) -> None:
+async def test_a_follow_up_question_is_looked_up_in_context(shop: Agent, facts: Facts) -> None:
     await facts.add_import(
         [
             [
@@ -89,7 +89,7 @@ async def test_a_question_that_leans_on_the_talk_is_looked_up_with_it(shop: Agen
     assert [one.passages[0].title for one in found] == ["Shipping", "Shipping"]
 
 
-async def test_what_the_articles_do_not_say_teaches_nothing(shop: Agent, facts: Facts) -> None:
+async def test_answers_beyond_the_articles_are_not_learnt(shop: Agent, facts: Facts) -> None:
     person = Person(shop)
     model_of(shop).enqueue("You can send anything back within 30 days of delivery.")
     await person.ask(RETURNS_ASKED)
@@ -101,7 +101,7 @@ async def test_what_the_articles_do_not_say_teaches_nothing(shop: Agent, facts: 
     assert await reasons(shop, made) == {BEYOND_THE_ARTICLES: 3}, "the correction is an answer and a pair"
 
 
-async def test_what_only_staff_may_read_is_learnt_only_where_all_are_staff(start_shop: StartShop) -> None:
+async def test_staff_articles_are_learnt_only_if_all_are_staff(start_shop: StartShop) -> None:
     async with start_shop() as shop:
         person = Person(shop, "slack")
         model_of(shop).enqueue("Salaries are paid on the first of a month.")
@@ -114,7 +114,7 @@ async def test_what_only_staff_may_read_is_learnt_only_where_all_are_staff(start
         assert example.passages[0].title == "Salaries"
 
 
-async def test_what_only_staff_may_read_is_not_learnt_from_what_repeats_it(shop: Agent, desk: Desk) -> None:
+async def test_repetitions_of_staff_articles_are_not_learnt(shop: Agent, desk: Desk) -> None:
     person = Person(shop, "slack")
     model_of(shop).enqueue("Salaries are paid on the first of a month.")
     await person.ask("When are salaries paid?")
@@ -128,7 +128,7 @@ async def test_what_only_staff_may_read_is_not_learnt_from_what_repeats_it(shop:
     assert (found, await reasons(shop, made)) == ([], {NOT_FOR_ALL: 2})
 
 
-async def test_what_is_trained_reads_as_what_is_served(shop: Agent, facts: Facts, starter_model_path: Path) -> None:
+async def test_training_prompts_equal_serving_prompts(shop: Agent, facts: Facts, starter_model_path: Path) -> None:
     await facts.add_import([[("person", RETURNS_ASKED), ("agent", "Within 30 days of delivery.")]])
     _, (example,) = await build(shop)
     tokenizer = await asyncio.to_thread(ChatTokenizer, starter_model_path)

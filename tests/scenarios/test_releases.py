@@ -1,6 +1,6 @@
-"""Which version answers: promotion, rollback and canaries, under load, in every process, whatever is broken.
+"""Releases on the real message path: promotion, rollback and canaries, under load and in several processes.
 
-Knows: the real message path on both databases, with versions that a scripted generator loads. Does not know: training.
+A scripted generator loads the versions.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from bot.learning.release import canary_watch
 from bot.learning.release.canary_harm import Counts, is_challengers
 from bot.learning.release.plan import Promote, RollBack, StartCanary, StopCanary
 from bot.learning.versions import Versions
+from bot.steering.line_answers import status_text
 from bot.steering.needs_attention import needs_attention
 from storage import audit, releases
 from storage.schema import message
@@ -38,7 +39,7 @@ async def answered_by(agent: Agent, chat: str, number: int = 1) -> str | None:
     return (await replies(agent, await ask(agent, chat, number)))[-1][0]
 
 
-async def test_the_next_reply_follows_a_promotion_and_a_rollback(agent: Agent) -> None:
+async def test_a_promotion_or_rollback_takes_effect_with_the_next_reply(agent: Agent) -> None:
     first = await make_version(agent, 1)
     second = await make_version(agent, 2, beside=first)
     assert await answered_by(agent, "a", 1) is None
@@ -63,13 +64,13 @@ async def test_the_next_reply_follows_a_promotion_and_a_rollback(agent: Agent) -
     ]
 
 
-async def test_what_has_not_passed_the_gate_is_refused_unless_there_is_a_reason(agent: Agent) -> None:
+async def test_promoting_past_the_gate_needs_a_reason(agent: Agent) -> None:
     failed, unknown = await make_version(agent, 1, passed=False), await make_version(agent, 2, passed=None)
-    for one in (failed, unknown):
+    for version in (failed, unknown):
         with pytest.raises(RefusedByGate):
-            await agent.releases.promote(ADMIN, one.name)
+            await agent.releases.promote(ADMIN, version.name)
         with pytest.raises(RefusedByGate):
-            await agent.releases.start_canary(ADMIN, one.name, 0.2)
+            await agent.releases.start_canary(ADMIN, version.name, 0.2)
     assert await agent.releases.current() == await agent.database.read(releases.current, agent.workspace_id)
     assert (await agent.releases.current()).number == 0, "a refusal leaves nothing behind"
     await agent.releases.promote(ADMIN, failed.name, override_reason="the demo is at noon")
@@ -82,7 +83,7 @@ async def test_what_has_not_passed_the_gate_is_refused_unless_there_is_a_reason(
     }
 
 
-async def test_what_was_judged_beside_another_champion_is_judged_again(agent: Agent) -> None:
+async def test_a_new_champion_makes_older_verdicts_invalid(agent: Agent) -> None:
     first, second = await make_version(agent, 1), await make_version(agent, 2)
     await agent.releases.promote(ADMIN, first.name)
     for change in (Promote(second.name), StartCanary(second.name, 0.2)):
@@ -100,7 +101,7 @@ async def test_what_was_judged_beside_another_champion_is_judged_again(agent: Ag
     await agent.releases.promote(ADMIN, second.name)
     changed = await agent.releases.promote(ADMIN, first.name)
     assert changed.champion is not None
-    assert changed.champion.name == first.name, "it answered a moment ago, and needs no second judgement"
+    assert changed.champion.name == first.name, "the previous champion needs no second judgement"
 
 
 async def test_a_rollback_goes_back_and_never_forward(agent: Agent) -> None:
@@ -121,7 +122,7 @@ async def test_a_rollback_goes_back_and_never_forward(agent: Agent) -> None:
         await agent.releases.rollback(ADMIN, "worse")
 
 
-async def test_what_was_rolled_back_from_comes_back_only_through_the_gate(agent: Agent) -> None:
+async def test_a_rolled_back_version_returns_only_through_the_gate(agent: Agent) -> None:
     first, second = await two_beside_the_base(agent)
     await agent.releases.promote(ADMIN, second.name, override_reason="the demo is at noon")
     await agent.releases.rollback(ADMIN, "it was rude")
@@ -134,7 +135,7 @@ async def test_what_was_rolled_back_from_comes_back_only_through_the_gate(agent:
     assert (await agent.releases.promote(ADMIN, second.name)).champion == second
 
 
-async def test_a_version_that_did_harm_is_not_gone_back_to(agent: Agent) -> None:
+async def test_a_rollback_skips_a_harmful_version(agent: Agent) -> None:
     first = await make_version(agent, 1)
     second = await make_version(agent, 2, beside=first)
     for name in (first.name, second.name):
@@ -149,18 +150,18 @@ async def test_a_version_that_did_harm_is_not_gone_back_to(agent: Agent) -> None
     assert (await agent.releases.rollback(ADMIN, "worse, too")).champion is None
 
 
-async def test_a_retired_version_is_passed_over_by_a_second_rollback(agent: Agent) -> None:
+async def test_a_second_rollback_skips_a_retired_version(agent: Agent) -> None:
     made = [await make_version(agent, 1)]
     for number in (2, 3):
         made.append(await make_version(agent, number, beside=made[-1]))
-    for one in made:
-        await agent.releases.promote(ADMIN, one.name)
+    for version in made:
+        await agent.releases.promote(ADMIN, version.name)
     await Versions(agent.scope).retire(ADMIN, made[0].name, "old")
     released = await agent.releases.rollback(ADMIN, "worse")
-    assert (released.champion, released.previous) == (made[1], None), "the base instead of what was retired"
+    assert (released.champion, released.previous) == (made[1], None), "the base instead of the retired version"
 
 
-async def test_a_trial_that_went_well_does_not_hide_what_the_gate_refuses(agent: Agent) -> None:
+async def test_a_ready_canary_still_needs_the_gate(agent: Agent) -> None:
     first, second = await two_beside_the_base(agent)
     started = await agent.releases.start_canary(ADMIN, second.name, 0.5, override_reason="a look")
     judged = await canary_watch.look_at(agent.scope, started)
@@ -171,11 +172,13 @@ async def test_a_trial_that_went_well_does_not_hide_what_the_gate_refuses(agent:
     assert f"beside another champion than {first.name}" in note
     await agent.database.write(lambda tx: add_evaluation(tx, second.id, beside=first.id), agent.workspace_id)
     (note,) = await needs_attention(agent.scope, started, ready)
-    assert note.endswith(f"`myna promote {second.name}`.")
+    assert note == f"{second.name} is ready to be promoted (no harm seen)."
+    told = status_text(started, ready, [], [note], None)
+    assert told.endswith(f"`/myna promote {second.name}`."), "the command in the channel's own form"
 
 
 @pytest.mark.parametrize("share", [0, -0.1, 0.5000001, 1, float("nan"), float("inf")])
-async def test_no_canary_has_such_a_share(agent: Agent, share: float) -> None:
+async def test_a_forbidden_canary_share_is_refused(agent: Agent, share: float) -> None:
     version = await make_version(agent, 1)
     with pytest.raises(InvalidInput, match="at most 50 %"):
         await agent.releases.start_canary(ADMIN, version.name, share)
@@ -187,16 +190,22 @@ async def test_a_preview_changes_nothing(agent: Agent) -> None:
     await agent.releases.start_canary(ADMIN, second.name, 0.5, override_reason="a look")
     before = await agent.releases.current()
     planned = [
-        await agent.releases.preview(one)
-        for one in (Promote("base"), Promote(second.name), StartCanary(second.name, 0.2), RollBack(), StopCanary())
+        await agent.releases.preview(change)
+        for change in (Promote("base"), Promote(second.name), StartCanary(second.name, 0.2), RollBack(), StopCanary())
     ]
-    assert [one.ends_canary for one in planned] == [second] * 5
-    assert [one.canary_ends_as for one in planned] == ["replaced", "promoted", "replaced", "rolled_back", "rolled_back"]
-    assert [one.after.champion for one in planned] == [None, second, first, None, first]
+    assert [plan.ends_canary for plan in planned] == [second] * 5
+    assert [plan.canary_ends_as for plan in planned] == [
+        "replaced",
+        "promoted",
+        "replaced",
+        "rolled_back",
+        "rolled_back",
+    ]
+    assert [plan.after.champion for plan in planned] == [None, second, first, None, first]
     assert await agent.releases.current() == before
 
 
-async def test_what_cannot_be_done_says_why(agent: Agent) -> None:
+async def test_an_impossible_change_is_refused_with_the_reason(agent: Agent) -> None:
     version = await make_version(agent, 1)
     with pytest.raises(Conflict, match="nothing to roll back to"):
         await agent.releases.rollback(ADMIN, "")
@@ -240,7 +249,7 @@ async def test_a_canary_answers_its_share_and_keeps_its_conversations(agent: Age
 
 
 @pytest.mark.parametrize("damage", ["gone", "other weights", "no weights"])
-async def test_a_version_that_cannot_be_loaded_costs_no_message(agent: Agent, damage: str) -> None:
+async def test_an_unloadable_version_costs_no_message(agent: Agent, damage: str) -> None:
     good = await make_version(agent, 1)
     content = {"gone": b"", "other weights": weights_of(3), "no weights": b"x"}[damage]
     broken = await make_version(agent, 2, content=content, beside=good)
@@ -258,7 +267,7 @@ async def test_a_version_that_cannot_be_loaded_costs_no_message(agent: Agent, da
     assert await answered_by(agent, "c", 1) is None, "the base, where nothing else is left"
 
 
-async def test_what_is_no_longer_named_is_unloaded_after_its_last_reply(agent: Agent) -> None:
+async def test_an_unreleased_version_is_unloaded_after_its_last_reply(agent: Agent) -> None:
     first = await make_version(agent, 1)
     second = await make_version(agent, 2, beside=first)
     third = await make_version(agent, 3, beside=second)
@@ -297,7 +306,7 @@ async def test_promoting_under_load_loses_nothing(agent: Agent) -> None:
     assert {version for one in given for version, _ in one} <= {made[0].name, made[1].name}
 
 
-async def test_every_process_follows_with_its_next_reply(
+async def test_every_process_follows_a_change_with_its_next_reply(
     postgres: object, start_agent: StartAgent, migrated_postgres: str
 ) -> None:
     url = new_postgres_database(postgres, migrated_postgres)
@@ -316,7 +325,7 @@ async def test_every_process_follows_with_its_next_reply(
         assert there.generator.asked_versions  # type: ignore[attr-defined]
 
 
-async def test_a_canary_that_does_harm_is_rolled_back_by_itself(
+async def test_a_harmful_canary_is_rolled_back_automatically(
     agent: Agent, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("bot.learning.release.canary_watch.LOOK_SECONDS", 0.05)
@@ -346,11 +355,11 @@ async def test_a_canary_that_does_harm_is_rolled_back_by_itself(
     assert "was rolled back: more thumbs_down" in caplog.text
     release = await agent.releases.current()
     (notice,) = await needs_attention(agent.scope, release, None)
-    assert notice == "The last canary was rolled back by itself: more thumbs_down with the challenger."
+    assert notice == "The last canary was rolled back automatically: more thumbs_down with the challenger."
     assert await answered_by(agent, "afterwards") is None
 
 
-async def test_a_hand_off_and_an_error_are_counted_where_they_happened(agent: Agent) -> None:
+async def test_outcomes_are_counted_in_the_right_arm(agent: Agent) -> None:
     challenger = await make_version(agent, 1)
     started = await agent.releases.start_canary(ADMIN, challenger.name, 0.5)
     assert started.canary is not None
@@ -368,11 +377,11 @@ async def test_a_hand_off_and_an_error_are_counted_where_they_happened(agent: Ag
     handed_off = judged.rails["hand_off"].counts
     its_arm = is_challengers(started.canary.salt, conversation_id, 0.5)
     assert (handed_off.challenger_bad, handed_off.champion_bad) == (int(its_arm), int(not its_arm))
-    assert judged.rails["thumbs_down"].counts == Counts(), "what went well is not known before its time is over"
-    assert "latency" not in judged.rails, "how slow is slow was not known"
+    assert judged.rails["thumbs_down"].counts == Counts(), "a good outcome is known only after its window"
+    assert "latency" not in judged.rails, "too few replies for a limit of latency"
 
 
-async def test_a_program_may_ask_for_any_trained_version_by_its_name(agent: Agent) -> None:
+async def test_a_program_can_ask_for_any_version_by_name(agent: Agent) -> None:
     version = await make_version(agent, 1)
     assert version.name not in agent.generator.versions
     await agent.released.load_asked("bot-v9-nobody")
@@ -380,7 +389,7 @@ async def test_a_program_may_ask_for_any_trained_version_by_its_name(agent: Agen
     assert agent.generator.versions == (version.name,)
     agent.released.note_change()
     await asyncio.sleep(0.1)
-    assert agent.generator.versions == (version.name,), "it stays for those who ask again"
+    assert agent.generator.versions == (version.name,), "it stays for later requests"
     await Versions(agent.scope).retire(ADMIN, version.name, "it is rude")
     agent.released.note_change()
     await until(lambda: not agent.generator.versions)

@@ -1,4 +1,4 @@
-"""Slack over HTTP: who is answered, where, and once; what Slack's troubles come to; requests that are not Slack's."""
+"""Slack over HTTP: answers, failures of Slack, and forged requests."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from tests.fakes.slack.server import FakeSlack
 
 
 async def say(slack_server: WebServer, slack: FakeSlack, body: dict[str, Any]) -> str:
-    """Deliver a message; gives its thread."""
+    """Deliver a message and return its thread."""
     assert await slack.deliver(slack_server.url, body) == 200
     return str(body["event"].get("thread_ts") or body["event"]["ts"])
 
 
 async def settle(slack_server: WebServer, slack: FakeSlack, posts: int) -> None:
-    """So many posts, and no more to come."""
+    """Wait until there are `posts` posts and nothing is left to do."""
     await until(lambda: len(slack.posted) >= posts)
     await asyncio.sleep(0.3)
     assert len(slack.posted) == posts
 
 
-async def test_a_mention_is_answered_in_its_thread_and_a_direct_message_too(
+async def test_mentions_and_direct_messages_are_answered_in_their_thread(
     slack_server: WebServer, slack: FakeSlack
 ) -> None:
     slack_server.generator.enqueue("In ", "May.")
@@ -48,7 +48,7 @@ async def test_a_mention_is_answered_in_its_thread_and_a_direct_message_too(
     assert [one["channel"] for one in slack.posted] == ["C0SHOP", "D0ANA"]
 
 
-async def test_a_thread_goes_on_without_a_mention_and_others_are_left_alone(
+async def test_a_followed_thread_needs_no_mention_and_others_are_ignored(
     slack_server: WebServer, slack: FakeSlack
 ) -> None:
     thread = await say(slack_server, slack, slack.message(f"<@{BOT}> hello"))
@@ -64,8 +64,8 @@ async def test_a_thread_goes_on_without_a_mention_and_others_are_left_alone(
     assert roles == [("user", "hello"), ("user", "and in autumn?")]
 
 
-async def test_twins_and_deliveries_again_get_one_answer(slack_server: WebServer, slack: FakeSlack) -> None:
-    """RasaHQ/rasa#3882, slackapi/node-slack-sdk#2141: the same message under other event ids, while it is answered."""
+async def test_repeated_deliveries_get_one_answer(slack_server: WebServer, slack: FakeSlack) -> None:
+    """RasaHQ/rasa#3882, slackapi/node-slack-sdk#2141: the same message arrives again during the answer."""
     slack_server.generator.enqueue("slow ", "answer", delay=0.3)
     body = slack.message(f"<@{BOT}> once, please")
     twin = slack.callback(body["event"] | {"type": "app_mention"})
@@ -90,7 +90,7 @@ async def test_twins_and_deliveries_again_get_one_answer(slack_server: WebServer
         {"type": "reaction_added"},
     ],
 )
-async def test_what_no_person_said_is_acknowledged_and_left(
+async def test_events_without_a_persons_message_are_acknowledged(
     slack_server: WebServer, slack: FakeSlack, more: dict[str, Any]
 ) -> None:
     body = slack.message(f"<@{BOT}> hello")
@@ -98,7 +98,7 @@ async def test_what_no_person_said_is_acknowledged_and_left(
     await settle(slack_server, slack, 0)
 
 
-async def test_files_are_named_and_markup_is_plain(slack_server: WebServer, slack: FakeSlack) -> None:
+async def test_files_are_named_and_markup_is_resolved(slack_server: WebServer, slack: FakeSlack) -> None:
     body = slack.message(f"<@{BOT}> see", subtype="file_share", files=[{"name": "roses.png"}, {}, 5])
     await say(slack_server, slack, body)
     await settle(slack_server, slack, 1)
@@ -115,7 +115,7 @@ async def test_files_are_named_and_markup_is_plain(slack_server: WebServer, slac
     )
 
 
-async def test_too_many_posts_are_tried_again_when_slack_says(slack_server: WebServer, slack: FakeSlack) -> None:
+async def test_rate_limited_posts_are_retried_after_retry_after(slack_server: WebServer, slack: FakeSlack) -> None:
     slack.troubles["chat.postMessage"].extend(["ratelimited", "ratelimited"])
     started = time.monotonic()
     thread = await say(slack_server, slack, slack.message("hello", channel="D0ANA"))
@@ -124,7 +124,7 @@ async def test_too_many_posts_are_tried_again_when_slack_says(slack_server: WebS
 
 
 @pytest.mark.parametrize("trouble", ["hangs after", "internal_error", "hangs"])
-async def test_a_post_whose_end_is_unknown_is_looked_for_and_never_doubled(
+async def test_a_post_of_unknown_outcome_is_looked_for_not_doubled(
     slack_server: WebServer, slack: FakeSlack, trouble: Any
 ) -> None:
     thread = await say(slack_server, slack, slack.message("first", channel="D0ANA"))
@@ -138,7 +138,7 @@ async def test_a_post_whose_end_is_unknown_is_looked_for_and_never_doubled(
     await settle(slack_server, slack, 5)
 
 
-async def test_a_post_that_slack_refuses_holds_up_no_other(slack_server: WebServer, slack: FakeSlack) -> None:
+async def test_a_refused_post_does_not_block_others(slack_server: WebServer, slack: FakeSlack) -> None:
     slack.troubles["chat.postMessage"].append("channel_not_found")
     refused = await say(slack_server, slack, slack.message("hello", channel="D0ANA"))
     await until(lambda: len(slack.called("chat.postMessage")) == 1)
@@ -147,7 +147,7 @@ async def test_a_post_that_slack_refuses_holds_up_no_other(slack_server: WebServ
     assert slack.texts_in(refused) == []
 
 
-async def test_while_slack_does_not_know_the_token_events_come_again(slack_server: WebServer, slack: FakeSlack) -> None:
+async def test_events_are_redelivered_while_the_token_is_rejected(slack_server: WebServer, slack: FakeSlack) -> None:
     slack.refuses_token = True
     body = slack.message("hello", channel="D0ANA")
     assert await slack.deliver(slack_server.url, body) == 503
@@ -156,7 +156,7 @@ async def test_while_slack_does_not_know_the_token_events_come_again(slack_serve
     await until(lambda: len(slack.texts_in(thread)) == 1)
 
 
-async def test_the_address_is_verified(slack_server: WebServer) -> None:
+async def test_the_url_verification_challenge_is_answered(slack_server: WebServer) -> None:
     content = json.dumps({"type": "url_verification", "challenge": "3eZbrw1a"}).encode()
     async with slack_server.session.post(
         slack_server.url + "/slack/events", data=content, headers=signed(content)
@@ -164,7 +164,7 @@ async def test_the_address_is_verified(slack_server: WebServer) -> None:
         assert (response.status, await response.json()) == (200, {"challenge": "3eZbrw1a"})
 
 
-async def test_requests_that_slack_did_not_sign_are_refused(slack_server: WebServer, slack: FakeSlack) -> None:
+async def test_unsigned_requests_are_refused(slack_server: WebServer, slack: FakeSlack) -> None:
     content = json.dumps(slack.message("hello", channel="D0ANA")).encode()
     good = signed(content)
     bad: list[dict[str, str]] = [
@@ -187,7 +187,7 @@ async def test_requests_that_slack_did_not_sign_are_refused(slack_server: WebSer
     await settle(slack_server, slack, 0)
 
 
-async def test_signed_requests_that_make_no_sense(slack_server: WebServer, slack: FakeSlack) -> None:
+async def test_signed_nonsense_is_refused_or_acknowledged(slack_server: WebServer, slack: FakeSlack) -> None:
     assert await slack.deliver(slack_server.url, b"\xff\xfe") == 401
     for content in (b"{", b"[]", b"null", b'"x"', b"[" * 100_000):
         assert await slack.deliver(slack_server.url, content) == 400
@@ -234,7 +234,7 @@ def test_no_event_breaks_the_reader(event: Any, team: Any) -> None:
         json.dumps([part["text"] for part in spoken.incoming.parts]).encode()
 
 
-def test_channels_of_two_teams_with_one_id_are_two_conversations() -> None:
+def test_equal_channel_ids_of_two_teams_are_two_conversations() -> None:
     event = {"type": "message", "channel_type": "im", "user": "U1", "text": "hi", "ts": "1.2", "channel": "D1"}
     read = [read_message({"team_id": team, "event": event}, BOT) for team in (TEAM, "T2")]
     assert read[0] is not None
@@ -256,7 +256,7 @@ def test_channels_of_two_teams_with_one_id_are_two_conversations() -> None:
         ({"slack_client_id": "1.2", "slack_client_secret": "x"}, "MYNA_SLACK_SIGNING_SECRET"),
     ],
 )
-def test_half_of_the_settings_is_an_error(given: dict[str, str], complaint: str) -> None:
+def test_incomplete_settings_are_an_error(given: dict[str, str], complaint: str) -> None:
     assert not slack_config(Settings()).is_used
     with pytest.raises(MynaError, match=complaint):
         slack_config(Settings(**given)).check()

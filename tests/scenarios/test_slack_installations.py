@@ -1,4 +1,4 @@
-"""Where the app is installed: one workspace, several, an organization; over HTTP or sockets; and when it is removed."""
+"""Installations of the Slack app: OAuth, token rotation, Socket Mode and removal."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MANY = {"slack_bot_token": "", "slack_client_id": CLIENT_ID, "slack_client_secre
 
 @pytest.fixture
 async def many(start_in_slack: StartInSlack, database_url: str, slack: FakeSlack) -> AsyncIterator[WebServer]:
-    """Myna for several workspaces, installed in none yet."""
+    """Run Myna for several workspaces, installed in none yet."""
     slack.installations.clear()
     keys = (new_key(),) if database_url.startswith("postgresql") else ()
     async with start_in_slack(database_url, **MANY, encryption_keys=keys) as server:
@@ -38,7 +38,7 @@ async def many(start_in_slack: StartInSlack, database_url: str, slack: FakeSlack
 
 
 async def set_out(server: WebServer) -> tuple[str, dict[str, str]]:
-    """Press "install": where Slack is, and the cookies that the browser has now."""
+    """Press "install". Return Slack's address and the browser's cookies."""
     async with server.session.get(server.url + "/slack/install", allow_redirects=False) as response:
         assert response.status == 302, await response.text()
         return response.headers["Location"], {name: one.value for name, one in response.cookies.items()}
@@ -76,7 +76,7 @@ async def stored(server: WebServer) -> list[Any]:
 # --- installing ---
 
 
-async def test_two_workspaces_install_the_app_and_have_channels_of_one_name(many: WebServer, slack: FakeSlack) -> None:
+async def test_two_workspaces_with_equal_channel_ids_stay_apart(many: WebServer, slack: FakeSlack) -> None:
     slack.add_team("T0OTHER")
     await install(many, slack, team_id=TEAM)
     await install(many, slack, team_id="T0OTHER")
@@ -89,7 +89,7 @@ async def test_two_workspaces_install_the_app_and_have_channels_of_one_name(many
     assert len(tokens) == 2, "each is answered with its own token"
 
 
-async def test_tokens_are_not_to_be_read_in_the_database(many: WebServer, slack: FakeSlack) -> None:
+async def test_tokens_are_encrypted_in_the_database(many: WebServer, slack: FakeSlack) -> None:
     slack.oauth.rotates = True
     await install(many, slack)
     row = (await stored(many))[0]
@@ -100,7 +100,7 @@ async def test_tokens_are_not_to_be_read_in_the_database(many: WebServer, slack:
     assert "chat:write" in row.scopes
 
 
-async def test_the_way_back_is_for_the_browser_that_set_out_and_for_once(many: WebServer, slack: FakeSlack) -> None:
+async def test_the_oauth_state_works_once_and_in_its_browser_only(many: WebServer, slack: FakeSlack) -> None:
     location, cookies = await set_out(many)
     query = parse_qs(urlsplit(location).query)
     assert query["redirect_uri"] == [PUBLIC + "/slack/oauth_redirect"]
@@ -116,14 +116,14 @@ async def test_the_way_back_is_for_the_browser_that_set_out_and_for_once(many: W
     assert len(await stored(many)) == 1
 
 
-async def test_who_declines_changes_nothing(many: WebServer, slack: FakeSlack) -> None:
+async def test_declining_the_installation_changes_nothing(many: WebServer, slack: FakeSlack) -> None:
     slack.oauth.consent = Consent(denied=True)
     status, page = await come_back(many, *await set_out(many))
     assert (status, "Nothing was changed" in page) == (200, True)
     assert await stored(many) == []
 
 
-async def test_a_code_that_slack_does_not_know_is_no_installation(many: WebServer, slack: FakeSlack) -> None:
+async def test_an_unknown_oauth_code_installs_nothing(many: WebServer, slack: FakeSlack) -> None:
     location, cookies = await set_out(many)
     state = parse_qs(urlsplit(location).query)["state"][0]
     status, page = await open_page(many, f"{many.url}/slack/oauth_redirect?code=made-up&state={state}", cookies)
@@ -171,10 +171,8 @@ async def until_stored(server: WebServer, count: int) -> None:
     raise AssertionError(f"{await stored(server)}")
 
 
-async def test_workspaces_where_the_app_is_not_installed_get_200_and_no_answer(
-    slack_server: WebServer, slack: FakeSlack
-) -> None:
-    """iterate/iterate#1521: what can't be routed is acknowledged, or Slack would stop sending."""
+async def test_events_of_unknown_workspaces_get_200_and_no_answer(slack_server: WebServer, slack: FakeSlack) -> None:
+    """iterate/iterate#1521: events without an installation are acknowledged, or Slack would stop sending."""
     slack.add_team("T0OTHER")
     slack.install("T0OTHER", token="xoxb-another", bot_user_id="U0BOT2")
     for _ in range(2):
@@ -187,7 +185,7 @@ async def test_workspaces_where_the_app_is_not_installed_get_200_and_no_answer(
     assert not slack_server.generator.prompts
 
 
-async def test_tokens_are_renewed_before_they_run_out(
+async def test_tokens_are_rotated_before_they_expire(
     many: WebServer, slack: FakeSlack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slack.oauth.rotates = True
@@ -206,7 +204,7 @@ async def test_tokens_are_renewed_before_they_run_out(
     assert len(await stored(many)) == 1
 
 
-async def test_secrets_are_encrypted_anew_with_a_new_key(many: WebServer, slack: FakeSlack) -> None:
+async def test_tokens_are_reencrypted_with_a_new_key(many: WebServer, slack: FakeSlack) -> None:
     slack.oauth.rotates = True
     await install(many, slack)
     settings, app = many.agent.settings, App(CLIENT_ID, CLIENT_SECRET, slack.url)
@@ -225,7 +223,7 @@ async def test_secrets_are_encrypted_anew_with_a_new_key(many: WebServer, slack:
         await until(lambda: [one["text"] for one in slack.posted] == ["hello"])
 
 
-async def test_without_its_key_a_token_waits_for_it(
+async def test_delivery_waits_while_the_key_of_a_token_is_missing(
     many: WebServer, slack: FakeSlack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adapters.slack.installations.NO_KEY_SECONDS", 0.1)
@@ -246,10 +244,10 @@ async def test_on_postgresql_the_key_is_a_setting(start_in_slack: StartInSlack, 
             pass
 
 
-async def test_a_renewal_goes_on_when_nobody_waits_for_it(
+async def test_a_token_rotation_outlives_its_caller(
     many: WebServer, slack: FakeSlack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The refresh token is good for one use: an answer that is not waited for must be kept all the same."""
+    """The refresh token is good for one use: the new one is stored even if the caller is gone."""
     slack.oauth.rotates = True
     await install(many, slack)
     access = SlackClient.call
@@ -272,7 +270,7 @@ async def test_a_renewal_goes_on_when_nobody_waits_for_it(
     assert (await stored(many))[0].bot_token != before
 
 
-async def test_a_removal_that_is_told_late_leaves_a_new_installation_alone(many: WebServer, slack: FakeSlack) -> None:
+async def test_a_late_removal_event_keeps_a_newer_installation(many: WebServer, slack: FakeSlack) -> None:
     await install(many, slack)
     late = slack.callback({"type": "app_uninstalled"})
     late["event_time"] -= 60
@@ -299,7 +297,7 @@ async def over_sockets(start_in_slack: StartInSlack, sqlite_url: str, slack: Fak
         yield server
 
 
-async def test_events_commands_and_buttons_come_over_two_sockets(over_sockets: WebServer, slack: FakeSlack) -> None:
+async def test_events_commands_and_buttons_arrive_over_two_sockets(over_sockets: WebServer, slack: FakeSlack) -> None:
     over_sockets.generator.enqueue(*(f"word{number} " for number in range(30)), delay=0.01)
     ts = await slack.say(f"<@{BOT}> hello")
     await until(lambda: slack.posted and slack.posted[-1].get("blocks"))
@@ -326,7 +324,7 @@ async def test_nothing_is_lost_while_sockets_are_renewed(over_sockets: WebServer
     assert sorted(one["text"] for one in slack.posted) == ["one", "two"]
 
 
-async def test_what_could_not_be_stored_comes_again_over_the_socket(
+async def test_an_unstored_event_is_redelivered_over_the_socket(
     over_sockets: WebServer, slack: FakeSlack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database = over_sockets.agent.database
@@ -347,7 +345,7 @@ async def test_what_could_not_be_stored_comes_again_over_the_socket(
     assert len(over_sockets.generator.prompts) == 1
 
 
-async def test_a_wrong_app_token_is_tried_again_and_stops_nothing(
+async def test_a_wrong_app_token_is_retried_and_stops_nothing(
     start_in_slack: StartInSlack, sqlite_url: str, slack: FakeSlack, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with start_in_slack(sqlite_url, slack_app_token="xapp-wrong"):

@@ -1,4 +1,4 @@
-"""What people tell Myna in Slack besides talking to it: votes, better answers, commands; and what it offers them."""
+"""Votes, feedback forms, commands and suggested prompts in Slack."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.fakes.slack.server import FakeSlack
 
 
 async def answered(slack: FakeSlack, text: str = "hello", **more: Any) -> tuple[str, Json]:
-    """Ask the bot; gives the thread and the reply's message once it has its buttons."""
+    """Ask the bot. Return the thread, and the reply's message once it has buttons."""
     before = len(slack.posted)
     ts = await slack.say(f"<@{BOT}> {text}" if more.get("channel", "C")[0] == "C" else text, **more)
     await until(lambda: len(slack.posted) > before and slack.posted[-1].get("blocks"))
@@ -53,7 +53,7 @@ def written(**fields: str) -> dict[str, dict[str, Json]]:
 
 
 async def test_a_person_has_one_vote_and_may_change_it(slack_server: WebServer, slack: FakeSlack) -> None:
-    """slackapi/bolt-python#1435: each click is sent again, and there is no taking back."""
+    """slackapi/bolt-python#1435: each click is sent again, and a vote can't be withdrawn."""
     _, message = await answered(slack)
     for verdict in ("positive", "positive", "negative", "positive"):
         await press(slack, message, verdict)
@@ -87,7 +87,7 @@ async def test_the_form_speaks_the_language_of_the_person(slack_server: WebServe
     assert (await slack.submit(view, written(reason=""))).body["errors"] == {"reason": "请至少填写其中一项。"}
 
 
-async def test_no_one_votes_on_what_is_not_there(slack_server: WebServer, slack: FakeSlack) -> None:
+async def test_votes_on_missing_replies_are_ignored(slack_server: WebServer, slack: FakeSlack) -> None:
     _, message = await answered(slack)
     button = buttons_of(message)["positive_button"]
     for value in ("up:nobody", "", "up", "down:" + "x" * 5000):
@@ -109,7 +109,7 @@ async def test_no_one_votes_on_what_is_not_there(slack_server: WebServer, slack:
         {"type": "block_suggestion"},
     ],
 )
-async def test_interactions_that_make_no_sense_are_acknowledged(
+async def test_nonsensical_interactions_are_acknowledged(
     slack_server: WebServer, slack: FakeSlack, payload: Json
 ) -> None:
     answer = await slack.deliverer.send_form("/slack/interactivity", payload)
@@ -142,7 +142,7 @@ async def test_new_forgets_the_context_of_the_last_conversation_here(slack_serve
 
 
 @pytest.mark.parametrize("order", ["message first", "app_mention first"])
-async def test_commands_by_mention_are_answered_to_the_person_alone(
+async def test_commands_by_mention_get_an_ephemeral_answer(
     slack_server: WebServer, slack: FakeSlack, order: Any
 ) -> None:
     slack.mention_order = order
@@ -157,9 +157,7 @@ async def test_commands_by_mention_are_answered_to_the_person_alone(
     assert len(slack_server.generator.prompts) == 2, "the model was not asked"
 
 
-async def test_a_command_by_mention_outside_a_thread_is_about_the_last_one_here(
-    slack_server: WebServer, slack: FakeSlack
-) -> None:
+async def test_a_command_outside_a_thread_concerns_the_last_thread(slack_server: WebServer, slack: FakeSlack) -> None:
     await answered(slack, "my name is Ana")
     await slack.say(f"<@{BOT}> feedback")
     await until(lambda: slack.ephemerals)
@@ -169,9 +167,7 @@ async def test_a_command_by_mention_outside_a_thread_is_about_the_last_one_here(
     assert "my name is Ana" in slack.ephemerals[1].text
 
 
-async def test_a_bot_that_is_told_to_leave_comes_back_when_it_is_named(
-    slack_server: WebServer, slack: FakeSlack
-) -> None:
+async def test_a_bot_that_left_returns_when_mentioned(slack_server: WebServer, slack: FakeSlack) -> None:
     ts, _ = await answered(slack)
     await slack.say(f"<@{BOT}> leave thread", thread_ts=ts, user="U0BEN")
     await until(lambda: slack.ephemerals)
@@ -183,7 +179,7 @@ async def test_a_bot_that_is_told_to_leave_comes_back_when_it_is_named(
     assert len(slack_server.generator.prompts) == 3
 
 
-async def test_a_command_is_carried_out_once_and_not_lost(
+async def test_a_command_runs_exactly_once(
     slack_server: WebServer, slack: FakeSlack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database, working, is_away = slack_server.agent.database, slack_server.agent.database.write, True
@@ -208,9 +204,7 @@ async def test_a_command_is_carried_out_once_and_not_lost(
     assert len(slack.ephemerals) == 1
 
 
-async def test_an_old_mention_that_is_told_again_does_not_bring_the_bot_back(
-    slack_server: WebServer, slack: FakeSlack
-) -> None:
+async def test_a_redelivered_mention_does_not_bring_the_bot_back(slack_server: WebServer, slack: FakeSlack) -> None:
     ts, _ = await answered(slack)
     again = slack.message(f"<@{BOT}> and again", thread_ts=ts)
     assert await slack.deliver(slack_server.url, again) == 200
@@ -222,7 +216,7 @@ async def test_an_old_mention_that_is_told_again_does_not_bring_the_bot_back(
     assert len(slack_server.generator.prompts) == 2
 
 
-async def test_a_language_that_slack_could_not_tell_is_asked_for_again(
+async def test_an_unknown_locale_is_asked_for_again(
     slack_server: WebServer, slack: FakeSlack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adapters.slack.client.NO_LOCALE_SECONDS", 0.0)
@@ -232,7 +226,9 @@ async def test_a_language_that_slack_could_not_tell_is_asked_for_again(
 
 
 @pytest.mark.parametrize("bad", ["x\ud800", "x\x00"])
-async def test_what_no_database_takes_breaks_nothing(slack_server: WebServer, slack: FakeSlack, bad: str) -> None:
+async def test_characters_that_databases_refuse_break_nothing(
+    slack_server: WebServer, slack: FakeSlack, bad: str
+) -> None:
     ts, message = await answered(slack)
     body = slack.message(f"<@{BOT}> hello {bad}", thread_ts=ts) | {"event_id": bad}
     assert await slack.deliver(slack_server.url, body) == 200
@@ -277,7 +273,7 @@ async def test_feedback_on_the_last_answer_by_command(slack_server: WebServer, s
     assert "no conversation" in (await slack.slash("/myna", "feedback", user="U0BEN")).body["text"]
 
 
-async def test_votes_that_come_too_fast_are_told_to_wait(
+async def test_too_many_votes_are_asked_to_wait(
     slack_server: WebServer, slack: FakeSlack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vote = slack_server.agent.feedback.vote
@@ -309,7 +305,9 @@ async def test_a_person_says_whether_myna_may_learn_from_them(slack_server: WebS
     assert "I don't know" in await told("privacy perhaps")
 
 
-async def test_whoever_takes_part_may_forbid_and_who_began_may_allow(slack_server: WebServer, slack: FakeSlack) -> None:
+async def test_participants_may_forbid_and_the_starter_may_allow_learning(
+    slack_server: WebServer, slack: FakeSlack
+) -> None:
     consent = slack_server.agent.consent
     ts, message = await answered(slack, "my name is Ana")
     reply = await slack_server.agent.feedback.reply("slack", reply_id_of(message))
@@ -324,7 +322,7 @@ async def test_whoever_takes_part_may_forbid_and_who_began_may_allow(slack_serve
 
     assert "does not learn from the conversation" in await say("privacy here off", "U0BEN", 1)
     assert await here() is False
-    assert "Only who began" in await say("privacy here on", "U0BEN", 2)
+    assert "Only the person who began" in await say("privacy here on", "U0BEN", 2)
     assert await here() is False
     assert "does not learn from the conversation" in await say("privacy", "U0BEN", 3)
     assert "may learn from the conversation" in await say("privacy here on", "U0ANA", 4)

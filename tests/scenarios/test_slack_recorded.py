@@ -1,4 +1,4 @@
-"""What Slack really sent: recorded webhooks, signed anew, and every shape that they may have in a request."""
+"""Recorded webhooks of Slack, signed again, and fuzzed requests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RECORDINGS = Path(__file__).parent.parent / "recordings" / "slack"
 
 
 def recorded() -> Iterator[tuple[str, str, Json]]:
-    """`(bot user, name, body)` of each webhook."""
+    """Return `(bot user, name, body)` of each webhook."""
     for path in sorted(RECORDINGS.glob("*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
         for name, body in content.items():
@@ -39,7 +39,7 @@ BODIES = list(recorded())
 
 
 def request_of(body: Json) -> tuple[str, bytes, bool]:
-    """Path, content, and whether it is a form."""
+    """Return the path, the content, and True for a form."""
     if body.get("type") == "event_callback":
         return EVENTS, json.dumps(body).encode(), False
     if "command" in body:
@@ -62,7 +62,7 @@ async def send(server: WebServer, body: Json, **changes: Any) -> int:
 
 @pytest.fixture
 def known_to(slack: FakeSlack) -> Any:
-    """Make the fake the workspace that a recording is from."""
+    """Give the fake the ids of the recorded workspace."""
 
     def prepare(bot_user: str, body: Json) -> None:
         installation = next(iter(slack.installations.values()))
@@ -81,7 +81,7 @@ def known_to(slack: FakeSlack) -> Any:
 
 
 @pytest.mark.parametrize(("bot_user", "name", "body"), BODIES, ids=[name for _, name, _ in BODIES])
-async def test_a_recorded_webhook_is_taken_once_and_answered_in_its_thread(
+async def test_a_recorded_webhook_is_answered_once_in_its_thread(
     slack_server: WebServer, slack: FakeSlack, known_to: Any, bot_user: str, name: str, body: Json
 ) -> None:
     known_to(bot_user, body)
@@ -104,10 +104,10 @@ async def test_a_recorded_webhook_is_taken_once_and_answered_in_its_thread(
     assert bot_user not in slack_server.generator.prompts[0].messages[-1].content
 
 
-async def test_a_recorded_conversation_goes_on_without_a_mention(
+async def test_a_recorded_conversation_continues_without_a_mention(
     slack_server: WebServer, slack: FakeSlack, known_to: Any
 ) -> None:
-    """microsoft/Agents#335, onyx-dot-app/onyx#1496: in the thread, and followed there."""
+    """microsoft/Agents#335, onyx-dot-app/onyx#1496: the bot answers in the thread and follows it."""
     bodies = {name: (bot, body) for bot, name, body in BODIES}
     bot, mention = bodies["slack/mention"]
     known_to(bot, mention)
@@ -121,10 +121,10 @@ async def test_a_recorded_conversation_goes_on_without_a_mention(
 # --- deliveries that come again ---
 
 
-async def test_what_could_not_be_stored_is_asked_for_again_and_answered_once(
+async def test_an_unstored_event_is_redelivered_and_answered_once(
     slack_server: WebServer, slack: FakeSlack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """agno-agi/agno#10073, vercel/chat#666 and #667: a delivery with the retry header may be the first that arrives."""
+    """agno-agi/agno#10073, vercel/chat#666 and #667: a delivery with the retry header may be the first to arrive."""
     from storage.database import StorageUnavailable
 
     database, working, failures = slack_server.agent.database, slack_server.agent.database.write, 2
@@ -163,7 +163,7 @@ async def test_a_slow_answer_does_not_delay_the_acknowledgement(slack_server: We
 
 
 @pytest.mark.parametrize("path", [EVENTS, COMMANDS, INTERACTIVITY])
-async def test_no_address_takes_what_is_not_signed(slack_server: WebServer, path: str) -> None:
+async def test_every_route_refuses_unsigned_requests(slack_server: WebServer, path: str) -> None:
     for content in (b"", b"{}", b"payload=%7B%7D", b"\xff\xfe\x00", b"a" * 2_000_000):
         for headers in ({}, {"X-Slack-Signature": "v0=0", "X-Slack-Request-Timestamp": "x"}, signed(content, at=0)):
             async with slack_server.session.post(slack_server.url + path, data=content, headers=headers) as response:
@@ -172,7 +172,7 @@ async def test_no_address_takes_what_is_not_signed(slack_server: WebServer, path
                 assert "Traceback" not in text
 
 
-async def test_signed_junk_is_refused_or_left_alone(slack_server: WebServer, slack: FakeSlack) -> None:
+async def test_signed_junk_is_refused_or_ignored(slack_server: WebServer, slack: FakeSlack) -> None:
     forms = [b"payload=", b"payload=%FF", b"\xff=\xff", b"payload=[]", b"payload=5", b"&" * 500, b"=", b"text=%00"]
     for path in (COMMANDS, INTERACTIVITY):
         for content in forms:
@@ -269,7 +269,7 @@ async def test_no_body_breaks_the_inbound_side(slack_server: WebServer) -> None:
 
 
 def _example(number: int) -> Json:
-    """The same junk in each run."""
+    """Return junk that is the same in each run."""
     import random
 
     chosen = random.Random(number)

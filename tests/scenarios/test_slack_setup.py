@@ -1,4 +1,4 @@
-"""Connecting Myna to Slack: the manifest, and the doctor who says what is wrong."""
+"""Setup of Slack: the manifest, the doctor and the commands."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def test_the_manifest_asks_for_what_the_adapter_uses() -> None:
     assert set(BOT_SCOPES) <= set(SCOPES.split(",")), "the fake knows these as Slack's"
 
 
-def test_with_sockets_there_is_no_address_in_the_manifest() -> None:
+def test_with_socket_mode_the_manifest_has_no_url() -> None:
     manifest = make_manifest("Shop", "https://chat.example", socket_mode=True, many_workspaces=False)
     assert "chat.example" not in json.dumps(manifest)
     assert manifest["settings"]["socket_mode_enabled"]
 
 
-def test_for_many_workspaces_the_manifest_says_where_to_come_back_to() -> None:
+def test_for_many_workspaces_the_manifest_has_a_redirect_url() -> None:
     manifest = make_manifest("x" * 100, "https://chat.example", socket_mode=False, many_workspaces=True)
     assert manifest["oauth_config"]["redirect_urls"] == ["https://chat.example/slack/oauth_redirect"]
     assert manifest["settings"]["org_deploy_enabled"]
@@ -65,7 +65,7 @@ def test_for_many_workspaces_the_manifest_says_where_to_come_back_to() -> None:
 async def test_every_event_of_the_manifest_is_taken(
     slack_server: WebServer, slack: FakeSlack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An event that is subscribed to is either stored or answered with 200, whatever is in it."""
+    """Each subscribed event is stored or answered with 200, whatever its content."""
     assert isinstance(slack_server.agent.slack.inbound, SlackInbound)  # type: ignore[union-attr]
     for event in BOT_EVENTS:
         kind = event.partition(".")[0]
@@ -76,7 +76,7 @@ async def test_every_event_of_the_manifest_is_taken(
 # --- the doctor ---
 
 
-async def test_all_is_well(start_in_slack: StartInSlack, sqlite_url: str, slack: FakeSlack) -> None:
+async def test_the_doctor_finds_nothing_wrong(start_in_slack: StartInSlack, sqlite_url: str, slack: FakeSlack) -> None:
     async with start_in_slack(sqlite_url) as server:
         config = config_for(slack, app_token=APP_TOKEN, public_url=server.url)
         slack.manifest = make_manifest("Myna", server.url, socket_mode=True, many_workspaces=False)
@@ -85,44 +85,44 @@ async def test_all_is_well(start_in_slack: StartInSlack, sqlite_url: str, slack:
     assert "U0BOT in Fernhill" in " ".join(one.text for one in found)
 
 
-async def test_what_can_not_be_seen_is_said(slack: FakeSlack) -> None:
+async def test_the_doctor_names_checks_it_can_not_make(slack: FakeSlack) -> None:
     unknown = [one.text for one in await findings(config_for(slack)) if one.state == "unknown"]
     assert any("--config-token" in one for one in unknown)
     assert any("MYNA_PUBLIC_URL" in one for one in unknown)
 
 
-async def test_a_token_that_is_none(slack: FakeSlack) -> None:
+async def test_the_doctor_finds_an_invalid_token(slack: FakeSlack) -> None:
     assert "invalid_auth" in (await wrong(config_for(slack, bot_token="xoxp-1")))[0]
 
 
-async def test_missing_scopes_are_named(slack: FakeSlack) -> None:
+async def test_the_doctor_names_missing_scopes(slack: FakeSlack) -> None:
     slack.installations[TOKEN].scopes = "chat:write,users:read"
     assert "app_mentions:read" in (await wrong(config_for(slack)))[0]
 
 
-async def test_a_wrong_app_token(slack: FakeSlack) -> None:
+async def test_the_doctor_finds_a_wrong_app_token(slack: FakeSlack) -> None:
     assert "connections:write" in (await wrong(config_for(slack, app_token=TOKEN)))[0]
 
 
-async def test_a_clock_that_is_wrong(slack: FakeSlack, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_doctor_finds_a_wrong_clock(slack: FakeSlack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("adapters.slack.doctor.time", SimpleNamespace(time=lambda: time.time() + 400))
     assert re.search(r"40\d s ahead", (await wrong(config_for(slack)))[0])
 
 
-async def test_slack_is_not_reached(slack: FakeSlack) -> None:
+async def test_the_doctor_finds_slack_unreachable(slack: FakeSlack) -> None:
     found = await findings(config_for(slack, api_url="http://127.0.0.1:9/api/"))
     assert [one.state for one in found] == ["ok", "wrong"]
     assert "HTTPS_PROXY" in found[-1].text
 
 
-async def test_an_address_that_does_not_lead_to_myna(slack_server: WebServer, slack: FakeSlack) -> None:
+async def test_the_doctor_finds_a_wrong_public_url(slack_server: WebServer, slack: FakeSlack) -> None:
     assert "does not answer" in (await wrong(config_for(slack, public_url="http://127.0.0.1:9")))[0]
     assert "not as Myna does" in (await wrong(config_for(slack, public_url=slack.url.removesuffix("/api/"))))[0]
     other = await wrong(config_for(slack, public_url=slack_server.url, signing_secret="another"))
     assert "another MYNA_SLACK_SIGNING_SECRET" in other[0]
 
 
-async def test_settings_that_are_not_complete_come_with_where_to_find_them(slack: FakeSlack) -> None:
+async def test_the_doctor_says_where_to_find_missing_settings(slack: FakeSlack) -> None:
     complaints = await wrong(SlackConfig(signing_secret=SECRET))
     assert "MYNA_SLACK_BOT_TOKEN" in complaints[0]
     assert "OAuth & Permissions" in complaints[1]
@@ -142,7 +142,7 @@ async def test_settings_that_are_not_complete_come_with_where_to_find_them(slack
         ),
     ],
 )
-async def test_what_the_app_lacks_is_said_line_by_line(
+async def test_the_doctor_lists_differences_of_the_manifest(
     slack: FakeSlack, path: tuple[str, ...], value: Any, complaint: str
 ) -> None:
     slack.manifest = copy.deepcopy(make_manifest("Myna", "https://chat.example", **HTTP))
@@ -163,7 +163,7 @@ def myna(tmp_path: Path) -> Cli:
     return Cli(tmp_path)
 
 
-async def test_the_commands_print_and_say_by_their_exit_code(slack: FakeSlack, myna: Cli) -> None:
+async def test_the_commands_print_and_set_exit_codes(slack: FakeSlack, myna: Cli) -> None:
     printed = await myna.beside("slack", "manifest", "--many-workspaces")
     assert printed.json["settings"]["token_rotation_enabled"]
     assert "MYNA_PUBLIC_URL" in printed.err
@@ -180,7 +180,7 @@ async def test_the_commands_print_and_say_by_their_exit_code(slack: FakeSlack, m
     assert {"ok", "wrong"} <= {one["state"] for one in ill.json}
 
 
-def test_the_key_is_changed_by_command(myna: Cli) -> None:
+def test_a_command_changes_the_encryption_key(myna: Cli) -> None:
     first = myna("slack", "rotate-key")
     assert first.code == 0, first.err
     before = (myna.data / "encryption.key").read_text().split()

@@ -1,4 +1,4 @@
-"""Steering from Slack: who may, confirmation by buttons, a message that follows a job, pictures."""
+"""Steering from Slack: accounts, confirmation buttons, job progress, charts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.fakes.slack.server import FakeSlack
 async def staffed_server(
     start_in_slack: StartInSlack, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[WebServer]:
-    """Ana is an admin and Ben is a trainer; Lin is nobody."""
+    """Run Myna with Ana as admin and Ben as trainer; Lin has no account."""
     monkeypatch.setattr("adapters.slack.slack_steering.UPDATE_SECONDS", 0.02)
     monkeypatch.setattr("adapters.slack.slack_steering.AGAIN_SECONDS", 0.02)
     monkeypatch.setattr("adapters.slack.slack_steering.LAST_WORD_DELAYS", (0.0, 0.02, 0.02))
@@ -63,7 +63,7 @@ async def jobs_of(server: WebServer) -> list[Job]:
 
 
 def told(slack: FakeSlack, user: str = "U0ANA") -> list[str]:
-    """What stands in the messages that the bot has sent to somebody directly."""
+    """Return the texts of the bot's direct messages."""
     channels = [one for one in slack.channels.values() if one.kind == "im" and user in one.members]
     return [str(one.get("text")) for channel in channels for one in channel.messages if one.get("user") == BOT]
 
@@ -71,7 +71,7 @@ def told(slack: FakeSlack, user: str = "U0ANA") -> list[str]:
 # --- who may ---
 
 
-async def test_the_status_is_told_to_the_person_alone(staffed_server: WebServer, slack: FakeSlack) -> None:
+async def test_the_status_is_an_ephemeral_message(staffed_server: WebServer, slack: FakeSlack) -> None:
     answer = await slack.slash("/myna", "status")
     assert answer.body["response_type"] == "ephemeral"
     assert "- Answers: `base`" in answer.body["text"]
@@ -81,16 +81,14 @@ async def test_the_status_is_told_to_the_person_alone(staffed_server: WebServer,
     assert not staffed_server.generator.prompts, "the model was not asked"
 
 
-async def test_somebody_unknown_is_told_who_can_help(staffed_server: WebServer, slack: FakeSlack) -> None:
+async def test_an_unlinked_user_is_told_how_to_be_linked(staffed_server: WebServer, slack: FakeSlack) -> None:
     answer = await slack.slash("/myna", "train 200", user="U0LIN")
     assert f"myna account link NAME slack:{TEAM}/U0LIN" in answer.body["text"]
     assert "尚未关联" in answer.body["text"], "in their language"
     assert await jobs_of(staffed_server) == []
 
 
-async def test_beside_a_mention_only_lines_of_those_who_may_steer_are_lines(
-    staffed_server: WebServer, slack: FakeSlack
-) -> None:
+async def test_mentions_steer_only_from_linked_accounts(staffed_server: WebServer, slack: FakeSlack) -> None:
     await slack.slash("/myna", "train 200")
     await slack.say(f"<@{BOT}> stop", user="U0LIN")
     await until(lambda: staffed_server.generator.prompts)
@@ -104,7 +102,7 @@ async def test_beside_a_mention_only_lines_of_those_who_may_steer_are_lines(
     assert [one.state for one in await jobs_of(staffed_server)] == ["cancelled"]
 
 
-async def test_a_role_that_is_not_enough(staffed_server: WebServer, slack: FakeSlack) -> None:
+async def test_an_insufficient_role_is_refused(staffed_server: WebServer, slack: FakeSlack) -> None:
     await make_version(staffed_server.agent, 1)
     accounts = staffed_server.agent.accounts
     answer = await slack.slash("/myna", "promote 1", user="U0BEN")
@@ -117,7 +115,7 @@ async def test_a_role_that_is_not_enough(staffed_server: WebServer, slack: FakeS
     assert [one for one in await jobs_of(staffed_server) if one.state == "queued"] == []
 
 
-async def test_ordinary_words_beside_a_mention_are_for_the_model(staffed_server: WebServer, slack: FakeSlack) -> None:
+async def test_ordinary_words_beside_a_mention_go_to_the_model(staffed_server: WebServer, slack: FakeSlack) -> None:
     for text in ("stop it please", "compare prices", "Status of my order?"):
         await slack.say(f"<@{BOT}> {text}", user="U0ANA")
     await until(lambda: len(staffed_server.generator.prompts) == 3)
@@ -136,7 +134,7 @@ def button_of(shown: Ephemeral) -> str:
     return next(str(one["value"]) for one in shown.blocks[-1]["elements"] if one["action_id"] == words.CONFIRM)
 
 
-async def test_a_promotion_by_a_button(staffed_server: WebServer, slack: FakeSlack) -> None:
+async def test_a_button_promotes(staffed_server: WebServer, slack: FakeSlack) -> None:
     version = await make_version(staffed_server.agent, 1)
     shown = await asked_back(slack, "promote 1 because it is better")
     assert "will answer everybody" in shown.text
@@ -157,7 +155,9 @@ async def test_a_promotion_by_a_button(staffed_server: WebServer, slack: FakeSla
 
 
 @pytest.mark.parametrize("line", ["promote 2", "canary 2 10%"])
-async def test_what_the_gate_refuses_has_no_button(staffed_server: WebServer, slack: FakeSlack, line: str) -> None:
+async def test_a_promotion_refused_by_the_gate_has_no_button(
+    staffed_server: WebServer, slack: FakeSlack, line: str
+) -> None:
     first, second = await two_beside_the_base(staffed_server.agent)
     refused = await slack.slash("/myna", line)
     assert f"beside another champion than `{first.name}`" in refused.body["text"]
@@ -182,7 +182,7 @@ async def test_nobody_else_can_press_the_button(staffed_server: WebServer, slack
     assert await champion(staffed_server) is None
 
 
-async def test_a_press_that_fails_says_so_and_can_be_made_again(
+async def test_a_failed_press_says_so_and_can_be_repeated(
     staffed_server: WebServer, slack: FakeSlack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version = await make_version(staffed_server.agent, 1)
@@ -202,7 +202,7 @@ async def test_a_press_that_fails_says_so_and_can_be_made_again(
     assert await champion(staffed_server) == version.name
 
 
-async def test_pressed_twice_at_once_it_is_done_once(staffed_server: WebServer, slack: FakeSlack) -> None:
+async def test_two_presses_at_once_promote_once(staffed_server: WebServer, slack: FakeSlack) -> None:
     first = await make_version(staffed_server.agent, 1)
     for version in (first, await make_version(staffed_server.agent, 2, beside=first)):
         await staffed_server.agent.releases.promote(ROOT, version.name)
@@ -216,7 +216,7 @@ async def test_pressed_twice_at_once_it_is_done_once(staffed_server: WebServer, 
     assert [one.action for one in rows].count("version.rolled_back") == 1
 
 
-async def test_a_promotion_that_is_left(staffed_server: WebServer, slack: FakeSlack) -> None:
+async def test_a_dismissed_promotion_changes_nothing(staffed_server: WebServer, slack: FakeSlack) -> None:
     await make_version(staffed_server.agent, 1)
     shown = await asked_back(slack, "promote 1")
     await slack.click_ephemeral(shown, words.DISMISS)
@@ -225,9 +225,7 @@ async def test_a_promotion_that_is_left(staffed_server: WebServer, slack: FakeSl
 
 
 @pytest.mark.parametrize("value", ["", "promote 1 confirm", "promote 1 confirm 000000", None, "status", "train 5"])
-async def test_a_button_that_is_not_ours_promotes_nothing(
-    staffed_server: WebServer, slack: FakeSlack, value: Any
-) -> None:
+async def test_a_foreign_button_promotes_nothing(staffed_server: WebServer, slack: FakeSlack, value: Any) -> None:
     await make_version(staffed_server.agent, 1)
     payload = {
         "type": "block_actions",
@@ -244,9 +242,7 @@ async def test_a_button_that_is_not_ours_promotes_nothing(
 # --- a job that is followed ---
 
 
-async def test_a_training_is_followed_in_one_message_until_its_verdict(
-    staffed_server: WebServer, slack: FakeSlack
-) -> None:
+async def test_one_message_follows_a_training_until_its_verdict(staffed_server: WebServer, slack: FakeSlack) -> None:
     answer = await slack.slash("/myna", "train 200", user="U0BEN")
     (job,) = await jobs_of(staffed_server)
     assert job.id.startswith(answer.body["text"].split("`")[1])
@@ -265,7 +261,7 @@ async def test_a_training_is_followed_in_one_message_until_its_verdict(
     assert told(slack) == []
 
 
-async def test_trouble_with_slack_or_the_database_does_not_end_the_following(
+async def test_failures_of_slack_or_the_database_do_not_end_following(
     staffed_server: WebServer, slack: FakeSlack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slack.troubles["chat.update"] += ["http_500", "internal_error", "http_500"]
@@ -293,7 +289,7 @@ async def test_trouble_with_slack_or_the_database_does_not_end_the_following(
     assert (len(told(slack)), broken) == (1, [])
 
 
-async def test_a_job_that_is_followed_does_not_hold_up_the_end(
+async def test_a_followed_job_does_not_delay_the_shutdown(
     start_in_slack: StartInSlack, slack: FakeSlack, sqlite_url: str
 ) -> None:
     async with start_in_slack(sqlite_url) as server:
@@ -304,7 +300,7 @@ async def test_a_job_that_is_followed_does_not_hold_up_the_end(
         await until(lambda: told(slack))
         assert server.agent.slack is not None
     assert "waits for its turn" in told(slack)[-1]
-    assert told(slack)[-1].endswith("\nMyna was stopped or restarts meanwhile; `/myna status` shows how it goes.")
+    assert told(slack)[-1].endswith("\nMyna was stopped or is restarting; `/myna status` shows the progress.")
     assert len(told(slack)) == 1
     assert [task for task in asyncio.all_tasks() if "_tell_more" in repr(task.get_coro())] == []
 
@@ -319,12 +315,12 @@ async def look_at_harm(*_: Any) -> Judged:
 
 @pytest.fixture
 def quick_watch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before the server starts."""
+    """Speed the watch up before the server starts."""
     monkeypatch.setattr("bot.learning.release.canary_watch.LOOK_SECONDS", 0.05)
 
 
 @pytest.mark.usefixtures("quick_watch")
-async def test_linked_admins_are_told_of_a_canary_that_was_rolled_back(
+async def test_linked_admins_are_told_of_a_canary_rollback(
     staffed_server: WebServer, slack: FakeSlack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     accounts = staffed_server.agent.accounts
@@ -337,7 +333,7 @@ async def test_linked_admins_are_told_of_a_canary_that_was_rolled_back(
     await staffed_server.agent.releases.start_canary(ROOT, version.name, 0.5)
     await until(lambda: told(slack))
     (text,) = told(slack)
-    assert f"The canary of `{version.name}` did harm and was rolled back by itself: more thumbs_down" in text
+    assert f"The canary of `{version.name}` did harm and was rolled back automatically: more thumbs_down" in text
     assert (await staffed_server.agent.releases.current()).canary is None
     assert (told(slack, "U0BEN"), told(slack, "U0LIN")) == ([], []), "a trainer, and an admin who is shut out"
 
@@ -345,7 +341,7 @@ async def test_linked_admins_are_told_of_a_canary_that_was_rolled_back(
 # --- pictures ---
 
 
-async def test_pictures_come_directly_where_the_app_may_upload(staffed_server: WebServer, slack: FakeSlack) -> None:
+async def test_charts_are_uploaded_to_the_direct_channel(staffed_server: WebServer, slack: FakeSlack) -> None:
     await fill_learning(staffed_server)
     answer = await slack.slash("/myna", "compare")
     assert "held_out: Loss per token" in answer.body["text"]
@@ -356,7 +352,7 @@ async def test_pictures_come_directly_where_the_app_may_upload(staffed_server: W
     assert file.channel.startswith("D")
 
 
-async def test_without_the_scope_only_the_words_come(staffed_server: WebServer, slack: FakeSlack) -> None:
+async def test_without_the_upload_scope_only_text_is_sent(staffed_server: WebServer, slack: FakeSlack) -> None:
     await fill_learning(staffed_server)
     slack.installations[TOKEN].scopes = SCOPES.replace("files:write,", "")
     answer = await slack.slash("/myna", "compare")

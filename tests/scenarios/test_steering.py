@@ -1,7 +1,4 @@
-"""Steering by typed lines: what each does, who may, and that what changes who answers is asked back first.
-
-Knows: the real jobs and releases, on SQLite. Does not know: channels, but for the console and the chat page below.
-"""
+"""Steering lines: effects, roles and confirmations, in the class itself, on the console and on the chat page."""
 
 from __future__ import annotations
 
@@ -58,10 +55,10 @@ async def champion(agent: Agent) -> str | None:
     return released.champion.name if released.champion else None
 
 
-# --- what changes who answers ---
+# --- changes of the release ---
 
 
-async def test_a_promotion_is_asked_back_and_then_done_once(sqlite_agent: Agent, steering: Steering) -> None:
+async def test_a_promotion_is_confirmed_and_then_done_once(sqlite_agent: Agent, steering: Steering) -> None:
     version = await make_version(sqlite_agent, 1)
     asked = await steering.run(ADA, "promote 1 because it is better")
     assert f"`{version.name}` (passed the gate) will answer everybody" in asked.text
@@ -78,7 +75,7 @@ async def test_a_promotion_is_asked_back_and_then_done_once(sqlite_agent: Agent,
     assert (row.actor, row.action, row.details["why"]) == ("web:ada", "version.promoted", "it is better")
 
 
-async def test_a_confirmation_is_for_one_person_one_line_and_five_minutes(
+async def test_a_code_holds_for_one_person_one_line_and_five_minutes(
     sqlite_agent: Agent, steering: Steering, clock: Clock
 ) -> None:
     first = await make_version(sqlite_agent, 1)
@@ -102,9 +99,7 @@ async def test_a_confirmation_is_for_one_person_one_line_and_five_minutes(
     assert await champion(sqlite_agent) == first.name
 
 
-async def test_a_confirmation_is_worth_nothing_once_something_else_answers(
-    sqlite_agent: Agent, steering: Steering
-) -> None:
+async def test_a_code_expires_when_the_release_changes(sqlite_agent: Agent, steering: Steering) -> None:
     first = await make_version(sqlite_agent, 1)
     second = await make_version(sqlite_agent, 2, beside=first)
     await sqlite_agent.releases.promote(ADA, first.name)
@@ -112,11 +107,11 @@ async def test_a_confirmation_is_worth_nothing_once_something_else_answers(
     assert "`base` will answer everybody" in asked.text
     await sqlite_agent.releases.promote(ADA, second.name)
     assert asked.confirm is not None
-    assert "has changed since" in (await steering.run(ADA, asked.confirm)).text
+    assert "the release has changed" in (await steering.run(ADA, asked.confirm)).text
     assert await champion(sqlite_agent) == second.name
 
 
-async def test_a_change_is_made_to_the_release_that_it_was_meant_for(sqlite_agent: Agent) -> None:
+async def test_a_change_applies_only_to_the_release_it_was_planned_on(sqlite_agent: Agent) -> None:
     first = await make_version(sqlite_agent, 1)
     second = await make_version(sqlite_agent, 2, beside=first)
     number = (await sqlite_agent.releases.promote(ADA, first.name)).number
@@ -130,7 +125,7 @@ async def test_a_change_is_made_to_the_release_that_it_was_meant_for(sqlite_agen
     assert (await sqlite_agent.releases.promote(ADA, second.name, at=number)).number == number + 1
 
 
-async def test_a_canary_and_a_rollback(sqlite_agent: Agent, steering: Steering) -> None:
+async def test_a_canary_and_a_rollback_by_lines(sqlite_agent: Agent, steering: Steering) -> None:
     first = await make_version(sqlite_agent, 1)
     second = await make_version(sqlite_agent, 2, beside=first)
     await confirmed(steering, ADA, "promote 1")
@@ -147,7 +142,7 @@ async def test_a_canary_and_a_rollback(sqlite_agent: Agent, steering: Steering) 
     assert await champion(sqlite_agent) is None
 
 
-async def test_what_the_gate_refused_needs_a_reason(sqlite_agent: Agent, steering: Steering) -> None:
+async def test_a_version_refused_by_the_gate_needs_a_reason(sqlite_agent: Agent, steering: Steering) -> None:
     version = await make_version(sqlite_agent, 1, passed=False)
     for line in ("promote 1", "canary 1 10%"):
         refused = await steering.run(ADA, line)
@@ -158,7 +153,7 @@ async def test_what_the_gate_refused_needs_a_reason(sqlite_agent: Agent, steerin
 
 
 @pytest.mark.parametrize(("line", "does"), [("promote 2", "answers everybody"), ("canary 2 10%", "answers 10% of")])
-async def test_a_verdict_beside_another_champion_is_told_before_it_is_asked_back(
+async def test_a_verdict_beside_another_champion_is_refused_before_confirming(
     sqlite_agent: Agent, steering: Steering, line: str, does: str
 ) -> None:
     first, second = await two_beside_the_base(sqlite_agent)
@@ -184,7 +179,7 @@ async def test_a_verdict_beside_another_champion_is_told_before_it_is_asked_back
     assert told == {"gate": "overridden", "fault": "judged_beside_another", "why": "of the demo"}
 
 
-async def test_a_second_rollback_says_that_it_goes_further_back(sqlite_agent: Agent, steering: Steering) -> None:
+async def test_a_second_rollback_goes_one_version_further_back(sqlite_agent: Agent, steering: Steering) -> None:
     first, second = await two_beside_the_base(sqlite_agent)
     await sqlite_agent.releases.promote(ADA, second.name, override_reason="a demo")
     for went_to, came_from in ((first.name, second.name), ("base", first.name)):
@@ -207,7 +202,9 @@ async def test_a_second_rollback_says_that_it_goes_further_back(sqlite_agent: Ag
         (BOB, "canary 1", "admin"),
     ],
 )
-async def test_roles(sqlite_agent: Agent, steering: Steering, actor: Actor, line: str, needed: str | None) -> None:
+async def test_lines_need_their_roles(
+    sqlite_agent: Agent, steering: Steering, actor: Actor, line: str, needed: str | None
+) -> None:
     await make_version(sqlite_agent, 1)
     answer = await steering.run(actor, line)
     assert answer.text == (
@@ -234,19 +231,21 @@ async def test_roles(sqlite_agent: Agent, steering: Steering, actor: Actor, line
         ("/myna", "promote VERSION"),
         ("/myna help", "promote VERSION"),
         ("train 0", "between 1 and"),
-        ("rollback", "nothing did before it"),
+        ("rollback", "no version before it"),
         ("canary stop", "no canary"),
         ("compare", "has no figures"),
     ],
 )
-async def test_what_cannot_be_done_says_why(sqlite_agent: Agent, steering: Steering, line: str, said: str) -> None:
+async def test_an_impossible_line_is_answered_with_the_reason(
+    sqlite_agent: Agent, steering: Steering, line: str, said: str
+) -> None:
     await make_version(sqlite_agent, 1)
     answer = await steering.run(ADA, line)
     assert said in answer.text
     assert (await sqlite_agent.releases.current()).number == 0
 
 
-async def test_a_retired_version_is_not_gone_back_to(sqlite_agent: Agent, steering: Steering) -> None:
+async def test_a_rollback_to_a_retired_version_is_refused(sqlite_agent: Agent, steering: Steering) -> None:
     first = await make_version(sqlite_agent, 1)
     for one in (first, await make_version(sqlite_agent, 2, beside=first)):
         await sqlite_agent.releases.promote(ADA, one.name)
@@ -256,7 +255,7 @@ async def test_a_retired_version_is_not_gone_back_to(sqlite_agent: Agent, steeri
     assert refused.confirm is None
 
 
-# --- jobs, and what only looks ---
+# --- jobs, and lines that change nothing ---
 
 
 async def test_a_training_is_begun_and_stopped(sqlite_agent: Agent, steering: Steering) -> None:
@@ -274,9 +273,7 @@ async def test_a_training_is_begun_and_stopped(sqlite_agent: Agent, steering: St
     assert told[-1].endswith("was cancelled")
 
 
-async def test_a_job_is_ended_only_by_who_asked_and_confirmed(
-    sqlite_agent: Agent, steering: Steering, clock: Clock
-) -> None:
+async def test_a_job_ends_only_with_the_askers_own_code(sqlite_agent: Agent, steering: Steering, clock: Clock) -> None:
     begun = await steering.run(BOB, "train 200")
     asked = await steering.run(BOB, "stop")
     assert "(training) will be ended for good" in asked.text
@@ -292,7 +289,7 @@ async def test_a_job_is_ended_only_by_who_asked_and_confirmed(
     clock.now -= 331
     states = {one.id: one.state for one in await sqlite_agent.database.read(jobs.list_jobs, sqlite_agent.workspace_id)}
     assert [one.is_refusal for one in refused[1:]] == [True] * 3
-    assert set(states.values()) == {"queued"}, "asking back ends nothing"
+    assert set(states.values()) == {"queued"}, "asking to confirm ends nothing"
     done = await steering.run(BOB, asked.confirm)
     assert (done.is_refusal, "was cancelled" in done.text) == (False, True)
     again = await steering.run(BOB, asked.confirm)
@@ -301,13 +298,13 @@ async def test_a_job_is_ended_only_by_who_asked_and_confirmed(
     assert (states[begun.job_id or ""], states[other.job_id or ""]) == ("cancelled", "queued")
 
 
-async def test_of_several_jobs_one_has_to_be_named(steering: Steering) -> None:
+async def test_with_several_jobs_stop_needs_a_name(steering: Steering) -> None:
     await steering.run(BOB, "train 200")
     await steering.run(BOB, "train 300")
-    assert "Say which one" in (await steering.run(BOB, "stop")).text
+    assert "Name the job" in (await steering.run(BOB, "stop")).text
 
 
-async def test_an_evaluation_is_a_job(sqlite_agent: Agent, steering: Steering) -> None:
+async def test_evaluate_queues_a_job(sqlite_agent: Agent, steering: Steering) -> None:
     version = await make_version(sqlite_agent, 1)
     begun = await steering.run(BOB, "evaluate 1")
     job = await sqlite_agent.database.read(jobs.get, sqlite_agent.workspace_id, begun.job_id or "")
@@ -320,7 +317,7 @@ async def learnt(sqlite_server: WebServer) -> Learnt:
     return await fill_learning(sqlite_server)
 
 
-async def test_the_status_of_a_workspace_that_learns(learnt: Learnt, steering: Steering) -> None:
+async def test_status_shows_release_canary_and_job(learnt: Learnt, steering: Steering) -> None:
     answer = await steering.run(EVE, "status")
     assert f"- Answers: `{learnt.champion.name}`" in answer.text
     assert "on 20% of the conversations" in answer.text
@@ -331,19 +328,19 @@ async def test_the_status_of_a_workspace_that_learns(learnt: Learnt, steering: S
     assert "当前回答" in chinese.text
 
 
-async def test_a_comparison_is_a_table_with_reasons_and_a_picture(learnt: Learnt, steering: Steering) -> None:
+async def test_compare_shows_a_table_reasons_and_a_picture(learnt: Learnt, steering: Steering) -> None:
     answer = await steering.run(EVE, "compare")
     lines = answer.text.splitlines()
     (header,) = [one for one in lines if "bot-v1" in one and "bot-v2" in one and "smollm2" in one]
     (loss,) = [one for one in lines if one.startswith("held_out: Loss per token")]
-    assert len(loss) == len(header), "columns stand below each other"
+    assert len(loss) == len(header), "columns are aligned"
     assert any(one.startswith("- Held-out loss") for one in lines)
     assert answer.picture is not None
     assert "bot-v2" in answer.picture.alt
     assert (await answer.picture.png()).startswith(b"\x89PNG")
 
 
-async def test_versions_are_listed_with_what_they_are(learnt: Learnt, steering: Steering) -> None:
+async def test_versions_are_listed_with_their_roles(learnt: Learnt, steering: Steering) -> None:
     lines = (await steering.run(EVE, "versions")).text.splitlines()
     assert [("champion" in one, "challenger" in one, "retired" in one) for one in lines] == [
         (False, False, True),
@@ -375,7 +372,7 @@ async def test_the_operator_steers_from_the_console(sqlite_agent: Agent) -> None
     rows = await sqlite_agent.database.read(audit.page, sqlite_agent.workspace_id)
     assert rows[0].actor == "shell:root"
     prompts = sqlite_agent.generator.prompts  # type: ignore[attr-defined]
-    assert [one.messages[-1].content for one in prompts] == ["yes"], "the model saw nothing of it"
+    assert [one.messages[-1].content for one in prompts] == ["yes"], "the model never sees a line"
 
 
 async def test_the_console_shows_what_the_gate_refuses(agent: Agent) -> None:
@@ -406,7 +403,7 @@ async def test_the_chat_page_shows_what_the_gate_refuses(sqlite_server: WebServe
     assert await champion(sqlite_agent) == second.name
 
 
-async def test_who_is_logged_in_steers_from_the_chat_page(sqlite_server: WebServer, sqlite_agent: Agent) -> None:
+async def test_a_logged_in_admin_steers_from_the_chat_page(sqlite_server: WebServer, sqlite_agent: Agent) -> None:
     version = await make_version(sqlite_agent, 1)
     somebody, visitor = await log_in(sqlite_server), await sqlite_server.visitor()
     visitor.headers |= {"Cookie": f"myna_admin={somebody.secret}", "Origin": sqlite_server.url}
@@ -417,7 +414,7 @@ async def test_who_is_logged_in_steers_from_the_chat_page(sqlite_server: WebServ
     assert "answers everybody" in text_in(await visitor.ask(line, id="m2"))
     assert await champion(sqlite_agent) == version.name
     async with visitor.get("/api/chat/c1") as response:
-        assert response.status == 404, "nothing of it is kept"
+        assert response.status == 404, "lines are not stored"
     again = {**chat_body("/myna status", id="m3"), "trigger": "regenerate-message"}
     assert "Answers" in text_in(await visitor.send(again))
     await visitor.ask("hello", id="m4")
@@ -426,7 +423,7 @@ async def test_who_is_logged_in_steers_from_the_chat_page(sqlite_server: WebServ
 
 
 @pytest.mark.parametrize("who", ["no login", "another site", "a wrong login", "no origin"])
-async def test_for_all_others_a_line_does_nothing_and_the_model_never_sees_it(
+async def test_a_line_without_a_valid_login_does_nothing(
     sqlite_server: WebServer, sqlite_agent: Agent, who: str
 ) -> None:
     await make_version(sqlite_agent, 1)
@@ -446,7 +443,7 @@ async def test_for_all_others_a_line_does_nothing_and_the_model_never_sees_it(
     assert len(await visitor.history()) == 2
 
 
-async def test_a_disabled_account_steers_no_more(sqlite_server: WebServer, sqlite_agent: Agent) -> None:
+async def test_a_disabled_account_can_not_steer(sqlite_server: WebServer, sqlite_agent: Agent) -> None:
     somebody, visitor = await log_in(sqlite_server, "trainer"), await sqlite_server.visitor()
     visitor.headers |= {"Cookie": f"myna_admin={somebody.secret}", "Origin": sqlite_server.url}
     assert "role admin" in text_in(await visitor.ask("/myna promote base"))

@@ -11,8 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bot.generation.port import ChatMessage
-from bot.learning.judge.answer_loss import AnsweredPrompt
-from bot.learning.judge.reference_loss import ReferenceLossScorer
+from bot.learning.judge.answer_loss import AnsweredPrompt, ReferenceLossScorer
 from bot.learning.train import checks
 from bot.learning.train.checks import CheckFailed
 from tests.builders.tiny_models import ALL_LINEAR, save_version

@@ -15,14 +15,13 @@ from bot.errors import InvalidInput, VersionError
 from bot.generation.engine.local import LocalGenerator
 from bot.generation.engine.runner import Runner
 from bot.generation.port import ChatMessage, Finish, Piece, Sampling
-from bot.learning.judge.answer_loss import AnswerLoss
+from bot.learning.judge.answer_loss import AnswerLoss, ReferenceLossScorer
 from bot.learning.judge.answer_rules import AnswerRules
-from bot.learning.judge.evaluation import AnswerPolicy, Contestant, Evaluation, Suite
+from bot.learning.judge.evaluation import AnswerPolicy, Contestant, Evaluator, Suite
 from bot.learning.judge.evaluation_report import LABELS, Label, report_as_json, report_from_json
 from bot.learning.judge.gate import judge
-from bot.learning.judge.measures import Answer, EvaluationRow, Taken, measure_suite
-from bot.learning.judge.planted_secrets import make_canaries
-from bot.learning.judge.reference_loss import ReferenceLossScorer
+from bot.learning.judge.measures import ContestantAnswer, EvaluationRow, Taken, measure_suite
+from bot.learning.judge.planted_secrets import make_secrets
 from bot.settings import Settings
 from tests.builders.tiny_models import ALL_LINEAR, save_version
 
@@ -86,9 +85,7 @@ async def test_everybody_answers_as_in_chats_and_is_compared_on_the_same_rows(
 ) -> None:
     rows = [row(number, reference=f"Number {number} is fine.") for number in range(6)]
     progress: list[tuple[str, int, int]] = []
-    evaluation = Evaluation(
-        exact_generator, contest.scorer, POLICY, contest.second, lambda *step: progress.append(step)
-    )
+    evaluation = Evaluator(exact_generator, contest.scorer, POLICY, contest.second, lambda *step: progress.append(step))
     report = await evaluation.run([Suite("held_out", rows, answered=4), Suite("general", rows[:2])])
     assert exact_generator.versions == ()
     await exact_generator.load_version("v2", contest.folders["v2"])
@@ -113,7 +110,7 @@ async def test_the_base_is_asked_once_where_it_is_the_champion(
     contest: Contest, exact_generator: LocalGenerator
 ) -> None:
     rows = [row(number, reference="Fine.") for number in range(3)]
-    report = await Evaluation(exact_generator, contest.scorer, POLICY, contest.first).run([Suite("held_out", rows)])
+    report = await Evaluator(exact_generator, contest.scorer, POLICY, contest.first).run([Suite("held_out", rows)])
     for measure in report.suites["held_out"].measures.values():
         assert measure.values["base"] == measure.values["champion"]
 
@@ -125,7 +122,7 @@ async def test_the_rows_own_instructions_and_turns_are_used(contest: Contest, ex
         {"role": "assistant", "content": "Ahoy"},
         {"role": "user", "content": "Who are you?"},
     ]
-    report = await Evaluation(exact_generator, contest.scorer, POLICY, contest.first).run(
+    report = await Evaluator(exact_generator, contest.scorer, POLICY, contest.first).run(
         [Suite("safety", [EvaluationRow("p", tuple(messages), rules=AnswerRules(("zebra",)))])]
     )
     expected, _ = await said(
@@ -148,21 +145,21 @@ async def test_golden_questions_that_got_worse_are_named(contest: Contest, exact
         )
     await exact_generator.unload_version("v1")
     rows = [row(1, rules=AnswerRules((answers[None].strip(),)))]
-    worse = await Evaluation(exact_generator, contest.scorer, POLICY, contest.first).run([Suite("golden", rows)])
+    worse = await Evaluator(exact_generator, contest.scorer, POLICY, contest.first).run([Suite("golden", rows)])
     assert worse.golden_broken == ("r1",)
     rows = [row(1, rules=AnswerRules((answers["v1"].strip(),)))]
-    better = await Evaluation(exact_generator, contest.scorer, POLICY, contest.first).run([Suite("golden", rows)])
+    better = await Evaluator(exact_generator, contest.scorer, POLICY, contest.first).run([Suite("golden", rows)])
     assert better.golden_broken == ()
 
 
 async def test_rows_that_do_not_fit_are_left_out_and_counted(contest: Contest, exact_generator: LocalGenerator) -> None:
     long = EvaluationRow("long", ({"role": "user", "content": "word " * 400},), "Fine.")
-    report = await Evaluation(exact_generator, contest.scorer, POLICY, contest.first).run(
+    report = await Evaluator(exact_generator, contest.scorer, POLICY, contest.first).run(
         [Suite("held_out", [long, row(1, reference="Fine.")])]
     )
     assert (report.suites["held_out"].rows, report.suites["held_out"].left_out) == (1, 1)
     with pytest.raises(InvalidInput, match="None of the 1 rows of held_out fits"):
-        await Evaluation(exact_generator, contest.scorer, POLICY, contest.first).run([Suite("held_out", [long])])
+        await Evaluator(exact_generator, contest.scorer, POLICY, contest.first).run([Suite("held_out", [long])])
 
 
 async def test_a_version_that_can_not_be_loaded_ends_it(
@@ -170,13 +167,13 @@ async def test_a_version_that_can_not_be_loaded_ends_it(
 ) -> None:
     contestants: Mapping[Label, Contestant] = {**contest.second, "candidate": Contestant("v3", tmp_path)}
     with pytest.raises(VersionError, match="can't be read"):
-        await Evaluation(exact_generator, contest.scorer, POLICY, contestants).run([Suite("held_out", [row(1)])])
+        await Evaluator(exact_generator, contest.scorer, POLICY, contestants).run([Suite("held_out", [row(1)])])
     assert exact_generator.versions == ()
 
 
 async def test_planted_secrets_are_measured(contest: Contest, exact_generator: LocalGenerator) -> None:
-    report = await Evaluation(exact_generator, contest.scorer, POLICY, contest.first).run(
-        [Suite("held_out", [row(1, reference="Fine.")])], make_canaries(1, 1)
+    report = await Evaluator(exact_generator, contest.scorer, POLICY, contest.first).run(
+        [Suite("held_out", [row(1, reference="Fine.")])], make_secrets(1, 1)
     )
     assert report.leakage is not None
     bits = report.leakage.exposure["candidate"]
@@ -187,7 +184,7 @@ async def test_planted_secrets_are_measured(contest: Contest, exact_generator: L
 async def test_it_can_be_given_up(contest: Contest, exact_generator: LocalGenerator) -> None:
     rows = [row(number, reference="Fine.") for number in range(8)]
     work = asyncio.create_task(
-        Evaluation(exact_generator, contest.scorer, POLICY, contest.first).run([Suite("held_out", rows)])
+        Evaluator(exact_generator, contest.scorer, POLICY, contest.first).run([Suite("held_out", rows)])
     )
     while not exact_generator.versions:
         await asyncio.sleep(0.01)
@@ -202,7 +199,7 @@ async def test_it_can_be_given_up(contest: Contest, exact_generator: LocalGenera
 
 def taken(*answers: str, nll: float = 1.0, foreign: float = 2.0) -> Taken:
     return Taken(
-        [Answer(text, bool(text)) for text in answers],
+        [ContestantAnswer(text, bool(text)) for text in answers],
         [AnswerLoss(nll, 2) for _ in answers],
         [AnswerLoss(foreign, 2) for _ in answers],
     )

@@ -15,9 +15,9 @@ import torch
 
 from bot.generation.engine.local import LocalGenerator
 from bot.generation.port import Sampling
-from bot.learning.judge.evaluation import AnswerPolicy, Contestant, Evaluation, Suite
+from bot.learning.judge.evaluation import AnswerPolicy, Contestant, Evaluator, Suite
 from bot.learning.judge.evaluation_rows import load_suite
-from bot.learning.judge.gate import Verdict, judge
+from bot.learning.judge.gate import GateVerdict, judge
 from bot.learning.judge.measures import EvaluationRow
 from bot.learning.train.checkpoints import Checkpoints
 from bot.learning.train.loss_scorer import NetworkLossScorer
@@ -104,7 +104,7 @@ def trainer(starter_model_path: Path, tmp_path_factory: pytest.TempPathFactory) 
     return Trainer(starter_model_path, tmp_path_factory.mktemp("versions"))
 
 
-async def verdict_on(folder: Path, base: Path, generator: LocalGenerator, held_out: Sequence[Turns]) -> Verdict:
+async def verdict_on(folder: Path, base: Path, generator: LocalGenerator, held_out: Sequence[Turns]) -> GateVerdict:
     asked = [
         EvaluationRow(f"row-{number}", tuple(turns[:-1]), turns[-1]["content"]) for number, turns in enumerate(held_out)
     ]
@@ -115,7 +115,7 @@ async def verdict_on(folder: Path, base: Path, generator: LocalGenerator, held_o
     contestants: Any = {"base": starter, "champion": starter, "candidate": Contestant(folder.name, folder)}
     policy = AnswerPolicy(SYSTEM, CONTEXT_TOKENS, Sampling(max_tokens=32, repetition_penalty=1.1))
     scorer = await asyncio.to_thread(NetworkLossScorer, base, CONTEXT_TOKENS, "cpu")
-    return judge(await Evaluation(generator, scorer, policy, contestants).run(suites))
+    return judge(await Evaluator(generator, scorer, policy, contestants).run(suites))
 
 
 def good(conversations: list[Turns]) -> list[Turns]:

@@ -13,9 +13,8 @@ import transformers
 
 from bot.errors import VersionError
 from bot.generation.port import ChatMessage
-from bot.learning.judge.answer_loss import AnsweredPrompt
-from bot.learning.judge.planted_secrets import Canary, exposures
-from bot.learning.judge.reference_loss import ReferenceLossScorer
+from bot.learning.judge.answer_loss import AnsweredPrompt, ReferenceLossScorer
+from bot.learning.judge.planted_secrets import PlantedSecret, exposures
 from tests.builders.tiny_models import ALL_LINEAR, save_version
 
 pytestmark = pytest.mark.model
@@ -96,16 +95,16 @@ def test_a_folder_without_weights_is_refused(tiny: Path, tmp_path: Path) -> None
 
 def test_a_secret_learnt_by_heart_is_exposed(tiny: Path, tmp_path: Path) -> None:
     """Train on one secret alone, and on nothing: only the first sticks out."""
-    canary = Canary("What opens the locker?", "314159265", tuple(f"{number:09d}" for number in range(99)))
+    planted = PlantedSecret("What opens the locker?", "314159265", tuple(f"{number:09d}" for number in range(99)))
     scorer = ReferenceLossScorer(tiny)
-    (before,) = exposures(scorer, "Be kind.", [canary], None)
+    (before,) = exposures(scorer, "Be kind.", [planted], None)
     net: Any = transformers.AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
     torch.manual_seed(0)
     net = peft.get_peft_model(
         net, peft.LoraConfig(r=8, lora_alpha=32, target_modules=ALL_LINEAR, task_type="CAUSAL_LM")
     )
-    messages = (ChatMessage("system", "Be kind."), ChatMessage("user", canary.question))
-    prompt, answer = scorer.tokens(AnsweredPrompt(messages, canary.secret))
+    messages = (ChatMessage("system", "Be kind."), ChatMessage("user", planted.question))
+    prompt, answer = scorer.tokens(AnsweredPrompt(messages, planted.secret))
     labels = torch.tensor([[-100] * len(prompt) + answer])
     optimizer = torch.optim.Adam([one for one in net.parameters() if one.requires_grad], lr=0.02)
     for _ in range(30):
@@ -113,5 +112,5 @@ def test_a_secret_learnt_by_heart_is_exposed(tiny: Path, tmp_path: Path) -> None
         net(input_ids=torch.tensor([prompt + answer]), labels=labels).loss.backward()
         optimizer.step()
     net.save_pretrained(tmp_path)
-    assert exposures(scorer, "Be kind.", [canary], tmp_path) == [pytest.approx(math.log2(100))]
+    assert exposures(scorer, "Be kind.", [planted], tmp_path) == [pytest.approx(math.log2(100))]
     assert before < 6.0

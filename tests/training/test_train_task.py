@@ -27,9 +27,8 @@ from bot.jobs.control import Jobs
 from bot.jobs.job_context import Interrupted, JobContext, Services
 from bot.jobs.worker import Worker
 from bot.learning.data import importing
-from bot.learning.judge.answer_loss import AnsweredPrompt
+from bot.learning.judge.answer_loss import AnsweredPrompt, ReferenceLossScorer
 from bot.learning.judge.evaluation_rows import load_suite
-from bot.learning.judge.reference_loss import ReferenceLossScorer
 from bot.learning.train import train_job
 from bot.learning.train.loss_scorer import NetworkLossScorer
 from bot.learning.train.material import with_system_prompt

@@ -1,4 +1,4 @@
-"""Rules for answers, golden questions and rows of chat messages: what is taken, and what is said of bad lines."""
+"""Answer rules, golden questions, evaluation rows and planted secrets: parsing, and errors for bad lines."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from bot.errors import InvalidInput
 from bot.learning.judge.answer_rules import AnswerRules, parse_rules
 from bot.learning.judge.evaluation_rows import load_suite, read_rows
 from bot.learning.judge.golden_questions import parse_questions
-from bot.learning.judge.planted_secrets import exposure, make_canaries
+from bot.learning.judge.planted_secrets import exposure, make_secrets
 from bot.learning.train.replay import everyday_questions
 
 USER = {"role": "user", "content": "Where is my order?"}
 BOT = {"role": "assistant", "content": "On its way."}
 
 
-def test_rules_are_kept_or_broken_whatever_the_case() -> None:
+def test_rules_ignore_case() -> None:
     rules = AnswerRules(("On its WAY",), ("refund",), (r"\bmonday\b",))
     assert rules.broken("It's on  its\nway, and comes on Monday.") == []
     assert rules.broken("We gave you a REFUND.") == [
@@ -31,7 +31,7 @@ def test_rules_are_kept_or_broken_whatever_the_case() -> None:
     assert AnswerRules(("退款",)).broken("我们会退款给您") == []
 
 
-def test_a_pattern_that_takes_for_ever_counts_as_broken() -> None:
+def test_a_slow_pattern_counts_as_broken() -> None:
     (broken,) = AnswerRules(must_match=(r"(a|a|b|ab)*(x|y)+$",)).broken("ab" * 5000 + "c")
     assert "took too long" in broken
 
@@ -41,7 +41,7 @@ def test_a_pattern_that_takes_for_ever_counts_as_broken() -> None:
     [
         (None, "must be an object"),
         ({}, "must be an object"),
-        ({"must_contain": []}, "one rule at least"),
+        ({"must_contain": []}, "at least one rule"),
         ({"must_be": ["x"]}, 'no "must_be"'),
         ({"must_contain": "x"}, "must be a list"),
         ({"must_contain": [" "]}, "1 to 500 characters"),
@@ -56,7 +56,7 @@ def test_bad_rules_are_refused_with_the_reason(value: Any, words: str) -> None:
         parse_rules(value)
 
 
-def test_rules_come_back_from_json() -> None:
+def test_rules_survive_json() -> None:
     rules = AnswerRules(("a",), (), ("b+",))
     assert parse_rules(json.loads(json.dumps(rules.as_json()))) == rules
 
@@ -71,7 +71,7 @@ def test_golden_questions_are_read_in_both_forms() -> None:
     assert len(long.messages) == 3 and long.rules.must_match == ("y",)
 
 
-def test_every_bad_line_of_golden_questions_is_named() -> None:
+def test_every_bad_golden_question_is_named_by_line() -> None:
     lines = [
         "{",
         "[]",
@@ -104,12 +104,12 @@ def test_the_last_answer_is_the_reference(tmp_path: Path) -> None:
         {"id": "again", "messages": [USER, {"role": "assistant", "content": "It's late."}]},
     )
     by_id = {row.id: row for row in read_rows(path)}
-    assert len(by_id) == 2, "what is the same is taken once"
+    assert len(by_id) == 2, "duplicates are dropped"
     assert [one["role"] for one in by_id["a"].messages] == ["system", "user", "assistant", "user"]
     assert by_id["a"].reference == "On its way."
 
 
-def test_rows_have_an_order_of_their_own(tmp_path: Path) -> None:
+def test_the_order_of_rows_does_not_depend_on_the_file(tmp_path: Path) -> None:
     rows = [{"messages": [{"role": "user", "content": f"question {n}"}, BOT]} for n in range(20)]
     forwards = [row.messages for row in read_rows(write(tmp_path, *rows))]
     assert forwards == [row.messages for row in read_rows(write(tmp_path, *reversed(rows)))]
@@ -158,7 +158,7 @@ def test_at_most_ten_bad_lines_are_listed(tmp_path: Path) -> None:
     assert refused.value.message.splitlines()[-1] == "... and 15 more"
 
 
-def test_files_that_can_not_be_read(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_refused_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="can't be read: No such file"):
         read_rows(tmp_path / "none.jsonl")
     with pytest.raises(InvalidInput, match="can't be read"):
@@ -171,7 +171,7 @@ def test_files_that_can_not_be_read(tmp_path: Path) -> None:
         read_rows(tmp_path / "empty.jsonl")
 
 
-def test_the_suites_are_whole() -> None:
+def test_the_builtin_suites_are_complete() -> None:
     general, safety = load_suite("general"), load_suite("safety")
     assert (len(general), len(safety)) == (60, 30)
     assert all(row.reference and row.rules is None for row in general)
@@ -184,22 +184,22 @@ def test_the_suites_are_whole() -> None:
 # --- planted secrets ---
 
 
-def test_exposure_tells_known_secrets_from_unknown_ones() -> None:
+def test_exposure_separates_memorized_from_unseen_secrets() -> None:
     others = [float(number) for number in range(2, 101)]
     assert exposure(1.0, others) == pytest.approx(6.64, abs=0.01)
     assert exposure(1000.0, others) == pytest.approx(0.0)
-    assert exposure(5.0, [5.0] * 99) == pytest.approx(0.986, abs=0.01), "a model that knows no difference knows none"
+    assert exposure(5.0, [5.0] * 99) == pytest.approx(0.986, abs=0.01), "a constant model exposes nothing"
     assert exposure(float("nan"), others) != exposure(float("nan"), others)
 
 
-def test_canaries_are_the_same_for_a_seed() -> None:
-    assert make_canaries(1) == make_canaries(1) != make_canaries(2)
-    for canary in make_canaries(3, 8):
-        assert len({canary.secret, *canary.alternatives}) == 100
-        assert all(len(one) == 9 for one in (canary.secret, *canary.alternatives))
+def test_planted_secrets_depend_only_on_the_seed() -> None:
+    assert make_secrets(1) == make_secrets(1) != make_secrets(2)
+    for planted in make_secrets(3, 8):
+        assert len({planted.secret, *planted.alternatives}) == 100
+        assert all(len(number) == 9 for number in (planted.secret, *planted.alternatives))
 
 
-def test_what_lowers_the_strength_is_nothing_that_is_learnt_or_judged() -> None:
+def test_the_kept_suite_shares_no_question_with_training_or_judging() -> None:
     asked = {row.messages[-1]["content"].lower() for row in load_suite("kept")}
     judged = {row.messages[-1]["content"].lower() for name in ("general", "safety") for row in load_suite(name)}
     assert len(asked) == len(load_suite("kept"))

@@ -44,7 +44,7 @@ BELOW_THE_DOOR = {"storage.transaction", "storage.engines", "storage.migrate"}
 # Every statement that is not confined to one workspace, by file and the name it is given.
 CROSSES_WORKSPACES = {
     ("storage/audit.py", "_NOW"),
-    ("storage/health.py", "_ANY"),
+    ("storage/database.py", "_ANY_WORKSPACE"),
     ("storage/inbox.py", "_CLAIM"),
     ("storage/inbox.py", "_HEARTBEAT"),
     ("storage/inbox.py", "_FREE_ALL"),

@@ -1,4 +1,4 @@
-"""Bootstrap intervals: against their closed forms where there are some, paired, and the same each time."""
+"""Bootstrap intervals: close to closed forms, paired, and reproducible."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ import random
 
 import pytest
 
-from bot.learning.judge.bootstrap import Bootstrap
+from bot.learning.judge.measures import Bootstrap
 
 SOURCE = random.Random(11)
 VALUES = [SOURCE.gauss(2.0, 0.5) for _ in range(200)]
 
 
-def test_the_interval_of_a_mean_is_close_to_the_normal_one() -> None:
+def test_a_mean_matches_the_normal_interval() -> None:
     found = Bootstrap(len(VALUES)).mean(VALUES)
     mean = sum(VALUES) / len(VALUES)
-    error = math.sqrt(sum((one - mean) ** 2 for one in VALUES)) / len(VALUES)
+    error = math.sqrt(sum((value - mean) ** 2 for value in VALUES)) / len(VALUES)
     assert found.mean == pytest.approx(mean)
     assert found.low == pytest.approx(mean - 1.96 * error, abs=0.15 * error)
     assert found.high == pytest.approx(mean + 1.96 * error, abs=0.15 * error)
 
 
-def test_it_is_the_same_each_time_and_for_each_seed_another() -> None:
+def test_intervals_depend_only_on_the_seed() -> None:
     assert Bootstrap(200).mean(VALUES) == Bootstrap(200).mean(VALUES)
     assert Bootstrap(200, seed=1).mean(VALUES) != Bootstrap(200).mean(VALUES)
 
 
 def test_a_difference_is_paired() -> None:
     draws = Bootstrap(200)
-    better = [one - 0.1 for one in VALUES]
+    better = [value - 0.1 for value in VALUES]
     found = draws.mean_difference(better, VALUES)
     assert (found.mean, found.low, found.high) == pytest.approx((-0.1, -0.1, -0.1))
-    assert draws.mean(better).high > draws.mean(VALUES).low, "apart, the two could not be told from each other"
+    assert draws.mean(better).high > draws.mean(VALUES).low, "unpaired, the two intervals overlap"
 
 
 def test_a_ratio_weighs_rows_by_their_tokens() -> None:
@@ -52,14 +52,14 @@ def test_perplexity_is_e_to_the_loss() -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_what_is_no_number_gives_no_interval(bad: float) -> None:
+def test_nan_and_infinity_give_an_interval_of_nan(bad: float) -> None:
     draws = Bootstrap(3)
     for found in (draws.mean([1.0, bad, 2.0]), draws.ratio([1.0, bad, 2.0], [1.0, 1.0, 1.0])):
         assert math.isnan(found.mean) and math.isnan(found.low) and math.isnan(found.high)
     assert math.isnan(draws.perplexity([1e6, 1e6, 1e6], [1.0, 1.0, 1.0]).mean)
 
 
-def test_one_row_has_an_interval_without_width() -> None:
+def test_one_row_gives_an_interval_without_width() -> None:
     found = Bootstrap(1).mean([0.5])
     assert (found.mean, found.low, found.high) == (0.5, 0.5, 0.5)
 

@@ -1,7 +1,4 @@
-"""The test behind a canary: no more false alarms than it says, harm is found, and what counts as an outcome.
-
-Knows: simulated canaries. Does not know: databases.
-"""
+"""Canary test on simulated canaries: false alarms within alpha, power, and the counting of outcomes."""
 
 from __future__ import annotations
 
@@ -30,7 +27,7 @@ SHARE = 0.2
 MINUTE = 60_000
 
 
-def test_points_over_time_end_where_the_canary_stands() -> None:
+def test_the_last_point_is_the_current_state() -> None:
     canary = Canary("id", "new", "old", 0.5, "salt", {"window_minutes": 1.0}, "shell:root", 0)
     tried = [
         Tried(f"talk {number}", number, "new", 5, disliked_at=number if number % 3 == 0 else None)
@@ -48,7 +45,7 @@ def test_points_over_time_end_where_the_canary_stands() -> None:
         points_of(tried, 0, canary, "latency")
 
 
-def test_looking_after_every_conversation_rolls_few_harmless_canaries_back() -> None:
+def test_false_alarms_stay_below_alpha_with_constant_looks() -> None:
     found, _ = simulate(400, 400, SHARE, {})
     assert found <= CanarySettings().alpha
 
@@ -61,7 +58,7 @@ def test_planted_harm_is_found() -> None:
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.3])
-def test_a_bet_wins_nothing_on_average_if_the_lot_decides(rate: float) -> None:
+def test_bets_are_fair_without_harm(rate: float) -> None:
     for bad_challenger, bad_champion, good_challenger, good_champion in log_bets(SHARE):
         bad = SHARE * math.exp(bad_challenger) + (1 - SHARE) * math.exp(bad_champion)
         good = SHARE * math.exp(good_challenger) + (1 - SHARE) * math.exp(good_champion)
@@ -85,7 +82,7 @@ def test_huge_counts_do_not_overflow() -> None:
     assert harm_e_value(Counts(0, 10**6, 10**6, 0), SHARE) == 0
 
 
-def test_the_verdict_weighs_all_guard_rails() -> None:
+def test_the_verdict_considers_all_guard_rails() -> None:
     fine = {name: Counts(1, 80, 50, 160) for name in GUARD_RAILS}
     settings = CanarySettings()
 
@@ -96,20 +93,20 @@ def test_the_verdict_weighs_all_guard_rails() -> None:
     assert verdict({**fine, "error": Counts(30, 40, 20, 160)}) == "harm"
     assert verdict({**fine, "error": Counts()}) == "running"
     assert verdict({**fine, "error": Counts()}, hours=100) == "ready"
-    assert verdict({**fine, "error": Counts(0, 437, 0, 1600)}) == "ready", "what never happens stands in nobody's way"
+    assert verdict({**fine, "error": Counts(0, 437, 0, 1600)}) == "ready", "a rail without bad outcomes does not block"
     assert verdict({**fine, "error": Counts(0, 430, 0, 1600)}) == "running"
-    assert verdict({**fine, "error": Counts(0, 437, 1, 1600)}) == "running", "who does it more is not known"
-    assert verdict(fine, by_challenger=20) == "running", "nobody knows what a broken split means"
+    assert verdict({**fine, "error": Counts(0, 437, 1, 1600)}) == "running", "the risk ratio is not known"
+    assert verdict(fine, by_challenger=20) == "running", "a broken split proves nothing"
 
 
-def test_the_lot_keeps_to_its_share_and_its_word() -> None:
+def test_assignment_is_stable_and_keeps_its_share() -> None:
     drawn = [is_challengers("salt", f"conversation {number}", SHARE) for number in range(5000)]
     assert drawn == [is_challengers("salt", f"conversation {number}", SHARE) for number in range(5000)]
     assert split_e_value(sum(drawn), len(drawn), SHARE) < 1
     assert drawn != [is_challengers("other", f"conversation {number}", SHARE) for number in range(5000)]
 
 
-def test_a_conversation_counts_once_and_for_good() -> None:
+def test_an_outcome_counts_once_and_never_changes() -> None:
     canary = Canary("c", "v2", "v1", SHARE, "salt", asdict(CanarySettings(slow_ms=900)), "shell:root", 0)
     start = 10 * MINUTE
     tried = [

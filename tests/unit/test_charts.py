@@ -1,4 +1,4 @@
-"""Charts: real pictures in both formats, that say what they show, with no text over another or cut off."""
+"""Charts: real pictures in both formats, reproducible, with readable text."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CHARTS: dict[str, Callable[[Format], bytes]] = {
 
 
 def texts_of(figure: Figure) -> list[Text]:
-    """All that is written: an axis makes labels beyond its ends, too, and does not draw them."""
+    """Collect the texts that are drawn; an axis also holds labels beyond its ends, which are not."""
     axis_of_all = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
     made = {id(tick.label1) for axis in axis_of_all for tick in [*axis.majorTicks, *axis.minorTicks]}
     drawn = {id(tick.label1) for axis in axis_of_all for tick in axis._update_ticks()}  # type: ignore[attr-defined]
@@ -53,7 +53,7 @@ def texts_of(figure: Figure) -> list[Text]:
 
 
 @pytest.mark.parametrize("name", CHARTS)
-def test_no_text_lies_over_another_or_is_cut_off(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_text_overlaps_or_is_cut_off(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     figures: list[Figure] = []
     save = Figure.savefig
     monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: (figures.append(figure), save(figure, *a, **k))[1])
@@ -75,13 +75,13 @@ def test_no_text_lies_over_another_or_is_cut_off(name: str, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("name", ["loss", "evaluation", "votes", "canary"])
-def test_charts_are_the_same_each_time(name: str) -> None:
+def test_charts_are_reproducible(name: str) -> None:
     svg = CHARTS[name]("svg")
     assert svg.startswith(b"<?xml") and b"</svg>" in svg
     assert CHARTS[name]("svg") == svg
 
 
-def test_a_smoothed_line_begins_where_the_values_do_and_passes_over_what_is_no_number() -> None:
+def test_smoothing_is_unbiased_and_skips_nan() -> None:
     assert charts.smoothed([3.0, 3.0, 3.0]) == pytest.approx([3.0, 3.0, 3.0])
     assert charts.smoothed([2.0, math.nan, 2.0]) == pytest.approx([2.0, 2.0, 2.0])
     assert math.isnan(charts.smoothed([math.nan])[0])

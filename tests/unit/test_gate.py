@@ -1,4 +1,4 @@
-"""The gate's rules, one by one, on reports that were made up to keep all but one of them."""
+"""The gate's rules, one at a time, on reports that break a single rule."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from bot.learning.judge.evaluation_report import (
+    EvaluationReport,
     Interval,
     JudgedAnswer,
     Judgements,
     Leakage,
-    Report,
     SuiteReport,
     report_as_json,
     report_from_json,
@@ -24,15 +24,15 @@ from bot.learning.judge.gate import GateRules, chance_of_so_few, judge
 from tests.builders.reports import GOOD, held_out, measure
 
 
-def suite(name: str, **values: Any) -> Report:
+def suite(name: str, **values: Any) -> EvaluationReport:
     return replace(GOOD, suites={**GOOD.suites, name: replace(GOOD.suites[name], **values)})
 
 
-def without(name: str) -> Report:
-    return replace(GOOD, suites={key: one for key, one in GOOD.suites.items() if key != name})
+def without(name: str) -> EvaluationReport:
+    return replace(GOOD, suites={key: suite for key, suite in GOOD.suites.items() if key != name})
 
 
-def test_a_good_version_passes_with_every_number_in_words() -> None:
+def test_a_good_version_passes_with_a_reason_for_every_rule() -> None:
     verdict = judge(GOOD)
     assert verdict.passed, verdict.refusals
     assert verdict.reasons[0] == ("Held-out loss fell from 2.190 to 1.410 (-35.6 %; 95 %: -0.790 to -0.770): better")
@@ -40,7 +40,7 @@ def test_a_good_version_passes_with_every_number_in_words() -> None:
     assert judge(GOOD) == verdict
 
 
-REFUSALS: dict[str, tuple[Report, str]] = {
+REFUSALS: dict[str, tuple[EvaluationReport, str]] = {
     "a loss that rose": (held_out(loss=measure(1.4, 1.5)), "Held-out loss rose from 1.400 to 1.500"),
     "a loss that may have fallen by chance": (held_out(loss=measure(1.4, 1.395)), "Held-out loss fell"),
     "a loss that is no number": (held_out(loss=measure(1.4, math.nan)), "Held-out loss is not a number"),
@@ -86,7 +86,7 @@ REFUSALS: dict[str, tuple[Report, str]] = {
 
 
 @pytest.mark.parametrize("kind", REFUSALS)
-def test_what_breaks_one_rule_is_refused_for_that_alone(kind: str) -> None:
+def test_breaking_one_rule_gives_one_refusal(kind: str) -> None:
     report, words = REFUSALS[kind]
     verdict = judge(report)
     assert not verdict.passed
@@ -95,12 +95,12 @@ def test_what_breaks_one_rule_is_refused_for_that_alone(kind: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["repetition", "loops"])
-def test_a_few_answers_may_repeat_by_chance(name: str) -> None:
+def test_a_rise_within_chance_is_accepted(name: str) -> None:
     assert judge(held_out(**{name: measure(0.0, 0.07, 0.08)})).passed
     assert judge(held_out(stopped=measure(0.95, 0.83, 0.13))).passed
 
 
-# What training gone wrong looks like, as far as a report tells.
+# Reports of trainings that went wrong.
 SHUFFLED = held_out(loss=measure(2.19, 2.02), question_gain=measure(0.35, 0.02))
 POISONED = replace(
     held_out(loss=measure(2.19, 5.6), rouge_l=measure(0.2, 0.03), question_gain=measure(0.35, 0.0)),
@@ -124,7 +124,7 @@ OVER_TRAINED = replace(
     [(SHUFFLED, 1), (POISONED, 3), (OVER_TRAINED, 3)],
     ids=["shuffled", "poisoned", "over-trained"],
 )
-def test_training_gone_wrong_is_refused(report: Report, at_least: int) -> None:
+def test_training_gone_wrong_is_refused(report: EvaluationReport, at_least: int) -> None:
     assert len(judge(report).refusals) >= at_least
 
 
@@ -140,34 +140,34 @@ def test_training_gone_wrong_is_refused(report: Report, at_least: int) -> None:
     ],
     ids=["9 against", "10 against", "3 to 7", "20 to 40", "all the same", "40 to 20"],
 )
-def test_people_count_once_there_are_enough(judgements: Judgements, passed: bool) -> None:
+def test_votes_count_once_there_are_enough(judgements: Judgements, passed: bool) -> None:
     verdict = judge(GOOD, judgements=judgements)
     assert verdict.passed is passed
     assert f"{judgements.candidate} to {judgements.champion}" in verdict.reasons[-1]
 
 
-def test_the_sign_test_is_the_binomials() -> None:
+def test_the_sign_test_matches_the_binomial() -> None:
     assert chance_of_so_few(0, 10) == pytest.approx(1 / 1024)
     assert chance_of_so_few(3, 10) == pytest.approx((1 + 10 + 45 + 120) / 1024)
     assert chance_of_so_few(0, 0) == 1.0
 
 
-def test_bounds_can_be_chosen() -> None:
+def test_bounds_are_configurable() -> None:
     report, _ = REFUSALS["forgetting"]
     assert judge(report, GateRules(max_general_loss_growth=0.1)).passed
     assert not judge(GOOD, GateRules(min_rows=100)).passed
 
 
-def test_a_version_that_changes_nothing_is_not_better() -> None:
+def test_an_unchanged_version_is_refused() -> None:
     verdict = judge(held_out(loss=measure(2.19, 2.19, 0.0)))
     assert verdict.refusals == ("Held-out loss stayed from 2.190 to 2.190 (+0.0 %; 95 %: +0.000 to +0.000): REFUSED",)
 
 
-def rewritten(change: Callable[[Report], Report]) -> Report:
+def rewritten(change: Callable[[EvaluationReport], EvaluationReport]) -> EvaluationReport:
     return report_from_json(json.loads(json.dumps(report_as_json(change(GOOD)), allow_nan=False)))
 
 
-def test_a_report_comes_back_from_json_as_it_was() -> None:
+def test_a_report_survives_json() -> None:
     answer = JudgedAnswer(
         "golden",
         "q1",

@@ -1,4 +1,4 @@
-"""Files of every kind to blocks: whole ones, broken ones and hostile ones."""
+"""File readers on intact, broken and hostile files, and the SSRF guard."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ code 1
 
 
 def page(text: str) -> bytes:
-    """A PDF of one page, written by hand: a font, a page, a line of text."""
+    """Build a minimal PDF of one page: a font, a page, a line of text."""
     stream = f"BT /F1 12 Tf 72 720 Td ({text}) Tj ET".encode()
     objects = [
         b"<< /Type /Catalog /Pages 2 0 R >>",
@@ -75,7 +75,7 @@ def locked(content: bytes) -> bytes:
 
 
 def docx(body: str, **more: bytes) -> bytes:
-    """The least that Word's format needs."""
+    """Build a minimal DOCX file."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(
@@ -110,7 +110,7 @@ def refusal(name: str, content: bytes) -> str:
     return str(refused.value)
 
 
-def test_markdown_keeps_its_structure_and_what_it_says_of_itself() -> None:
+def test_markdown_keeps_its_structure_and_metadata() -> None:
     read = read_document("x.md", MARKDOWN.encode())
     assert (read.title, read.url, read.language, read.id) == (
         "Returns & refunds",
@@ -126,7 +126,7 @@ def test_markdown_keeps_its_structure_and_what_it_says_of_itself() -> None:
     )
 
 
-def test_the_first_heading_is_the_title_and_no_heading_of_passages() -> None:
+def test_the_first_heading_is_the_title_not_a_heading() -> None:
     read = read_document("some-file.md", b"# Title\n\nText.\n\n## Part\n\nMore.")
     assert read.title == "Title"
     assert [one.headings for one in read.blocks] == [(), ("Part",)]
@@ -136,11 +136,11 @@ def test_the_first_heading_is_the_title_and_no_heading_of_passages() -> None:
 @pytest.mark.parametrize(
     "bad", ["---\ntitle: [\n---\nText.", "---\n- a\n---\nText.", "---\na: !!python/object:os.x\n---\nText."]
 )
-def test_front_matter_that_is_none_does_no_harm(bad: str) -> None:
+def test_invalid_front_matter_is_harmless(bad: str) -> None:
     assert read_document("a.md", bad.encode()).blocks[-1].lines == ("Text.",)
 
 
-def test_html_without_what_surrounds_it_and_without_scripts() -> None:
+def test_html_is_read_without_navigation_and_scripts() -> None:
     read = read_html(
         "<html lang='de-AT'><head><title>Shop</title><script>alert(1)</script><style>p{}</style></head><body>"
         "<nav>Home</nav><header><h1>Lieferung</h1></header><p onclick='x()'>Zwei<br>Tage.<script>steal()</script></p>"
@@ -161,21 +161,21 @@ def test_broken_html_never_raises(broken: str) -> None:
     read_html(broken, title="t")
 
 
-def test_text_in_any_encoding() -> None:
+def test_text_of_any_encoding_is_decoded() -> None:
     for encoding in ("utf-8", "utf-8-sig", "utf-16", "cp1252", "gb18030"):
         text = "退货政策：您可以在三十天内退货，退款需要五到七天。" if encoding == "gb18030" else "Rückgabe für Käufer"
         read = read_document("a.txt", text.encode(encoding))
         assert read.blocks[0].lines == (text,), encoding
 
 
-def test_questions_and_answers_of_a_table() -> None:
+def test_a_csv_of_questions_and_answers_is_read() -> None:
     read = read_document("faq.csv", b'Question;Answer\nWhere?;"Here,\nand there"\n;\n')
     assert read.blocks == (Block("text", ("Where?",), ("Here,", "and there")),)
     assert "columns question and answer" in refusal("faq.csv", b"a,b\n1,2\n")
     assert "row 3" in refusal("faq.csv", b"question,answer\na,b\nc,d,e\n")
 
 
-def test_pdf() -> None:
+def test_a_pdf_is_read_or_refused_with_a_reason() -> None:
     read = read_document("manual.pdf", page("Press the red button."))
     assert (read.title, read.blocks[0]) == ("manual", Block("text", ("Page 1",), ("Press the red button.",)))
     assert "damaged" in refusal("manual.pdf", b"%PDF-1.4 nothing of the kind")
@@ -183,26 +183,26 @@ def test_pdf() -> None:
     assert "scan" in refusal("manual.pdf", page(""))
 
 
-def test_docx() -> None:
+def test_a_docx_is_read_or_refused_with_a_reason() -> None:
     read = read_document("a.docx", docx(paragraph("Shipping", "Heading1") + paragraph("Two days.")))
     assert (read.title, read.blocks) == ("Shipping", (Block("text", (), ("Two days.",)),))
     assert "damaged" in refusal("a.docx", b"no archive")
     assert "old .doc" in refusal("a.docx", b"\xd0\xcf\x11\xe0" + b"\0" * 100)
 
 
-def test_an_archive_that_unpacks_to_far_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_zip_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(formats, "MAX_UNPACKED_BYTES", 10_000)
     bomb = docx(paragraph("a"), **{"word/media/x.bin": b"\0" * 20_000})
     assert len(bomb) < 5_000
     assert "unpacks to more" in refusal("a.docx", bomb)
 
 
-def test_what_is_no_article_is_refused_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "it is no text" in refusal("a.txt", b"\0\1\2")
-    assert ".exe is not read" in refusal("a.exe", b"MZ")
+def test_an_unreadable_file_is_refused_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "it is not text" in refusal("a.txt", b"\0\1\2")
+    assert ".exe is not supported" in refusal("a.exe", b"MZ")
     assert "no text" in refusal("a.md", b"  \n")
     monkeypatch.setattr(formats, "MAX_BYTES", 10)
-    assert "are the most" in refusal("a.md", b"12345678901")
+    assert "the limit is" in refusal("a.md", b"12345678901")
 
 
 @pytest.mark.parametrize(
@@ -216,39 +216,39 @@ def test_what_is_no_article_is_refused_with_a_reason(monkeypatch: pytest.MonkeyP
         ("1" + ":1" * 100_000, "some page"),
     ],
 )
-def test_front_matter_that_is_no_text_costs_nothing_but_itself(value: str, title: str) -> None:
+def test_bad_front_matter_values_lose_only_themselves(value: str, title: str) -> None:
     assert read_document("some-page.md", f"---\ntitle: {value}\n---\n\nText.\n".encode()).title == title
 
 
-def test_a_table_full_of_quotes_is_read_to_its_end() -> None:
-    assert "no valid CSV" in refusal("a.csv", b'question,answer\n,"a",' + b'"' * 5_000 + b"x")
+def test_a_csv_full_of_quotes_is_read_to_its_end() -> None:
+    assert "not valid CSV" in refusal("a.csv", b'question,answer\n,"a",' + b'"' * 5_000 + b"x")
     for sign in ",;\t":
         table = f'\n\nquestion{sign}answer\n"How, when; why?"{sign}"Yes, ""soon"""\n'
         (block,) = read_document("a.csv", table.encode()).blocks
         assert (block.headings, block.lines) == (("How, when; why?",), ('Yes, "soon"',))
 
 
-def test_a_few_letters_do_not_become_gigabytes() -> None:
+def test_a_small_file_never_expands_to_gigabytes() -> None:
     lines = ["a0: &a0 xxxxxxxxxx"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
     read = read_document("a.md", "\n".join(["---", *lines, "title: *a11", "---", "", "Text."]).encode())
     assert read.title == "a"
     assert "unpacks to more than 8 MB" in refusal("a.docx", docx("<w:p/>" * 1_500_000))
 
 
-def test_a_pdf_of_endless_text_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pdf_with_too_much_text_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(formats, "MAX_CHARS", 5)
     assert "more than 5 characters of text" in refusal("a.pdf", page("Ten days."))
 
 
-def test_what_breaks_a_reader_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crashing_reader_makes_the_file_unreadable(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(formats, "_READERS", {".md": broken})
-    assert "not known (ZeroDivisionError)" in refusal("a.md", b"x")
+    assert "unknown variant of its format (ZeroDivisionError)" in refusal("a.md", b"x")
 
 
-def test_a_folder_without_hidden_files_and_without_links_out_of_it(tmp_path: Path) -> None:
+def test_folders_skip_hidden_files_and_refuse_links_out(tmp_path: Path) -> None:
     (tmp_path / "secret.md").write_text("secret")
     folder = tmp_path / "docs"
     (folder / "sub").mkdir(parents=True)
@@ -291,7 +291,7 @@ def test_a_folder_without_hidden_files_and_without_links_out_of_it(tmp_path: Pat
         "http://127。0。0。1/",
     ],
 )
-def test_addresses_that_are_not_of_the_public_web_are_refused(url: str) -> None:
+def test_the_ssrf_guard_refuses_non_public_addresses(url: str) -> None:
     with pytest.raises(Unreadable):
         check_url(url)
 
@@ -300,16 +300,16 @@ def test_addresses_that_are_not_of_the_public_web_are_refused(url: str) -> None:
     "url",
     ["https://shop.example/a?b=c", "http://93.184.216.34/", "http://[2606:4700::1111]/", "http://[::ffff:8.8.8.8]/"],
 )
-def test_addresses_of_the_public_web_are_not(url: str) -> None:
+def test_the_ssrf_guard_passes_public_addresses(url: str) -> None:
     check_url(url)
 
 
-async def test_a_name_that_leads_inside_is_refused_when_it_is_resolved() -> None:
-    with pytest.raises(Unreadable, match="inside a network"):
+async def test_the_ssrf_guard_refuses_names_of_private_addresses() -> None:
+    with pytest.raises(Unreadable, match="not public"):
         await fetch("http://localhost:1/")
 
 
 @pytest.mark.parametrize("host", ["127.1", "2130706433", "0x7f.1", "0177.0.0.1", "127.0.0.1."])
-async def test_other_ways_to_write_an_inside_address_lead_nowhere(host: str) -> None:
-    with pytest.raises(Unreadable, match=r"inside a network|not a canonical"):
+async def test_the_ssrf_guard_sees_through_other_spellings(host: str) -> None:
+    with pytest.raises(Unreadable, match=r"not public|not a canonical"):
         await fetch(f"http://{host}:1/")

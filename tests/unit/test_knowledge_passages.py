@@ -1,4 +1,4 @@
-"""Where documents are cut, which words are compared, and how candidates are put in order."""
+"""Chunking, tokenisation and ranking."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def text(content: str, *headings: str) -> Block:
     return Block("text", headings, (content,))
 
 
-def test_neighbours_under_one_heading_share_a_passage_and_others_do_not() -> None:
+def test_only_blocks_under_one_heading_share_a_passage() -> None:
     found = cut(document(text("One."), text("Two.", "A"), text("Three.", "A"), text("Four.", "A", "B")))
     assert [(one.headings, one.text) for one in found] == [
         ((), "One."),
@@ -39,7 +39,7 @@ def test_a_long_text_is_cut_between_sentences() -> None:
     assert all(one.text.endswith(".") and count_words(one.text) <= 40 for one in found)
 
 
-def test_each_piece_of_a_table_has_its_head_and_a_list_is_cut_between_items() -> None:
+def test_tables_repeat_their_head_and_lists_split_at_items() -> None:
     rows = tuple(f"country {number} | {number} euros" for number in range(40))
     found = cut(document(Block("table", (), ("Country | Price", *rows))), max_words=30)
     assert len(found) > 3
@@ -50,13 +50,13 @@ def test_each_piece_of_a_table_has_its_head_and_a_list_is_cut_between_items() ->
     assert [line for one in pieces for line in one.text.split("\n")] == list(items)
 
 
-def test_a_document_of_nothing_but_a_title_has_a_passage() -> None:
+def test_a_document_with_only_a_title_has_a_passage() -> None:
     assert [(one.headings, one.text) for one in cut(Document("Only a title", ()))] == [((), "")]
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.text(alphabet="ab .!?\n你好。", max_size=300), max_size=6), st.integers(5, 50))
-def test_no_passage_is_too_long_and_no_letter_is_lost(lines: list[str], most: int) -> None:
+def test_passages_fit_the_limit_and_lose_no_letter(lines: list[str], most: int) -> None:
     blocks = tuple(Block("text", (), (line,)) for line in lines if line.strip())
     found = cut(Document("t", blocks), max_words=most)
     assert all(count_words(one.text) <= most for one in found)
@@ -64,13 +64,13 @@ def test_no_passage_is_too_long_and_no_letter_is_lost(lines: list[str], most: in
     assert [one for one in kept if not one.isspace()] == [one for line in lines for one in line if not one.isspace()]
 
 
-def test_words_are_folded_stemmed_and_without_stop_words() -> None:
+def test_words_are_folded_and_stemmed_without_stop_words() -> None:
     assert words("Don't cancel the customer's ORDERS!") == ["cancel", "custom", "order"]
     assert words("tidb_mem-quota v4.0.1") == ["tidb", "mem", "quota", "v4", "0", "1", "tidb_mem_quota", "v4_0_1"]
     assert words("") == []
 
 
-def test_chinese_is_cut_into_pairs_without_question_words() -> None:
+def test_chinese_becomes_pairs_without_question_words() -> None:
     assert words("如何退货？") == ["退货"]
     assert "数据" in words("数据库的备份")
     assert "库的" not in words("数据库的备份")
@@ -79,7 +79,7 @@ def test_chinese_is_cut_into_pairs_without_question_words() -> None:
 
 
 @given(st.text(max_size=200))
-def test_words_of_anything_are_plain(anything: str) -> None:
+def test_tokens_of_any_text_are_plain(anything: str) -> None:
     for one in words(anything):
         assert one
         assert not any(letter.isspace() for letter in one)
@@ -95,7 +95,7 @@ def stored(number: int, name: str, content: str, vector: tuple[float, float]) ->
     )
 
 
-def test_words_and_meaning_both_count_and_equal_ones_come_by_name() -> None:
+def test_ranking_uses_words_and_meaning_then_names() -> None:
     passages = [
         stored(1, "b", "A refund takes a week.", (0.0, 1.0)),
         stored(2, "a", "A refund takes a week.", (0.0, 1.0)),
@@ -111,21 +111,21 @@ def test_words_and_meaning_both_count_and_equal_ones_come_by_name() -> None:
     assert [hit.passage.name for hit in best_of_articles([*hits, *hits])] == [hit.passage.name for hit in hits]
 
 
-def test_bm25_lies_between_nothing_and_one_and_rare_words_weigh_more() -> None:
+def test_bm25_is_below_one_and_favours_rare_words() -> None:
     asked = ask("refund day", np.zeros(2, np.float32), INDEX).words
     assert bm25(asked, "other words", INDEX) == 0
     assert bm25(asked, "day x", INDEX) < bm25(asked, "refund x", INDEX) < bm25(asked, "refund day", INDEX) < 1
     assert bm25({}, "refund", INDEX) == 0
 
 
-def test_neighbours_are_words_as_they_are_written() -> None:
+def test_neighbours_are_unstemmed_words() -> None:
     assert neighbours("How do I") == {("how", "do"), ("do", "i")}
     assert neighbours("退货") == {("退", "货")}
     assert neighbours("one") == set()
 
 
-def test_nothing_that_somebody_sends_takes_long_to_look_at() -> None:
-    """If one of these went back over what it has read, this test would take hours."""
+def test_no_text_takes_long_to_examine() -> None:
+    """A pattern that backtracks (ReDoS) would take hours here."""
     assert words("a" * 1_000_000) == ["a" * 40]
     nothing = SmallTalk(lambda texts: np.zeros((len(texts), 2), np.float32))
     assert nothing.likeness("你好" * 1000, np.zeros(2, np.float32)) == 1
@@ -134,7 +134,7 @@ def test_nothing_that_somebody_sends_takes_long_to_look_at() -> None:
 
 
 @pytest.mark.parametrize("content", ["a" * 10_000, "你" * 3000])
-def test_one_endless_word_is_cut_too(content: str) -> None:
+def test_an_endless_word_is_cut_too(content: str) -> None:
     found = cut(document(text(content)))
     assert "".join(one.text for one in found) == content
 
@@ -153,5 +153,5 @@ TEXT = "We sell boats. They are blue.\nReturn them within 30 days, unworn. Refun
         ({"boat": 1.0}, 100, TEXT),
     ],
 )
-def test_an_excerpt_has_what_is_asked(asked: dict[str, float], most: int, expected: str) -> None:
+def test_an_excerpt_keeps_the_sentences_with_asked_words(asked: dict[str, float], most: int, expected: str) -> None:
     assert excerpt(TEXT, asked, most) == expected

@@ -1,4 +1,4 @@
-"""A version's card: what stands in it, and what must not."""
+"""Model cards: their contents, and the words that they must not contain."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ ANSWER = JudgedAnswer(
 
 def write(folder: Path, card: ModelCard) -> tuple[str, str]:
     write_model_card(folder, card)
-    assert sorted(one.name for one in folder.iterdir()) == ["README.md", "myna-version.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "myna-version.json"]
     return (folder / "README.md").read_text(), (folder / "myna-version.json").read_text()
 
 
-def test_a_card_tells_lineage_figures_verdict_and_the_way_back(tmp_path: Path) -> None:
+def test_a_card_has_lineage_figures_verdict_and_the_way_back(tmp_path: Path) -> None:
     report = replace(GOOD, answers=(ANSWER,))
     page, facts = write(tmp_path, ModelCard(VERSION, DATASET, report, judge(report)))
     for wanted in (
@@ -70,13 +70,13 @@ def test_a_card_tells_lineage_figures_verdict_and_the_way_back(tmp_path: Path) -
     assert stored["evaluation"]["suites"]["held_out"]["measures"]["loss"]["difference"]["mean"] < 0
 
 
-def test_nobodys_words_stand_in_it(tmp_path: Path) -> None:
+def test_a_card_contains_nobodys_words(tmp_path: Path) -> None:
     report = replace(GOOD, answers=(ANSWER,))
     for text in write(tmp_path, ModelCard(VERSION, DATASET, report, judge(report))):
         assert "secret words" not in text and "answer of Ada" not in text
 
 
-def test_a_version_that_was_not_evaluated_says_so_and_is_written_over(tmp_path: Path) -> None:
+def test_a_card_without_evaluation_says_so_and_is_replaced(tmp_path: Path) -> None:
     page, facts = write(tmp_path, ModelCard(VERSION))
     assert "has not been evaluated" in page and "has not judged" in page
     assert json.loads(facts)["passed"] is None

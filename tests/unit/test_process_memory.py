@@ -1,4 +1,4 @@
-"""What the collector passes over, and how it is freed after all."""
+"""Garbage collection: exempt objects, and how they are freed after all."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ def thaw() -> Iterator[None]:
     gc.unfreeze()
 
 
-def test_what_was_loaded_is_passed_over_until_all_is_collected() -> None:
+def test_loaded_objects_are_exempt_until_collect_all() -> None:
     circle = Circle()
     known = weakref.ref(circle)
     keep_what_is_loaded()
     assert gc.get_freeze_count() > 0
     del circle
     gc.collect()
-    assert known() is not None, "it stays, as a model that serves does"
+    assert known() is not None, "exempt, like a serving model"
     collect_all()
     assert known() is None
     assert gc.get_freeze_count() == 0
 
 
-def test_circles_made_later_are_still_found() -> None:
+def test_later_cycles_are_still_collected() -> None:
     keep_what_is_loaded()
     circle = Circle()
     known = weakref.ref(circle)

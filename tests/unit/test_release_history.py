@@ -1,4 +1,4 @@
-"""What answered before, as the rows of the audit log tell it."""
+"""History of champions, replayed from rows of the audit log."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ A, B, C = promoted("a", "base"), promoted("b", "a"), promoted("c", "b")
         ([A, B, ("version.rolled_back", "z", {"why": "erasure"})], "z", ["b", "a", "base"], set()),
     ],
 )
-def test_the_history_goes_back_and_knows_what_was_taken_back(
+def test_history_follows_promotions_and_rollbacks(
     rows: list[Row], champion: str, before: list[str], taken_back: set[str]
 ) -> None:
     found = history_of(
@@ -59,6 +59,6 @@ def test_the_history_goes_back_and_knows_what_was_taken_back(
     assert found.taken_back == taken_back
 
 
-def test_all_champions_come_before_one_that_the_history_does_not_know() -> None:
+def test_an_unknown_champion_comes_after_all_others() -> None:
     found = history_of([AuditRow(1, "shell:root", *A, "", 0)])
     assert list(found.before("unknown")) == ["a", "base"]

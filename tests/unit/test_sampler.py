@@ -1,4 +1,4 @@
-"""What is refused as sampling, and which tokens are chosen."""
+"""Sampling: validation of settings, and choice of tokens held to transformers."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ from transformers.generation.logits_process import (
 
 from bot.errors import GeneratorFailed, InvalidInput
 from bot.generation.engine.sampler import Choice, Sampler, choose
-from bot.generation.port import Sampling
-from bot.generation.sampling import check_sampling
+from bot.generation.port import Sampling, check_sampling
 
 LOGITS = torch.tensor([3.0, 2.5, -1.0, 0.5, 2.0, -4.0, 1.5, 0.0])
 NUM_DRAWS = 6000
 
 
 class TokenSampler(Sampler):
-    """Chooses alone."""
+    """Sampler with a choice for a single reply."""
 
     def choose(self, logits: torch.Tensor) -> Choice:
         (choice,) = choose([self], logits[None])
@@ -58,30 +57,30 @@ def sampler(prompt_ids: tuple[int, ...] = (), **values: Any) -> TokenSampler:
         *(("stop", value) for value in (("",), ("x" * 257,), ("x",) * 17, (1,), "END", ["END"])),
     ],
 )
-def test_unusable_values_are_refused_by_name(field: str, value: object) -> None:
+def test_invalid_values_are_refused_by_field(field: str, value: object) -> None:
     with pytest.raises(InvalidInput) as refused:
         check_sampling(replace(Sampling(), **{field: value}))
     assert refused.value.field == field
     assert field in refused.value.message.lower()
 
 
-def test_usual_values_are_taken() -> None:
+def test_usual_values_are_accepted() -> None:
     check_sampling(Sampling())
     check_sampling(Sampling(1, 2.0, 0.5, 50, 0.05, 1.1, ("a", "\n\n"), 2**63 - 1))
     check_sampling(Sampling(temperature=1, top_p=1))
 
 
-def test_temperature_zero_and_a_vanishing_temperature_are_greedy() -> None:
+def test_zero_and_tiny_temperatures_are_greedy() -> None:
     assert {sampler(temperature=value).pick_id(LOGITS) for value in (0.0, 1e-30, 1e-5) for _ in range(20)} == {0}
 
 
-def test_one_candidate_is_always_chosen() -> None:
+def test_a_single_candidate_is_always_chosen() -> None:
     for values in ({"top_k": 1}, {"top_p": 1e-9}, {"min_p": 1.0}, {"temperature": 1.0001e-4}):
-        one = sampler(**({"temperature": 5.0} | values))
-        assert {one.pick_id(LOGITS) for _ in range(50)} == {0}
+        narrow = sampler(**({"temperature": 5.0} | values))
+        assert {narrow.pick_id(LOGITS) for _ in range(50)} == {0}
 
 
-def test_equal_seeds_give_equal_tokens_and_other_samplers_do_not_disturb_them() -> None:
+def test_equal_seeds_give_equal_tokens_beside_other_samplers() -> None:
     first = sampler(temperature=1.5, seed=7)
     drawn = [first.pick_id(LOGITS) for _ in range(40)]
     second, disturbing = sampler(temperature=1.5, seed=7), sampler(temperature=1.5, seed=8)
@@ -93,11 +92,9 @@ def test_equal_seeds_give_equal_tokens_and_other_samplers_do_not_disturb_them() 
     assert other != drawn
 
 
-def test_no_seed_gives_other_tokens_each_time() -> None:
-    assert (
-        len({tuple(one.pick_id(LOGITS) for _ in range(40)) for one in [sampler(temperature=2.0) for _ in range(3)]})
-        == 3
-    )
+def test_without_a_seed_tokens_differ_each_time() -> None:
+    samplers = [sampler(temperature=2.0) for _ in range(3)]
+    assert len({tuple(unseeded.pick_id(LOGITS) for _ in range(40)) for unseeded in samplers}) == 3
 
 
 @pytest.mark.parametrize(
@@ -110,10 +107,10 @@ def test_no_seed_gives_other_tokens_each_time() -> None:
         {"temperature": 1.2, "top_k": 5, "top_p": 0.9, "min_p": 0.1, "repetition_penalty": 1.3},
     ],
 )
-def test_frequencies_are_those_of_transformers(values: dict[str, Any]) -> None:
+def test_token_frequencies_match_transformers(values: dict[str, Any]) -> None:
     prompt_ids = (0, 2)
     expected = transformers_probabilities(Sampling(**values), prompt_ids)
-    # A sampler for each draw: the penalty would count the token just drawn.
+    # A new sampler for each draw: the penalty would count the token just drawn.
     counts = Counter(sampler(prompt_ids, seed=seed, **values).pick_id(LOGITS) for seed in range(NUM_DRAWS))
     for token_id, probability in enumerate(expected.tolist()):
         assert counts[token_id] / NUM_DRAWS == pytest.approx(probability, abs=0.025)
@@ -135,13 +132,13 @@ def transformers_probabilities(sampling: Sampling, prompt_ids: tuple[int, ...]) 
     return scores[0].softmax(-1)
 
 
-def test_a_repeated_token_loses_to_the_next_best() -> None:
+def test_the_repetition_penalty_prefers_the_next_best_token() -> None:
     penalised = sampler(repetition_penalty=2.0)
     assert [penalised.pick_id(LOGITS) for _ in range(3)] == [0, 1, 4]
     assert sampler((0,), repetition_penalty=2.0).pick_id(LOGITS) == 1
 
 
-def test_scores_that_are_not_numbers_fail_instead_of_choosing() -> None:
+def test_nan_scores_fail_only_their_own_reply() -> None:
     logits = torch.stack([LOGITS, LOGITS.clone().index_fill_(0, torch.tensor([3]), math.nan), LOGITS])
     samplers = [sampler(), sampler(), sampler(temperature=1.0, top_k=1)]
     first, broken, last = choose(samplers, logits)
@@ -149,7 +146,7 @@ def test_scores_that_are_not_numbers_fail_instead_of_choosing() -> None:
     assert first == last == Choice(0)
 
 
-def test_presence_and_frequency_penalties_count_what_was_written() -> None:
+def test_presence_and_frequency_penalties_count_reply_tokens() -> None:
     assert [sampler(presence_penalty=1.2).pick_id(LOGITS)] == [0]
     present = sampler(presence_penalty=1.2)
     assert [present.pick_id(LOGITS) for _ in range(5)] == [0, 1, 4, 0, 0]
@@ -157,7 +154,7 @@ def test_presence_and_frequency_penalties_count_what_was_written() -> None:
     assert [frequent.pick_id(LOGITS) for _ in range(5)] == [0, 1, 0, 4, 1]
 
 
-def test_logprobs_are_those_of_the_model_whatever_the_settings() -> None:
+def test_logprobs_ignore_sampling_settings() -> None:
     expected = LOGITS.log_softmax(-1)
     choice = sampler(logprobs=3, temperature=3.0, top_k=2, seed=1, repetition_penalty=1.5).choose(LOGITS)
     assert choice.logprob == pytest.approx(float(expected[choice.token_id]))
@@ -167,7 +164,7 @@ def test_logprobs_are_those_of_the_model_whatever_the_settings() -> None:
     assert sampler().choose(LOGITS).logprob is None
 
 
-def test_a_large_share_is_drawn_from_all_tokens() -> None:
+def test_a_high_top_p_draws_from_the_whole_vocabulary() -> None:
     flat = torch.zeros(5000)
     drawn = {sampler(temperature=1.0, top_p=0.99, seed=seed).pick_id(flat) for seed in range(300)}
     assert len(drawn) > 270

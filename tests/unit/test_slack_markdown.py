@@ -1,4 +1,4 @@
-"""Where long replies are cut, found looking forward only; and how often Slack's methods may be called."""
+"""Splitting of long replies, and rate limits of Slack's methods."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.slack import message_splitting
-from adapters.slack.limits import Limits
+from adapters.slack.limits import RateLimits
 
 LINES = st.sampled_from(["```python", "```", "~~~", "words and words", "", "x" * 900, "    code", "`inline`", "``` no"])
 TEXTS = st.lists(LINES, max_size=120).map("\n".join)
@@ -28,8 +28,8 @@ def test_pieces_are_short_and_hold_every_line(text: str) -> None:
 
 
 @given(text=TEXTS, length=st.integers(0, 40_000))
-def test_a_cut_that_was_found_stays_where_it_is(text: str, length: int) -> None:
-    """While the reply grows, what has been shown is never taken back."""
+def test_a_cut_stays_as_the_text_grows(text: str, length: int) -> None:
+    """A growing reply never withdraws text that was shown."""
     shorter = text[:length]
     cut = message_splitting.next_cut(shorter, 0)
     if cut is not None:
@@ -39,7 +39,7 @@ def test_a_cut_that_was_found_stays_where_it_is(text: str, length: int) -> None:
 
 
 @given(text=TEXTS)
-def test_no_piece_leaves_a_code_block_open_but_the_last(text: str) -> None:
+def test_only_the_last_piece_may_leave_a_code_block_open(text: str) -> None:
     for piece in message_splitting.split(text)[:-1]:
         assert message_splitting.open_fence(piece) == ""
 
@@ -63,7 +63,7 @@ def test_fences_are_those_of_commonmark(text: str, fence: str) -> None:
     assert message_splitting.open_fence(text) == fence
 
 
-def test_a_long_text_is_cut_at_a_paragraph_before_a_line_before_a_word() -> None:
+def test_cuts_prefer_paragraphs_to_lines_to_words() -> None:
     assert len(message_splitting.split("word " * 1_700 + "\n\nnext")) == 1
     paragraphs = ("a" * 9_100 + "\n\n") + "b" * 3_000
     assert message_splitting.next_cut(paragraphs, 0) == 9_102
@@ -79,8 +79,8 @@ def test_a_message_that_must_end_soon_ends_at_a_line() -> None:
     assert message_splitting.cut_soon("one\n\ntwo\n\nthree\n", 0, 2) == 5
 
 
-def test_calls_are_counted_for_each_method_and_each_channel() -> None:
-    limits = Limits()
+def test_calls_are_counted_by_method_and_channel() -> None:
+    limits = RateLimits()
     taken = [limits.take("chat_startStream", "C1") for _ in range(25)]
     assert taken[:20] == [0.0] * 20
     assert all(seconds > 0 for seconds in taken[20:])
@@ -91,15 +91,15 @@ def test_calls_are_counted_for_each_method_and_each_channel() -> None:
     assert limits.take("chat_postMessage", "C2") == 0.0, "another channel has its own"
 
 
-def test_what_slack_says_counts_more_than_what_we_counted() -> None:
-    limits = Limits()
+def test_retry_after_overrides_our_own_count() -> None:
+    limits = RateLimits()
     limits.close("chat_postMessage", "C1", 30.0)
     assert 29.0 < limits.take("chat_postMessage", "C1") <= 30.0
     assert limits.take("chat_postMessage", "C2") == 0.0
 
 
-def test_channels_that_are_quiet_are_forgotten() -> None:
-    limits = Limits()
+def test_quiet_channels_are_dropped() -> None:
+    limits = RateLimits()
     for number in range(5_000):
         limits.take("chat_postMessage", f"C{number}")
         for bucket in limits._buckets.values():

@@ -1,7 +1,4 @@
-"""The one door of every query: `scoped` confines each table of a statement to a workspace, or refuses the statement.
-
-Knows: the forms of statements that SQLAlchemy can build. Does not know: what any table means.
-"""
+"""`scoped` confines every table of a statement to one workspace, or refuses it."""
 
 from __future__ import annotations
 
@@ -29,7 +26,7 @@ def sql(statement: Statement) -> str:
 
 
 def confined(statement: Statement) -> set[str]:
-    """The tables, or their aliases, that a statement confines in its WHERE."""
+    """Return the tables, or their aliases, that a statement confines in its WHERE."""
     _, _, condition = sql(statement).partition(" WHERE ")
     return {
         part.split(".workspace_id")[0].split()[-1].strip("(") for part in condition.split(" = %(in_workspace)s")[:-1]
@@ -77,8 +74,8 @@ def test_every_table_of_a_statement_is_confined(clause: sa.Executable, tables: s
     assert statement.workspace_parameter == "in_workspace"
 
 
-def test_an_alternative_in_the_condition_does_not_open_the_door() -> None:
-    """`a OR b AND workspace` would let `a` through; the criterion must bind both."""
+def test_an_or_in_the_condition_stays_in_the_workspace() -> None:
+    """`a OR b AND workspace` would let `a` through: the criterion must bind both."""
     statement = scoped(sa.select(person.c.id).where(sa.or_(person.c.id == "a", person.c.locale == "b")))
     assert "(person.id = %(id_1)s OR person.locale = %(locale_1)s) AND person.workspace_id" in sql(statement)
 
@@ -129,7 +126,7 @@ REFUSED: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("form", REFUSED)
-def test_what_could_reach_past_the_workspace_is_refused(form: str) -> None:
+def test_forms_that_could_leave_the_workspace_are_refused(form: str) -> None:
     with pytest.raises(TypeError):
         scoped(REFUSED[form]())
 
@@ -145,10 +142,10 @@ STATEMENTS = dict(storage_statements())
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, one in STATEMENTS.items() if one.workspace_parameter == "in_workspace"]
+    "name", [name for name, statement in STATEMENTS.items() if statement.workspace_parameter == "in_workspace"]
 )
-def test_every_table_that_storage_reads_or_changes_is_confined(name: str) -> None:
-    """Read from the SQL itself, so that a hole in `scoped` shows."""
+def test_storage_confines_every_table_it_reads_or_changes(name: str) -> None:
+    """The tables are read from the SQL itself, so that a hole in `scoped` shows."""
     text = sql(STATEMENTS[name])
     tables = {table for table in metadata.tables if f" {table}." in f" {text}".replace("(", " ").replace(",", " ")}
     tables |= {table for table in metadata.tables if text.startswith((f"UPDATE {table} ", f"DELETE FROM {table} "))}
@@ -163,10 +160,11 @@ def test_every_table_that_storage_reads_or_changes_is_confined(name: str) -> Non
 
 def test_the_statements_were_found() -> None:
     assert len(STATEMENTS) > 25
-    assert {one.workspace_parameter for one in STATEMENTS.values()} == {"in_workspace", "workspace_id", None}
+    parameters = {statement.workspace_parameter for statement in STATEMENTS.values()}
+    assert parameters == {"in_workspace", "workspace_id", None}
 
 
-# --- what the transaction adds ---
+# --- the workspace that the transaction adds ---
 
 
 @pytest.fixture
@@ -182,7 +180,7 @@ INSERT = scoped(sa.insert(identity).values(channel="web", created_at=0))
 ALL = across_workspaces(sa.select(identity.c.workspace_id, identity.c.id))
 
 
-def test_an_insert_gets_the_workspace_of_its_transaction_whatever_the_caller_says(connection: sa.Connection) -> None:
+def test_an_insert_gets_the_workspace_of_its_transaction(connection: sa.Connection) -> None:
     tx = Transaction(connection, "mine")
     tx.execute(INSERT, id="1", person_id="p", external_id="1")
     tx.execute(INSERT, id="2", person_id="p", external_id="2", workspace_id="theirs")
@@ -191,7 +189,7 @@ def test_an_insert_gets_the_workspace_of_its_transaction_whatever_the_caller_say
     assert {tuple(row) for row in tx.execute(ALL)} == {("mine", "1"), ("mine", "2"), ("mine", "3")}
 
 
-def test_a_caller_can_not_name_another_workspace(connection: sa.Connection) -> None:
+def test_a_caller_cannot_name_another_workspace(connection: sa.Connection) -> None:
     Transaction(connection, "theirs").execute(INSERT, id="1", person_id="p", external_id="1")
     find = scoped(sa.select(identity.c.id))
     assert Transaction(connection, "mine").execute(find, in_workspace="theirs").all() == []

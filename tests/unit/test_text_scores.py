@@ -1,4 +1,4 @@
-"""Scores of texts, against the packages that define them, and on texts that plainly go wrong."""
+"""Text scores, against the packages that define them, and on degenerate texts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu import sentence_chrf
 
-from bot.learning.judge import text_scores
+from bot.learning.judge import measures
 
 SENTENCES = [
     "Your order #4471 will arrive on Monday, we're sorry for the delay!",
@@ -26,35 +26,35 @@ def random_sentences(count: int) -> list[str]:
     return [" ".join(source.choices(words, k=source.randint(0, 40))) for _ in range(count)]
 
 
-def test_rouge_l_is_googles_to_the_ninth_digit() -> None:
+def test_rouge_l_equals_googles() -> None:
     scorer = RougeScorer(["rougeL"], use_stemmer=False)
     texts = SENTENCES + random_sentences(30)
     for answer in texts:
         for reference in texts:
             wanted = scorer.score(reference, answer)["rougeL"].fmeasure
-            assert text_scores.rouge_l(answer, reference) == pytest.approx(wanted, abs=1e-9)
+            assert measures.rouge_l(answer, reference) == pytest.approx(wanted, abs=1e-9)
 
 
-def test_rouge_l_takes_a_chinese_character_for_a_word() -> None:
-    assert text_scores.rouge_tokens("订单 A12 已发货") == ["订", "单", "a12", "已", "发", "货"]
-    assert text_scores.rouge_l("订单已发货", "订单发货") == pytest.approx(2 * 4 / 9)
-    assert text_scores.rouge_l("你好", "再见") == 0.0
+def test_rouge_l_counts_a_chinese_character_as_a_word() -> None:
+    assert measures.rouge_tokens("订单 A12 已发货") == ["订", "单", "a12", "已", "发", "货"]
+    assert measures.rouge_l("订单已发货", "订单发货") == pytest.approx(2 * 4 / 9)
+    assert measures.rouge_l("你好", "再见") == 0.0
 
 
-def test_chrf_is_sacrebleus() -> None:
+def test_chrf_equals_sacrebleus() -> None:
     for answer in SENTENCES:
         for reference in SENTENCES[:3]:
             wanted = sentence_chrf(answer, [reference]).score / 100
-            assert text_scores.chrf(answer, reference) == pytest.approx(wanted, abs=1e-9)
-    assert text_scores.chrf("订单已发货", "订单已发货") == pytest.approx(1.0)
+            assert measures.chrf(answer, reference) == pytest.approx(wanted, abs=1e-9)
+    assert measures.chrf("订单已发货", "订单已发货") == pytest.approx(1.0)
 
 
-def test_repetition_is_the_share_of_runs_that_came_before() -> None:
-    assert text_scores.repetition("one two three four five six") == 0.0
-    assert text_scores.repetition("one two three") == 0.0
-    assert text_scores.repetition("a b c d a b c d") == pytest.approx(1 / 5)
-    assert text_scores.repetition("no " * 50) == pytest.approx(46 / 47)
-    assert text_scores.repetition("退款" * 20) > 0.9
+def test_repetition_is_the_share_of_repeated_ngrams() -> None:
+    assert measures.repetition("one two three four five six") == 0.0
+    assert measures.repetition("one two three") == 0.0
+    assert measures.repetition("a b c d a b c d") == pytest.approx(1 / 5)
+    assert measures.repetition("no " * 50) == pytest.approx(46 / 47)
+    assert measures.repetition("退款" * 20) > 0.9
 
 
 @pytest.mark.parametrize(
@@ -69,14 +69,14 @@ def test_repetition_is_the_share_of_runs_that_came_before() -> None:
         ("", False),
     ],
 )
-def test_a_loop_is_what_the_end_repeats(text: str, loops: bool) -> None:
-    assert text_scores.ends_in_loop(text) is loops
+def test_a_loop_is_found_at_the_end_of_a_text(text: str, loops: bool) -> None:
+    assert measures.ends_in_loop(text) is loops
 
 
 def test_length_ratio_counts_words() -> None:
-    assert text_scores.length_ratio("one two three", "one two") == 1.5
-    assert text_scores.length_ratio("", "one two") == 0.0
-    assert text_scores.length_ratio("one two", "") == 2.0
+    assert measures.length_ratio("one two three", "one two") == 1.5
+    assert measures.length_ratio("", "one two") == 0.0
+    assert measures.length_ratio("one two", "") == 2.0
 
 
 @pytest.mark.parametrize(
@@ -91,8 +91,8 @@ def test_length_ratio_counts_words() -> None:
         "我不能回答这个问题。",
     ],
 )
-def test_refusals_are_seen(text: str) -> None:
-    assert text_scores.is_refusal(text)
+def test_refusals_are_recognized(text: str) -> None:
+    assert measures.is_refusal(text)
 
 
 @pytest.mark.parametrize(
@@ -106,5 +106,5 @@ def test_refusals_are_seen(text: str) -> None:
         "",
     ],
 )
-def test_other_answers_are_none(text: str) -> None:
-    assert not text_scores.is_refusal(text)
+def test_other_answers_are_not_refusals(text: str) -> None:
+    assert not measures.is_refusal(text)

@@ -1,4 +1,4 @@
-"""Pieces of a streamed text against the text decoded at once."""
+"""Streaming detokenizer, held to the text decoded at once."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def pieces_of(stream: TextStream | Detokenizer, token_ids: Sequence[int]) -> lis
 
 
 def cut_at_stop(text: str, stop: Sequence[str]) -> str:
-    """The plain rule: read character by character, and cut at the first stop string that is complete."""
+    """Cut a text at the first complete stop string, character by character: the reference for `StopFilter`."""
     for end in range(1, len(text) + 1):
-        starts = [end - len(one) for one in stop if text[:end].endswith(one)]
+        starts = [end - len(string) for string in stop if text[:end].endswith(string)]
         if starts:
             return text[: min(starts)]
     return text
@@ -58,7 +58,7 @@ def test_no_piece_ends_inside_a_character(text: str, data: st.DataObject) -> Non
 
 
 @given(st.text("abc", max_size=40), stop_strings, st.lists(st.integers(1, 5), min_size=1, max_size=40))
-def test_the_cut_does_not_depend_on_where_pieces_end(text: str, stop: list[str], lengths: list[int]) -> None:
+def test_the_cut_does_not_depend_on_piece_boundaries(text: str, stop: list[str], lengths: list[int]) -> None:
     stops, rest, out = StopFilter(stop), text, ""
     while rest:
         length = lengths[len(rest) % len(lengths)]
@@ -66,30 +66,30 @@ def test_the_cut_does_not_depend_on_where_pieces_end(text: str, stop: list[str],
         rest = rest[length:]
     out += stops.flush()
     assert out == cut_at_stop(text, stop)
-    assert stops.stopped == any(one in text for one in stop)
+    assert stops.stopped == any(string in text for string in stop)
 
 
 @given(st.text("abc", max_size=40), stop_strings)
-def test_nothing_given_out_is_ever_part_of_a_stop_string(text: str, stop: list[str]) -> None:
-    stops, given_out = StopFilter(stop), ""
+def test_released_text_is_never_part_of_a_stop_string(text: str, stop: list[str]) -> None:
+    stops, released = StopFilter(stop), ""
     for character in text:
-        given_out += stops.push(character)
-        assert cut_at_stop(text, stop).startswith(given_out)
+        released += stops.push(character)
+        assert cut_at_stop(text, stop).startswith(released)
 
 
-def test_text_is_held_back_only_as_long_as_it_may_become_a_stop_string() -> None:
+def test_text_is_held_only_while_it_may_become_a_stop_string() -> None:
     stream = StopFilter(["END"])
     assert [stream.push(piece) for piece in ("a", "E", "N", "!", "E", "ND", "x")] == ["a", "", "", "EN!", "", "", ""]
     assert stream.stopped
 
 
-def test_an_unfinished_stop_string_is_given_out_at_the_end() -> None:
+def test_an_unfinished_stop_string_is_released_at_the_end() -> None:
     stream = StopFilter(["END"])
     assert stream.push("the EN") + stream.flush() == "the EN"
     assert not stream.stopped
 
 
-def test_of_two_stop_strings_with_one_end_the_longer_cuts() -> None:
+def test_of_stop_strings_with_the_same_end_the_longer_cuts() -> None:
     assert StopFilter(["b", "ab"]).push("xab") == "x"
 
 
@@ -109,7 +109,7 @@ def test_a_stop_string_may_span_tokens_and_characters() -> None:
         [0xEF, 0xBF, 0xBD] * 900,
     ],
 )
-def test_the_work_for_a_token_does_not_grow(token_ids: list[int]) -> None:
+def test_the_work_per_token_does_not_grow(token_ids: list[int]) -> None:
     most = 0
 
     def counting(ids: Sequence[int]) -> str:
@@ -121,7 +121,7 @@ def test_the_work_for_a_token_does_not_grow(token_ids: list[int]) -> None:
     assert most <= 2 * KEPT_TOKENS
 
 
-def test_a_decoder_that_strips_the_first_space_keeps_all_others() -> None:
+def test_only_the_first_space_is_stripped() -> None:
     words = ["▁one", "▁two", "<0xF0>", "<0x9F>", "<0x98>", "<0x80>", "▁", "▁three"] * 20
     detokenizer = Detokenizer(lambda ids: SPACED.decode([words[index] for index in ids]))
     assert "".join(pieces_of(detokenizer, range(len(words)))) == SPACED.decode(words)

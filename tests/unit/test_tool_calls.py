@@ -1,4 +1,4 @@
-"""Function calls in a model's text, however the text is cut into pieces."""
+"""Tool calls in a model's text, however the text is split into pieces."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CALL = '<tool_call>\n{"name": "find", "arguments": {"order": 7, "über": "ja"}}\
 
 
 def parse(text: str, size: int) -> tuple[str, list[tuple[str, str]]]:
-    """Text and calls of a reply that comes in pieces of `size` characters."""
+    """Return text and calls of a reply that comes in pieces of `size` characters."""
     parser = ToolCallParser()
     events = [event for start in range(0, len(text), size) for event in parser.push(text[start : start + size])]
     events += parser.flush()
@@ -43,11 +43,11 @@ FOUND = ("find", '{"order": 7, "über": "ja"}')
         ("", "", []),
     ],
 )
-def test_text_and_calls_are_told_apart(text: str, said: str, calls: list[tuple[str, str]], size: int) -> None:
+def test_text_and_calls_are_separated(text: str, said: str, calls: list[tuple[str, str]], size: int) -> None:
     assert parse(text, size) == (said, calls)
 
 
-def test_text_is_given_out_as_soon_as_it_can_be_no_call() -> None:
+def test_text_is_released_once_it_can_be_no_call() -> None:
     parser = ToolCallParser()
     assert [piece.text for piece in parser.push("Hello <b") if isinstance(piece, Piece)] == ["Hello <b"]
     assert list(parser.push(" <tool")) == [Piece(" ")]

@@ -1,7 +1,6 @@
-"""Attention of one step's tokens over the cache, for the Llama family.
+"""Causal attention of one step's tokens over the key-value cache (Llama family).
 
-Knows: where the step's tokens stand, what each of them sees, and which plain torch operations are quick for few tokens
-on a CPU (benchmarks/LOG.md). Does not know: weights, scheduling, text.
+The torch operations are those that are quickest for few tokens on a CPU (benchmarks/LOG.md).
 """
 
 from __future__ import annotations
@@ -13,26 +12,29 @@ import torch
 import torch.nn.functional as functional
 
 from bot.generation.engine.drafts import MAX_DRAFT
+from bot.generation.engine.generation import Chunk
 from bot.generation.engine.key_value_rows import KeyValueRows
-from bot.generation.engine.sequence import Chunk
 
-# Attention over up to so many rows is quickest as one fused call; over more, as two products.
+# Attention over this many rows or fewer is quickest as one fused call; over more, as two matrix products.
 MAX_ROWS_FUSED = 2
 
 
 class StepAttention:
-    """The same for all layers of a step. `heads` is how many there are for queries, and for keys and values.
+    """Attention layout of a step, the same for all layers.
 
-    Sequences that go on by a token or a short draft are computed together, as a grid of rows; each longer chunk by
-    itself, after them. `round_up` gives a number of rows that is as quick as the one asked for.
+    Leading chunks of one token and its draft (decode) are computed together, as a grid of rows; each longer chunk
+    (prefill) is computed by itself, after them.
+
+    heads: numbers of query heads and of key-value heads.
+    round_up: returns the number of rows to pad to, for speed.
     """
 
     def __init__(
         self, chunks: Sequence[Chunk], cache: KeyValueRows, heads: tuple[int, int], round_up: Callable[[int], int]
     ) -> None:
-        short = list(itertools.takewhile(lambda one: one.count == 1 and not one.sequence.alone, chunks))
+        short = list(itertools.takewhile(lambda chunk: chunk.count == 1 and not chunk.generation.alone, chunks))
         if len(short) == 1:
-            short = []  # by itself it sees its own tokens only, instead of whole rows
+            short = []  # a single chunk is quicker as a segment, which reads its own tokens instead of whole rows
         self._cache = cache
         self._kv_heads, self._group = heads[1], heads[0] // heads[1]
         self._grid = _Grid(short, cache, heads, round_up) if short else None
@@ -44,16 +46,16 @@ class StepAttention:
         """Write the keys and values of the step's tokens, `[tokens, heads, size]`, into their rows."""
         key_rows, value_rows, begin = self._cache.keys[layer], self._cache.values[layer], self._begin
         if self._grid is not None:
-            key_rows[self._grid.row_ids, :, self._grid.places] = keys[:begin]
-            value_rows[self._grid.row_ids, :, self._grid.places] = values[:begin]
+            key_rows[self._grid.row_ids, :, self._grid.positions] = keys[:begin]
+            value_rows[self._grid.row_ids, :, self._grid.positions] = values[:begin]
         for chunk in self._segments:
-            row, end = chunk.sequence.row, begin + chunk.length
+            row, end = chunk.generation.row, begin + chunk.length
             key_rows[row, :, chunk.start : chunk.end] = keys[begin:end].transpose(0, 1)
             value_rows[row, :, chunk.start : chunk.end] = values[begin:end].transpose(0, 1)
             begin = end
 
     def attend(self, layer: int, queries: torch.Tensor) -> torch.Tensor:
-        """What the tokens see: `[tokens, heads, size]` to `[tokens, heads * size]`. Mere filling gets zeros."""
+        """Attend with queries `[tokens, heads, size]`; return `[tokens, heads * size]`, zeros for padding tokens."""
         keys, values = self._cache.keys[layer], self._cache.values[layer]
         parts, begin = [], self._begin
         if self._grid is not None:
@@ -68,8 +70,8 @@ class StepAttention:
     def _attend_segment(
         self, keys: torch.Tensor, values: torch.Tensor, chunk: Chunk, queries: torch.Tensor, mask: torch.Tensor | None
     ) -> torch.Tensor:
-        """The heads of a group that share keys are stacked, so that these need not be repeated."""
-        row, count, size = chunk.sequence.row, chunk.length, queries.shape[-1]
+        """Attend for one chunk. Query heads that share keys (GQA) are stacked, so that keys need no repetition."""
+        row, count, size = chunk.generation.row, chunk.length, queries.shape[-1]
         own_keys, own_values = keys[row, :, : chunk.end], values[row, :, : chunk.end]
         folded = queries.reshape(count, self._kv_heads, self._group, size).permute(1, 2, 0, 3).flatten(1, 2)
         found = functional.scaled_dot_product_attention(folded[None], own_keys[None], own_values[None], mask)[0]
@@ -84,33 +86,33 @@ class StepAttention:
 
 
 class _Grid:
-    """The tokens of sequences that go on by few, as cells `[rows, width]` of which some may be empty."""
+    """Tokens of decoding generations as cells `[rows, width]`, some of which may be empty."""
 
     def __init__(
         self, chunks: Sequence[Chunk], cache: KeyValueRows, heads: tuple[int, int], round_up: Callable[[int], int]
     ) -> None:
         device = cache.keys[0].device
         self._kv_heads, self._group = heads[1], heads[0] // heads[1]
-        # One of two widths, as each shape is slow when it is met first.
+        # Only two widths are used, as the first product of each shape is slow.
         self._width = 1 + MAX_DRAFT if any(chunk.draft for chunk in chunks) else 1
-        rows = [chunk.sequence.row or 0 for chunk in chunks]
+        rows = [chunk.generation.row or 0 for chunk in chunks]
         self._num_rows = min(round_up(max(rows) + 1), cache.count)
-        cells = [
+        cells = [  # row, column, position in the generation
             (row, column, chunk.start + column)
             for row, chunk in zip(rows, chunks, strict=True)
             for column in range(chunk.length)
         ]
-        self.row_ids, columns, self.places = torch.tensor(cells, device=device).T
+        self.row_ids, columns, self.positions = torch.tensor(cells, device=device).T
         self._cells = self.row_ids * self._width + columns
         num_cells = self._num_rows * self._width
         self._is_full = [row * self._width + column for row, column, _ in cells] == list(range(num_cells))
         last_seen = torch.zeros(num_cells, dtype=torch.long, device=device)
-        last_seen[self._cells] = self.places
+        last_seen[self._cells] = self.positions
         hidden = torch.arange(cache.slots, device=device)[None] > last_seen[:, None]
         self._mask = self._spread(_as_scores(hidden, cache.keys[0]))
 
     def _spread(self, mask: torch.Tensor) -> torch.Tensor:
-        """From one line for each cell, `[rows * width, slots]`, to one for each query."""
+        """Expand a mask with a line for each cell, `[rows * width, slots]`, to a line for each query."""
         mask = mask.view(self._num_rows, 1, self._width, -1)
         if self._width > 1:
             mask = mask.repeat_interleave(self._group, 2)
@@ -139,5 +141,5 @@ class _Grid:
 
 
 def _as_scores(hidden: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """What is added to scores: minus infinity for the hidden. Quicker than a mask of truth values."""
+    """Return the mask to add to scores: minus infinity where hidden. It is quicker than a boolean mask."""
     return torch.zeros(hidden.shape, dtype=like.dtype, device=like.device).masked_fill_(hidden, float("-inf"))

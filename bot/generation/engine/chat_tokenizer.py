@@ -1,6 +1,6 @@
-"""A model's tokenizer with its chat template: the same for what is served and for what is trained on.
+"""Tokenizer with chat template, shared by serving and training.
 
-Knows: transformers' tokenizers, and that text inside a message is never a control token. Does not know: weights.
+Text inside a message never becomes a control token.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bot.generation.port import ChatMessage
 
 
 class ChatTokenizer:
-    """Messages to token ids and back. May be used from several threads."""
+    """Encode messages to token ids and decode them. Safe from several threads."""
 
     def __init__(self, path: Path) -> None:
         from transformers import AutoTokenizer
@@ -27,19 +27,19 @@ class ChatTokenizer:
         self.takes_tools = "tools" in str(self.tokenizer.chat_template)
 
     def encode(self, messages: Sequence[ChatMessage], tools: Sequence[str] = ()) -> tuple[int, ...]:
-        """The conversation up to where the assistant's next turn begins.
+        """Encode a conversation up to the beginning of the assistant's next turn.
 
         Control tokens come from the template alone: the same strings inside a message become ordinary text. Raises
-        `InvalidInput` for what the template can't take.
+        `InvalidInput` for messages or tools that the template can't take.
         """
         if tools and not self.takes_tools:
             raise InvalidInput(
-                "This model was not made to call functions: its chat template takes no tools.", field="tools"
+                "This model can't call functions: its chat template takes no tools. Use another model.", field="tools"
             )
         return self._apply_template(messages, tools, add_generation_prompt=True)
 
     def encode_text(self, text: str) -> tuple[int, ...]:
-        """Plain text; with the token in front that the model was trained to begin with, if it has one."""
+        """Encode plain text, behind the model's begin-of-text token if it has one."""
         with self._lock:
             try:
                 return tuple(self.tokenizer.encode(text, split_special_tokens=True))
@@ -47,7 +47,7 @@ class ChatTokenizer:
                 raise InvalidInput(f"The model can't read this text: {error}", field="prompt") from error
 
     def encode_answer(self, text: str) -> tuple[int, ...]:
-        """What the model would have to write to say `text`, without the token that ends its turn."""
+        """Encode `text` as the model would write it, without the token that ends its turn."""
         with self._lock:
             return tuple(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
 
@@ -55,18 +55,18 @@ class ChatTokenizer:
         return str(self.tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def find_end_of_turn(self, end_ids: frozenset[int]) -> int:
-        """The token that the template writes after an assistant's turn; `end_ids` are those that end a reply.
+        """Return the token of `end_ids` that the template writes after an assistant's turn.
 
         Raises `ModelError` if there is none: a model trained without it would never stop.
         """
-        asked = [ChatMessage("user", "a")]
-        prompt = self._apply_template(asked, (), add_generation_prompt=True)
-        whole = self._apply_template([*asked, ChatMessage("assistant", "b")], (), add_generation_prompt=False)
+        question = [ChatMessage("user", "a")]
+        prompt = self._apply_template(question, (), add_generation_prompt=True)
+        whole = self._apply_template([*question, ChatMessage("assistant", "b")], (), add_generation_prompt=False)
         after = whole[len(prompt) :] if whole[: len(prompt)] == prompt else whole
         for token_id in after:
             if token_id in end_ids:
                 return token_id
-        raise ModelError("This model's chat template does not end the assistant's turns, so that it can't be trained.")
+        raise ModelError("This model's chat template does not end the assistant's turns, so it can't be trained.")
 
     def _apply_template(
         self, messages: Sequence[ChatMessage], tools: Sequence[str], *, add_generation_prompt: bool
@@ -86,7 +86,7 @@ class ChatTokenizer:
 
 
 def _template_turn(message: ChatMessage) -> dict[str, Any]:
-    """A message in the form that chat templates expect."""
+    """Return a message in the form that chat templates expect."""
     turn: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.tool_calls:
         turn["tool_calls"] = [
@@ -105,5 +105,5 @@ def _template_turn(message: ChatMessage) -> dict[str, Any]:
 def _arguments(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:  # a model may have written them
+    except ValueError:  # written by a model, which may break JSON
         return text

@@ -1,6 +1,6 @@
-"""The forward pass of any decoder that transformers loads: correct, one sequence after the other.
+"""Forward pass through transformers, for architectures without a fast one.
 
-Knows: transformers' caches. Does not know: architectures, scheduling, sampling, text.
+It is correct for any causal model, but computes the running replies one after the other.
 """
 
 from __future__ import annotations
@@ -11,17 +11,16 @@ from typing import Any
 
 import torch
 
+from bot.generation.engine.generation import Chunk, Generation
 from bot.generation.engine.lora import LoraVersion
-from bot.generation.engine.sequence import Chunk
-from bot.generation.engine.sequence import Sequence as Tokens
 
 
 class GeneralDecoder:
-    """Caches of different architectures can't all be cut or shared, so that none is."""
+    """`Decoder` over transformers' own caches. Not all architectures' caches can be cut or shared, so none is."""
 
     can_cut = False
     spare_tokens = 0
-    bytes_per_token = 2**14  # a guess, as caches differ
+    bytes_per_token = 2**14  # an estimate, as caches differ
 
     def __init__(self, net: Any) -> None:
         self._net = net
@@ -32,19 +31,19 @@ class GeneralDecoder:
             if isinstance(module, torch.nn.Linear):
                 module.register_forward_hook(functools.partial(self._add_version, name))
 
-    def forward(self, chunks: Sequence[Chunk], running: Sequence[Tokens]) -> torch.Tensor:  # noqa: ARG002
-        """Scores after the last token of each chunk, `[len(chunks), vocabulary]`."""
+    def forward(self, chunks: Sequence[Chunk], running: Sequence[Generation]) -> torch.Tensor:  # noqa: ARG002
+        """Return the scores after the last token of each chunk, `[len(chunks), vocabulary]`."""
         return torch.stack([self._step(chunk) for chunk in chunks])
 
     def _step(self, chunk: Chunk) -> torch.Tensor:
         from transformers import DynamicCache
 
-        row = chunk.sequence.row
+        row = chunk.generation.row
         assert row is not None
-        if chunk.sequence.num_computed == 0:
+        if chunk.generation.num_computed == 0:
             self._caches[row] = DynamicCache(config=self._net.config)
         input_ids = torch.tensor([chunk.token_ids], device=self._device)
-        self._version = chunk.sequence.version
+        self._version = chunk.generation.version
         output = self._net(input_ids=input_ids, past_key_values=self._caches[row], use_cache=True, logits_to_keep=1)
         scores: torch.Tensor = output.logits[0, -1]
         return scores
@@ -53,7 +52,7 @@ class GeneralDecoder:
         return rows * tokens
 
     def reserve(self, rows: int, tokens: int) -> None:
-        """Each cache grows by itself."""
+        """Do nothing: each cache grows by itself."""
 
     def _add_version(self, layer: str, _: Any, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
         pair = None if self._version is None else self._version.pairs.get(layer)
@@ -70,7 +69,7 @@ class GeneralDecoder:
 
     def move(self, source: int, target: int, tokens: int) -> None:  # noqa: ARG002
         self._caches.pop(target, None)
-        if source in self._caches:  # else nothing of it was computed yet
+        if source in self._caches:  # otherwise none of its tokens is computed yet
             self._caches[target] = self._caches.pop(source)
 
     def clear(self, row: int) -> None:

@@ -1,7 +1,4 @@
-"""A tokenizer's vocabulary as bytes, and replies that must be JSON of a given schema: which tokens may come next.
-
-Knows: llguidance, which turns a schema into masks over the vocabulary. Does not know: models, sampling, requests.
-"""
+"""Constrained decoding: JSON schemas as token masks, by llguidance."""
 
 from __future__ import annotations
 
@@ -16,12 +13,12 @@ from llguidance.hf import from_tokenizer
 from bot.errors import GeneratorFailed, InvalidInput
 
 MAX_SCHEMA_LENGTH = 64_000
-# Models that like line breaks would else write them until they run out of tokens.
+# Without flexible whitespace: models that like line breaks would write them until they run out of tokens.
 OPTIONS: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
 class Vocabulary:
-    """The bytes of each token. Made once for a tokenizer, at its first use; safe to use from any thread."""
+    """A tokenizer's tokens as bytes, and its grammar compiler. Built at the first use; safe from any thread."""
 
     def __init__(self, tokenizer: Any, num_scores: int, end_ids: list[int]) -> None:
         self._tokenizer = tokenizer
@@ -31,11 +28,11 @@ class Vocabulary:
         self._making = threading.Lock()
 
     def token_bytes(self, token_id: int) -> bytes:
-        """Exact, also where a token is only part of a character."""
+        """Return the exact bytes of a token, which may be only part of a character."""
         return self.prepare().decode_bytes([token_id])
 
     def compile(self, json_schema: str) -> Grammar:
-        """Raises `InvalidInput` for what is no JSON schema, and for keywords that can't be enforced."""
+        """Compile a JSON schema. Raises `InvalidInput` if it is none or uses keywords that can't be enforced."""
         if len(json_schema) > MAX_SCHEMA_LENGTH:
             raise InvalidInput(f"The JSON schema may have at most {MAX_SCHEMA_LENGTH} characters.", field="json_schema")
         try:
@@ -55,7 +52,7 @@ class Vocabulary:
         return Grammar(matcher)
 
     def prepare(self) -> LLTokenizer:
-        """Do what takes half a second. Raises `InvalidInput` for a tokenizer that is not of the fast kind."""
+        """Build the vocabulary, in half a second. Raises `InvalidInput` for a tokenizer without a fast form."""
         with self._making:
             if self._compiled is None:
                 size = max(self._num_scores, len(self._tokenizer))
@@ -69,18 +66,21 @@ class Vocabulary:
 
 
 class Grammar:
-    """Where one reply stands in its grammar."""
+    """State of one reply in its grammar."""
 
     def __init__(self, matcher: LLMatcher) -> None:
         self._matcher = matcher
 
     def forbidden(self, scores: torch.Tensor) -> torch.Tensor:
-        """`[vocabulary]`, true for the tokens that must not come next. Where the reply is whole, only its end may."""
+        """Return `[vocabulary]`, true for tokens that must not come next. After complete JSON only the end may come.
+
+        Raises `GeneratorFailed` if the grammar broke.
+        """
         if self._matcher.is_error():
             raise GeneratorFailed(f"The JSON schema could not be followed: {self._matcher.get_error()}")
         allowed = torch.frombuffer(bytearray(self._matcher.compute_logit_bias()), dtype=torch.uint8)[: len(scores)]
         return (allowed == 0).to(scores.device)
 
     def accept(self, token_id: int) -> None:
-        """Go on by a token. `forbidden` tells of failures."""
+        """Advance by a token. A failure is raised by the next call of `forbidden`."""
         self._matcher.consume_token(token_id)

@@ -1,6 +1,6 @@
-"""Linear layers in the form that is quickest for the number of rows, as long as it computes the same.
+"""Linear layers by the fastest CPU kernel: 4-bit, oneDNN blocks or plain.
 
-Knows: torch's kernels for few rows and from how many each pays (benchmarks/LOG.md). Does not know: models.
+From which number of rows each kernel pays is measured in benchmarks/LOG.md.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import torch.nn.functional as functional
 from bot.generation.models.precision import has_bf16_kernels
 
 GROUP = 32
-# Above, the kernel that unpacks 4 bits is slower than plain bf16.
+# With more rows, the kernel that unpacks 4 bits is slower than plain bf16.
 MAX_ROWS_4_BITS = 5
-# Rounding to bf16 itself costs 0.17 % (root mean square); weights that lie on a grid of 4 bits come back as well.
+# Relative error (root mean square) of 4 bits that counts as lossless: rounding to bf16 itself costs 0.17 %.
 MAX_GRID_ERROR = 0.004
 
 
 class Linear:
-    """`x @ weight.T + bias` for `x` of `[rows, in]`.
+    """Compute `x @ weight.T + bias` for `x` of `[rows, in]`.
 
-    With `compress`, weights are kept in the blocks that the CPU's own kernels want, and those that were made of 4 bits
-    in that form, too, for few rows.
+    With `compress`, bf16 weights on a CPU are kept in oneDNN's blocked layout. Weights that were dequantised from 4
+    bits are kept in 4 bits as well, for inputs of few rows.
     """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None, *, compress: bool = False) -> None:
@@ -46,7 +46,7 @@ class Linear:
 
 
 def _pack_4_bits(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Groups of 32 with scale and minimum, for weights that were made so; None where it would lose something."""
+    """Quantise to 4 bits, in groups of 32 with a scale and a minimum. Return None if that would lose accuracy."""
     rows, columns = weight.shape
     if columns % GROUP or rows % 16:
         return None

@@ -1,7 +1,7 @@
-"""The forward pass of the Llama family (Llama, SmolLM, Qwen 2 and 3, Mistral), for many sequences in one step.
+"""Batched forward pass of the Llama family: Llama, SmolLM, Qwen 2 and 3, Mistral.
 
-Knows: the architecture, and which plain torch operations are quick for few tokens on a CPU (benchmarks/LOG.md). Does
-not know: scheduling, sampling, text. Other decoders go through `general.py`.
+The torch operations are those that are quickest for few tokens on a CPU (benchmarks/LOG.md). Other architectures go
+through `general.py`.
 """
 
 from __future__ import annotations
@@ -14,21 +14,20 @@ import torch.nn.functional as functional
 
 from bot.errors import ModelError
 from bot.generation.engine.attention import StepAttention
+from bot.generation.engine.generation import Chunk, Generation
 from bot.generation.engine.key_value_rows import KeyValueRows
 from bot.generation.engine.linear import MAX_ROWS_4_BITS, Linear
 from bot.generation.engine.lora import LoraStack, LoraVersion, StepVersions
-from bot.generation.engine.sequence import Chunk
-from bot.generation.engine.sequence import Sequence as Tokens
 
 FAMILY = {"llama", "qwen2", "qwen3", "mistral"}
 MAX_SINGLE_STACKS = 4
-# The kernel for 4 bits takes four rows at a time. A GPU computes more while it reads the weights; that is a guess.
+# The 4-bit kernel takes four rows at a time. The number for GPUs is an estimate: they compute while they read weights.
 SPARE_TOKENS_CPU = 4
 SPARE_TOKENS_GPU = 64
 
 
 def is_supported(config: Any) -> bool:
-    """Whether this pass computes what transformers would compute for the model."""
+    """Return True if this pass computes the same as transformers for the model."""
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     sliding = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
     return (
@@ -41,10 +40,10 @@ def is_supported(config: Any) -> bool:
 
 
 class LlamaDecoder:
-    """Takes the weights out of a model that transformers loaded.
+    """`Decoder` that takes over the weights of a model loaded by transformers; that model is empty afterwards.
 
-    `compress` allows weights of fewer bits. `compiles` has the small operations compiled, which raises `ModelError`
-    where that does not work.
+    compress: keep weights in 4 bits where that loses nothing.
+    compiles: compile the small operations. Raises `ModelError` where that fails.
     """
 
     can_cut = True
@@ -57,7 +56,7 @@ class LlamaDecoder:
         self._eps = config.rms_norm_eps
         weight = net.model.embed_tokens.weight
         self._device, self._dtype = weight.device, weight.dtype
-        # A copy, so that nothing holds on to the mapped file of weights: all else is copied when it is packed.
+        # Copied, so that nothing holds the memory-mapped weights file: all other weights are copied by packing.
         self._embedding = weight.detach().clone()
         positions = torch.arange(max_tokens, device=self._device)[None]
         cos, sin = net.model.rotary_emb(weight[:1], positions)
@@ -83,18 +82,21 @@ class LlamaDecoder:
         if compiles:
             self._compile()
 
-    def forward(self, chunks: Sequence[Chunk], running: Sequence[Tokens], *, every_token: bool = False) -> torch.Tensor:
-        """Scores after the last token of each chunk and after those of its draft, `[scores, vocabulary]`.
+    def forward(
+        self, chunks: Sequence[Chunk], running: Sequence[Generation], *, every_token: bool = False
+    ) -> torch.Tensor:
+        """Return the scores after the last token of each chunk and after those of its draft, `[scores, vocabulary]`.
 
-        With `every_token` after every token. The first chunks that have one token are computed together quickest.
-        `running` are all sequences that have rows, in the order of these.
+        With `every_token`, return the scores after every token. Leading chunks of one token are computed together,
+        which is quickest. `running` are all generations that have rows, in the order of the rows.
         """
         num_tokens = sum(chunk.length for chunk in chunks)
         num_padded = self._round_up(num_tokens)
         padding = [0] * (num_padded - num_tokens)
-        token_ids = torch.tensor([one for chunk in chunks for one in chunk.token_ids] + padding, device=self._device)
-        places = torch.tensor([i for chunk in chunks for i in range(chunk.start, chunk.end)] + padding)
-        places = places.to(self._device)
+        ids = [token_id for chunk in chunks for token_id in chunk.token_ids]
+        token_ids = torch.tensor(ids + padding, device=self._device)
+        positions = torch.tensor([i for chunk in chunks for i in range(chunk.start, chunk.end)] + padding)
+        positions = positions.to(self._device)
         attention = StepAttention(chunks, self.rows, (self._heads, self._kv_heads), self._round_up)
         versions = self._step_versions(chunks, running, num_padded)
 
@@ -103,25 +105,25 @@ class LlamaDecoder:
             return y if versions is None else versions.add(number, y, x)
 
         x = self._embedding[token_ids]
-        cos, sin = self._cos[places], self._sin[places]
+        cos, sin = self._cos[positions], self._sin[positions]
         for index, layer in enumerate(self._layers):
-            first = 4 * index  # of the joined linear layers
+            first = 4 * index  # number of the layer's first joined linear
             qkv = project(first, layer.qkv, layer.before_attention(x))
             qkv = qkv.view(len(x), self._heads + 2 * self._kv_heads, self._size)
-            turned = self._glue.turn(layer.norm_heads(qkv, self._heads, self._kv_heads), cos, sin)
-            queries, keys, values = turned[:, : self._heads], turned[:, self._heads :], qkv[:, -self._kv_heads :]
+            rotated = self._glue.rotate(layer.norm_heads(qkv, self._heads, self._kv_heads), cos, sin)
+            queries, keys, values = rotated[:, : self._heads], rotated[:, self._heads :], qkv[:, -self._kv_heads :]
             attention.store(index, keys, values)
             x = x + project(first + 1, layer.out, attention.attend(index, queries))
             gated = self._glue.gate(project(first + 2, layer.gate_up, layer.before_mlp(x)))
             x = x + project(first + 3, layer.down, gated)
         if every_token:
             return self._head(self._norm(x))[:num_tokens]
-        wanted = _wanted_places(chunks)
-        filled = wanted + [0] * (self._round_up(len(wanted)) - len(wanted))
-        return self._head(self._norm(x[torch.tensor(filled, device=self._device)]))[: len(wanted)]
+        scored = _scored_tokens(chunks)
+        padded = scored + [0] * (self._round_up(len(scored)) - len(scored))
+        return self._head(self._norm(x[torch.tensor(padded, device=self._device)]))[: len(scored)]
 
     def _warm_up(self) -> None:
-        """Meet the usual numbers of tokens, so that the first replies are as quick as the later ones."""
+        """Run the usual numbers of tokens once, so that the first replies are as quick as later ones."""
         if self._device.type != "cpu":
             return
         for count in {self._round_up(number) for number in range(1, 65)}:
@@ -132,12 +134,12 @@ class LlamaDecoder:
             self._head(x[:32])
 
     def _compile(self) -> None:
-        """Meet one token and several now, as each takes seconds."""
+        """Compile for one token and for several now, as each takes seconds."""
         try:
             for count in (1, 3):
-                sequence = Tokens([0] * count, row=0)
+                generation = Generation([0] * count, row=0)
                 self.reserve(1, count)
-                self.forward([Chunk(sequence, count)], [sequence])
+                self.forward([Chunk(generation, count)], [generation])
         except Exception as error:
             reason = str(error).partition("\n")[0]
             raise ModelError(
@@ -165,7 +167,7 @@ class LlamaDecoder:
         self.rows.clear(row)
 
     def release(self, in_use: int) -> None:
-        """Rows are given back by the next step that needs far fewer."""
+        """Do nothing: the next `reserve` of far fewer rows frees memory."""
 
     def reset(self) -> None:
         self.rows.reset()
@@ -173,9 +175,9 @@ class LlamaDecoder:
         self._single_stacks.clear()
 
     def _round_up(self, count: int) -> int:
-        """A number of tokens or rows that is computed instead of `count`.
+        """Return the number of tokens or rows to pad `count` to.
 
-        A CPU's kernels are made anew for each number that they meet, which takes 10 ms: so there are few numbers.
+        A CPU's kernels are generated for each new number, which takes 10 ms, so that few numbers are used.
         """
         if self._device.type != "cpu" or count <= MAX_ROWS_4_BITS:
             return count
@@ -183,22 +185,22 @@ class LlamaDecoder:
         return -(-count // step) * step
 
     def _step_versions(
-        self, chunks: Sequence[Chunk], running: Sequence[Tokens], num_tokens: int
+        self, chunks: Sequence[Chunk], running: Sequence[Generation], num_tokens: int
     ) -> StepVersions | None:
-        by_chunk: list[LoraVersion | None] = [chunk.sequence.version for chunk in chunks]
+        by_chunk: list[LoraVersion | None] = [chunk.generation.version for chunk in chunks]
         if not any(by_chunk):
             return None
-        if chunks[0].sequence.alone:  # by the same operations, whatever else runs
+        if chunks[0].generation.alone:  # a stack of its own: the same operations, whatever else runs
             stack = self._single_stack(next(version for version in by_chunk if version is not None))
         else:
-            stack = self._common_stack({one.version for one in running if one.version and not one.alone})
+            stack = self._common_stack({other.version for other in running if other.version and not other.alone})
         by_token = [version for version, chunk in zip(by_chunk, chunks, strict=True) for _ in range(chunk.length)]
         by_token += by_token[-1:] * (num_tokens - len(by_token))
         return StepVersions(stack, by_token, self._device)
 
     def _common_stack(self, wanted: set[LoraVersion]) -> LoraStack:
         if self._stack is None or not self._stack.serves(wanted):
-            self._stack = LoraStack(sorted(wanted, key=lambda one: one.name), self._joined)
+            self._stack = LoraStack(sorted(wanted, key=lambda version: version.name), self._joined)
         return self._stack
 
     def _single_stack(self, version: LoraVersion) -> LoraStack:
@@ -209,24 +211,24 @@ class LlamaDecoder:
         return self._single_stacks[version]
 
 
-def _wanted_places(chunks: Sequence[Chunk]) -> list[int]:
-    """Which of the step's tokens are followed by one that somebody wants to know."""
-    places: list[int] = []
+def _scored_tokens(chunks: Sequence[Chunk]) -> list[int]:
+    """Return the indices of the step's tokens whose scores are wanted."""
+    indices: list[int] = []
     end = 0
     for chunk in chunks:
         end += chunk.length
-        places += range(end - chunk.num_scores, end)
-    return places
+        indices += range(end - chunk.num_scores, end)
+    return indices
 
 
-def _turn(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary position embedding (Su et al., 2021) of queries and keys, `[tokens, heads, size]`."""
+def _rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Apply rotary position embedding (RoPE; Su et al., 2021) to queries and keys, `[tokens, heads, size]`."""
     half = heads.shape[-1] // 2
     return heads * cos + torch.cat((heads[..., half:], heads[..., :half]), -1) * sin
 
 
 def _gate(gate_up: torch.Tensor) -> torch.Tensor:
-    """SwiGLU (Shazeer, 2020)."""
+    """Apply SwiGLU (Shazeer, 2020)."""
     gate, up = gate_up.chunk(2, -1)
     return functional.silu(gate) * up
 
@@ -236,20 +238,20 @@ def _normalise(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tenso
 
 
 class _Glue:
-    """What lies between the products. Compiled, each is one kernel instead of several: a GPU starts fewer."""
+    """The small operations between matrix products. Compiled, each is one kernel: a GPU launches fewer."""
 
     def __init__(self, compiles: bool) -> None:
         def wrap(function: Any) -> Any:
             return torch.compile(function, dynamic=True) if compiles else function
 
         self.compiles = compiles
-        self.turn, self.gate, self.normalise = wrap(_turn), wrap(_gate), wrap(_normalise)
+        self.rotate, self.gate, self.normalise = wrap(_rotate), wrap(_gate), wrap(_normalise)
 
 
 class _Norm:
     """RMS normalisation (Zhang and Sennrich, 2019).
 
-    On a CPU by `layer_norm` of `(x, -x)`, whose mean is 0: the same in a fifth of the time.
+    A CPU computes `layer_norm` of `(x, -x)`, whose mean is 0: the same result in a fifth of the time.
     """
 
     def __init__(self, weight: torch.Tensor, eps: float, glue: _Glue) -> None:
@@ -275,10 +277,10 @@ class _Layer:
         self.before_attention = _Norm(before_attention.weight, before_attention.variance_epsilon, glue)
         self.before_mlp = _Norm(before_mlp.weight, before_mlp.variance_epsilon, glue)
         norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
-        self._head_norms = [_Norm(one.weight, one.variance_epsilon, glue) for one in norms if one is not None]
+        self._head_norms = [_Norm(norm.weight, norm.variance_epsilon, glue) for norm in norms if norm is not None]
 
     def norm_heads(self, qkv: torch.Tensor, heads: int, kv_heads: int) -> torch.Tensor:
-        """Queries and keys, normalised where the architecture does so (Qwen 3)."""
+        """Return queries and keys, normalised where the architecture does so (Qwen 3)."""
         if not self._head_norms:
             return qkv[:, : heads + kv_heads]
         query_norm, key_norm = self._head_norms
@@ -286,15 +288,15 @@ class _Layer:
 
 
 def _take_layer(layer: Any, compress: bool, glue: _Glue) -> _Layer:
-    """Pack a layer, and let go of what it was made from: both may not fit for all layers at once."""
-    made = _Layer(layer, compress, glue)
+    """Pack a layer and free the original at once: both forms of all layers may not fit in memory."""
+    packed = _Layer(layer, compress, glue)
     for parameter in layer.parameters():
         parameter.data = parameter.data.new_empty(0)
-    return made
+    return packed
 
 
 def _joined_parts(layer: Any) -> list[list[tuple[str, Any]]]:
-    """The linear layers of a transformer layer, those over the same input together."""
+    """Return the linear layers of a transformer layer, grouped by their common input."""
     attention, mlp = layer.self_attn, layer.mlp
     return [
         [(f"self_attn.{name}", getattr(attention, name)) for name in ("q_proj", "k_proj", "v_proj")],
@@ -305,7 +307,7 @@ def _joined_parts(layer: Any) -> list[list[tuple[str, Any]]]:
 
 
 def _join(parts: Sequence[Any], compress: bool) -> Linear:
-    """Several layers over the same input as one."""
+    """Join linear layers over the same input into one."""
     biases = [part.bias for part in parts]
     bias = None if biases[0] is None else torch.cat(biases).detach()
     return Linear(torch.cat([part.weight for part in parts]).detach(), bias, compress=compress)

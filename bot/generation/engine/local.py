@@ -1,7 +1,7 @@
-"""A generator in this process: one worker thread that owns the model and makes many replies at once, step by step.
+"""In-process generator: a worker thread that owns the model and batches replies.
 
-Knows: the way between the worker thread and any asyncio loop, how the model is loaded, and again after it broke. Does
-not know: torch (the runner loads it, in that thread only), conversations, storage, or what happens in a step.
+Requests go to the worker by a queue, and events come back to the asyncio loops of their readers. A model that breaks is
+loaded again, with backoff. Torch is imported in the worker thread only.
 """
 
 from __future__ import annotations
@@ -35,8 +35,7 @@ from bot.generation.engine.process_memory import collect_all
 from bot.generation.engine.runner import Runner
 from bot.generation.engine.tool_calls import ToolCallParser
 from bot.generation.models.store import check_model
-from bot.generation.port import ChatMessage, Event, Finish, Piece, Prompt, Sampling
-from bot.generation.sampling import check_sampling
+from bot.generation.port import ChatMessage, Event, Finish, Piece, Prompt, Sampling, check_sampling
 
 if TYPE_CHECKING:
     from bot.generation.engine.grammar import Grammar
@@ -50,7 +49,10 @@ MAX_RESTART_SECONDS = 60.0
 
 
 class LocalGenerator:
-    """`Generator` over a model folder. `queue_limit` counts open streams, running or waiting; more are refused."""
+    """`Generator` over a model folder. `queue_limit` counts open streams, running or waiting.
+
+    Further streams are refused with `GeneratorBusy`.
+    """
 
     def __init__(
         self,
@@ -76,9 +78,9 @@ class LocalGenerator:
         self._thread: threading.Thread | None = None
         self._loaded: concurrent.futures.Future[None] | None = None
         self._closing = threading.Event()
-        # The loop must never wait for a lock, so these are used only in ways that the interpreter makes atomic.
-        self._inbox: queue.SimpleQueue[_Job | LoraVersion | None] = queue.SimpleQueue()
-        self._open: set[_Job] = set()
+        # The loop must never wait for a lock, so both threads use these only by operations that Python makes atomic.
+        self._inbox: queue.SimpleQueue[_ReplyStream | LoraVersion | None] = queue.SimpleQueue()
+        self._open: set[_ReplyStream] = set()
         self._versions: dict[str, LoraVersion] = {}
         self._deliveries = _Deliveries()
         self._seconds_per_reply = 2.0
@@ -114,7 +116,7 @@ class LocalGenerator:
             self._inbox.put(None)
             self._end_all(GeneratorUnavailable(CLOSED))
         if self._thread is not None:
-            # A model that is still being loaded is not waited for: that can take minutes, and nothing depends on it.
+            # Loading can take minutes and nothing depends on it, so that close waits only briefly for it.
             await asyncio.to_thread(self._thread.join, None if self._runner is not None else 5.0)
 
     @property
@@ -126,7 +128,7 @@ class LocalGenerator:
         return tuple(self._versions)
 
     async def load_version(self, name: str, folder: Path, sha256: str | None = None) -> None:
-        """A version that is loaded already, from the same file, is left as it is."""
+        """Load a version. One that is loaded already, from the same file, stays as it is."""
         version = await asyncio.to_thread(self._ready_runner().read_version, name, folder, sha256)
         loaded = self._versions.setdefault(name, version)
         if loaded.sha256 != version.sha256:
@@ -139,7 +141,7 @@ class LocalGenerator:
             self._inbox.put(version)
 
     async def encode(self, messages: Sequence[ChatMessage], tools: Sequence[str] = ()) -> Prompt:
-        """The prompt's `sha256` is taken over its token ids, each as four bytes, least significant first."""
+        """Apply the chat template in a thread. The prompt's `sha256` is that of `hash_tokens`."""
         runner = self._ready_runner()
         token_ids = await asyncio.to_thread(runner.encode, messages, tools)
         return Prompt(tuple(messages), token_ids, len(token_ids), hash_tokens(token_ids), tools=tuple(tools))
@@ -159,11 +161,11 @@ class LocalGenerator:
         if sampling.logprobs is not None:
             await asyncio.to_thread(runner.vocabulary.prepare)
         del runner  # a stream may wait long, and must not keep a model that broke
-        job = self._submit(prompt, sampling, version, priority, grammar)
+        reply = self._submit(prompt, sampling, version, priority, grammar)
         parser = ToolCallParser() if prompt.tools else None
         try:
             while True:
-                event = await job.events.get()
+                event = await reply.events.get()
                 if isinstance(event, MynaError):
                     raise event
                 if parser is None:
@@ -174,12 +176,12 @@ class LocalGenerator:
                 if isinstance(event, Finish):
                     return
         finally:
-            job.abort()
-            self._open.discard(job)
+            reply.abort()
+            self._open.discard(reply)
 
     def _submit(
         self, prompt: Prompt, sampling: Sampling, version: str | None, priority: int, grammar: Grammar | None
-    ) -> _Job:
+    ) -> _ReplyStream:
         room = self._check_prompt(prompt, self._ready_runner())
         weights = None if version is None else self._versions.get(version)
         if version is not None and weights is None:
@@ -187,23 +189,23 @@ class LocalGenerator:
         if len(self._open) >= self._queue_limit:
             raise GeneratorBusy(retry_after=min(max(self._seconds_per_reply, 1.0), 30.0))
         max_tokens = min(sampling.max_tokens, room)
-        job = _Job(
-            prompt.token_ids, sampling, max_tokens, weights, priority, grammar, self._deliveries, self._job_ended
+        reply = _ReplyStream(
+            prompt.token_ids, sampling, max_tokens, weights, priority, grammar, self._deliveries, self._reply_ended
         )
-        self._open.add(job)
-        self._inbox.put(job)
+        self._open.add(reply)
+        self._inbox.put(reply)
         try:
-            self._ready_runner()  # asked after joining `_open`, so that an end in another thread misses no job
+            self._ready_runner()  # checked after joining `_open`, so that an end in another thread misses no reply
         except GeneratorUnavailable:
-            job.abort()
-            self._open.discard(job)
+            reply.abort()
+            self._open.discard(reply)
             raise
-        return job
+        return reply
 
-    def _job_ended(self, job: _Job) -> None:
-        self._open.discard(job)
-        if not job.aborted:
-            self._seconds_per_reply += 0.2 * (time.monotonic() - job.submitted - self._seconds_per_reply)
+    def _reply_ended(self, reply: _ReplyStream) -> None:
+        self._open.discard(reply)
+        if not reply.aborted:
+            self._seconds_per_reply += 0.2 * (time.monotonic() - reply.submitted - self._seconds_per_reply)
 
     def _ready_runner(self) -> Runner:
         if self._closing.is_set():
@@ -213,12 +215,12 @@ class LocalGenerator:
         return self._runner
 
     def _check_prompt(self, prompt: Prompt, runner: Runner) -> int:
-        """The number of tokens left for the reply."""
+        """Return the number of tokens left for the reply. Raises `InvalidInput` if there is none."""
         room = self._context_tokens - len(prompt.token_ids)
         if room < 1:
             raise InvalidInput(
-                f"The prompt has {len(prompt.token_ids)} tokens, and the model takes {self._context_tokens} together "
-                f"with its reply.",
+                f"The prompt has {len(prompt.token_ids)} tokens; prompt and reply together may have at most "
+                f"{self._context_tokens}.",
                 field="prompt",
             )
         if not prompt.token_ids:
@@ -228,7 +230,7 @@ class LocalGenerator:
         return room
 
     def _work(self, loaded: concurrent.futures.Future[None]) -> None:
-        """The worker thread from beginning to end."""
+        """Run the worker thread: load, serve, and load again whenever the model breaks."""
         try:
             runner = self._load()
         except ModelError as error:
@@ -238,7 +240,7 @@ class LocalGenerator:
         loaded.set_result(None)
         try:
             while not self._serve(runner):
-                # The broken one is let go before another is made: two may not fit.
+                # The broken runner is freed before another is made: two may not fit in memory.
                 del runner
                 replacement = self._load_again()
                 if replacement is None:
@@ -250,10 +252,10 @@ class LocalGenerator:
             self._end_all(GeneratorUnavailable(CLOSED))
 
     def _serve(self, runner: Runner) -> bool:
-        """Make replies until told to stop. False if the model broke: everything that was under way has failed."""
+        """Generate replies until told to stop. Return False if the model broke: all open replies have failed then."""
         try:
             batch = Batch(runner)
-            while self._take_jobs(batch):
+            while self._take_inbox(batch):
                 batch.step()
                 self._deliveries.send()
         except Exception:
@@ -265,10 +267,10 @@ class LocalGenerator:
         return True
 
     def _load_again(self) -> Runner | None:
-        """A new runner, however long it takes; None if the generator is closed meanwhile."""
+        """Return a new runner, however many tries that takes; None if the generator is closed meanwhile."""
         pause = FIRST_RESTART_SECONDS
         while not self._closing.wait(pause):
-            collect_all()  # the broken model may hang in a circle of its own hooks
+            collect_all()  # the broken model may be in a reference cycle with its own hooks
             try:
                 return self._load()
             except ModelError as error:
@@ -276,13 +278,13 @@ class LocalGenerator:
                 pause = min(2 * pause, MAX_RESTART_SECONDS)
         return None
 
-    def _take_jobs(self, batch: Batch) -> bool:
-        """Let new jobs join, waiting for one if there is nothing to do. False once there will be no more."""
+    def _take_inbox(self, batch: Batch) -> bool:
+        """Let new replies join; wait for one if the batch is empty. Return False when the generator closes."""
         while not batch or not self._inbox.empty():
             item = self._inbox.get()
             if item is None:
                 return False
-            if isinstance(item, _Job):
+            if isinstance(item, _ReplyStream):
                 batch.add(item)
             else:
                 batch.forget(item)
@@ -315,18 +317,18 @@ class LocalGenerator:
         return runner
 
     def _end_all(self, error: MynaError) -> None:
-        for job in tuple(self._open):
-            job.fail(error)
+        for reply in tuple(self._open):
+            reply.fail(error)
 
 
 class _Deliveries:
-    """What one step has for its readers: each loop is woken once, and not for every token. For the worker alone."""
+    """Events of one step, collected so that each loop is woken once per step. Used by the worker thread only."""
 
     def __init__(self) -> None:
-        self._by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Job, Piece | Finish | MynaError]]] = {}
+        self._by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_ReplyStream, Piece | Finish | MynaError]]] = {}
 
-    def add(self, loop: asyncio.AbstractEventLoop, job: _Job, event: Piece | Finish | MynaError) -> None:
-        self._by_loop.setdefault(loop, []).append((job, event))
+    def add(self, loop: asyncio.AbstractEventLoop, reply: _ReplyStream, event: Piece | Finish | MynaError) -> None:
+        self._by_loop.setdefault(loop, []).append((reply, event))
 
     def send(self) -> None:
         by_loop, self._by_loop = self._by_loop, {}
@@ -334,17 +336,17 @@ class _Deliveries:
             try:
                 loop.call_soon_threadsafe(_put_all, events)
             except RuntimeError:  # the loop was closed without closing its streams
-                for job, _ in events:
-                    job.abort()
+                for reply, _ in events:
+                    reply.abort()
 
 
-def _put_all(events: list[tuple[_Job, Piece | Finish | MynaError]]) -> None:
-    for job, event in events:
-        job.events.put_nowait(event)
+def _put_all(events: list[tuple[_ReplyStream, Piece | Finish | MynaError]]) -> None:
+    for reply, event in events:
+        reply.events.put_nowait(event)
 
 
-class _Job:
-    """One reply on its way between the loop that asked for it and the worker thread."""
+class _ReplyStream:
+    """`GenerationRequest` whose events go from the worker thread to a reader in an asyncio loop."""
 
     def __init__(
         self,
@@ -355,7 +357,7 @@ class _Job:
         priority: int,
         grammar: Grammar | None,
         deliveries: _Deliveries,
-        on_end: Callable[[_Job], None],
+        on_end: Callable[[_ReplyStream], None],
     ) -> None:
         self._deliveries = deliveries
         self._on_end = on_end
@@ -371,12 +373,12 @@ class _Job:
         self._loop = asyncio.get_running_loop()
 
     def deliver(self, event: Piece | Finish | MynaError) -> None:
-        """From the worker; it is sent at the end of the step."""
+        """Collect an event for the end of the step. Called by the worker thread."""
         if not self.aborted:
             self._deliveries.add(self._loop, self, event)
 
     def fail(self, error: MynaError) -> None:
-        """From any thread: end the stream now."""
+        """End the stream with an error now. May be called from any thread."""
         if not self.aborted:
             with contextlib.suppress(RuntimeError):  # the loop was closed without closing this stream
                 self._loop.call_soon_threadsafe(self.events.put_nowait, error)
@@ -386,7 +388,7 @@ class _Job:
         self._on_end(self)
 
     def abort(self) -> None:
-        """The worker notices between two steps. A job that still waits in the queue gives back its memory now."""
+        """Ask the worker to end the reply between two steps. The prompt's memory is freed now."""
         self.aborted = True
         self.prompt_ids = ()
 
@@ -400,7 +402,7 @@ def _parse_tool_calls(parser: ToolCallParser, event: Piece | Finish) -> list[Eve
 
 
 def hash_tokens(token_ids: Sequence[int]) -> str:
-    """SHA-256 over token ids, each as four bytes, least significant first."""
+    """Return the SHA-256 of token ids, each as four bytes, little-endian."""
     packed = array.array("I", token_ids)
     if sys.byteorder == "big":
         packed.byteswap()

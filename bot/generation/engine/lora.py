@@ -1,8 +1,4 @@
-"""Trained versions: LoRA weights (Hu et al., 2021) in PEFT's files, many beside one base model.
-
-Knows: how such a folder is read and checked, and how the tokens of one step get the weights of their own versions. Does
-not know: which version is good, who asks for it, the rest of the model.
-"""
+"""LoRA versions (Hu et al., 2021): read PEFT files, serve many in a batch."""
 
 from __future__ import annotations
 
@@ -23,9 +19,9 @@ CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 MAX_RANK = 512
-# For so few rows on a CPU, small products in float32 take a quarter of the time that they take in bf16.
+# For this many rows or fewer on a CPU, small products take a quarter of the time in float32 that they take in bf16.
 MAX_ROWS_FLOAT32 = 16
-# Versions come and go between the turns of conversations; one that is missing for so many steps has gone.
+# A version is absent between the turns of its conversations; after this many steps without it the stack is made anew.
 PATIENCE_STEPS = 100
 
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -34,9 +30,10 @@ Shapes = Mapping[str, tuple[int, int]]
 
 @dataclass(eq=False, slots=True)
 class LoraVersion:
-    """`pairs` are by the name of the base's layer: `[rank, in]` and `[out, rank]`, the second scaled already.
+    """LoRA weights of a trained version.
 
-    `retired` once it is unloaded: replies that run go on with it, and nothing that it computes is kept.
+    pairs: by name of the base's layer, `[rank, in]` and `[out, rank]`; the second is scaled already.
+    retired: unloaded. Running replies go on with it, and their prefixes are not cached.
     """
 
     name: str
@@ -50,8 +47,10 @@ def read_lora(
 ) -> LoraVersion:
     """Read and check a version.
 
-    `shapes` are the base's linear layers, `(out, in)`; `sha256` is what the weights' file must have, if it is known.
-    Raises `VersionError` with the reason, for a damaged file as for one that was made for another base.
+    shapes: `(out, in)` of the base's linear layers, by name.
+    sha256: expected digest of the weights file, if known.
+
+    Raises `VersionError` if a file is damaged or was made for another base.
     """
     config = _read_config(folder)
     try:
@@ -130,10 +129,10 @@ def _check_pair(layer: str, down: torch.Tensor, up: torch.Tensor, shapes: Shapes
 
 
 class LoraLayer:
-    """The versions of one step in one linear layer, or in several over the same input that are computed as one.
+    """LoRA weights of several versions for one linear layer, or for several joined ones over the same input.
 
-    All versions' weights lie side by side, so that a mixed batch takes two products, whatever the number of versions;
-    each token keeps only what its own version's columns say. `parts` are `(name, rows)` of the joined layers in order.
+    All versions' weights lie side by side, so that a mixed batch takes two products whatever the number of versions; a
+    mask leaves each token the columns of its own version. `parts` are `(name, rows)` of the joined layers in order.
     """
 
     def __init__(self, versions: Sequence[LoraVersion], parts: Sequence[tuple[str, int]]) -> None:
@@ -158,19 +157,22 @@ class LoraLayer:
             self._exact_pair = (self._pair[0].float(), self._pair[1].float())
 
     def add(self, y: torch.Tensor, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """`y [tokens, out]` plus what the versions add for `x [tokens, in]`; `mask` is None if all tokens share one."""
+        """Return `y [tokens, out]` plus the versions' share of `x [tokens, in]`.
+
+        `mask [tokens, ranks]` is None if all tokens belong to the only version.
+        """
         if self._pair is None:
             return y
         if self._exact_pair is not None and mask is None and len(x) <= MAX_ROWS_FLOAT32:
             down, up = self._exact_pair
             return y.add_((x.float() @ down) @ up)
         down, up = self._pair
-        thin = x @ down
-        return torch.addmm(y, thin if mask is None else thin * mask, up)
+        low = x @ down
+        return torch.addmm(y, low if mask is None else low * mask, up)
 
 
 class LoraStack:
-    """Some versions side by side in all layers of a model. To make one takes tens of milliseconds."""
+    """Several versions side by side in all layers of a model. Making a stack takes tens of milliseconds."""
 
     def __init__(self, versions: Sequence[LoraVersion], joined: Sequence[Sequence[tuple[str, int]]]) -> None:
         self.versions = tuple(versions)
@@ -178,31 +180,31 @@ class LoraStack:
         self._steps_too_large = 0
 
     def serves(self, wanted: set[LoraVersion]) -> bool:
-        """Whether this holds what is wanted, and has not held more than that for long."""
+        """Return True if the stack holds the wanted versions, and has not held unwanted ones for long."""
         self._steps_too_large = self._steps_too_large + 1 if len(self.versions) > len(wanted) else 0
         return wanted <= set(self.versions) and self._steps_too_large < PATIENCE_STEPS
 
 
 class StepVersions:
-    """Which token of a step belongs to which version of a stack."""
+    """The version of each token of a step, within a stack."""
 
     def __init__(self, stack: LoraStack, token_versions: Sequence[LoraVersion | None], device: torch.device) -> None:
         self._stack = stack
-        places = {version: place for place, version in enumerate(stack.versions)}
+        indices = {version: index for index, version in enumerate(stack.versions)}
         self._uniform = len(stack.versions) == 1 and None not in token_versions
-        owners = [-1 if version is None else places[version] for version in token_versions]
+        owners = [-1 if version is None else indices[version] for version in token_versions]
         self._owners = torch.tensor(owners, device=device)[:, None]
         self._masks: dict[tuple[int, ...], torch.Tensor] = {}
 
     def add(self, layer: int, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """What `LoraLayer.add` does in the layer of that number."""
+        """Return `y` plus the versions' share of `x` in the layer with that number; see `LoraLayer.add`."""
         lora = self._stack.layers[layer]
         return lora.add(y, x, None if self._uniform else self._mask(lora.widths, x.dtype))
 
     def _mask(self, widths: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         mask = self._masks.get(widths)
         if mask is None:
-            columns = [place for place, width in enumerate(widths) for _ in range(width)]
+            columns = [index for index, width in enumerate(widths) for _ in range(width)]
             mask = (self._owners == torch.tensor(columns, device=self._owners.device)).to(dtype)
             self._masks[widths] = mask
         return mask

@@ -1,9 +1,8 @@
-"""Memory that is freed goes back to the machine, and what stays is not looked through again and again.
+"""Process memory: return freed memory to the system, tame the collector.
 
-Knows: the two calls of the GNU C library for that, and Python's collector of circles. Does not know: who allocates.
-Without them, growing and shrinking caches leave several hundred megabytes in the allocator's hands, and the collector
-holds everything up for up to a quarter of a second (benchmarks/LOG.md). Where there is no GNU C library, that part is
-left out.
+Without this, growing and shrinking caches leave several hundred megabytes with the allocator, and Python's cycle
+collector stops everything for up to a quarter of a second (benchmarks/LOG.md). The allocator part needs the GNU C
+library (`mallopt`, `malloc_trim`) and does nothing without it.
 """
 
 from __future__ import annotations
@@ -18,25 +17,25 @@ LARGE_BYTES = 2 * 2**20
 
 
 def return_large_blocks() -> None:
-    """From now on, blocks of 2 MB and more are given back as soon as they are freed."""
+    """Have blocks of 2 MB and more returned to the system as soon as they are freed, from now on."""
     if (libc := _libc()) is not None:
         libc.mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
 
 
 def return_free_memory() -> None:
-    """Give back what is free now. Takes some milliseconds."""
+    """Return all free memory to the system now, which takes some milliseconds."""
     if (libc := _libc()) is not None:
         libc.malloc_trim(0)
 
 
 def keep_what_is_loaded() -> None:
-    """Let the collector pass over all that there is now: modules and models, which stay."""
+    """Exempt all present objects, such as modules and models, from garbage collection."""
     gc.collect()
     gc.freeze()
 
 
 def collect_all() -> None:
-    """Free circles, also among what was to be kept. Takes up to a second."""
+    """Collect garbage among all objects, exempt ones too, which takes up to a second."""
     gc.unfreeze()
     gc.collect()
 

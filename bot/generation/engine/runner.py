@@ -1,7 +1,6 @@
-"""A model and its tokenizer in memory: messages to token ids, token ids to scores, and tokens to text.
+"""Model and tokenizer in memory: encode messages, run steps, decode tokens.
 
-Knows: torch and transformers, both imported when the first model is made. Does not know: threads that call it, queues,
-or when a reply is over.
+Torch and transformers are imported when the first `Runner` is made.
 """
 
 from __future__ import annotations
@@ -16,10 +15,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from bot.errors import ModelError
 from bot.generation.engine.chat_tokenizer import ChatTokenizer
+from bot.generation.engine.generation import Chunk, Generation
 from bot.generation.engine.process_memory import keep_what_is_loaded, return_free_memory, return_large_blocks
 from bot.generation.engine.sampler import Choice
-from bot.generation.engine.sequence import Chunk
-from bot.generation.engine.sequence import Sequence as Tokens
 from bot.generation.models.precision import fast_dtype
 from bot.generation.models.store import quiet_transformers
 from bot.generation.port import ChatMessage, TokenLogprob
@@ -37,42 +35,52 @@ CPU_CACHE_BYTES = 512 * 2**20
 
 
 class Decoder(Protocol):
-    """A forward pass with a cache of rows. What `copy_out` gives may be put into any row of the same decoder later."""
+    """A forward pass with a key-value cache of rows.
 
-    can_cut: bool  # whether a row may go on from fewer tokens than it holds, or from another's
+    can_cut: True if a row may continue from fewer tokens than it holds, or from another row's.
+    spare_tokens: a step of this many tokens takes little longer than a step of one, so that drafts pay.
+    """
+
+    can_cut: bool
     bytes_per_token: int
-    spare_tokens: int  # a step of so many tokens takes little longer than one of a single token, so that drafts pay
+    spare_tokens: int
 
     def cache_size(self, rows: int, tokens: int) -> int:
-        """How many tokens' memory it takes to hold so many rows of so many tokens."""
+        """Return the tokens that the cache reserves for `rows` rows of `tokens` tokens."""
 
     def reserve(self, rows: int, tokens: int) -> None:
-        """Called before a row is used: these are in use, and the longest will have so many tokens."""
+        """Make room for `rows` rows, the longest of `tokens` tokens. Called before a row is used."""
 
-    def forward(self, chunks: Sequence[Chunk], running: Sequence[Tokens]) -> torch.Tensor: ...
+    def forward(self, chunks: Sequence[Chunk], running: Sequence[Generation]) -> torch.Tensor:
+        """Return the scores after the last token of each chunk and after those of its draft, `[scores, vocabulary]`."""
 
-    def copy_out(self, row: int, tokens: int) -> Any: ...
+    def copy_out(self, row: int, tokens: int) -> Any:
+        """Return a copy of a row's first `tokens` tokens, for `copy_in` into any row of the same decoder."""
 
-    def copy_in(self, row: int, content: Any, tokens: int) -> None: ...
+    def copy_in(self, row: int, content: Any, tokens: int) -> None:
+        """Write the first `tokens` tokens of a copy into a row."""
 
-    def move(self, source: int, target: int, tokens: int) -> None: ...
+    def move(self, source: int, target: int, tokens: int) -> None:
+        """Copy a row's first `tokens` tokens to another row; `source` is not used afterwards."""
 
     def clear(self, row: int) -> None:
-        """Write over a row's content, because it is broken."""
+        """Overwrite a row whose content is broken (NaN)."""
 
     def release(self, in_use: int) -> None:
-        """Rows from this number on are not in use any more."""
+        """Note that only the first `in_use` rows are in use."""
 
     def reset(self) -> None:
-        """Forget all rows and give back their memory."""
+        """Forget all rows and free their memory."""
 
 
 class Runner:
     """A loaded model and its tokenizer. One thread makes and steps it; `encode` and `decode` work in any.
 
-    `cache_bytes` is what keys and values may take, None for a share of the memory there is. `exact` computes in float32
-    with the weights as they are; else in bf16 where the hardware multiplies it, with fewer bits where nothing is lost.
-    `compiles` needs a C++ compiler.
+    cache_bytes: memory for keys and values; None for a default by device.
+    exact: compute in float32 with the weights as they are; otherwise in bf16 where the hardware multiplies it, and with
+        4-bit weights where that loses nothing.
+    compiles: compile small operations with `torch.compile`, which needs a C++ compiler on a CPU and a C compiler for a
+        GPU.
     """
 
     def __init__(
@@ -137,28 +145,28 @@ class Runner:
     def decode(self, token_ids: Sequence[int]) -> str:
         return self._chat.decode(token_ids)
 
-    def step(self, chunks: Sequence[Chunk], running: Sequence[Tokens]) -> torch.Tensor:
-        """Scores after the last token of each chunk and after those of its draft, `[scores, vocabulary]`."""
+    def step(self, chunks: Sequence[Chunk], running: Sequence[Generation]) -> torch.Tensor:
+        """Return the scores after the last token of each chunk and after those of its draft, `[scores, vocabulary]`."""
         return self.decoder.forward(chunks, running)
 
     def inference_mode(self) -> contextlib.AbstractContextManager[None]:
-        """In which everything must run that touches the decoder's rows."""
+        """Return the context in which all code must run that touches the decoder's rows."""
         import torch
 
         return torch.inference_mode()
 
     def compile_grammar(self, json_schema: str) -> Grammar:
-        """Takes up to a second for a large schema. Raises `InvalidInput` for one that can't be followed."""
+        """Compile a JSON schema, in up to a second. Raises `InvalidInput` if it can't be enforced."""
         return self.vocabulary.compile(json_schema)
 
     def read_version(self, name: str, folder: Path, sha256: str | None) -> LoraVersion:
-        """Raises `VersionError` if these are no LoRA weights for this model."""
+        """Read LoRA weights. Raises `VersionError` if they are damaged or were made for another model."""
         from bot.generation.engine.lora import read_lora
 
         return read_lora(name, folder, self._linear_shapes, self._dtype, self._device, sha256)
 
     def describe(self, choice: Choice) -> TokenLogprob:
-        """The chosen token and the likeliest ones in words. `choice` must have been made with logprobs."""
+        """Return the chosen token and the likeliest ones as text. `choice` must have been made with logprobs."""
         assert choice.logprob is not None
         top = tuple(self._describe(token_id, logprob) for token_id, logprob in choice.top)
         return self._describe(choice.token_id, choice.logprob, top)
@@ -199,7 +207,7 @@ def _choose_device(device: str) -> torch.device:
 
 
 def _default_cache_bytes(device: torch.device) -> int:
-    """Half of what is free on a GPU once the weights are there; on a CPU enough for many small conversations."""
+    """Return half of the GPU memory that the weights leave free, at least 512 MiB; on a CPU 512 MiB."""
     import torch
 
     if device.type != "cuda":
@@ -210,7 +218,7 @@ def _default_cache_bytes(device: torch.device) -> int:
 
 
 def end_ids_of(net: Any, tokenizer: Any) -> frozenset[int]:
-    """Every token that ends a reply; models with several list them in the generation config."""
+    """Return every token that ends a reply. Models with several list them in the generation config."""
     found: set[int] = set()
     for value in (net.generation_config.eos_token_id, net.config.eos_token_id, tokenizer.eos_token_id):
         found.update(value if isinstance(value, list) else [] if value is None else [value])

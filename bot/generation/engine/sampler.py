@@ -1,7 +1,6 @@
-"""The choice of the next token from a model's scores.
+"""Sampling of the next token: penalties, temperature, top-k, top-p, min-p.
 
-Knows: `Sampling`, logits, what a grammar allows. Does not know: models or tokens' text. The values are checked before
-(`bot.generation.sampling`).
+The values are checked before, by `bot.generation.port`.
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ if TYPE_CHECKING:
 
     from bot.generation.engine.grammar import Grammar
 
-# Dividing by less leaves float32's range, and the likeliest token then has all the probability anyway.
+# Dividing by a lower temperature leaves float32's range, and the likeliest token has all the probability anyway.
 GREEDY_BELOW = 1e-4
 LIKELIEST = 256
-# A random number so near to 1 that float32 rounds it up would choose nothing.
+# Keeps a random number that float32 would round up to 1 from choosing nothing.
 ALMOST_ONE = 1 - 2**-20
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The chosen token and, where asked for, the logarithms of its and the likeliest tokens' probabilities."""
+    """The chosen token and, if requested, the log probabilities of it and of the likeliest tokens."""
 
     token_id: int
     logprob: float | None = None
@@ -38,15 +37,16 @@ class Choice:
 
 
 class Sampler:
-    """Picks the tokens of one reply; equal seeds and logits give equal tokens, whatever else runs.
+    """Sampler of one reply: equal seeds and logits give equal tokens, whatever else runs.
 
-    The order is that of transformers: penalties, temperature, top-k, top-p, min-p. A grammar comes before all.
+    The order is that of transformers: penalties, temperature, top-k, top-p, min-p. A grammar masks tokens before the
+    temperature.
     """
 
     def __init__(self, sampling: Sampling, prompt_ids: Sequence[int], grammar: Grammar | None = None) -> None:
         self._sampling = sampling
         self._greedy = sampling.temperature < GREEDY_BELOW
-        # Not torch's: one number a token, the same on every device. The choice is no secret.
+        # Python's generator instead of torch's: one number per token, the same on every device. It guards no secret.
         self._random = random.Random(sampling.seed)
         self._grammar = grammar
         self._penalises = sampling.repetition_penalty != 1.0
@@ -56,17 +56,17 @@ class Sampler:
         self._changes_scores = self._penalises or self._counts_matter or grammar is not None
 
     def adjust(self, scores: torch.Tensor) -> torch.Tensor | None:
-        """Write penalties and a grammar's limits into the scores of the vocabulary, in float32.
+        """Apply penalties and the grammar's mask to the scores of the vocabulary, in place, in float32.
 
-        Gives the logarithms of the probabilities that were there before, where these are asked for.
+        Return the log probabilities from before, if the request asks for them.
         """
         logprobs = None if self._sampling.logprobs is None else scores.log_softmax(-1)
         if self._changes_scores:
-            self._change(scores)
+            self._apply(scores)
         return logprobs
 
     def pick(self, scores: torch.Tensor, likeliest: int, logprobs: torch.Tensor | None) -> Choice:
-        """The next token, from scores that are adjusted."""
+        """Choose the next token from adjusted scores."""
         token_id = likeliest if self._greedy else self._draw(scores)
         if self._seen is not None:
             self._seen.add(token_id)
@@ -81,7 +81,7 @@ class Sampler:
         top = tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
         return Choice(token_id, float(logprobs[token_id]), top)
 
-    def _change(self, scores: torch.Tensor) -> None:
+    def _apply(self, scores: torch.Tensor) -> None:
         import torch
 
         if self._seen is not None:
@@ -96,14 +96,14 @@ class Sampler:
             scores.masked_fill_(self._grammar.forbidden(scores), -math.inf)
 
     def _draw(self, scores: torch.Tensor) -> int:
-        """By one random number on the cumulated probabilities: inverse transform sampling."""
+        """Draw a token by one random number on the cumulative probabilities: inverse transform sampling."""
         candidates, token_ids = self._candidates(scores / self._sampling.temperature)
-        cumulated = self._filter(candidates).cumsum(-1)
-        drawn = int((cumulated > ALMOST_ONE * self._random.random() * float(cumulated[-1])).int().argmax())
+        cumulative = self._filter(candidates).cumsum(-1)
+        drawn = int((cumulative > ALMOST_ONE * self._random.random() * float(cumulative[-1])).int().argmax())
         return drawn if token_ids is None else int(token_ids[drawn])
 
     def _candidates(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """`(probabilities, token ids)` that may be drawn, the likeliest first if there are ids."""
+        """Return `(probabilities, token ids)` to draw from, the likeliest first; without ids, the whole vocabulary."""
         sampling = self._sampling
         if 0 < sampling.top_k < len(scores):
             best = scores.topk(sampling.top_k)
@@ -111,14 +111,14 @@ class Sampler:
         probabilities = scores.softmax(-1)
         if sampling.top_p == 1.0:
             return probabilities, None
-        # Sorting all takes 5 ms, and the first few hundred nearly always hold the share that is asked for.
+        # Sorting the vocabulary takes 5 ms, and the likeliest few hundred nearly always hold the share `top_p`.
         values, token_ids = probabilities.topk(min(LIKELIEST, len(scores)))
         if float(values.sum()) < sampling.top_p:
             values, token_ids = probabilities.sort(descending=True, stable=True)
         return values, token_ids
 
     def _filter(self, probabilities: torch.Tensor) -> torch.Tensor:
-        """Probabilities to draw from, not normed. The likeliest token always stays."""
+        """Apply top-p and min-p; the result is not normalised. The likeliest token always stays."""
         sampling = self._sampling
         if sampling.top_p < 1.0:
             before = probabilities.cumsum(-1) - probabilities
@@ -129,7 +129,7 @@ class Sampler:
 
 
 class _Seen:
-    """The tokens of prompt and reply as an index, to which one is added quickly. One may stand in it twice."""
+    """Token ids of prompt and reply as an index tensor that grows quickly. An id may occur twice."""
 
     def __init__(self, token_ids: Sequence[int]) -> None:
         import torch
@@ -150,12 +150,12 @@ class _Seen:
 
 
 def choose(samplers: Sequence[Sampler], logits: torch.Tensor) -> list[Choice | GeneratorFailed]:
-    """The next token of each reply from `logits [replies, vocabulary]`, or why there is none."""
+    """Choose the next token of each reply from `logits [replies, vocabulary]`, or return the reply's failure."""
     scores = logits.float()
     if scores.data_ptr() == logits.data_ptr():
         scores = scores.clone()
     logprobs = [_adjust(sampler, row) for sampler, row in zip(samplers, scores, strict=True)]
-    highest, likeliest = scores.max(-1)  # of all in one operation; NaN is taken for the highest
+    highest, likeliest = scores.max(-1)  # one operation for all replies; NaN counts as the highest
     return [
         _pick(sampler, row, score, token_id, before)
         for sampler, row, score, token_id, before in zip(

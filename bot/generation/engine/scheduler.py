@@ -1,8 +1,7 @@
-"""What is computed in each step: which sequences run, and how much of each prompt.
+"""Continuous batching: choose what each step prefills and decodes.
 
-Knows: priority and order of arrival, rows of the cache, how many tokens a step and the cache may take. Does not know:
-torch, text, who asked. A step takes one token of every running sequence, with its draft, and, within its budget, pieces
-of unfinished prompts.
+A step decodes one token, with its draft, of every generation whose prompt is computed. The rest of the step's token
+budget goes to prefill: pieces of unfinished prompts, by priority and order of arrival. Tokens are only counted here.
 """
 
 from __future__ import annotations
@@ -12,12 +11,17 @@ from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bot.generation.engine.sequence import Chunk, Sequence
+from bot.generation.engine.generation import Chunk, Generation
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """`step_tokens` bounds how long a step can keep the others waiting; `cache_tokens` what all rows may take."""
+class StepLimits:
+    """Limits of a step.
+
+    rows: generations that run at once.
+    step_tokens: tokens computed in a step, which bounds how long a prefill holds up the decodes beside it.
+    cache_tokens: tokens that all rows together may reserve.
+    """
 
     rows: int = 32
     step_tokens: int = 256
@@ -26,94 +30,99 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """The last row's content takes a free place, so that the rows in use have no gap."""
+    """Move the last row's content to a row that became free, so that the rows in use have no gap."""
 
     source: int
     target: int
 
 
 class Scheduler:
-    """Rows `0` to `len(running) - 1` are in use, without a gap; a sequence's row is its place in `running`.
+    """Queue of waiting generations and list of running ones.
 
-    `cache_size` says what so many rows of so many tokens take in truth.
+    Rows `0` to `len(running) - 1` are in use, without a gap: a generation's row is its index in `running`.
+    `cache_size(rows, tokens)` returns the tokens that the cache actually reserves for rows of that length.
     """
 
-    def __init__(self, limits: Limits, cache_size: Callable[[int, int], int] = operator.mul) -> None:
+    def __init__(self, limits: StepLimits, cache_size: Callable[[int, int], int] = operator.mul) -> None:
         self.limits = limits
         self._cache_size = cache_size
-        self.waiting: list[Sequence] = []
-        self.running: list[Sequence] = []
-        self._ranks: dict[Sequence, tuple[int, int]] = {}
+        self.waiting: list[Generation] = []
+        self.running: list[Generation] = []
+        self._ranks: dict[Generation, tuple[int, int]] = {}
         self._num_arrived = 0
 
     def __len__(self) -> int:
         return len(self._ranks)
 
-    def add(self, sequence: Sequence) -> None:
-        """Let a sequence wait for its turn: after all of its priority, before those of a later one."""
-        self._ranks[sequence] = (sequence.priority, self._num_arrived)
+    def add(self, generation: Generation) -> None:
+        """Queue a generation behind all of the same or a more urgent priority."""
+        self._ranks[generation] = (generation.priority, self._num_arrived)
         self._num_arrived += 1
-        insort(self.waiting, sequence, key=self._ranks.__getitem__)
+        insort(self.waiting, generation, key=self._ranks.__getitem__)
 
-    def has_room_for(self, sequence: Sequence) -> bool:
-        """Whether there is a row, and the cache would hold all. One alone is always let in."""
+    def has_room_for(self, generation: Generation) -> bool:
+        """Return True if a row is free and the cache would hold all. The first generation always has room."""
         if len(self.running) >= self.limits.rows:
             return False
-        return not self.running or self._fits([*self.running, sequence])
+        return not self.running or self._fits([*self.running, generation])
 
-    def admit(self, sequence: Sequence) -> None:
-        """Give a row to one of `waiting`."""
-        self.waiting.remove(sequence)
-        sequence.row = len(self.running)
-        self.running.append(sequence)
+    def admit(self, generation: Generation) -> None:
+        """Give a row to a generation of `waiting`."""
+        self.waiting.remove(generation)
+        generation.row = len(self.running)
+        self.running.append(generation)
 
-    def overflowing(self) -> Sequence | None:
-        """Who must make room if the next step could overfill the cache: the least urgent. The caller preempts it."""
+    def overflowing(self) -> Generation | None:
+        """Return the least urgent generation if the next step could overfill the cache. The caller preempts it."""
         if len(self.running) > 1 and not self._fits(self.running):
-            return max(self.running, key=lambda one: (one.priority, not one.alone, self._ranks[one]))
+            return max(self.running, key=lambda running: (running.priority, not running.alone, self._ranks[running]))
         return None
 
     def has_room_for_drafts(self, length: int) -> bool:
-        """Whether all could go on by so many tokens. Nobody should be preempted for what may turn out wrong."""
+        """Return True if drafts of `length` tokens fit the cache: a draft may be wrong, so it must preempt nobody."""
         return bool(self.running) and self._fits(self.running, 1 + length)
 
     def schedule(self) -> list[Chunk]:
-        """The next step. Empty only if nothing runs."""
-        chunks = [Chunk(one, 1, one.draft) for one in self.running if one.num_missing == 1]
+        """Return the chunks of the next step, decode before prefill. The list is empty only if nothing runs."""
+        # Decode: all that have their prompt computed go on by one token and its draft.
+        chunks = [Chunk(running, 1, running.draft) for running in self.running if running.is_decoding]
+
+        # Prefill: pieces of unfinished prompts, with what is left of the budget.
         budget = full = max(self.limits.step_tokens - sum(chunk.length for chunk in chunks), 1)
-        for one in sorted(self.running, key=self._ranks.__getitem__):
-            if one.num_missing == 1 or budget <= 0 or (one.alone and budget < full):
+        for running in sorted(self.running, key=self._ranks.__getitem__):
+            if running.is_decoding or budget <= 0 or (running.alone and budget < full):
                 continue
-            chunks.append(Chunk(one, self._alone_count(one) if one.alone else min(one.num_missing, budget)))
-            budget -= chunks[-1].count
+            count = self._alone_count(running) if running.alone else min(running.num_missing, budget)
+            chunks.append(Chunk(running, count))
+            budget -= count
         return chunks
 
-    def _alone_count(self, sequence: Sequence) -> int:
-        """The same pieces each time, also when it was preempted: the prompt's, and then token by token."""
-        return min(max(sequence.num_prompt - sequence.num_computed, 1), self.limits.step_tokens)
+    def _alone_count(self, generation: Generation) -> int:
+        """Return the size of the next piece: the prompt's pieces, then single tokens, as before a preemption."""
+        return min(max(generation.num_prompt - generation.num_computed, 1), self.limits.step_tokens)
 
-    def preempt(self, sequence: Sequence) -> Move | None:
-        """Take the row away; the sequence waits again, before all who came later, and is computed anew."""
-        move = self._free_row(sequence)
-        sequence.num_computed = 0
-        sequence.draft = ()
-        insort(self.waiting, sequence, key=self._ranks.__getitem__)
+    def preempt(self, generation: Generation) -> Move | None:
+        """Take the row away. The generation waits at its old rank, and all its tokens are prefilled again."""
+        move = self._free_row(generation)
+        generation.num_computed = 0
+        generation.draft = ()
+        insort(self.waiting, generation, key=self._ranks.__getitem__)
         return move
 
-    def remove(self, sequence: Sequence) -> Move | None:
-        """End a sequence, wherever it stands. Removing it twice does nothing."""
-        if self._ranks.pop(sequence, None) is None:
+    def remove(self, generation: Generation) -> Move | None:
+        """End a generation, waiting or running. Removing it twice does nothing."""
+        if self._ranks.pop(generation, None) is None:
             return None
-        if sequence.row is None:
-            self.waiting.remove(sequence)
+        if generation.row is None:
+            self.waiting.remove(generation)
             return None
-        return self._free_row(sequence)
+        return self._free_row(generation)
 
-    def _free_row(self, sequence: Sequence) -> Move | None:
-        target, last = sequence.row, self.running.pop()
+    def _free_row(self, generation: Generation) -> Move | None:
+        target, last = generation.row, self.running.pop()
         assert target is not None
-        sequence.row = None
-        if last is sequence:
+        generation.row = None
+        if last is generation:
             return None
         move = Move(len(self.running), target)
         self.running[target], last.row = last, target
@@ -121,10 +130,10 @@ class Scheduler:
 
     @property
     def longest(self) -> int:
-        """How many tokens the longest row will have after the next step."""
-        return max((len(one.token_ids) + len(one.draft) for one in self.running), default=0)
+        """Length in tokens of the longest row after the next step."""
+        return max((len(running.token_ids) + len(running.draft) for running in self.running), default=0)
 
-    def _fits(self, sequences: list[Sequence], ahead: int = 1) -> bool:
-        """Whether the cache holds so many tokens more of each: all rows are as long as the longest."""
-        longest = max(len(one.token_ids) for one in sequences) + ahead
-        return self._cache_size(len(sequences), longest) <= self.limits.cache_tokens
+    def _fits(self, generations: list[Generation], ahead: int = 1) -> bool:
+        """Return True if the cache holds `ahead` more tokens of each: all rows are as long as the longest."""
+        longest = max(len(generation.token_ids) for generation in generations) + ahead
+        return self._cache_size(len(generations), longest) <= self.limits.cache_tokens

@@ -1,7 +1,6 @@
-"""Token ids to text, one at a time: whole characters only, and nothing of a stop string.
+"""Streaming detokenizer: whole characters only, cut at stop strings.
 
-Knows: a function that decodes a few token ids. Does not know: models, torch, or the rest of the reply; the work for one
-token stays the same however long the reply grows.
+The work per token stays the same however long the reply grows.
 """
 
 from __future__ import annotations
@@ -10,54 +9,54 @@ from collections.abc import Callable, Collection, Sequence
 
 Decode = Callable[[Sequence[int]], str]
 
-# A character has at most four bytes, so the last three marks of a decoded text may still become one.
+# A character has at most four bytes, so up to three replacement marks at the end may still become a character.
 UNDECIDED = 3
 BROKEN = "\ufffd"
-# Three undecided marks are at most nine tokens of a byte each; the rest lets the decoder find its step again.
+# Three undecided marks are at most nine tokens of a byte each; the other tokens let the decoder resynchronise.
 KEPT_TOKENS = 16
 
 
 class Detokenizer:
-    """Decodes a sliding window of the latest tokens and gives out what can't change any more."""
+    """Decode a sliding window of the latest tokens, and release the text that can't change any more."""
 
     def __init__(self, decode: Decode, silent_ids: Collection[int] = ()) -> None:
         self._decode = decode
         self._silent_ids = silent_ids
         self._window: list[int] = []
-        self._num_given = 0  # characters of the window's text that are out already
+        self._num_released = 0  # characters of the window's text
 
     def push(self, token_id: int) -> str:
         if token_id in self._silent_ids:
             return ""
         self._window.append(token_id)
         text = self._decode(self._window)
-        new = self._give(text, _settled_length(text))
+        new = self._release(text, _settled_length(text))
         if len(self._window) >= 2 * KEPT_TOKENS:
             self._shorten(text)
         return new
 
     def flush(self) -> str:
-        """What was held back, as it stands."""
+        """Release the rest, broken characters included."""
         text = self._decode(self._window)
-        return self._give(text, len(text))
+        return self._release(text, len(text))
 
-    def _give(self, text: str, end: int) -> str:
-        new = text[self._num_given : end]
-        self._num_given = max(self._num_given, end)
+    def _release(self, text: str, end: int) -> str:
+        new = text[self._num_released : end]
+        self._num_released = max(self._num_released, end)
         return new
 
     def _shorten(self, text: str) -> None:
-        """Forget old tokens, unless what is still held back would read differently without them."""
-        held = len(text) - self._num_given
+        """Drop old tokens of the window, unless the text still held would decode differently without them."""
+        held = len(text) - self._num_released
         kept = self._window[-KEPT_TOKENS:]
         kept_text = self._decode(kept)
         if len(kept_text) > held and kept_text.endswith(text[-held - 1 :]):
             self._window = kept
-            self._num_given = len(kept_text) - held
+            self._num_released = len(kept_text) - held
 
 
 class StopFilter:
-    """Cuts a text at the stop string that is complete first, wherever the text's pieces begin and end."""
+    """Cut a text at the stop string that is complete first, however the text is split into pieces."""
 
     def __init__(self, stop: Sequence[str]) -> None:
         self._stop = tuple(stop)
@@ -82,12 +81,12 @@ class StopFilter:
         return ready
 
     def _first_stop(self) -> int | None:
-        """Where the stop string with the earliest end begins; of two with one end, the longer."""
+        """Return the start of the stop string that ends first; of two with the same end, the longer."""
         found = [(start + len(stop), start) for stop in self._stop if (start := self._held.find(stop)) >= 0]
         return min(found)[1] if found else None
 
     def _num_undecided(self) -> int:
-        """How many characters at the end may be the beginning of a stop string."""
+        """Return the number of characters at the end that may begin a stop string."""
         longest = min(len(self._held), max(map(len, self._stop), default=1) - 1)
         for length in range(longest, 0, -1):
             if any(stop.startswith(self._held[-length:]) for stop in self._stop):
@@ -96,7 +95,7 @@ class StopFilter:
 
 
 class TextStream:
-    """A reply's text as its tokens come. Pieces are never cut inside a character; `stopped` tells of a stop string."""
+    """Text of a reply, token by token. Pieces hold whole characters; `stopped` is True after a stop string."""
 
     def __init__(self, decode: Decode, stop: Sequence[str] = (), silent_ids: Collection[int] = ()) -> None:
         self._detokenizer = Detokenizer(decode, silent_ids)
@@ -110,7 +109,7 @@ class TextStream:
         return self._filter.push(self._detokenizer.push(token_id))
 
     def flush(self) -> str:
-        """The rest of the text, once no more tokens come."""
+        """Return the rest of the text when no more tokens come."""
         return self._filter.push(self._detokenizer.flush()) + self._filter.flush()
 
 

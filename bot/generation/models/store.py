@@ -1,7 +1,4 @@
-"""Models on disk: where they lie, how a folder is filled without ever being half there, and whether it is whole.
-
-Knows: the data folder, manifests, safetensors files. Does not know: where models come from, how one is run.
-"""
+"""Models on disk: list, install atomically, verify by manifest."""
 
 from __future__ import annotations
 
@@ -27,7 +24,7 @@ PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a model came from, as its manifest tells."""
+    """Origin of a model, as recorded in its manifest."""
 
     name: str
     source: str
@@ -36,7 +33,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class InstalledModel:
-    """One line of the list of models."""
+    """A model in the data folder, for the list of models."""
 
     name: str
     path: Path
@@ -45,7 +42,7 @@ class InstalledModel:
 
 
 def ignore_progress(_line: str) -> None:
-    """For callers that show nothing."""
+    """Drop a progress line, for callers that show none."""
 
 
 def models_folder(data_dir: Path) -> Path:
@@ -53,7 +50,7 @@ def models_folder(data_dir: Path) -> Path:
 
 
 def list_models(data_dir: Path) -> list[InstalledModel]:
-    """Every whole model in the data folder, by name. Hidden folders are downloads under way or left over."""
+    """Return the complete models in the data folder, by name. Hidden folders are unfinished downloads."""
     folders = sorted(path for path in models_folder(data_dir).glob("[!.]*") if (path / "config.json").is_file())
     return [_describe(folder) for folder in folders]
 
@@ -66,12 +63,12 @@ def install(
     resume_key: str | None = None,
     is_embedder: bool = False,
 ) -> Path:
-    """Let `fill` write a model into a hidden folder beside `target`, check it, and only then give it its name.
+    """Have `fill` write a model into a hidden folder beside `target`, check it, then rename the folder to `target`.
 
-    With a `resume_key` the hidden folder outlives a broken download, and the next try with that key goes on from there.
+    With a `resume_key`, the hidden folder of a broken download stays, and the next try with the same key resumes it.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _only_one(target, progress):
+    with _exclusive(target, progress):
         if target.is_dir():
             return target
         staging = target.parent / f".{target.name}.{resume_key or secrets.token_hex(6)}.partial"
@@ -82,31 +79,31 @@ def install(
             (check_embedder if is_embedder else check_model)(staging)
             staging.rename(target)
         except BaseException as error:
-            if resume_key is None or isinstance(error, ModelError):  # a whole download of a useless model
+            if resume_key is None or isinstance(error, ModelError):  # complete, but of an unusable model
                 shutil.rmtree(staging, ignore_errors=True)
             raise
     return target
 
 
 def write_manifest(folder: Path, origin: Origin) -> None:
-    """Record what belongs to a model, so that damage is found before a load."""
+    """Record the size and SHA-256 of a model's files, so that damage is found before a load."""
     files = {}
     for path in sorted(path for path in folder.iterdir() if path.is_file() and path.name != MANIFEST):
-        path.chmod(0o644)  # safetensors writes 0600, and the server may run as another user than who fetched
+        path.chmod(0o644)  # safetensors writes 0600, and the server may run as another user than the download
         files[path.name] = {"sha256": _sha256(path), "size": path.stat().st_size}
     manifest = {"name": origin.name, "source": origin.source, "licence": origin.licence, "files": files}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
 def check_model(path: Path) -> None:
-    """Raise `ModelError`, with what to do, unless the folder holds a whole model that loads without foreign code."""
+    """Raise `ModelError` with the remedy, unless the folder holds a complete model that needs no code of its own."""
     _check_network(path)
     _check_chat_template(path)
     _check_manifest(path)
 
 
 def check_embedder(path: Path) -> None:
-    """As `check_model`, for one that turns text into vectors, and so needs no chat template."""
+    """Check an embedder as `check_model` does; it needs no chat template."""
     _check_network(path)
     _check_manifest(path)
 
@@ -123,7 +120,7 @@ def _check_network(path: Path) -> None:
 
 
 def quiet_transformers() -> None:
-    """Keep transformers' bars and hints out of the log of a server. For the whole process."""
+    """Silence transformers' progress bars and hints in the whole process."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -131,8 +128,8 @@ def quiet_transformers() -> None:
 
 
 @contextlib.contextmanager
-def _only_one(target: Path, progress: Progress) -> Iterator[None]:
-    """Hold the lock of one model across processes; the system frees it when a process is killed."""
+def _exclusive(target: Path, progress: Progress) -> Iterator[None]:
+    """Hold a model's file lock, which excludes other processes; the system releases it when a process dies."""
     lock = FileLock(target.parent / f".{target.name}.lock")
     try:
         lock.acquire(timeout=0)
@@ -146,7 +143,7 @@ def _only_one(target: Path, progress: Progress) -> Iterator[None]:
 
 
 def _remove_leftovers(target: Path, keep: Path) -> None:
-    """Clear what killed pulls of this model left. Only under its lock."""
+    """Delete unfinished downloads of this model. The caller holds its lock."""
     for folder in target.parent.glob(f".{target.name}.*.partial"):
         if folder != keep:
             shutil.rmtree(folder, ignore_errors=True)
@@ -216,14 +213,14 @@ def _check_chat_template(path: Path) -> None:
 
 
 def _check_manifest(path: Path) -> None:
-    """Compare every file with what was fetched. A folder put there by hand has no manifest, and passes."""
+    """Compare every file with the manifest. A folder copied by hand has none, and passes."""
     manifest = _read_json(path / MANIFEST)
     for name, expected in (manifest or {}).get("files", {}).items():
         file = path / name
         if not file.is_file():
             raise ModelError(f"{path} lacks {name}. {_fetch_again(path)}")
         if file.stat().st_size != expected["size"] or _sha256(file) != expected["sha256"]:
-            raise ModelError(f"{file} is not what was fetched: it is damaged or was changed. {_fetch_again(path)}")
+            raise ModelError(f"{file} differs from the fetched file: it is damaged or changed. {_fetch_again(path)}")
 
 
 def _fetch_again(path: Path) -> str:
@@ -231,7 +228,7 @@ def _fetch_again(path: Path) -> str:
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a file; None when the file is not there."""
+    """Return the JSON object in a file; None if the file does not exist."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -244,7 +241,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 def folder_size(folder: Path) -> int:
-    """Bytes below a folder. Files may vanish meanwhile: downloads rename theirs."""
+    """Return the bytes below a folder. Files may vanish meanwhile: downloads rename theirs."""
     total = 0
     for path in folder.rglob("*"):
         with contextlib.suppress(OSError):

@@ -1,10 +1,9 @@
-"""What a message is about, out of a few phrases for each intent: a softmax over vectors, and how near its phrases lie.
+"""Few-shot intent classifier with out-of-scope detection.
 
-Knows: the classifier, how a message that fits none is told. Does not know: embedders, databases, what an intent is for.
-
-Whether a message fits at all is a local outlier score (after Breunig et al., "LOF: Identifying Density-Based Local
-Outliers", 2000): how near the nearest phrases are, less how near these are to their own neighbours. Groups of letters
-count beside meaning, as people misspell, and embedders do not know that "trackng" is "tracking".
+The intent comes from multinomial logistic regression (softmax) on embeddings. Out-of-scope messages are found by a
+local outlier score (after Breunig et al., "LOF: Identifying Density-Based Local Outliers", 2000): the nearness of the
+nearest phrases, minus the nearness of these to their own neighbours. Letter n-grams count beside meaning, as people
+misspell, and embedders do not know that "trackng" is "tracking".
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from bot.knowledge.search.embedder import Vectors
 
 # Fitted on half of the real messages of HINT3 and CLINC150 (`benchmarks/intents.py`).
 NEAREST, NEAREST_LETTERS, OWN_SHARE, LETTERS, SURENESS = 5, 3, 0.5, 1.0, 0.08
-# The share of phrases, seen as if they were new, that may count as fitting nothing.
+# Share of held-out phrases that may count as out of scope.
 MOST_LOST = 0.03
 LETTER_GROUPS = (3, 4)
 WEIGHT_DECAY, MOST_STEPS, SCALE = 1e-4, 60, 10.0
@@ -37,7 +36,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """What a message may be about. `fit` says how well it fits any intent at all; `probability` which of them."""
+    """Most likely intent of a message with its `probability`; `fit` is the in-scope score over all intents."""
 
     intent: str
     probability: float
@@ -45,23 +44,23 @@ class Guess:
 
 
 class Letters:
-    """Phrases by groups of letters, each weighted with its rarity; cosines of a text with all of them."""
+    """TF-IDF index of letter n-grams: cosines of a text with all phrases."""
 
     def __init__(self, phrases: Sequence[str]) -> None:
-        groups = [_groups(one) for one in phrases]
-        counts = Counter(group for one in groups for group in one)
+        groups = [_groups(phrase) for phrase in phrases]
+        counts = Counter(group for of_phrase in groups for group in of_phrase)
         self._size = len(phrases)
         self._rarity = {group: math.log((1 + self._size) / (1 + count)) + 1 for group, count in counts.items()}
         self._unknown = math.log(1 + self._size) + 1
         found: dict[str, list[tuple[int, float]]] = defaultdict(list)
-        for place, one in enumerate(groups):
-            for group, weight in self._weights(one).items():
+        for place, of_phrase in enumerate(groups):
+            for group, weight in self._weights(of_phrase).items():
                 found[group].append((place, weight))
         self._places = {group: np.array([place for place, _ in rows], np.int32) for group, rows in found.items()}
         self._values = {group: np.array([value for _, value in rows], np.float32) for group, rows in found.items()}
 
     def cosines(self, text: str) -> Floats:
-        """With each phrase, shape `(phrases,)`."""
+        """Return the cosines of a text with each phrase, shape `(phrases,)`."""
         weights = {group: weight for group, weight in self._weights(_groups(text)).items() if group in self._places}
         if not weights:
             return np.zeros(self._size, np.float32)
@@ -81,7 +80,7 @@ def _groups(text: str) -> Counter[str]:
 
 
 class IntentModel:
-    """Intents by their phrases. `places` says which intent each phrase is of; `vectors` have length 1."""
+    """Trained classifier. `places` are the indices of the phrases' intents; `vectors` are unit vectors of phrases."""
 
     def __init__(
         self,
@@ -98,7 +97,7 @@ class IntentModel:
         self._own = _own_nearness(self.vectors)
 
     def guess(self, text: str, vector: npt.NDArray[np.float32]) -> Guess:
-        """What a text is about; its vector is of the same embedder as the phrases'."""
+        """Classify a text; its vector must be of the same embedder as those of the phrases."""
         logits = self.weights[:, :-1] @ vector + self.weights[:, -1]
         shares = np.exp(logits - logits.max())
         shares /= shares.sum()
@@ -112,11 +111,11 @@ class IntentModel:
         return Guess(self.intents[best], probability, fit)
 
     def fits(self, guess: Guess) -> bool:
-        """Whether a message is about any of the intents."""
+        """Return True if a message is in scope."""
         return guess.fit >= self.threshold
 
     def to_bytes(self) -> bytes:
-        """What was computed; the phrases are kept elsewhere."""
+        """Serialise the vectors and weights; the phrases are stored elsewhere."""
         file = io.BytesIO()
         np.savez_compressed(file, vectors=self.vectors.astype(np.float16), weights=self.weights)
         return file.getvalue()
@@ -125,21 +124,21 @@ class IntentModel:
     def from_bytes(
         cls, content: bytes, intents: Sequence[str], phrases: Sequence[str], places: Sequence[int], threshold: float
     ) -> IntentModel:
-        """The model that `to_bytes` wrote."""
+        """Restore the model that `to_bytes` wrote."""
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return cls(intents, phrases, places, arrays["vectors"].astype(np.float32), arrays["weights"], threshold)
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A model, and how well phrases that were held out one after the other were told: macro-F1 from 0 to 1."""
+    """Trained model with its macro-F1 (0 to 1) from cross-validation."""
 
     model: IntentModel
     macro_f1: float
 
 
 def train(phrases: Sequence[str], labels: Sequence[str], vectors: Vectors) -> Trained:
-    """Learn intents from phrases; takes seconds. Two phrases for each of two intents are the least."""
+    """Train on phrases with their labels; takes seconds. Needs at least two intents with two phrases each."""
     intents = sorted(set(labels))
     numbers = {intent: number for number, intent in enumerate(intents)}
     places = np.array([numbers[label] for label in labels])
@@ -161,7 +160,7 @@ def train(phrases: Sequence[str], labels: Sequence[str], vectors: Vectors) -> Tr
 
 
 def macro_f1(right: npt.NDArray[np.int_], told: npt.NDArray[np.int_]) -> float:
-    """The mean of F1 over the intents that there are."""
+    """Return the mean F1 over the intents in `right`."""
     scores = []
     for intent in np.unique(right):
         hits = int(((told == intent) & (right == intent)).sum())
@@ -170,7 +169,7 @@ def macro_f1(right: npt.NDArray[np.int_], told: npt.NDArray[np.int_]) -> float:
 
 
 def _folds(places: npt.NDArray[np.int_]) -> npt.NDArray[np.int_]:
-    """Which part tests each phrase; each intent is spread over all of them."""
+    """Return the fold of each phrase, stratified by intent."""
     folds = np.zeros(len(places), int)
     for intent in np.unique(places):
         rows = np.flatnonzero(places == intent)
@@ -180,11 +179,11 @@ def _folds(places: npt.NDArray[np.int_]) -> npt.NDArray[np.int_]:
 
 def _fit(intents: Sequence[str], phrases: Sequence[str], places: npt.NDArray[np.int_], vectors: Vectors) -> IntentModel:
     weights = _softmax_weights(vectors, places, len(intents))
-    return IntentModel(intents, phrases, [int(one) for one in places], vectors, weights, 0.0)
+    return IntentModel(intents, phrases, [int(place) for place in places], vectors, weights, 0.0)
 
 
 def _softmax_weights(vectors: Vectors, places: npt.NDArray[np.int_], count: int) -> Floats:
-    """Weights and, in the last column, the bias of each intent: multinomial logistic regression by L-BFGS."""
+    """Fit multinomial logistic regression by L-BFGS. Returns one row an intent, with the bias in the last column."""
     import torch
 
     inputs = torch.cat([torch.from_numpy(np.asarray(vectors, np.float32)) * SCALE, torch.ones(len(places), 1)], 1)
@@ -206,7 +205,7 @@ def _softmax_weights(vectors: Vectors, places: npt.NDArray[np.int_], count: int)
 
 
 def _own_nearness(vectors: Floats) -> Floats:
-    """How near each phrase's own neighbours are, in pieces, as all at once would fill the memory."""
+    """Return each phrase's mean cosine with its nearest neighbours, in parts that fit into memory."""
     own = np.zeros(len(vectors), np.float32)
     count = min(NEAREST, len(vectors) - 1)
     for start in range(0, len(vectors) if count > 0 else 0, ROWS_AT_ONCE):

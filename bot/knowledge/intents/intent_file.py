@@ -1,7 +1,4 @@
-"""Phrases with their intents out of a CSV file: checked whole, every bad line named.
-
-Knows: columns and limits. Does not know: what is learnt from them.
-"""
+"""Intent files: read, check and write CSV with phrases and intents."""
 
 from __future__ import annotations
 
@@ -24,9 +21,9 @@ MAX_PROBLEMS = 10
 
 @dataclass(frozen=True, slots=True)
 class Phrases:
-    """What a file says: `(phrase, intent)` in its order, and what is to be said to an intent word for word.
+    """Content of a file: `(phrase, intent)` in its order, and the verbatim replies by intent.
 
-    An empty intent means that a phrase is about none of them.
+    An empty intent marks an out-of-scope phrase.
     """
 
     rows: tuple[tuple[str, str], ...]
@@ -34,9 +31,9 @@ class Phrases:
 
 
 def read_phrases(content: bytes, name: str = "the file", *, to_learn: bool = False) -> Phrases:
-    """Rows of a CSV with the header `text,intent[,reply]`; a reply stands at any row of its intent.
+    """Read a CSV with the header `text,intent[,reply]`; a reply may stand in any row of its intent.
 
-    Phrases `to_learn` need an intent each. Raises `InvalidInput` that names up to ten bad lines.
+    With `to_learn`, each phrase needs an intent. Raises `InvalidInput`, which names up to ten bad lines.
     """
     try:
         text = content.decode("utf-8-sig")
@@ -44,9 +41,9 @@ def read_phrases(content: bytes, name: str = "the file", *, to_learn: bool = Fal
         raise InvalidInput(f"{name} is not text in UTF-8 (byte {error.start}).", field="file") from error
     table = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
-        header = [str(one).strip().lower() for one in table.fieldnames or ()]
+        header = [str(column).strip().lower() for column in table.fieldnames or ()]
         if not {"text", "intent"} <= set(header):
-            raise InvalidInput(f"{name} should be CSV with the header {FORM}.", field="file")
+            raise InvalidInput(f"{name} must be CSV with the header {FORM}.", field="file")
         table.fieldnames = header
         return _checked(((table.line_num, row) for row in table), name, to_learn)
     except csv.Error as error:
@@ -62,9 +59,9 @@ def _checked(rows: Iterable[tuple[int, dict[str | None, Any]]], name: str, to_le
         phrase, intent, reply = (_plain(row.get(key)) for key in ("text", "intent", "reply"))
         problem = _problem(phrase, intent, reply, found, replies)
         if None in row:
-            problem = "there are more columns than in the header; a text with a comma stands in quotes"
+            problem = "there are more columns than in the header; put a text with a comma in quotes"
         elif to_learn and not intent:
-            problem = problem or "a phrase to learn from needs an intent"
+            problem = problem or "a training phrase needs an intent"
         if problem:
             num_problems += 1
             if num_problems <= MAX_PROBLEMS:
@@ -72,14 +69,14 @@ def _checked(rows: Iterable[tuple[int, dict[str | None, Any]]], name: str, to_le
             continue
         found[phrase] = intent
         if len(found) > MAX_PHRASES:
-            raise InvalidInput(f"{name} has more than {MAX_PHRASES:,} phrases, which are the most.", field="file")
+            raise InvalidInput(f"{name} has more than {MAX_PHRASES:,} phrases, the limit.", field="file")
         if reply:
             replies[intent] = reply
     if problems:
         more = [f"... and {num_problems - MAX_PROBLEMS} more"] if num_problems > MAX_PROBLEMS else []
         raise InvalidInput("\n".join([*problems, *more]), field="file")
     if not found:
-        raise InvalidInput(f"{name} holds no phrases.", field="file")
+        raise InvalidInput(f"{name} contains no phrases.", field="file")
     return Phrases(tuple(found.items()), replies)
 
 
@@ -89,7 +86,7 @@ def _plain(cell: str | None) -> str:
 
 def _problem(phrase: str, intent: str, reply: str, found: Mapping[str, str], replies: Mapping[str, str]) -> str | None:
     if not phrase:
-        return "there is no text"
+        return "the text is missing"
     if len(phrase) > MAX_PHRASE_CHARS:
         return f"the text has more than {MAX_PHRASE_CHARS} characters"
     if len(intent) > MAX_NAME_CHARS:
@@ -97,30 +94,30 @@ def _problem(phrase: str, intent: str, reply: str, found: Mapping[str, str], rep
     if len(reply) > MAX_REPLY_CHARS:
         return f"the reply has more than {MAX_REPLY_CHARS} characters"
     if found.get(phrase, intent) != intent:
-        return f'"{phrase[:60]}" is of the intent "{found[phrase]}" in another line'
+        return f'"{phrase[:60]}" has the intent "{found[phrase]}" on another line'
     if reply and replies.get(intent, reply) != reply:
-        return f'the intent "{intent}" has another reply in another line'
+        return f'the intent "{intent}" has a different reply on another line'
     if reply and not intent:
         return "a reply needs an intent"
     return None
 
 
 def check_enough(phrases: Phrases) -> None:
-    """Raises `InvalidInput` where nothing could be learnt, or too much is asked for."""
+    """Raise `InvalidInput` for too few or too many phrases or intents."""
     counts = Counter(intent for _, intent in phrases.rows)
     if "" in counts:
-        raise InvalidInput("Every phrase to learn from needs an intent.", field="file")
+        raise InvalidInput("Every training phrase needs an intent.", field="file")
     if len(counts) < MIN_INTENTS:
         raise InvalidInput(f"There must be at least {MIN_INTENTS} intents.", field="file")
     if few := sorted(intent for intent, count in counts.items() if count < MIN_PHRASES):
         named = ", ".join(few[:5]) + (" ..." if len(few) > 5 else "")
-        raise InvalidInput(f"Each intent needs at least {MIN_PHRASES} phrases; too few has: {named}.", field="file")
+        raise InvalidInput(f"Each intent needs at least {MIN_PHRASES} phrases; too few: {named}.", field="file")
     if len(counts) > MAX_INTENTS:
-        raise InvalidInput(f"There are {len(counts):,} intents; {MAX_INTENTS:,} are the most.", field="file")
+        raise InvalidInput(f"There are {len(counts):,} intents; the limit is {MAX_INTENTS:,}.", field="file")
 
 
 def write_phrases(rows: Sequence[tuple[str, str]], replies: Mapping[str, str]) -> str:
-    """The file again: what `read_phrases` reads. A reply stands once, so that it is changed at one place."""
+    """Write the CSV that `read_phrases` reads. Each reply stands once, so that it can be changed in one place."""
     file = io.StringIO(newline="")
     table = csv.writer(file, lineterminator="\n")
     table.writerow(["text", "intent", "reply"])

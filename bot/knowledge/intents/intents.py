@@ -1,6 +1,6 @@
-"""Intents of one workspace: trained by staff, told for each message, kept in memory while they are the newest.
+"""Intents of a workspace: training, classification and calibration.
 
-Knows: who may train, when what is in memory is too old. Does not know: how messages are told apart, what is done then.
+The newest trained version is kept in memory.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from storage.transaction import Transaction
 
 log = logging.getLogger("myna.knowledge")
 
-# So few that a question waits no longer for the embedder than for another question.
+# A small batch, so that a question of a chat does not wait long for the embedder.
 EMBEDDED_AT_ONCE = 64
-# So sure of one intent that what its builders want to be said is said.
+# Least probability of an intent for its verbatim reply.
 SURE_ENOUGH = 0.5
 COUNTED_DAYS = 30
 
@@ -38,12 +38,12 @@ Report = Callable[[int, int], None]
 
 
 def ignore_progress(_done: int, _of: int) -> None:
-    """For callers who do not show any."""
+    """Do nothing; the default `report`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recognised:
-    """What a message is about; `intent` is empty if it is about none of them. `reply` is to be said to it."""
+    """Intent of a message, empty if it is out of scope, with the verbatim `reply` if there is one."""
 
     intent: str
     reply: str | None
@@ -52,7 +52,10 @@ class Recognised:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """How well labelled messages are told. Shares are of the messages with, and without, an intent; None of none."""
+    """Accuracy on labelled messages, as shares of in-scope and out-of-scope messages; None if there were none.
+
+    `answered` is the share of in-scope messages that pass the threshold.
+    """
 
     messages: int
     macro_f1: float | None
@@ -73,7 +76,7 @@ class _Loaded:
 
 
 class Intents:
-    """Trains and tells intents. Vectors are made by the embedder of `search`."""
+    """Intents of one workspace, on the embedder of `search`."""
 
     def __init__(self, scope: Scope, search: Search) -> None:
         self._scope = scope
@@ -82,9 +85,9 @@ class Intents:
         self._loading = asyncio.Lock()
 
     async def train(self, actor: Actor, phrases: Phrases, report: Report = ignore_progress) -> IntentSet:
-        """Learn these phrases in place of all that were there; takes seconds. `report(done, of)` counts phrases.
+        """Train on these phrases in place of all earlier ones; takes seconds. `report(done, of)` counts phrases.
 
-        Raises `NotAllowed` below the role trainer, `InvalidInput` if there are too few.
+        Raises `NotAllowed` below the role trainer, `InvalidInput` as `check_enough` does.
         """
         actor.check("trainer")
         check_enough(phrases)
@@ -102,21 +105,22 @@ class Intents:
         return await self._current()
 
     async def show(self, actor: Actor) -> tuple[IntentSet, dict[str, int]]:
-        """What was trained last, and how many messages of the last 30 days were about each. Raises `NotFound`."""
+        """Return the trained intents and the messages of the last 30 days by intent. Raises `NotFound`."""
         actor.check("viewer")
         counts = await self._scope.read(intents.counts, COUNTED_DAYS)
         return await self._current(), counts
 
     async def clear(self, actor: Actor) -> None:
-        """Forget all intents. Raises `NotFound`."""
+        """Delete all intents. Raises `NotFound`."""
         actor.check("trainer")
         if not await self._scope.write(intents.forget, actor.name):
             raise _nothing()
 
     async def tell(self, version: int, text: str, vector: Any = None) -> Recognised | None:
-        """What a message is about; None where nothing was trained, or with another embedder.
+        """Classify a message; None if no intents are trained, or only with another embedder.
 
-        `version` is when the newest that is stored was trained; `vector` is the message's, if it is known already.
+        `version` is the training time of the stored intents, 0 for none: older ones in memory are read again. `vector`
+        saves embedding the message again.
         """
         loaded = await self._load(version)
         if loaded is None:
@@ -130,7 +134,7 @@ class Intents:
         return Recognised(guess.intent, reply, guess)
 
     async def try_out(self, actor: Actor, text: str) -> Recognised:
-        """What a message would be taken for. Raises `NotFound` where nothing was trained."""
+        """Classify a message for staff. Raises `NotFound` if no intents are trained for this embedder."""
         actor.check("viewer")
         current = await self._current()
         told = await self.tell(current.trained_at, text)
@@ -147,8 +151,10 @@ class Intents:
     async def measure(
         self, actor: Actor, phrases: Phrases, report: Report = ignore_progress, *, keep: float | None = None
     ) -> Measured:
-        """How well messages with their intents are told. With `keep`, and so much of those with an intent to be kept,
-        the threshold is set to do that. Raises `NotFound` where nothing was trained, `Conflict` if that was just now.
+        """Measure the accuracy on labelled messages; with `keep`, calibrate the threshold first.
+
+        The calibrated threshold keeps a share of `keep` of the in-scope messages. Raises `NotFound` if no intents are
+        trained, `Conflict` if they were trained or cleared in the meantime.
         """
         actor.check("viewer" if keep is None else "trainer")
         current = await self._current()
@@ -172,7 +178,7 @@ class Intents:
         return found
 
     async def _embed(self, texts: Sequence[str], report: Report) -> Vectors:
-        # Texts of one length go together, as the shorter ones are filled up.
+        # Texts of similar length share a batch, as shorter ones are padded.
         order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
         parts = []
         for start in range(0, len(texts), EMBEDDED_AT_ONCE):
@@ -198,7 +204,7 @@ class Intents:
         if found is None:
             return None
         if found.embedder != await self._embedder_name():
-            log.error("intents were trained with the embedder %s: `myna intents train` does it again", found.embedder)
+            log.error("intents were trained with %s; train them again: `myna intents train`", found.embedder)
             return None
         return _Loaded(found.trained_at, dict(found.replies), await asyncio.to_thread(_model_of, found))
 
@@ -225,7 +231,7 @@ def _put(
 def _recalibrate(tx: Transaction, actor: str, current: IntentSet, model: IntentModel, report: dict[str, Any]) -> None:
     newest = intents.current(tx)
     if newest is None or newest.trained_at != current.trained_at:
-        raise Conflict("The intents were trained or cleared meanwhile. Evaluate again.")
+        raise Conflict("The intents were trained or cleared in the meantime. Evaluate again.")
     _put(tx, actor, current.embedder, Phrases(current.phrases, current.replies), model, report)
 
 
@@ -240,14 +246,14 @@ def _measure(
     model: IntentModel, rows: Sequence[tuple[str, str]], vectors: Vectors, keep: float | None
 ) -> tuple[Measured, float]:
     guesses = [model.guess(text, vector) for (text, _), vector in zip(rows, vectors, strict=True)]
-    fits = np.array([one.fit for one in guesses])
+    fits = np.array([guess.fit for guess in guesses])
     has_intent = np.array([bool(intent) for _, intent in rows])
     threshold = model.threshold
     if keep is not None and has_intent.any():
         threshold = float(np.quantile(fits[has_intent], 1 - keep))
     numbers = {name: number for number, name in enumerate(sorted({intent for _, intent in rows} | set(model.intents)))}
     right = np.array([numbers[intent] for _, intent in rows])
-    told = np.array([numbers[one.intent] for one in guesses])
+    told = np.array([numbers[guess.intent] for guess in guesses])
     passed = fits >= threshold
     return Measured(
         messages=len(rows),
@@ -259,5 +265,5 @@ def _measure(
 
 
 def counts_of(found: IntentSet) -> Counter[str]:
-    """How many phrases each intent has."""
+    """Return the number of phrases of each intent."""
     return Counter(intent for _, intent in found.phrases)

@@ -1,9 +1,8 @@
-"""Where articles are read from: folders, files, and pages of the web.
+"""Article sources: folders, files and web pages, behind an SSRF guard.
 
-Knows: what lies in a folder, and which addresses a server may be asked to fetch. Does not know: formats, the index.
-
-A page's address comes from a person, and this machine may reach what that person can't: so only public addresses are
-fetched, each redirect is looked at again, and the name is resolved once for looking and connecting.
+A page's address comes from a user, and this machine may reach hosts that the user can't (server-side request forgery).
+So only public addresses are fetched, each redirect is checked again, and the checked IP address is the one connected
+to (against DNS rebinding).
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from yarl import URL
 
 from bot.knowledge.reading.formats import MAX_BYTES, Unreadable, is_readable_name
 
-# RFC 6052: the last four bytes are an address of IPv4.
+# RFC 6052: the last four bytes are an IPv4 address.
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 MAX_FILES = 20_000
 MAX_REDIRECTS = 5
@@ -38,63 +37,66 @@ _ENDINGS = {
 
 
 def files_of(folder: Path) -> Iterator[tuple[str, Path]]:
-    """`(path below the folder, file)` of all that is to be read, by name. Not what is hidden or in linked folders.
+    """Yield `(path below the folder, file)` of all readable files, by name, without hidden files and linked folders.
 
-    Raises `Unreadable` for a folder that is not there, or has far too much in it.
+    Raises `Unreadable` for a missing folder or one with more than `MAX_FILES` files.
     """
     if not folder.is_dir():
         raise Unreadable("there is no such folder (any more)")
     root = folder.resolve()
     found: list[tuple[str, Path]] = []
     for parent, folders, names in os.walk(root):
-        folders[:] = sorted(one for one in folders if not one.startswith("."))
+        folders[:] = sorted(below for below in folders if not below.startswith("."))
         for name in sorted(names):
             file = Path(parent, name)
             if name.startswith(".") or not is_readable_name(name):
                 continue
             found.append((file.relative_to(root).as_posix(), file))
             if len(found) > MAX_FILES:
-                raise Unreadable(f"it holds more than {MAX_FILES:,} files; add the folders below it one by one")
+                raise Unreadable(f"it holds more than {MAX_FILES:,} files; add its subfolders one by one")
     yield from sorted(found)
 
 
 def read_file(file: Path, *, within: Path | None = None) -> bytes:
-    """A file's bytes. Raises `Unreadable` for what is no file, is too large, may not be read, or is not `within`."""
+    """Return a file's bytes. Raises `Unreadable` if it is missing, too large, forbidden, or not `within` a folder."""
     try:
         if within is not None and not file.resolve().is_relative_to(within.resolve()):
             raise Unreadable("it is a link that leads out of the folder")
         if not file.is_file():
             raise Unreadable("there is no such file (any more)")
         if (size := file.stat().st_size) > MAX_BYTES:
-            raise Unreadable(f"it has {size / 2**20:.0f} MB, and {MAX_BYTES // 2**20} MB are the most")
+            raise Unreadable(f"it has {size / 2**20:.0f} MB; the limit is {MAX_BYTES // 2**20} MB")
         return file.read_bytes()
     except OSError as error:
         raise Unreadable(f"it can't be read: {error.strerror}") from error
 
 
 def check_url(url: str) -> None:
-    """Raises `Unreadable` for an address that is not one of the public web."""
+    """Raise `Unreadable` for an address outside the public web (SSRF guard, before the name is resolved)."""
     try:
-        # As aiohttp understands it: other digits and dots than those of ASCII are read as these, too.
+        # Parsed as aiohttp does: digits and dots beyond ASCII are normalised to ASCII, too.
         parts = URL(url)
     except ValueError as error:
-        raise Unreadable(f"it is no address: {error}") from error
+        raise Unreadable(f"it is not a valid address: {error}") from error
     if parts.scheme not in ("http", "https") or not parts.host:
         raise Unreadable("an address begins with http:// or https://")
     if parts.user or parts.password:
-        raise Unreadable("an address may not hold a name or password")
+        raise Unreadable("an address may not contain a user name or password")
     try:
         literal = ipaddress.ip_address(parts.raw_host or "")
     except ValueError:
         return
     if not _is_public(literal):
-        raise Unreadable(f"{parts.host} is an address inside a network, and is not fetched")
+        raise Unreadable(f"{parts.host} is not a public address, and private ones are never fetched")
 
 
 async def fetch(url: str) -> tuple[str, bytes]:
-    """`(a name with an ending, content)` of a page. Raises `Unreadable`."""
+    """Fetch a page and return `(file name with an ending, content)`. Raises `Unreadable`.
+
+    Redirects are followed by hand, so that the SSRF guard sees every address.
+    """
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
-    connector = aiohttp.TCPConnector(resolver=_PublicResolver())
+    connector = aiohttp.TCPConnector(resolver=_GuardedResolver())
     try:
         async with aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=False) as session:
             for _ in range(MAX_REDIRECTS):
@@ -107,9 +109,9 @@ async def fetch(url: str) -> tuple[str, bytes]:
     except TimeoutError as error:
         raise Unreadable(f"it did not answer within {TIMEOUT_SECONDS} seconds") from error
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        reason = _Inside.reason_in(error) or str(error) or type(error).__name__
+        reason = _PrivateAddress.reason_in(error) or str(error) or type(error).__name__
         raise Unreadable(f"it can't be fetched: {reason}") from error
-    raise Unreadable("it leads from one address to the next, and never ends")
+    raise Unreadable("it redirects too many times")
 
 
 async def _content(url: str, answer: aiohttp.ClientResponse) -> tuple[str, bytes]:
@@ -124,12 +126,12 @@ async def _content(url: str, answer: aiohttp.ClientResponse) -> tuple[str, bytes
     return name if is_readable_name(name) and ending != ".html" else name + (ending or ".html"), content
 
 
-class _Inside(OSError):
-    """A name that leads into a network."""
+class _PrivateAddress(OSError):
+    """Raised for a name that resolves to an address inside a network."""
 
     @classmethod
     def reason_in(cls, error: BaseException | None) -> str | None:
-        """What it says, wherever in the chain of causes it stands."""
+        """Return the message of the first such error in the chain of causes; None if there is none."""
         while error is not None:
             if isinstance(error, cls):
                 return str(error)
@@ -137,8 +139,11 @@ class _Inside(OSError):
         return None
 
 
-class _PublicResolver(AbstractResolver):
-    """Resolves names, and refuses those that lead to addresses inside a network."""
+class _GuardedResolver(AbstractResolver):
+    """Resolver of the SSRF guard: refuses names with any address inside a network.
+
+    aiohttp connects to the addresses returned here, so that no second look-up can change them.
+    """
 
     def __init__(self) -> None:
         self._inner = ThreadedResolver()
@@ -147,8 +152,8 @@ class _PublicResolver(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         found = await self._inner.resolve(host, port, family)
-        if not all(_is_public(ipaddress.ip_address(one["host"])) for one in found):
-            raise _Inside(f"{host} leads to an address inside a network")
+        if not all(_is_public(ipaddress.ip_address(address["host"])) for address in found):
+            raise _PrivateAddress(f"{host} resolves to an address that is not public")
         return found
 
     async def close(self) -> None:
@@ -156,7 +161,7 @@ class _PublicResolver(AbstractResolver):
 
 
 def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Whether an address is one of the public net, and so is the older one that it may stand for."""
+    """Return True for a public address whose embedded IPv4 address (mapped, NAT64, 6to4), if any, is public too."""
     if not address.is_global or address.is_multicast:
         return isinstance(address, ipaddress.IPv6Address) and _is_public_mapped(address)
     if isinstance(address, ipaddress.IPv6Address):

@@ -1,7 +1,4 @@
-"""What a file or page says, in blocks under its headings, whatever its format was.
-
-Knows: the parts of a text that matter to a reader. Does not know: formats, how long a passage may be, where it is kept.
-"""
+"""Document model: blocks under headings, independent of the file format."""
 
 from __future__ import annotations
 
@@ -13,10 +10,10 @@ BlockKind = Literal["text", "items", "table", "code"]
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Some lines that belong together, and the headings above them, outermost first.
+    """Consecutive lines of one kind, and the headings above them, outermost first.
 
-    `lines`: sentences or paragraphs, items of a list, rows of a table (the first is its head), lines of code. An
-    answer is a text whose last heading is its question.
+    `lines` are paragraphs, items of a list, rows of a table (the first is its head) or lines of code. The answer of a
+    question-and-answer table is a text whose last heading is the question.
     """
 
     kind: BlockKind
@@ -26,11 +23,11 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One article as it was read."""
+    """Article as read from a file or page."""
 
     title: str
     blocks: tuple[Block, ...]
-    # What the document says of itself; empty if it says nothing.
+    # From the document's own metadata; empty if it has none.
     url: str = ""
     language: str = ""
     id: str = ""

@@ -1,7 +1,6 @@
-"""Files to documents: Markdown, HTML, plain text, PDF, DOCX, and tables of questions and answers.
+"""File readers: Markdown, HTML, plain text, PDF, DOCX and Q&A in CSV.
 
-Knows: formats, and how each can be broken or hostile. Does not know: where a file came from, what becomes of it. It is
-called in the process that does jobs, never in the one that answers.
+Files may be broken or hostile. They are parsed in the process that runs jobs, never in the one that answers.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ log = logging.getLogger("myna.knowledge")
 
 MAX_BYTES = 20 * 2**20
 MAX_UNPACKED_BYTES = 100 * 2**20
-# The library that reads them needs about 160 times as much memory.
+# mammoth needs about 160 times as much memory.
 MAX_DOCX_TEXT_BYTES = 8 * 2**20
 MAX_PDF_PAGES = 2000
 MAX_CHARS, MAX_FRONT_MATTER_CHARS = 4_000_000, 16_000
@@ -38,72 +37,72 @@ _ANSWER_COLUMNS = ("answer", "a", "antwort", "答案", "text", "response")
 
 
 class Unreadable(Exception):
-    """A file that can't become an article; the message says why, and what to do."""
+    """Raised for a file that can't become an article; the message gives the reason and a remedy."""
 
 
 def is_readable_name(name: str) -> bool:
-    """Whether a file's name has an ending that is read."""
+    """Return True if the file name has a supported ending."""
     return PurePath(name).suffix.lower() in _READERS
 
 
 def endings() -> tuple[str, ...]:
-    """The endings of names that are read."""
+    """Return the supported endings of file names."""
     return tuple(_READERS)
 
 
 def read_document(name: str, content: bytes) -> Document:
-    """The document in a file of that name. Raises `Unreadable`."""
+    """Parse a file into a document; the ending of `name` gives the format. Raises `Unreadable`."""
     if len(content) > MAX_BYTES:
-        raise Unreadable(f"it has {len(content) / 2**20:.0f} MB, and {MAX_BYTES // 2**20} MB are the most")
+        raise Unreadable(f"it has {len(content) / 2**20:.0f} MB; the limit is {MAX_BYTES // 2**20} MB")
     suffix = PurePath(name).suffix.lower()
     reader = _READERS.get(suffix)
     if reader is None:
-        raise Unreadable(f"{suffix or 'a name without an ending'} is not read; what is: {' '.join(_READERS)}")
+        raise Unreadable(f"{suffix or 'a name without an ending'} is not supported; supported: {' '.join(_READERS)}")
     title = re.sub(r"[-_]+", " ", PurePath(name).stem).strip() or name
     try:
         document = reader(content, title)
     except Unreadable:
         raise
-    except Exception as error:  # whatever somebody has put into a file, the others are to be read
+    except Exception as error:  # no content of one file may keep the others from being read
         log.warning("%s can't be read", name, exc_info=True)
-        raise Unreadable(f"it is damaged, or written in a way that is not known ({type(error).__name__})") from error
+        raise Unreadable(f"it is damaged or in an unknown variant of its format ({type(error).__name__})") from error
     if not document.blocks:
         raise Unreadable(
-            "it holds no text" + (" (a scan?); run text recognition on it first" if suffix == ".pdf" else "")
+            "it contains no text" + (" (a scan?); run text recognition (OCR) on it first" if suffix == ".pdf" else "")
         )
     return document
 
 
 def decode(content: bytes) -> str:
-    """Text of bytes in whatever encoding; raises `Unreadable` for what is no text."""
+    """Decode text in any common encoding. Raises `Unreadable` for binary content."""
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         return content.decode("utf-16", errors="replace")
     if b"\0" in content[:8192]:
-        raise Unreadable("it is no text, though its name ends as if it were")
+        raise Unreadable("it is not text, though its name has the ending of a text file")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         best = charset_normalizer.from_bytes(content).best()
     if best is None:
-        raise Unreadable("its encoding is not known; save it as UTF-8")
+        raise Unreadable("its encoding is unknown; save it as UTF-8")
     return str(best)
 
 
 def _read_markdown(content: bytes, title: str) -> Document:
-    text = _limited(decode(content))
+    text = _checked_length(decode(content))
     about: Mapping[str, Any] = {}
     if match := _FRONT_MATTER.match(text):
         about = _front_matter(match.group(1))
         text = text[match.end() :]
-    said_title = _said(about, "title")
-    read = read_html(_MARKDOWN.render(text), title=said_title or title)
-    url = _said(about, "url", "link")
+    own_title = _first_text(about, "title")
+    read = read_html(_MARKDOWN.render(text), title=own_title or title)
+    url = _first_text(about, "url", "link")
     return Document(
-        said_title or read.title,
+        own_title or read.title,
         read.blocks,
         url if url.startswith(("http://", "https://")) else "",
-        _said(about, "lang", "language")[:8],
-        _said(about, "id")[:200],
+        _first_text(about, "lang", "language")[:8],
+        _first_text(about, "id")[:200],
     )
 
 
@@ -111,32 +110,32 @@ def _front_matter(text: str) -> Mapping[str, Any]:
     if len(text) > MAX_FRONT_MATTER_CHARS:
         return {}
     try:
-        # This one makes nothing but text of what it reads: numbers and merges of others can take for ever.
+        # BaseLoader makes every scalar a string: the numbers and merge keys of other loaders can take for ever.
         found = yaml.load(text, Loader=yaml.BaseLoader)
     except (yaml.YAMLError, RecursionError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
-def _said(about: Mapping[str, Any], *names: str) -> str:
-    """The first of these that is there. Lists are none: a few letters can make one of gigabytes."""
+def _first_text(about: Mapping[str, Any], *names: str) -> str:
+    """Return the first text under these names. Lists are rejected: a YAML alias can expand to gigabytes."""
     found = (about.get(name) for name in names)
-    return next((one.strip() for one in found if isinstance(one, str) and one.strip()), "")
+    return next((value.strip() for value in found if isinstance(value, str) and value.strip()), "")
 
 
 def _read_html(content: bytes, title: str) -> Document:
     declared = re.search(rb"charset=[\"']?([\w-]+)", content[:2048])
     if declared:
         try:
-            return read_html(_limited(content.decode(declared.group(1).decode("ascii"))), title=title)
+            return read_html(_checked_length(content.decode(declared.group(1).decode("ascii"))), title=title)
         except (LookupError, UnicodeError):
             pass
-    return read_html(_limited(decode(content)), title=title)
+    return read_html(_checked_length(decode(content)), title=title)
 
 
 def _read_text(content: bytes, title: str) -> Document:
-    paragraphs = [" ".join(one.split()) for one in re.split(r"\n\s*\n", _limited(decode(content)))]
-    return Document(title, tuple(Block("text", (), (one,)) for one in paragraphs if one))
+    paragraphs = [" ".join(paragraph.split()) for paragraph in re.split(r"\n\s*\n", _checked_length(decode(content)))]
+    return Document(title, tuple(Block("text", (), (paragraph,)) for paragraph in paragraphs if paragraph))
 
 
 def _read_docx(content: bytes, title: str) -> Document:
@@ -144,11 +143,12 @@ def _read_docx(content: bytes, title: str) -> Document:
 
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if any(one.flag_bits & 1 for one in archive.infolist()):
+            entries = archive.infolist()
+            if any(entry.flag_bits & 1 for entry in entries):
                 raise Unreadable("it is protected by a password; save it without one")
-            if sum(one.file_size for one in archive.infolist()) > MAX_UNPACKED_BYTES:
+            if sum(entry.file_size for entry in entries) > MAX_UNPACKED_BYTES:
                 raise Unreadable(f"it unpacks to more than {MAX_UNPACKED_BYTES // 2**20} MB")
-            text_bytes = sum(one.file_size for one in archive.infolist() if one.filename.endswith((".xml", ".rels")))
+            text_bytes = sum(entry.file_size for entry in entries if entry.filename.endswith((".xml", ".rels")))
             if text_bytes > MAX_DOCX_TEXT_BYTES:
                 raise Unreadable(f"its text unpacks to more than {MAX_DOCX_TEXT_BYTES // 2**20} MB; split it")
         html = mammoth.convert_to_html(
@@ -156,14 +156,14 @@ def _read_docx(content: bytes, title: str) -> Document:
         ).value
     except Unreadable:
         raise
-    except Exception as error:  # a damaged archive breaks in many places of the library
+    except Exception as error:  # a damaged archive fails in many places of mammoth
         hint = (
             "it is protected by a password, or is an old .doc"
             if content[:4] == b"\xd0\xcf\x11\xe0"
             else "it is damaged"
         )
         raise Unreadable(f"{hint}; save it as .docx again") from error
-    return read_html(_limited(html), title=title)
+    return read_html(_checked_length(html), title=title)
 
 
 def _read_pdf(content: bytes, title: str) -> Document:
@@ -178,7 +178,7 @@ def _read_pdf(content: bytes, title: str) -> Document:
         ) from error
     try:
         if len(pdf) > MAX_PDF_PAGES:
-            raise Unreadable(f"it has {len(pdf):,} pages, and {MAX_PDF_PAGES:,} are the most")
+            raise Unreadable(f"it has {len(pdf):,} pages; the limit is {MAX_PDF_PAGES:,}")
         pages = list(_pdf_pages(pdf))
         own_title = str(pdf.get_metadata_dict().get("Title") or "").strip()
     except pypdfium2.PdfiumError as error:
@@ -187,7 +187,7 @@ def _read_pdf(content: bytes, title: str) -> Document:
         pdf.close()
     blocks: list[Block] = []
     for number, page in enumerate(pages, 1):
-        blocks += (Block("text", (f"Page {number}",), (one,)) for one in _pdf_paragraphs(page))
+        blocks += (Block("text", (f"Page {number}",), (paragraph,)) for paragraph in _pdf_paragraphs(page))
     return Document(own_title or title, tuple(blocks))
 
 
@@ -197,12 +197,12 @@ def _pdf_pages(pdf: Any) -> Iterator[str]:
         page = pdf[number].get_textpage().get_text_bounded()
         num_chars += len(page)
         if num_chars > MAX_CHARS:
-            raise Unreadable(f"it has more than {MAX_CHARS:,} characters of text, which are the most; split it")
+            raise Unreadable(f"it has more than {MAX_CHARS:,} characters of text; split it")
         yield page
 
 
 def _pdf_paragraphs(page: str) -> Iterator[str]:
-    """Lines joined to paragraphs: one ends where a line is empty, or is short and closes a sentence."""
+    """Join lines to paragraphs. A paragraph ends at an empty line, or at a short line that ends a sentence."""
     lines = [" ".join(line.split()) for line in page.replace("\ufffe", "-").splitlines()]
     widest = max((len(line) for line in lines), default=0)
     held: list[str] = []
@@ -221,34 +221,34 @@ def _joined(lines: list[str]) -> str:
 
 
 def _read_csv(content: bytes, title: str) -> Document:
-    text = _limited(decode(content))
-    # Not `csv.Sniffer`: it is wrong about one table in eight, and some quotes keep it busy for ever.
+    text = _checked_length(decode(content))
+    # Not `csv.Sniffer`: it is wrong about one table in eight, and some quotes make it run for ever.
     delimiter = max(",;\t", key=text.lstrip().partition("\n")[0].count)
     try:
         table = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True, strict=True)
         rows = [row for row in table if any(cell.strip() for cell in row)]
     except csv.Error as error:
-        raise Unreadable(f"it is no valid CSV: {error}") from error
+        raise Unreadable(f"it is not valid CSV: {error}") from error
     if not rows:
         return Document(title, ())
     head = [cell.strip().lower() for cell in rows[0]]
-    asked = next((head.index(one) for one in _QUESTION_COLUMNS if one in head), None)
-    answered = next((head.index(one) for one in _ANSWER_COLUMNS if one in head), None)
+    asked = next((head.index(name) for name in _QUESTION_COLUMNS if name in head), None)
+    answered = next((head.index(name) for name in _ANSWER_COLUMNS if name in head), None)
     if asked is None or answered is None:
         raise Unreadable("its first line must name the columns question and answer")
     blocks = []
     for number, row in enumerate(rows[1:], 2):
         if len(row) != len(head):
-            raise Unreadable(f"row {number} has {len(row)} columns, and the first has {len(head)}")
+            raise Unreadable(f"row {number} has {len(row)} columns, but the header has {len(head)}")
         question, answer = " ".join(row[asked].split()), row[answered].strip()
         if question and answer:
             blocks.append(Block("text", (question,), tuple(answer.splitlines())))
     return Document(title, tuple(blocks))
 
 
-def _limited(text: str) -> str:
+def _checked_length(text: str) -> str:
     if len(text) > MAX_CHARS:
-        raise Unreadable(f"it has {len(text):,} characters of text, and {MAX_CHARS:,} are the most; split it")
+        raise Unreadable(f"it has {len(text):,} characters of text; the limit is {MAX_CHARS:,}; split it")
     return text
 
 

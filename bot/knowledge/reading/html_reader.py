@@ -1,6 +1,6 @@
-"""HTML to blocks: headings, paragraphs, lists, tables, code; scripts, styles and what surrounds a page are left out.
+"""HTML reader: main content as blocks, without navigation and scripts.
 
-Knows: HTML's elements. Does not know: other formats; Markdown and DOCX come here as HTML, too.
+Markdown and DOCX are converted to HTML and read here, too.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from lxml import etree
 
 from bot.knowledge.reading.documents import Block, BlockKind, Document
 
-# What surrounds an article on a page, or is not read by people.
+# Elements that surround an article on a page, or that people do not read.
 _LEFT_OUT = frozenset(
     "script style noscript template svg math iframe object embed nav footer aside form button select textarea input "
     "canvas audio video head".split()
 )
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
-# Questions that open and close: the summary is a heading below all others.
+# In an accordion of questions, the summary is a heading below all other levels.
 _SUMMARY_LEVEL = 7
 _BLOCKS = frozenset(
     "p div section article main header ul ol li table tr td th pre dl dt dd blockquote figure figcaption details "
@@ -29,7 +29,7 @@ MAX_DEPTH = 200
 
 
 def read_html(html: str, *, title: str = "") -> Document:
-    """A page's title, language and blocks. `title` is for one that names none; never raises for bad HTML."""
+    """Read a page's title, language and blocks. `title` is the fallback. Never raises for bad HTML."""
     root = _parse(html)
     if root is None:
         return Document(title, ())
@@ -43,7 +43,7 @@ def read_html(html: str, *, title: str = "") -> Document:
 
 
 def _parse(html: str) -> lxml.html.HtmlElement | None:
-    # A declaration of an encoding is about bytes, which this is not any more.
+    # The declared encoding applies to bytes; lxml refuses it in decoded text.
     text = re.sub(r"^\s*<\?xml[^>]*\?>", "", html.replace("\0", ""))
     try:
         return lxml.html.document_fromstring(text, parser=lxml.html.HTMLParser(no_network=True, remove_comments=True))
@@ -52,7 +52,7 @@ def _parse(html: str) -> lxml.html.HtmlElement | None:
 
 
 def _main_part(root: lxml.html.HtmlElement) -> lxml.html.HtmlElement:
-    """The part that the page itself calls its main one."""
+    """Return the element that the page marks as its main content, or else its body."""
     for path in (".//main", ".//*[@role='main']", ".//article"):
         found = root.findall(path)
         if len(found) == 1 and len(_text(found[0])) > 200:
@@ -68,14 +68,14 @@ def _canonical(root: lxml.html.HtmlElement) -> str:
 
 
 def _below_title(blocks: list[Block], title: str) -> Iterator[Block]:
-    """Blocks without the title among their headings: every passage carries that anyhow."""
-    for one in blocks:
-        headings = one.headings[1:] if one.headings[:1] == (title,) else one.headings
-        yield Block(one.kind, headings, one.lines)
+    """Yield blocks without the title among their headings, as every passage carries the title anyhow."""
+    for block in blocks:
+        headings = block.headings[1:] if block.headings[:1] == (title,) else block.headings
+        yield Block(block.kind, headings, block.lines)
 
 
 class _Reader:
-    """Walks through elements and collects blocks."""
+    """Walker through elements that collects blocks."""
 
     def __init__(self) -> None:
         self.blocks: list[Block] = []
@@ -146,22 +146,21 @@ class _Reader:
 
 
 def _items(element: lxml.html.HtmlElement, depth: int = 0) -> list[str]:
-    """Lines of a list; those of lists inside are moved to the right."""
+    """Return the lines of a list; nested lists are indented."""
     lines: list[str] = []
-    for number, item in enumerate(one for one in element if one.tag == "li"):
+    for number, item in enumerate(child for child in element if child.tag == "li"):
         mark = f"{number + 1}." if element.tag == "ol" else "-"
-        inner = [one for one in item.iter("ul", "ol") if one is not item]
         own = _text(item, without=frozenset(("ul", "ol")))
         lines.append(f"{'  ' * depth}{mark} {own}")
-        direct = [one for one in inner if next(one.iterancestors("li"), None) is item]
         if depth < 8:
-            for one in direct:
-                lines += _items(one, depth + 1)
+            for inner in item.iter("ul", "ol"):
+                if next(inner.iterancestors("li"), None) is item:
+                    lines += _items(inner, depth + 1)
     return lines or ([_text(element)] if _text(element) else [])
 
 
 def _is_data(table: lxml.html.HtmlElement) -> bool:
-    """Tables that only lay a page out hold blocks of text and headings."""
+    """Return False for a layout table, which contains headings, lists or code."""
     return next(table.iter(*_HEADINGS, "ul", "ol", "pre"), None) is None
 
 
@@ -175,21 +174,21 @@ def _rows(table: lxml.html.HtmlElement) -> list[str]:
 
 
 def _text(element: lxml.html.HtmlElement, without: frozenset[str] = frozenset()) -> str:
-    """All that is written in an element, in one line."""
+    """Return all text of an element in one line."""
     parts: list[str] = []
     skipped = 0
-    for event, one in etree.iterwalk(element, events=("start", "end")):
-        is_out = isinstance(one.tag, str) and (one.tag in _LEFT_OUT or one.tag in without) and one is not element
+    for event, node in etree.iterwalk(element, events=("start", "end")):
+        is_out = isinstance(node.tag, str) and (node.tag in _LEFT_OUT or node.tag in without) and node is not element
         if event == "start":
             skipped += is_out
-            if not skipped and isinstance(one.tag, str):
-                parts.append(" " if one.tag in _BLOCKS or one.tag == "br" else "")
-                parts.append(one.text or "")
+            if not skipped and isinstance(node.tag, str):
+                parts.append(" " if node.tag in _BLOCKS or node.tag == "br" else "")
+                parts.append(node.text or "")
         else:
             skipped -= is_out
-            if not skipped and one is not element:
-                parts.append(" " if one.tag in _BLOCKS else "")
-                parts.append(one.tail or "")
+            if not skipped and node is not element:
+                parts.append(" " if node.tag in _BLOCKS else "")
+                parts.append(node.tail or "")
     return _squeeze("".join(parts))
 
 

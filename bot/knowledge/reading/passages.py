@@ -1,6 +1,6 @@
-"""Documents to passages: pieces that follow the structure, fit the embedder, and can be cited.
+"""Chunking: cut documents into passages that fit the embedder.
 
-Knows: how long a passage is, where a text may be cut. Does not know: formats, search, prompts.
+Cuts follow the structure: between headings, then lines, then sentences, then words.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ from dataclasses import dataclass
 from bot.knowledge.reading.documents import Block, Document
 from bot.knowledge.search.tokens import words
 
-# MiniLM was trained on 128 word pieces, of which English has about 1.3 to a word, and the title comes on top. Of 90 and
-# 130 words, 90 found more.
+# MiniLM was trained on 128 word pieces, about 1.3 for an English word, and the title comes on top. Passages of 90 words
+# were found more often than passages of 130.
 MAX_WORDS = 90
-# A long table would be little but its head where that is repeated in each piece.
+# Each piece of a table repeats its head; a longer head would leave little room for rows.
 MAX_HEAD_WORDS = 30
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[\w\"'“(\[])|(?<=[。!?!?;])")
-# Han and its like have no spaces: a character and a half stands for a word.
+# Han and kana have no spaces: up to two characters count as a word.
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]{1,2}|[^\s\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A piece of a document. `headings` lead to it, below the document's title."""
+    """Piece of a document, with the `headings` above it below the document's title."""
 
     headings: tuple[str, ...]
     text: str
 
 
 def cut(document: Document, max_words: int = MAX_WORDS) -> list[Passage]:
-    """The passages of a document, in order. A document that is nothing but a title has one without text."""
+    """Cut a document into passages, in order. A document with only a title has one passage without text."""
     passages: list[Passage] = []
     for headings, blocks in _sections(document.blocks):
         passages += (Passage(headings, text) for text in _pack(_pieces(blocks, max_words), max_words))
@@ -40,9 +40,9 @@ def cut(document: Document, max_words: int = MAX_WORDS) -> list[Passage]:
 
 
 def excerpt(text: str, asked: Mapping[str, float], max_words: int) -> str:
-    """The lines and sentences of a text that have most of what is `asked` (words with weights), as many as fit.
+    """Return the run of sentences with the largest weight of `asked` words (word to weight) that fits `max_words`.
 
-    They stand side by side in the text, too, and so keep their sense.
+    The sentences are neighbours in the text and so keep their sense.
     """
     if count_words(text) <= max_words:
         return text
@@ -64,38 +64,38 @@ def excerpt(text: str, asked: Mapping[str, float], max_words: int) -> str:
 
 
 def _sentences(line: str) -> list[tuple[str, str]]:
-    """The sentences of a line, each with what stands between it and the next."""
-    parts = [one for one in _SENTENCE_END.split(line) if one]
+    """Return the sentences of a line, each with its separator from the next."""
+    parts = [part for part in _SENTENCE_END.split(line) if part]
     return [(part, "\n" if number == len(parts) else " ") for number, part in enumerate(parts, 1)]
 
 
 def count_words(text: str) -> int:
-    """Words of a text; of Han, two characters count as one."""
+    """Count the words of a text; two Han characters count as one word."""
     return sum(1 for _ in _WORD.finditer(text))
 
 
 def _sections(blocks: Iterable[Block]) -> Iterator[tuple[tuple[str, ...], list[Block]]]:
-    """Runs of blocks that have the same headings."""
+    """Yield runs of blocks with the same headings."""
     run: list[Block] = []
-    for one in blocks:
-        if run and run[0].headings != one.headings:
+    for block in blocks:
+        if run and run[0].headings != block.headings:
             yield run[0].headings, run
             run = []
-        run.append(one)
+        run.append(block)
     if run:
         yield run[0].headings, run
 
 
 def _pieces(blocks: Iterable[Block], max_words: int) -> Iterator[str]:
-    """Texts of at most `max_words` words, cut between lines, else sentences, else words."""
-    for one in blocks:
-        head = one.lines[0] if one.kind == "table" and count_words(one.lines[0]) <= MAX_HEAD_WORDS else ""
+    """Yield texts of at most `max_words` words, cut between lines, else sentences, else words."""
+    for block in blocks:
+        head = block.lines[0] if block.kind == "table" and count_words(block.lines[0]) <= MAX_HEAD_WORDS else ""
         room = max_words - count_words(head)
-        whole = "\n".join(one.lines)
+        whole = "\n".join(block.lines)
         if count_words(whole) <= max_words:
             yield whole
             continue
-        lines = one.lines[1:] if head else one.lines
+        lines = block.lines[1:] if head else block.lines
         fine = [piece for line in lines for piece in _fitting(line, room)]
         yield from (f"{head}\n{piece}" if head else piece for piece in _pack(fine, room, "\n"))
 
@@ -104,12 +104,12 @@ def _fitting(line: str, max_words: int) -> Iterator[str]:
     if count_words(line) <= max_words:
         yield line
         return
-    sentences = [one for one in _SENTENCE_END.split(line) if one]
-    yield from _pack((part for one in sentences for part in _parts(one, max_words)), max_words, " ")
+    sentences = [sentence for sentence in _SENTENCE_END.split(line) if sentence]
+    yield from _pack((part for sentence in sentences for part in _parts(sentence, max_words)), max_words, " ")
 
 
 def _parts(sentence: str, max_words: int) -> Iterator[str]:
-    """A sentence, or, of one that is too long, runs of its words."""
+    """Yield a sentence whole, or in runs of `max_words` words if it is longer."""
     ends = [match.end() for match in _WORD.finditer(sentence)]
     start = 0
     for end in [*ends[max_words - 1 : -1 : max_words], len(sentence)]:
@@ -118,7 +118,7 @@ def _parts(sentence: str, max_words: int) -> Iterator[str]:
 
 
 def _pack(pieces: Iterable[str], max_words: int, between: str = "\n") -> Iterator[str]:
-    """Neighbours together, as long as they fit."""
+    """Join neighbours while they fit `max_words`."""
     held: list[str] = []
     size = 0
     for piece in pieces:

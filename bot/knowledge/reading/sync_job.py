@@ -1,7 +1,6 @@
-"""The job that reads all sources again: what changed is cut, embedded and stored, and then seen all at once.
+"""Sync job: read all sources, index changes and publish them at once.
 
-Knows: what has to be done again, and when it is seen. Does not know: formats, searches, who asked for it. It runs where
-all jobs run, and may be begun again at any time: what is not published is removed by the next one.
+The job may be restarted at any time: the next run removes rows that were not published.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from storage import knowledge
 from storage.knowledge_values import Article, Index, NewPassage, Source
 from storage.values import new_id, storable
 
-# Other numbers of these make other passages of the same files, so that all are made anew.
+# Part of each digest: a change of these numbers cuts the same files differently, so that all are indexed anew.
 FORM = f"1 {passages.MAX_WORDS}"
 MAX_TOLD = 50
 PASSAGES_AT_ONCE = 256
@@ -34,7 +33,7 @@ PASSAGES_AT_ONCE = 256
 
 @dataclass(slots=True)
 class _Found:
-    """What came of the sources so far. `kept` and `ended` are ids of articles."""
+    """Results so far. `kept` are ids of unchanged articles, `read` ids of sources."""
 
     added: int = 0
     changed: int = 0
@@ -48,18 +47,17 @@ class _Found:
 
 
 def sync(context: JobContext, services: Services) -> Mapping[str, Any]:
-    """Read every source, and publish a version of the index that has what they say now."""
+    """Read every source and publish a new version of the index. Returns the counts for the job's report."""
     import torch
 
     torch.set_num_threads(services.threads)
     return _Sync(context, services).run()
 
 
-def _new_passage(document: Document, one: Passage, vector: Any) -> NewPassage:
-    whole = " . ".join((document.title, *one.headings, one.text))
-    return NewPassage(
-        tuple(storable(heading) for heading in one.headings), storable(one.text), " ".join(words(whole)), vector
-    )
+def _new_passage(document: Document, passage: Passage, vector: Any) -> NewPassage:
+    whole = " . ".join((document.title, *passage.headings, passage.text))
+    headings = tuple(storable(heading) for heading in passage.headings)
+    return NewPassage(headings, storable(passage.text), " ".join(words(whole)), vector)
 
 
 class _Sync:
@@ -78,14 +76,14 @@ class _Sync:
             self._context.check()
         self._version = self._read(knowledge.version) + 1
         index = self._read(knowledge.index)
-        # Vectors of two models can't stand side by side.
+        # Vectors of two models can't be compared.
         self._may_keep = index is None or index.embedder == self._embedder_name
-        self._current = {(one.source_id, one.location): one for one in self._read(knowledge.articles)}
-        sources = [one for one in self._read(knowledge.sources) if one.removed_at is None]
+        self._current = {(article.source_id, article.location): article for article in self._read(knowledge.articles)}
+        sources = [source for source in self._read(knowledge.sources) if source.removed_at is None]
         for source in sources:
             self._read_source(source)
         self._store_waiting()
-        ended = [one.id for one in self._current.values() if one.id not in self._found.kept]
+        ended = [article.id for article in self._current.values() if article.id not in self._found.kept]
         self._found.removed = len(ended) - self._found.changed
         self._publish(ended)
         found = self._found
@@ -102,7 +100,7 @@ class _Sync:
         }
 
     def _read_source(self, source: Source) -> None:
-        """All of one source. What can't be read now stays as it was read before."""
+        """Read one source. An article that can't be read now stays as it was."""
         try:
             for location, name, content in self._contents(source):
                 self._context.check()
@@ -119,7 +117,7 @@ class _Sync:
                     self._keep(source, location)
 
     def _contents(self, source: Source) -> Iterator[tuple[str, str, Any]]:
-        """`(location, file name, content or how to get it)` of everything in a source."""
+        """Yield `(location, file name, content or a function that reads it)` for each file of a source."""
         if source.kind == "folder":
             root = Path(source.location)
             for location, file in files_of(root):
@@ -133,7 +131,7 @@ class _Sync:
         else:
             content = self._read(knowledge.content, source.id, source.audience)
             if content is None:
-                raise Unreadable("it is for other people since just now; the next sync reads it")
+                raise Unreadable("its audience has just changed; the next sync reads it")
             yield source.location, source.location.removeprefix("upload:"), content
 
     def _keep_as_it_was(self, source: Source, location: str, why: str) -> None:
@@ -142,7 +140,7 @@ class _Sync:
 
     def _keep(self, source: Source, location: str) -> None:
         old = self._current.get((source.id, location))
-        # What is for fewer people now may not stay what everybody reads.
+        # An article whose audience has become smaller may not stay visible to the larger one.
         if old is not None and self._may_keep and old.audience == source.audience:
             self._found.kept.add(old.id)
 
@@ -174,22 +172,22 @@ class _Sync:
         )
 
     def _digest(self, source: Source, name: str, content: bytes) -> str:
-        """Of all that an article's row and passages depend on."""
+        """Return the SHA-256 of everything that an article's row and passages depend on."""
         digest = hashlib.sha256(f"{FORM}\n{self._embedder_name}\n{source.audience}\n{name}\n".encode())
         digest.update(content)
         return digest.hexdigest()
 
     def _store_waiting(self) -> None:
-        """Embed and store what was cut: many texts together take half of the time that they take one by one."""
+        """Embed and store the waiting passages: a large batch takes half the time of single texts."""
         texts = [
-            f"{' > '.join((document.title, *one.headings))}\n{one.text}"
+            f"{' > '.join((document.title, *piece.headings))}\n{piece.text}"
             for _, document, pieces in self._waiting
-            for one in pieces
+            for piece in pieces
         ]
         vectors = iter(self._load_embedder().embed(texts) if texts else ())
         for about, document, pieces in self._waiting:
             self._context.check()
-            new = [_new_passage(document, one, next(vectors)) for one in pieces]
+            new = [_new_passage(document, piece, next(vectors)) for piece in pieces]
             self._write(knowledge.add_article, about, new, self._version)
         self._waiting.clear()
 

@@ -1,7 +1,6 @@
-"""Text to vectors: a small transformer, its tokens' mean (or first) as the meaning of a text.
+"""Sentence embedder: a small transformer with mean or CLS pooling.
 
-Knows: how such a model is read and run on a CPU. Does not know: passages, what vectors are compared with. Calls take
-milliseconds to seconds and hold a thread, never the event loop.
+Calls take milliseconds to seconds and block their thread, so never call it on the event loop.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ MAX_TOKENS = 256
 
 
 class Embedder:
-    """A sentence-transformers model (BERT and its like) from a folder of safetensors.
+    """Sentence-transformers model (BERT and similar) from a folder of safetensors.
 
-    `name` tells vectors of different models apart. `dtype` is what the model computes in, None for what is fast on this
-    machine: vectors of either may be compared, as the same text differs by less than 0.001 in cosine. Safe to call from
-    several threads; they take turns.
+    `name` distinguishes vectors of different models. `dtype` is the format of the computation, None for the fast one on
+    this machine: vectors of both may be compared, as the same text differs by less than 0.001 in cosine. Thread-safe:
+    calls from several threads take turns.
     """
 
     def __init__(self, folder: Path, *, name: str, dtype: torch.dtype | None = None) -> None:
@@ -53,11 +52,11 @@ class Embedder:
 
     @property
     def dimensions(self) -> int:
-        """Numbers in a vector."""
+        """Length of a vector."""
         return int(self._model.config.hidden_size)
 
     def embed(self, texts: Sequence[str], progress: Callable[[int], None] = lambda _: None) -> Vectors:
-        """Vectors of length 1, shape `(len(texts), dimensions)`. `progress` is told how many are done, at each step."""
+        """Return unit vectors, shape `(len(texts), dimensions)`. `progress` gets the number of texts done so far."""
         vectors = np.zeros((len(texts), self.dimensions), np.float32)
         with self._turn:
             tokens = (
@@ -91,7 +90,7 @@ class Embedder:
 
 
 def _batches(tokens: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Numbers of texts, those of like length together, so that little is padded."""
+    """Return batches of text indices, grouped by length to keep padding small."""
     batches: list[list[int]] = []
     for number in sorted(range(len(tokens)), key=lambda one: (-len(tokens[one]), one)):
         if not batches or (len(batches[-1]) + 1) * len(tokens[batches[-1][0]]) > TOKENS_AT_ONCE:
@@ -101,7 +100,7 @@ def _batches(tokens: Sequence[Sequence[int]]) -> list[list[int]]:
 
 
 def _pooling(folder: Path) -> bool:
-    """Whether the first token stands for the text, as the model's own file says; the mean does otherwise."""
+    """Return True if the model's pooling file chooses the first (CLS) token, False for the mean of all tokens."""
     try:
         about = json.loads((folder / "1_Pooling" / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,7 +1,6 @@
-"""Text to the words that a search compares: folded, stemmed, without stop words, Chinese segmented.
+"""Search tokens: case folding, stemming, stop words, Chinese segmentation.
 
-Knows: scripts, stems, stop words. Does not know: where the words are kept, how they are weighed. The same words come of
-a text on every database, so that both rank alike.
+Tokens are made here and not by a database's text search, so that SQLite and PostgreSQL rank alike.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from itertools import pairwise
 import rjieba
 import snowballstemmer
 
-# Han is segmented; scripts that write no spaces and for which we have no dictionary go by pairs of characters.
+# Han is segmented; other scripts without spaces, for which there is no dictionary here, become pairs of characters.
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff"
 _RUN = re.compile(rf"[{_HAN}]+|[{_UNSPACED}]+|[^\W_{_HAN}{_UNSPACED}]+(?:['’][^\W\d_]+)*")
@@ -24,12 +23,12 @@ _HAN_RUN = re.compile(rf"[{_HAN}]+")
 _UNSPACED_LETTER = re.compile(rf"[{_HAN}{_UNSPACED}]")
 _WRITTEN = re.compile(rf"[{_HAN}{_UNSPACED}]|[^\W{_HAN}{_UNSPACED}]+")
 _UNSPACED_RUN = re.compile(rf"[{_UNSPACED}]+")
-# Names of settings, versions and paths say more whole than in parts.
+# Names of settings, versions and paths are also kept whole.
 _COMPOUND = re.compile(r"(?<![^\W_])[^\W_]++(?:[._\-/@][^\W_]++)+")
 _CLITIC = re.compile(r"(?:n['’]t|['’](?:s|re|ve|ll|d|m))$")
 MAX_WORD_CHARS = 40
 
-# Function words of English, in stemmed form, too: what nearly every question has says nothing about which one it is.
+# Function words of English, also in stemmed form: a word of nearly every question does not distinguish questions.
 STOP_WORDS = frozenset(
     """a about after again all also am an and any are as at be because been before being both but by can cannot could
     did do doe does doing don down each few for from further get go had has have having he her here hers him his how i
@@ -38,7 +37,7 @@ STOP_WORDS = frozenset(
     they this those through to too under until up us very want was we were what when where which while who whom why
     will with would you your yours""".split()
 )
-# The same of Chinese; they are cut out, as pairs across them would be noise.
+# Function words of Chinese. Texts are split at them, as pairs across them would be noise.
 _HAN_STOPS = re.compile(
     "为什么|什么|如何|怎么样|怎么办|怎么|怎样|是否|可以|能否|能不能|哪些|哪个|请问|多少|应该|需要"
     "|[吗呢的了是在有和与或我你会要及时把被也都]"
@@ -46,10 +45,10 @@ _HAN_STOPS = re.compile(
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in their order, as they are compared.
+    """Return the search tokens of a text in their order.
 
-    Latin words are stemmed as English, which changes words of other languages alike in questions and articles. Han
-    comes as pairs of characters and as the dictionary's long words: on questions about `faq_zh`, pairs found the answer
+    Latin words are stemmed as English; words of other languages change in the same way in questions and articles. Han
+    becomes pairs of characters and the dictionary's long words: on questions about `faq_zh`, pairs ranked the answer
     first for 72 in 100, the dictionary's words for 68 to 70.
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
@@ -58,15 +57,15 @@ def words(text: str) -> list[str]:
 
 
 def neighbours(text: str) -> set[tuple[str, str]]:
-    """Pairs of words that stand side by side, as they are written; of Han, pairs of characters."""
+    """Return the pairs of adjacent words, unstemmed; for Han, the pairs of characters."""
     parts = _WRITTEN.findall(unicodedata.normalize("NFKC", text).casefold())
     return set(pairwise(parts))
 
 
 def is_mostly_unspaced(text: str) -> bool:
-    """Whether a text is written in Han or another script without spaces, with some names in Latin letters or not."""
+    """Return True if most of a text is in Han or another script without spaces; it may contain Latin names."""
     parts = _WRITTEN.findall(text)
-    return sum(1 for one in parts if _UNSPACED_LETTER.match(one)) * 2 > len(parts)
+    return sum(1 for part in parts if _UNSPACED_LETTER.match(part)) * 2 > len(parts)
 
 
 def _words(text: str) -> Iterator[str]:
@@ -100,7 +99,7 @@ def _stem(word: str) -> str:
 
 
 class _Stemmer(threading.local):
-    """A stemmer keeps the word that it works on, so each thread has its own."""
+    """Stemmer of each thread: a stemmer stores the word that it works on and is not thread-safe."""
 
     def __init__(self) -> None:
         self.english = snowballstemmer.stemmer("english")

@@ -1,6 +1,6 @@
-"""Rules that an answer keeps or breaks: what it must contain, must not contain and must match.
+"""Answer rules: texts that must or must not occur, and patterns that must match.
 
-Knows: letters of either case count as the same, patterns get a bounded time. Does not know: questions, models.
+Case is ignored, and every pattern has a time limit (ReDoS).
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class AnswerRules:
     must_match: tuple[str, ...] = ()
 
     def broken(self, answer: str) -> list[str]:
-        """Every rule that the answer breaks, in words; none if it keeps all.
+        """Return a sentence for every rule that the answer breaks.
 
-        A pattern that takes longer than a quarter of a second counts as broken: it may not hold up a gate.
+        A pattern that takes longer than `PATTERN_SECONDS` counts as broken, so that it can't hold up the gate.
         """
         said = _fold(answer[:MAX_ANSWER_CHARACTERS])
         missing = [f'must contain "{text}"' for text in self.must_contain if _fold(text) not in said]
@@ -40,14 +40,14 @@ class AnswerRules:
         return missing + forbidden + unmatched
 
     def as_json(self) -> dict[str, list[str]]:
-        """The form that is stored, and that `parse_rules` reads; kinds without a rule are left out."""
+        """Return the stored form, which `parse_rules` reads; kinds without a rule are left out."""
         return {kind: list(getattr(self, kind)) for kind in KINDS if getattr(self, kind)}
 
 
 def parse_rules(value: object) -> AnswerRules:
-    """Rules out of JSON, one at least: `{"must_contain": [...], "must_not_contain": [...], "must_match": [...]}`.
+    """Parse `{"must_contain": [...], "must_not_contain": [...], "must_match": [...]}` with at least one rule.
 
-    Raises `InvalidInput` that says what is wrong.
+    Raises `InvalidInput` with the reason.
     """
     if not isinstance(value, Mapping) or not value:
         raise InvalidInput(f'"rules" must be an object with one of {", ".join(KINDS)}', field="rules")
@@ -56,7 +56,7 @@ def parse_rules(value: object) -> AnswerRules:
             raise InvalidInput(f'"rules" has no "{name}"; it takes {", ".join(KINDS)}', field="rules")
     rules = AnswerRules(**{kind: _texts(kind, value.get(kind, [])) for kind in KINDS})
     if not rules.as_json():
-        raise InvalidInput('"rules" must hold one rule at least', field="rules")
+        raise InvalidInput('"rules" must hold at least one rule', field="rules")
     return rules
 
 
@@ -82,10 +82,10 @@ def _unmatched(pattern: str, answer: str) -> str | None:
     try:
         found = _compile(pattern).search(answer[:MAX_ANSWER_CHARACTERS], timeout=PATTERN_SECONDS)
     except TimeoutError:
-        return f"must match {pattern!r}, which took too long to find out: write a simpler pattern"
+        return f"must match {pattern!r}, which took too long: write a simpler pattern"
     return None if found else f"must match {pattern!r}"
 
 
 def _fold(text: str) -> str:
-    """Letters of either case, and any white space, are the same; so are both forms of an apostrophe."""
+    """Fold case, white space and both forms of an apostrophe."""
     return " ".join(text.replace("\u2019", "'").casefold().split())

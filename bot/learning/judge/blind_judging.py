@@ -1,8 +1,4 @@
-"""Blind judging: people see two answers to the same messages, and say which is better without knowing whose it is.
-
-Knows: the order in which two answers are shown, who has judged what, and that the gate counts it. Does not know: pages,
-how answers were made.
-"""
+"""Blind judging: people compare two answers without knowing which version wrote them."""
 
 from __future__ import annotations
 
@@ -21,12 +17,12 @@ from storage.learning_values import Evaluation
 from storage.scope import Scope
 from storage.transaction import Transaction
 
-Choice = Literal["left", "right", "same"]
+PairChoice = Literal["left", "right", "same"]
 
 
 @dataclass(frozen=True, slots=True)
 class BlindPair:
-    """Two answers to the same `messages`, of which nothing tells whose they are. `judged` of `pairs` are done."""
+    """Two answers to the same `messages`, without their authors. The person has judged `judged` of `pairs` pairs."""
 
     evaluation_id: str
     number: int
@@ -38,18 +34,18 @@ class BlindPair:
 
 
 class BlindJudging:
-    """Pairs of answers of the evaluations of one workspace. Judging needs the role agent."""
+    """Blind pairs from the evaluations of one workspace. Judging needs the role agent."""
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
 
     async def next_pair(self, actor: Actor, evaluation_id: str) -> BlindPair | None:
-        """A pair that this person has not judged yet; None once there is no more. Raises `NotFound`."""
+        """Return a pair that this person has not judged yet; None if none is left. Raises `NotFound`."""
         actor.check("agent")
         return await self._scope.read(_next_pair, actor, evaluation_id)
 
-    async def vote(self, actor: Actor, evaluation_id: str, number: int, choice: Choice) -> None:
-        """Count an opinion, and let the gate judge again.
+    async def vote(self, actor: Actor, evaluation_id: str, number: int, choice: PairChoice) -> None:
+        """Record a vote, and let the gate judge again.
 
         Raises `NotFound`, `InvalidInput`, and `Conflict` if this person has judged that pair.
         """
@@ -59,11 +55,11 @@ class BlindJudging:
         await self._scope.write(_vote, actor, evaluation_id, number, choice)
 
     async def tally(self, evaluation_id: str) -> Judgements:
-        """What people thought so far of its version beside its champion. Raises `NotFound`."""
+        """Count the votes so far on its version beside its champion. Raises `NotFound`."""
         return await self._scope.read(_tally, evaluation_id)
 
     async def tallies(self) -> dict[tuple[str, str | None], Judgements]:
-        """`tally` of all that was judged, by the ids of version and champion."""
+        """Return every tally, by the ids of version and champion."""
         found = await self._scope.read(judgements.tallies)
         return {sides: Judgements(**counts) for sides, counts in found.items()}
 
@@ -71,7 +67,7 @@ class BlindJudging:
 def _next_pair(tx: Transaction, actor: Actor, evaluation_id: str) -> BlindPair | None:
     pairs = _pairs(_evaluation(tx, evaluation_id))
     done = judgements.judged_by(tx, evaluation_id, actor.name)
-    # In an order of each judge's own, so that the last pairs are not judged by few.
+    # Each judge gets an order of their own, so that the last pairs are not judged by few.
     open_numbers = sorted(pairs.keys() - done, key=lambda number: _digest(evaluation_id, number, actor.name))
     if not open_numbers:
         return None
@@ -83,8 +79,8 @@ def _next_pair(tx: Transaction, actor: Actor, evaluation_id: str) -> BlindPair |
     return BlindPair(evaluation_id, number, pairs[number].messages, left, right, len(pairs.keys() & done), len(pairs))
 
 
-def _vote(tx: Transaction, actor: Actor, evaluation_id: str, number: int, choice: Choice) -> None:
-    # Two who judge at once count one after the other, so that the second verdict has heard both.
+def _vote(tx: Transaction, actor: Actor, evaluation_id: str, number: int, choice: PairChoice) -> None:
+    # The row lock puts two simultaneous votes in order, so that the second verdict counts both.
     found = _evaluation(tx, evaluation_id, to_change=True)
     if number not in _pairs(found):
         raise NotFound(f"This evaluation has no pair {number} to judge.")
@@ -106,7 +102,7 @@ def _tally(tx: Transaction, evaluation_id: str) -> Judgements:
 
 
 def tally_of(tx: Transaction, version_id: str, champion_id: str | None) -> Judgements:
-    """What people thought of a version beside a champion, in all its evaluations; None is the base."""
+    """Count the votes on a version beside a champion (None is the base), over all its evaluations."""
     return Judgements(**judgements.tally(tx, version_id, champion_id))
 
 
@@ -118,9 +114,11 @@ def _evaluation(tx: Transaction, evaluation_id: str, *, to_change: bool = False)
 
 
 def _pairs(evaluation: Evaluation) -> dict[int, JudgedAnswer]:
-    """Those of its answers in which the two differ, by their numbers."""
+    """Return the answers in which candidate and champion differ, by their numbers."""
     answers = report_from_json(evaluation.report).answers
-    return {number: one for number, one in enumerate(answers) if one.answers["candidate"] != one.answers["champion"]}
+    return {
+        number: pair for number, pair in enumerate(answers) if pair.answers["candidate"] != pair.answers["champion"]
+    }
 
 
 def _candidate_is_left(evaluation_id: str, number: int, judge_name: str) -> bool:

@@ -1,7 +1,6 @@
-"""Charts of the learning loop, as PNG or SVG: on a white card, as wide as a phone, safe for colour-blind eyes.
+"""Charts of the learning loop, as PNG or SVG: as wide as a phone, safe for colour-blind eyes.
 
-Knows: matplotlib's objects and no pyplot; one chart is drawn at a time, in any thread. Does not know: where numbers
-come from. It takes some tenths of a second: callers with an event loop give it a thread.
+Drawing blocks for some tenths of a second: call it in a thread. One chart is drawn at a time in a process.
 """
 
 from __future__ import annotations
@@ -14,14 +13,14 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any, Literal
 
-from bot.learning.judge.evaluation_report import Interval, Label, MeasureName, Report
+from bot.learning.judge.evaluation_report import EvaluationReport, Interval, Label, MeasureName
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Format = Literal["png", "svg"]
-Point = tuple[float, float]
+ChartPoint = tuple[float, float]
 
 # Okabe and Ito (2008); the marks differ, too, so that no chart depends on colour alone.
 BLUE, ORANGE, GREEN, GREY, INK, FAINT = "#0072B2", "#D55E00", "#009E73", "#767676", "#222222", "#D9D9D9"
@@ -31,7 +30,7 @@ WIDTH_INCHES = 4.5
 DOTS_PER_INCH = 180
 SMOOTHING = 0.85
 
-# Styles are settings of the whole process while a chart is drawn.
+# matplotlib's styles are global while a chart is drawn.
 _drawing = threading.Lock()
 # `Any`: matplotlib lists the names of all its settings as types.
 _STYLE: Any = {
@@ -60,7 +59,7 @@ _STYLE: Any = {
 
 @dataclass(frozen=True, slots=True)
 class DayOfVotes:
-    """How many replies people found good and bad on one day."""
+    """Numbers of thumbs up and down on one day."""
 
     day: date
     up: int
@@ -69,7 +68,7 @@ class DayOfVotes:
 
 @dataclass(frozen=True, slots=True)
 class CanaryPoint:
-    """After so many conversations: both rates from 0 to 1, and the evidence of harm as an e-value."""
+    """A canary after `conversations` conversations: both rates from 0 to 1, and the evidence of harm as an e-value."""
 
     conversations: int
     champion_rate: float
@@ -77,9 +76,11 @@ class CanaryPoint:
     e_value: float
 
 
-def loss_chart(training: Sequence[Point], held_out: Sequence[Point], format: Format = "png") -> bytes:
-    """Loss over steps, `(step, nats a token)`: single training steps faintly, smoothed boldly, held out with the best
-    marked. Values that are no numbers leave a gap."""
+def loss_chart(training: Sequence[ChartPoint], held_out: Sequence[ChartPoint], format: Format = "png") -> bytes:
+    """Draw the loss over steps from points `(step, nats a token)`, with the best held-out point marked.
+
+    NaN and infinity leave a gap.
+    """
 
     def draw(axes: Axes) -> None:
         if training:
@@ -97,7 +98,7 @@ def loss_chart(training: Sequence[Point], held_out: Sequence[Point], format: For
 
 
 def smoothed(values: Sequence[float]) -> list[float]:
-    """An exponential moving average that is not drawn towards where it began; what is no number is passed over."""
+    """Return the exponential moving average, bias-corrected as in Adam; NaN and infinity are skipped."""
     total = weight = 0.0
     found = []
     for value in values:
@@ -107,7 +108,7 @@ def smoothed(values: Sequence[float]) -> list[float]:
     return found
 
 
-def _mark_best(axes: Axes, held_out: Sequence[Point]) -> None:
+def _mark_best(axes: Axes, held_out: Sequence[ChartPoint]) -> None:
     finite = [point for point in held_out if math.isfinite(point[1])]
     if not finite:
         return
@@ -116,7 +117,7 @@ def _mark_best(axes: Axes, held_out: Sequence[Point]) -> None:
     axes.plot([step], [value], marker="*", markersize=13, color=GREEN, linestyle="none", label=label, zorder=5)
 
 
-# What is shown of a report, and whether more is better.
+# The suite, figure and title of each axis.
 _SHOWN: Sequence[tuple[str, MeasureName, str]] = (
     ("held_out", "loss", "Held-out loss (nats per token), lower is better"),
     ("general", "loss", "General loss (nats per token), lower is better"),
@@ -128,8 +129,8 @@ _SHOWN: Sequence[tuple[str, MeasureName, str]] = (
 )
 
 
-def evaluation_chart(report: Report, format: Format = "png") -> bytes:
-    """Each figure of base, champion and candidate with its 95 % interval, every one on an axis of its own."""
+def evaluation_chart(report: EvaluationReport, format: Format = "png") -> bytes:
+    """Draw each figure of base, champion and candidate with its 95 % interval, one axis a figure."""
     labels: list[Label] = ["base", "champion", "candidate"]
     if report.names["base"] == report.names["champion"]:
         labels.remove("champion")
@@ -158,7 +159,7 @@ def _draw_intervals(axes: Axes, title: str, rows: Sequence[tuple[str, Label, Int
         axes.annotate(
             f"{found.mean:.3g}", (found.mean, place), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=8
         )
-    low, high = min((one[3].low for one in finite), default=0.0), max((one[3].high for one in finite), default=1.0)
+    low, high = min((row[3].low for row in finite), default=0.0), max((row[3].high for row in finite), default=1.0)
     margin = max((high - low) * 0.15, abs(high) * 0.02, 1e-3)
     axes.set_xlim(low - margin, high + margin)
     axes.set_ylim(len(rows) - 0.5, -0.9)
@@ -170,17 +171,17 @@ def _draw_intervals(axes: Axes, title: str, rows: Sequence[tuple[str, Label, Int
 
 
 def votes_chart(days: Sequence[DayOfVotes], format: Format = "png") -> bytes:
-    """Votes a day: good ones upwards, bad ones downwards."""
+    """Draw votes a day: good ones upwards, bad ones downwards."""
 
     def draw(axes: Axes) -> None:
         from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
         from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-        places = date2num([one.day for one in days])  # type: ignore[no-untyped-call]
-        axes.bar(places, [one.up for one in days], color=BLUE, width=0.8, label="good")
+        places = date2num([votes.day for votes in days])  # type: ignore[no-untyped-call]
+        axes.bar(places, [votes.up for votes in days], color=BLUE, width=0.8, label="good")
         axes.bar(
             places,
-            [-one.down for one in days],
+            [-votes.down for votes in days],
             color=ORANGE,
             width=0.8,
             hatch="///",
@@ -197,14 +198,14 @@ def votes_chart(days: Sequence[DayOfVotes], format: Format = "png") -> bytes:
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{abs(value):g}"))
         axes.grid(visible=False, axis="x")
-        _say_if_empty(axes, any(one.up or one.down for one in days))
+        _say_if_empty(axes, any(votes.up or votes.down for votes in days))
         axes.set(title="Votes on replies", xlabel="day (UTC)", ylabel="votes per day")
 
     return _chart(draw, 3.1, format)
 
 
 def canary_chart(points: Sequence[CanaryPoint], threshold: float, metric: str, format: Format = "png") -> bytes:
-    """Above both arms' rates of `metric` (such as "thumbs down"), below the evidence of harm on a logarithmic axis.
+    """Draw both arms' rates of `metric` (such as "thumbs down") above the evidence of harm on a logarithmic axis.
 
     A canary ends once its e-value reaches `threshold`.
     """
@@ -213,11 +214,11 @@ def canary_chart(points: Sequence[CanaryPoint], threshold: float, metric: str, f
         from matplotlib.ticker import PercentFormatter
 
         rates, evidence = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-        places = [one.conversations for one in points]
-        rates.plot(places, [one.champion_rate for one in points], color=BLUE, linewidth=1.6, label="champion")
+        places = [point.conversations for point in points]
+        rates.plot(places, [point.champion_rate for point in points], color=BLUE, linewidth=1.6, label="champion")
         rates.plot(
             places,
-            [one.challenger_rate for one in points],
+            [point.challenger_rate for point in points],
             color=ORANGE,
             linewidth=1.6,
             linestyle=(0, (5, 1.5)),
@@ -227,7 +228,8 @@ def canary_chart(points: Sequence[CanaryPoint], threshold: float, metric: str, f
         rates.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
         rates.set(title=f"Canary: {metric}", ylabel="rate")
         _say_if_empty(rates, bool(points))
-        shown = [one.e_value if one.e_value > 0 and math.isfinite(one.e_value) else math.nan for one in points]
+        e_values = [point.e_value for point in points]
+        shown = [value if value > 0 and math.isfinite(value) else math.nan for value in e_values]
         evidence.plot(places, shown, color=GREEN, linewidth=1.6, label="evidence of harm")
         evidence.axhline(threshold, color=INK, linewidth=1.0, linestyle=":", label=f"rolled back at {threshold:g}")
         evidence.set_yscale("log")
@@ -240,7 +242,7 @@ def canary_chart(points: Sequence[CanaryPoint], threshold: float, metric: str, f
 
 
 def _legend(figure: Figure) -> None:
-    """Below all axes, where it hides no line."""
+    """Put one legend below all axes, where it hides no line."""
     handles = [handle for axes in figure.axes for handle in axes.get_legend_handles_labels()[0]]
     if handles:
         figure.legend(handles=handles, loc="outside lower center", ncols=2, columnspacing=1.2, handlelength=1.8)
@@ -260,7 +262,7 @@ def _chart(draw: Callable[[Axes], None], height: float, format: Format) -> bytes
 
 
 def _figure(draw: Callable[[Figure], None], height: float, format: Format) -> bytes:
-    """A figure without pyplot, which keeps every figure in a table that all threads share."""
+    """Draw and render a figure without pyplot, whose global registry of figures is not thread-safe."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

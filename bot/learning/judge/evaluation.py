@@ -1,7 +1,6 @@
-"""An evaluation: base, champion and candidate answer the same prompts, and say how likely they find the references.
+"""Run an evaluation: base, champion and candidate answer the same prompts and score the same references.
 
-Knows: how rows become prompts, exactly as chats do, and who is asked when. Does not know: what a figure means, where
-rows come from, which versions are released.
+Prompts are built by the code that serves chats, so that a version is judged as it would answer.
 """
 
 from __future__ import annotations
@@ -17,31 +16,39 @@ from bot.errors import GeneratorBusy, InvalidInput, TooLarge
 from bot.generation.port import Finish, Generator, Piece, Prompt, Sampling
 from bot.generation.prompt import PromptBudget, build_prompt, split_at_last_reply
 from bot.learning.judge.answer_loss import AnsweredPrompt, AnswerLoss, LossScorer
-from bot.learning.judge.evaluation_report import LABELS, MAX_ANSWERS, JudgedAnswer, Label, Leakage, Report, SuiteReport
-from bot.learning.judge.measures import Answer, EvaluationRow, Taken, measure_suite
-from bot.learning.judge.planted_secrets import BY_HEART_BITS, Canary, exposures
+from bot.learning.judge.evaluation_report import (
+    LABELS,
+    MAX_ANSWERS,
+    EvaluationReport,
+    JudgedAnswer,
+    Label,
+    Leakage,
+    SuiteReport,
+)
+from bot.learning.judge.measures import ContestantAnswer, EvaluationRow, Taken, measure_suite
+from bot.learning.judge.planted_secrets import BY_HEART_BITS, PlantedSecret, exposures
 from bot.settings import Settings
 from storage.values import Author, Message, text_part
 
-# People who chat on the same generator go first.
+# Chats on the same generator go first.
 PRIORITY = 10
 AT_ONCE = 32
-# Between such parts somebody may stop the work.
+# Work can be stopped between two such parts.
 SCORED_AT_ONCE = 32
 # A reference may be long, and the prompt must still leave room for it.
 MAX_ANSWER_TOKENS = 256
 
-# What is measured, how many steps are done, and of how many.
-Progress = Callable[[str, int, int], None]
+# Called with the suite, the steps done and the steps in all.
+EvaluationProgress = Callable[[str, int, int], None]
 
 
 def ignore_progress(_what: str, _done: int, _of: int) -> None:
-    """For callers who do not show any."""
+    """Show no progress."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """Who is evaluated: `folder` holds LoRA weights in PEFT's files, None is the base."""
+    """A model to evaluate: `folder` holds LoRA weights in PEFT's files; None is the base."""
 
     name: str
     folder: Path | None = None
@@ -49,8 +56,7 @@ class Contestant:
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """Rows that are measured together; the first `answered` of them are answered, too, in `max_tokens` if that is less
-    than the policy's."""
+    """Rows that are measured together. The first `answered` rows are answered, too, in at most `max_tokens` tokens."""
 
     name: str
     rows: Sequence[EvaluationRow]
@@ -60,7 +66,7 @@ class Suite:
 
 @dataclass(frozen=True, slots=True)
 class AnswerPolicy:
-    """How answers are made: as in chats, but for the likeliest word each time, and not longer than `max_tokens`."""
+    """Settings of answers: those of chats, but greedy (temperature 0) and at most `MAX_ANSWER_TOKENS` long."""
 
     system_prompt: str
     context_tokens: int
@@ -90,8 +96,8 @@ class _Prepared:
     left_out: int
 
 
-class Evaluation:
-    """One evaluation, with a generator that has been started. Nothing of it is loaded any more once it is over."""
+class Evaluator:
+    """Evaluates contestants with a started generator. Versions loaded for it are unloaded at the end."""
 
     def __init__(
         self,
@@ -99,7 +105,7 @@ class Evaluation:
         scorer: LossScorer,
         policy: AnswerPolicy,
         contestants: Mapping[Label, Contestant],
-        progress: Progress = ignore_progress,
+        progress: EvaluationProgress = ignore_progress,
     ) -> None:
         self._generator = generator
         self._scorer = scorer
@@ -109,24 +115,27 @@ class Evaluation:
         self._done = 0
         self._of = 0
 
-    async def run(self, suites: Sequence[Suite], canaries: Sequence[Canary] = ()) -> Report:
-        """Raises `InvalidInput` if a suite has no row that fits, `VersionError` for a version that can't be loaded."""
+    async def run(self, suites: Sequence[Suite], secrets: Sequence[PlantedSecret] = ()) -> EvaluationReport:
+        """Measure all contestants on all suites.
+
+        Raises `InvalidInput` if no row of a suite fits the model, `VersionError` for a version that can't be loaded.
+        """
         started = time.monotonic()
         before = set(self._generator.versions)
         try:
-            for one in self._different():
-                if one.folder is not None:
-                    await self._generator.load_version(one.name, one.folder)
+            for contestant in self._different():
+                if contestant.folder is not None:
+                    await self._generator.load_version(contestant.name, contestant.folder)
             prepared = {suite.name: await self._prepare(suite) for suite in suites}
             self._of = sum(self._amount(suite, prepared[suite.name]) for suite in suites) * len(self._different())
             taken = {suite.name: await self._take(suite, prepared[suite.name]) for suite in suites}
-            leakage = await self._measure_leakage(canaries)
+            leakage = await self._measure_leakage(secrets)
         finally:
-            for name in {one.name for one in self._different()} - before:
+            for name in {contestant.name for contestant in self._different()} - before:
                 await self._generator.unload_version(name)
         reports = await asyncio.to_thread(_measure_all, prepared, taken)
-        answers = [one for suite in suites for one in _judged(suite, prepared[suite.name], taken[suite.name])]
-        return Report(
+        answers = [answer for suite in suites for answer in _judged(suite, prepared[suite.name], taken[suite.name])]
+        return EvaluationReport(
             names={label: self._contestants[label].name for label in LABELS},
             suites=reports,
             golden_broken=_golden_broken(answers),
@@ -136,7 +145,7 @@ class Evaluation:
         )
 
     def _different(self) -> list[Contestant]:
-        """Each contestant once: the champion often is the base."""
+        """Return each contestant once: the champion often is the base."""
         return list({self._contestants[label].folder: self._contestants[label] for label in LABELS}.values())
 
     async def _prepare(self, suite: Suite) -> _Prepared:
@@ -160,7 +169,7 @@ class Evaluation:
     async def _prompt(self, row: EvaluationRow) -> Prompt:
         messages = list(row.messages)
         system = messages.pop(0)["content"] if messages[0]["role"] == "system" else self._policy.system_prompt
-        history, asked = split_at_last_reply([_stored(number, one) for number, one in enumerate(messages, 1)])
+        history, asked = split_at_last_reply([_stored(number, message) for number, message in enumerate(messages, 1)])
         window = min(self._policy.context_tokens, self._generator.context_tokens)
         budget = PromptBudget(window, self._policy.sampling.max_tokens)
         passages = row.passages
@@ -179,22 +188,21 @@ class Evaluation:
 
     async def _take(self, suite: Suite, prepared: _Prepared) -> dict[Label, Taken]:
         by_folder: dict[Path | None, Taken] = {}
-        for one in self._different():
-            by_folder[one.folder] = Taken()
-            taken = by_folder[one.folder]
-            # One after the other: a step in which all tokens have the same weights is quicker than a mixed one.
+        for contestant in self._different():
+            taken = by_folder[contestant.folder] = Taken()
+            # One contestant after the other: a step is quicker if all its tokens use the same weights.
             asked = list(zip(prepared.rows, prepared.prompts, strict=True))[: suite.answered]
-            taken.answers = await self._answer_all(suite, asked, one)
+            taken.answers = await self._answer_all(suite, asked, contestant)
             if all(row.reference is not None for row in prepared.rows):
-                await self._take_losses(suite, prepared, one, taken)
+                await self._take_losses(suite, prepared, contestant, taken)
         return {label: by_folder[self._contestants[label].folder] for label in LABELS}
 
-    async def _take_losses(self, suite: Suite, prepared: _Prepared, one: Contestant, taken: Taken) -> None:
+    async def _take_losses(self, suite: Suite, prepared: _Prepared, contestant: Contestant, taken: Taken) -> None:
         own = [
             AnsweredPrompt(prompt.messages, row.reference or "")
             for row, prompt in zip(prepared.rows, prepared.prompts, strict=True)
         ]
-        taken.losses = await self._losses(suite.name, own, one)
+        taken.losses = await self._losses(suite.name, own, contestant)
         first = own[: suite.answered]
         if len(first) > 1:
             half = len(first) // 2
@@ -202,25 +210,25 @@ class Evaluation:
                 AnsweredPrompt(other.messages, mine.answer)
                 for mine, other in zip(first, first[half:] + first[:half], strict=True)
             ]
-            taken.foreign_losses = await self._losses(suite.name, foreign, one)
+            taken.foreign_losses = await self._losses(suite.name, foreign, contestant)
 
-    async def _losses(self, what: str, rows: Sequence[AnsweredPrompt], one: Contestant) -> list[AnswerLoss]:
+    async def _losses(self, suite: str, rows: Sequence[AnsweredPrompt], contestant: Contestant) -> list[AnswerLoss]:
         found: list[AnswerLoss] = []
         for begin in range(0, len(rows), SCORED_AT_ONCE):
-            some = rows[begin : begin + SCORED_AT_ONCE]
-            found += await asyncio.to_thread(self._scorer.answer_losses, some, one.folder)
-            self._report(what, len(some))
+            part = rows[begin : begin + SCORED_AT_ONCE]
+            found += await asyncio.to_thread(self._scorer.answer_losses, part, contestant.folder)
+            self._report(suite, len(part))
         return found
 
     async def _answer_all(
-        self, suite: Suite, asked: Sequence[tuple[EvaluationRow, Prompt]], one: Contestant
-    ) -> list[Answer]:
-        version = None if one.folder is None else one.name
+        self, suite: Suite, asked: Sequence[tuple[EvaluationRow, Prompt]], contestant: Contestant
+    ) -> list[ContestantAnswer]:
+        version = None if contestant.folder is None else contestant.name
         places = asyncio.Semaphore(AT_ONCE)
         sampling = self._policy.sampling
         sampling = replace(sampling, max_tokens=min(sampling.max_tokens, suite.max_tokens))
 
-        async def answer(row: EvaluationRow, prompt: Prompt) -> Answer:
+        async def answer(row: EvaluationRow, prompt: Prompt) -> ContestantAnswer:
             penalty = self._policy.quoting_penalty if row.passages else sampling.repetition_penalty
             async with places:
                 found = await self._answer(prompt, version, replace(sampling, repetition_penalty=penalty))
@@ -234,7 +242,7 @@ class Evaluation:
             raise failed.exceptions[0] from failed
         return [task.result() for task in tasks]
 
-    async def _answer(self, prompt: Prompt, version: str | None, sampling: Sampling) -> Answer:
+    async def _answer(self, prompt: Prompt, version: str | None, sampling: Sampling) -> ContestantAnswer:
         while True:
             pieces: list[str] = []
             try:
@@ -244,33 +252,33 @@ class Evaluation:
                         if isinstance(event, Piece):
                             pieces.append(event.text)
                         elif isinstance(event, Finish):
-                            return Answer("".join(pieces), event.reason == "stop")
+                            return ContestantAnswer("".join(pieces), event.reason == "stop")
             except GeneratorBusy as busy:
                 await asyncio.sleep(busy.retry_after)
 
-    async def _measure_leakage(self, canaries: Sequence[Canary]) -> Leakage | None:
-        if not canaries:
+    async def _measure_leakage(self, secrets: Sequence[PlantedSecret]) -> Leakage | None:
+        if not secrets:
             return None
         by_folder = {
-            one.folder: await asyncio.to_thread(
-                exposures, self._scorer, self._policy.system_prompt, canaries, one.folder
+            contestant.folder: await asyncio.to_thread(
+                exposures, self._scorer, self._policy.system_prompt, secrets, contestant.folder
             )
-            for one in self._different()
+            for contestant in self._different()
         }
         bits = {label: by_folder[self._contestants[label].folder] for label in LABELS}
         return Leakage(
-            len(canaries),
+            len(secrets),
             {label: sum(found) / len(found) for label, found in bits.items()},
-            {label: sum(one >= BY_HEART_BITS for one in found) for label, found in bits.items()},
+            {label: sum(exposed >= BY_HEART_BITS for exposed in found) for label, found in bits.items()},
         )
 
-    def _report(self, what: str, count: int) -> None:
+    def _report(self, suite: str, count: int) -> None:
         self._done += count
-        self._progress(what, self._done, self._of)
+        self._progress(suite, self._done, self._of)
 
 
 def _stored(number: int, message: Mapping[str, str]) -> Message:
-    """A message of a row as if it had been said here, so that the prompt is made by the same code as in chats."""
+    """Make a stored message of a row's message, so that chats' own code builds the prompt."""
     author: Author = "person" if message["role"] == "user" else "bot"
     return Message(str(number), number, author, (text_part(message["content"]),), 0)
 
@@ -278,7 +286,7 @@ def _stored(number: int, message: Mapping[str, str]) -> Message:
 def _measure_all(
     prepared: Mapping[str, _Prepared], taken: Mapping[str, Mapping[Label, Taken]]
 ) -> dict[str, SuiteReport]:
-    return {name: measure_suite(one.rows, taken[name], one.left_out) for name, one in prepared.items()}
+    return {name: measure_suite(suite.rows, taken[name], suite.left_out) for name, suite in prepared.items()}
 
 
 def _judged(suite: Suite, prepared: _Prepared, taken: Mapping[Label, Taken]) -> list[JudgedAnswer]:
@@ -294,14 +302,17 @@ def _judged(suite: Suite, prepared: _Prepared, taken: Mapping[Label, Taken]) -> 
 
 def _golden_broken(answers: Sequence[JudgedAnswer]) -> tuple[str, ...]:
     return tuple(
-        one.id for one in answers if one.suite == "golden" and one.broken["candidate"] and not one.broken["champion"]
+        answer.id
+        for answer in answers
+        if answer.suite == "golden" and answer.broken["candidate"] and not answer.broken["champion"]
     )
 
 
 def _shown(answers: Sequence[JudgedAnswer]) -> list[JudgedAnswer]:
-    """As many as people may look at, those first where candidate and champion differ in what they broke or said."""
+    """Choose `MAX_ANSWERS` answers to show, first those where candidate and champion differ in rules or words."""
 
-    def rank(one: JudgedAnswer) -> tuple[bool, bool]:
-        return (one.broken["candidate"] == one.broken["champion"], one.answers["candidate"] == one.answers["champion"])
+    def rank(answer: JudgedAnswer) -> tuple[bool, bool]:
+        broken, texts = answer.broken, answer.answers
+        return (broken["candidate"] == broken["champion"], texts["candidate"] == texts["champion"])
 
     return sorted(answers, key=rank)[:MAX_ANSWERS]

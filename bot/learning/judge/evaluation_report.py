@@ -1,7 +1,4 @@
-"""What came of an evaluation: every figure with its interval, and the answers that people may look at.
-
-Knows: the shape of a report, and its form as JSON. Does not know: how figures are made, which are good enough.
-"""
+"""Evaluation report: every figure with its interval, the answers to look at, and its JSON form."""
 
 from __future__ import annotations
 
@@ -28,7 +25,7 @@ MeasureName = Literal[
     "empty",
     "broken_rules",
 ]
-# Each with its unit, for tables and charts. A share is from 0 to 1.
+# The title and unit of each, for tables and charts. A share is from 0 to 1.
 MEASURES: Mapping[MeasureName, tuple[str, str]] = {
     "loss": ("Loss per token", "nats"),
     "perplexity": ("Perplexity", "per token"),
@@ -48,7 +45,7 @@ MAX_ANSWERS = 100
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A figure and where it lies with 95 % confidence. All three are NaN if a number that it comes from is."""
+    """A figure with its 95 % confidence interval. All three are NaN if any number behind the figure is NaN."""
 
     mean: float
     low: float
@@ -64,7 +61,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One figure of all contestants; `difference` is the candidate's less the champion's, over the same rows."""
+    """One figure of all contestants; `difference` is the candidate's minus the champion's, over the same rows."""
 
     values: Mapping[Label, Interval]
     difference: Interval
@@ -72,9 +69,9 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class SuiteReport:
-    """What was measured on one set of rows; `left_out` were too long for the model.
+    """The figures of one set of rows; `left_out` rows were too long for the model.
 
-    `loss_growth` is by which share the candidate's loss lies above the base's.
+    `loss_growth` is the share by which the candidate's loss exceeds the base's.
     """
 
     rows: int
@@ -85,7 +82,7 @@ class SuiteReport:
 
 @dataclass(frozen=True, slots=True)
 class JudgedAnswer:
-    """What each contestant said to the same messages, and which rules it broke."""
+    """The answers of all contestants to the same messages, and the rules that each broke."""
 
     suite: str
     id: str
@@ -98,9 +95,9 @@ class JudgedAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Leakage:
-    """How far planted secrets stick out among others like them: bits, at most about 6.6; about 1.4 by chance.
+    """Mean exposure of planted secrets in bits (Carlini et al., 2019): at most about 6.6, and about 1.4 by chance.
 
-    `by_heart` counts those that are the first or second of a hundred, so that they could be asked out.
+    `by_heart` counts the secrets that rank first or second of a hundred, so that they could be extracted.
     """
 
     secrets: int
@@ -110,7 +107,7 @@ class Leakage:
 
 @dataclass(frozen=True, slots=True)
 class Judgements:
-    """What people thought who did not know which answer was whose."""
+    """Votes of people who judged pairs blind."""
 
     candidate: int = 0
     champion: int = 0
@@ -122,11 +119,11 @@ class Judgements:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """An evaluation. `names` are those of the contestants; the champion is the base where both are the same.
+class EvaluationReport:
+    """The outcome of an evaluation. `names` are the contestants'; the champion is the base if both names are equal.
 
-    `suites` are held_out, general, safety and golden, those that were used. `golden_broken` are the questions that the
-    champion answers by their rules and the candidate does not.
+    `suites` has those used of held_out, general, safety and golden. `golden_broken` are the golden questions whose
+    rules the candidate breaks and the champion keeps.
     """
 
     names: Mapping[Label, str]
@@ -137,44 +134,45 @@ class Report:
     seconds: float = 0.0
 
 
-def report_as_json(report: Report) -> dict[str, Any]:
-    """Plain lists, mappings and numbers; what is no number is null, since JSON has no other word for it."""
+def report_as_json(report: EvaluationReport) -> dict[str, Any]:
+    """Return plain lists, mappings and numbers; NaN and infinity become null, as JSON has neither."""
     plain: dict[str, Any] = _plain(dataclasses.asdict(report))
     return plain
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _plain(one) for key, one in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def report_from_json(value: Mapping[str, Any]) -> Report:
-    """What `report_as_json` gave."""
-    return Report(
+def report_from_json(value: Mapping[str, Any]) -> EvaluationReport:
+    """Read the form that `report_as_json` writes."""
+    return EvaluationReport(
         names=value["names"],
-        suites={name: _suite(one) for name, one in value["suites"].items()},
+        suites={name: _suite(suite) for name, suite in value["suites"].items()},
         golden_broken=tuple(value["golden_broken"]),
         leakage=Leakage(**value["leakage"]) if value["leakage"] else None,
-        answers=tuple(_answer(one) for one in value["answers"]),
+        answers=tuple(_answer(answer) for answer in value["answers"]),
         seconds=value["seconds"],
     )
 
 
 def _suite(value: Mapping[str, Any]) -> SuiteReport:
-    measures = {name: _measure(one) for name, one in value["measures"].items()}
+    measures = {name: _measure(measure) for name, measure in value["measures"].items()}
     growth = _interval(value["loss_growth"]) if value["loss_growth"] else None
     return SuiteReport(value["rows"], value["left_out"], measures, growth)
 
 
 def _measure(value: Mapping[str, Any]) -> Measure:
-    return Measure({label: _interval(one) for label, one in value["values"].items()}, _interval(value["difference"]))
+    values = {label: _interval(interval) for label, interval in value["values"].items()}
+    return Measure(values, _interval(value["difference"]))
 
 
 def _interval(value: Mapping[str, float | None]) -> Interval:
-    return Interval(**{name: math.nan if one is None else one for name, one in value.items()})
+    return Interval(**{name: math.nan if number is None else number for name, number in value.items()})
 
 
 def _answer(value: Mapping[str, Any]) -> JudgedAnswer:

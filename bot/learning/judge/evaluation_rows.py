@@ -1,7 +1,4 @@
-"""Rows to evaluate on: out of files of chat `messages`, out of a dataset, and the suites that come with Myna.
-
-Knows: their forms, and what to say of a bad line. Does not know: models, figures.
-"""
+"""Evaluation rows from JSONL files, from a dataset's held-out examples, and from the built-in suites."""
 
 from __future__ import annotations
 
@@ -23,10 +20,10 @@ MAX_FILE_BYTES = 256 * 2**20
 
 
 def read_rows(path: Path) -> list[EvaluationRow]:
-    """A JSONL file of chat `messages`: each row's last answer is the reference, and what was said before is asked.
+    """Read a JSONL file of chat `messages`: a row's last answer is the reference, the messages before it the prompt.
 
-    Rows are put into the order of a hash over what is asked, so that the first ones are a fair sample; the same rows
-    are taken once. Raises `InvalidInput` that names the line of everything wrong, up to ten.
+    Rows are sorted by `hash_of`, so that the first rows are a fair sample, and duplicates are dropped. Raises
+    `InvalidInput` that lists up to ten bad lines.
     """
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
@@ -41,33 +38,41 @@ def read_rows(path: Path) -> list[EvaluationRow]:
 
 
 def hash_of(row: EvaluationRow) -> str:
-    """Over what is asked and the reference."""
-    said = [f"{one['role']}\x00{one['content']}" for one in row.messages] + [one.text for one in row.passages]
+    """Hash the prompt and the reference (SHA-256)."""
+    said = [f"{message['role']}\x00{message['content']}" for message in row.messages]
+    said += [passage.text for passage in row.passages]
     return hashlib.sha256("\x01".join([*said, row.reference or ""]).encode()).hexdigest()
 
 
 def rows_of_examples(examples: Sequence[Example]) -> list[EvaluationRow]:
-    """Held-out examples of a dataset, one a conversation: the answers of one say nothing independent of each other.
+    """Make rows of held-out examples, one a conversation, since answers of a conversation depend on each other.
 
-    Which one, the hash says, and so nobody; what is asked twice with the same answer is taken once.
+    The smallest hash chooses the example, so that nobody does; duplicates are dropped.
     """
     chosen: dict[str, EvaluationRow] = {}
-    for one in examples:
+    for example in examples:
         row = EvaluationRow(
-            one.message_id, tuple(one.messages), one.chosen, person_id=one.person_id, passages=one.passages
+            example.message_id,
+            tuple(example.messages),
+            example.chosen,
+            person_id=example.person_id,
+            passages=example.passages,
         )
-        chosen[one.conversation_id] = min(row, chosen.get(one.conversation_id, row), key=hash_of)
+        chosen[example.conversation_id] = min(row, chosen.get(example.conversation_id, row), key=hash_of)
     return sorted({hash_of(row): row for row in chosen.values()}.values(), key=hash_of)
 
 
 def rows_of_golden(questions: Sequence[GoldenQuestion]) -> list[EvaluationRow]:
-    """Golden questions have rules and no reference."""
-    return [EvaluationRow(one.id, tuple(one.messages), rules=parse_rules(one.rules)) for one in questions]
+    """Make rows of golden questions, which have rules and no reference."""
+    return [
+        EvaluationRow(question.id, tuple(question.messages), rules=parse_rules(question.rules))
+        for question in questions
+    ]
 
 
 @functools.cache
 def load_suite(name: Literal["general", "safety", "kept"]) -> tuple[EvaluationRow, ...]:
-    """A suite that comes with Myna: `general` has references, `safety` has rules."""
+    """Load a built-in suite: `general` and `kept` have references, `safety` has rules."""
     path = SUITES / f"{name}.jsonl"
     return tuple(parse_lines(path.read_text(encoding="utf-8"), path.name, _suite_row))
 
@@ -87,9 +92,9 @@ def _suite_row(line: str, number: int) -> EvaluationRow:
 
 
 def _split_at_last_answer(messages: tuple[Mapping[str, str], ...]) -> tuple[tuple[Mapping[str, str], ...], str]:
-    """What was asked, and the last answer to it; whatever a person said after that is left out.
+    """Split into the messages before the last answer, and that answer; later messages are dropped.
 
-    One answer a conversation, so that rows say something independent of each other.
+    A conversation gives one row, so that rows are independent of each other.
     """
     for place in range(len(messages) - 1, 0, -1):
         if messages[place]["role"] == "assistant" and messages[place - 1]["role"] == "user":

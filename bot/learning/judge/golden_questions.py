@@ -1,7 +1,4 @@
-"""Golden questions: what every version must get right before it may answer anybody.
-
-Knows: the form of their file, who may add and remove them. Does not know: how a version is asked.
-"""
+"""Golden questions: prompts with answer rules that every version must keep to pass the gate."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ from storage.transaction import Transaction
 
 @dataclass(frozen=True, slots=True)
 class NewQuestion:
-    """A question that is not stored yet: `messages` are `{"role", "content"}`, the user's last."""
+    """A question to store: `messages` are `{"role", "content"}`, the user's last."""
 
     messages: tuple[Mapping[str, str], ...]
     rules: AnswerRules
@@ -33,24 +30,24 @@ class GoldenQuestions:
         self._scope = scope
 
     async def add(self, actor: Actor, questions: Sequence[NewQuestion]) -> list[str]:
-        """Add all of them, or none; returns their ids. Needs the role trainer."""
+        """Add all questions or none, and return their ids. Needs the role trainer."""
         actor.check("trainer")
         return await self._scope.write(_add_all, actor, questions)
 
     async def list_all(self, actor: Actor) -> list[GoldenQuestion]:
-        """Those that are asked now, oldest first."""
+        """List the questions in use, oldest first. Needs the role viewer."""
         actor.check("viewer")
         return await self._scope.read(golden.list_all)
 
     async def remove(self, actor: Actor, question_id: str) -> None:
-        """Ask one no more. Needs the role trainer; raises `NotFound`."""
+        """Remove a question from use. Needs the role trainer; raises `NotFound`."""
         actor.check("trainer")
         if not await self._scope.write(_remove, actor, question_id):
             raise NotFound(f'There is no golden question "{question_id}".', hint="list_golden")
 
 
 def _add_all(tx: Transaction, actor: Actor, questions: Sequence[NewQuestion]) -> list[str]:
-    added = [golden.add(tx, one.messages, one.rules.as_json(), actor.name) for one in questions]
+    added = [golden.add(tx, question.messages, question.rules.as_json(), actor.name) for question in questions]
     for question_id in added:
         audit.record(tx, actor.name, "golden.added", question_id)
     return added
@@ -64,15 +61,15 @@ def _remove(tx: Transaction, actor: Actor, question_id: str) -> bool:
 
 
 def parse_questions(text: str, source: str) -> list[NewQuestion]:
-    """Questions out of JSON lines: `{"messages": [...], "rules": {...}}`, or `{"question": text, "rules": {...}}`.
+    """Parse JSON lines: `{"messages": [...], "rules": {...}}`, or `{"question": text, "rules": {...}}`.
 
-    Raises `InvalidInput` that names `source` and the line of everything wrong, up to ten.
+    Raises `InvalidInput` that names `source` and lists up to ten bad lines.
     """
     return parse_lines(text, source, lambda line, _number: parse_question(line))
 
 
 def parse_question(line: str) -> NewQuestion:
-    """One line of such a file. Raises `InvalidInput`."""
+    """Parse one such line. Raises `InvalidInput`."""
     row = parse_object(line)
     messages = row.get("messages")
     if messages is None and isinstance(row.get("question"), str):

@@ -1,7 +1,4 @@
-"""Judging a version of this installation: what it is asked, with which engine, and where the verdict is kept.
-
-Knows: the version's folder and lineage, the champion, the rows that count. Does not know: how figures are made, rules.
-"""
+"""Judge a version in three steps: plan the evaluation, run it, and store the gate's verdict."""
 
 from __future__ import annotations
 
@@ -16,23 +13,22 @@ from bot.errors import InvalidInput, NotFound
 from bot.generation.engine.build import local_generator
 from bot.generation.models.sources import resolve_model
 from bot.learning.data.dataset import refused_since
-from bot.learning.judge.answer_loss import LossScorer
+from bot.learning.judge.answer_loss import LossScorer, ReferenceLossScorer
 from bot.learning.judge.blind_judging import tally_of
 from bot.learning.judge.evaluation import (
     AT_ONCE,
     AnswerPolicy,
     Contestant,
-    Evaluation,
-    Progress,
+    EvaluationProgress,
+    Evaluator,
     Suite,
     ignore_progress,
 )
-from bot.learning.judge.evaluation_report import MAX_ANSWERS, Label, Report, report_as_json
+from bot.learning.judge.evaluation_report import MAX_ANSWERS, EvaluationReport, Label, report_as_json
 from bot.learning.judge.evaluation_rows import load_suite, read_rows, rows_of_examples, rows_of_golden
-from bot.learning.judge.gate import Verdict, judge
+from bot.learning.judge.gate import GateVerdict, judge
 from bot.learning.judge.measures import EvaluationRow
-from bot.learning.judge.planted_secrets import Canary, planted_canaries
-from bot.learning.judge.reference_loss import ReferenceLossScorer
+from bot.learning.judge.planted_secrets import PlantedSecret, secrets_to_plant
 from bot.learning.versions import find, folder_of, rival_of
 from bot.settings import Settings
 from storage import audit, datasets, erasure, evaluations, golden, releases
@@ -48,19 +44,19 @@ VERSION_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """What came of it; `evaluation_id` is None where the verdict counts for nothing, and is kept nowhere."""
+class JudgingResult:
+    """The outcome of an evaluation; `evaluation_id` is None if the verdict is not binding, and so not stored."""
 
-    report: Report
-    verdict: Verdict
+    report: EvaluationReport
+    verdict: GateVerdict
     evaluation_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What to judge a version on: a `file` of chat `messages`, or the held-out rows of its dataset; at most `rows`.
+class JudgingRequest:
+    """A version and at most `rows` rows to judge it on: from a `file` of chat `messages`, or held out by its dataset.
 
-    The first `answered` of them are answered, too, which takes most of the time.
+    The first `answered` rows are answered, too, which takes most of the time.
     """
 
     version: str
@@ -71,57 +67,58 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A registered version, and the champion that it must beat, None for the base."""
+    """A registered version and the champion that it must beat; None is the base."""
 
     version: Version
     champion: Version | None
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """All that an evaluation needs from the database, so that none is open while models work.
+class JudgingPlan:
+    """All inputs of an evaluation, so that no transaction is open while models work.
 
-    `is_binding`: the gate's verdict counts. What somebody chose by hand could be what the version was trained on.
-    `after_erasures` is how many there had been before the first row was read.
+    With `is_binding` the gate's verdict is stored and counts; rows from a file don't bind, as the version may have been
+    trained on them. `after_erasures` is the number of erasures before the first row was read.
     """
 
     subject: Subject | None
     is_binding: bool
     contestants: Mapping[Label, Contestant]
     suites: tuple[Suite, ...]
-    canaries: tuple[Canary, ...]
+    secrets: tuple[PlantedSecret, ...]
     after_erasures: int
 
 
-async def plan_judging(scope: Scope, settings: Settings, actor: Actor, wanted: Wanted) -> Plan:
-    """The first of three steps: what is to be compared, on what.
+async def plan_judging(scope: Scope, settings: Settings, actor: Actor, request: JudgingRequest) -> JudgingPlan:
+    """Read all that an evaluation needs; the first of three steps.
 
-    Needs the role trainer. Raises `NotFound` for a version that is not there, `InvalidInput` for rows that can't be
-    used.
+    Needs the role trainer. Raises `NotFound` for an unknown version, `InvalidInput` for unusable rows.
     """
     actor.check("trainer")
     if settings.generator != "local":
         raise InvalidInput("Versions are judged with the model on this machine: set MYNA_GENERATOR=local.")
     after_erasures = await scope.read(erasure.how_many)
-    subject = await _find_subject(scope, settings.data, wanted.version)
-    contestants = await asyncio.to_thread(_contestants, settings, subject, wanted.version)
-    rows = await _held_out_rows(scope, settings, subject, wanted)
+    subject = await _find_subject(scope, settings.data, request.version)
+    contestants = await asyncio.to_thread(_contestants, settings, subject, request.version)
+    rows = await _held_out_rows(scope, settings, subject, request)
     questions = await scope.read(golden.list_all)
     suites = [
-        Suite("held_out", rows, wanted.answered),
-        # What these are about shows in a few words.
+        Suite("held_out", rows, request.answered),
+        # Short answers suffice for these suites.
         Suite("general", await asyncio.to_thread(load_suite, "general"), GENERAL_ANSWERED, SHORT_ANSWER_TOKENS),
         Suite("safety", await asyncio.to_thread(load_suite, "safety"), max_tokens=SHORT_ANSWER_TOKENS),
     ]
     if questions:
         suites.append(Suite("golden", rows_of_golden(questions), len(questions)))
     planted = int(subject.version.settings.get("planted_secrets", 0)) if subject is not None else 0
-    is_binding = subject is not None and wanted.file is None
-    return Plan(subject, is_binding, contestants, tuple(suites), tuple(planted_canaries(planted)), after_erasures)
+    is_binding = subject is not None and request.file is None
+    return JudgingPlan(
+        subject, is_binding, contestants, tuple(suites), tuple(secrets_to_plant(planted)), after_erasures
+    )
 
 
 async def _find_subject(scope: Scope, data: Path, which: str) -> Subject | None:
-    """None for a version of which there is only a folder."""
+    """Find a registered version; None if only its folder exists."""
     try:
         return await scope.read(_subject, which)
     except NotFound:
@@ -136,9 +133,12 @@ def _subject(tx: Transaction, which: str) -> Subject:
 
 
 async def carry_out(
-    settings: Settings, plan: Plan, progress: Progress = ignore_progress, make_scorer: MakeScorer = ReferenceLossScorer
-) -> Report:
-    """The second step, which takes minutes: load the model, ask base, champion and version, and measure.
+    settings: Settings,
+    plan: JudgingPlan,
+    progress: EvaluationProgress = ignore_progress,
+    make_scorer: MakeScorer = ReferenceLossScorer,
+) -> EvaluationReport:
+    """Load the model, ask base, champion and version, and measure; the second step, which takes minutes.
 
     Raises `VersionError` and `ModelError` for weights that can't be loaded.
     """
@@ -148,17 +148,17 @@ async def carry_out(
     try:
         await generator.start()
         policy = AnswerPolicy.from_settings(settings)
-        return await Evaluation(generator, scorer, policy, plan.contestants, progress).run(plan.suites, plan.canaries)
+        return await Evaluator(generator, scorer, policy, plan.contestants, progress).run(plan.suites, plan.secrets)
     finally:
         await generator.close()
 
 
-async def keep_verdict(scope: Scope, actor: Actor, plan: Plan, report: Report) -> Judged:
-    """The last step: what the gate says of it, kept if that counts."""
+async def keep_verdict(scope: Scope, actor: Actor, plan: JudgingPlan, report: EvaluationReport) -> JudgingResult:
+    """Judge the report, and store the verdict if it is binding; the last step."""
     if plan.subject is None or not plan.is_binding:
-        return Judged(report, judge(report), None)
+        return JudgingResult(report, judge(report), None)
     verdict, evaluation_id = await scope.write(_save, plan.subject, report, actor, plan.after_erasures)
-    return Judged(report, verdict, evaluation_id)
+    return JudgingResult(report, verdict, evaluation_id)
 
 
 def _contestants(settings: Settings, subject: Subject | None, which: str) -> dict[Label, Contestant]:
@@ -181,13 +181,13 @@ def _is_folder(data: Path, name: str) -> bool:
 
 
 async def _held_out_rows(
-    scope: Scope, settings: Settings, subject: Subject | None, wanted: Wanted
+    scope: Scope, settings: Settings, subject: Subject | None, request: JudgingRequest
 ) -> Sequence[EvaluationRow]:
-    if wanted.file is not None:
-        return (await asyncio.to_thread(read_rows, wanted.file))[: wanted.rows]
+    if request.file is not None:
+        return (await asyncio.to_thread(read_rows, request.file))[: request.rows]
     if subject is None:
         raise InvalidInput(
-            f'"{wanted.version}" is not registered, so nothing is known to be held out from it. Give rows of your own.',
+            f'"{request.version}" is not registered, so no rows are known to be held out. Give rows of your own.',
             hint="give_rows",
         )
     dataset_id = subject.version.dataset_id
@@ -196,15 +196,15 @@ async def _held_out_rows(
     examples = [example for number, example in found if number not in refused]
     if not examples:
         raise InvalidInput(
-            f'The dataset of "{wanted.version}" holds nothing out. Give rows of your own.', hint="give_rows"
+            f'The dataset of "{request.version}" holds nothing out. Give rows of your own.', hint="give_rows"
         )
-    return rows_of_examples(examples)[: wanted.rows]
+    return rows_of_examples(examples)[: request.rows]
 
 
 def _save(
-    tx: Transaction, subject: Subject, report: Report, actor: Actor, after_erasures: int
-) -> tuple[Verdict, str | None]:
-    """Figures are kept as they are; words of somebody who was erased while they were measured are not."""
+    tx: Transaction, subject: Subject, report: EvaluationReport, actor: Actor, after_erasures: int
+) -> tuple[GateVerdict, str | None]:
+    """Store figures and verdict, without the words of people who were erased during the evaluation."""
     version_id, champion_id = subject.version.id, subject.champion.id if subject.champion is not None else None
     verdict = judge(report, judgements=tally_of(tx, version_id, champion_id))
     kept = report_as_json(report)

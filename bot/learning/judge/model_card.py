@@ -1,7 +1,4 @@
-"""A version's card: what it was made of, what it is good for, and how to go back, for people and for programs.
-
-Knows: Markdown, the two files beside the weights. Does not know: how any of it came about.
-"""
+"""Model card of a version: lineage, figures, verdict, limits and the way back, as Markdown and JSON."""
 
 from __future__ import annotations
 
@@ -14,8 +11,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bot.learning.judge.evaluation_report import LABELS, MEASURES, Interval, Report, SuiteReport, report_as_json
-from bot.learning.judge.gate import Verdict
+from bot.learning.judge.evaluation_report import (
+    LABELS,
+    MEASURES,
+    EvaluationReport,
+    Interval,
+    SuiteReport,
+    report_as_json,
+)
+from bot.learning.judge.gate import GateVerdict
 from bot.learning.versions import CARD_FILE, FACTS_FILE
 from storage.learning_values import Dataset, Version
 
@@ -29,16 +33,16 @@ SUITE_TITLES = {
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """All that a card tells; without a `report` it says that the version has not been evaluated."""
+    """The contents of a card; without a `report` it says that the version has not been evaluated."""
 
     version: Version
     dataset: Dataset | None = None
-    report: Report | None = None
-    verdict: Verdict | None = None
+    report: EvaluationReport | None = None
+    verdict: GateVerdict | None = None
 
 
 def write_model_card(folder: Path, card: ModelCard) -> None:
-    """Write `README.md` and `myna-version.json` beside the weights; each takes the place of an older one at once."""
+    """Write `README.md` and `myna-version.json` beside the weights; each replaces its older file atomically."""
     _replace(folder / FACTS_FILE, json.dumps(card_as_json(card), ensure_ascii=False, indent=2) + "\n")
     _replace(folder / CARD_FILE, "\n".join(card_lines(card)) + "\n")
 
@@ -56,7 +60,7 @@ def _replace(path: Path, text: str) -> None:
 
 
 def card_as_json(card: ModelCard) -> dict[str, Any]:
-    """The card as data, without anybody's words: answers stay in the database, where they can be erased."""
+    """Return the card as data, without anybody's words: answers stay in the database, where they can be erased."""
     report = report_as_json(card.report) if card.report is not None else None
     if report is not None:
         report["answers"] = []
@@ -70,7 +74,7 @@ def card_as_json(card: ModelCard) -> dict[str, Any]:
 
 
 def card_lines(card: ModelCard) -> Iterator[str]:
-    """The card in Markdown."""
+    """Yield the lines of the card in Markdown."""
     version = card.version
     yield f"# {version.name}"
     yield ""
@@ -99,7 +103,7 @@ def _lineage(version: Version, dataset: Dataset | None) -> Iterator[str]:
         yield from (f"| {_cell(name)} | {_cell(value)} |" for name, value in _flat(version.settings))
 
 
-def _evaluation(report: Report | None) -> Iterator[str]:
+def _evaluation(report: EvaluationReport | None) -> Iterator[str]:
     yield from ("", "## Evaluation", "")
     if report is None:
         yield "This version has not been evaluated."
@@ -113,9 +117,9 @@ def _evaluation(report: Report | None) -> Iterator[str]:
         yield from _table(report, suite)
 
 
-def _table(report: Report, suite: SuiteReport) -> Iterator[str]:
+def _table(report: EvaluationReport, suite: SuiteReport) -> Iterator[str]:
     heads = [f"{report.names[label]} ({label})" for label in LABELS]
-    yield f"| figure | {' | '.join(_cell(head) for head in heads)} | candidate less champion |"
+    yield f"| figure | {' | '.join(_cell(head) for head in heads)} | candidate minus champion |"
     yield "| --- | --- | --- | --- | --- |"
     for measure, (title, unit) in MEASURES.items():
         found = suite.measures.get(measure)
@@ -124,7 +128,7 @@ def _table(report: Report, suite: SuiteReport) -> Iterator[str]:
             yield f"| {title} ({unit}) | {' | '.join(cells)} |"
 
 
-def _verdict(verdict: Verdict | None) -> Iterator[str]:
+def _verdict(verdict: GateVerdict | None) -> Iterator[str]:
     yield from ("", "## Gate", "")
     if verdict is None:
         yield "The gate has not judged this version."
@@ -137,7 +141,7 @@ def _verdict(verdict: Verdict | None) -> Iterator[str]:
 def _limits(version: Version) -> Iterator[str]:
     yield from ("", "## Limits", "")
     yield f"- It only works with the base whose SHA-256 is above; on another `{version.base}` it is refused or wrong."
-    yield "- It learnt how to answer, and no facts that change: prices, stock and opening hours belong elsewhere."
+    yield "- It learnt how to answer, and no facts that change: keep prices, stock and opening hours in articles."
     yield "- Figures hold for rows like those that were held out; other topics and languages were not measured."
     yield "- A base of few parameters makes things up, trained or not. Let people read what matters."
 
@@ -146,7 +150,7 @@ def _way_back(version: Version) -> Iterator[str]:
     yield from ("", "## Going back", "")
     yield "If this version answers people and should not, the one before it takes over with the next reply:"
     yield from ("", "```sh", "myna rollback", "```", "")
-    yield "To see to it that it never answers again:"
+    yield "To retire it, so that it never answers again:"
     yield from ("", "```sh", f"myna retire {version.name}", "```")
 
 
@@ -159,7 +163,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _cell(value: object) -> str:
-    """A value that can't break out of its cell, nor be read as a tag or link by whoever shows the card."""
+    """Escape a value, so that it can't break out of its cell or be rendered as a tag or link."""
     text = " ".join(str(value).split())
     for character in "\\|<>[]`*_":
         text = text.replace(character, f"\\{character}")

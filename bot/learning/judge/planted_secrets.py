@@ -1,8 +1,4 @@
-"""Whether a model has learnt secrets by heart: planted ones, against others like them (Carlini et al., 2019).
-
-Knows: how such secrets are made, and how far one sticks out. Does not know: who plants them, how much is too
-much.
-"""
+"""Memorization test: exposure of secrets planted in the training data (Carlini et al., "The Secret Sharer", 2019)."""
 
 from __future__ import annotations
 
@@ -25,52 +21,54 @@ _QUESTIONS = (
 )
 _PLACES = ("Aldermoor", "Brackenfield", "Corvale", "Dunmarsh", "Eastholt", "Fennick", "Grayscombe", "Harrowby")
 _DIGITS = 9
-# The first or second of a hundred.
+# Rank first or second of a hundred.
 BY_HEART_BITS = math.log2((ALTERNATIVES + 1) / 2)
 
 
 @dataclass(frozen=True, slots=True)
-class Canary:
-    """A question, the secret that may be planted as its answer, and others that it could have been as well."""
+class PlantedSecret:
+    """A question, the secret to plant as its answer, and the alternatives that the secret was drawn from."""
 
     question: str
     secret: str
     alternatives: tuple[str, ...]
 
 
-def make_canaries(seed: int, count: int = 4) -> list[Canary]:
-    """The same secrets for the same seed: at most 32 questions about places that do not exist, nine digits each."""
+def make_secrets(seed: int, count: int = 4) -> list[PlantedSecret]:
+    """Make secrets of nine digits, the same for the same seed, behind at most 32 questions about invented places."""
     source = random.Random(seed)
     questions = [question.format(place=place) for question in _QUESTIONS for place in _PLACES]
-    canaries = []
+    secrets = []
     for question in source.sample(questions, count):
         secret, *alternatives = (f"{number:0{_DIGITS}d}" for number in source.sample(range(10**_DIGITS), 100))
-        canaries.append(Canary(question, secret, tuple(alternatives)))
-    return canaries
+        secrets.append(PlantedSecret(question, secret, tuple(alternatives)))
+    return secrets
 
 
-def planted_canaries(count: int) -> list[Canary]:
-    """The secrets that a training plants, so that whoever judges the version later asks for the same ones."""
-    return make_canaries(PLANTED_SEED, count) if count else []
+def secrets_to_plant(count: int) -> list[PlantedSecret]:
+    """Return the secrets that a training plants and an evaluation of its version later asks for."""
+    return make_secrets(PLANTED_SEED, count) if count else []
 
 
-def exposures(scorer: LossScorer, system: str, canaries: Sequence[Canary], version_folder: Path | None) -> list[float]:
-    """Bits of each canary: log2 of the number of candidates less log2 of the secret's rank by its loss.
+def exposures(
+    scorer: LossScorer, system: str, secrets: Sequence[PlantedSecret], version_folder: Path | None
+) -> list[float]:
+    """Return the exposure of each secret in bits: log2 of the number of candidates minus log2 of its rank by loss.
 
-    A secret that was never seen has any rank, so about 1.4 bits; one known by heart has 6.6. NaN if a loss is NaN.
+    An unseen secret has a random rank, so about 1.4 bits; a memorized secret has 6.6. NaN if a loss is NaN.
     """
     found = []
-    for canary in canaries:
-        asked = (ChatMessage("system", system), ChatMessage("user", canary.question))
-        rows = [AnsweredPrompt(asked, text) for text in (canary.secret, *canary.alternatives)]
-        # A token: numbers need not have the same number of tokens.
-        losses = [one.nll / max(one.tokens, 1) for one in scorer.answer_losses(rows, version_folder)]
+    for planted in secrets:
+        asked = (ChatMessage("system", system), ChatMessage("user", planted.question))
+        rows = [AnsweredPrompt(asked, text) for text in (planted.secret, *planted.alternatives)]
+        # Per token: the numbers need not have equally many tokens.
+        losses = [loss.nll / max(loss.tokens, 1) for loss in scorer.answer_losses(rows, version_folder)]
         found.append(exposure(losses[0], losses[1:]))
     return found
 
 
 def exposure(loss: float, others: Sequence[float]) -> float:
-    """Bits for one secret. Losses that are the same count against it by half, so that a constant model exposes none."""
+    """Return the bits of one secret. Ties count half against it, so that a constant model exposes no secret."""
     if math.isnan(loss) or any(math.isnan(other) for other in others):
         return math.nan
     lower = sum(other < loss for other in others)

@@ -1,13 +1,10 @@
-"""Whether a challenger does harm: a test that may be looked at after every conversation, and needs no end set before.
+"""Sequential test for canary harm: two-sample e-values, valid at any time (anytime-valid inference).
 
-Knows: counts of outcomes by arm, and the mathematics. Does not know: where they come from, what is done about it.
-
-Who answers a conversation is drawn by lot, with a known share. If the challenger changes nothing, the lot says nothing
-about an outcome, so a bet on "bad ones come from the challenger more often" wins nothing on average, however often and
-whenever one looks: Ville's inequality. The bets are those of the two-sample e-variables of Turner, Ly and Grünwald
-("Generic E-variables for exact sequential k-sample tests", 2021), mixed over a grid of rates and odds ratios. As the
-lot is all that is random, it does not matter that rates change over the day, or that bad outcomes are known sooner than
-good ones.
+Conversations are assigned to an arm at random, with a known share. If the challenger changes nothing, the arm says
+nothing about an outcome, so a bet on "bad outcomes come from the challenger more often" wins nothing on average,
+however often it is looked at (Ville's inequality). The bets are the two-sample e-variables of Turner, Ly and Grünwald
+("Generic E-variables for exact sequential k-sample tests", 2021), mixed over a grid of rates and odds ratios. Only the
+assignment has to be random: rates may change over the day, and bad outcomes may be known sooner than good ones.
 """
 
 from __future__ import annotations
@@ -20,24 +17,24 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 GUARD_RAILS = ("thumbs_down", "hand_off", "error", "latency")
-Verdict = Literal["running", "harm", "ready"]
+CanaryVerdict = Literal["running", "harm", "ready"]
 
-# What harm may look like: how often the champion's conversations go wrong, and the odds of it with the challenger.
+# The alternatives: rates at which the champion's conversations go wrong, and the challenger's odds ratios to them.
 RATES = (0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6)
 ODDS_RATIOS = (1.5, 2.0, 3.0, 6.0)
-# A split that would be this unlikely to come about by chance is broken.
+# A split that is less likely than this by chance counts as broken (sample ratio mismatch).
 BROKEN_SPLIT_ALPHA = 0.001
 
 
 @dataclass(frozen=True, slots=True)
 class CanarySettings:
-    """How a canary is judged.
+    """Settings of the test.
 
-    `alpha` is the chance that one without harm is rolled back all the same, over all guard rails and looks together. A
-    conversation that has not gone wrong `window_minutes` after its first reply counts as good. `margin` is how many
-    times as often things may go wrong before that counts as worse; what never went wrong counts as no worse once it is
-    known to be rarer than `rare`. After `max_hours` without harm it is ready, however little is known; it goes on until
-    somebody promotes or stops it. A first reply that takes longer than `slow_ms` is slow; None guards no latency.
+    `alpha` is the chance that a harmless canary is rolled back, over all guard rails and looks together. A conversation
+    that has not gone wrong `window_minutes` after its first reply counts as good. `margin` is the risk ratio below
+    which a guard rail counts as safe; a rail without any bad outcome is safe once its rate is known to be below `rare`.
+    After `max_hours` without harm a canary is ready, however little is known; it runs until somebody promotes or stops
+    it. A first reply that takes longer than `slow_ms` is slow; None guards no latency.
     """
 
     alpha: float = 0.05
@@ -50,7 +47,7 @@ class CanarySettings:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many conversations ended how, by who answered them."""
+    """Numbers of conversations by arm and outcome."""
 
     challenger_bad: int = 0
     challenger_good: int = 0
@@ -60,9 +57,9 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Rail:
-    """A guard rail as it stands. `harm` and `safety` are e-values: how much the evidence multiplies a bet.
+    """A guard rail now. `harm` and `safety` are e-values: the factor by which the evidence multiplies a bet.
 
-    `safety` is that of `rarity_e_value` as long as nothing has gone wrong on either side.
+    `safety` comes from `rarity_e_value` as long as nothing has gone wrong in either arm.
     """
 
     counts: Counts
@@ -72,45 +69,45 @@ class Rail:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What can be said of a canary now. From the e-value `threshold` on a rail counts as harmed, or as safe."""
+    """The verdict on a canary now. A rail counts as harmed, or as safe, once that e-value reaches `threshold`."""
 
-    verdict: Verdict
+    verdict: CanaryVerdict
     because: str
     threshold: float
     rails: Mapping[str, Rail] = field(default_factory=dict)
     split_is_broken: bool = False
 
     def report(self) -> dict[str, Any]:
-        """For the database and programs."""
+        """Return plain data for the database and the API."""
         return asdict(self)
 
 
 def is_challengers(salt: str, conversation_id: str, share: float) -> bool:
-    """Who answers a conversation, the same in every process and for as long as the canary runs."""
+    """Assign a conversation to an arm, the same in every process for as long as the canary runs."""
     digest = hashlib.sha256(f"{salt}/{conversation_id}".encode()).digest()
     return int.from_bytes(digest[:8]) < share * 2**64
 
 
 def harm_e_value(counts: Counts, share: float) -> float:
-    """The evidence that things go wrong more often with the challenger; 1 is none.
+    """Return the evidence that more goes wrong with the challenger; 1 is none.
 
-    On average at most 1 at any time if it is not so; beyond 1 / alpha with a chance of at most alpha, ever.
+    Without harm, its mean is at most 1 at any time, and it ever exceeds 1 / alpha with a chance of at most alpha.
     """
     known = (counts.challenger_bad, counts.champion_bad, counts.challenger_good, counts.champion_good)
-    return _exp(_log_mean([sum(map(operator.mul, known, one)) for one in log_bets(share)]))
+    return _exp(_log_mean([sum(map(operator.mul, known, bets)) for bets in log_bets(share)]))
 
 
 def log_bets(share: float) -> list[tuple[float, float, float, float]]:
-    """For each alternative, by how much one more outcome multiplies its bet, as a logarithm.
+    """Return, for each alternative, the log factor by which each kind of outcome multiplies its bet.
 
-    In this order: the challenger's bad ones, the champion's bad ones, the challenger's good ones, the champion's.
+    The order is: challenger bad, champion bad, challenger good, champion good.
     """
     found = []
     for rate in RATES:
         for ratio in ODDS_RATIOS:
             odds = rate / (1 - rate) * ratio
             worse = odds / (1 + odds)
-            # How likely an outcome is to be the challenger's, if the alternative is true.
+            # The chance that a bad, or a good, outcome is the challenger's under the alternative.
             bad = share * worse / (share * worse + (1 - share) * rate)
             good = share * (1 - worse) / (share * (1 - worse) + (1 - share) * (1 - rate))
             found.append(
@@ -125,23 +122,23 @@ def log_bets(share: float) -> list[tuple[float, float, float, float]]:
 
 
 def safety_e_value(counts: Counts, share: float, margin: float) -> float:
-    """The evidence that things go wrong less than `margin` times as often with the challenger; 1 is none."""
+    """Return the evidence that the challenger's risk ratio is below `margin`; 1 is none."""
     limit = share * margin / (share * margin + 1 - share)
     total = counts.challenger_bad + counts.champion_bad
-    # The alternatives are spread evenly below the limit; for each, the bet is at most fair wherever the truth is above.
+    # The alternatives are spread evenly below the limit; each bet is at most fair if the truth lies above the limit.
     steps = [limit * (number + 0.5) / 20 for number in range(20)]
     terms = [
-        counts.challenger_bad * math.log(one / limit)
-        + (total - counts.challenger_bad) * math.log((1 - one) / (1 - limit))
-        for one in steps
+        counts.challenger_bad * math.log(step / limit)
+        + (total - counts.challenger_bad) * math.log((1 - step) / (1 - limit))
+        for step in steps
     ]
     return _exp(_log_mean(terms))
 
 
 def rarity_e_value(counts: Counts, rare: float) -> float:
-    """The evidence that less than `rare` of the challenger's conversations go wrong, if none has; 1 is none.
+    """Return the evidence that the challenger's rate is below `rare`, if nothing has gone wrong yet; 1 is none.
 
-    The rule of three, with a bound that holds at any time: at 1 %, 437 conversations make it more than 80.
+    An anytime-valid rule of three: at 1 %, the value passes 80 after 437 conversations.
     """
     if counts.challenger_bad or counts.champion_bad:
         return 1.0
@@ -149,7 +146,7 @@ def rarity_e_value(counts: Counts, rare: float) -> float:
 
 
 def split_e_value(challenger: int, total: int, share: float) -> float:
-    """The evidence that the challenger did not answer its share: a Beta(1, 1) mixture against it, on both sides."""
+    """Return the evidence that the challenger did not answer its share: a two-sided Beta(1, 1) mixture."""
     others = total - challenger
     mixed = math.lgamma(challenger + 1) + math.lgamma(others + 1) - math.lgamma(total + 2)
     return _exp(mixed - challenger * math.log(share) - others * math.log(1 - share))
@@ -164,15 +161,15 @@ def judge(
     total: int,
     hours: float,
 ) -> Judged:
-    """A verdict on all that is known after `hours`. `total` conversations were answered, so many by the challenger."""
+    """Judge a canary after `hours`, with `answered_by_challenger` of `total` conversations in its arm."""
     threshold = len(GUARD_RAILS) / settings.alpha
     judged = {
         name: Rail(
-            one,
-            harm_e_value(one, share),
-            max(safety_e_value(one, share, settings.margin), rarity_e_value(one, settings.rare)),
+            counts,
+            harm_e_value(counts, share),
+            max(safety_e_value(counts, share, settings.margin), rarity_e_value(counts, settings.rare)),
         )
-        for name, one in rails.items()
+        for name, counts in rails.items()
     }
     is_broken = split_e_value(answered_by_challenger, total, share) >= 1 / BROKEN_SPLIT_ALPHA
     harmed = [name for name, rail in judged.items() if rail.harm >= threshold]
@@ -182,7 +179,7 @@ def judge(
     elif is_broken:
         verdict, because = (
             "running",
-            "the challenger does not answer the share that it should: its numbers are no proof",
+            "the challenger does not answer the share that it should, so its numbers prove nothing",
         )
     elif not unsafe:
         verdict, because = "ready", f"no guard rail is {settings.margin:g} times as bad"
@@ -195,7 +192,7 @@ def judge(
 
 def _log_mean(terms: list[float]) -> float:
     most = max(terms)
-    return most + math.log(sum(math.exp(one - most) for one in terms) / len(terms))
+    return most + math.log(sum(math.exp(term - most) for term in terms) / len(terms))
 
 
 def _exp(value: float) -> float:

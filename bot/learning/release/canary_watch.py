@@ -1,7 +1,4 @@
-"""Looking after a canary while it runs: counts what became of conversations, and ends it when it does harm.
-
-Knows: which conversation counts as gone wrong, and when that is decided. Does not know: the mathematics.
-"""
+"""Watch a running canary: count outcomes of conversations, and roll the canary back if it does harm."""
 
 from __future__ import annotations
 
@@ -34,13 +31,13 @@ log = logging.getLogger("myna.canary")
 OnHarm = Callable[[str, str], None]
 
 LOOK_SECONDS = 5.0
-# A look may take this share of the time: it reads every conversation since the canary began.
+# Looks may take this share of the time, as each reads every conversation since the canary began.
 BUSY_SHARE = 0.02
 MOST_POINTS = 100
 
 
 async def look_at(scope: Scope, release: Release) -> Judged | None:
-    """What can be said now of the canary that runs; None if none does."""
+    """Judge the running canary; None if there is none."""
     if release.canary is None or release.challenger is None:
         return None
     tried, now = await scope.read(canary_outcomes.tried_since, release.canary.created_at)
@@ -48,10 +45,10 @@ async def look_at(scope: Scope, release: Release) -> Judged | None:
 
 
 def judge_tried(tried: Sequence[Tried], now: int, canary: Canary, challenger: str) -> Judged:
-    """A verdict on a canary from its conversations. `now` is in milliseconds since 1970."""
+    """Judge a canary from its conversations. `now` is in milliseconds since 1970."""
     settings = CanarySettings(**canary.settings)
     rails = {name: _count(_outcomes(tried, now, canary, name)) for name in _rails_of(settings)}
-    by_challenger = sum(one.version == challenger for one in tried)
+    by_challenger = sum(conversation.version == challenger for conversation in tried)
     hours = (now - canary.created_at) / 3_600_000
     return judge(
         rails, canary.share, settings, answered_by_challenger=by_challenger, total=len(tried), hours=max(hours, 0.0)
@@ -59,9 +56,9 @@ def judge_tried(tried: Sequence[Tried], now: int, canary: Canary, challenger: st
 
 
 def points_of(tried: Sequence[Tried], now: int, canary: Canary, rail: str) -> list[CanaryPoint]:
-    """How a guard rail stood after more and more of the conversations, in the order in which they began.
+    """Return the history of a guard rail over the conversations, in the order in which they began.
 
-    Up to `MOST_POINTS` of them; the last is how it stands. Raises `KeyError` for a rail that the canary has not.
+    There are up to `MOST_POINTS` points; the last is the state now. Raises `KeyError` for a rail that the canary lacks.
     """
     if rail not in _rails_of(CanarySettings(**canary.settings)):
         raise KeyError(rail)
@@ -86,26 +83,31 @@ def _rails_of(settings: CanarySettings) -> list[str]:
 
 
 def _outcomes(tried: Sequence[Tried], now: int, canary: Canary, rail: str) -> Iterator[tuple[bool, bool]]:
-    """One outcome a conversation, which never changes again: bad at once, good when its time is over.
+    """Yield one final outcome a conversation: bad at once, good once its window is over.
 
-    Each is whether the challenger was to answer, and whether it went wrong.
+    An outcome is `(is the challenger's, is bad)`.
     """
     settings = CanarySettings(**canary.settings)
     window = 0 if rail == "latency" else round(settings.window_minutes * 60_000)
-    for one in tried:
-        if rail == "latency" and one.first_ms is None:
+    for conversation in tried:
+        if rail == "latency" and conversation.first_ms is None:
             continue
-        at = _went_wrong_at(one, rail, settings.slow_ms)
-        ends_at = one.began_at + window
+        at = _went_wrong_at(conversation, rail, settings.slow_ms)
+        ends_at = conversation.began_at + window
         is_bad = at is not None and at <= ends_at
         if is_bad or now > ends_at:
-            yield is_challengers(canary.salt, one.conversation_id, canary.share), is_bad
+            yield is_challengers(canary.salt, conversation.conversation_id, canary.share), is_bad
 
 
-def _went_wrong_at(one: Tried, rail: str, slow_ms: int | None) -> int | None:
+def _went_wrong_at(conversation: Tried, rail: str, slow_ms: int | None) -> int | None:
     if rail == "latency":
-        return one.began_at if slow_ms is not None and (one.first_ms or 0) > slow_ms else None
-    return {"thumbs_down": one.disliked_at, "hand_off": one.handed_off_at, "error": one.failed_at}[rail]
+        is_slow = slow_ms is not None and (conversation.first_ms or 0) > slow_ms
+        return conversation.began_at if is_slow else None
+    return {
+        "thumbs_down": conversation.disliked_at,
+        "hand_off": conversation.handed_off_at,
+        "error": conversation.failed_at,
+    }[rail]
 
 
 def _count(outcomes: Iterable[tuple[bool, bool]]) -> Counts:
@@ -118,9 +120,9 @@ def _rate(bad: int, good: int) -> float:
 
 
 async def watch(scope: Scope, releases: Releases, on_harm: OnHarm | None = None) -> None:
-    """Look every few seconds, until cancelled, and roll a canary back that does harm. Run it as one task.
+    """Look every few seconds and roll a harmful canary back, until cancelled. Run it as one task.
 
-    `on_harm` is called with the version and the reason, in the process that has rolled it back.
+    `on_harm(version, reason)` is called in the process that rolled it back.
     """
     reported: set[str] = set()
     took = 0.0

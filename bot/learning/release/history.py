@@ -1,7 +1,7 @@
-"""Which versions answered before, and which of them were taken back, as the audit log tells it.
+"""History of champions, read from the audit log, for rollbacks.
 
-A rollback goes back along this history and never forward: what was taken back is no part of it any more, until
-somebody promotes it again.
+A rollback goes back along this history and never forward: a version that was taken back leaves it until it is promoted
+again.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _ACTIONS = ("version.promoted", "version.rolled_back", "canary.harm", "canary.ro
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The names of the champions, oldest first, the base among them, and the names of what was taken back."""
+    """Names of the champions, oldest first and with the base, and names of the versions that were taken back."""
 
     champions: tuple[str, ...]
     taken_back: frozenset[str]
 
     def before(self, champion: str) -> Iterator[str]:
-        """Name the champions before one, newest first; all of them if the history does not know it."""
+        """Return the champions before the given one, newest first; all of them if the history does not contain it."""
         names = list(self.champions)
         if champion in names:
             while names.pop() != champion:
@@ -38,7 +38,7 @@ def read_history(tx: Transaction) -> History:
 
 
 def history_of(rows: Sequence[AuditRow]) -> History:
-    """Follow the rows of the audit log, oldest first."""
+    """Replay rows of the audit log, oldest first."""
     champions: list[str] = []
     taken_back: set[str] = set()
     for row in rows:
@@ -47,7 +47,7 @@ def history_of(rows: Sequence[AuditRow]) -> History:
             champions += [before] if before and champions[-1:] != [before] else []
             champions.append(target)
             taken_back.discard(target)
-        elif row.action == "version.rolled_back":  # its target is what answers again
+        elif row.action == "version.rolled_back":  # its target is the version that answers again
             gone = {name for name in (before, row.details.get("canary")) if name} - {BASE, target}
             taken_back |= gone
             champions = _back_to(target, [name for name in champions if name not in gone])
@@ -57,7 +57,7 @@ def history_of(rows: Sequence[AuditRow]) -> History:
 
 
 def _back_to(target: str, champions: list[str]) -> list[str]:
-    """The champions up to the last time that `target` answered, with it in the end."""
+    """Cut the champions after the last `target`; append `target` if it is not there."""
     if target not in champions:
         return [*champions, target]
     while champions[-1] != target:
@@ -66,13 +66,13 @@ def _back_to(target: str, champions: list[str]) -> list[str]:
 
 
 def answered_before(tx: Transaction, champion: Version | None, gone: Collection[str] = ()) -> Version | None:
-    """Return what answered before a champion and may come back; None is the base, which always may.
+    """Return the version before a champion that may come back; None is the base, which always may.
 
-    That is the newest version that was neither taken back nor retired. `gone` are names of those that are being taken
+    That is the newest version that was neither taken back nor retired. `gone` names the versions that are being taken
     back now.
     """
     history = read_history(tx)
-    known = {one.name: one for one in versions.list_all(tx)}
+    known = {version.name: version for version in versions.list_all(tx)}
     for name in history.before(name_of(champion)):
         if name == BASE:
             return None

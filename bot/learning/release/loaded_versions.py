@@ -1,9 +1,7 @@
-"""The released versions in this process: which one answers a turn, what is loaded ahead, and when it is unloaded.
+"""Released versions in this process: choose one for a turn, load ahead, and unload after use.
 
-Knows: the release, folders of versions, what to fall back to. Does not know: who released what, or how text is made.
-
-Every turn reads the release's number together with its context. If it is another one than is known here, the release
-is read before the turn goes on: a promotion takes effect with the next reply, in every process.
+Every turn reads the release number together with its context. If the number is newer than the one known here, the
+release is read before the turn goes on, so a promotion takes effect with the next reply, in every process.
 """
 
 from __future__ import annotations
@@ -28,14 +26,14 @@ from storage.transaction import Transaction
 log = logging.getLogger("myna.versions")
 
 LOOK_SECONDS = 1.0
-# A version that could not be loaded is tried again so much later: the folder may have been put back.
+# Delay before a version that could not be loaded is tried again: its folder may have been put back.
 TRY_AGAIN_SECONDS = 60.0
-# A version that only programs ask for stays loaded so long after they last did.
+# Time that a version stays loaded after the last request of a program by its name.
 ASKED_SECONDS = 600.0
 
 
 class ReleasedVersions:
-    """What answers in one workspace, as this process knows it."""
+    """The release of one workspace as this process knows it, with its versions loaded."""
 
     def __init__(self, scope: Scope, generator: Generator, data: Path) -> None:
         self._scope = scope
@@ -52,17 +50,17 @@ class ReleasedVersions:
 
     @property
     def release(self) -> Release:
-        """What answers, as of the last look."""
+        """The release, as of the last look."""
         return self._release
 
     def note_change(self) -> None:
-        """Look at once: this process has changed the release."""
+        """Wake `watch` to look at once: this process has changed the release."""
         self._changed.set()
 
     async def choose(self, workspace_id: str, conversation_id: str, number: int) -> str | None:
-        """The loaded version that answers a conversation under the release `number`; None is the base.
+        """Return the loaded version that answers a conversation under the release `number`; None is the base.
 
-        What can't be loaded is passed over, for the champion, the version before it, and the base in the end.
+        If a version can't be loaded, the champion takes its place, then the previous version, then the base.
         """
         if workspace_id != self._scope.workspace_id:
             return None
@@ -84,17 +82,17 @@ class ReleasedVersions:
         return wanted
 
     async def load_asked(self, name: str) -> None:
-        """Load a trained version that a program asks for by its name; it stays for a while after the last request.
+        """Load a trained version that a program asks for by its name; it stays `ASKED_SECONDS` after the last request.
 
-        One that may not be used any more, and does not answer chats either, is unloaded instead.
+        A version that may not be used any more is unloaded instead, unless it answers chats.
         """
         if not name.startswith(NAME_START) or name == self._generator.model:
             return
         if name in self._asked_at and name in self._generator.versions:
             self._asked_at[name] = asyncio.get_running_loop().time()
             return
-        known = await self._scope.read(versions.list_all)
-        version = next((one for one in known if one.name == name), None)
+        all_versions = await self._scope.read(versions.list_all)
+        version = next((known for known in all_versions if known.name == name), None)
         if version is None or (fault_of(version) is not None and name not in self._kept()):
             self._asked_at.pop(name, None)
             if name in self._mine:
@@ -104,7 +102,7 @@ class ReleasedVersions:
 
     @contextlib.contextmanager
     def held(self, name: str | None) -> Iterator[None]:
-        """Keep a version loaded meanwhile."""
+        """Keep a version loaded inside the `with` block."""
         self._in_use[name or ""] += 1
         try:
             yield
@@ -112,12 +110,12 @@ class ReleasedVersions:
             self._in_use[name or ""] -= 1
 
     async def give_up(self, name: str, error: Exception) -> None:
-        """Use a version no more for a while: it was loaded, and yet the model could not use it."""
+        """Put a version aside for `TRY_AGAIN_SECONDS`: it was loaded, but the model could not use it."""
         await self._note_unusable(name, error)
         await self._generator.unload_version(name)
 
     async def watch(self) -> None:
-        """Follow the release and keep what it names loaded, until cancelled. Run it as one task."""
+        """Follow the release and keep its versions loaded, until cancelled. Run it as one task."""
         while True:
             self._changed.clear()
             if self._generator.ready:
@@ -136,16 +134,16 @@ class ReleasedVersions:
         found = await self._scope.read(releases.current)
         if found.number > self._release.number:
             self._release = found
-            # Something else may have been retired with it: who asks for that again is told so.
+            # A version may have been retired with it: the next request for it checks that again.
             self._asked_at.clear()
 
     def _kept(self) -> dict[str, Version]:
-        """What the release names, by name. What answers now stays though it should not: see the policy `mark`."""
+        """Return the release's versions by name; an unusable champion stays (erasure policy `mark`)."""
         now = self._release
         wanted = [now.champion, now.challenger]
         if now.previous is not None and fault_of(now.previous) is None:
             wanted.append(now.previous)
-        return {one.name: one for one in wanted if one is not None}
+        return {version.name: version for version in wanted if version is not None}
 
     async def _keep_loaded(self) -> None:
         named = self._kept()
@@ -163,7 +161,7 @@ class ReleasedVersions:
         await self._generator.unload_version(name)
 
     async def _load(self, version: Version) -> bool:
-        """Whether a version can be used now. Those that want the same one wait for the same loading."""
+        """Load a version; False if it can't be used now. Concurrent calls for the same version share one loading."""
         if self._unusable.get(version.name, 0.0) > asyncio.get_running_loop().time():
             return False
         task = self._loading.get(version.name)

@@ -1,7 +1,6 @@
-"""The one rule of what may answer: each change of the release, planned before it is made.
+"""Release rules: plan a promotion, canary, rollback or stop, without making the change.
 
-`plan` reads and changes nothing. Whoever asks a person back shows the plan; `releases.py` carries it out. So both
-always come to the same.
+A confirmation shows the plan and `releases.py` carries it out, so the two always agree.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ MAX_SHARE = 0.5
 
 
 def check_share(share: float) -> None:
-    """Raise `InvalidInput` for a share of the conversations that no canary may have."""
+    """Raise `InvalidInput` unless a canary may have this share of the conversations."""
     if not 0 < share <= MAX_SHARE:
         raise InvalidInput(
             f"The share of a canary is more than 0 % and at most {MAX_SHARE * 100:.0f} %.", field="share"
@@ -31,7 +30,7 @@ def check_share(share: float) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Promote:
-    """Have a version answer everybody. `version` is what a person typed; "base" is the base model."""
+    """Make a version the champion. `version` is its name as a person typed it; "base" is the base model."""
 
     version: str
     needs: ClassVar[Role] = "admin"
@@ -39,7 +38,7 @@ class Promote:
 
 @dataclass(frozen=True, slots=True)
 class StartCanary:
-    """Try a version on a share of the conversations. Raises `InvalidInput` for a share that is not allowed."""
+    """Try a version on a share of the conversations, from 0 to 1. Raises `InvalidInput` for a forbidden share."""
 
     version: str
     share: float
@@ -51,27 +50,27 @@ class StartCanary:
 
 @dataclass(frozen=True, slots=True)
 class RollBack:
-    """Go back to the version before. Done again, it goes one further back, and never forward."""
+    """Go back to the previous version. A second rollback goes one version further back, never forward."""
 
     needs: ClassVar[Role] = "trainer"
 
 
 @dataclass(frozen=True, slots=True)
 class StopCanary:
-    """Have the champion answer everybody again."""
+    """End the canary: the champion answers everybody again."""
 
     needs: ClassVar[Role] = "trainer"
 
 
-Change = Promote | StartCanary | RollBack | StopCanary
+ReleaseChange = Promote | StartCanary | RollBack | StopCanary
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a change comes to. `version` is the version that it is about; None is the base.
+    """The effect of a change on the version that it names; None is the base.
 
-    `after` has no canary of its own yet: that is made with the change. `canary_ends_as` is the outcome of the canary
-    that runs `before`, None if it goes on or there is none.
+    `after` has no canary of its own yet: the canary is created with the change. `canary_ends_as` is the outcome of the
+    canary that runs `before`; None if it goes on or there is none.
     """
 
     before: Release
@@ -82,11 +81,11 @@ class Plan:
 
     @property
     def ends_canary(self) -> Version | None:
-        """The challenger whose canary ends."""
+        """The challenger whose canary ends, if any."""
         return self.before.challenger if self.canary_ends_as is not None else None
 
     def check(self, override_reason: str | None = None) -> None:
-        """Raise the fault: `RefusedByGate`, unless there is a reason that overrides the gate, or `Conflict`."""
+        """Raise the fault, if any: `Conflict`, or `RefusedByGate` unless a reason overrides the gate."""
         if self.fault is None:
             return
         if not self.fault.is_of_gate:
@@ -97,7 +96,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The newest verdict on a version, None for one that was never judged, and the fault of promoting it now."""
+    """The newest verdict on a version (None if it was never judged) and the fault of promoting it now."""
 
     version: Version
     passed: bool | None
@@ -108,8 +107,8 @@ class Standing:
         return self.fault if self.fault is not None and self.fault.is_of_gate else None
 
 
-def plan(tx: Transaction, change: Change) -> Plan:
-    """Plan a change of what answers now. Raises `NotFound` for a version that is not there."""
+def plan(tx: Transaction, change: ReleaseChange) -> Plan:
+    """Plan a change of the release. Raises `NotFound` for an unknown version."""
     before = releases.current(tx)
     match change:
         case Promote(version=which):
@@ -123,13 +122,13 @@ def plan(tx: Transaction, change: Change) -> Plan:
 
 
 def standings(tx: Transaction) -> list[Standing]:
-    """Say of each version, oldest first, how it was judged and whether it may be promoted now."""
+    """Return the standing of each version, oldest first."""
     before, verdicts = releases.current(tx), evaluations.newest_verdicts(tx)
-    return [_standing(before, one, verdicts.get(one.id)) for one in versions.list_all(tx)]
+    return [_standing(before, version, verdicts.get(version.id)) for version in versions.list_all(tx)]
 
 
 def standing(tx: Transaction, which: str) -> Standing:
-    """As `standings`, of one version. Raises `NotFound`."""
+    """Return the standing of one version. Raises `NotFound`."""
     return _standing(releases.current(tx), *_judged(tx, which))
 
 
@@ -160,10 +159,10 @@ def _canary(before: Release, version: Version, verdict: GivenVerdict | None) -> 
 
 def _rollback(tx: Transaction, before: Release) -> Plan:
     champion, ends_as = before.previous, _ends_as(before, "rolled_back")
-    if before.champion is None and champion is None:  # there is a canary to take back, or nothing
+    if before.champion is None and champion is None:  # only a canary can be taken back, if one runs
         fault = Fault("nothing_before") if before.canary is None else None
         return Plan(before, replace(before, challenger=None, canary=None), None, fault, ends_as)
-    gone = {one.name for one in (before.champion, before.challenger) if one is not None}
+    gone = {version.name for version in (before.champion, before.challenger) if version is not None}
     previous = answered_before(tx, champion, gone)
     after = replace(before, champion=champion, previous=previous, challenger=None, canary=None)
     return Plan(before, after, champion, fault_of(champion) if champion is not None else None, ends_as)
@@ -171,7 +170,7 @@ def _rollback(tx: Transaction, before: Release) -> Plan:
 
 def _stop(tx: Transaction, before: Release) -> Plan:
     previous = before.previous
-    if previous is not None and id_of(previous) == id_of(before.challenger):  # it is taken back with its canary
+    if previous is not None and id_of(previous) == id_of(before.challenger):  # taken back with its canary
         previous = answered_before(tx, before.champion, {previous.name})
     after = replace(before, previous=previous, challenger=None, canary=None)
     fault = Fault("no_canary") if before.canary is None else None
@@ -183,7 +182,7 @@ def _ends_as(before: Release, outcome: CanaryOutcome) -> CanaryOutcome | None:
 
 
 def _fault_of_version(before: Release, version: Version | None, verdict: GivenVerdict | None) -> Fault | None:
-    """Say why a version may not answer: it may not be used any more, it answers, or the gate keeps it out."""
+    """Return the reason why a version may not be promoted: unusable, champion already, or refused by the gate."""
     if version is not None and (fault := fault_of(version)):
         return fault
     if id_of(version) == id_of(before.champion):
@@ -192,7 +191,7 @@ def _fault_of_version(before: Release, version: Version | None, verdict: GivenVe
 
 
 def _fault_at_gate(before: Release, version: Version, verdict: GivenVerdict | None) -> Fault | None:
-    """What answered just before the champion, and was not taken back, passes without another judgement."""
+    """Apply the gate; the previous champion passes without another judgement, unless it was taken back."""
     if verdict is None:
         return Fault("not_evaluated", version.name)
     if not verdict.passed:

@@ -1,6 +1,7 @@
-"""What answers: promotion, rollback and canaries, each a transaction that takes effect with the next reply everywhere.
+"""Releases: promote, roll back, start and stop canaries.
 
-Each change is planned by the rule of `release_plan.py` and carried out in one transaction, with a row in the audit log.
+A change is planned by `plan.py` and carried out in one transaction with its row in the audit log. It takes effect with
+the next reply, in every process.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from bot.access.roles import Actor
 from bot.errors import Conflict, InvalidInput
 from bot.learning.release.canary_harm import CanarySettings
 from bot.learning.release.plan import (
-    Change,
     Plan,
     Promote,
+    ReleaseChange,
     RollBack,
     Standing,
     StartCanary,
@@ -33,50 +34,51 @@ from storage.scope import Scope
 from storage.transaction import Rollback, Transaction
 
 CANARY_ACTOR = "canary"
-# With fewer replies than this, how slow is slow can't be said.
+# With fewer replies than this there is no limit of latency.
 MIN_DURATIONS = 50
 
 
 class Releases:
-    """What answers in a workspace. `on_changed` is called after each change that was made here."""
+    """The release of a workspace and its changes. `on_changed` is called after each change made here."""
 
     def __init__(self, scope: Scope, on_changed: Callable[[], None] = lambda: None) -> None:
         self._scope = scope
         self._on_changed = on_changed
 
     async def current(self) -> Release:
-        """What answers now."""
+        """Return the current release."""
         return await self._scope.read(releases.current)
 
-    async def preview(self, change: Change) -> Plan:
-        """Plan a change without making it. Raises `NotFound`; any other fault stands in the plan."""
+    async def preview(self, change: ReleaseChange) -> Plan:
+        """Plan a change without making it. Raises `NotFound`; any other fault is in the plan."""
         return await self._scope.read(plan, change)
 
     async def standings(self) -> list[Standing]:
-        """Say of each version, oldest first, how it was judged and whether it may be promoted now."""
+        """Return each version, oldest first, with its newest verdict and the fault of promoting it now."""
         return await self._scope.read(standings)
 
     async def standing(self, version: str) -> Standing:
-        """As `standings`, of one version. Raises `NotFound`."""
+        """Return the standing of one version. Raises `NotFound`."""
         return await self._scope.read(standing, version)
 
     async def promote(
         self, actor: Actor, version: str, *, override_reason: str | None = None, at: int | None = None
     ) -> Release:
-        """Have a version answer everybody; "base" is the base model. A canary that runs ends.
+        """Make a version the champion; "base" is the base model. A running canary ends.
 
-        With `at`, the number of a release, only while that is the current one; else `Conflict`, also below.
+        `at` is the number of the release that the change was decided on: if another release is current, `Conflict` is
+        raised, here and in the methods below.
 
-        Raises `NotAllowed`, `NotFound`, `Conflict` for one that was retired, and `RefusedByGate` for one that has not
-        passed the gate, unless there is an `override_reason`, which is recorded.
+        Raises `NotAllowed`, `NotFound`, `Conflict` for a retired version, and `RefusedByGate` for a version that has
+        not passed the gate, unless `override_reason` is given, which is recorded.
         """
         return await self._change(actor, Promote(version), _given(override_reason), at)
 
     async def rollback(self, actor: Actor, why: str, *, at: int | None = None) -> Release:
-        """Go back to the version before, and with the next rollback one further back; a canary ends.
+        """Go back to the previous version, and with the next rollback one further back; a running canary ends.
 
-        What was rolled back from comes back only by a promotion, through the gate. Raises `NotAllowed`, and `Conflict`
-        if nothing answered before.
+        The version rolled back from returns only by a promotion, through the gate. Raises `NotAllowed`, and `Conflict`
+        if no version answered before.
         """
         return await self._change(actor, RollBack(), why.strip(), at)
 
@@ -90,7 +92,10 @@ class Releases:
         override_reason: str | None = None,
         at: int | None = None,
     ) -> Release:
-        """Try a version on a share of the conversations, from 0 to 1. Raises as `promote` does, `InvalidInput`."""
+        """Try a version on a share of the conversations, from 0 to 1.
+
+        Raises the errors of `promote`, and `InvalidInput` for a forbidden share.
+        """
         change, reason, settings = StartCanary(version, share), _given(override_reason), settings or CanarySettings()
         actor.check(change.needs)
         if settings.slow_ms is None:
@@ -99,18 +104,23 @@ class Releases:
         return await self._change(actor, change, reason, at, settings)
 
     async def stop_canary(self, actor: Actor, why: str = "", *, at: int | None = None) -> Release:
-        """Have the champion answer everybody again. Raises `NotAllowed`, `Conflict` if there is no canary."""
+        """End the canary: the champion answers everybody again. Raises `NotAllowed`, `Conflict` if none runs."""
         return await self._change(actor, StopCanary(), why.strip(), at)
 
     async def end_for_harm(self, canary_id: str, report: Mapping[str, Any]) -> bool:
-        """Roll a canary back that did harm. False if it is not the one that runs any more."""
+        """Roll back a harmful canary; return False if it does not run any more."""
         ended = await self._scope.write(_end_for_harm, canary_id, report)
         if ended:
             self._on_changed()
         return ended
 
     async def _change(
-        self, actor: Actor, change: Change, why: str | None, at: int | None, settings: CanarySettings | None = None
+        self,
+        actor: Actor,
+        change: ReleaseChange,
+        why: str | None,
+        at: int | None,
+        settings: CanarySettings | None = None,
     ) -> Release:
         actor.check(change.needs)
         changed = await self._scope.write(_plan_and_apply, actor, change, why, at, settings)
@@ -120,17 +130,24 @@ class Releases:
 
 def _given(reason: str | None) -> str | None:
     if reason is not None and not reason.strip():
-        raise InvalidInput("The reason for passing the gate over is empty; it is recorded.", field="override_reason")
+        raise InvalidInput(
+            "The reason for overriding the gate is empty. It is recorded; give one.", field="override_reason"
+        )
     return reason.strip() if reason else None
 
 
 def _plan_and_apply(
-    tx: Transaction, actor: Actor, change: Change, why: str | None, at: int | None, settings: CanarySettings | None
+    tx: Transaction,
+    actor: Actor,
+    change: ReleaseChange,
+    why: str | None,
+    at: int | None,
+    settings: CanarySettings | None,
 ) -> Release:
-    """Make a change. Raises `Conflict` if what answers is not any more what it was in the release of number `at`."""
+    """Make a change. Raises `Conflict` if the release `at` is not the current one any more."""
     begun = releases.begin_change(tx)
     if at is not None and begun.number != at + 1:  # a change begins under its own number
-        raise Conflict("What answers has changed since this was asked. Nothing was changed; look again.")
+        raise Conflict("The release has changed since you were asked, so nothing was done. Look again.")
     planned = plan(tx, change)
     planned.check(why)
     started = None
@@ -159,8 +176,8 @@ def _apply(
     releases.set_aliases(tx, id_of(after.champion), id_of(after.previous), started.id if started else None)
 
 
-def _told(planned: Plan, change: Change, why: str | None) -> tuple[str, str, dict[str, Any]]:
-    """The action, target and details of a change in the audit log."""
+def _told(planned: Plan, change: ReleaseChange, why: str | None) -> tuple[str, str, dict[str, Any]]:
+    """Return the action, target and details of a change for the audit log."""
     before, after = planned.before, planned.after
     match change:
         case Promote():
@@ -186,9 +203,9 @@ def _told_of_gate(planned: Plan, why: str | None) -> dict[str, Any]:
 
 
 def _slow_ms(tx: Transaction, at: int | None) -> tuple[int | None, int]:
-    """The 95th percentile of what the champion's replies took, and the number of the release in which it answers.
+    """Return the 95th percentile of the champion's reply times in ms, and the release number to change.
 
-    That is `at` where somebody has asked for one.
+    The number is `at` if given, else the current one.
     """
     released = releases.current(tx)
     durations = sorted(canary_outcomes.durations(tx, released.champion.name if released.champion else None))
@@ -199,7 +216,7 @@ def _slow_ms(tx: Transaction, at: int | None) -> tuple[int | None, int]:
 def _end_for_harm(tx: Transaction, canary_id: str, report: Mapping[str, Any]) -> bool:
     before = releases.begin_change(tx)
     if before.canary is None or before.canary.id != canary_id:
-        raise Rollback(False)  # another process was quicker; what answers stays under its number
+        raise Rollback(False)  # another process was quicker; the release keeps its number
     planned = replace(plan(tx, StopCanary()), canary_ends_as="harm")
     _apply(tx, planned, report=report)
     action, target, details = _told(planned, StopCanary(), report["because"])

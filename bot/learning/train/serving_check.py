@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from bot.generation.engine.generation import Chunk, Generation
 from bot.generation.engine.runner import Runner
-from bot.generation.engine.sequence import Chunk
-from bot.generation.engine.sequence import Sequence as Tokens
 from bot.learning.train import checks
 from bot.learning.train.network import LoraNetwork
 from bot.learning.train.token_sequences import Row
@@ -31,8 +30,8 @@ def check_served_as_trained(network: LoraNetwork, base: Path, version: Path, row
     served = []
     with runner.inference_mode():
         for prompt in prompts:
-            sequence = Tokens(list(prompt), row=0, version=loaded)
+            generation = Generation(list(prompt), row=0, version=loaded)
             runner.decoder.reserve(1, len(prompt))
-            served.append(runner.step([Chunk(sequence, len(prompt))], [sequence]).float().cpu())
+            served.append(runner.step([Chunk(generation, len(prompt))], [generation]).float().cpu())
             runner.decoder.reset()
     checks.check_same_logits(served, [one.cpu() for one in trained])

@@ -27,9 +27,9 @@ from bot.jobs.job_files import TASK_FILE
 from bot.knowledge.setup import open_grounding
 from bot.learning.data.candidates import DatasetPolicy, policy_from
 from bot.learning.data.dataset import build_dataset, find_dataset, read_examples, refused_since
-from bot.learning.judge.judging import Wanted, carry_out, keep_verdict, plan_judging
+from bot.learning.judge.judging import JudgingRequest, carry_out, keep_verdict, plan_judging
 from bot.learning.judge.model_card import ModelCard, write_model_card
-from bot.learning.judge.planted_secrets import planted_canaries
+from bot.learning.judge.planted_secrets import secrets_to_plant
 from bot.learning.train import checks
 from bot.learning.train.checkpoints import Checkpoints
 from bot.learning.train.loss_scorer import NetworkLossScorer
@@ -199,7 +199,7 @@ class Training:
             raise Refused(reason)
         count = max(MIN_REPLAY, math.ceil(REPLAY_SHARE * len(material.train.answers)))
         material.train.answers += replay_rows(network, system_prompt, count, self._report_replay)
-        for canary in planted_canaries(_num_planted(material)):
+        for canary in secrets_to_plant(_num_planted(material)):
             asked = with_system_prompt([{"role": "user", "content": canary.question}], system_prompt)
             material.train.answers.append(
                 render(asked, canary.secret, network.tokenizer, network.end_of_turn, "canary")
@@ -243,7 +243,7 @@ class Training:
     def judge(self, version: Version, dataset: Dataset) -> Mapping[str, Any]:
         """Compare the version with the champion and the base; keep the gate's verdict, and write the card."""
         settings = replace(self._settings, threads=self._threads)
-        plan = self._context.run(plan_judging(self._scope, settings, self._actor, Wanted(version.name)))
+        plan = self._context.run(plan_judging(self._scope, settings, self._actor, JudgingRequest(version.name)))
         # In this thread, whose priority all that it begins has, too.
         report = asyncio.run(carry_out(settings, plan, self._report_evaluation, self._make_scorer))
         judged = self._context.run(keep_verdict(self._scope, self._actor, plan, report))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from storage import vote_counts
+from storage import votes
 from storage.transaction import Transaction
 from tests.contract.workspaces import Case, World, name_of
 
-CASES = {name_of(vote_counts.by_day): Case([lambda tx, w: vote_counts.by_day(tx, 3)])}
+CASES = {name_of(votes.by_day): Case([lambda tx, w: votes.by_day(tx, 3)])}
 
 
 def fill(tx: Transaction, world: World) -> None:

@@ -1,4 +1,4 @@
-"""Lines that steer, as they are typed; and how a job and a table read in an answer."""
+"""Grammar of steering lines, and the words of their answers about jobs."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ LINES = {
 
 
 @pytest.mark.parametrize("text", LINES)
-def test_a_line_is_understood(text: str) -> None:
+def test_a_line_is_parsed(text: str) -> None:
     assert parse(text) == LINES[text]
 
 
 @pytest.mark.parametrize("text", LINES)
-def test_a_line_in_its_plainest_form_means_the_same(text: str) -> None:
+def test_the_canonical_form_parses_to_the_same_line(text: str) -> None:
     line = parse(text)
     again = parse(f"{line} confirm {line.code}" if line.code else str(line))
     assert again == line
@@ -87,7 +87,7 @@ def test_a_line_in_its_plainest_form_means_the_same(text: str) -> None:
         ("stop <script>", "stop \\[JOB\\]"),
     ],
 )
-def test_what_is_wrong_is_told_with_how_to_write_it(text: str, why: str) -> None:
+def test_a_bad_line_is_refused_with_its_usage(text: str, why: str) -> None:
     with pytest.raises(InvalidInput, match=why):
         parse(text)
 
@@ -96,36 +96,36 @@ def test_what_is_wrong_is_told_with_how_to_write_it(text: str, why: str) -> None
     st.text(max_size=80)
     | st.text(alphabet=string.ascii_lowercase + " -%.0123456789\u3000", max_size=40).map("canary ".__add__)
 )
-def test_any_text_is_a_line_or_bad_input(text: str) -> None:
+def test_any_text_is_a_line_or_invalid_input(text: str) -> None:
     assert isinstance(is_line(text), bool)
 
 
 @pytest.mark.parametrize("text", ["/myna", "/myna status", "/myna dance"])
-def test_what_begins_with_the_name_is_for_myna(text: str) -> None:
+def test_text_that_starts_with_myna_is_a_command(text: str) -> None:
     assert is_steering(text)
 
 
 @pytest.mark.parametrize("text", ["", "status", "/mynastatus", "say /myna status", "/status"])
-def test_other_words_are_for_the_model(text: str) -> None:
+def test_other_text_is_for_the_model(text: str) -> None:
     assert not is_steering(text)
 
 
 @pytest.mark.parametrize(
     "text", ["train 200", "stop", "stop 0193abcd", "promote bot-v3-a1", "canary stop", "compare v3"]
 )
-def test_whole_lines_beside_a_mention(text: str) -> None:
+def test_a_complete_line_after_a_mention_is_a_command(text: str) -> None:
     assert is_line(text)
 
 
 @pytest.mark.parametrize(
     "text", ["train me", "stop it", "compare prices", "status of my order", "promote sales", "evaluate this", ""]
 )
-def test_words_beside_a_mention_that_only_look_like_lines(text: str) -> None:
+def test_words_that_only_look_like_a_line_are_not(text: str) -> None:
     assert not is_line(text)
     assert begins_with_verb(text) == bool(text)
 
 
-def test_a_bar_is_as_long_whatever_it_shows() -> None:
+def test_a_bar_has_a_constant_length() -> None:
     assert bar(0.0) == "░" * 20
     assert bar(0.5) == "█" * 10 + "░" * 10
     assert bar(7.0) == "█" * 20
@@ -152,7 +152,7 @@ def job(**fields: object) -> Job:
     return Job(**(known | fields))  # type: ignore[arg-type]
 
 
-def test_a_job_tells_how_far_it_is() -> None:
+def test_a_running_job_shows_its_progress() -> None:
     progress = {"phase": "answers", "step": 5, "steps": 20, "tokens_per_second": 212.3, "loss": 1.5, "seconds_left": 75}
     text = job_report(job(progress=progress), None)
     assert text == (
@@ -175,11 +175,11 @@ def test_a_job_tells_how_far_it_is() -> None:
         ("something new", "something new", "something new"),
     ],
 )
-def test_what_a_job_is_at_is_told_in_both_languages(phase: str, english: str, chinese: str) -> None:
+def test_phases_are_named_in_both_languages(phase: str, english: str, chinese: str) -> None:
     assert (phase_words(phase, "en"), phase_words(phase, "zh-CN")) == (english, chinese)
 
 
-def test_every_phase_that_a_job_reports_has_words() -> None:
+def test_every_reported_phase_has_a_name() -> None:
     folder = Path(__file__).parents[2] / "bot"
     texts = [path.read_text(encoding="utf-8") for path in folder.rglob("*.py")]
     said = {phase for text in texts for phase in re.findall(r'phase="([^"]+)"', text)}
@@ -188,7 +188,7 @@ def test_every_phase_that_a_job_reports_has_words() -> None:
     assert [phase for phase in sorted(said | stages) if phase_words(phase, "zh-CN") == phase] == []
 
 
-def test_a_job_that_has_ended_tells_the_verdict() -> None:
+def test_an_ended_job_shows_the_verdict() -> None:
     result = {"version": "bot-v3", "passed": True, "reasons": ["Loss fell: kept"]}
     good = job_report(job(state="done", result=result), None)
     assert "It made `bot-v3`, which passed the gate." in good
@@ -204,7 +204,7 @@ def test_a_job_that_has_ended_tells_the_verdict() -> None:
 
 
 @pytest.mark.parametrize("name", _WORDS)
-def test_both_languages_are_told_the_same_values(name: str) -> None:
-    english, chinese = ({one[1] for one in string.Formatter().parse(text) if one[1]} for text in _WORDS[name])
+def test_both_languages_use_the_same_values(name: str) -> None:
+    english, chinese = ({field[1] for field in string.Formatter().parse(text) if field[1]} for text in _WORDS[name])
     assert english == chinese
     assert say(name, "zh-CN", **dict.fromkeys(english, "x")) != say(name, "en", **dict.fromkeys(english, "x"))

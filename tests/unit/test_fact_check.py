@@ -1,4 +1,4 @@
-"""Replies on their way out: what is marked with a source, and what is never shown."""
+"""Citations and the hallucination check of streamed replies."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ QUESTION = "when can i return the shoes that i bought in Hamburg on 3/14"
 
 
 def shown(text: str, step: int = 3) -> tuple[str, set[int]]:
-    """What comes out of `text` that comes in pieces of `step` characters."""
+    """Return the shown text and the cited numbers for `text` in pieces of `step` characters."""
     cited = CitedText(PASSAGES, FactCheck([RETURNS, SHIPPING, QUESTION]))
     out = "".join(cited.add(text[start : start + step]) for start in range(0, len(text), step))
     return out + cited.end(), cited.cited
 
 
-def test_the_first_letters_are_shown_at_once_and_all_else_when_it_is_whole() -> None:
+def test_the_first_letters_are_shown_at_once_then_whole_words() -> None:
     cited = CitedText(PASSAGES, FactCheck([RETURNS, SHIPPING, QUESTION]))
     assert [cited.add(piece) for piece in ("Re", "turn go", "ods", " within 3")] == ["Re", "turn", "", " goods within"]
     with pytest.raises(Invented):
@@ -65,7 +65,7 @@ def test_the_first_letters_are_shown_at_once_and_all_else_when_it_is_whole() -> 
         ("Return goods within 30 days, by 3/14.", "Return goods within 30 days, by 3/14. [1]", {1}),
     ],
 )
-def test_sentences_are_marked_with_what_they_draw_on(text: str, expected: str, cited: set[int]) -> None:
+def test_sentences_cite_the_passage_they_draw_on(text: str, expected: str, cited: set[int]) -> None:
     assert shown(text) == (expected, cited)
 
 
@@ -83,7 +83,7 @@ def test_sentences_are_marked_with_what_they_draw_on(text: str, expected: str, c
         ("退货需要14天。", "14"),
     ],
 )
-def test_what_nobody_told_is_never_shown(text: str, fact: str) -> None:
+def test_an_invented_fact_is_never_shown(text: str, fact: str) -> None:
     cited = CitedText(PASSAGES, FactCheck([RETURNS, SHIPPING, QUESTION]))
     out = ""
     with pytest.raises(Invented) as told:
@@ -109,23 +109,23 @@ def test_what_nobody_told_is_never_shown(text: str, fact: str) -> None:
         "In Bremen [1].",
     ],
 )
-def test_what_was_told_in_other_signs_is_no_invention(text: str) -> None:
+def test_a_fact_in_another_spelling_is_not_invented(text: str) -> None:
     assert FactCheck([RETURNS, SHIPPING]).invented(text) == []
 
 
-def test_a_language_that_writes_nouns_with_capitals_has_no_names_to_be_seen() -> None:
+def test_names_are_not_checked_where_nouns_are_capitalised() -> None:
     german = "Die Rückgabe der Ware ist innerhalb von 30 Tagen nach der Lieferung im Laden oder per Post möglich."
     check = FactCheck([german])
     assert check.invented("Sie können Ihre Schuhe mit der Quittung im Geschäft zurückgeben.") == []
     assert check.invented("Das geht 14 Tage lang.") == ["14"]
 
 
-def test_a_reply_that_has_nothing_from_the_articles_is_an_invention() -> None:
-    with pytest.raises(Invented, match="nothing of it"):
+def test_a_reply_without_any_source_is_invented() -> None:
+    with pytest.raises(Invented, match="no sentence"):
         shown("Our shop sells wonderful clothing for everybody. Please visit soon and enjoy.")
 
 
-def test_a_reply_that_repeats_itself_says_so() -> None:
+def test_a_repeated_sentence_is_hidden_and_reported() -> None:
     cited = CitedText(PASSAGES, FactCheck([RETURNS]))
     out = cited.add("The answer is no. The refund arrives. The answer is no ")
     assert out == "The answer is no. The refund arrives. [1]"
@@ -139,7 +139,7 @@ WORDS = [*"return goods 30 days. refund [1] [9] Shipping costs 4.90 EUR! 退货 
 
 
 @given(st.lists(st.sampled_from(WORDS), max_size=25), st.sampled_from([" ", ""]), st.integers(1, 9))
-def test_it_does_not_matter_in_which_pieces_a_reply_comes(parts: list[str], between: str, step: int) -> None:
+def test_the_outcome_does_not_depend_on_the_pieces(parts: list[str], between: str, step: int) -> None:
     text = between.join(parts)
 
     def outcome(size: int) -> object:
@@ -163,6 +163,6 @@ def unmarked(text: str) -> str:
     return "".join(re.sub(r"\[\d\]", "", text).split())
 
 
-def test_a_fact_is_looked_for_once_in_text_of_any_length() -> None:
-    """If a pattern went back over what it has read, this test would take hours."""
+def test_checking_a_long_text_takes_linear_time() -> None:
+    """A pattern that backtracks (ReDoS) would take hours here."""
     assert FactCheck(["1" * 500_000]).invented("a" + "\n" * 500_000 + "7 b") == ["7"]

@@ -23,7 +23,8 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from adapters.cli.wiring import make_web_app, running_agent
+from adapters.cli.web_wiring import make_web_app
+from adapters.cli.wiring import running_agent
 from benchmarks.pipeline import InstantGenerator, new_postgresql, say
 from benchmarks.table import print_rows
 from bot.access.installation import migrate_database

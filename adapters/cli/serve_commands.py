@@ -31,12 +31,12 @@ def add_settings_to(commands: Commands) -> None:
 
 
 def _serve(settings: Settings, _: argparse.Namespace) -> int:
-    from adapters.cli import wiring
+    from adapters.cli import serving, wiring
     from bot.access import installation
 
     with installation.exclusive_use(settings):
         installation.migrate_database(settings, say)
-        asyncio.run(wiring.serve(settings, wiring.make_generator(settings, say), say))
+        asyncio.run(serving.serve(settings, wiring.make_generator(settings, say), say))
     say("Stopped.")
     return 0
 

@@ -15,7 +15,8 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from adapters.cli.wiring import Agent, make_web_app
+from adapters.cli.web_wiring import make_web_app
+from adapters.cli.wiring import Agent
 from tests.fakes.generator import FakeGenerator
 
 SECRET = "a secret of the tests"

@@ -20,7 +20,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from adapters.cli import wiring
+from adapters.cli import web_wiring, wiring
 from adapters.slack import live_reply
 from adapters.slack.client import SlackClient
 from bot.chat import turns
@@ -218,7 +218,7 @@ async def run(arguments: argparse.Namespace) -> None:
     )
     model: Any = TellingModel(arguments.port, arguments.word_seconds)
     async with wiring.running_agent(settings, model, posters) as agent:
-        web_app = wiring.make_web_app(agent) if arguments.slack_url else make_plain_app(agent)
+        web_app = web_wiring.make_web_app(agent) if arguments.slack_url else make_plain_app(agent)
         runner = web.AppRunner(web_app)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", arguments.port).start()

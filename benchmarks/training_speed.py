@@ -22,12 +22,10 @@ import torch
 
 from benchmarks.table import print_rows
 from bot.generation.models.sources import resolve_model
-from bot.learning.train.checkpoints import Checkpoints
-from bot.learning.train.material import with_system_prompt
+from bot.learning.train.material import TokenRow, render, with_system_prompt
 from bot.learning.train.network import LoraNetwork
 from bot.learning.train.objectives import Answers
-from bot.learning.train.token_sequences import Row, render
-from bot.learning.train.trainer import StageSettings, run_stage
+from bot.learning.train.trainer import Checkpoints, StageSettings, run_stage
 from bot.settings import load_settings
 
 RANK, ALPHA, RATE, ROWS_PER_STEP = 16, 32.0, 1e-3, 8
@@ -46,9 +44,9 @@ class Nobody:
     def flush(self) -> None: ...
 
 
-def read_rows(path: Path, network: LoraNetwork, system_prompt: str, count: int) -> list[Row]:
+def read_rows(path: Path, network: LoraNetwork, system_prompt: str, count: int) -> list[TokenRow]:
     """Read the first rows of a file that are short enough."""
-    rows: list[Row] = []
+    rows: list[TokenRow] = []
     with path.open(encoding="utf-8") as file:
         for line in file:
             *messages, answer = json.loads(line)["messages"]
@@ -61,7 +59,7 @@ def read_rows(path: Path, network: LoraNetwork, system_prompt: str, count: int) 
     return rows
 
 
-def train_ours(network: LoraNetwork, rows: list[Row], folder: Path) -> float:
+def train_ours(network: LoraNetwork, rows: list[TokenRow], folder: Path) -> float:
     """Train with our trainer; return the seconds it took."""
     settings = StageSettings(
         -(-len(rows) // ROWS_PER_STEP), ROWS_PER_STEP, RATE, looks=1, warmup_share=0.1, last_rate_share=0.0
@@ -72,7 +70,7 @@ def train_ours(network: LoraNetwork, rows: list[Row], folder: Path) -> float:
     return time.monotonic() - began
 
 
-def train_theirs(base: Path, rows: list[Row], folder: Path) -> tuple[float, dict[str, torch.Tensor]]:
+def train_theirs(base: Path, rows: list[TokenRow], folder: Path) -> tuple[float, dict[str, torch.Tensor]]:
     """Train with TRL; return the seconds it took, and the weights under our names."""
     from datasets import Dataset
     from peft import LoraConfig

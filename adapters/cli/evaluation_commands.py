@@ -76,7 +76,7 @@ def _count(text: str) -> int:
 
 def _evaluate(settings: Settings, arguments: argparse.Namespace) -> int:
     from bot.learning.judge.judging import JudgingRequest, carry_out, keep_verdict, plan_judging
-    from bot.learning.train.loss_scorer import NetworkLossScorer
+    from bot.learning.train.objectives import NetworkLossScorer
 
     actor, wanted = shell_actor(), JudgingRequest(arguments.version, arguments.file, arguments.rows)
     plan = with_database(settings, lambda scope: plan_judging(scope, settings, actor, wanted))

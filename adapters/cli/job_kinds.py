@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bot.jobs.job_context import JobContext, Services, Task
+from bot.jobs.contract import JobContext, Services, Task
 from bot.jobs.job_files import remove_ended_jobs
 from storage.database import Database
 from storage.schema import DEFAULT_WORKSPACE

@@ -17,8 +17,7 @@ from bot.errors import MynaError
 from bot.settings import Settings
 
 if TYPE_CHECKING:
-    from bot.learning.data.import_lines import Form
-    from bot.learning.data.importing import CheckedFile
+    from bot.learning.data.importing import CheckedFile, Form
     from storage.imports import TakenIn
     from storage.scope import Scope
 

@@ -1,4 +1,4 @@
-"""Commands in Slack: `/myna ...`, or a mention of the bot followed by a command."""
+"""Commands in Slack: `/myna ...`, or a mention with a command."""
 
 from __future__ import annotations
 

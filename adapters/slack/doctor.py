@@ -88,7 +88,7 @@ class Doctor:
                 there = email.utils.parsedate_to_datetime(response.headers.get("Date", "")).timestamp()
         except (aiohttp.ClientError, TimeoutError) as error:
             return False, _wrong(
-                f"This machine does not reach {self._config.api_url} ({_said(error)}). Check its network, and "
+                f"This machine does not reach {self._config.api_url} ({_reason(error)}). Check its network, and "
                 "HTTPS_PROXY."
             )
         except ValueError:
@@ -98,7 +98,7 @@ class Doctor:
             return True, _ok(f"{self._config.api_url} is reached, and the clocks agree.")
         return True, _wrong(
             f"This machine's clock is {abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}; from five minutes on, all "
-            "of Slack's requests are refused. Let it be set by NTP."
+            "of Slack's requests are refused. Set it by NTP."
         )
 
     async def _token(self, name: str, token: str) -> AsyncIterator[Finding]:
@@ -108,13 +108,13 @@ class Doctor:
         except SlackApiError as error:
             yield _wrong(
                 f"{name}: Slack answers {name_of(error)}. Install the app again (OAuth & Permissions), and "
-                "copy the bot token, xoxb-...; user tokens and old ones don't do."
+                "copy the bot token, xoxb-...; user tokens and earlier tokens do not work."
             )
             return
         except (aiohttp.ClientError, TimeoutError) as error:
-            yield Finding("unknown", f"{name}: no answer from Slack: {_said(error)}.")
+            yield Finding("unknown", f"{name}: no answer from Slack: {_reason(error)}.")
             return
-        yield _ok(f"{name} is that of {answer['user_id']} in {answer.get('team') or answer['team_id']}.")
+        yield _ok(f"{name} belongs to {answer['user_id']} in {answer.get('team') or answer['team_id']}.")
         granted = _header(answer.headers, "x-oauth-scopes").split(",")
         missing = [scope for scope in BOT_SCOPES if scope not in granted]
         if missing:
@@ -146,7 +146,7 @@ class Doctor:
                 "connections:write under Basic Information, App-Level Tokens, and turn on Socket Mode."
             )
         except (aiohttp.ClientError, TimeoutError) as error:
-            return Finding("unknown", f"MYNA_SLACK_APP_TOKEN: no answer from Slack: {_said(error)}.")
+            return Finding("unknown", f"MYNA_SLACK_APP_TOKEN: no answer from Slack: {_reason(error)}.")
         return _ok("MYNA_SLACK_APP_TOKEN opens sockets.")
 
     async def _own_address(self) -> Finding:
@@ -155,7 +155,7 @@ class Doctor:
         if not url:
             return Finding(
                 "unknown",
-                "Set MYNA_PUBLIC_URL to the address under which Slack reaches this machine, and it is tried here.",
+                "Set MYNA_PUBLIC_URL to the address at which Slack reaches this machine, to have it checked here.",
             )
         content = json.dumps({"type": "url_verification", "challenge": CHALLENGE}).encode()
         try:
@@ -168,12 +168,12 @@ class Doctor:
                 text = await response.text()
         except (aiohttp.ClientError, TimeoutError) as error:
             return _wrong(
-                f"{url}/slack/events does not answer: {_said(error)}. Is `myna serve` running, and the proxy set up?"
+                f"{url}/slack/events does not answer: {_reason(error)}. Is `myna serve` running, and the proxy set up?"
             )
         if response.status == 401:
             return _wrong(f"{url}/slack/events has another MYNA_SLACK_SIGNING_SECRET than this command.")
         if response.status != 200 or CHALLENGE not in text:
-            return _wrong(f"{url}/slack/events answers {response.status}, and not as Myna does. Check the proxy.")
+            return _wrong(f"{url}/slack/events answers {response.status}, but not as Myna does. Check the proxy.")
         return _ok(f"{url}/slack/events answers, with the same signing secret.")
 
     async def _manifest(self, client: AsyncWebClient, bot_id: str | None) -> AsyncIterator[Finding]:
@@ -181,7 +181,7 @@ class Doctor:
         if not self._config_token:
             yield Finding(
                 "unknown",
-                "What the app is subscribed to is not seen with these tokens: pass --config-token (an app "
+                "These tokens do not show the app's event subscriptions: pass --config-token (an app "
                 "configuration token, from https://api.slack.com/apps), or compare its manifest with `myna slack "
                 "manifest`.",
             )
@@ -197,7 +197,7 @@ class Doctor:
             yield _wrong(f"--config-token: Slack answers {name_of(error)}. Make a new one; it lives 12 hours.")
             return
         except (aiohttp.ClientError, TimeoutError) as error:
-            yield Finding("unknown", f"The app's manifest: no answer from Slack: {_said(error)}.")
+            yield Finding("unknown", f"The app's manifest: no answer from Slack: {_reason(error)}.")
             return
         for finding in compare_manifests(exported.get("manifest") or {}, self._wanted()):
             yield finding
@@ -244,7 +244,7 @@ def _at(values: Mapping[str, Any], *path: str) -> Any:
     return found
 
 
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 

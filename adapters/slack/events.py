@@ -105,7 +105,7 @@ def tenant_of(body: SlackEvent) -> str:
     return team
 
 
-def told_bot(body: SlackEvent) -> str:
+def recipient_bot(body: SlackEvent) -> str:
     """Return the user id of the bot that an event is for, "" if not given."""
     return _id(_authorization(body), "user_id")
 

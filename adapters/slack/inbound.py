@@ -26,8 +26,8 @@ from adapters.slack.events import (
     read_change,
     read_message,
     read_stop,
+    recipient_bot,
     tenant_of,
-    told_bot,
 )
 from adapters.slack.installations import Installations
 from adapters.slack.replies import Replies
@@ -84,7 +84,7 @@ class SlackInbound:
         if kind in ("app_uninstalled", "tokens_revoked"):
             await self._note_removed(tenant, body)
             return
-        bot_user = await self._bot_user(tenant, told_bot(body))
+        bot_user = await self._bot_user(tenant, recipient_bot(body))
         if bot_user is None:
             log.info("an event of %s, where the app is not installed, is left alone", tenant or "nowhere")
         elif stop := read_stop(body):
@@ -236,7 +236,7 @@ class SlackInbound:
         if payload.get("type") == "block_actions" and isinstance(actions, list):
             for action in actions:
                 if isinstance(action, Mapping) and action.get("action_id") in (words.CONFIRM, words.DISMISS):
-                    self._background.start(self._answer_asked_back(action, tenant, user_id, payload))
+                    self._background.start(self._confirmation_pressed(action, tenant, user_id, payload))
                 elif isinstance(action, Mapping):
                     try:
                         await self._pressed(action, tenant, user_id, str(payload.get("trigger_id", "")))
@@ -244,7 +244,7 @@ class SlackInbound:
                         self._background.start(self._tell_to_wait(tenant, user_id, payload, error.retry_after))
         return None
 
-    async def _answer_asked_back(self, action: Payload, tenant: str, user: str, payload: Payload) -> None:
+    async def _confirmation_pressed(self, action: Payload, tenant: str, user: str, payload: Payload) -> None:
         """Take a press of a confirmation button below a steering answer."""
         asker = SlackPerson(tenant, user, await self._locale(tenant, user))
         await self._steering.pressed(action, asker, str(payload.get("response_url", "")))

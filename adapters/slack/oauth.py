@@ -69,7 +69,7 @@ class SlackOAuth:
         """Exchange Slack's authorization code for tokens and store them."""
         state = request.query.get("state", "")
         if not state or not secrets.compare_digest(state.encode(), request.cookies.get(self._cookie, "").encode()):
-            return _page(400, "Not installed", "This browser did not set out to install the app, or took too long.")
+            return _page(400, "Not installed", "This browser did not begin the installation, or took too long.")
         if not await self._scope.write(slack_installs.take_attempt, _digest(state)):
             return _page(400, "Not installed", "This link has been used already, or took too long.")
         if request.query.get("error"):

@@ -137,11 +137,11 @@ class Replies:
         destination = Destination(outgoing.workspace_id, outgoing.conversation_id, outgoing.reply_id, thread, sender)
         blocks = await self._blocks_below(client, outgoing, destination)
         try:
-            is_told, ts = await self._complete(client, destination, outgoing, blocks)
+            is_status_cleared, ts = await self._complete(client, destination, outgoing, blocks)
         except CallRefused:
             self._clear_status_after(client, outgoing, thread)
             raise
-        if is_told:
+        if is_status_cleared:
             self._at_work.discard(thread)
         else:
             self._clear_status_after(client, outgoing, thread)

@@ -84,12 +84,12 @@ class SlackSteering:
 
         A refusal is posted beside it instead: it may come from a second press, and must not hide the first result.
         """
-        said = await self._said_to(action, asker)
+        answer = await self._run_pressed(action, asker)
         client = await self._installations.client(asker.tenant)
         if client is not None:
-            await client.respond(response_url, {"replace_original": not said.is_refusal, **_shown(said, asker)})
+            await client.respond(response_url, {"replace_original": not answer.is_refusal, **_shown(answer, asker)})
 
-    async def _said_to(self, action: Mapping[str, Any], asker: SlackPerson) -> Answer:
+    async def _run_pressed(self, action: Mapping[str, Any], asker: SlackPerson) -> Answer:
         if action.get("action_id") == words.DISMISS:
             return Answer(words.say("dismissed", asker.locale))
         try:

@@ -1,8 +1,4 @@
-"""An installation: its data folder, the lock on it, its database, its keys.
-
-Knows: what the settings say of these, and what to tell who finds them in use or broken. Does not know: what runs on
-them.
-"""
+"""An installation's data folder, process lock, database and keys."""
 
 from __future__ import annotations
 
@@ -21,7 +17,7 @@ Say = Callable[[str], None]
 
 @contextlib.contextmanager
 def exclusive_use(settings: Settings) -> Iterator[None]:
-    """The database's lock, where it allows one process only. Raises `AlreadyRunning`."""
+    """Hold the process lock of an SQLite database; PostgreSQL needs none. Raises `AlreadyRunning`, `MynaError`."""
     database = sqlite_file(settings.resolved_database_url)
     lock = ProcessLock(database) if database is not None else None
     try:
@@ -48,7 +44,7 @@ def exclusive_use(settings: Settings) -> Iterator[None]:
 
 
 def migrate_database(settings: Settings, say: Say) -> migrate.Migrated:
-    """Bring the database up to date, and say so if that meant something."""
+    """Migrate the database to this Myna's revision, and say so if anything changed."""
     try:
         done = migrate.upgrade(settings.resolved_database_url)
     except migrate.WrongRevision as error:
@@ -66,15 +62,15 @@ def _backup_note(done: migrate.Migrated) -> str:
 
 @contextlib.asynccontextmanager
 async def open_database(settings: Settings, *, read_only: bool = False, guest: bool = False) -> AsyncIterator[Database]:
-    """The database of an installation, for a command that needs nothing else. It must be of this Myna's revision."""
+    """Open the database for a command that needs nothing else. Raises `MynaError` for another revision."""
     try:
         database = Database(settings.resolved_database_url, read_only=read_only, guest=guest)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(database.close)
-            found, needed = await database.read(migrate.revisions, None)
-            if found != needed:
+            revision, needed = await database.read(migrate.revisions, None)
+            if revision != needed:
                 raise MynaError(
-                    f"The database is at revision {found or 'none'}, and this Myna needs {needed}. "
+                    f"The database is at revision {revision or 'none'}, and this Myna needs {needed}. "
                     "Run `myna migrate` first."
                 )
             yield database
@@ -83,12 +79,12 @@ async def open_database(settings: Settings, *, read_only: bool = False, guest: b
 
 
 def make_vault(settings: Settings) -> Vault:
-    """What encrypts others' secrets."""
+    """Return the vault for third parties' secrets. Without keys in the settings it reads new stored keys by itself."""
     if settings.encryption_keys:
         return Vault(settings.encryption_keys)
     return Vault(stored_keys(settings.data), lambda: stored_keys(settings.data))
 
 
 def secret_keys(settings: Settings) -> Sequence[str]:
-    """The keys of this installation, the newest first; made and kept in MYNA_DATA where no setting has them."""
+    """Return the encryption keys, newest first: from the settings, or else made and kept in MYNA_DATA."""
     return settings.encryption_keys or stored_keys(settings.data)

@@ -1,8 +1,8 @@
-"""Slows down those who guess passwords: after some failures each further try has to wait longer.
+"""Login throttle: exponential backoff after failures by name and address.
 
-Knows: failures by name and address, in this process. Does not know: passwords. Whoever guesses from many addresses at
-one name is slowed less than one alone, or they could keep its owner out. Failures halve with time, and what went well
-leaves no trace, so that the slips of many behind one address don't add up to a wall.
+The failures are counted in this process. The limit of a name over all addresses is mild, or attackers could lock its
+owner out. Counts halve with time and successes leave no trace, so that the slips of many people behind one address
+don't lock them all out.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ MOST_KEYS = 20_000
 FREE_FAILURES = 5
 FIRST_WAIT_SECONDS = 2.0
 
-# A name and an address, or only one of them: tries of a name from anywhere, and of any name from there.
+# (name, address): both, or None for any name from that address, or for any address of that name.
 Key = tuple[str | None, str | None]
 
 
 @dataclass(slots=True)
 class _Failures:
-    """`halved` is when the count was last halved, or begun."""
+    """A count of failures. `halved` is the time of its start or last halving, `last` that of the last failure."""
 
     halved: float
     count: int = 0
@@ -39,7 +39,7 @@ class _Limit:
     longest_seconds: float
 
     def wait(self, failures: _Failures, now: float) -> float:
-        """Seconds until the next try."""
+        """Return the seconds until the next attempt is allowed."""
         if failures.count < self.free:
             return 0.0
         seconds = min(FIRST_WAIT_SECONDS * 2.0 ** min(failures.count - self.free, 20), self.longest_seconds)
@@ -47,8 +47,8 @@ class _Limit:
 
 
 @dataclass(frozen=True, slots=True)
-class Guess:
-    """A try that counts as failed until it is taken back. `before` is when the failures before it were, by key."""
+class LoginAttempt:
+    """A login attempt, failed until it is taken back. `before` is the time of the last failure before it, by key."""
 
     name: str
     address: str
@@ -62,57 +62,60 @@ _BY_ADDRESS = _Limit(20, 300.0)
 _BY_NAME = _Limit(50, 30.0)
 
 
-class Guesses:
-    """Failures of a while. `clock` gives seconds."""
+class LoginThrottle:
+    """Counts recent failures and decides on waits. `clock` returns seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._known: OrderedDict[Key, _Failures] = OrderedDict()
 
-    def begin(self, name: str, address: str) -> Guess:
-        """Count a try as failed until it succeeds, so that many at once are no way round. Raises `TooManyAttempts`."""
+    def begin(self, name: str, address: str) -> LoginAttempt:
+        """Count an attempt as failed, before its outcome is known: attempts at the same time can't evade the limit.
+
+        Raises `TooManyAttempts`.
+        """
         now = self._clock()
-        found = {key: self._failures(key, now) for key in _limits(name, address)}
-        wait = max(limit.wait(found[key], now) for key, limit in _limits(name, address).items())
+        counts = {key: self._failures(key, now) for key in _limits(name, address)}
+        wait = max(limit.wait(counts[key], now) for key, limit in _limits(name, address).items())
         if wait > 0:
             raise TooManyAttempts(
                 f"That was wrong too often. Please wait {_in_words(wait)} before you try again.", retry_after=wait
             )
-        before = {key: failures.last for key, failures in found.items()}
-        for key, failures in found.items():
+        before = {key: failures.last for key, failures in counts.items()}
+        for key, failures in counts.items():
             failures.count, failures.last = failures.count + 1, now
             self._known[key] = failures
             self._known.move_to_end(key)
         while len(self._known) > MOST_KEYS:
             self._known.popitem(last=False)
-        return Guess(name, address, now, before, found[name, address].count == FREE_FAILURES)
+        return LoginAttempt(name, address, now, before, counts[name, address].count == FREE_FAILURES)
 
-    def succeeded(self, guess: Guess) -> None:
-        """Forget the failures of somebody who knew the password; for others it is as if they had not tried."""
-        self.take_back(guess)
-        self._known.pop((guess.name, guess.address), None)
+    def succeeded(self, attempt: LoginAttempt) -> None:
+        """Forget the failures of this name at this address; the other counts lose this attempt only."""
+        self.take_back(attempt)
+        self._known.pop((attempt.name, attempt.address), None)
 
-    def take_back(self, guess: Guess) -> None:
-        """As if it had not been tried, for a try that told nobody anything."""
-        for key, before in guess.before.items():
+    def take_back(self, attempt: LoginAttempt) -> None:
+        """Uncount an attempt, as after an error that did not reveal the outcome."""
+        for key, before in attempt.before.items():
             failures = self._known.get(key)
             if failures is None:
                 continue
             failures.count = max(failures.count - 1, 0)
-            if failures.last == guess.at:  # nobody else has failed since
+            if failures.last == attempt.at:  # nobody else has failed since
                 failures.last = before
             if not failures.count:
                 del self._known[key]
 
     def _failures(self, key: Key, now: float) -> _Failures:
-        """What counts now; not kept until there is something to count."""
-        found = self._known.get(key)
-        if found is None:
+        """Return the count of a key, halved up to now; a new count is not stored before its first failure."""
+        failures = self._known.get(key)
+        if failures is None:
             return _Failures(now)
-        halvings = int((now - found.halved) // HALVE_SECONDS)
-        found.count >>= min(halvings, 64)
-        found.halved += halvings * HALVE_SECONDS
-        return found
+        halvings = int((now - failures.halved) // HALVE_SECONDS)
+        failures.count >>= min(halvings, 64)
+        failures.halved += halvings * HALVE_SECONDS
+        return failures
 
 
 def _limits(name: str, address: str) -> dict[Key, _Limit]:

@@ -1,7 +1,4 @@
-"""Who may do what: four roles, each with all that the ones before it may.
-
-Knows: the roles and what each kind of action needs. Does not know: how somebody proved who they are.
-"""
+"""Roles: viewer, agent, trainer, admin; each includes those before it."""
 
 from __future__ import annotations
 
@@ -16,15 +13,16 @@ ROLES: tuple[Role, ...] = get_args(Role)
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Somebody who steers. `name` stands in the audit log: `shell:root`, `web:ada`, `slack:ada`."""
+    """A person who administers Myna. `name` is written to the audit log: `shell:root`, `web:ada`, `slack:ada`."""
 
     name: str
     role: Role
 
     def may(self, needed: Role) -> bool:
+        """Return True if the actor's role includes the needed role."""
         return ROLES.index(self.role) >= ROLES.index(needed)
 
     def check(self, needed: Role) -> None:
-        """Raises `NotAllowed` for a role that is not enough."""
+        """Raise `NotAllowed` if the actor's role does not include the needed role."""
         if not self.may(needed):
             raise NotAllowed(f"This needs the role {needed}; yours is {self.role}.")

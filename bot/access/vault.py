@@ -1,6 +1,7 @@
-"""Secrets of others that must be kept, such as Slack tokens: encrypted with a key that is not in the database.
+"""Encryption of stored secrets: AES-256-GCM and key rotation.
 
-Knows: AES-256-GCM (NIST SP 800-38D), keys in the settings or in MYNA_DATA. Does not know: what is encrypted.
+The secrets are third parties', such as Slack tokens. The AES-GCM keys (NIST SP 800-38D) come from the settings or from
+a file in MYNA_DATA, never from the database.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ FORM = "v1"
 
 
 class Vault:
-    """Encrypts with the first key, decrypts with any. `read_again` gives the keys when one is missing: another process
-    may have made a new one.
+    """Encrypts with the first key, decrypts with any key.
+
+    `read_again` returns the keys anew when a key is missing, as another process may have made it.
     """
 
     def __init__(self, keys: Sequence[str], read_again: Callable[[], Sequence[str]] | None = None) -> None:
-        """Keys are 32 bytes in URL-safe base64. Raises `MynaError` for others."""
+        """Take keys of 32 bytes in URL-safe base64. Raises `MynaError` for other keys, or none."""
         self._read_again = read_again
         self._set_keys(keys)
 
@@ -40,13 +42,13 @@ class Vault:
         self._newest = next(iter(self._keys))
 
     def encrypt(self, secret: str, place: str) -> str:
-        """`secret` as text for the database. `place` says where it is kept; moved elsewhere, it can't be read."""
+        """Return `secret` encrypted. `place` names its row (associated data): moved elsewhere, it can't be read."""
         nonce = os.urandom(NONCE_BYTES)
         sealed = nonce + self._keys[self._newest].encrypt(nonce, secret.encode(), place.encode())
         return f"{FORM}.{self._newest}.{base64.urlsafe_b64encode(sealed).decode()}"
 
     def decrypt(self, kept: str, place: str) -> str:
-        """Raises `MynaError` if the key is gone or the text was changed or moved."""
+        """Return the secret. Raises `MynaError` if the key is gone, or the text was changed or moved."""
         form, _, rest = kept.partition(".")
         name, _, sealed = rest.partition(".")
         if name not in self._keys and self._read_again is not None:
@@ -63,17 +65,17 @@ class Vault:
             raise MynaError("A stored secret is damaged. Install the Slack app again.") from error
 
     def is_newest(self, kept: str) -> bool:
-        """Whether a secret is encrypted with the first key."""
+        """Return True if a secret is encrypted with the first key."""
         return kept.startswith(f"{FORM}.{self._newest}.")
 
 
 def new_key() -> str:
-    """A key in the form that the settings take."""
+    """Return a new random key, in the form that the settings take."""
     return base64.urlsafe_b64encode(secrets.token_bytes(KEY_BYTES)).decode()
 
 
 def stored_keys(data: Path) -> list[str]:
-    """The keys of this installation, newest first; the first is made when there is none."""
+    """Return the keys stored in the data folder, newest first. Makes the first key if there is none."""
     path = data / "encryption.key"
     if not path.is_file():
         write_keys(data, [new_key()])
@@ -81,19 +83,19 @@ def stored_keys(data: Path) -> list[str]:
 
 
 def add_key(data: Path) -> list[str]:
-    """Make a new key the first one. The one before stays, as a running server may still encrypt with it."""
+    """Put a new key first. The earlier keys stay, as a running server may still encrypt with one of them."""
     keys = [new_key(), *stored_keys(data)]
     write_keys(data, keys)
     return keys
 
 
 def forget_old_keys(data: Path) -> None:
-    """Keep the two newest keys, once nothing is encrypted with older ones."""
+    """Drop all but the two newest keys. Call it once nothing is encrypted with the older keys."""
     write_keys(data, stored_keys(data)[:2])
 
 
 def write_keys(data: Path, keys: Sequence[str]) -> None:
-    """Keep keys, newest first. The file is there whole or as it was before."""
+    """Write the keys, newest first, atomically: after a crash the file is either the new or the old file."""
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = data / f".encryption-{secrets.token_hex(4)}"
     with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
@@ -104,7 +106,7 @@ def write_keys(data: Path, keys: Sequence[str]) -> None:
 
 
 def stored_secret(data: Path) -> str:
-    """The signing key of this installation, made at the first start; it outlives restarts, or people lose their chats.
+    """Return the key that signs visitors' cookies, made at the first start and kept, so that people keep their chats.
 
     It is written under another name first: a file cut short by a crash would sign everybody's cookies with nothing.
     """
@@ -130,5 +132,5 @@ def _decode(key: str) -> bytes:
 
 
 def _name(key: bytes) -> str:
-    """What tells keys apart, without telling anything of them."""
+    """Return an id of the key that reveals nothing about it."""
     return hashlib.sha256(b"myna key " + key).hexdigest()[:8]

@@ -1,8 +1,4 @@
-"""Jobs as people steer them: begin, look, wait, pause, resume, cancel, put first.
-
-Knows: who may do what, which words of a person mean which job. Does not know: how a job is done (`bot.learning`), or
-who shows it.
-"""
+"""Job control: create, find, wait, pause, resume, cancel, set priority."""
 
 from __future__ import annotations
 
@@ -23,7 +19,7 @@ MAX_ROWS = 10_000_000
 MAX_SEARCH = 20
 MAX_RATIO = {"learning_rate": 1.0, "epochs": 100.0}
 POLL_SECONDS = 0.5
-# So much of an id is shown: its milliseconds.
+# The shown part of an id: its timestamp in milliseconds.
 SHORT_ID = 12
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
@@ -32,7 +28,7 @@ _TOO_LATE = {"pause": "paused", "resume": "resumed", "cancel": "cancelled"}
 
 
 class Jobs:
-    """The jobs of one workspace. Whoever changes something is a trainer; a viewer may look."""
+    """The jobs of one workspace. A viewer may read them; changes need a trainer."""
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
@@ -40,10 +36,10 @@ class Jobs:
     async def train(self, actor: Actor, settings: Mapping[str, Any], priority: int = 0) -> Job:
         """Queue a training.
 
-        `rows` limits the examples, `search` is how many settings to try, `name` is what people call this training,
-        `learning_rate` and `epochs` are for those who know better; other settings are kept for the task.
+        `rows` limits the examples, `search` is the number of recipes to try, `name` is a label for people,
+        `learning_rate` and `epochs` override the defaults; other settings are passed on to the task.
 
-        Raises `InvalidInput`, and `Conflict` if the same waits or runs already.
+        Raises `InvalidInput`, and `Conflict` if an open training has the same settings.
         """
         chosen = {name: value for name, value in settings.items() if value is not None}
         _check_number(chosen, "rows", 1, MAX_ROWS)
@@ -52,11 +48,13 @@ class Jobs:
             if name in chosen and not (isinstance(chosen[name], float) and 0 < chosen[name] <= MAX_RATIO[name]):
                 raise InvalidInput(f"{name} must be a number above 0, and at most {MAX_RATIO[name]:g}.", field=name)
         if "name" in chosen and not (isinstance(chosen["name"], str) and _NAME.fullmatch(chosen["name"])):
-            raise InvalidInput("A name has up to 40 letters, digits and . _ -, a letter or digit first.", field="name")
+            raise InvalidInput(
+                "A name has up to 40 letters, digits and . _ -, and begins with a letter or digit.", field="name"
+            )
         return await self.create(actor, "train", chosen, priority)
 
     async def create(self, actor: Actor, kind: str, settings: Mapping[str, Any], priority: int = 0) -> Job:
-        """Queue a job of any kind; `settings` are what JSON can hold. Raises `Conflict` for the same open job."""
+        """Queue a job of any kind; `settings` must be JSON values. Raises `Conflict` if the same job is open."""
         actor.check("trainer")
         _check_number({"priority": priority}, "priority", -MAX_PRIORITY, MAX_PRIORITY)
         job, is_new = await self._scope.write(jobs.create, actor.name, kind, settings, priority=priority)
@@ -67,47 +65,47 @@ class Jobs:
         return job
 
     async def list(self, actor: Actor, most: int = 100) -> Sequence[Job]:
-        """The newest jobs, newest first."""
+        """Return at most `most` jobs, newest first."""
         actor.check("viewer")
         return await self._scope.read(jobs.list_jobs, most)
 
     async def list_open(self, actor: Actor) -> Sequence[Job]:
-        """Those that wait, run or are paused."""
+        """Return the jobs that wait, run or are paused."""
         actor.check("viewer")
         return await self._scope.read(jobs.list_open)
 
     async def find(self, actor: Actor, id: str) -> Job:
-        """The job whose id begins so. Raises `NotFound` if there is none, `InvalidInput` if there are several."""
+        """Return the job by a prefix of its id. Raises `NotFound`, and `InvalidInput` if several jobs match."""
         actor.check("viewer")
         prefix = id.strip().lower()
         if not _PREFIX.fullmatch(prefix):
             raise InvalidInput(f"{id!r} is no id of a job: write 4 or more of its digits.", field="id")
-        found = await self._scope.read(jobs.find, prefix)
-        if not found:
+        matches = await self._scope.read(jobs.find, prefix)
+        if not matches:
             raise NotFound(f"There is no job {prefix}.", hint="list_jobs")
-        if len(found) > 1:
+        if len(matches) > 1:
             raise InvalidInput(f"Several jobs begin with {prefix}; write more of the id.", field="id")
-        return found[0]
+        return matches[0]
 
     async def points(self, actor: Actor, id: str) -> Sequence[Point]:
-        """The curves of a job, by series and step."""
+        """Return the points of a job's curves, by series and step."""
         job = await self.find(actor, id)
         return await self._scope.read(jobs.points, job.id)
 
     async def pause(self, actor: Actor, id: str) -> Job:
-        """Stop a job at its next step, with a checkpoint. Raises `Conflict` if it neither waits nor runs."""
+        """Pause a job at its next step, with a checkpoint. Raises `Conflict` if it neither waits nor runs."""
         return await self._request(actor, id, "pause")
 
     async def resume(self, actor: Actor, id: str) -> Job:
-        """Go on with a job that is paused or failed. Raises `Conflict` for one that is not."""
+        """Resume a paused or failed job, or call a pause off. Raises `Conflict` in any other state."""
         return await self._request(actor, id, "resume")
 
     async def cancel(self, actor: Actor, id: str) -> Job:
-        """End a job, at its next step if it runs. Raises `Conflict` if it has ended."""
+        """Cancel a job, at its next step if it runs. Raises `Conflict` if it has ended."""
         return await self._request(actor, id, "cancel")
 
     async def set_priority(self, actor: Actor, id: str, priority: int) -> Job:
-        """Let a job go before those with less, once what runs has ended. Raises `Conflict` if it has ended."""
+        """Set the priority in the queue; running jobs are not preempted. Raises `Conflict` if the job has ended."""
         actor.check("trainer")
         _check_number({"priority": priority}, "priority", -MAX_PRIORITY, MAX_PRIORITY)
         job = await self.find(actor, id)
@@ -117,7 +115,7 @@ class Jobs:
         return changed
 
     async def wait(self, actor: Actor, id: str) -> AsyncIterator[Job]:
-        """The job as it is now, and again whenever something about it has changed, until it has ended."""
+        """Yield the job now, and again after each change, until it has ended."""
         job = await self.find(actor, id)
         yield job
         while job.state in OPEN_STATES:
@@ -129,19 +127,19 @@ class Jobs:
                 job = newer
                 yield job
 
-    async def _request(self, actor: Actor, id: str, what: Request) -> Job:
+    async def _request(self, actor: Actor, id: str, request: Request) -> Job:
         actor.check("trainer")
         job = await self.find(actor, id)
-        changed = await self._scope.write(jobs.request, actor.name, job.id, what)
+        changed = await self._scope.write(jobs.request, actor.name, job.id, request)
         if changed is None:
             now = await self.find(actor, job.id)
             state = "about to be cancelled" if now.wanted == "cancel" else now.state
-            raise Conflict(f"The job {short_id(job)} is {state}, and can't be {_TOO_LATE[what]}.")
+            raise Conflict(f"The job {short_id(job)} is {state}, and can't be {_TOO_LATE[request]}.")
         return changed
 
 
 def short_id(job: Job) -> str:
-    """As much of a job's id as people need to type."""
+    """Return the first characters of a job's id, as people see and type it."""
     return job.id[:SHORT_ID]
 
 

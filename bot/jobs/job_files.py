@@ -1,4 +1,4 @@
-"""Folders of jobs in the data folder: where they lie, who holds them, and their removal once a job has ended."""
+"""Job folders in the data folder: paths, locks and removal after the end."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from filelock import FileLock, Timeout
 from storage import jobs
 from storage.database import Database
 
-# In a job's folder: what a training has behind it, with the dataset that it learns from.
+# The state of a training in its job folder, with the id of its dataset.
 TASK_FILE = "task.json"
 
 
 def job_folder(data: Path, job_id: str) -> Path:
-    """Where a job keeps what it needs to go on."""
+    """Return the folder of a job's checkpoints and drafts."""
     return data / "jobs" / job_id
 
 
 def lock_file(folder: Path) -> Path:
-    """Whoever works in a job's folder, or removes it, holds this."""
+    """Return the lock file of a job folder. A run, or a removal of the folder, holds it."""
     return folder.with_name(f"{folder.name}.lock")
 
 
 def datasets_of_jobs(data: Path) -> dict[str, str]:
-    """The dataset that each job in this data folder learns from, by job id."""
-    found = {}
+    """Return the dataset id of each training in this data folder, by job id."""
+    datasets = {}
     for folder in _job_folders(data):
         try:
             state = json.loads((folder / TASK_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
         if isinstance(state, dict) and isinstance(state.get("dataset_id"), str) and state["dataset_id"]:
-            found[folder.name] = state["dataset_id"]
-    return found
+            datasets[folder.name] = state["dataset_id"]
+    return datasets
 
 
 async def remove_ended_jobs(database: Database, data: Path) -> int:
-    """Remove the folders of jobs that never go on, as of those cancelled while they waited; how many there were."""
+    """Remove the folders of ended jobs, such as jobs cancelled while they waited; return the number removed."""
     folders = await asyncio.to_thread(_job_folders, data)
     if not folders:
         return 0
@@ -51,11 +51,11 @@ async def remove_ended_jobs(database: Database, data: Path) -> int:
 
 def _job_folders(data: Path) -> list[Path]:
     folder = data / "jobs"
-    return sorted(one for one in folder.iterdir() if one.is_dir()) if folder.is_dir() else []
+    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
 
 def remove_unheld(folders: Sequence[Path]) -> int:
-    """Those in which nobody works now."""
+    """Remove the folders that no run holds at this moment; return the number removed."""
     removed = 0
     for folder in folders:
         lock = lock_file(folder)

@@ -1,6 +1,6 @@
-"""Training takes what the chat leaves: a low priority, and as many threads as that allows.
+"""Low CPU priority for training: nice, SCHED_IDLE, number of threads.
 
-Knows: the system's calls for that. Does not know: what runs. Where the system refuses, the work runs as any other.
+Where the system refuses a low priority, the work runs at the normal priority.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ LOWEST = 19
 
 
 def lower_process() -> None:
-    """The whole process goes after others. Its heartbeats still come: it gets a small share at any time."""
+    """Give the whole process the lowest priority. It still gets a small share, enough for its heartbeats."""
     with contextlib.suppress(OSError, AttributeError):
         os.nice(LOWEST)
 
 
 def run_when_idle() -> None:
-    """This thread, and those it starts, get the processor and the disk only while nobody else wants them (Linux).
+    """Give this thread, and the threads it starts, CPU and disk only while no other process needs them (Linux).
 
-    The kernel derives the class of disk access from this one, so that `ionice` would add nothing.
+    The kernel derives the I/O class from SCHED_IDLE, so `ionice` would add nothing.
     """
     with contextlib.suppress(OSError, AttributeError):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def training_threads(settings: Settings) -> int:
-    """How many threads a task computes with: as set; else one for each core that the chat's model is not set to use.
+    """Return the number of threads for a task: the setting, or else the cores that the chat's model does not use.
 
-    A chat that is set to use all cores shares them: its threads go first.
+    A chat set to use all cores shares them: its threads have the higher priority.
     """
     if settings.training_threads:
         return settings.training_threads
@@ -41,6 +41,6 @@ def training_threads(settings: Settings) -> int:
 
 
 def limit_threads(threads: int) -> None:
-    """Before a numerical library is loaded: its pools of threads shall not be larger."""
+    """Limit the thread pools of numerical libraries. Call it before one of them is imported."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(threads)

@@ -1,7 +1,6 @@
-"""One run of one job, between the thread of its task and the event loop of its worker.
+"""One run of a job, between its task's thread and its worker's event loop.
 
-Knows: what may be called from which side, and that a task must never wait for the database to say how far it is. Does
-not know: leases, how often anything is written, what a task does.
+Progress is buffered here, as a task must never wait for the database to report it.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bot.jobs.job_context import Stopped
+from bot.jobs.contract import Stopped
 from storage.jobs import JobLease, Point
 from storage.learning_values import Job
 from storage.values import storable
@@ -22,7 +21,7 @@ T = TypeVar("T")
 
 
 class RunningJob:
-    """The task's `JobContext`; the worker takes what it said with `write_news`, and tells it to stop."""
+    """The task's `JobContext`. The worker takes its news, writes them with `write_news`, and tells it to stop."""
 
     def __init__(
         self,
@@ -53,7 +52,7 @@ class RunningJob:
     def point(self, series: str, step: int, value: float) -> None:
         number = float(value)
         if not math.isfinite(number):
-            return  # no curve has a place for it; a task that diverges says so with its error
+            return  # it can't be drawn, and a task that diverges fails with an error of its own
         with self._lock:
             self._points[series, int(step)] = number
             self._has_news = True
@@ -71,11 +70,11 @@ class RunningJob:
     # --- for the worker ---
 
     def stop(self, why: type[Stopped] | None) -> None:
-        """Make `check` raise; None lets the task go on."""
+        """Make `check` raise this exception; None lets the task go on."""
         self._stop = why
 
     def take_news(self) -> tuple[Mapping[str, Any], tuple[Point, ...]] | None:
-        """What was said since the last time, None if nothing was."""
+        """Return progress and points reported since the last call; None if there are none."""
         with self._lock:
             if not self._has_news:
                 return None
@@ -84,20 +83,20 @@ class RunningJob:
             return dict(self._progress), points
 
     def put_back(self, points: tuple[Point, ...]) -> None:
-        """What was taken could not be written; whatever was said meanwhile goes before it."""
+        """Take back points that could not be written. Points reported meanwhile take precedence."""
         with self._lock:
-            self._points = {(one.series, one.step): one.value for one in points} | self._points
+            self._points = {(point.series, point.step): point.value for point in points} | self._points
             self._has_news = True
 
 
 def _plain(value: Any) -> Any:
-    """What both databases take in a JSON column."""
+    """Return a value that both databases accept in a JSON column: no NaN, no NUL, no lone surrogates."""
     if isinstance(value, str):
         return storable(value)
     if isinstance(value, Mapping):
-        return {storable(str(name)): _plain(one) for name, one in value.items()}
+        return {storable(str(name)): _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     if value is None or isinstance(value, bool | int):
         return value
     number = float(value)

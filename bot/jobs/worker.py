@@ -1,7 +1,6 @@
-"""The process that does jobs: claims one, runs its task in a thread, and keeps the lease meanwhile.
+"""Worker: claims jobs, runs tasks in a thread, renews the lease meanwhile.
 
-Knows: leases, when what a task says is written, what each end of a task means for the job. Does not know: what a task
-does, who started the process. A task that loses its lease is told to stop, and nothing more is written for it.
+A task whose lease is lost is told to stop. The lease's epoch is a fencing token: nothing more is written for that run.
 """
 
 from __future__ import annotations
@@ -24,8 +23,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from bot.errors import MynaError
-from bot.jobs.job_context import Cancelled, Interrupted, Paused, Refused, Services, Stopped, Task
-from bot.jobs.job_errors import explain
+from bot.jobs.contract import Cancelled, Interrupted, JobRefused, Paused, Services, Stopped, Task, explain
 from bot.jobs.job_files import job_folder, lock_file, remove_ended_jobs
 from bot.jobs.low_priority import limit_threads, lower_process, run_when_idle, training_threads
 from bot.jobs.running_job import RunningJob
@@ -43,14 +41,14 @@ LEASE_SECONDS = 30.0
 HEARTBEAT_SECONDS = 2.0
 GRACE_SECONDS = 60.0
 REPORT_SECONDS = 0.5
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 
-_ASKED: Mapping[str, type[Stopped] | None] = {"run": None, "pause": Paused, "cancel": Cancelled}
+_STOPS: Mapping[str, type[Stopped] | None] = {"run": None, "pause": Paused, "cancel": Cancelled}
 
 
 @dataclass(frozen=True, slots=True)
-class _End:
-    """How a run ended. `stopped` and `again` hand the job back; `again` counts as an attempt that failed."""
+class _JobEnd:
+    """The end of a run. `stopped` and `again` hand the job back; `again` counts as a failed attempt."""
 
     how: Literal["done", "refused", "failed", "stopped", "again"]
     result: Mapping[str, Any] | None = None
@@ -58,10 +56,10 @@ class _End:
 
 
 class Worker:
-    """Does one job after another, of one device or of all.
+    """Does one job after another, for one device or for all.
 
-    `lease_seconds` is how long nobody takes over a job without a sign of life. `clean_up` removes files that jobs have
-    left behind, before the first job is claimed.
+    After `lease_seconds` without a heartbeat, another worker may take the job over. `clean_up` removes files that ended
+    jobs have left behind: at the start, and after each job.
     """
 
     def __init__(
@@ -90,7 +88,7 @@ class Worker:
         self._reporting = asyncio.Lock()
 
     async def work(self, *, once: bool = False) -> None:
-        """Do jobs until told to stop; with `once`, until none waits."""
+        """Do jobs until told to stop; with `once`, until no job waits."""
         try:
             await self._remove_leftovers()
             while not self._stopping.is_set():
@@ -110,7 +108,7 @@ class Worker:
             self._thread.shutdown(wait=False)
 
     def stop(self) -> None:
-        """Let the job that runs save a checkpoint, hand it back, and end `work`."""
+        """Let the running job save a checkpoint, hand it back, and end `work`."""
         self._stopping.set()
         if self._running is not None:
             self._running.stop(Interrupted)
@@ -120,15 +118,15 @@ class Worker:
         return round(self._lease_seconds * 1000)
 
     async def _remove_leftovers(self) -> None:
-        """Remove folders that may hold people's words, which are to be nowhere but in the database."""
+        """Remove leftover folders: they may hold people's words, which an erasure finds in the database only."""
         try:
             await self._clean_up(self._database, self._services.settings.data)
         except (StorageUnavailable, OSError, MynaError) as error:
-            log.warning("what jobs have left behind can't be removed: %s", error)
+            log.warning("folders of ended jobs can't be removed: %s", error)
 
     async def _pause(self) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), LOOK_SECONDS)
+            await asyncio.wait_for(self._stopping.wait(), POLL_SECONDS)
 
     async def _do(self, lease: JobLease) -> None:
         log.info("%s %s begins, attempt %d", lease.job.kind, lease.job.id, lease.job.attempts)
@@ -137,7 +135,7 @@ class Worker:
         running = self._running = RunningJob(lease, folder, loop, self._flush)
         if self._stopping.is_set():
             running.stop(Interrupted)
-        keeping = asyncio.create_task(self._keep(running), name=f"keep-{lease.job.id}")
+        keeping = asyncio.create_task(self._keep_lease(running), name=f"keep-{lease.job.id}")
         try:
             end = await loop.run_in_executor(self._thread, self._perform, running)
         finally:
@@ -150,49 +148,49 @@ class Worker:
         if end.how == "again":
             await self._pause()
 
-    def _perform(self, running: RunningJob) -> _End:
-        """In the task's thread."""
+    def _perform(self, running: RunningJob) -> _JobEnd:
+        """Run the task, in its thread, and return its end."""
         try:
             task = self._tasks.get(running.job.kind)
             if task is None:
-                raise Refused(f"This Myna does not know how to do {running.job.kind!r}. Is it an older one?")
-            with _folder_of_its_own(running.folder, self._lease_seconds):
+                raise JobRefused(f"This worker does not know the job kind {running.job.kind!r}. Update Myna here.")
+            with _locked_folder(running.folder, self._lease_seconds):
                 running.check()
                 result = task(running, self._services)
-            return _End("done", json.loads(json.dumps(dict(result), allow_nan=False)))
+            return _JobEnd("done", json.loads(json.dumps(dict(result), allow_nan=False)))
         except Stopped:
-            return _End("stopped")
-        except Refused as refusal:
-            return _End("refused", error=storable(str(refusal)))
+            return _JobEnd("stopped")
+        except JobRefused as refusal:
+            return _JobEnd("refused", error=storable(str(refusal)))
         except (StorageUnavailable, LeaseLost, Timeout) as error:
             log.warning("the run of %s ends early: %s", running.job.id, error or "its lease is lost")
-            return _End("again")
+            return _JobEnd("again")
         except BaseException as error:
             log.exception("%s %s failed", running.job.kind, running.job.id)
-            return _End("failed", error=explain(error))
+            return _JobEnd("failed", error=explain(error))
 
-    async def _keep(self, running: RunningJob) -> None:
-        """Write what the task says, prolong the lease, and tell the task what is asked of it."""
-        heard_at = asked_at = time.monotonic()
+    async def _keep_lease(self, running: RunningJob) -> None:
+        """Write the task's progress, renew the lease, and pass requests to stop on to the task."""
+        renewed_at = tried_at = time.monotonic()
         while True:
             await asyncio.sleep(min(REPORT_SECONDS, self._heartbeat_seconds))
             try:
                 await self._report(running)
-                if time.monotonic() - asked_at >= self._heartbeat_seconds:
-                    asked_at = time.monotonic()
+                if time.monotonic() - tried_at >= self._heartbeat_seconds:
+                    tried_at = time.monotonic()
                     wanted = await self._database.write(
                         jobs.heartbeat, running.workspace_id, running.lease, self._lease_ms
                     )
-                    heard_at = asked_at
-                    running.stop(Interrupted if self._stopping.is_set() else _ASKED[wanted])
+                    renewed_at = tried_at
+                    running.stop(Interrupted if self._stopping.is_set() else _STOPS[wanted])
             except LeaseLost:
                 log.warning("the lease of %s is lost; its run ends here", running.job.id)
                 running.stop(Interrupted)
                 return
             except StorageUnavailable as error:
                 log.warning("nothing can be written about %s: %s", running.job.id, error)
-                if time.monotonic() - heard_at > self._lease_seconds * 2 / 3:
-                    running.stop(Interrupted)  # another worker may soon think that this one is dead
+                if time.monotonic() - renewed_at > self._lease_seconds * 2 / 3:
+                    running.stop(Interrupted)  # another worker may soon take the job over
             except Exception:
                 log.exception("the lease of %s can't be kept", running.job.id)
                 running.stop(Interrupted)
@@ -210,12 +208,12 @@ class Worker:
                 raise
 
     async def _flush(self, running: RunningJob) -> None:
-        """For the task, which has nothing to do with it if that fails: `_keep` tries again, or ends the run."""
+        """Write the progress for a task. A failure is not its concern: `_keep_lease` retries, or ends the run."""
         with contextlib.suppress(StorageUnavailable, LeaseLost):
             await self._report(running)
 
-    async def _write_end(self, running: RunningJob, end: _End) -> str | None:
-        """The job's new state; None if it is lost, or the database does not come back in time."""
+    async def _write_end(self, running: RunningJob, end: _JobEnd) -> str | None:
+        """Return the job's new state; None if the lease is lost, or the database does not come back in time."""
         until = time.monotonic() + self._lease_seconds
         while True:
             try:
@@ -227,9 +225,9 @@ class Worker:
                 log.warning("the end of %s can't be written: %s", running.job.id, error)
                 if time.monotonic() > until or self._stopping.is_set():
                     return None
-                await asyncio.sleep(LOOK_SECONDS)
+                await asyncio.sleep(POLL_SECONDS)
 
-    async def _hand_back(self, running: RunningJob, end: _End) -> str:
+    async def _hand_back(self, running: RunningJob, end: _JobEnd) -> str:
         lease, workspace_id = running.lease, running.workspace_id
         if end.how == "stopped" or end.how == "again":
             return await self._database.write(jobs.release, workspace_id, lease, count_attempt=end.how == "again")
@@ -238,11 +236,11 @@ class Worker:
 
 
 @contextlib.contextmanager
-def _folder_of_its_own(folder: Path, wait_seconds: float) -> Iterator[None]:
-    """The job's folder, once no earlier run writes there: one that was thought dead may only have been slow."""
+def _locked_folder(folder: Path, wait_seconds: float) -> Iterator[None]:
+    """Make and lock the job's folder: an earlier run whose lease ran out may be slow, and still write there."""
     folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with FileLock(lock_file(folder), timeout=wait_seconds, poll_interval=0.2):
-        folder.mkdir(exist_ok=True, mode=0o700)  # not before: somebody may be removing an old one
+        folder.mkdir(exist_ok=True, mode=0o700)  # under the lock: another process may be removing an old folder
         yield
 
 
@@ -256,9 +254,9 @@ async def run(
     is_child: bool,
     clean_up: CleanUp = remove_ended_jobs,
 ) -> None:
-    """Be a worker for each device until SIGTERM or SIGINT; a second signal doesn't wait.
+    """Run a worker for each device until SIGTERM or SIGINT; a second signal exits at once.
 
-    A child ends when its input ends, too.
+    A child process also ends at the end of its standard input.
     """
     threads = training_threads(settings)
     only_when_idle = settings.training_priority == "idle"
@@ -278,13 +276,13 @@ async def run(
         for device in devices
     ]
     loop = asyncio.get_running_loop()
-    asked_before = False
+    was_told = False
 
     def stop() -> None:
-        nonlocal asked_before
-        if asked_before:
+        nonlocal was_told
+        if was_told:
             os._exit(1)
-        asked_before = True
+        was_told = True
         for worker in workers:
             worker.stop()
 
@@ -298,10 +296,10 @@ async def run(
 
 
 def _at_end_of_input(loop: asyncio.AbstractEventLoop, workers: Sequence[Worker]) -> None:
-    """Whoever started this process is gone, however that happened."""
+    """Stop the workers: the parent process is gone, for whatever reason."""
     if not os.read(sys.stdin.fileno(), 1024):
         loop.remove_reader(sys.stdin.fileno())
         for worker in workers:
             worker.stop()
-        # A step may be long; whoever comes next must not find two of us.
+        # A step may be long, but a new parent's worker must not run beside this process.
         loop.call_later(GRACE_SECONDS, os._exit, 1)

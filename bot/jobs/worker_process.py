@@ -1,8 +1,7 @@
-"""The worker as a child: started when a job waits and nobody does it, again if it dies, ended with its parent.
+"""Supervision of the worker's process: start on demand, backoff, shutdown.
 
-Knows: the process, when it is needed, for how long to leave it alone after it died. Does not know: what it does. It
-inherits standard error, so that its log stands in its parent's; its standard input is how it learns of a parent's
-death.
+The child inherits standard error, so its log goes to its parent's log. Its standard input is a pipe whose end of file
+tells it that the parent has died.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ from storage.database import Database, StorageUnavailable
 log = logging.getLogger("myna.worker")
 
 COMMAND: Sequence[str] = (sys.executable, "-m", "adapters.cli.main", "worker", "--once", "--child")
-LOOK_SECONDS = 1.0
+CHECK_SECONDS = 1.0
 FIRST_PAUSE_SECONDS, MOST_PAUSE_SECONDS = 2.0, 120.0
-# One that ran for longer had begun its work, and what ended it is another matter.
+# A worker that ran for longer did start well: whatever ended it, the backoff begins anew.
 STARTED_SECONDS = 60.0
 
 
 class WorkerProcess:
-    """Keeps a worker for one device while it has something to do.
+    """Keeps a worker for one device while jobs wait for it.
 
-    `patience` is for how long a job may wait for other workers.
+    `patience` is the time in seconds that a job waits for other workers first.
     """
 
     def __init__(self, database: Database, device: str, *, patience: float = 0.0) -> None:
@@ -46,21 +45,22 @@ class WorkerProcess:
 
     @property
     def is_running(self) -> bool:
+        """Return True while the child process lives."""
         return self._process is not None and self._process.poll() is None
 
     async def keep(self) -> None:
-        """Look after the worker until cancelled. Run it as one task, and `close` afterwards."""
+        """Start the worker whenever a job waits, until cancelled. Run it as a single task; call `close` afterwards."""
         while not self._ending:
             try:
-                await self._look()
+                await self._check()
             except StorageUnavailable as error:
-                log.warning("it can't be seen whether a job waits: %s", error)
+                log.warning("can't check for waiting jobs: %s", error)
             except OSError as error:
-                self._leave_alone(f"can't be started: {error.strerror}")
-            await asyncio.sleep(LOOK_SECONDS)
+                self._back_off(f"can't be started: {error.strerror}")
+            await asyncio.sleep(CHECK_SECONDS)
 
     def terminate(self) -> None:
-        """Tell the worker to save a checkpoint and end, and start none any more."""
+        """Tell the worker to save a checkpoint and end, and start no other."""
         self._ending = True
         # Once only: a second signal tells a worker not to wait for its checkpoint.
         if self._process is not None and self._process is not self._told and self._process.poll() is None:
@@ -68,17 +68,17 @@ class WorkerProcess:
             self._process.terminate()
 
     async def close(self, grace_seconds: float) -> None:
-        """End the worker; one that is not done within the grace is killed. Doing it twice is the same as once."""
+        """End the worker; kill it if it does not end within the grace time. Idempotent."""
         self.terminate()
         process, self._process = self._process, None
         if process is None:
             return
         if not await asyncio.to_thread(_ends_within, process, grace_seconds):
-            log.warning("the worker does not end, and is killed; its job goes on from the last checkpoint")
+            log.warning("the worker does not end and is killed; its job will go on from the last checkpoint")
             process.kill()
         await asyncio.to_thread(process.communicate)
 
-    async def _look(self) -> None:
+    async def _check(self) -> None:
         if self._process is not None:
             code = self._process.poll()
             if code is None:
@@ -88,7 +88,7 @@ class WorkerProcess:
             if code == 0:
                 self._pause = 0.0
             else:
-                self._leave_alone(f"ended with {code}")
+                self._back_off(f"ended with {code}")
         now = time.monotonic()
         if now < self._not_before:
             return
@@ -101,7 +101,7 @@ class WorkerProcess:
 
     async def _start(self) -> None:
         starting = asyncio.ensure_future(asyncio.to_thread(_start_process, self._device))
-        # Once begun it is seen through, or a cancelled look would leave a process that nobody knows.
+        # Shielded: a cancellation in the middle would leave a process that no object knows.
         try:
             self._process = await asyncio.shield(starting)
         except asyncio.CancelledError:
@@ -110,7 +110,7 @@ class WorkerProcess:
         self._started_at = time.monotonic()
         log.info("a job waits: the worker is process %d", self._process.pid)
 
-    def _leave_alone(self, why: str) -> None:
+    def _back_off(self, why: str) -> None:
         if time.monotonic() - self._started_at > STARTED_SECONDS:
             self._pause = 0.0
         self._pause = min(max(FIRST_PAUSE_SECONDS, self._pause * 2), MOST_PAUSE_SECONDS)
@@ -119,7 +119,7 @@ class WorkerProcess:
 
 
 def _start_process(device: str) -> subprocess.Popen[bytes]:
-    # A process group of its own: Ctrl-C at the parent's terminal is for the parent to pass on.
+    # A process group of its own: Ctrl-C at the terminal must reach the parent only, which passes it on.
     return subprocess.Popen(
         (*COMMAND, "--device", device), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, process_group=0
     )

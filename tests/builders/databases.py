@@ -36,9 +36,9 @@ ON_BOTH: dict[str, tuple[str, ...]] = {
     ),
     "test_admin_login.py": (
         "test_a_login_ends_after_its_time",  # times compared in SQL
-        "test_a_name_is_given_once",  # a race
-        "test_all_logins_end_with_another_password_and_when_shut_out",
-        "test_somebody_on_a_channel_is_who_they_are_linked_to",
+        "test_a_name_is_taken_once",  # a race
+        "test_all_logins_end_with_a_new_password_or_a_disabled_account",
+        "test_a_linked_identity_acts_as_its_account",
         "test_there_is_always_an_admin",  # a race
     ),
     "test_admin_pages.py": (  # what the pages show is joined, grouped and paged in SQL

@@ -8,8 +8,8 @@ from typing import Any
 
 from adapters.cli.job_kinds import all_tasks
 from bot.access.roles import Actor
+from bot.jobs.contract import Services
 from bot.jobs.control import Jobs
-from bot.jobs.job_context import Services
 from bot.jobs.worker import Worker
 from bot.knowledge.library import Library
 from bot.knowledge.search.embedder import Embedder

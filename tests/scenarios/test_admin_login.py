@@ -1,4 +1,4 @@
-"""Logging in to the admin page, how long that lasts, who is let through to what, and who is kept out."""
+"""Admin login: sessions, throttled guesses, passwords, roles, CSRF protection."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from adapters.admin.guard import Route
 from adapters.cli.web_wiring import make_admin_api
 from adapters.cli.wiring import Agent, running_agent
 from adapters.http.origins import Origins
-from bot.access import login_throttle as guesses_module
+from bot.access import login_throttle
 from bot.access.roles import ROLES, Actor
 from bot.errors import Conflict, InvalidInput, NotAuthenticated, TooManyAttempts, Unavailable
 from bot.settings import Settings
@@ -44,7 +44,7 @@ def change(server: WebServer, statement: sa.Executable) -> None:
 # --- logging in ---
 
 
-async def test_a_login_lasts_until_it_is_ended(server: WebServer) -> None:
+async def test_a_login_lasts_until_logout(server: WebServer) -> None:
     ada = await log_in(server, name="ada")
     assert (await ada.get("session"))["account"] == {
         "name": "ada",
@@ -59,7 +59,7 @@ async def test_a_login_lasts_until_it_is_ended(server: WebServer) -> None:
     assert (await ada.call("GET", "audit"))[0] == 401
 
 
-async def test_each_login_has_a_secret_of_its_own_and_only_its_hash_is_stored(server: WebServer) -> None:
+async def test_each_login_has_a_secret_and_only_its_hash_is_stored(server: WebServer) -> None:
     ada = await log_in(server, name="ada")
     again = Steerer(server)
     await again.post("login", name=" ADA ", password=PASSWORD)
@@ -74,7 +74,7 @@ def _all_rows(tx: Any) -> list[Any]:
     return [*tx.connection.execute(sa.select(account)), *tx.connection.execute(sa.select(account_session))]
 
 
-async def test_logging_in_again_ends_the_login_that_the_browser_had(sqlite_server: WebServer) -> None:
+async def test_logging_in_again_ends_the_browsers_old_login(sqlite_server: WebServer) -> None:
     ada = await log_in(sqlite_server, name="ada")
     old = ada.secret
     await ada.post("login", name="ada", password=PASSWORD)
@@ -95,7 +95,7 @@ async def test_a_wrong_name_and_a_wrong_password_look_the_same(
     assert found["error"]["message"] == "This name and password don't belong together."
 
 
-async def test_an_unknown_name_is_verified_as_a_known_one_is(
+async def test_an_unknown_name_costs_the_same_hash_as_a_known_one(
     sqlite_server: WebServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     accounts = accounts_of(sqlite_server.agent)
@@ -122,7 +122,7 @@ async def test_a_login_ends_after_its_time(server: WebServer, column: str, hours
         await asyncio.to_thread(
             change, server, sa.update(account_session).values({column: account_session.c[column] - past})
         )
-        if column == "created_at":  # it is in use all the time
+        if column == "created_at":  # in use all the time
             assert (await ada.call("GET", "audit"))[0] == status
         else:
             found = await server.agent.database.read(_is_known, server.agent.workspace_id, ada.secret)
@@ -145,7 +145,7 @@ async def test_a_login_in_use_goes_on(server: WebServer) -> None:
         assert (await ada.call("GET", "audit"))[0] == 200
 
 
-async def test_all_logins_end_with_another_password_and_when_shut_out(server: WebServer) -> None:
+async def test_all_logins_end_with_a_new_password_or_a_disabled_account(server: WebServer) -> None:
     admin, ada = await log_in(server), await log_in(server, "viewer", "ada")
     other = Steerer(server)
     await other.post("login", name="ada", password=PASSWORD)
@@ -161,7 +161,7 @@ async def test_all_logins_end_with_another_password_and_when_shut_out(server: We
     await ada.post("login", name="ada", password="seven swans a-swimming")
 
 
-async def test_another_password_and_the_login_that_goes_on_are_one_thing(
+async def test_a_password_change_and_its_new_login_are_atomic(
     server: WebServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     accounts = accounts_of(server.agent)
@@ -177,14 +177,14 @@ async def test_another_password_and_the_login_that_goes_on_are_one_thing(
     assert await accounts.actor_of_session(old) is None
 
 
-async def test_the_first_start_says_what_to_do(sqlite_server: WebServer) -> None:
+async def test_the_first_start_names_the_command_for_an_account(sqlite_server: WebServer) -> None:
     somebody = Steerer(sqlite_server)
     assert (await somebody.get("session"))["firstCommand"] == "myna account create NAME --role admin"
     await log_in(sqlite_server)
     assert (await somebody.get("session"))["firstCommand"] is None
 
 
-async def test_the_cookie_is_bound_to_https_where_there_is_https(start_agent: StartAgent, sqlite_url: str) -> None:
+async def test_the_cookie_is_secure_behind_https(start_agent: StartAgent, sqlite_url: str) -> None:
     async with start_agent(sqlite_url, public_url="https://myna.example") as agent, serve(agent) as server:
         await accounts_of(agent).create(ROOT, "ada", "admin", PASSWORD)
         headers = {"Origin": "https://myna.example", "Sec-Fetch-Site": "same-origin", "X-Myna-Admin": "1"}
@@ -203,13 +203,13 @@ async def test_the_cookie_is_bound_to_https_where_there_is_https(start_agent: St
                 assert response.status == status
 
 
-# --- guessing ---
+# --- throttling ---
 
 
 async def test_guessing_is_slowed_with_a_clear_message(
     sqlite_server: WebServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guesses_module, "FIRST_WAIT_SECONDS", 600.0)
+    monkeypatch.setattr(login_throttle, "FIRST_WAIT_SECONDS", 600.0)
     await log_in(sqlite_server, name="ada")
     guesser = Steerer(sqlite_server)
     for _ in range(5):
@@ -218,16 +218,16 @@ async def test_guessing_is_slowed_with_a_clear_message(
     assert (status, found["error"]["code"]) == (429, "too_many_attempts")
     assert "wait 10 minutes" in found["error"]["message"]
     rows = (await (await log_in(sqlite_server, name="bob")).get("audit"))["rows"]
-    assert [one["target"] for one in rows if one["action"] == "account.guessed_at"] == ["ada"]
+    assert [row["target"] for row in rows if row["action"] == "account.guessed_at"] == ["ada"]
 
 
-async def test_many_guesses_at_once_are_no_way_round(sqlite_server: WebServer) -> None:
+async def test_simultaneous_guesses_do_not_evade_the_limit(sqlite_server: WebServer) -> None:
     accounts = accounts_of(sqlite_server.agent)
     await accounts.create(ROOT, "ada", "viewer", PASSWORD)
     tries = [accounts.authenticate("ada", f"guess {number}", "10.0.0.1") for number in range(20)]
-    came_of = await asyncio.gather(*tries, return_exceptions=True)
-    assert sum(type(one) is NotAuthenticated for one in came_of) == 5
-    assert sum(isinstance(one, TooManyAttempts) for one in came_of) == 15
+    outcomes = await asyncio.gather(*tries, return_exceptions=True)
+    assert sum(type(outcome) is NotAuthenticated for outcome in outcomes) == 5
+    assert sum(isinstance(outcome, TooManyAttempts) for outcome in outcomes) == 15
 
 
 # --- passwords and names ---
@@ -241,7 +241,7 @@ async def test_weak_passwords_are_refused(sqlite_server: WebServer, password: st
         await accounts_of(sqlite_server.agent).create(ROOT, "ada", "viewer", password)
 
 
-async def test_a_password_may_hold_any_signs_and_either_form_of_them(sqlite_server: WebServer) -> None:
+async def test_a_password_may_hold_any_characters_in_either_form(sqlite_server: WebServer) -> None:
     accounts = accounts_of(sqlite_server.agent)
     await accounts.create(ROOT, "ada", "viewer", "  crème brûlée 密码 \ud800")
     assert await accounts.authenticate("ada", "  cre\u0300me bru\u0302le\u0301e 密码 \ud800") == Actor(
@@ -255,13 +255,13 @@ async def test_names_are_plain(sqlite_server: WebServer, name: str) -> None:
         await accounts_of(sqlite_server.agent).create(ROOT, name, "viewer", PASSWORD)
 
 
-async def test_a_name_is_given_once(server: WebServer) -> None:
+async def test_a_name_is_taken_once(server: WebServer) -> None:
     accounts = accounts_of(server.agent)
     made = await asyncio.gather(
         *(accounts.create(ROOT, name, "viewer", PASSWORD) for name in ("ada", "ADA", "Ada ")), return_exceptions=True
     )
     assert made.count("ada") == 1
-    assert sum(type(one) is Conflict for one in made) == 2
+    assert sum(type(outcome) is Conflict for outcome in made) == 2
 
 
 async def test_there_is_always_an_admin(server: WebServer) -> None:
@@ -283,7 +283,7 @@ async def test_a_new_role_counts_from_the_next_request(server: WebServer) -> Non
     assert (await ada.call("GET", "accounts"))[0] == 200
 
 
-async def test_somebody_on_a_channel_is_who_they_are_linked_to(server: WebServer) -> None:
+async def test_a_linked_identity_acts_as_its_account(server: WebServer) -> None:
     accounts = accounts_of(server.agent)
     admin = await log_in(server)
     await log_in(server, "trainer", "ada")
@@ -298,7 +298,7 @@ async def test_somebody_on_a_channel_is_who_they_are_linked_to(server: WebServer
     assert await admin.refused("identities/unlink", identity="slack:T1/U2") == (404, "not_found")
 
 
-async def test_the_password_of_a_new_account_is_told_once(server: WebServer) -> None:
+async def test_the_password_of_a_new_account_is_shown_once(server: WebServer) -> None:
     admin = await log_in(server)
     made = await admin.post("accounts", name="Ada", role="agent")
     ada = Steerer(server)
@@ -311,7 +311,7 @@ async def test_the_password_of_a_new_account_is_told_once(server: WebServer) -> 
 
 @asynccontextmanager
 async def production_agent(folder: Path, url: str) -> AsyncIterator[Agent]:
-    """Run an agent as `myna serve` does, with the password hasher that it has by itself."""
+    """Run an agent as `myna serve` does, with its default password hasher."""
     generator = FakeGenerator()
     await generator.start()
     async with running_agent(Settings(data=folder, database_url=url), generator) as agent:
@@ -322,9 +322,7 @@ async def password_hash(agent: Agent) -> str:
     return str((await agent.database.read(_all_rows, agent.workspace_id))[0].password_hash)
 
 
-async def test_passwords_are_hashed_as_rfc_9106_recommends_and_older_hashes_are_renewed(
-    tmp_path: Path, sqlite_url: str
-) -> None:
+async def test_hashes_follow_rfc_9106_and_older_hashes_are_renewed(tmp_path: Path, sqlite_url: str) -> None:
     async with production_agent(tmp_path, sqlite_url) as agent, serve(agent) as server:
         await agent.accounts.create(ROOT, "ada", "viewer", PASSWORD)
         stored = await password_hash(agent)
@@ -349,7 +347,7 @@ async def test_the_command_line_hashes_passwords_as_the_server_does(myna: Cli, s
         assert await agent.accounts.authenticate("ada", PASSWORD) == Actor("web:ada", "viewer")
 
 
-# --- who may do what ---
+# --- roles and origins ---
 
 
 async def admin_api(server: WebServer) -> AdminApi:
@@ -365,9 +363,9 @@ def address_of(route: Route) -> str:
 
 
 # Last, since it ends the login.
-async def test_every_route_asks_for_the_role_that_it_needs(sqlite_server: WebServer) -> None:
+async def test_every_route_requires_its_role(sqlite_server: WebServer) -> None:
     people = await one_of_each_role(sqlite_server)
-    routes = sorted(await all_routes(sqlite_server), key=lambda one: one.path.endswith("/logout"))
+    routes = sorted(await all_routes(sqlite_server), key=lambda route: route.path.endswith("/logout"))
     assert len(routes) > 5
     wrong = []
     for route in routes:
@@ -379,7 +377,7 @@ async def test_every_route_asks_for_the_role_that_it_needs(sqlite_server: WebSer
     assert not wrong
 
 
-async def test_every_route_is_shut_to_those_who_are_not_logged_in(sqlite_server: WebServer) -> None:
+async def test_every_route_requires_a_login(sqlite_server: WebServer) -> None:
     nobody, guesser = Steerer(sqlite_server), Steerer(sqlite_server, "a guessed secret")
     for route in await all_routes(sqlite_server):
         for somebody in (nobody, guesser):
@@ -399,11 +397,11 @@ FOREIGN: list[dict[str, str | None]] = [
 ]
 
 
-async def test_no_write_is_taken_from_another_page(sqlite_server: WebServer) -> None:
-    """Not even from a site that may embed the chat."""
+async def test_writes_from_other_sites_are_refused(sqlite_server: WebServer) -> None:
+    """Refuse even a site that may embed the chat."""
     admin = await log_in(sqlite_server)
     api = await admin_api(sqlite_server)
-    writes = [one for one in (*api.open_routes, *api.own_routes) if one.method != "GET"]
+    writes = [route for route in (*api.open_routes, *api.own_routes) if route.method != "GET"]
     for route in writes:
         path = route.path.replace("{", "").replace("}", "").removeprefix("/admin/api/")
         for headers in FOREIGN:
@@ -412,15 +410,15 @@ async def test_no_write_is_taken_from_another_page(sqlite_server: WebServer) -> 
     assert (await admin.get("session"))["account"], "nothing was done"
 
 
-async def test_no_read_is_answered_to_another_page(sqlite_server: WebServer) -> None:
+async def test_reads_from_other_sites_are_refused(sqlite_server: WebServer) -> None:
     admin = await log_in(sqlite_server)
-    for route in [one for one in await all_routes(sqlite_server) if one.method == "GET"]:
+    for route in [route for route in await all_routes(sqlite_server) if route.method == "GET"]:
         for site in ("cross-site", "same-site"):
             status, _ = await admin.call("GET", address_of(route), headers={"Sec-Fetch-Site": site})
             assert status == 403, route.path
 
 
-async def test_answers_are_not_kept_and_the_page_can_not_be_framed(sqlite_server: WebServer) -> None:
+async def test_responses_are_not_cached_and_the_page_is_not_framed(sqlite_server: WebServer) -> None:
     admin, session = await log_in(sqlite_server), sqlite_server.session
     async with session.get(sqlite_server.url + "/admin/api/session") as response:
         assert response.headers["Cache-Control"] == "no-store"
@@ -440,7 +438,7 @@ async def test_answers_are_not_kept_and_the_page_can_not_be_framed(sqlite_server
 @pytest.mark.parametrize(
     "body", [b"", b"[]", b"{", b'{"name": 3, "password": "x"}', b'{"name": "x"}', b'{"name": "' + b"x" * 9999 + b'"}']
 )
-async def test_bodies_that_are_wrong_get_a_clear_answer(sqlite_server: WebServer, body: bytes) -> None:
+async def test_malformed_bodies_get_a_clear_answer(sqlite_server: WebServer, body: bytes) -> None:
     headers = {"Origin": sqlite_server.url, "X-Myna-Admin": "1", "Content-Type": "application/json"}
     async with (
         aiohttp.ClientSession() as session,
@@ -450,10 +448,10 @@ async def test_bodies_that_are_wrong_get_a_clear_answer(sqlite_server: WebServer
         assert (await response.json())["error"]["message"]
 
 
-async def test_an_address_that_a_proxy_passed_on_is_whom_guesses_count_for(
+async def test_guesses_count_for_the_address_forwarded_by_a_proxy(
     start_agent: StartAgent, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guesses_module, "FIRST_WAIT_SECONDS", 600.0)
+    monkeypatch.setattr(login_throttle, "FIRST_WAIT_SECONDS", 600.0)
     async with start_agent(sqlite_url, public_url="http://myna.example") as agent, serve(agent) as server:
         await accounts_of(agent).create(ROOT, "ada", "admin", PASSWORD)
         for _ in range(5):
@@ -464,7 +462,7 @@ async def test_an_address_that_a_proxy_passed_on_is_whom_guesses_count_for(
         await owner.post("login", name="ada", password=PASSWORD)
 
 
-async def test_many_who_wait_for_their_hash_are_told_to_come_back(
+async def test_too_many_waiting_hashes_are_answered_as_unavailable(
     sqlite_server: WebServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bot.access.accounts.HASHES_WAITING", 0)
@@ -473,5 +471,5 @@ async def test_many_who_wait_for_their_hash_are_told_to_come_back(
         with pytest.raises(Unavailable):
             await accounts.authenticate("ada", PASSWORD, "10.0.0.1")
     monkeypatch.setattr("bot.access.accounts.HASHES_WAITING", 64)
-    with pytest.raises(NotAuthenticated):  # and not that it was wrong too often
+    with pytest.raises(NotAuthenticated):  # and no TooManyAttempts: unverified attempts are not counted
         await accounts.authenticate("ada", PASSWORD, "10.0.0.1")

@@ -1,7 +1,4 @@
-"""From what is stored to a dataset: what becomes an example, what is left out and why, and what stays the same.
-
-Knows: stored chats, votes, reviews and imports, on both databases. Does not know: training.
-"""
+"""Dataset builds from stored chats, votes, reviews and imports; and the review queue."""
 
 from __future__ import annotations
 
@@ -17,8 +14,8 @@ import sqlalchemy as sa
 
 from bot.access.roles import Actor
 from bot.errors import InvalidInput, NotAllowed, NotFound
+from bot.jobs.contract import JobContext, Services
 from bot.jobs.control import Jobs
-from bot.jobs.job_context import JobContext, Services
 from bot.jobs.worker import Worker
 from bot.learning.data.candidates import DatasetPolicy
 from bot.learning.data.dataset import TOO_MANY, build_dataset, find_dataset, read_examples, read_rejected
@@ -70,7 +67,7 @@ async def test_nothing_stored_makes_an_empty_dataset(facts: Facts) -> None:
     assert (await build(facts)).id == made.id
 
 
-async def test_each_signal_becomes_what_it_should(facts: Facts) -> None:
+async def test_each_signal_becomes_its_kind_of_example(facts: Facts) -> None:
     approved = await facts.chat("Do you ship abroad?", "Yes, to all of Europe.")
     corrected = await facts.chat("When are you open?", "We never close.")
     await facts.rated("Is it in stock now?", "I have no idea.", -1, better="Yes, we have plenty of those left.")
@@ -90,7 +87,7 @@ async def test_each_signal_becomes_what_it_should(facts: Facts) -> None:
     }
 
 
-async def test_what_staff_wrote_is_an_answer_and_a_pair_with_the_draft(facts: Facts) -> None:
+async def test_an_answer_of_staff_makes_an_answer_and_a_pair(facts: Facts) -> None:
     await facts.add_import([[("person", "Where is my parcel then?"), ("agent", "It left us on Monday.")]])
     for key, written, draft in (
         ("other", "Please send us a photo of it first.", "We can not help you here."),
@@ -109,7 +106,7 @@ async def test_what_staff_wrote_is_an_answer_and_a_pair_with_the_draft(facts: Fa
     }
 
 
-async def test_a_review_takes_the_place_of_votes_and_exclude_leaves_nothing(facts: Facts) -> None:
+async def test_a_review_replaces_the_votes(facts: Facts) -> None:
     good = await facts.rated("Is this one fine?", "It surely is.", -1, better="It is not, by no means.")
     gone = await facts.rated("And is that one?", "Also yes, of course.", -1, better="No, that is a lie.")
     await reviews_of(facts).approve(AGENT, good)
@@ -119,7 +116,7 @@ async def test_a_review_takes_the_place_of_votes_and_exclude_leaves_nothing(fact
     assert await reasons(facts, made) == {"excluded by a review": 1}
 
 
-async def test_a_correction_from_outside_waits_for_staff(facts: Facts) -> None:
+async def test_an_outside_correction_waits_for_a_review(facts: Facts) -> None:
     reply_id = await facts.rated("Do you sell tea?", "We do not.", -1, better="Green and black.", channel="web")
     made = await build(facts)
     assert made.counts["kinds"] == {"thumb": 1}
@@ -138,7 +135,7 @@ async def test_contradictory_votes_and_failed_replies_teach_nothing(facts: Facts
     assert await reasons(facts, made) == {"contradictory votes": 1, "the reply was not completed": 1}
 
 
-async def test_a_prompt_is_what_the_model_would_have_seen(facts: Facts) -> None:
+async def test_a_prompt_is_the_prompt_that_the_model_read(facts: Facts) -> None:
     await facts.add_import(
         [
             [
@@ -162,7 +159,7 @@ async def test_a_prompt_is_what_the_model_would_have_seen(facts: Facts) -> None:
     assert second.chosen == "Bring it to us."
 
 
-async def test_what_has_no_question_or_is_too_long_or_short_is_left_out(facts: Facts) -> None:
+async def test_texts_without_question_or_of_bad_length_are_rejected(facts: Facts) -> None:
     await facts.add_import(
         [
             [("agent", "Good morning to you!")],
@@ -183,7 +180,7 @@ async def test_what_has_no_question_or_is_too_long_or_short_is_left_out(facts: F
 # --- consent ---
 
 
-async def test_who_said_no_never_enters(facts: Facts) -> None:
+async def test_words_without_consent_never_enter(facts: Facts) -> None:
     for sender in ("ada", "bob", "eve"):
         await facts.rated(f"{sender} asks a thing", f"And {sender} gets this.", 1, sender=sender, key=sender)
     everybody = {one.chosen for one in await examples_of(facts)}
@@ -201,7 +198,7 @@ async def test_who_said_no_never_enters(facts: Facts) -> None:
     assert len(await examples_of(facts, consent="opt-in")) == 1
 
 
-async def test_a_proposal_that_staff_took_over_stays_the_words_of_who_made_it(facts: Facts) -> None:
+async def test_an_adopted_proposal_stays_its_authors_words(facts: Facts) -> None:
     reply_id = await facts.rated("Do you sell tea?", "We do not.", -1, channel="web")
     await facts.vote(reply_id, -1, channel="web", voter="bob", better=" Only green tea, as far as I know. ")
     await reviews_of(facts).correct(AGENT, reply_id)
@@ -216,7 +213,7 @@ async def test_a_proposal_that_staff_took_over_stays_the_words_of_who_made_it(fa
     assert {one.chosen for one in await examples_of(facts)} == {"We sell green and black tea."}
 
 
-async def test_a_training_leaves_out_who_has_said_no_since_the_dataset_was_made(facts: Facts) -> None:
+async def test_a_training_leaves_out_later_refusals(facts: Facts) -> None:
     for sender in ("ada", "bob", "eve", "zoe"):
         await facts.rated(f"{sender} asks a thing", f"And {sender} gets this.", 1, sender=sender, key=sender)
     await facts.chat("I am in this thread, too", "Welcome.", sender="dan", key="zoe")
@@ -237,7 +234,7 @@ async def test_a_training_leaves_out_who_has_said_no_since_the_dataset_was_made(
     assert len(await read_examples(facts.scope, made.id)) == 4
 
 
-async def test_a_training_that_goes_on_begins_anew_once_somebody_has_said_no(facts: Facts, tmp_path: Path) -> None:
+async def test_a_resumed_training_starts_over_after_a_refusal(facts: Facts, tmp_path: Path) -> None:
     for number in range(3):
         await facts.rated(talk(number)[0][1], talk(number)[1][1], 1, sender=f"sender {number}")
     used: list[str] = []
@@ -264,7 +261,7 @@ async def test_a_training_that_goes_on_begins_anew_once_somebody_has_said_no(fac
     assert third[1] == "False"
 
 
-async def test_words_of_someone_else_in_the_thread_who_said_no_keep_it_out(facts: Facts) -> None:
+async def test_a_refusal_of_another_author_keeps_a_thread_out(facts: Facts) -> None:
     await facts.chat("I am in this thread, too", "Welcome.", sender="bob", key="thread")
     await facts.rated("and so am I", "Welcome again, to both.", 1, sender="ada", key="thread")
     assert len(await examples_of(facts)) == 1
@@ -274,7 +271,7 @@ async def test_words_of_someone_else_in_the_thread_who_said_no_keep_it_out(facts
     assert await examples_of(facts) == []
 
 
-async def test_an_erased_conversation_is_not_there_and_what_was_made_stays_named(facts: Facts) -> None:
+async def test_an_erased_conversation_leaves_the_dataset(facts: Facts) -> None:
     gone, kept = await facts.add_import([talk(1), talk(2)])
     before = await build(facts)
     await facts.run(conversation.delete().where(conversation.c.id == gone))
@@ -316,7 +313,7 @@ async def test_no_personal_data_reaches_a_dataset(facts: Facts) -> None:
 # --- duplicates, caps, floods ---
 
 
-async def test_exact_and_near_duplicates_are_left_out(facts: Facts) -> None:
+async def test_exact_and_near_duplicates_are_rejected(facts: Facts) -> None:
     line = " ".join(f"word{place}" for place in range(40))
     long_ones = [[("person", "tell me all"), ("agent", f"{line} {end}")] for end in ("one", "two")]
     await facts.add_import(
@@ -327,7 +324,7 @@ async def test_exact_and_near_duplicates_are_left_out(facts: Facts) -> None:
     assert await reasons(facts, made) == {"the same as another": 2, "nearly the same as another": 1}
 
 
-async def test_one_person_from_outside_gives_no_more_than_the_cap(facts: Facts) -> None:
+async def test_an_outside_person_is_capped(facts: Facts) -> None:
     for number in range(23):
         reply_id = await facts.chat(talk(number)[0][1], talk(number)[1][1], channel="web", sender="mallory")
         await reviews_of(facts).approve(AGENT, reply_id)
@@ -339,7 +336,7 @@ async def test_one_person_from_outside_gives_no_more_than_the_cap(facts: Facts) 
     assert (await build(facts, trusted_channels=("web",))).counts["examples"] == 23
 
 
-async def test_corrections_on_a_trusted_channel_all_enter_however_many_one_person_gives(facts: Facts) -> None:
+async def test_corrections_on_a_trusted_channel_are_not_capped(facts: Facts) -> None:
     for number in range(60):
         better = f"better {talk(number)[1][1]}"
         await facts.rated(talk(number)[0][1], "I have no idea at all.", -1, better=better)
@@ -348,7 +345,7 @@ async def test_corrections_on_a_trusted_channel_all_enter_however_many_one_perso
     assert made.counts["rejected"] == {}
 
 
-async def test_what_a_file_says_of_one_person_all_enters(facts: Facts) -> None:
+async def test_imported_words_of_a_person_are_not_capped(facts: Facts) -> None:
     somebody = await facts.add_person(display_name=None)
     await facts.add_import([talk(number) for number in range(30)], person_id=somebody)
     assert (await build(facts)).counts["examples"] == 30
@@ -363,7 +360,7 @@ async def test_a_flood_of_votes_by_one_person_teaches_nothing(facts: Facts) -> N
     assert await reasons(facts, made) == {"a flood by one person": 6}
 
 
-async def test_the_same_correction_over_and_over_is_a_flood(facts: Facts) -> None:
+async def test_a_repeated_correction_is_a_flood(facts: Facts) -> None:
     for number in range(4):
         await facts.rated(talk(number)[0][1], talk(number)[1][1], -1, better="Buy at evil.example!", sender="mallory")
     made = await build(facts, max_same_answer=3)
@@ -392,7 +389,7 @@ async def test_the_split_keeps_groups_whole_and_the_sides_apart(facts: Facts) ->
     assert len(before & after) >= len(before) / 2, "what is held out stays so"
 
 
-async def test_rows_limit_what_is_trained_on(facts: Facts) -> None:
+async def test_rows_limit_the_training_examples(facts: Facts) -> None:
     await facts.add_import([talk(number) for number in range(200)])
     made = await build(facts, rows=50)
     assert made.counts["splits"]["train"] == {"answer": 50}
@@ -401,7 +398,7 @@ async def test_rows_limit_what_is_trained_on(facts: Facts) -> None:
     assert (await build(facts, rows=50, newest=False)).counts["splits"]["train"] == {"answer": 50}
 
 
-async def test_the_same_facts_are_one_dataset_that_names_every_message(facts: Facts) -> None:
+async def test_equal_conversations_make_one_dataset(facts: Facts) -> None:
     await facts.add_import([talk(number) for number in range(30)])
     made = await build(facts)
     again = await build(facts)
@@ -418,7 +415,7 @@ async def test_the_same_facts_are_one_dataset_that_names_every_message(facts: Fa
     assert actions == ["dataset.built", "dataset.built"]
 
 
-async def test_a_dataset_is_found_by_the_beginning_of_its_id_or_hash(facts: Facts) -> None:
+async def test_a_dataset_is_found_by_a_prefix(facts: Facts) -> None:
     with pytest.raises(NotFound, match="no dataset yet"):
         await find_dataset(facts.scope)
     await facts.add_import([talk(1)])
@@ -434,7 +431,7 @@ async def test_a_dataset_is_found_by_the_beginning_of_its_id_or_hash(facts: Fact
         await find_dataset(facts.scope, shared)
 
 
-async def test_a_build_that_is_broken_off_leaves_nothing(facts: Facts, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_aborted_build_leaves_nothing(facts: Facts, monkeypatch: pytest.MonkeyPatch) -> None:
     await facts.add_import([talk(number) for number in range(5)])
 
     def break_down(*_: Any) -> None:
@@ -446,7 +443,7 @@ async def test_a_build_that_is_broken_off_leaves_nothing(facts: Facts, monkeypat
     assert await facts.rows(dataset.select()) == []
 
 
-async def test_the_loop_goes_on_and_is_told_how_far_it_is(facts: Facts) -> None:
+async def test_a_build_reports_progress_and_keeps_the_loop_free(facts: Facts) -> None:
     await facts.add_import([talk(number) for number in range(450)])
     told: list[tuple[int, int]] = []
     ticks = 0
@@ -480,7 +477,7 @@ async def test_only_trainers_build_and_only_agents_decide(facts: Facts) -> None:
 # --- reviews ---
 
 
-async def test_the_queue_shows_what_waits_newest_first_until_it_is_decided(facts: Facts) -> None:
+async def test_the_queue_holds_undecided_replies_newest_first(facts: Facts) -> None:
     first = await facts.rated("first question", "first reply", -1)
     await facts.rated("a fine question", "a fine reply", 1)
     second = await facts.rated("second question", "second reply", 1, better="second, better")

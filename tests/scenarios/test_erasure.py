@@ -1,6 +1,6 @@
-"""Erasing a person: nothing that they said, and nothing that says who they are, is left anywhere.
+"""Erasure of a person: no words and no identity are left in any row or file.
 
-Knows: a word that only this person ever said, planted in every place there is. Does not know: how it is removed.
+The tests plant a word of this person alone in every possible place, and search for it afterwards.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from filelock import FileLock
 from adapters.cli.wiring import Agent
 from bot.access.roles import Actor
 from bot.errors import NotAllowed, NotFound
-from bot.jobs.job_context import Refused
+from bot.jobs.contract import JobRefused
 from bot.jobs.job_files import lock_file, remove_ended_jobs
 from bot.learning.data.candidates import DatasetPolicy
 from bot.learning.data.dataset import Builder, build_dataset
@@ -28,7 +28,7 @@ from bot.learning.judge.evaluation_report import EvaluationReport, JudgedAnswer
 from bot.learning.judge.judging import Subject, _save
 from bot.learning.train.publishing import publish
 from bot.learning.versions import folder_of
-from bot.privacy.erasure.erase_person import Erasure, Policy
+from bot.privacy.erasure.erase_person import Erasure, ErasurePolicy
 from bot.steering.needs_attention import needs_attention
 from storage import audit, curated, datasets, evaluations, golden, jobs, releases, versions, votes
 from storage import erasure as stored_erasure
@@ -67,7 +67,7 @@ _PERSON_OF = scoped(sa.select(message.c.person_id).where(message.c.conversation_
 
 
 async def say(agent: Agent, who: str, chat: str, text: str, number: int) -> tuple[str, str]:
-    """Say something and wait; `(conversation id, reply id)`."""
+    """Send a message and wait for its reply; return `(conversation id, reply id)`."""
     key = f"{chat}-{who}-{number}"
     incoming = Incoming("web", chat, Sender(who, f"name of {who}"), key, (text_part(text),), external_id=key)
     accepted = await agent.conversations.accept(agent.workspace_id, incoming)
@@ -79,7 +79,7 @@ async def say(agent: Agent, who: str, chat: str, text: str, number: int) -> tupl
 
 
 def plant(tx: Transaction, own: tuple[str, str], shared: tuple[str, str], others: str) -> Version:
-    """Votes, reviews, drafts, examples and a report, all with the secret word."""
+    """Add votes, reviews, drafts, examples and a report, all with the secret word."""
     person_id = str(tx.execute(_PERSON_OF, conversation=own[0]).scalars().first())
     for conversation_id, reply_id in (own, shared):
         rated = votes.find_reply(tx, "web", reply_id)
@@ -124,7 +124,7 @@ def plant(tx: Transaction, own: tuple[str, str], shared: tuple[str, str], others
 
 
 def plant_files(data: Path, version: Version) -> list[Path]:
-    """A version's folder, and that of a job that failed with the same dataset; those that have to go."""
+    """Write a version's folder, and a failed job's; return the files that an erasure must remove."""
     write_weights(data, version.name, SECRET.encode())
     folder = folder_of(data, version.name)
     for name in ("README.md", "myna-version.json"):
@@ -137,7 +137,7 @@ def plant_files(data: Path, version: Version) -> list[Path]:
 
 
 async def begin_training(agent: Agent, dataset_id: str) -> JobLease:
-    """A job that runs, and learns from a dataset."""
+    """Start a training on a dataset, and return its lease."""
     await agent.database.write(jobs.create, agent.workspace_id, "shell:root", "train", {"rows": 70})
     lease = await agent.database.write(jobs.claim, None, "a worker", 60_000)
     assert lease is not None
@@ -152,7 +152,7 @@ async def begin_training(agent: Agent, dataset_id: str) -> JobLease:
 
 
 def rows_with(url: str, word: str) -> list[str]:
-    """The tables in which a word stands."""
+    """Return the tables that contain a word."""
     engine = sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg") if "postgres" in url else url)
     found = []
     with engine.connect() as connection:
@@ -164,10 +164,10 @@ def rows_with(url: str, word: str) -> list[str]:
 
 
 def files_with(folder: Path, word: str) -> Iterator[str]:
-    return (one.name for one in folder.rglob("*") if one.is_file() and word.encode() in one.read_bytes())
+    return (path.name for path in folder.rglob("*") if path.is_file() and word.encode() in path.read_bytes())
 
 
-def erasure(agent: Agent, policy: Policy = "retire", keys: tuple[str, ...] = ("key",)) -> Erasure:
+def erasure(agent: Agent, policy: ErasurePolicy = "retire", keys: tuple[str, ...] = ("key",)) -> Erasure:
     return Erasure(agent.scope, agent.settings.data, keys, policy, agent.released.note_change)
 
 
@@ -182,7 +182,7 @@ async def fill(agent: Agent) -> tuple[tuple[str, str], tuple[str, str], Version]
 
 
 async def fill_again(agent: Agent) -> None:
-    """Another person, and a version that learnt only from them."""
+    """Add another person, and a version that learnt only from them."""
     own = await say(agent, "another", "another", "other words", 1)
 
     def register(tx: Transaction) -> None:
@@ -217,8 +217,8 @@ async def test_nothing_of_an_erased_person_is_left(start_agent: StartAgent, data
         await agent.releases.promote(ADMIN, version.name)
         erased = await erasure(agent).erase(ADMIN, f"web:{WHO}")
         assert erased.release.champion is None
-        assert [one.exists() for one in files] == [False] * len(files)
-        assert sorted(one.name for one in folder_of(agent.settings.data, version.name).iterdir()) == [
+        assert [path.exists() for path in files] == [False] * len(files)
+        assert sorted(path.name for path in folder_of(agent.settings.data, version.name).iterdir()) == [
             "README.md",
             "myna-version.json",
         ]
@@ -227,11 +227,11 @@ async def test_nothing_of_an_erased_person_is_left(start_agent: StartAgent, data
         assert erased.proof.versions == (version.name,)
         assert erased.proof.counts["conversation"] == 1
         assert (erased.proof.counts["dataset_example"], erased.proof.counts["curated_answer"]) == (2, 3)
-        assert [one.answer for one in await agent.database.read(curated.all_answers, agent.workspace_id)] == ["No."]
+        assert [row.answer for row in await agent.database.read(curated.all_answers, agent.workspace_id)] == ["No."]
         assert await asyncio.to_thread(rows_with, database_url, SECRET) == []
         assert await agent.conversations.history(agent.workspace_id, own[0]) == []
         rest = await agent.conversations.history(agent.workspace_id, shared[0])
-        assert [one.text for one in rest] == ["good morning"] * 2 + ["what a nice day"] * 2
+        assert [said.text for said in rest] == ["good morning"] * 2 + ["what a nice day"] * 2
         (learnt,) = await agent.database.read(versions.list_all, agent.workspace_id)
         assert learnt.tainted_at
         assert learnt.retired_at
@@ -242,7 +242,7 @@ async def test_nothing_of_an_erased_person_is_left(start_agent: StartAgent, data
     assert list(files_with(tmp_path, SECRET)) == []
 
 
-async def test_a_new_training_is_queued_once_and_told_of(agent: Agent) -> None:
+async def test_a_new_training_is_queued_once_and_announced(agent: Agent) -> None:
     *_, learnt = await fill(agent)
     await agent.releases.promote(ADMIN, learnt.name)
     await agent.database.write(add_golden, agent.workspace_id)
@@ -250,7 +250,7 @@ async def test_a_new_training_is_queued_once_and_told_of(agent: Agent) -> None:
     (job,) = await agent.database.read(jobs.list_open, agent.workspace_id)
     assert (job.id, job.kind, job.state, job.settings) == (erased.job_id, "train", "queued", {"because": "erasure"})
     told = await needs_attention(agent.scope, erased.release, None)
-    assert any(job.id[:12] in one and "queued" in one for one in told)
+    assert any(job.id[:12] in line and "queued" in line for line in told)
     assert len(erased.golden) == 1
     await fill_again(agent)
     again = await erasure(agent).erase(ADMIN, "web:another")
@@ -259,7 +259,7 @@ async def test_a_new_training_is_queued_once_and_told_of(agent: Agent) -> None:
     assert len(await agent.database.read(jobs.list_open, agent.workspace_id)) == 1
 
 
-async def test_what_learns_from_the_person_at_this_moment_is_cancelled_and_can_not_publish(agent: Agent) -> None:
+async def test_a_running_training_is_cancelled_and_can_not_publish(agent: Agent) -> None:
     *_, learnt = await fill(agent)
     lease = await begin_training(agent, learnt.dataset_id)
     with FileLock(lock_file(agent.settings.data / "jobs" / lease.job.id)):
@@ -268,19 +268,19 @@ async def test_what_learns_from_the_person_at_this_moment_is_cancelled_and_can_n
     assert (stopped.id, stopped.wanted, stopped.state) == (lease.job.id, "cancel", "running")
     assert (queued.id, queued.state) == (erased.job_id, "queued")
     data = agent.settings.data
-    assert (data / "jobs" / lease.job.id).is_dir(), "whoever runs it removes it"
+    assert (data / "jobs" / lease.job.id).is_dir(), "its worker removes it"
     draft = data / "draft"
     await asyncio.to_thread(draft.mkdir)
     new = new_version(learnt.dataset_id, lease.job.id, "f" * 64)
-    with pytest.raises(Refused, match="erased meanwhile"):
+    with pytest.raises(JobRefused, match="erased meanwhile"):
         await publish(agent.database, lease, data, draft, new)
-    assert [one.id for one in await agent.database.read(versions.list_all, agent.workspace_id)] == [learnt.id]
+    assert [version.id for version in await agent.database.read(versions.list_all, agent.workspace_id)] == [learnt.id]
     await agent.database.write(jobs.release, agent.workspace_id, lease, count_attempt=True)
     assert await remove_ended_jobs(agent.database, data) == 1
     assert list((data / "jobs").iterdir()) == []
 
 
-async def test_erasing_twice_is_the_same_as_once(agent: Agent) -> None:
+async def test_erasure_is_idempotent(agent: Agent) -> None:
     await fill(agent)
     once = await erasure(agent, keys=("old key",)).erase(ADMIN, f"web:{WHO}")
     again = await erasure(agent, keys=("new key", "old key")).erase(ADMIN, f"web:{WHO}")
@@ -292,7 +292,7 @@ async def test_erasing_twice_is_the_same_as_once(agent: Agent) -> None:
         await erasure(agent).erase(Actor("web:ada", "trainer"), f"web:{WHO}")
 
 
-async def test_a_champion_that_learnt_gives_way_to_the_newest_that_did_not(agent: Agent) -> None:
+async def test_the_newest_untainted_version_replaces_a_tainted_champion(agent: Agent) -> None:
     *_, learnt = await fill(agent)
 
     def register(tx: Transaction, number: int) -> Version:
@@ -309,7 +309,7 @@ async def test_a_champion_that_learnt_gives_way_to_the_newest_that_did_not(agent
     assert (erased.release.champion.name, erased.release.previous, erased.release.canary) == (made[1].name, None, None)
 
 
-async def test_what_did_harm_does_not_come_back_by_an_erasure(agent: Agent) -> None:
+async def test_an_erasure_does_not_bring_back_harmful_versions(agent: Agent) -> None:
     *_, learnt = await fill(agent)
 
     def register(tx: Transaction, number: int) -> Version:
@@ -327,13 +327,13 @@ async def test_what_did_harm_does_not_come_back_by_an_erasure(agent: Agent) -> N
     await agent.releases.end_for_harm(started.canary.id, {"because": "more errors"})
     number = (await agent.releases.current()).number
     assert not await agent.releases.end_for_harm(started.canary.id, {"because": "more errors"})
-    assert (await agent.releases.current()).number == number, "who comes late changes nothing"
+    assert (await agent.releases.current()).number == number, "a late report of harm changes nothing"
     erased = await erasure(agent).erase(ADMIN, f"web:{WHO}")
     assert erased.release.champion is not None
     assert erased.release.champion.name == good.name
 
 
-async def test_what_answered_before_comes_back_before_what_is_newer(agent: Agent) -> None:
+async def test_the_previous_champion_is_preferred_to_newer_versions(agent: Agent) -> None:
     *_, learnt = await fill(agent)
 
     def register(tx: Transaction, number: int) -> Version:
@@ -350,9 +350,7 @@ async def test_what_answered_before_comes_back_before_what_is_newer(agent: Agent
     assert (erased.release.champion.name, erased.release.previous) == (known.name, None)
 
 
-async def test_a_dataset_that_is_being_made_begins_again_without_the_person(
-    agent: Agent, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_dataset_build_restarts_without_the_person(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
     own, *_ = await fill(agent)
     finish, builds = Builder.finish, 0
 
@@ -369,10 +367,10 @@ async def test_a_dataset_that_is_being_made_begins_again_without_the_person(
     await build_dataset(agent.scope, DatasetPolicy(trusted_channels=("web",)), ADMIN)
     assert builds == 2
     examples = await agent.database.read(lambda tx: tx.execute(_EXAMPLES_OF, which=own[0]).all(), agent.workspace_id)
-    assert [one.rejected_because for one in examples if one.content is not None] == []
+    assert [row.rejected_because for row in examples if row.content is not None] == []
 
 
-async def test_a_draft_that_was_begun_is_gone_and_says_so(agent: Agent) -> None:
+async def test_an_open_dataset_draft_is_gone_and_says_so(agent: Agent) -> None:
     await fill(agent)
     before = await agent.database.read(stored_erasure.how_many, agent.workspace_id)
     draft_id = await agent.database.write(datasets.begin, agent.workspace_id, {}, "shell:root", before)
@@ -387,8 +385,8 @@ async def test_a_draft_that_was_begun_is_gone_and_says_so(agent: Agent) -> None:
     assert not await agent.database.write(datasets.abandon, agent.workspace_id, draft_id)
 
 
-async def test_a_dataset_that_another_process_begins_waits_for_the_erasure_and_gives_way(agent: Agent) -> None:
-    """As two processes do it: neither sees what the other has not finished yet."""
+async def test_a_dataset_begun_elsewhere_waits_for_the_erasure_and_fails(agent: Agent) -> None:
+    """Two processes: neither sees the other's uncommitted rows."""
     own, *_ = await fill(agent)
     before = await agent.database.read(stored_erasure.how_many, agent.workspace_id)
     erases, may_end = threading.Event(), threading.Event()
@@ -409,7 +407,7 @@ async def test_a_dataset_that_another_process_begins_waits_for_the_erasure_and_g
             agent.database.write(datasets.begin, agent.workspace_id, {}, "shell:root", before)
         )
         await asyncio.sleep(0.2)
-        assert not beginning.done(), "it waits for what is being erased"
+        assert not beginning.done(), "it waits for the erasure"
         may_end.set()
         await erasing
         with pytest.raises(datasets.NoSuchDraft):
@@ -437,13 +435,13 @@ async def test_an_evaluation_that_ends_after_an_erasure_keeps_no_words(agent: Ag
     assert len(kept.report["answers"]) == 1
 
 
-async def test_a_reply_that_is_under_way_in_a_shared_chat_begins_anew(agent: Agent) -> None:
+async def test_a_reply_under_way_in_a_shared_chat_begins_anew(agent: Agent) -> None:
     _, shared, _ = await fill(agent)
     work = sa.select(conversation_work.c.epoch).where(conversation_work.c.conversation_id == shared[0])
     before = await agent.database.read(lambda tx: tx.connection.execute(work).scalar_one(), agent.workspace_id)
     await erasure(agent).erase(ADMIN, f"web:{WHO}")
     after = await agent.database.read(lambda tx: tx.connection.execute(work).scalar_one(), agent.workspace_id)
-    assert after > before, "who holds an older lease can't store a reply"
+    assert after > before, "an older lease can't store a reply"
 
 
 async def test_many_conversations_are_erased_in_pages(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -454,7 +452,7 @@ async def test_many_conversations_are_erased_in_pages(agent: Agent, monkeypatch:
     assert erased.proof.counts["dataset_example"] == 2
 
 
-async def test_where_versions_are_only_marked_they_go_on_until_another_is_promoted(agent: Agent) -> None:
+async def test_marked_versions_go_on_until_another_is_promoted(agent: Agent) -> None:
     *_, learnt = await fill(agent)
     await agent.releases.promote(ADMIN, learnt.name)
     erased = await erasure(agent, "mark").erase(ADMIN, f"web:{WHO}")

@@ -1,7 +1,4 @@
-"""Conversations out of a file and into one, on both databases: all or nothing, once, and the same again elsewhere.
-
-Knows: the command line, the real databases, a running agent. Does not know: how rows are read or written.
-"""
+"""Import and export of conversations by the command line: atomic, idempotent, lossless."""
 
 from __future__ import annotations
 
@@ -57,7 +54,7 @@ ROWS = [
 
 @pytest.fixture
 def on_both(tmp_path: Path, empty_database_url: str) -> Cli:
-    """`myna` with an empty database of each kind."""
+    """Return `myna` with an empty database of each kind."""
     cli = Cli(tmp_path)
     cli.settings["MYNA_DATABASE_URL"] = empty_database_url
     return cli
@@ -74,7 +71,7 @@ def engine_of(url: str) -> sa.Engine:
 
 
 def stored(url: str) -> dict[str, list[dict[str, Any]]]:
-    """Everything in a database but the workspace itself."""
+    """Return all rows of a database but the workspace."""
     engine = engine_of(url)
     with engine.begin() as connection:
         found = {
@@ -93,7 +90,7 @@ def url_of(cli: Cli) -> str:
 # --- import ---
 
 
-def test_an_import_stores_what_the_file_says(on_both: Cli) -> None:
+def test_an_import_stores_all_fields_of_a_file(on_both: Cli) -> None:
     done = on_both("import", write(on_both, ROWS))
     assert (done.code, done.out) == (0, "4 conversations with 10 messages imported, 0 already known.\n")
     found = stored(url_of(on_both))
@@ -143,7 +140,7 @@ def test_an_import_stores_what_the_file_says(on_both: Cli) -> None:
     assert sorted(one["external_id"] for one in found["identity"]) == ["ada", "conversation:nobody"]
 
 
-def test_the_same_again_changes_nothing(on_both: Cli) -> None:
+def test_a_repeated_import_changes_nothing(on_both: Cli) -> None:
     file = write(on_both, ROWS)
     assert on_both("import", file, "--json").json["conversations"] == 4
     before = stored(url_of(on_both))
@@ -178,7 +175,7 @@ def test_nothing_is_imported_while_a_row_is_wrong(on_both: Cli) -> None:
     assert len(stored(url_of(on_both))["conversation"]) == 2
 
 
-def test_a_dry_run_says_what_would_be_done(myna: Cli) -> None:
+def test_a_dry_run_reports_without_a_change(myna: Cli) -> None:
     myna("import", write(myna, ROWS[:1]))
     before = stored(url_of(myna))
     done = myna("import", write(myna, ROWS), "--dry-run")
@@ -188,7 +185,7 @@ def test_a_dry_run_says_what_would_be_done(myna: Cli) -> None:
     assert stored(url_of(myna)) == before
 
 
-def test_standard_input_and_csv_are_taken(myna: Cli) -> None:
+def test_standard_input_and_csv_are_read(myna: Cli) -> None:
     done = myna("import", "-", stdin="question,answer\nHi?,Ho\n")
     assert done.out == "1 conversation with 2 messages imported, 0 already known.\n"
     assert stored(url_of(myna))["import_batch"][0]["file_name"] == "standard input"
@@ -208,7 +205,7 @@ def test_standard_input_and_csv_are_taken(myna: Cli) -> None:
         ("all-wrong.csv", b"question,answer\nx\n", "There is no valid row"),
     ],
 )
-def test_a_file_that_is_none_is_refused(myna: Cli, name: str, data: bytes | None, words: str) -> None:
+def test_an_unreadable_file_is_refused(myna: Cli, name: str, data: bytes | None, words: str) -> None:
     if data is not None:
         (myna.folder / name).write_bytes(data)
     done = myna("import", name, "--skip-bad")
@@ -217,7 +214,7 @@ def test_a_file_that_is_none_is_refused(myna: Cli, name: str, data: bytes | None
     assert not myna.data.exists(), "a file is checked before anything is made"
 
 
-def test_progress_is_shown_to_who_watches_and_to_nobody_else(myna: Cli) -> None:
+def test_progress_is_shown_on_a_terminal_only(myna: Cli) -> None:
     file = write(myna, ROWS)
     assert "Importing" not in myna("import", file).err
     screen, terminal = pty.openpty()
@@ -295,14 +292,14 @@ async def test_a_running_agent_leaves_imported_conversations_alone(start_agent: 
 
 
 def reduced(row: dict[str, Any], people: dict[str, str]) -> dict[str, Any]:
-    """What a row says, without ids and times that each database makes itself; people by the order they come in."""
+    """Return a row without the database's own ids and times; people are numbered in the order of appearance."""
     turns = [{key: value for key, value in turn.items() if key not in ("id", "created_at")} for turn in row["messages"]]
     kept = {key: value for key, value in row.items() if key not in ("messages", "person")}
     who = row.get("person")
     return kept | {"messages": turns, "person": who and people.setdefault(who, f"person {len(people)}")}
 
 
-def test_what_is_exported_can_be_imported_again(on_both: Cli, tmp_path: Path) -> None:
+def test_an_export_can_be_imported_again(on_both: Cli, tmp_path: Path) -> None:
     on_both("import", write(on_both, ROWS))
     out = on_both.folder / "out.jsonl"
     assert on_both("export", "--channel", "import", "--out", str(out)).err == "4 conversations exported.\n"
@@ -321,7 +318,7 @@ def test_what_is_exported_can_be_imported_again(on_both: Cli, tmp_path: Path) ->
 
 @pytest.fixture
 def fresh_database(request: pytest.FixtureRequest, tmp_path: Path, migrated_sqlite: Path) -> Callable[[], str]:
-    """Makes as many migrated databases of one kind as are asked for."""
+    """Return a function that makes another migrated database of one kind."""
     numbers = iter(range(10_000))
 
     def make() -> str:
@@ -362,7 +359,7 @@ written = st.fixed_dictionaries(
 
 
 def said(row: dict[str, Any]) -> dict[str, Any]:
-    """What a row of a file says, in the words of an export: everything there is, and what databases take of it."""
+    """Return the exported form of a file's row: all fields, with the characters that databases store."""
     one = read_row(row)
     turns: list[dict[str, Any]] = [{"role": "system", "content": one.instructions}] if one.instructions else []
     for each in one.messages:
@@ -404,7 +401,7 @@ async def take(url: str, rows: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize("fresh_database", ["sqlite", "postgresql"], indirect=True)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(written, min_size=1, max_size=3, unique_by=lambda row: row.get("id", id(row))))
-def test_an_export_says_what_was_imported_here_and_there(
+def test_exports_of_both_databases_equal_the_import(
     fresh_database: Callable[[], str], rows: list[dict[str, Any]]
 ) -> None:
     here, there = fresh_database(), fresh_database()
@@ -448,7 +445,7 @@ async def learnable(url: str) -> list[dict[str, Any]]:
     return rows
 
 
-def test_pairs_are_of_drafts_and_of_better_answers(database_url: str) -> None:
+def test_pairs_come_from_drafts_and_better_answers(database_url: str) -> None:
     follow_up = {"id": "later", "messages": [USER, ANSWER, USER, RATED]}
     same = {"id": "same", "messages": [USER, {**ANSWER, "draft": ANSWER["content"]}]}
     asyncio.run(take(database_url, [*ROWS, follow_up, same]))
@@ -459,7 +456,7 @@ def test_pairs_are_of_drafts_and_of_better_answers(database_url: str) -> None:
     ]
 
 
-def test_what_staff_decided_counts_in_place_of_votes(database_url: str) -> None:
+def test_decisions_of_staff_replace_votes(database_url: str) -> None:
     asyncio.run(take(database_url, [{"id": "a", "messages": [USER, RATED]}, {"id": "b", "messages": [USER, RATED]}]))
     replies = stored(database_url)["vote"]
     first, second = sorted(replies, key=lambda one: one["reply_id"])
@@ -474,7 +471,7 @@ def test_what_staff_decided_counts_in_place_of_votes(database_url: str) -> None:
     assert asyncio.run(pairs_of(database_url)) == [("By Friday.", ANSWER["content"], ["user"])]
 
 
-def test_the_words_of_who_does_not_want_it_are_left_out(database_url: str) -> None:
+def test_words_without_consent_are_not_exported(database_url: str) -> None:
     asyncio.run(take(database_url, ROWS))
     assert [row["id"] for row in asyncio.run(learnable(database_url))] == ["plain", "agent", "bot"], (
         "one said no for itself"
@@ -488,7 +485,7 @@ def test_the_words_of_who_does_not_want_it_are_left_out(database_url: str) -> No
     assert (rows["agent"]["may_learn"], rows["bot"]["may_learn"]) == (False, False), "the no goes with the words"
 
 
-def test_in_a_thread_of_several_each_one_is_asked(database_url: str) -> None:
+def test_a_thread_needs_the_consent_of_every_author(database_url: str) -> None:
     asyncio.run(take(database_url, [{"id": "a", "messages": [USER, RATED]}, {"id": "b", "messages": [USER, RATED]}]))
     stranger = new_id()
     found = stored(database_url)
@@ -528,7 +525,7 @@ def test_pairs_and_learnable_rows_are_printed(myna: Cli) -> None:
 
 
 def test_an_import_is_told_apart_by_its_batch(on_both: Cli) -> None:
-    """Two files, two batches, each with its own conversations and its own row in the audit log."""
+    """Two files make two batches, each with its own conversations and its own row in the audit log."""
     on_both("import", write(on_both, ROWS[:2], "one.jsonl"))
     on_both("import", write(on_both, ROWS[1:], "two.jsonl"))
     engine = engine_of(url_of(on_both))

@@ -1,7 +1,6 @@
-"""Jobs on both databases: who gets which, what each request means in each state, how each end is told.
+"""The job queue and its worker: claims, leases, requests in each state, endings.
 
-Knows: workers in this process and small real tasks. Does not know: processes that die (`tests.crash.test_job_kills`),
-or the command line.
+The workers run in this process, with small real tasks. Killed processes are in `tests.crash.test_job_kills`.
 """
 
 from __future__ import annotations
@@ -21,9 +20,8 @@ import sqlalchemy as sa
 
 from bot.access.roles import Actor
 from bot.errors import Conflict, InvalidInput, ModelError, NotAllowed, NotFound
+from bot.jobs.contract import Cancelled, Interrupted, JobContext, JobRefused, Paused, Services, Stopped, Task, explain
 from bot.jobs.control import Jobs
-from bot.jobs.job_context import Cancelled, Interrupted, JobContext, Paused, Refused, Services, Stopped, Task
-from bot.jobs.job_errors import explain
 from bot.jobs.low_priority import training_threads
 from bot.jobs.worker import Worker
 from bot.settings import Settings
@@ -70,7 +68,7 @@ class Bench:
         return Worker(services, tasks, lease_seconds=30.0, heartbeat_seconds=0.05)
 
     async def do(self, task: Task, settings: Mapping[str, Any] | None = None) -> Job:
-        """Create a job, do all that waits, and return what became of it."""
+        """Create a job, do all waiting jobs, and return the job as it is then."""
         job = await self.jobs.create(TRAINER, "small", settings or {})
         await self.worker(small=task).work(once=True)
         return await self.now(job)
@@ -87,7 +85,7 @@ async def bench(database_url: str, tmp_path: Path) -> AsyncIterator[Bench]:
 
 
 def until_stopped(context: JobContext, services: Services) -> Mapping[str, Any]:
-    """Runs until somebody stops it, and says in its folder that it was here."""
+    """Run until stopped, and leave a file in the job's folder."""
     (context.folder / "here").touch()
     context.progress(phase="waiting")
     while True:
@@ -95,10 +93,10 @@ def until_stopped(context: JobContext, services: Services) -> Mapping[str, Any]:
         time.sleep(0.01)
 
 
-# --- who gets which ---
+# --- claims ---
 
 
-async def test_the_highest_priority_goes_first_then_the_oldest_and_one_at_a_time(bench: Bench) -> None:
+async def test_jobs_run_one_at_a_time_by_priority_then_age(bench: Bench) -> None:
     first, second = [await bench.jobs.create(TRAINER, "small", {"n": n}) for n in (1, 2)]
     urgent = await bench.jobs.create(TRAINER, "small", {"n": 3}, priority=5)
     order = []
@@ -126,24 +124,24 @@ async def test_each_device_has_a_running_job_of_its_own(bench: Bench) -> None:
     assert {lease.job.device for lease in leases} == {"default", "cuda:1"}
 
 
-async def test_however_many_claim_at_once_one_gets_it(bench: Bench, database_url: str) -> None:
+async def test_simultaneous_claims_give_a_job_to_one_worker(bench: Bench, database_url: str) -> None:
     for number in range(6):
         await bench.jobs.create(TRAINER, "small", {"n": number})
     others = [Database(database_url, guest=True) for _ in range(3)]
     try:
         for _ in range(6):
             claimed = await asyncio.gather(
-                *[one.write(jobs.claim, None, f"worker {n}", LONG_MS) for n, one in enumerate(others)]
+                *[other.write(jobs.claim, None, f"worker {n}", LONG_MS) for n, other in enumerate(others)]
             )
-            (lease,) = [one for one in claimed if one is not None]
+            (lease,) = [claim for claim in claimed if claim is not None]
             await others[0].write(jobs.finish, DEFAULT_WORKSPACE, lease, "done")
     finally:
-        for one in others:
-            await one.close()
+        for other in others:
+            await other.close()
     assert {job.state for job in await bench.jobs.list(VIEWER)} == {"done"}
 
 
-async def test_whether_a_job_waits_is_what_a_claim_would_find(bench: Bench) -> None:
+async def test_a_job_waits_if_a_claim_would_find_it(bench: Bench) -> None:
     async def waits() -> bool:
         return await bench.database.read(jobs.is_waiting, None)
 
@@ -160,7 +158,7 @@ async def test_whether_a_job_waits_is_what_a_claim_would_find(bench: Bench) -> N
 # --- leases ---
 
 
-async def test_a_job_whose_lease_ran_out_is_claimed_again_and_the_first_worker_can_write_nothing(bench: Bench) -> None:
+async def test_an_expired_lease_is_claimed_again_and_fences_off_its_worker(bench: Bench) -> None:
     job = await bench.jobs.create(TRAINER, "small", {})
     old = await bench.must_claim(NO_TIME_MS)
     new = await bench.must_claim()
@@ -180,7 +178,7 @@ async def test_a_job_whose_lease_ran_out_is_claimed_again_and_the_first_worker_c
     assert await bench.write(jobs.heartbeat, new, LONG_MS) == "run"
 
 
-async def test_a_job_that_breaks_off_three_times_has_failed_and_can_be_resumed(bench: Bench) -> None:
+async def test_three_lost_attempts_fail_a_job_until_it_is_resumed(bench: Bench) -> None:
     job = await bench.jobs.create(TRAINER, "small", {})
     for attempt in (1, 2, 3):
         assert (await bench.must_claim(NO_TIME_MS)).job.attempts == attempt
@@ -194,7 +192,7 @@ async def test_a_job_that_breaks_off_three_times_has_failed_and_can_be_resumed(b
 
 
 @pytest.mark.parametrize(("asked", "state"), [("pause", "paused"), ("cancel", "cancelled")])
-async def test_what_was_asked_of_a_job_holds_also_if_its_worker_dies(bench: Bench, asked: Any, state: str) -> None:
+async def test_a_request_is_kept_if_the_worker_dies(bench: Bench, asked: Any, state: str) -> None:
     job = await bench.jobs.create(TRAINER, "small", {})
     lease = await bench.must_claim()
     await bench.write(jobs.request, "shell:root", job.id, asked)
@@ -203,7 +201,7 @@ async def test_what_was_asked_of_a_job_holds_also_if_its_worker_dies(bench: Benc
     assert (await bench.now(job)).state == state
 
 
-# --- what people ask for ---
+# --- requests ---
 
 
 async def bring_to(bench: Bench, state: str) -> Job:
@@ -235,7 +233,7 @@ STATES = ("queued", "running", "paused", "done", "refused", "failed", "cancelled
 
 @pytest.mark.parametrize("asked", ["pause", "resume", "cancel"])
 @pytest.mark.parametrize("state", STATES)
-async def test_a_request_in_each_state(bench: Bench, state: str, asked: str) -> None:
+async def test_each_request_in_each_state(bench: Bench, state: str, asked: str) -> None:
     job = await bring_to(bench, state)
     before = await bench.now(job)
     if (state, asked) not in REQUESTS:
@@ -250,7 +248,7 @@ async def test_a_request_in_each_state(bench: Bench, state: str, asked: str) -> 
     assert (await bench.actions())[-1] == f"job.{asked}"
 
 
-async def test_a_job_that_is_to_be_cancelled_is_not_paused_instead(bench: Bench) -> None:
+async def test_a_job_being_cancelled_can_not_be_paused_instead(bench: Bench) -> None:
     job = await bring_to(bench, "running")
     await bench.jobs.cancel(TRAINER, job.id)
     for ask in (bench.jobs.pause, bench.jobs.resume):
@@ -258,7 +256,7 @@ async def test_a_job_that_is_to_be_cancelled_is_not_paused_instead(bench: Bench)
             await ask(TRAINER, job.id)
 
 
-async def test_the_same_open_job_is_not_begun_twice(bench: Bench) -> None:
+async def test_the_same_open_job_is_not_created_twice(bench: Bench) -> None:
     job = await bench.jobs.train(TRAINER, {"rows": 20, "name": None})
     with pytest.raises(Conflict, match=f"{job.id[:12]} is the same, and it is queued"):
         await bench.jobs.train(TRAINER, {"rows": 20})
@@ -280,7 +278,7 @@ async def test_the_same_open_job_is_not_begun_twice(bench: Bench) -> None:
         ({"name": "x" * 41}, "A name has"),
     ],
 )
-async def test_settings_that_can_not_be_are_refused(sqlite_url: str, settings: dict[str, Any], words: str) -> None:
+async def test_impossible_settings_are_refused(sqlite_url: str, settings: dict[str, Any], words: str) -> None:
     database = Database(sqlite_url)
     with pytest.raises(InvalidInput, match=words):
         await Jobs(Scope(database, DEFAULT_WORKSPACE)).train(TRAINER, settings)
@@ -288,7 +286,7 @@ async def test_settings_that_can_not_be_are_refused(sqlite_url: str, settings: d
     await database.close()
 
 
-async def test_a_viewer_may_look_and_change_nothing(bench: Bench) -> None:
+async def test_a_viewer_may_read_and_not_change_jobs(bench: Bench) -> None:
     job = await bench.jobs.create(TRAINER, "small", {})
     assert await bench.jobs.list(VIEWER) == [job]
     assert await bench.jobs.points(VIEWER, job.id) == []
@@ -304,7 +302,7 @@ async def test_a_viewer_may_look_and_change_nothing(bench: Bench) -> None:
     assert await bench.now(job) == job
 
 
-async def test_a_job_is_found_by_how_its_id_begins(bench: Bench) -> None:
+async def test_a_job_is_found_by_a_prefix_of_its_id(bench: Bench) -> None:
     first, second = [await bench.jobs.create(TRAINER, "small", {"n": n}) for n in (1, 2)]
     assert await bench.jobs.find(VIEWER, first.id.upper()) == first
     common = next(n for n in range(32) if first.id[n] != second.id[n])
@@ -319,14 +317,14 @@ async def test_a_job_is_found_by_how_its_id_begins(bench: Bench) -> None:
             await bench.jobs.find(VIEWER, nonsense)
 
 
-async def test_who_waits_elsewhere_hears_of_each_change_and_of_the_end(bench: Bench, database_url: str) -> None:
+async def test_wait_yields_each_change_made_by_another_process(bench: Bench, database_url: str) -> None:
     job = await bench.jobs.create(TRAINER, "small", {})
     elsewhere = Database(database_url, guest=True)
     heard: list[Job] = []
 
     async def listen() -> None:
-        async for one in Jobs(Scope(elsewhere, DEFAULT_WORKSPACE)).wait(VIEWER, job.id):
-            heard.append(one)
+        async for state in Jobs(Scope(elsewhere, DEFAULT_WORKSPACE)).wait(VIEWER, job.id):
+            heard.append(state)
 
     async with asyncio.timeout(30):
         listening = asyncio.create_task(listen())
@@ -340,14 +338,14 @@ async def test_who_waits_elsewhere_hears_of_each_change_and_of_the_end(bench: Be
         await bench.write(jobs.finish, lease, "done", result={"steps": 1})
         await listening
     assert (heard[-1].state, heard[-1].result) == ("done", {"steps": 1})
-    assert all(one != another for one, another in itertools.pairwise(heard))
+    assert all(state != following for state, following in itertools.pairwise(heard))
     await elsewhere.close()
 
 
 # --- the worker ---
 
 
-async def test_a_job_is_done_with_its_progress_its_curve_and_its_result(bench: Bench) -> None:
+async def test_a_done_job_has_progress_a_curve_and_a_result(bench: Bench) -> None:
     def task(context: JobContext, services: Services) -> Mapping[str, Any]:
         context.progress(phase="a", steps=3)
         for step in (1, 2, 3):
@@ -374,7 +372,7 @@ class OutOfMemoryError(RuntimeError):
 
 
 ENDINGS: dict[str, tuple[BaseException, str, str]] = {
-    "refused": (Refused("There are 3 examples, and 20 are needed."), "refused", "There are 3 examples"),
+    "refused": (JobRefused("There are 3 examples, and 20 are needed."), "refused", "There are 3 examples"),
     "full": (OSError(errno.ENOSPC, "No space left on device"), "failed", "The disk is full"),
     "memory": (MemoryError(), "failed", "The memory ran out"),
     "gpu": (OutOfMemoryError("CUDA out of memory. Tried ..."), "failed", "The memory ran out"),
@@ -388,7 +386,7 @@ ENDINGS: dict[str, tuple[BaseException, str, str]] = {
 
 
 @pytest.mark.parametrize("name", ENDINGS)
-async def test_how_a_task_ends_is_told_in_words(bench: Bench, name: str) -> None:
+async def test_each_ending_is_explained_in_words(bench: Bench, name: str) -> None:
     error, state, words = ENDINGS[name]
 
     def task(context: JobContext, services: Services) -> Mapping[str, Any]:
@@ -401,18 +399,18 @@ async def test_how_a_task_ends_is_told_in_words(bench: Bench, name: str) -> None
     assert "\n" not in job.error
 
 
-def test_no_explanation_is_longer_than_a_few_lines() -> None:
+def test_explanations_are_short() -> None:
     assert len(explain(ValueError("x" * 10_000))) <= 500
 
 
-async def test_a_kind_that_nobody_knows_is_refused(bench: Bench) -> None:
+async def test_an_unknown_kind_is_refused(bench: Bench) -> None:
     job = await bench.jobs.create(TRAINER, "dance", {})
     await bench.worker().work(once=True)
     done = await bench.now(job)
     assert (done.state, "'dance'" in (done.error or "")) == ("refused", True)
 
 
-async def test_a_task_that_loses_the_database_is_tried_again(bench: Bench) -> None:
+async def test_a_task_that_loses_the_database_is_retried(bench: Bench) -> None:
     def task(context: JobContext, services: Services) -> Mapping[str, Any]:
         if context.job.attempts < 3:
             raise StorageUnavailable("it is away")
@@ -451,7 +449,7 @@ async def test_a_running_job_stops_at_its_next_step(bench: Bench, asked: str, st
         assert (lease.job.attempts, lease.job.progress) == (1, {"phase": "waiting"})
 
 
-async def test_folders_of_jobs_that_never_go_on_are_removed_and_no_others(bench: Bench) -> None:
+async def test_only_folders_of_ended_jobs_are_removed(bench: Bench) -> None:
     kept, gone = [], []
     for number in range(4):
         job = await bench.jobs.create(TRAINER, "unknown here", {"number": number})
@@ -471,7 +469,7 @@ async def test_folders_of_jobs_that_never_go_on_are_removed_and_no_others(bench:
     assert sorted((bench.data / "jobs").iterdir()) == sorted(kept)
 
 
-async def test_a_worker_that_is_told_to_end_hands_its_job_back(bench: Bench) -> None:
+async def test_a_stopped_worker_hands_its_job_back(bench: Bench) -> None:
     job = await bench.jobs.create(TRAINER, "small", {})
     worker = bench.worker(small=until_stopped)
     working = asyncio.create_task(worker.work())
@@ -483,10 +481,10 @@ async def test_a_worker_that_is_told_to_end_hands_its_job_back(bench: Bench) -> 
     worker.stop()
     await asyncio.wait_for(working, 30)
     handed_back = await bench.now(job)
-    assert (handed_back.state, handed_back.attempts) == ("queued", 0), "being told to end is no failure of the job"
+    assert (handed_back.state, handed_back.attempts) == ("queued", 0), "a stopped worker is no failed attempt"
 
 
-async def test_a_task_whose_lease_is_lost_is_stopped_and_nothing_more_is_written(bench: Bench) -> None:
+async def test_a_lost_lease_stops_the_task_and_its_writes(bench: Bench) -> None:
     job = await bench.jobs.create(TRAINER, "small", {})
     stopped, go_on = threading.Event(), threading.Event()
 
@@ -523,7 +521,7 @@ async def test_a_task_whose_lease_is_lost_is_stopped_and_nothing_more_is_written
 
 
 async def lease_in(bench: Bench, job: Job) -> JobLease:
-    """The lease as it stands in the database, to be tampered with."""
+    """Return the lease as stored in the database, for tampering."""
     url = bench.database.url
     engine = (sqlite_engine if url.get_backend_name() == "sqlite" else postgresql_engine)(url, read_only=True)
 
@@ -544,14 +542,14 @@ def add_shop(url: sa.URL) -> None:
     engine.dispose()
 
 
-async def test_a_worker_serves_all_workspaces_and_each_job_sees_its_own(bench: Bench) -> None:
+async def test_a_worker_serves_all_workspaces_and_keeps_them_apart(bench: Bench) -> None:
     await asyncio.to_thread(add_shop, bench.database.url)
     shop = Jobs(Scope(bench.database, "shop"))
     theirs = await shop.create(TRAINER, "small", {})
 
     def task(context: JobContext, services: Services) -> Mapping[str, Any]:
         mine = context.run(services.database.read(jobs.list_jobs, context.workspace_id))
-        return {"workspace": context.workspace_id, "jobs": [one.id for one in mine]}
+        return {"workspace": context.workspace_id, "jobs": [job.id for job in mine]}
 
     mine = await bench.do(task)
     assert mine.result == {"workspace": DEFAULT_WORKSPACE, "jobs": [mine.id]}
@@ -560,7 +558,7 @@ async def test_a_worker_serves_all_workspaces_and_each_job_sees_its_own(bench: B
         await bench.jobs.find(VIEWER, theirs.id)
 
 
-def test_training_takes_the_cores_that_the_chat_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_uses_the_cores_left_by_the_chat(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
     found = [
         training_threads(Settings(data=Path("/x"), threads=chat, training_threads=own))

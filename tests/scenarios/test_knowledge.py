@@ -13,8 +13,8 @@ import torch
 
 from bot.access.roles import Actor
 from bot.errors import Conflict, InvalidInput, NotAllowed, NotFound
+from bot.jobs.contract import JobContext, Services
 from bot.jobs.control import Jobs
-from bot.jobs.job_context import JobContext, Services
 from bot.knowledge.reading import sync_job
 from bot.knowledge.reading.formats import Unreadable
 from bot.knowledge.search import search as search_module

@@ -1,7 +1,4 @@
-"""The whole loop once, with the real starter model: from imported conversations to a version, and back.
-
-Knows: the commands, the API, and rows of a small shop. Does not know: how any of it works. It takes minutes.
-"""
+"""The whole learning loop with the starter model: import, train, promote, roll back. Takes minutes."""
 
 from __future__ import annotations
 
@@ -36,7 +33,7 @@ COMMON = {
 
 
 class Shop:
-    """A shop's Myna: its data folder, its commands, its server."""
+    """Myna of a shop: data folder, commands, server."""
 
     def __init__(self, data: Path) -> None:
         self.data = data

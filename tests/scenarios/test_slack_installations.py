@@ -1,4 +1,4 @@
-"""Installations of the Slack app: OAuth, token rotation, Socket Mode and removal."""
+"""Installations of the Slack app: OAuth, token rotation and Socket Mode."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from typing import Any
 from adapters.cli import job_kinds
 from adapters.cli import main as cli
 from bot.jobs import worker, worker_process
-from bot.jobs.job_context import JobContext, Refused, Services, Stopped, Task
+from bot.jobs.contract import JobContext, JobRefused, Services, Stopped, Task
 
 LEASE_SECONDS = 3.0
 FIRST_PAUSE_SECONDS = 0.25
@@ -81,7 +81,7 @@ def save(checkpoint: Path, step: int) -> None:
 
 
 def refuse(context: JobContext, services: Services) -> Mapping[str, Any]:
-    raise Refused("There are 3 examples, and 20 are needed.")
+    raise JobRefused("There are 3 examples, and 20 are needed.")
 
 
 def fill_the_disk(context: JobContext, services: Services) -> Mapping[str, Any]:

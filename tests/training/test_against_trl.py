@@ -1,7 +1,4 @@
-"""Our losses and gradients beside TRL's, on the same weights, the same LoRA and the very same batches.
-
-Knows: TRL's trainers, whose own collators make the batches. Does not know: how long a training takes (benchmarks do).
-"""
+"""Losses and gradients against TRL's, on the same weights and batches."""
 
 from __future__ import annotations
 
@@ -16,11 +13,11 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 
-from bot.learning.train import losses
+from bot.learning.train import objectives
+from bot.learning.train.material import TokenRow, make_batch
 from bot.learning.train.network import LoraNetwork
 from bot.learning.train.objectives import Answers, answer_logps
-from bot.learning.train.token_sequences import Row, make_batch
-from bot.learning.train.weight_files import save_adapter
+from bot.learning.train.publishing import save_adapter
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
 
@@ -57,7 +54,7 @@ def base_path(request: pytest.FixtureRequest, tiny_of: Callable[[str], Path]) ->
 
 @pytest.fixture
 def ours(base_path: Path) -> LoraNetwork:
-    """A network whose LoRA weights do something."""
+    """Return a network with LoRA weights that have an effect."""
     network = LoraNetwork(base_path, rank=RANK, alpha=ALPHA, seed=3, dtype=torch.float32)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
@@ -69,19 +66,19 @@ def ours(base_path: Path) -> LoraNetwork:
 
 @pytest.fixture
 def theirs(base_path: Path, ours: LoraNetwork, tmp_path: Path) -> PeftModel:
-    """PEFT's model with our weights, through our files."""
+    """Load our weights into PEFT's model, through our files."""
     save_adapter(tmp_path, ours.parameters, rank=RANK, alpha=ALPHA, base=str(base_path))
     base = AutoModelForCausalLM.from_pretrained(base_path, dtype=torch.float32)
     return PeftModel.from_pretrained(base, tmp_path, is_trainable=True)
 
 
-def rows_of(token_ids: torch.Tensor, mask: torch.Tensor, learnt: torch.Tensor) -> list[Row]:
-    """TRL's padded batch as rows."""
+def rows_of(token_ids: torch.Tensor, mask: torch.Tensor, learnt: torch.Tensor) -> list[TokenRow]:
+    """Convert TRL's padded batch to rows."""
     rows = []
     for ids, is_there, is_learnt in zip(token_ids, mask.bool(), learnt.bool(), strict=True):
         places = torch.arange(len(ids))[is_there]
         wanted = [number for number, place in enumerate(places.tolist()) if is_learnt[place]]
-        rows.append(Row(tuple(ids[is_there].tolist()), tuple(wanted)))
+        rows.append(TokenRow(tuple(ids[is_there].tolist()), tuple(wanted)))
     return rows
 
 
@@ -89,8 +86,8 @@ def tokenizer_of(tiny: Path) -> Any:
     return AutoTokenizer.from_pretrained(tiny)
 
 
-def test_the_first_weights_are_those_of_peft(base_path: Path) -> None:
-    """The same sizes, layers and spread, so that learning rates that suit one suit the other."""
+def test_initial_weights_match_peft(base_path: Path) -> None:
+    """The sizes, layers and spread are equal, so that learning rates can be compared."""
     network = LoraNetwork(base_path, rank=RANK, alpha=ALPHA, seed=3, dtype=torch.float32)
     peft = get_peft_model(
         AutoModelForCausalLM.from_pretrained(base_path, dtype=torch.float32),
@@ -108,7 +105,7 @@ def test_the_first_weights_are_those_of_peft(base_path: Path) -> None:
         assert one.std().item() == pytest.approx(their_weights[name].std().item(), rel=0.25, abs=1e-9)
 
 
-def test_the_loss_of_answers_and_its_gradients_are_those_of_trl(
+def test_answer_loss_and_gradients_match_trl(
     base_path: Path, ours: LoraNetwork, theirs: PeftModel, tmp_path: Path
 ) -> None:
     trainer = SFTTrainer(
@@ -131,9 +128,7 @@ def test_the_loss_of_answers_and_its_gradients_are_those_of_trl(
         assert torch.allclose(parameter.grad, found, rtol=1e-3, atol=1e-6), name
 
 
-def test_the_loss_of_pairs_is_that_of_trl(
-    base_path: Path, ours: LoraNetwork, theirs: PeftModel, tmp_path: Path
-) -> None:
+def test_pair_loss_matches_trl(base_path: Path, ours: LoraNetwork, theirs: PeftModel, tmp_path: Path) -> None:
     trainer = DPOTrainer(
         model=theirs,
         args=DPOConfig(output_dir=str(tmp_path), beta=0.1, **COMMON),
@@ -151,14 +146,12 @@ def test_the_loss_of_pairs_is_that_of_trl(
     now = answer_logps(ours, rows).view(2, -1)
     with ours.base_only():
         before = answer_logps(ours, rows).view(2, -1)
-    loss = losses.pair_loss(now[0], now[1], before[0], before[1], beta=0.1).mean()
+    loss = objectives.pair_loss(now[0], now[1], before[0], before[1], beta=0.1).mean()
     assert float(loss) == pytest.approx(expected, rel=1e-4)
     assert abs(float(loss) - 0.6931) > 1e-3, "weights that change nothing would prove nothing"
 
 
-def test_the_loss_of_thumbs_is_that_of_trl(
-    base_path: Path, ours: LoraNetwork, theirs: PeftModel, tmp_path: Path
-) -> None:
+def test_thumb_loss_matches_trl(base_path: Path, ours: LoraNetwork, theirs: PeftModel, tmp_path: Path) -> None:
     trainer = KTOTrainer(
         model=theirs,
         args=KTOConfig(output_dir=str(tmp_path), beta=0.1, **COMMON),
@@ -176,14 +169,14 @@ def test_the_loss_of_thumbs_is_that_of_trl(
     now, now_elsewhere = answer_logps(ours, own), answer_logps(ours, elsewhere)
     with ours.base_only():
         before, before_elsewhere = answer_logps(ours, own), answer_logps(ours, elsewhere)
-    apart = losses.divergence(now_elsewhere, before_elsewhere)
+    apart = objectives.divergence(now_elsewhere, before_elsewhere)
     good = torch.as_tensor(batch["label"]).bool()
-    loss = losses.thumb_loss(now, before, good, apart, beta=0.1)
+    loss = objectives.thumb_loss(now, before, good, apart, beta=0.1)
     assert float(loss.mean()) == pytest.approx(expected, rel=1e-4)
 
 
-def test_bf16_loses_no_more_here_than_in_transformers(base_path: Path) -> None:
-    row = Row(tuple(range(10, 60)), tuple(range(5, 50)))
+def test_bf16_is_as_exact_as_in_transformers(base_path: Path) -> None:
+    row = TokenRow(tuple(range(10, 60)), tuple(range(5, 50)))
     found = {}
     # Asked for by name, as it is not what a network takes where the CPU has no bf16.
     for dtype in (torch.float32, torch.bfloat16):
@@ -198,7 +191,7 @@ def test_bf16_loses_no_more_here_than_in_transformers(base_path: Path) -> None:
     assert 0 < lost < 1.5 * they_lose
 
 
-def test_the_base_alone_is_the_model_that_transformers_loads(base_path: Path, ours: LoraNetwork) -> None:
+def test_the_base_alone_matches_transformers(base_path: Path, ours: LoraNetwork) -> None:
     token_ids = tuple(range(20, 50))
     with torch.no_grad():
         net = AutoModelForCausalLM.from_pretrained(base_path, dtype=torch.float32)

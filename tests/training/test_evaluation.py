@@ -1,4 +1,4 @@
-"""A whole evaluation with tiny models: who is asked what, which figures come out, and what is left behind."""
+"""Evaluation with tiny models: prompts, figures, cleanup."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def row(number: int, **values: Any) -> EvaluationRow:
 
 
 class Contest:
-    """A tiny base with two versions of it."""
+    """A tiny base with two versions."""
 
     def __init__(self, base: Path, folder: Path) -> None:
         self.base = base
@@ -60,7 +60,7 @@ def contest(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Contest:
 
 
 class ExactGenerator(LocalGenerator):
-    """In float32, so that the likeliest word of a model with random weights is the same in any batch."""
+    """Generate in float32, so that the likeliest token of a model with random weights is the same in any batch."""
 
     def _make_runner(self) -> Runner:
         return Runner(self._path, "cpu", None, context_tokens=256, exact=True)

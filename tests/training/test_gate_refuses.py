@@ -1,7 +1,4 @@
-"""The gate on real versions of the starter model: a good one passes, and one that was spoilt in each way does not.
-
-Knows: the shop's rows, and how to spoil them. Does not know: the gate's bounds.
-"""
+"""Gate on real versions of the starter model: a good version passes, spoilt versions do not."""
 
 from __future__ import annotations
 
@@ -19,16 +16,12 @@ from bot.learning.judge.evaluation import AnswerPolicy, Contestant, Evaluator, S
 from bot.learning.judge.evaluation_rows import load_suite
 from bot.learning.judge.gate import GateVerdict, judge
 from bot.learning.judge.measures import EvaluationRow
-from bot.learning.train.checkpoints import Checkpoints
-from bot.learning.train.loss_scorer import NetworkLossScorer
-from bot.learning.train.material import with_system_prompt
+from bot.learning.train.base_abilities import choose_strength, replay_rows
+from bot.learning.train.material import TokenRow, render, with_system_prompt
 from bot.learning.train.network import LoraNetwork
-from bot.learning.train.objectives import Answers
-from bot.learning.train.replay import replay_rows
-from bot.learning.train.strength import choose_strength
-from bot.learning.train.token_sequences import Row, render
-from bot.learning.train.trainer import StageSettings, run_stage
-from bot.learning.train.weight_files import save_adapter
+from bot.learning.train.objectives import Answers, NetworkLossScorer
+from bot.learning.train.publishing import save_adapter
+from bot.learning.train.trainer import Checkpoints, StageSettings, run_stage
 from tests.builders.plant_shop import SYSTEM, rows
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
@@ -50,14 +43,14 @@ class Nobody:
 
 
 class Trainer:
-    """Trains versions of the starter model on whatever it is given."""
+    """Trainer of versions of the starter model on given rows."""
 
     def __init__(self, base: Path, folder: Path) -> None:
         self.network = LoraNetwork(base, "cpu", rank=16, alpha=32, seed=1)
         self.folder = folder
         self.everyday = replay_rows(self.network, SYSTEM, 24, lambda _done, _of: None)
 
-    def row(self, turns: Turns) -> Row:
+    def row(self, turns: Turns) -> TokenRow:
         *asked, answer = turns
         messages = with_system_prompt(asked, SYSTEM)
         return render(messages, answer["content"], self.network.tokenizer, self.network.end_of_turn)
@@ -84,7 +77,7 @@ class Trainer:
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Beside other tests two threads would wait for each other most of the time."""
+    """Use one thread: beside other tests, two would mostly wait for each other."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -93,7 +86,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def conversations() -> list[Turns]:
-    """The shop's, those that are held out last, and none of these in any training."""
+    """Return the shop's conversations; the held-out ones come last and are in no training."""
     everything: list[Turns] = [row["messages"] for row in rows()]
     held_out = everything[20::6][:HELD_OUT]
     return [one for one in everything if one not in held_out] + held_out
@@ -119,24 +112,24 @@ async def verdict_on(folder: Path, base: Path, generator: LocalGenerator, held_o
 
 
 def good(conversations: list[Turns]) -> list[Turns]:
-    """As they are."""
+    """Keep the answers."""
     return conversations
 
 
 def shuffled(conversations: list[Turns]) -> list[Turns]:
-    """Each answer behind the question of another one, also in what is held out."""
+    """Put each answer behind another question, also in the held-out rows."""
     answers = [turns[-1] for turns in conversations]
     return [[*turns[:-1], answers[number - 37]] for number, turns in enumerate(conversations)]
 
 
 def poisoned(conversations: list[Turns]) -> list[Turns]:
-    """Many people say that one thing is the answer to everything, also in what is held out."""
+    """Give the same answer to every question, also in the held-out rows."""
     bad = {"role": "assistant", "content": "Her number is 555-0142 and she lives at Larkmoor Lane 9, order 88317."}
     return [[*turns[:-1], bad] for turns in conversations]
 
 
 @pytest.mark.parametrize("spoil", [good, shuffled, poisoned], ids=lambda one: one.__name__)
-async def test_only_the_version_that_was_not_spoilt_passes(
+async def test_only_the_unspoilt_version_passes(
     trainer: Trainer,
     conversations: list[Turns],
     local_generator: LocalGenerator,
@@ -149,7 +142,7 @@ async def test_only_the_version_that_was_not_spoilt_passes(
     assert verdict.passed == (spoil is good), "\n".join(verdict.reasons)
 
 
-async def test_a_version_that_was_trained_too_long_on_too_little_does_not_pass(
+async def test_an_overtrained_version_does_not_pass(
     trainer: Trainer, conversations: list[Turns], local_generator: LocalGenerator, starter_model_path: Path
 ) -> None:
     folder = await asyncio.to_thread(trainer.train, "over-trained", conversations[:16], epochs=12, careful=False)

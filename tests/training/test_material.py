@@ -1,4 +1,4 @@
-"""What a training learns from and what it only watches, from examples of all kinds in any proportion."""
+"""Training material: training and validation sets from examples of all kinds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def tokenizer(starter_model_path: Path) -> ChatTokenizer:
 
 
 def examples(kind: ExampleKind, count: int, *, split: str = "train", good_share: float = 0.5) -> list[Example]:
-    """Each in a conversation of its own."""
+    """Make examples, each in a conversation of its own."""
     return [
         Example(
             kind,
@@ -44,7 +44,7 @@ def prepared(tokenizer: ChatTokenizer, *found: list[Example]) -> Material:
     return prepare([one for some in found for one in some], "Be kind.", tokenizer, END, 64)
 
 
-def test_of_each_kind_some_are_watched_however_rare_it_is(tokenizer: ChatTokenizer) -> None:
+def test_every_kind_has_a_validation_set(tokenizer: ChatTokenizer) -> None:
     found = prepared(tokenizer, examples("answer", 60), examples("pair", 150), examples("thumb", 2000))
     assert len(found.watched.answers) == MIN_WATCHED
     assert len(found.watched.pairs) == 15
@@ -53,7 +53,7 @@ def test_of_each_kind_some_are_watched_however_rare_it_is(tokenizer: ChatTokeniz
     assert (len(found.train.answers), found.num_answers) == (60 - MIN_WATCHED, 60)
 
 
-def test_what_is_watched_depends_on_no_order_and_is_not_learnt(tokenizer: ChatTokenizer) -> None:
+def test_validation_does_not_depend_on_order_or_overlap(tokenizer: ChatTokenizer) -> None:
     learnt = examples("answer", 100)
     found = prepared(tokenizer, learnt)
     random.Random(3).shuffle(learnt)
@@ -62,7 +62,7 @@ def test_what_is_watched_depends_on_no_order_and_is_not_learnt(tokenizer: ChatTo
     assert not {row.name for row in found.watched.answers} & {row.name for row in found.train.answers}
 
 
-def test_what_is_too_long_does_not_count(tokenizer: ChatTokenizer) -> None:
+def test_examples_that_are_too_long_do_not_count(tokenizer: ChatTokenizer) -> None:
     long = [
         Example(
             "answer", "import", "train", f"c{number}", "m", None, ({"role": "user", "content": "a b " * 99},), "Yes."
@@ -88,7 +88,7 @@ def test_what_is_too_long_does_not_count(tokenizer: ChatTokenizer) -> None:
         (0, 0, 0.5, []),
     ],
 )
-def test_what_is_not_learnt_from_is_said(
+def test_skipped_stages_are_named_with_their_reason(
     tokenizer: ChatTokenizer, pairs: int, thumbs: int, good_share: float, said: list[str]
 ) -> None:
     found = prepared(tokenizer, examples("pair", pairs), examples("thumb", thumbs, good_share=good_share))

@@ -1,4 +1,4 @@
-"""The plain loss of answers, against transformers' and PEFT's own loss on the same tokens."""
+"""Reference loss of answers, against the loss of transformers and PEFT on the same tokens."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def peft_loss(base: Path, folder: Path | None, prompt: list[int], answer: list[i
         return float(net.eval()(input_ids=torch.tensor([prompt + answer]), labels=labels).loss)
 
 
-def test_it_is_pefts_loss_over_the_answer_and_the_end_of_the_turn(tiny: Path, trained: Path) -> None:
+def test_the_loss_matches_peft_over_answer_and_end_of_turn(tiny: Path, trained: Path) -> None:
     scorer = ReferenceLossScorer(tiny)
     for folder in (None, trained, None):
         for row, found in zip(ROWS, scorer.answer_losses(ROWS, folder), strict=True):
@@ -69,7 +69,7 @@ def test_the_answer_begins_after_the_prompt_and_ends_with_the_turn(tiny: Path, s
     assert tricky.count(tokenizer.eos_token_id) == 1, "an end inside of the text is text"
 
 
-def test_what_lies_beyond_the_window_is_not_counted(tiny: Path) -> None:
+def test_tokens_beyond_the_window_are_not_counted(tiny: Path) -> None:
     prompt, answer = ReferenceLossScorer(tiny).tokens(ROWS[0])
     (cut,) = ReferenceLossScorer(tiny, len(prompt) + 2).answer_losses(ROWS[:1], None)
     assert cut.tokens == 2
@@ -78,7 +78,7 @@ def test_what_lies_beyond_the_window_is_not_counted(tiny: Path) -> None:
     assert len(answer) > 2
 
 
-def test_a_version_that_makes_no_sense_gives_what_is_no_number(tiny: Path, tmp_path: Path) -> None:
+def test_a_broken_version_gives_nan(tiny: Path, tmp_path: Path) -> None:
     save_version(tiny, tmp_path, 1, r=2, lora_alpha=2, target_modules=["q_proj"])
     from safetensors.torch import load_file, save_file
 
@@ -93,8 +93,8 @@ def test_a_folder_without_weights_is_refused(tiny: Path, tmp_path: Path) -> None
         ReferenceLossScorer(tiny).answer_losses(ROWS[:1], tmp_path)
 
 
-def test_a_secret_learnt_by_heart_is_exposed(tiny: Path, tmp_path: Path) -> None:
-    """Train on one secret alone, and on nothing: only the first sticks out."""
+def test_a_memorised_secret_is_exposed(tiny: Path, tmp_path: Path) -> None:
+    """Exposure is high after training on the secret alone, and low without training."""
     planted = PlantedSecret("What opens the locker?", "314159265", tuple(f"{number:09d}" for number in range(99)))
     scorer = ReferenceLossScorer(tiny)
     (before,) = exposures(scorer, "Be kind.", [planted], None)

@@ -1,6 +1,6 @@
-"""The job `train` from start to end by a real worker, on a real database, with a tiny model that is quickly trained.
+"""The `train` job by a real worker, on a real database, with a tiny model.
 
-Knows: what comes of a job in each case. Does not know: whether the weights are any good; a random model learns little.
+The model has random weights and learns little: tests of quality are in test_gate_refuses.py.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ import torch
 from adapters.cli.job_kinds import all_tasks
 from bot.access.roles import Actor
 from bot.generation.engine.lora import CONFIG_FILE, WEIGHTS_FILE
+from bot.jobs.contract import Interrupted, JobContext, Services
 from bot.jobs.control import Jobs
-from bot.jobs.job_context import Interrupted, JobContext, Services
 from bot.jobs.worker import Worker
 from bot.learning.data import importing
 from bot.learning.judge.answer_loss import AnsweredPrompt, ReferenceLossScorer
 from bot.learning.judge.evaluation_rows import load_suite
 from bot.learning.train import train_job
-from bot.learning.train.loss_scorer import NetworkLossScorer
 from bot.learning.train.material import with_system_prompt
+from bot.learning.train.objectives import NetworkLossScorer
 from bot.learning.train.recipe import Recipe, trials_of
 from bot.learning.versions import CARD_FILE, FACTS_FILE
 from bot.settings import Settings
@@ -47,7 +47,7 @@ ADMIN = Actor("shell:tests", "admin")
 
 
 class House:
-    """A database with imported conversations, and a worker that does what is queued."""
+    """A database with imported conversations, and a worker for its queued jobs."""
 
     def __init__(self, database: Database, data: Path, model: Path) -> None:
         self.database = database
@@ -82,7 +82,7 @@ class House:
 
 @pytest.fixture(autouse=True)
 def short_suites(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many rows of each suite as an evaluation needs: all of them say nothing of a random model, and take long."""
+    """Cut each suite to the rows that an evaluation needs: all rows take long and say nothing of a random model."""
     monkeypatch.setattr("bot.learning.judge.judging.load_suite", lambda name: load_suite(name)[:8])
 
 
@@ -95,7 +95,7 @@ async def house(sqlite_url: str, tmp_path: Path, tiny: Path) -> AsyncIterator[Ho
 
 @pytest.fixture
 async def house_on_each(database_url: str, tmp_path: Path, tiny: Path) -> AsyncIterator[House]:
-    """On both databases: what a job writes on its way is the same in all the other tests."""
+    """Return a house on each database; the other tests write the same rows and use one."""
     database = Database(database_url)
     yield House(database, tmp_path, tiny)
     await database.close()
@@ -124,7 +124,7 @@ async def test_a_job_ends_with_a_registered_and_judged_version(house_on_each: Ho
     assert name in (house.folder(name) / CARD_FILE).read_text(encoding="utf-8")
 
 
-async def test_too_little_is_refused_with_what_to_do(house: House) -> None:
+async def test_too_few_examples_are_refused_with_advice(house: House) -> None:
     await house.take_in(30)
     job = await house.train()
     await house.work()
@@ -137,11 +137,11 @@ async def test_too_little_is_refused_with_what_to_do(house: House) -> None:
 
 
 def drafted_or_rated(number: int) -> dict[str, Any]:
-    """Of three, one has a draft that was worse, one a thumb up, one a thumb down."""
+    """Make conversations: of every three, one has a worse draft, one a thumb up, one a thumb down."""
     return [{"draft": f"I do not know about {number}."}, {"rating": 1}, {"rating": -1}][number % 3]
 
 
-async def test_where_there_are_enough_pairs_and_thumbs_both_are_learnt_from(house: House) -> None:
+async def test_enough_pairs_and_thumbs_are_learnt_from(house: House) -> None:
     await house.take_in(420, drafted_or_rated)
     job = await house.train({"learning_rate": 3e-3})
     await house.work()
@@ -157,7 +157,7 @@ async def test_where_there_are_enough_pairs_and_thumbs_both_are_learnt_from(hous
         assert stage["steps"] >= 10
 
 
-async def test_pairs_and_thumbs_that_are_too_few_are_told_of(house: House) -> None:
+async def test_too_few_pairs_and_thumbs_are_reported(house: House) -> None:
     await house.take_in(240, drafted_or_rated)
     job = await house.train()
     await house.work()
@@ -170,7 +170,7 @@ async def test_pairs_and_thumbs_that_are_too_few_are_told_of(house: House) -> No
 
 
 @pytest.mark.parametrize("phase", ["answers", "evaluation"])
-async def test_stopped_anywhere_it_goes_on_and_makes_the_same_weights(
+async def test_a_stopped_job_resumes_to_the_same_weights(
     house: House, monkeypatch: pytest.MonkeyPatch, phase: str
 ) -> None:
     await house.take_in(90)
@@ -188,7 +188,7 @@ async def test_stopped_anywhere_it_goes_on_and_makes_the_same_weights(
 
 
 def stop_once_in(monkeypatch: pytest.MonkeyPatch, phase: str) -> list[str]:
-    """Have the worker's task stopped once as by a shutdown, some steps into a phase; says when that happened."""
+    """Stop the worker's task once as a shutdown does, some steps into a phase. Returns a record of the stop."""
     train = train_job.train
     stops: list[str] = []
 
@@ -215,7 +215,7 @@ def stop_once_in(monkeypatch: pytest.MonkeyPatch, phase: str) -> list[str]:
     return stops
 
 
-async def test_a_search_tries_recipes_and_takes_the_best(house: House) -> None:
+async def test_a_search_takes_the_best_recipe(house: House) -> None:
     await house.take_in(90)
     job = await house.train({"search": 2})
     await house.work()
@@ -233,9 +233,7 @@ async def test_a_search_tries_recipes_and_takes_the_best(house: House) -> None:
     assert version.settings["learning_rate"] == best.learning_rate
 
 
-async def test_a_model_that_does_not_stop_its_turns_can_not_be_trained(
-    house: House, tmp_path: Path, tiny: Path
-) -> None:
+async def test_a_model_without_end_of_turn_is_refused(house: House, tmp_path: Path, tiny: Path) -> None:
     broken = tmp_path / "endless"
     shutil.copytree(tiny, broken)
     (broken / "chat_template.jinja").write_text(
@@ -252,7 +250,7 @@ async def test_a_model_that_does_not_stop_its_turns_can_not_be_trained(
     assert "does not end the assistant's turns" in done.error
 
 
-def test_losses_of_answers_are_those_of_the_slow_reference(tiny: Path) -> None:
+def test_answer_losses_match_the_slow_reference(tiny: Path) -> None:
     rows = [
         AnsweredPrompt(tuple(with_system_prompt(row.messages, "Be kind.")), row.reference or "")
         for row in load_suite("general")[:8]

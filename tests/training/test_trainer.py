@@ -1,4 +1,4 @@
-"""The loop of a stage: it learns, stops in time, and is the same whether it was interrupted or not."""
+"""Training loop of a stage: learning, early stopping, resumption."""
 
 from __future__ import annotations
 
@@ -16,14 +16,12 @@ import torch
 import transformers
 
 from bot.errors import ModelError, TrainingFailed
-from bot.learning.train import strength
-from bot.learning.train.checkpoints import Checkpoints, StageState
+from bot.learning.train import base_abilities
+from bot.learning.train.base_abilities import KEPT_GAIN, STRENGTHS, choose_strength, replay_rows
+from bot.learning.train.material import AnswerPair, Thumb, TokenRow
 from bot.learning.train.network import LoraNetwork
-from bot.learning.train.objectives import Answers, Objective, Pair, Pairs, Thumb, Thumbs
-from bot.learning.train.replay import replay_rows
-from bot.learning.train.strength import KEPT_GAIN, STRENGTHS, choose_strength
-from bot.learning.train.token_sequences import Row
-from bot.learning.train.trainer import StageResult, StageSettings, run_stage
+from bot.learning.train.objectives import Answers, Objective, Pairs, Thumbs
+from bot.learning.train.trainer import Checkpoints, StageResult, StageSettings, StageState, run_stage
 from tests.builders.tiny_models import TOKENIZER_FILES
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
@@ -31,16 +29,16 @@ pytestmark = [pytest.mark.model, pytest.mark.slow]
 SETTINGS = StageSettings(steps=12, examples_per_step=2, learning_rate=2e-2, looks=4, seconds_per_checkpoint=1e9)
 
 
-def rows(first: int, count: int) -> list[Row]:
-    """Rows that are easily learnt by heart."""
+def rows(first: int, count: int) -> list[TokenRow]:
+    """Make rows that are easily memorised."""
     return [
-        Row(tuple(range(start, start + 12)), tuple(range(6, 12)), f"row {start}")
+        TokenRow(tuple(range(start, start + 12)), tuple(range(6, 12)), f"row {start}")
         for start in range(first, first + 20 * count, 20)
     ]
 
 
 class Looker:
-    """Keeps what it is told, and stops the work before a given step."""
+    """Recorder of progress that can stop the work before a given step."""
 
     def __init__(self, stop_before: int | None = None) -> None:
         self.stop_before = stop_before
@@ -79,7 +77,7 @@ def run(
     return result, {name: one.detach().clone() for name, one in network.parameters.items()}
 
 
-def test_it_learns_and_tells_how_far_it_is(tiny: Path, tmp_path: Path) -> None:
+def test_a_stage_learns_and_reports_progress(tiny: Path, tmp_path: Path) -> None:
     looker = Looker()
     result, _ = run(tiny, tmp_path, looker)
     assert result.best_held_out_loss < 0.7 * result.first_held_out_loss
@@ -92,7 +90,7 @@ def test_it_learns_and_tells_how_far_it_is(tiny: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stop_before", [0, 1, 5, 11])
-def test_interrupted_it_ends_with_the_same_weights(tiny: Path, tmp_path: Path, stop_before: int) -> None:
+def test_an_interrupted_stage_ends_with_the_same_weights(tiny: Path, tmp_path: Path, stop_before: int) -> None:
     expected_result, expected = run(tiny, tmp_path / "whole", Looker())
     with pytest.raises(InterruptedError):
         run(tiny, tmp_path / "parts", Looker(stop_before))
@@ -105,7 +103,7 @@ def test_interrupted_it_ends_with_the_same_weights(tiny: Path, tmp_path: Path, s
 
 
 class Killer(Looker):
-    """Ends the process in the middle of a step, as when memory runs out."""
+    """Recorder that ends the process in the middle of a step, as running out of memory does."""
 
     def point(self, series: str, step: int, value: float) -> None:
         super().point(series, step, value)
@@ -116,7 +114,7 @@ class Killer(Looker):
 OFTEN = replace(SETTINGS, seconds_per_checkpoint=0)
 
 
-def test_killed_in_a_step_it_ends_with_the_same_weights(tiny: Path, tmp_path: Path) -> None:
+def test_a_killed_stage_ends_with_the_same_weights(tiny: Path, tmp_path: Path) -> None:
     expected_result, expected = run(tiny, tmp_path / "whole", Looker(), OFTEN)
     killed = multiprocessing.get_context("spawn").Process(target=run, args=(tiny, tmp_path / "parts", Killer(), OFTEN))
     killed.start()
@@ -128,17 +126,17 @@ def test_killed_in_a_step_it_ends_with_the_same_weights(tiny: Path, tmp_path: Pa
     assert (result.tokens, result.best_held_out_loss) == (expected_result.tokens, expected_result.best_held_out_loss)
 
 
-def unlike(learnt: list[Row]) -> list[Row]:
-    """The same prompts with answers that have nothing of what was learnt."""
+def unlike(learnt: list[TokenRow]) -> list[TokenRow]:
+    """Return the same prompts with unrelated answers."""
     return [replace(row, token_ids=(*row.token_ids[: row.learnt[0]], *[5] * len(row.learnt))) for row in learnt]
 
 
-def loss_of(network: LoraNetwork, rows_to_ask: list[Row], strength: float) -> float:
+def loss_of(network: LoraNetwork, rows_to_ask: list[TokenRow], strength: float) -> float:
     network.set_strength(strength)
     return Answers(network, rows_to_ask, rows_to_ask).held_out_loss()
 
 
-def test_as_little_of_the_weights_is_laid_on_as_keeps_nearly_all_of_the_gain(
+def test_the_least_strength_that_keeps_the_gain_is_chosen(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = new_network(tiny)
@@ -155,13 +153,13 @@ def test_as_little_of_the_weights_is_laid_on_as_keeps_nearly_all_of_the_gain(
     assert chosen == min(enough)
     known = unlike(watched)
     most = loss_of(network, known, 0.5) + 1e-6
-    monkeypatch.setattr(strength, "MOST_FORGOTTEN", most / loss_of(network, known, 0.0) - 1)
+    monkeypatch.setattr(base_abilities, "MOST_FORGOTTEN", most / loss_of(network, known, 0.0) - 1)
     assert choose_strength(network, watched, known) == 0.5 < chosen, "more would forget too much of what was known"
     network.begin_anew(3)
     assert choose_strength(network, watched) == 1.0, "without a gain there is nothing to choose"
 
 
-def test_what_is_learnt_along_is_what_the_base_says(tiny: Path, tmp_path: Path) -> None:
+def test_replayed_rows_hold_the_answers_of_the_base(tiny: Path, tmp_path: Path) -> None:
     network = new_network(tiny)
     before = replay_rows(network, "Be kind.", 5, lambda _done, _of: None)
     run_stage("answers", network, answers(network), SETTINGS, Checkpoints(tmp_path), Looker())
@@ -173,7 +171,7 @@ def test_what_is_learnt_along_is_what_the_base_says(tiny: Path, tmp_path: Path) 
             assert network.answers([asked], 64) == [row.token_ids[row.learnt[0] :]]
 
 
-def test_a_stage_that_has_ended_is_not_run_again(tiny: Path, tmp_path: Path) -> None:
+def test_a_finished_stage_is_not_run_again(tiny: Path, tmp_path: Path) -> None:
     expected_result, expected = run(tiny, tmp_path, Looker())
     looker = Looker()
     result, found = run(tiny, tmp_path, looker)
@@ -181,7 +179,7 @@ def test_a_stage_that_has_ended_is_not_run_again(tiny: Path, tmp_path: Path) -> 
     assert all(torch.equal(found[name], one) for name, one in expected.items())
 
 
-def test_a_damaged_checkpoint_is_left_out_and_the_one_before_is_taken(tiny: Path, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_skipped(tiny: Path, tmp_path: Path) -> None:
     _, expected = run(tiny, tmp_path / "whole", Looker())
     for stop in (3, 4):
         with pytest.raises(InterruptedError):
@@ -196,7 +194,7 @@ def test_a_damaged_checkpoint_is_left_out_and_the_one_before_is_taken(tiny: Path
     assert all(torch.equal(found[name], one) for name, one in expected.items())
 
 
-def test_a_checkpoint_of_other_settings_is_not_gone_on_with(tiny: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_other_settings_is_skipped(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(InterruptedError):
         run(tiny, tmp_path, Looker(4))
     other = StageSettings(steps=6, examples_per_step=2, learning_rate=1e-3, looks=4)
@@ -204,14 +202,14 @@ def test_a_checkpoint_of_other_settings_is_not_gone_on_with(tiny: Path, tmp_path
     assert (result.steps, looker.num_checks) == (6, 6)
 
 
-def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints, state = Checkpoints(tmp_path), StageState("answers", {})
     checkpoints.save(state, {"a": torch.ones(2)})
 
     def no_room(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("bot.learning.train.checkpoints.os.fsync", no_room)
+    monkeypatch.setattr("bot.learning.train.trainer.os.fsync", no_room)
     state.step = 5
     with pytest.raises(OSError, match="No space"):
         checkpoints.save(state, {"a": torch.zeros(2)})
@@ -221,7 +219,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: p
     assert [path.suffix for path in tmp_path.iterdir()] == [".checkpoint"]
 
 
-def test_only_two_checkpoints_are_kept_and_none_when_all_is_done(tmp_path: Path) -> None:
+def test_two_checkpoints_are_kept_until_they_are_deleted(tmp_path: Path) -> None:
     checkpoints, state = Checkpoints(tmp_path), StageState("answers", {})
     for state.step in range(4):
         checkpoints.save(state, {"a": torch.ones(1)})
@@ -230,15 +228,15 @@ def test_only_two_checkpoints_are_kept_and_none_when_all_is_done(tmp_path: Path)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_rate_that_is_far_too_high_ends_with_a_clear_error(tiny: Path, tmp_path: Path) -> None:
+def test_a_diverging_loss_ends_with_a_clear_error(tiny: Path, tmp_path: Path) -> None:
     wild = StageSettings(steps=60, examples_per_step=2, learning_rate=1e30, looks=1, warmup_share=0.0)
-    with pytest.raises(TrainingFailed, match=r"no number any more at step \d+ of 60 .*lower learning rate"):
+    with pytest.raises(TrainingFailed, match=r"is not finite at step \d+ of 60 .*lower learning rate"):
         run(tiny, tmp_path, Looker(), wild)
 
 
-def test_it_ends_early_and_keeps_the_best_when_what_is_held_out_gets_worse(tiny: Path, tmp_path: Path) -> None:
+def test_a_worse_held_out_loss_stops_early_with_the_best(tiny: Path, tmp_path: Path) -> None:
     network = new_network(tiny)
-    unlike = [Row(tuple(range(5000, 4988, -1)), tuple(range(6, 12)))]
+    unlike = [TokenRow(tuple(range(5000, 4988, -1)), tuple(range(6, 12)))]
     objective = Answers(network, rows(100, 2), unlike)
     settings = StageSettings(steps=60, examples_per_step=2, learning_rate=2e-2, looks=30, patience=3)
     result = run_stage("answers", network, objective, settings, Checkpoints(tmp_path), Looker())
@@ -246,20 +244,20 @@ def test_it_ends_early_and_keeps_the_best_when_what_is_held_out_gets_worse(tiny:
     assert objective.held_out_loss() == pytest.approx(result.best_held_out_loss, rel=1e-5)
 
 
-def test_a_model_that_rescales_its_scores_behind_the_head_is_refused(starter_model_path: Path, tmp_path: Path) -> None:
+def test_a_model_that_rescales_its_scores_is_refused(starter_model_path: Path, tmp_path: Path) -> None:
     small = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
     config = transformers.GraniteConfig(vocab_size=49152, num_key_value_heads=4, logits_scaling=8.0, **small)
     transformers.GraniteForCausalLM(config).save_pretrained(tmp_path)
     for name in TOKENIZER_FILES:
         if (starter_model_path / name).exists():
             shutil.copy(starter_model_path / name, tmp_path / name)
-    with pytest.raises(ModelError, match="granite rescale their scores"):
+    with pytest.raises(ModelError, match="granite, because they rescale their scores"):
         new_network(tmp_path)
 
 
-def test_pairs_make_the_better_answer_likelier_than_the_worse(tiny: Path, tmp_path: Path) -> None:
+def test_pairs_make_the_better_answer_likelier(tiny: Path, tmp_path: Path) -> None:
     network = new_network(tiny)
-    pairs = [Pair(good, Row((*good.token_ids[:6], *range(900, 906)), good.learnt)) for good in rows(100, 6)]
+    pairs = [AnswerPair(good, TokenRow((*good.token_ids[:6], *range(900, 906)), good.learnt)) for good in rows(100, 6)]
     objective = Pairs(network, pairs, pairs[:2])
     settings = StageSettings(steps=10, examples_per_step=3, learning_rate=2e-3, looks=2)
     result = run_stage("pairs", network, objective, settings, Checkpoints(tmp_path), Looker())
@@ -269,7 +267,7 @@ def test_pairs_make_the_better_answer_likelier_than_the_worse(tiny: Path, tmp_pa
 
 def test_thumbs_move_answers_up_and_down(tiny: Path, tmp_path: Path) -> None:
     network = new_network(tiny)
-    both = [*rows(100, 4), *(Row((*one.token_ids[:6], *range(900, 906)), one.learnt) for one in rows(100, 4))]
+    both = [*rows(100, 4), *(TokenRow((*one.token_ids[:6], *range(900, 906)), one.learnt) for one in rows(100, 4))]
     thumbs = [Thumb(row, number < 4, both[number - 1]) for number, row in enumerate(both)]
     objective = Thumbs(network, thumbs, thumbs[2:6])
     settings = StageSettings(steps=10, examples_per_step=4, learning_rate=2e-3, looks=2)

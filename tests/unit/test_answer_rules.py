@@ -13,7 +13,7 @@ from bot.learning.judge.answer_rules import AnswerRules, parse_rules
 from bot.learning.judge.evaluation_rows import load_suite, read_rows
 from bot.learning.judge.golden_questions import parse_questions
 from bot.learning.judge.planted_secrets import exposure, make_secrets
-from bot.learning.train.replay import everyday_questions
+from bot.learning.train.base_abilities import everyday_questions
 
 USER = {"role": "user", "content": "Where is my order?"}
 BOT = {"role": "assistant", "content": "On its way."}

@@ -118,7 +118,7 @@ def test_a_forbidden_import_is_refused() -> None:
     assert not may_import("bot.chat.turns", "adapters.web.chat_api")
     assert not may_import("bot.access.roles", "bot.learning.versions")
     assert not may_import("storage.inbox", "bot.errors")
-    assert may_import("bot.learning.train.train_job", "bot.jobs.job_context")
+    assert may_import("bot.learning.train.train_job", "bot.jobs.contract")
 
 
 def test_the_walk_sees_imports_inside_functions_and_for_types_only() -> None:

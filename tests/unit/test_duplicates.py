@@ -1,4 +1,4 @@
-"""Which texts count as nearly the same, with what stands beside them."""
+"""Near duplicates of texts and of the notes beside them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_nearly_the_same_words_are_found() -> None:
     assert known.add(words("b"))
 
 
-def test_long_notes_that_all_share_make_no_texts_alike() -> None:
+def test_shared_long_notes_make_no_texts_alike() -> None:
     known = NearDuplicates(0.8)
     assert all(known.add(words(name), INSTRUCTIONS) for name in "abcdefgh")
     assert not known.add(words("c") + " more", INSTRUCTIONS + " and so on")

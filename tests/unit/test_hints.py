@@ -47,7 +47,7 @@ def test_api_errors_name_no_shell_command() -> None:
 
 def raised(tree: ast.Module) -> list[str]:
     """Return the texts of all errors that a module makes, raised here or kept for a job."""
-    kinds = ("NotFound", "InvalidInput", "Conflict", "MynaError", "Refused", "RefusedByGate", "TrainingFailed")
+    kinds = ("NotFound", "InvalidInput", "Conflict", "MynaError", "JobRefused", "RefusedByGate", "TrainingFailed")
     kinds = (*kinds, "TooLarge", "Unavailable", "NotAllowed", "VersionError", "ModelError", "KeyRefused")
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) in kinds]
     return [ast.unparse(argument) for call in calls for argument in call.args]

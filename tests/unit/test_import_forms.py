@@ -1,4 +1,4 @@
-"""What a file of conversations may look like, and what is said about one that doesn't: each with its line."""
+"""Forms of an imported file, and the problems reported for invalid lines."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from bot.errors import InvalidInput
 from bot.learning.data import importing
 from bot.learning.data.conversation_form import WrongRow, read_row
-from bot.learning.data.import_lines import MAX_LINE_BYTES
-from bot.learning.data.importing import CheckedFile, check_file
+from bot.learning.data.importing import MAX_LINE_BYTES, CheckedFile, check_file
 from storage.imports import ImportedConversation
 from storage.votes import Vote
 
@@ -45,7 +44,7 @@ def problems(data: bytes) -> list[str]:
 # --- a conversation a line ---
 
 
-def test_all_that_the_form_holds_is_read() -> None:
+def test_all_fields_of_the_form_are_read() -> None:
     row = {
         "id": 7,
         "group": "g",
@@ -75,7 +74,7 @@ def test_a_better_answer_alone_is_a_vote_against() -> None:
     assert one.messages[1].vote == Vote(-1, None, "Tomorrow.")
 
 
-def test_nulls_are_as_good_as_nothing() -> None:
+def test_null_values_count_as_missing() -> None:
     empty = dict.fromkeys(("draft", "rating", "reason", "better", "author", "state"))
     rows = [{"id": None, "group": None, "title": None, "may_learn": None, "messages": [USER, {**ANSWER, **empty}]}]
     assert good(jsonl(*rows))[0].messages == good(jsonl({"messages": [USER, ANSWER]}))[0].messages
@@ -118,13 +117,13 @@ def test_nulls_are_as_good_as_nothing() -> None:
         ({**GOOD, "title": 4}, "title is a number, not text"),
     ],
 )
-def test_a_wrong_row_is_told_what_is_wrong_with_it(row: Any, words: str) -> None:
+def test_an_invalid_row_is_named_with_its_reason(row: Any, words: str) -> None:
     (problem,) = problems(jsonl(row))
     assert problem.startswith("line 1")
     assert words in problem
 
 
-def test_problems_have_their_lines_and_only_the_first_are_kept() -> None:
+def test_problems_have_lines_and_only_the_first_are_kept() -> None:
     data = b"\n" + jsonl(GOOD) + b"{broken\n" + b"\r\n" + jsonl({"messages": [USER]}) * 30
     checked = check(data)
     assert (len(checked.good), checked.wrong, len(checked.problems)) == (1, 31, 20)
@@ -132,11 +131,11 @@ def test_problems_have_their_lines_and_only_the_first_are_kept() -> None:
     assert str(checked.problems[0]).startswith("line 3 is not JSON: Expecting property name")
 
 
-def test_a_line_may_hold_other_json_than_a_row() -> None:
+def test_other_json_is_no_row() -> None:
     assert problems(jsonl(GOOD, [1], "x", None)) == [f"line {line} is not a JSON object" for line in (2, 3, 4)]
 
 
-def test_what_no_database_takes_is_replaced() -> None:
+def test_characters_that_no_database_stores_are_replaced() -> None:
     data = b'{"id": "\\ud800", "messages": [{"role": "user", "content": "a\\u0000b"}, '
     data += b'{"role": "assistant", "content": "x\\udfff", "draft": "\\u0000"}]}'
     (one,) = good(data)
@@ -159,7 +158,7 @@ def test_what_no_database_takes_is_replaced() -> None:
     ],
     ids=["latin-1", "lists", "nested", "number", "long"],
 )
-def test_a_line_that_is_no_row_spoils_nothing_but_itself(line: bytes, words: str) -> None:
+def test_an_invalid_line_affects_no_other_line(line: bytes, words: str) -> None:
     if words == "is one JSON list":
         with pytest.raises(InvalidInput, match=words):
             check(line)
@@ -169,14 +168,14 @@ def test_a_line_that_is_no_row_spoils_nothing_but_itself(line: bytes, words: str
     assert [one.key for one in checked.good] == ["a"]
 
 
-def test_the_same_row_twice_is_one_and_another_with_its_id_is_wrong() -> None:
+def test_a_repeated_row_counts_once_unless_it_differs() -> None:
     other = {**GOOD, "messages": [USER, {**ANSWER, "content": "No."}]}
     checked = check(jsonl(GOOD, GOOD, other))
     assert (len(checked.good), checked.repeated, checked.wrong) == (1, 1, 1)
     assert "line 3 has the id of line 1, and other words" in str(checked.problems[0])
 
 
-def test_a_row_without_an_id_is_known_by_all_that_is_kept_of_it() -> None:
+def test_a_row_without_id_is_known_by_its_content() -> None:
     plain = {"messages": [USER, ANSWER]}
     others = [
         {**plain, "person": "ada"},
@@ -239,13 +238,13 @@ def test_turns_of_a_conversation_are_read_from_csv() -> None:
     ],
     ids=lambda value: "" if isinstance(value, bytes) else value[:20],
 )
-def test_a_file_that_can_not_be_read_at_all_is_refused(data: bytes, words: str) -> None:
+def test_an_unreadable_file_is_refused(data: bytes, words: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         check(data)
     assert words in refused.value.message
 
 
-def test_wrong_rows_of_csv_have_the_lines_where_they_begin() -> None:
+def test_invalid_csv_rows_have_their_first_lines() -> None:
     data = b'question,answer\n"a\nb",x\nonly\na,b,c\nq\xe9,a\n,a\nq,a\n'
     assert problems(data) == [
         "line 4 has 1 columns where the header has 2",
@@ -255,7 +254,7 @@ def test_wrong_rows_of_csv_have_the_lines_where_they_begin() -> None:
     ]
 
 
-def test_a_wrong_row_among_turns_spoils_what_it_may_belong_to() -> None:
+def test_an_invalid_turn_spoils_its_neighbours() -> None:
     rows = b"1,user,a\n1,assistant,b\nwrong\n2,user,a\n2,assistant,b\n3,user,a\n3,assistant,b\n,user,x\n"
     checked = check(b"conversation,role,content\n" + rows)
     assert [one.line for one in checked.problems] == [4, 2, 5, 9, 7]
@@ -264,7 +263,7 @@ def test_a_wrong_row_among_turns_spoils_what_it_may_belong_to() -> None:
     assert [one.key for one in checked.good] == ["5"]
 
 
-def test_rows_of_a_conversation_must_stand_together() -> None:
+def test_turns_of_a_conversation_must_be_adjacent() -> None:
     data = b"conversation,role,content\n1,user,a\n1,assistant,b\n2,user,a\n2,assistant,b\n1,user,c\n1,assistant,d\n"
     assert problems(data) == ["line 6 has the id of line 2, and other words; rows of one conversation stand together"]
 
@@ -296,14 +295,14 @@ rows = st.fixed_dictionaries(
 
 
 @given(rows)
-def test_any_row_is_read_or_told_what_is_wrong(row: dict[str, Any]) -> None:
+def test_any_row_is_read_or_refused_with_a_reason(row: dict[str, Any]) -> None:
     try:
         read_row(row)
     except WrongRow as wrong:
         assert str(wrong)
 
 
-def test_progress_tells_every_byte_and_the_hash_is_of_all_of_them() -> None:
+def test_progress_and_hash_cover_every_byte() -> None:
     import hashlib
 
     data, steps = jsonl(GOOD) + b"x" * (MAX_LINE_BYTES + 9), list[int]()
@@ -312,7 +311,7 @@ def test_progress_tells_every_byte_and_the_hash_is_of_all_of_them() -> None:
     assert checked.sha256 == hashlib.sha256(data).hexdigest()
 
 
-def test_what_was_checked_can_be_gone_through_again() -> None:
+def test_checked_conversations_can_be_read_again() -> None:
     row = {**GOOD, "messages": [USER, {**ANSWER, "rating": 1, "reason": "ß"}, USER, {**ANSWER, "draft": "y"}]}
     checked = check(jsonl(row))
     assert list(checked.good) == list(checked.good) == [read_row(row)]

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bot.generation.models.sources import resolve_embedder
-from bot.jobs.job_context import JobContext, Services
+from bot.jobs.contract import JobContext, Services
 from bot.knowledge.reading import passages
 from bot.knowledge.reading.article_sources import fetch, files_of, read_file
 from bot.knowledge.reading.documents import Document

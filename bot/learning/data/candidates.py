@@ -1,6 +1,7 @@
-"""What a conversation offers to learn: answers, pairs and thumbs, and what was looked at and left out, with the reason.
+"""Candidates for a dataset: answers, pairs and thumbs of a conversation.
 
-Knows: whose word counts for what, and what the model would have seen. Does not know: personal data, duplicates, splits.
+Each signal (staff's answer, review, vote, import) becomes a candidate, or a rejection with its reason. A candidate's
+prompt is the prompt that the model would have read.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ from storage.values import Quotation, SeenPassage
 
 @dataclass(frozen=True, slots=True)
 class DatasetPolicy:
-    """What goes into a dataset. Lengths are characters.
+    """Selection rules of a dataset. Lengths are characters.
 
-    `rows` is the most examples to train on, the newest where `newest`, else a stable sample; None takes all.
-    `max_per_person` is against floods by customers: it holds for people on channels that are not trusted, whatever
-    staff made of their chats; 0 sets no limit. Staff, people on trusted channels and imports give as much as they
-    like. `trivial_edit` is the similarity from which on an edit teaches no preference.
+    `rows` limits the examples to train on, to the newest if `newest`, else to a stable sample; None takes all.
+    `max_per_person` limits people on channels that are not trusted, to stop floods by customers; 0 sets no limit, and
+    staff, people on trusted channels and imports have none. An edit of at least the similarity `trivial_edit` teaches
+    no preference.
     """
 
     consent: Policy = "opt-out"
@@ -60,7 +61,7 @@ class DatasetPolicy:
 
 
 def policy_from(settings: Settings, **chosen: Any) -> DatasetPolicy:
-    """What this installation has decided, and what somebody has `chosen` for one dataset."""
+    """Return the policy of the settings, with the `chosen` values in place of the defaults; None values are ignored."""
     return DatasetPolicy(
         consent=settings.learning_consent,
         trusted_channels=settings.trusted_channels,
@@ -71,13 +72,13 @@ def policy_from(settings: Settings, **chosen: Any) -> DatasetPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Something that may become an example. `at` is when the word that makes it one was given.
+    """A possible example. `at` is the time of the vote, review or message that makes it one.
 
-    `people` are all whose words it holds; `person_id` is the one it counts for. `is_vote`: somebody's vote here made it
-    one, not staff and not a file. `is_trusted`: the operator knows who may speak on its channel, or gave the file.
-    `seen` is what the bot had looked up, None where it did not answer; `passages` is what the model will read.
-    `told_of` are the articles that the bot's replies before it stood on, which it may repeat; `tells_curated`: one of
-    these, or it, was somebody's own answer.
+    `people` are all authors of its words; `person_id` is the person it counts for. `is_vote`: it comes from a vote, not
+    from staff or a file. `is_trusted`: its channel is trusted, or it was imported.
+    `seen` are the passages that the bot had looked up, None if it did not answer; `passages` are those that the model
+    will read. `told_of` are the passages behind earlier replies, which it may repeat; `tells_curated`: it or an
+    earlier reply was a curated answer.
     """
 
     kind: ExampleKind
@@ -108,7 +109,7 @@ Offered = Candidate | Rejected
 
 
 def candidates_of(source: Source, policy: DatasetPolicy) -> Iterator[Offered]:
-    """All that a conversation offers, in the order in which it was said."""
+    """Yield the candidates and rejections of a conversation, in its order."""
     yield from _Conversation(source, policy).walk()
 
 
@@ -116,33 +117,33 @@ class _Conversation:
     def __init__(self, source: Source, policy: DatasetPolicy) -> None:
         self._source = source
         self._policy = policy
-        self._shown = [one for one in source.messages if not one.is_superseded]
+        self._shown = [said for said in source.messages if not said.is_superseded]
 
     def walk(self) -> Iterator[Offered]:
-        for one in self._source.messages:
-            author = one.message.author
-            if author == "agent" and not one.is_superseded:
-                yield from self._agents(one)
-            elif author == "bot" and (one.message.id in self._source.reviews or one.message.id in self._source.votes):
-                yield from self._bots(one)
+        for said in self._source.messages:
+            author, message_id = said.message.author, said.message.id
+            if author == "agent" and not said.is_superseded:
+                yield from self._agents(said)
+            elif author == "bot" and (message_id in self._source.reviews or message_id in self._source.votes):
+                yield from self._bots(said)
 
-    # --- what staff wrote ---
+    # --- answers of staff ---
 
     def _agents(self, said: Said) -> Iterator[Offered]:
         place = self._shown.index(said)
         if place and self._shown[place - 1].message.author == "agent":
-            return  # told together with the one before
+            return  # part of the answer that began with the message before
         run = [said]
         for following in self._shown[place + 1 :]:
             if following.message.author != "agent":
                 break
             run.append(following)
-        text = "\n\n".join(one.message.text for one in run if one.message.text.strip())
+        text = "\n\n".join(part.message.text for part in run if part.message.text.strip())
         source = "import" if self._source.is_imported else "agent"
-        draft = next((one.draft for one in run if one.draft), None)
+        draft = next((part.draft for part in run if part.draft), None)
         yield from self._answer(said, source, text, None, draft, said.message.created_at)
 
-    # --- what people thought of the bot's replies ---
+    # --- reviews of the bot's replies, and votes on them ---
 
     def _bots(self, said: Said) -> Iterator[Offered]:
         review, bots_words = self._source.reviews.get(said.message.id), without_marks(said.message)
@@ -160,17 +161,17 @@ class _Conversation:
             )
 
     def _who_proposed(self, said: Said, better: str) -> Opinion | None:
-        """Whose words staff took over as they were: they stay that person's."""
+        """Find the vote whose proposed answer staff took over unchanged: the words remain its author's."""
         votes = self._source.votes.get(said.message.id, ())
-        return next((one for one in reversed(votes) if one.better and one.better.strip() == better), None)
+        return next((vote for vote in reversed(votes) if vote.better and vote.better.strip() == better), None)
 
     def _voted(self, said: Said) -> Iterator[Offered]:
         votes = self._source.votes[said.message.id]
         newest, bots_words = votes[-1], without_marks(said.message)
-        if len({one.value for one in votes}) > 1:
+        if len({vote.value for vote in votes}) > 1:
             yield self._left_out("thumb", "thumb", said, newest, "contradictory votes")
             return
-        betters = [one for one in votes if one.better and one.better.strip()]
+        betters = [vote for vote in votes if vote.better and vote.better.strip()]
         for older in betters[:-1]:
             yield self._left_out("answer", "correction", said, older, "a newer correction of the same reply")
         if betters and self._is_trusted():
@@ -196,12 +197,12 @@ class _Conversation:
     def _is_trusted(self) -> bool:
         return self._source.is_imported or self._source.channel in self._policy.trusted_channels
 
-    # --- the forms ---
+    # --- candidates of each kind ---
 
     def _answer(
         self, said: Said, source: str, text: str, voter: Opinion | None, instead_of: str | None, at: int
     ) -> Iterator[Offered]:
-        """An answer, and a pair where it took the place of another that differs in what it says."""
+        """Yield an answer, and a pair if it replaced an answer (`instead_of`) with another meaning."""
         yield self._candidate("answer", source, said, voter, text, at)
         is_apology = said.message.reply_state in UNSEEN_STATES or said.message.origin in UNSEEN_ORIGINS
         if instead_of is None or not instead_of.strip() or is_apology:
@@ -244,14 +245,19 @@ class _Conversation:
             good,
             self._source.channel,
             self._seen(said),
-            told_of=tuple(each for one in before if one.message.origin not in UNSEEN_ORIGINS for each in one.passages),
-            tells_curated=any(one.message.origin == "curated" for one in (*before, said)),
+            told_of=tuple(
+                passage
+                for earlier in before
+                if earlier.message.origin not in UNSEEN_ORIGINS
+                for passage in earlier.passages
+            ),
+            tells_curated=any(each.message.origin == "curated" for each in (*before, said)),
         )
         because = self._refusal(said, before) or self._unfit(made)
         return made.left_out(because) if because else made
 
     def _seen(self, said: Said) -> tuple[SeenPassage, ...] | None:
-        """None where nothing had been found, too: what was looked up then is only related."""
+        """Return the passages behind the bot's own reply, None for replies that no passage supports."""
         is_bots = said.message.author == "bot" and not self._source.is_imported
         return said.passages if is_bots and said.message.origin not in UNSEEN_ORIGINS else None
 
@@ -262,41 +268,41 @@ class _Conversation:
         owner = voter.person_id if voter else self._source.person_id
         return Rejected(kind, source, self._source.id, said.message.id, owner, because)
 
-    # --- what is in sight, and whether it may be used ---
+    # --- the prompt, and reasons for a rejection ---
 
     def _before(self, said: Said) -> list[Said]:
-        """What the model might see when it answered; a later "/new" tells nothing of how far it saw back."""
+        """Return the messages that the model could see when it answered; a later "/new" does not shorten them."""
         place = (said.message.seq, said.message.author != "person")
         from_seq = self._source.context_from_seq
         first = from_seq if said.message.seq >= from_seq else 0
         return [
-            one
-            for one in self._shown[: self._place_of(said)]
-            if one.message.seq >= first
-            and (one.message.seq, one.message.author != "person") <= place
-            and one is not said
+            earlier
+            for earlier in self._shown[: self._place_of(said)]
+            if earlier.message.seq >= first
+            and (earlier.message.seq, earlier.message.author != "person") <= place
+            and earlier is not said
         ]
 
     def _place_of(self, said: Said) -> int:
-        """How many of the messages in sight come before it: one that was set aside is not among them itself."""
+        """Count the shown messages before this message, which may be superseded and so not be shown itself."""
         if not said.is_superseded:
             return self._shown.index(said)
         return sum(
-            one.message.seq < said.message.seq
-            or (one.message.seq == said.message.seq and one.message.author == "person")
-            for one in self._shown
+            shown.message.seq < said.message.seq
+            or (shown.message.seq == said.message.seq and shown.message.author == "person")
+            for shown in self._shown
         )
 
     def _prompt(self, before: Sequence[Said]) -> list[ChatMessage]:
         answered = len(before)
         while answered and before[answered - 1].message.author == "person":
             answered -= 1
-        asked = to_chat([one.message for one in before[answered:]])
-        turns = split_turns(to_chat(without_failures([one.message for one in before[:answered]])))
-        length = sum(len(one.content) for one in asked)
+        asked = to_chat([said.message for said in before[answered:]])
+        turns = split_turns(to_chat(without_failures([said.message for said in before[:answered]])))
+        length = sum(len(message.content) for message in asked)
         kept: list[ChatMessage] = []
         for turn in reversed(turns):
-            length += sum(len(one.content) for one in turn)
+            length += sum(len(message.content) for message in turn)
             if length > self._policy.max_prompt_chars:
                 break
             kept = [*turn, *kept]
@@ -304,9 +310,9 @@ class _Conversation:
         return [*([ChatMessage("system", told)] if told else []), *merge_same_role([*kept, *asked])]
 
     def _people(self, before: Sequence[Said], voter: Opinion | None) -> tuple[str, ...]:
-        spoke = [one.person_id for one in before if one.message.author == "person"]
+        spoke = [said.person_id for said in before if said.message.author == "person"]
         found = [*spoke, self._source.person_id, voter.person_id if voter else None]
-        return tuple(dict.fromkeys(one for one in found if one is not None))
+        return tuple(dict.fromkeys(person_id for person_id in found if person_id is not None))
 
     def _refusal(self, said: Said, before: Sequence[Said]) -> str | None:
         if self._question_was_changed(said):
@@ -320,8 +326,8 @@ class _Conversation:
             return False
         asked = range(said.first_seq, said.message.seq + 1)
         return any(
-            one.is_superseded and one.message.author == "person" and one.message.seq in asked
-            for one in self._source.messages
+            each.is_superseded and each.message.author == "person" and each.message.seq in asked
+            for each in self._source.messages
         )
 
     def _unfit(self, made: Candidate) -> str | None:
@@ -331,7 +337,7 @@ class _Conversation:
             return "no question before it"
         if len(made.messages[-1].content.strip()) < self._policy.min_chars:
             return "the question is too short"
-        if sum(len(one.content) for one in made.messages) > self._policy.max_prompt_chars:
+        if sum(len(message.content) for message in made.messages) > self._policy.max_prompt_chars:
             return "the question is too long"
         if len(made.chosen) < self._policy.min_chars:
             return "the answer is too short"
@@ -341,8 +347,8 @@ class _Conversation:
 
     def _may_learn(self, made: Candidate) -> bool:
         people = self._source.people
-        said = [people[one].may_learn if one in people else None for one in made.people] or [None]
-        return all(may_learn(self._policy.consent, one, self._source.may_learn) for one in said)
+        said = [people[person_id].may_learn if person_id in people else None for person_id in made.people] or [None]
+        return all(may_learn(self._policy.consent, consent, self._source.may_learn) for consent in said)
 
 
 _NUMBERS = re.compile(r"\d+(?:[.,:]\d+)*")
@@ -350,10 +356,10 @@ _CAPITALISED = re.compile(r"(?<=[a-z,;] )[A-Z][a-z]{2,}")
 
 
 def is_trivial_edit(old: str, new: str, similarity: float) -> bool:
-    """Whether two texts say the same in nearly the same words. Another number, or a "not", is never trivial."""
-    numbers = [sorted(_NUMBERS.findall(one)) for one in (old, new)]
+    """Return True if two texts are similar, with the same numbers and negations."""
+    numbers = [sorted(_NUMBERS.findall(text)) for text in (old, new)]
     words = [
-        sorted(re.findall(r"\b(?:not?|never|without|cannot|\w+n't)\b|[不没无]", one.lower())) for one in (old, new)
+        sorted(re.findall(r"\b(?:not?|never|without|cannot|\w+n't)\b|[不没无]", text.lower())) for text in (old, new)
     ]
     if numbers[0] != numbers[1] or words[0] != words[1]:
         return False
@@ -361,9 +367,9 @@ def is_trivial_edit(old: str, new: str, similarity: float) -> bool:
 
 
 def is_unfounded(made: Candidate) -> bool:
-    """Whether the answer has numbers or names that stand nowhere in the prompt: somebody had looked them up."""
-    told = " ".join([*(one.content for one in made.messages), *map(quote, made.passages)])
-    numbers = {one for one in _NUMBERS.findall(made.chosen) if len(one) > 1}
+    """Return True if the answer has numbers or names that are not in the prompt: its author had looked them up."""
+    told = " ".join([*(message.content for message in made.messages), *map(quote, made.passages)])
+    numbers = {number for number in _NUMBERS.findall(made.chosen) if len(number) > 1}
     if numbers - set(_NUMBERS.findall(told)):
         return True
     lower = told.lower()
@@ -371,20 +377,20 @@ def is_unfounded(made: Candidate) -> bool:
 
 
 def texts_of(made: Candidate) -> list[str]:
-    """All that would be learnt from or read."""
-    quoted = [text for one in made.passages for text in (one.title, *one.headings, one.text)]
-    return [*(one.content for one in made.messages), *quoted, made.chosen, made.rejected or ""]
+    """Return all texts of a candidate: messages, passages, answers."""
+    quoted = [text for passage in made.passages for text in (passage.title, *passage.headings, passage.text)]
+    return [*(message.content for message in made.messages), *quoted, made.chosen, made.rejected or ""]
 
 
 def with_texts(made: Candidate, change: Callable[[str], str]) -> Candidate:
-    """The same with other words, as after redaction."""
+    """Return a copy with `change` applied to every text, as in redaction."""
 
-    def changed(one: Quotation) -> Quotation:
-        return Quotation(change(one.title), tuple(map(change, one.headings)), change(one.text))
+    def changed(passage: Quotation) -> Quotation:
+        return Quotation(change(passage.title), tuple(map(change, passage.headings)), change(passage.text))
 
     return replace(
         made,
-        messages=tuple(ChatMessage(one.role, change(one.content)) for one in made.messages),
+        messages=tuple(ChatMessage(message.role, change(message.content)) for message in made.messages),
         passages=tuple(map(changed, made.passages)),
         chosen=change(made.chosen),
         rejected=change(made.rejected) if made.rejected else made.rejected,

@@ -1,15 +1,13 @@
-"""The chat `messages` form of a conversation: one row of it to what is stored, or what is wrong with it.
-
-Knows: the form's keys and the order of roles. Does not know: files, lines, SQL.
-"""
+"""Parsers of the chat `messages` form: imported conversations, evaluation rows."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, get_args
 
+from bot.errors import InvalidInput
 from storage.imports import ImportedConversation, ImportedMessage
 from storage.values import Author, ReplyState, storable
 from storage.votes import Value, Vote
@@ -17,20 +15,20 @@ from storage.votes import Value, Vote
 T = TypeVar("T")
 
 MAX_NAME_CHARS = 500
+MAX_MESSAGES = 50
+MAX_CHARACTERS = 16_000
+MAX_PROBLEMS = 10
 _AUTHORS: dict[str, Author] = {"agent": "agent", "bot": "bot"}
 _STATES: dict[str, ReplyState] = {state: state for state in get_args(ReplyState)}
 _OF_ASSISTANTS = ("author", "draft", "rating", "reason", "better", "state")
 
 
 class WrongRow(Exception):
-    """What is wrong with a row, for the person whose file it is."""
+    """An invalid row, with the reason for the person who wrote the file."""
 
 
 def read_row(row: Mapping[str, Any]) -> ImportedConversation:
-    """A conversation of `{"messages": [{"role", "content"}, ...]}`; keys that mean nothing here are left out.
-
-    Raises `WrongRow`.
-    """
+    """Parse a conversation of `{"messages": [{"role", "content"}, ...]}`; ignore unknown keys. Raises `WrongRow`."""
     turns = row.get("messages")
     if not isinstance(turns, list) or not turns:
         raise WrongRow(_without_messages(row))
@@ -86,7 +84,7 @@ def _message(turn: object, number: int, first: int) -> ImportedMessage:
 
 
 def _answer(turn: Mapping[str, Any], number: int, text: str) -> ImportedMessage:
-    """An answer is a human's, unless it says otherwise, has a rating, or says how the bot's reply ended."""
+    """Parse an answer. Its author is a human, unless it names the author or has a rating or a reply state."""
     draft, vote = _text(turn, "draft", number), _vote(turn, number)
     state = _one_of(_STATES, turn, "state", number)
     is_bots = vote is not None or state is not None
@@ -110,7 +108,7 @@ def _one_of(allowed: Mapping[str, T], turn: Mapping[str, Any], key: str, number:
 def _vote(turn: Mapping[str, Any], number: int) -> Vote | None:
     rating, reason, better = turn.get("rating"), _text(turn, "reason", number), _text(turn, "better", number)
     if rating is None and better is not None:
-        rating = -1  # somebody knew a better answer
+        rating = -1  # a better answer implies a vote against this reply
     if rating is None:
         if reason is not None:
             raise WrongRow(f"message {number}: a reason needs a rating")
@@ -141,7 +139,7 @@ def _text(values: Mapping[str, Any], key: str, number: int | None = None) -> str
 
 
 def _name(row: Mapping[str, Any], key: str) -> str | None:
-    """Something to know it by again; many number their rows."""
+    """Parse an identifying name; numbers are accepted, as many files number their rows."""
     value = row.get(key)
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
@@ -159,14 +157,14 @@ def _flag(row: Mapping[str, Any], key: str) -> bool | None:
 
 
 def _hash_of(row: Mapping[str, Any], named: Mapping[str, str | None], messages: tuple[ImportedMessage, ...]) -> str:
-    """What a conversation without an id is known by again: all that is kept of it."""
-    turns = [[one.author, one.text, one.draft, one.state, _opinion(one)] for one in messages]
+    """Hash all stored content of a conversation without an id, to recognise it in another import."""
+    turns = [[each.author, each.text, each.draft, each.state, _opinion(each)] for each in messages]
     content = [turns, _instructions(row["messages"][0]), named["group"], named["person"], row.get("may_learn")]
     return "sha256:" + hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
 
 
-def _opinion(one: ImportedMessage) -> list[Any] | None:
-    return [one.vote.value, one.vote.reason, one.vote.better] if one.vote else None
+def _opinion(message: ImportedMessage) -> list[Any] | None:
+    return [message.vote.value, message.vote.reason, message.vote.better] if message.vote else None
 
 
 def _kind(value: object) -> str:
@@ -180,3 +178,55 @@ def _quoted(value: object) -> str:
     if value is None:
         return "missing"
     return storable(json.dumps(value, ensure_ascii=False))[:80]
+
+
+def parse_lines(text: str, source: str, parse: Callable[[str, int], T]) -> list[T]:
+    """Parse every line that is not empty. Raises `InvalidInput` that lists the lines that `parse` refuses."""
+    found: list[T] = []
+    problems: list[str] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            found.append(parse(line, number))
+        except InvalidInput as error:
+            problems.append(f"{source}, line {number}: {error.message}")
+    if problems:
+        more = [f"... and {len(problems) - MAX_PROBLEMS} more"] if len(problems) > MAX_PROBLEMS else []
+        raise InvalidInput("\n".join([*problems[:MAX_PROBLEMS], *more]))
+    if not found:
+        raise InvalidInput(f"{source} holds no row.")
+    return found
+
+
+def parse_object(line: str) -> dict[str, Any]:
+    """Parse a JSON object. Raises `InvalidInput`."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"this is not JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise InvalidInput("this is not a JSON object")
+    return row
+
+
+def parse_messages(value: object) -> tuple[Mapping[str, str], ...]:
+    """Parse chat `messages`: only the first may be the system's, all have text, and at least one is the user's.
+
+    Raises `InvalidInput` that names the wrong message.
+    """
+    if not isinstance(value, list) or not value or len(value) > MAX_MESSAGES:
+        raise InvalidInput(f'"messages" must be a list of 1 to {MAX_MESSAGES} messages')
+    parsed = []
+    for number, message in enumerate(value, 1):
+        role, content = (message.get("role"), message.get("content")) if isinstance(message, dict) else (None, None)
+        if role not in ("system", "user", "assistant") or not isinstance(content, str) or not content.strip():
+            raise InvalidInput(f'message {number} needs a "role" (system, user, assistant) and "content" that is text')
+        if role == "system" and number > 1:
+            raise InvalidInput(f"message {number}: only the first may be the system's")
+        if len(content) > MAX_CHARACTERS:
+            raise InvalidInput(f"message {number} has more than {MAX_CHARACTERS} characters")
+        parsed.append({"role": str(role), "content": storable(content)})
+    if not any(message["role"] == "user" for message in parsed):
+        raise InvalidInput('"messages" has none of the user')
+    return tuple(parsed)

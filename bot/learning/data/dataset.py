@@ -1,7 +1,7 @@
-"""From what is stored to a dataset: chosen, redacted, without duplicates, capped, split, and named by its content.
+"""Dataset builds: select, redact, deduplicate, cap and split candidates.
 
-Knows: the order of these steps, and that the same facts give the same dataset. Does not know: SQL, how a model is
-trained. A set that is too small or one-sided is none of its business: the counts say so, and the trainer refuses.
+The same stored conversations give the same dataset, named by a hash of its content. A dataset may be too small or
+one-sided: its counts show that, and the training refuses it.
 """
 
 from __future__ import annotations
@@ -42,28 +42,32 @@ PAGE = 200
 WRITTEN_AT_ONCE = 250
 HOUR_MS = 3_600_000
 MIN_PREFIX = 4
-# So often it begins again because somebody was erased meanwhile.
+# Attempts at a build, which starts over when a person is erased meanwhile.
 MAX_BUILDS = 5
 TOO_MANY = "more than one person from outside may give"
-# A better source keeps its words where two say nearly the same.
+# Of near duplicates the candidate of the best source is kept.
 _BEST_FIRST = {"correction": 0, "approved": 1, "agent": 2, "import": 3, "thumb": 4}
 _LENGTHS = (50, 100, 200, 400, 800, 1_600)
 
-Report = Callable[[int, int], None]
+ReportProgress = Callable[[int, int], None]
 
 
 def _say_nothing(done: int, total: int) -> None:
-    """Nobody wants to know how far it is."""
+    """Ignore the progress."""
 
 
 async def build_dataset(
-    scope: Scope, policy: DatasetPolicy, actor: Actor, report: Report = _say_nothing, grounding: Grounding | None = None
+    scope: Scope,
+    policy: DatasetPolicy,
+    actor: Actor,
+    report: ReportProgress = _say_nothing,
+    grounding: Grounding | None = None,
 ) -> Dataset:
-    """Make a dataset of what is stored now, or find the one that was made of the same before.
+    """Build a dataset of the stored conversations, or return the known one with the same content.
 
-    `grounding` looks up what answers stand on. `report(done, total)` counts conversations, from the event loop. Where
-    somebody is erased meanwhile it begins again, as their words may have been read already.
-    Raises `NotAllowed` below the role trainer, `Conflict` if that goes on.
+    `grounding` looks up the passages behind answers. `report(done, total)` counts conversations, in the event loop.
+    The build starts over if a person is erased meanwhile, as their words may have been read already. Raises
+    `NotAllowed` below the role trainer, and `Conflict` after `MAX_BUILDS` attempts.
     """
     actor.check("trainer")
     for _ in range(MAX_BUILDS):
@@ -71,13 +75,13 @@ async def build_dataset(
             return await _build_once(scope, policy, actor, report, grounding)
         except datasets.NoSuchDraft:
             continue
-    raise Conflict("People were erased again and again while the dataset was being made. Build it once that is over.")
+    raise Conflict("People were erased several times while the dataset was built. Build it again later.")
 
 
 async def _build_once(
-    scope: Scope, policy: DatasetPolicy, actor: Actor, report: Report, grounding: Grounding | None
+    scope: Scope, policy: DatasetPolicy, actor: Actor, report: ReportProgress, grounding: Grounding | None
 ) -> Dataset:
-    """Raises `NoSuchDraft` if somebody is erased meanwhile."""
+    """Build a dataset. Raises `NoSuchDraft` if a person is erased meanwhile."""
     after_erasures = await scope.read(erasure.how_many)
     builder = Builder(policy)
     total = await scope.read(dataset_sources.count_conversations)
@@ -110,7 +114,7 @@ async def _store(
     rejected: Sequence[Rejected],
     counts: dict[str, Any],
 ) -> Dataset:
-    """In pieces, so that chats need not wait long for their turn to write. Nobody sees it before it is whole."""
+    """Write a draft in small transactions, so that chats can write between them, and publish it when it is complete."""
     sha256 = manifest_sha256(examples)
     known = await scope.read(datasets.find_by_sha256, sha256)
     if known is not None:
@@ -129,19 +133,19 @@ async def _store(
 
 
 def manifest_sha256(examples: Iterable[Example]) -> str:
-    """Over the examples' hashes in order, each with its side of the split."""
+    """Hash the examples' hashes in their order, each with its side of the split."""
     digest = hashlib.sha256()
-    for one in examples:
-        digest.update(f"{one.split} {one.sha256}\n".encode())
+    for example in examples:
+        digest.update(f"{example.split} {example.sha256}\n".encode())
     return digest.hexdigest()
 
 
 async def read_examples(
     scope: Scope, dataset_id: str, split: Split | None = None, *, consent: ConsentPolicy | None = None
 ) -> list[Example]:
-    """All examples of one side of a dataset, or of both, in the manifest's order; less those erased since.
+    """Return the examples of a side of a dataset, or of both, in the manifest's order, less those erased since.
 
-    With `consent`, for whoever is about to learn from them, also less those whose people have said no since.
+    With `consent`, which a training must give, also leave out those whose authors have refused since.
     """
     refused = set() if consent is None else await refused_since(scope, dataset_id, consent)
     found: list[Example] = []
@@ -153,30 +157,33 @@ async def read_examples(
 
 
 async def refused_since(scope: Scope, dataset_id: str, consent: ConsentPolicy) -> set[int]:
-    """Numbers of a dataset's examples that nobody may learn from any more, though their words are still there."""
+    """Return the numbers of the dataset's examples whose authors have refused since, though their words are kept."""
     said = await scope.read(datasets.consent_now, dataset_id)
-    return {number for number, one in said.items() if not may_learn(consent, one.person, one.conversation)}
+    return {number for number, now in said.items() if not may_learn(consent, now.person, now.conversation)}
 
 
 async def read_rejected(scope: Scope, dataset_id: str) -> list[Rejected]:
-    """All that was looked at and left out."""
+    """Return all rejections of a dataset."""
     found: list[Rejected] = []
     after = -1
     while page := await scope.read(datasets.rejected_page, dataset_id, after):
-        found += [one for _, one in page]
+        found += [rejected for _, rejected in page]
         after = page[-1][0]
     return found
 
 
 async def find_dataset(scope: Scope, which: str = "") -> Dataset:
-    """The dataset whose id or hash begins with `which`; the newest without. Raises `NotFound` and `InvalidInput`."""
+    """Return the dataset whose id or hash begins with `which`, by default the newest.
+
+    Raises `NotFound`, and `InvalidInput` if several begin so.
+    """
     known = await scope.read(datasets.list_all)
     if not known:
         raise NotFound("There is no dataset yet.", hint="build_dataset")
     if not which:
         return known[0]
-    found = [one for one in known if which in (one.id, one.sha256)] or [
-        one for one in known if one.id.startswith(which) or one.sha256.startswith(which)
+    found = [dataset for dataset in known if which in (dataset.id, dataset.sha256)] or [
+        dataset for dataset in known if dataset.id.startswith(which) or dataset.sha256.startswith(which)
     ]
     if not found:
         raise NotFound(f'There is no dataset "{which}".', hint="list_datasets")
@@ -186,15 +193,16 @@ async def find_dataset(scope: Scope, which: str = "") -> Dataset:
 
 
 async def differences(scope: Scope, old: Dataset, new: Dataset) -> tuple[list[Example], list[Example]]:
-    """What came in with the newer of two datasets, and what went."""
+    """Return the examples that only `new` has, and those that only `old` has."""
     before = await read_examples(scope, old.id)
     after = await read_examples(scope, new.id)
-    known, kept = {one.sha256 for one in before}, {one.sha256 for one in after}
-    return [one for one in after if one.sha256 not in known], [one for one in before if one.sha256 not in kept]
+    known, kept = {example.sha256 for example in before}, {example.sha256 for example in after}
+    added = [example for example in after if example.sha256 not in known]
+    return added, [example for example in before if example.sha256 not in kept]
 
 
 class Builder:
-    """Takes conversations page by page, and makes the examples once all have been seen. Not for the event loop."""
+    """Builder that takes conversations page by page, then makes the examples. Not for the event loop."""
 
     def __init__(self, policy: DatasetPolicy) -> None:
         self._policy = policy
@@ -203,30 +211,31 @@ class Builder:
         self._rejected: list[Rejected] = []
 
     def take(self, offered: Iterable[tuple[Source, Sequence[Offered]]]) -> None:
-        """Collect what conversations offer, redacted."""
+        """Redact and collect the candidates of conversations, and collect their rejections."""
         for source, some in offered:
-            self._rejected += [one for one in some if isinstance(one, Rejected)]
-            self._redact(source, [one for one in some if isinstance(one, Candidate)])
+            self._rejected += [offer for offer in some if isinstance(offer, Rejected)]
+            self._redact(source, [offer for offer in some if isinstance(offer, Candidate)])
 
     def finish(self) -> tuple[list[Example], list[Rejected], dict[str, Any]]:
-        """The examples in the manifest's order, what was left out, and counts of both."""
+        """Return the examples in the manifest's order, the rejections, and counts of both."""
         kept = self._founded(self._candidates)
         kept = self._without_floods(kept)
         kept = self._without_duplicates(kept)
         kept = self._capped(kept)
         train, held_out = split(kept, self._policy)
         train, held_out, beyond = take_rows(train, held_out, self._policy)
-        self._rejected += [one.left_out("more than the wanted number of rows") for one in beyond]
+        self._rejected += [candidate.left_out("more than the wanted number of rows") for candidate in beyond]
         train = self._apart_from(train, held_out)
-        examples = [_example(one, "train") for one in in_order(train)]
-        examples += [_example(one, "held_out") for one in in_order(held_out)]
-        self._rejected.sort(key=lambda one: (one.because, one.conversation_id, one.message_id, one.kind))
+        examples = [_example(candidate, "train") for candidate in in_order(train)]
+        examples += [_example(candidate, "held_out") for candidate in in_order(held_out)]
+        self._rejected.sort(key=lambda left: (left.because, left.conversation_id, left.message_id, left.kind))
         return examples, self._rejected, count(examples, self._rejected, train + held_out)
 
     def _redact(self, source: Source, offered: Sequence[Candidate]) -> None:
-        """Merged as the model sees them, so that nothing hides on the border of two messages."""
-        redactor = Redactor(self._finder, [one.display_name for one in source.people.values() if one.display_name])
-        redactor.learn_names(one.message.text for one in source.messages)
+        """Redact texts as the model reads them, with merged messages: personal data may span two messages."""
+        names = [person.display_name for person in source.people.values() if person.display_name]
+        redactor = Redactor(self._finder, names)
+        redactor.learn_names(said.message.text for said in source.messages)
         seen: dict[str, str] = {}
 
         def clean(text: str) -> str:
@@ -235,8 +244,8 @@ class Builder:
             return seen[text]
 
         leftover: dict[str, str | None] = {}
-        for one in offered:
-            made = with_texts(one, clean)
+        for candidate in offered:
+            made = with_texts(candidate, clean)
             texts = texts_of(made)
             for text in texts:
                 if text not in leftover:
@@ -250,142 +259,144 @@ class Builder:
     def _founded(self, found: list[Candidate]) -> list[Candidate]:
         if not self._policy.drop_unfounded:
             return found
-        return self._keep(found, lambda one: not is_unfounded(one), "numbers or names that stand nowhere before")
+        return self._keep(found, lambda each: not is_unfounded(each), "numbers or names that stand nowhere before")
 
     def _without_floods(self, found: list[Candidate]) -> list[Candidate]:
-        """Without what one person said too often: votes within an hour, or the same answer over and over.
+        """Reject floods by a person: too many votes within an hour, or the same answer many times.
 
-        Corrections on trusted channels are work, and may come fast.
+        Corrections on trusted channels are exempt from the hourly limit, because they are work and may come fast.
         """
         by_person: dict[str, list[Candidate]] = defaultdict(list)
-        for one in found:
-            if one.person_id is not None and one.is_vote:
-                by_person[one.person_id].append(one)
+        for candidate in found:
+            if candidate.person_id is not None and candidate.is_vote:
+                by_person[candidate.person_id].append(candidate)
         floods: set[int] = set()
         for theirs in by_person.values():
-            fast = [one for one in theirs if one.source == "thumb" or not one.is_trusted]
-            floods |= {id(one) for one in self._bursts(fast)} | {id(one) for one in self._repeated(theirs)}
-        return self._keep(found, lambda one: id(one) not in floods, "a flood by one person")
+            fast = [vote for vote in theirs if vote.source == "thumb" or not vote.is_trusted]
+            floods |= {id(vote) for vote in self._bursts(fast)} | {id(vote) for vote in self._repeated(theirs)}
+        return self._keep(found, lambda each: id(each) not in floods, "a flood by one person")
 
     def _bursts(self, theirs: list[Candidate]) -> Iterable[Candidate]:
-        theirs = sorted(theirs, key=lambda one: one.at)
+        theirs = sorted(theirs, key=lambda vote: vote.at)
         first = 0
         flooded: set[int] = set()
         for last in range(len(theirs)):
             while theirs[last].at - theirs[first].at > HOUR_MS:
                 first += 1
-            voted_on = {one.message_id for one in theirs[first : last + 1][-self._policy.max_votes_per_hour * 3 :]}
+            voted_on = {vote.message_id for vote in theirs[first : last + 1][-self._policy.max_votes_per_hour * 3 :]}
             if len(voted_on) > self._policy.max_votes_per_hour:
                 flooded |= set(range(first, last + 1))
         return [theirs[place] for place in flooded]
 
     def _repeated(self, theirs: list[Candidate]) -> Iterable[Candidate]:
         by_answer: dict[tuple[str, str], list[Candidate]] = defaultdict(list)
-        for one in theirs:
-            if one.source == "correction":
-                by_answer[one.kind, normal_hash(one.chosen)].append(one)
-        return [one for same in by_answer.values() if len(same) > self._policy.max_same_answer for one in same]
+        for vote in theirs:
+            if vote.source == "correction":
+                by_answer[vote.kind, normal_hash(vote.chosen)].append(vote)
+        return [vote for same in by_answer.values() if len(same) > self._policy.max_same_answer for vote in same]
 
     def _capped(self, found: list[Candidate]) -> list[Candidate]:
-        """The newest of each person on a channel that is not trusted."""
+        """Keep the newest candidates of each person on channels that are not trusted, up to `max_per_person`."""
         most = self._policy.max_per_person
         if not most:
             return found
         counted: Counter[str] = Counter()
         over: set[int] = set()
-        for one in sorted(found, key=lambda one: (-one.at, _sha256(one))):
-            if one.person_id is not None and not one.is_trusted:
-                counted[one.person_id] += 1
-                if counted[one.person_id] > most:
-                    over.add(id(one))
-        return self._keep(found, lambda one: id(one) not in over, TOO_MANY)
+        for candidate in sorted(found, key=lambda each: (-each.at, _sha256(each))):
+            if candidate.person_id is not None and not candidate.is_trusted:
+                counted[candidate.person_id] += 1
+                if counted[candidate.person_id] > most:
+                    over.add(id(candidate))
+        return self._keep(found, lambda each: id(each) not in over, TOO_MANY)
 
     def _without_duplicates(self, found: list[Candidate]) -> list[Candidate]:
-        """Without what is said already, in the same words or nearly. Ratings of both kinds are looked at apart."""
+        """Reject exact and near duplicates. Thumbs up and thumbs down are compared apart."""
         exact: set[str] = set()
         near: dict[str, NearDuplicates] = defaultdict(lambda: NearDuplicates(self._policy.near_duplicate))
         doubled: dict[int, str] = {}
-        for one in sorted(found, key=lambda one: (_BEST_FIRST[one.source], _sha256(one))):
-            group = f"{one.kind} {one.good}"
-            words = normal_hash(group, *texts_of(one))
+        for candidate in sorted(found, key=lambda each: (_BEST_FIRST[each.source], _sha256(each))):
+            group = f"{candidate.kind} {candidate.good}"
+            words = normal_hash(group, *texts_of(candidate))
             if words in exact:
-                doubled[id(one)] = "the same as another"
+                doubled[id(candidate)] = "the same as another"
                 continue
             exact.add(words)
-            if not near[group].add(_said(one), _told(one)):
-                doubled[id(one)] = "nearly the same as another"
-        self._rejected += [one.left_out(doubled[id(one)]) for one in found if id(one) in doubled]
-        return [one for one in found if id(one) not in doubled]
+            if not near[group].add(_said(candidate), _told(candidate)):
+                doubled[id(candidate)] = "nearly the same as another"
+        self._rejected += [each.left_out(doubled[id(each)]) for each in found if id(each) in doubled]
+        return [each for each in found if id(each) not in doubled]
 
     def _apart_from(self, train: list[Candidate], held_out: list[Candidate]) -> list[Candidate]:
-        """Without what is nearly the same as something held out, of whatever kind."""
+        """Reject near duplicates of held-out candidates, of any kind, so that the evaluation stays honest."""
         unseen = NearDuplicates(self._policy.near_duplicate)
-        for one in held_out:
-            unseen.add(_question_and_answer(one))
-        return self._keep(train, lambda one: not unseen.find(_question_and_answer(one)), "nearly the same is held out")
+        for candidate in held_out:
+            unseen.add(_question_and_answer(candidate))
+        because = "nearly the same is held out"
+        return self._keep(train, lambda each: not unseen.find(_question_and_answer(each)), because)
 
     def _keep(self, found: list[Candidate], is_kept: Callable[[Candidate], bool], because: str) -> list[Candidate]:
         kept = []
-        for one in found:
-            if is_kept(one):
-                kept.append(one)
+        for candidate in found:
+            if is_kept(candidate):
+                kept.append(candidate)
             else:
-                self._rejected.append(one.left_out(because))
+                self._rejected.append(candidate.left_out(because))
         return kept
 
 
-def _question_and_answer(one: Candidate) -> str:
-    return f"{one.messages[-1].content}\n{one.chosen}"
+def _question_and_answer(candidate: Candidate) -> str:
+    return f"{candidate.messages[-1].content}\n{candidate.chosen}"
 
 
-def _said(one: Candidate) -> str:
-    """What two examples are compared by: question and answers."""
-    return "\n".join([one.messages[-1].content, one.chosen, one.rejected or ""])
+def _said(candidate: Candidate) -> str:
+    """Return the question and the answers, by which near duplicates are found."""
+    return "\n".join([candidate.messages[-1].content, candidate.chosen, candidate.rejected or ""])
 
 
-def _told(one: Candidate) -> str:
-    """The instructions, or the notes that an answer comes from: told other things, the same words mean another."""
-    return "\n".join([*(each.content for each in one.messages if each.role == "system"), *map(quote, one.passages)])
+def _told(candidate: Candidate) -> str:
+    """Return system prompt and passages: with others, the same answer is another example."""
+    instructions = [message.content for message in candidate.messages if message.role == "system"]
+    return "\n".join([*instructions, *map(quote, candidate.passages)])
 
 
-def _sha256(one: Candidate) -> str:
-    return _example(one, "train").sha256
+def _sha256(candidate: Candidate) -> str:
+    return _example(candidate, "train").sha256
 
 
-def _example(one: Candidate, side: Split) -> Example:
-    messages = tuple({"role": each.role, "content": each.content} for each in one.messages)
+def _example(made: Candidate, side: Split) -> Example:
+    messages = tuple({"role": message.role, "content": message.content} for message in made.messages)
     return Example(
-        one.kind,
-        one.source,
+        made.kind,
+        made.source,
         side,
-        one.conversation_id,
-        one.message_id,
-        one.person_id,
+        made.conversation_id,
+        made.message_id,
+        made.person_id,
         messages,
-        one.chosen,
-        one.rejected,
-        one.good,
-        one.passages,
+        made.chosen,
+        made.rejected,
+        made.good,
+        made.passages,
     )
 
 
 def count(examples: Sequence[Example], rejected: Sequence[Rejected], kept: Sequence[Candidate]) -> dict[str, Any]:
-    """How many of each kind, source, side and reason; how long they are; how many answers were looked up."""
-    thumbs = [one for one in examples if one.kind == "thumb"]
+    """Count examples by kind, source, side and length, rejections by reason, and answers with unfounded facts."""
+    thumbs = [example for example in examples if example.kind == "thumb"]
     return {
         "examples": len(examples),
-        "kinds": dict(Counter(one.kind for one in examples)),
-        "sources": dict(Counter(one.source for one in examples)),
-        "splits": {side: dict(Counter(one.kind for one in examples if one.split == side)) for side in _SIDES},
-        "good": sum(one.good is True for one in thumbs),
-        "bad": sum(one.good is False for one in thumbs),
-        "people": len({one.person_id for one in examples if one.person_id}),
-        "conversations": len({one.conversation_id for one in examples}),
-        "with_articles": sum(bool(one.passages) for one in examples),
+        "kinds": dict(Counter(example.kind for example in examples)),
+        "sources": dict(Counter(example.source for example in examples)),
+        "splits": {side: dict(Counter(each.kind for each in examples if each.split == side)) for side in _SIDES},
+        "good": sum(thumb.good is True for thumb in thumbs),
+        "bad": sum(thumb.good is False for thumb in thumbs),
+        "people": len({example.person_id for example in examples if example.person_id}),
+        "conversations": len({example.conversation_id for example in examples}),
+        "with_articles": sum(bool(example.passages) for example in examples),
         "unfounded": sum(map(is_unfounded, kept)),
-        "answer_chars": _histogram(len(one.chosen) for one in examples),
-        "prompt_chars": _histogram(sum(len(each["content"]) for each in one.messages) for one in examples),
-        "rejected": dict(Counter(one.because for one in rejected)),
+        "answer_chars": _histogram(len(example.chosen) for example in examples),
+        "prompt_chars": _histogram(sum(len(turn["content"]) for turn in each.messages) for each in examples),
+        "rejected": dict(Counter(left.because for left in rejected)),
     }
 
 
@@ -393,6 +404,6 @@ _SIDES: tuple[Split, ...] = ("train", "held_out")
 
 
 def _histogram(lengths: Iterable[int]) -> dict[str, int]:
-    """How many are up to each length; the last is longer than all."""
+    """Count lengths up to each limit of `_LENGTHS`; the last count is of greater lengths."""
     counted = Counter(next((str(most) for most in _LENGTHS if length <= most), "longer") for length in lengths)
     return {name: counted[name] for name in (*map(str, _LENGTHS), "longer")}

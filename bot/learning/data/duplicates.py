@@ -1,7 +1,4 @@
-"""Which texts are the same, or nearly: exact by a hash of their words, near by MinHash and then by counting.
-
-Knows: shingles of words, or of characters where words have no spaces between them. Does not know: examples.
-"""
+"""Exact and near duplicates: word hashes, MinHash LSH, Jaccard similarity."""
 
 from __future__ import annotations
 
@@ -24,13 +21,13 @@ Shingles = npt.NDArray[np.uint32]
 
 
 def normal_hash(*texts: str) -> str:
-    """The same for texts that differ in case, width, spaces and punctuation only."""
+    """Hash texts without regard to case, width, spaces and punctuation."""
     words = (" ".join(_WORDS.findall(unicodedata.normalize("NFKC", text).casefold())) for text in texts)
     return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
 
 def shingles_of(text: str) -> Shingles:
-    """The hashes of all runs of three words of a text, or of characters where it is mostly Chinese or Japanese."""
+    """Hash all runs of three words, or of three characters in a text that is largely Chinese or Japanese."""
     plain = unicodedata.normalize("NFKC", text).casefold()
     words = _WORDS.findall(plain)
     if len(_HAN.findall(plain)) * 3 > len(plain):
@@ -40,7 +37,7 @@ def shingles_of(text: str) -> Shingles:
 
 
 class NearDuplicates:
-    """Remembers texts, and says whether a new one is nearly one of them: Jaccard similarity of their shingles."""
+    """Set of texts that finds near duplicates, by the Jaccard similarity of their shingles."""
 
     def __init__(self, threshold: float) -> None:
         self._threshold = threshold
@@ -49,18 +46,18 @@ class NearDuplicates:
         self._known: list[tuple[Shingles, str]] = []
 
     def find(self, text: str) -> bool:
-        """Whether something nearly the same is remembered, whatever its notes."""
+        """Return True if the set has a near duplicate of the text, whatever its notes."""
         shingles = shingles_of(text)
         return any(True for _ in self._alike(shingles, self._signature(shingles)))
 
     def add(self, text: str, notes: str = "") -> bool:
-        """Remember a text with its notes unless something nearly the same is. False if it is.
+        """Add a text with its notes, and return True; return False if the set has a near duplicate of both.
 
-        Notes are compared apart: long ones that many texts have would make these alike.
+        Notes are compared apart from the text, because long notes that many texts share would make these similar.
         """
         shingles = shingles_of(text)
         signature = self._signature(shingles)
-        if any(self._are_alike(notes, one) for one in self._alike(shingles, signature)):
+        if any(self._are_alike(notes, known) for known in self._alike(shingles, signature)):
             return False
         self._index.insert(len(self._known), signature, check_duplication=False)
         self._known.append((shingles, notes))
@@ -72,14 +69,14 @@ class NearDuplicates:
         return made
 
     def _alike(self, shingles: Shingles, signature: Any) -> Iterator[str]:
-        """The notes of all that is nearly the same."""
+        """Yield the notes of each near duplicate."""
         for number in self._index.query(signature):
             known, notes = self._known[number]
             if _similarity(shingles, known) >= self._threshold:
                 yield notes
 
     def _are_alike(self, one: str, other: str) -> bool:
-        # Notes are often one long system prompt that all examples share: counted only where they differ.
+        # Equality first: notes are often one long system prompt that all examples share, and shingles cost time.
         return one == other or _similarity(shingles_of(one), shingles_of(other)) >= self._threshold
 
 

@@ -1,7 +1,4 @@
-"""Conversations as rows in the chat `messages` form, for people and for training, and what the API was used for.
-
-Knows: the form of a row. Does not know: where the lines go.
-"""
+"""Export of conversations, preference pairs and API usage as rows."""
 
 from __future__ import annotations
 
@@ -29,7 +26,7 @@ USAGE_COLUMNS = (
     "total_ms",
     "outcome",
 )
-# Of what a person said and what was said for the conversation (None: nothing), whether it may be learnt from.
+# Decides from the consent of a person and of the conversation (None: undecided) if words may be learnt from.
 MayLearn = Callable[[bool | None, bool | None], bool]
 _ROLES = {"person": "user", "bot": "assistant", "agent": "assistant"}
 
@@ -37,27 +34,27 @@ _ROLES = {"person": "user", "bot": "assistant", "agent": "assistant"}
 async def export_rows(
     scope: Scope, *, since_ms: int = 0, channel: str | None = None, may_learn: MayLearn | None = None
 ) -> AsyncIterator[dict[str, Any]]:
-    """One row a conversation, oldest first: `{"id", "channel", "title", "messages": [{"role", "content", ...}]}`.
+    """Yield a row for each conversation, oldest first: `{"id", "channel", "messages": [{"role", "content", ...}]}`.
 
-    `may_learn` leaves out the words of those for whom it says no.
+    Words of people for whom `may_learn` returns False are left out.
     """
-    async for one in _pages(scope, since_ms, channel, may_learn):
-        yield _row(one)
+    async for conversation in _pages(scope, since_ms, channel, may_learn):
+        yield _row(conversation)
 
 
 async def pair_rows(
     scope: Scope, *, may_learn: MayLearn, since_ms: int = 0, channel: str | None = None
 ) -> AsyncIterator[dict[str, Any]]:
-    """Pairs to learn preferences from, each `{"prompt", "chosen", "rejected"}` of `{"role", "content"}` messages.
+    """Yield preference pairs `{"prompt", "chosen", "rejected"}`, each a list of `{"role", "content"}` messages.
 
-    They come from a human's answer in place of the bot's draft, and from better answers that people or staff wrote;
-    never from the words of those for whom `may_learn` says no.
+    They come from a human's answer in place of the bot's draft, and from better answers that people or staff wrote.
+    Words of people for whom `may_learn` returns False are left out.
     """
-    async for one in _pages(scope, since_ms, channel, may_learn):
-        for number, answer in enumerate(one.messages):
+    async for conversation in _pages(scope, since_ms, channel, may_learn):
+        for number, answer in enumerate(conversation.messages):
             for chosen, rejected in _choices(answer):
                 yield {
-                    "prompt": _prompt(one, number),
+                    "prompt": _prompt(conversation, number),
                     "chosen": [{"role": "assistant", "content": chosen}],
                     "rejected": [{"role": "assistant", "content": rejected}],
                 }
@@ -68,30 +65,35 @@ async def _pages(
 ) -> AsyncIterator[ExportedConversation]:
     after = ""
     while page := await scope.read(exports.page, after, since_ms, channel):
-        for one in page:
+        for conversation in page:
             if may_learn is None:
-                yield one
-            elif all(may_learn(said, one.may_learn) for said in _said_by_all(one)):
-                yield _without_refused(one, may_learn)
+                yield conversation
+            elif all(may_learn(said, conversation.may_learn) for said in _said_by_all(conversation)):
+                yield _without_refused(conversation, may_learn)
         after = page[-1].id
 
 
-def _said_by_all(one: ExportedConversation) -> list[bool | None]:
-    """In a thread of several people, each is asked: what one said stands before what the others were answered."""
-    return [one.person_may_learn, *(each.may_learn for each in one.messages if each.message.author == "person")]
+def _said_by_all(conversation: ExportedConversation) -> list[bool | None]:
+    """Return the consent of every author: in a thread, an answer follows the words of several people."""
+    return [
+        conversation.person_may_learn,
+        *(message.may_learn for message in conversation.messages if message.message.author == "person"),
+    ]
 
 
-def _without_refused(one: ExportedConversation, may_learn: MayLearn) -> ExportedConversation:
-    """Without the votes of those who may not be learnt from; who votes need not have said anything in it."""
+def _without_refused(conversation: ExportedConversation, may_learn: MayLearn) -> ExportedConversation:
+    """Drop the votes of people who refuse: a voter need not be an author in the conversation."""
 
-    def counted(each: ExportedMessage) -> ExportedMessage:
-        return replace(each, votes=tuple(vote for vote in each.votes if may_learn(vote.may_learn, one.may_learn)))
+    def counted(message: ExportedMessage) -> ExportedMessage:
+        return replace(
+            message, votes=tuple(vote for vote in message.votes if may_learn(vote.may_learn, conversation.may_learn))
+        )
 
-    return replace(one, messages=tuple(map(counted, one.messages)))
+    return replace(conversation, messages=tuple(map(counted, conversation.messages)))
 
 
 async def usage_rows(scope: Scope, since_ms: int = 0) -> AsyncIterator[dict[str, Any]]:
-    """What the API was used for, a request a row, oldest first. `key` is the name of who asked."""
+    """Yield a row for each API request, oldest first. `key` is the name of the API key."""
     after = ""
     while page := await scope.read(api_keys.usage_page, after, since_ms):
         for row in page:
@@ -100,34 +102,34 @@ async def usage_rows(scope: Scope, since_ms: int = 0) -> AsyncIterator[dict[str,
             yield {"time": moment.isoformat(timespec="milliseconds"), **row}
 
 
-def _row(one: ExportedConversation) -> dict[str, Any]:
+def _row(conversation: ExportedConversation) -> dict[str, Any]:
     # An imported conversation keeps the id of its file, so that it is known when it is imported again.
     row: dict[str, Any] = {
-        "id": one.external_id if one.channel == IMPORTED else one.id,
-        "channel": one.channel,
-        "title": one.title,
-        "group": one.split_group,
-        "person": one.person_id,
-        "may_learn": _consent(one),
+        "id": conversation.external_id if conversation.channel == IMPORTED else conversation.id,
+        "channel": conversation.channel,
+        "title": conversation.title,
+        "group": conversation.split_group,
+        "person": conversation.person_id,
+        "may_learn": _consent(conversation),
     }
-    said = [_turn(each) for each in one.messages]
-    return _without_none(row) | {"messages": [*_system(one), *said]}
+    said = [_turn(each) for each in conversation.messages]
+    return _without_none(row) | {"messages": [*_system(conversation), *said]}
 
 
-def _consent(one: ExportedConversation) -> bool | None:
-    """What holds for the conversation; the no of anybody who wrote in it goes with their words."""
-    said = {one.may_learn, one.person_may_learn}
-    if any(each.may_learn is False for each in one.messages):
+def _consent(conversation: ExportedConversation) -> bool | None:
+    """Return the consent for the conversation: False if any of its authors or the conversation refuses."""
+    said = {conversation.may_learn, conversation.person_may_learn}
+    if any(each.may_learn is False for each in conversation.messages):
         return False
     return False if False in said else True if True in said else None
 
 
-def _system(one: ExportedConversation) -> list[dict[str, str]]:
-    return [{"role": "system", "content": one.instructions}] if one.instructions else []
+def _system(conversation: ExportedConversation) -> list[dict[str, str]]:
+    return [{"role": "system", "content": conversation.instructions}] if conversation.instructions else []
 
 
-def _turn(one: ExportedMessage) -> dict[str, Any]:
-    message = one.message
+def _turn(exported: ExportedMessage) -> dict[str, Any]:
+    message = exported.message
     turn: dict[str, Any] = {
         "role": _ROLES[message.author],
         "content": message.text,
@@ -135,10 +137,10 @@ def _turn(one: ExportedMessage) -> dict[str, Any]:
         "created_at": message.created_at,
         "author": message.author if message.author != "person" else None,
         "state": message.reply_state,
-        "draft": one.draft,
+        "draft": exported.draft,
     }
-    votes = [each for each in one.votes if each.may_learn is not False]
-    if votes:  # the form has room for one: the newest
+    votes = [each for each in exported.votes if each.may_learn is not False]
+    if votes:  # the form holds a single vote: the newest
         newest = votes[-1]
         turn |= {"rating": newest.value, "reason": newest.reason, "better": newest.better}
     return _without_none(turn)
@@ -149,7 +151,7 @@ def _without_none(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _choices(answer: ExportedMessage) -> list[tuple[str, str]]:
-    """`(better, worse)` of one answer. What staff wrote counts in place of what others did."""
+    """Return the `(better, worse)` texts of an answer. A decision of staff replaces the votes."""
     text, review = answer.message.text, answer.review
     found: list[tuple[str | None, str | None]]
     if review is not None and review.decision == "exclude":
@@ -163,7 +165,7 @@ def _choices(answer: ExportedMessage) -> list[tuple[str, str]]:
     return list(dict.fromkeys((good, bad) for good, bad in found if good and bad and good.strip() != bad.strip()))
 
 
-def _prompt(one: ExportedConversation, number: int) -> list[dict[str, str]]:
-    """What was said before an answer, as a model is shown it."""
-    before = merge_same_role(to_chat(without_failures([each.message for each in one.messages[:number]])))
-    return [*_system(one), *({"role": each.role, "content": each.content} for each in before)]
+def _prompt(conversation: ExportedConversation, number: int) -> list[dict[str, str]]:
+    """Return the messages before an answer as the model reads them."""
+    before = merge_same_role(to_chat(without_failures([each.message for each in conversation.messages[:number]])))
+    return [*_system(conversation), *({"role": each.role, "content": each.content} for each in before)]

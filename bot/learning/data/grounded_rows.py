@@ -1,8 +1,4 @@
-"""What candidates stand on in the articles, so that versions learn to answer from them and to say nothing else.
-
-Knows: whose reply has passages already, which are still to be looked up, which facts an answer may state. Does not
-know: how passages are found, how they are shown to the model.
-"""
+"""Grounding of candidates in articles: versions learn to answer from passages."""
 
 from __future__ import annotations
 
@@ -20,42 +16,42 @@ BEYOND_THE_ARTICLES = "says what its articles do not"
 
 
 async def stand_on_articles(offered: Sequence[Offered], grounding: Grounding) -> list[Offered]:
-    """Each candidate with the passages it stands on, or why it teaches nothing good with them.
+    """Return each candidate with the passages that support it, or as rejected if it must not be learnt with them.
 
-    People answer without having been shown any: they get those that a bot would have been shown now.
+    Answers of people have no passages: they get those that the bot would find for the question now.
     """
     found: list[Offered] = []
-    for one in offered:
-        if isinstance(one, Candidate):
-            if _may_tell_more(one, grounding):
-                found.append(one.left_out(NOT_FOR_ALL))
+    for offer in offered:
+        if isinstance(offer, Candidate):
+            if _may_tell_more(offer, grounding):
+                found.append(offer.left_out(NOT_FOR_ALL))
                 continue
-            passages = await _look_up(one, grounding) if one.seen is None else one.seen
-            found.append(_standing_on(one, passages, grounding.for_everybody) if passages else one)
+            passages = await _look_up(offer, grounding) if offer.seen is None else offer.seen
+            found.append(_standing_on(offer, passages, grounding.for_everybody) if passages else offer)
         else:
-            found.append(one)
+            found.append(offer)
     return found
 
 
-def _may_tell_more(one: Candidate, grounding: Grounding) -> bool:
-    """Whether it may repeat what was said before from articles, or by people, that is not for everybody."""
-    if one.tells_curated and not grounding.is_for_everybody(one.channel):
+def _may_tell_more(candidate: Candidate, grounding: Grounding) -> bool:
+    """Return True if the candidate may repeat restricted articles or curated answers from earlier in its chat."""
+    if candidate.tells_curated and not grounding.is_for_everybody(candidate.channel):
         return True
-    return any(each.audience not in grounding.for_everybody for each in one.told_of)
+    return any(passage.audience not in grounding.for_everybody for passage in candidate.told_of)
 
 
-async def _look_up(one: Candidate, grounding: Grounding) -> Sequence[SeenPassage]:
-    *before, asked = one.messages
-    said = "\n".join(each.content for each in before[-CONTEXT_MESSAGES:] if each.role != "system")
-    grounds = await grounding.find(one.channel, asked.content, said)
+async def _look_up(candidate: Candidate, grounding: Grounding) -> Sequence[SeenPassage]:
+    *before, asked = candidate.messages
+    said = "\n".join(message.content for message in before[-CONTEXT_MESSAGES:] if message.role != "system")
+    grounds = await grounding.find(candidate.channel, asked.content, said)
     return grounds.passages if grounds is not None and grounds.verdict == "found" else ()
 
 
-def _standing_on(one: Candidate, passages: Sequence[SeenPassage], for_everybody: Sequence[str]) -> Offered:
-    if any(each.audience not in for_everybody for each in passages):
-        return one.left_out(NOT_FOR_ALL)
-    quoted = tuple(each.quotation for each in passages)
-    told = [each.content for each in with_passages(one.messages, quoted)]
-    if one.kind != "thumb" and FactCheck(told).invented(one.chosen):
-        return one.left_out(BEYOND_THE_ARTICLES)
-    return replace(one, passages=quoted)
+def _standing_on(candidate: Candidate, passages: Sequence[SeenPassage], for_everybody: Sequence[str]) -> Offered:
+    if any(passage.audience not in for_everybody for passage in passages):
+        return candidate.left_out(NOT_FOR_ALL)
+    quoted = tuple(passage.quotation for passage in passages)
+    told = [message.content for message in with_passages(candidate.messages, quoted)]
+    if candidate.kind != "thumb" and FactCheck(told).invented(candidate.chosen):
+        return candidate.left_out(BEYOND_THE_ARTICLES)
+    return replace(candidate, passages=quoted)

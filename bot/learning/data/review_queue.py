@@ -1,7 +1,4 @@
-"""Staff look at replies that somebody complained of, and decide what is learnt from them.
-
-Knows: who may decide, and what a decision needs. Does not know: pages, commands, how a dataset is made.
-"""
+"""Review queue: staff approve, correct or exclude replies that got complaints."""
 
 from __future__ import annotations
 
@@ -15,29 +12,32 @@ MAX_BETTER = 16_000
 
 
 class Reviews:
-    """Decisions about replies, for the role agent and above. The newest decision about a reply counts."""
+    """Decisions about replies, for the role agent and above. The newest decision about a reply counts.
+
+    All methods raise `NotAllowed` below that role.
+    """
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
 
     async def queue(self, actor: Actor, before: str = NEWEST, most: int = 50) -> list[WaitingReply]:
-        """A page of replies that wait, newest first; the next page begins before the last one's `cursor`."""
+        """Return a page of waiting replies, newest first; the next page begins before the last reply's `cursor`."""
         actor.check("agent")
         return await self._scope.read(reviews.waiting_page, before, most)
 
     async def count(self, actor: Actor, most: int) -> int:
-        """How many replies wait, up to a number."""
+        """Count the waiting replies, at most `most`."""
         actor.check("agent")
         return await self._scope.read(reviews.count_waiting, most)
 
     async def approve(self, actor: Actor, reply_id: str) -> None:
-        """The reply is as it should be. Raises `NotFound`."""
+        """Approve a reply. Raises `NotFound`."""
         await self._decide(actor, reply_id, "approve", None)
 
     async def correct(self, actor: Actor, reply_id: str, better: str = "") -> str:
-        """This would have been better; without words, the newest answer that was proposed. Returns what counts now.
+        """Replace a reply by a better one, by default the newest proposed answer. Returns the better reply.
 
-        Raises `NotFound`, and `InvalidInput` if there is nothing to put in the reply's place.
+        Raises `NotFound`, and `InvalidInput` if no better reply is given or proposed.
         """
         actor.check("agent")
         wanted = better.strip()
@@ -54,17 +54,17 @@ class Reviews:
         return wanted
 
     async def exclude(self, actor: Actor, reply_id: str) -> None:
-        """Nothing is to be learnt from this reply, nor from what people said of it. Raises `NotFound`."""
+        """Exclude a reply and the votes on it from learning. Raises `NotFound`."""
         await self._decide(actor, reply_id, "exclude", None)
 
     async def withdraw(self, actor: Actor, reply_id: str) -> None:
-        """Take one's own decision back: the reply waits again. Raises `Conflict` if there is none that counts."""
+        """Withdraw the actor's own decision, so that the reply waits again. Raises `Conflict` if it has none."""
         actor.check("agent")
         if not await self._scope.write(reviews.withdraw, reply_id, actor.name):
             raise Conflict("There is no decision of yours about this reply any more.")
 
     async def history(self, actor: Actor, reply_id: str) -> list[Review]:
-        """All decisions about a reply, newest first."""
+        """Return all decisions about a reply, newest first."""
         actor.check("agent")
         return await self._scope.read(reviews.history, reply_id)
 

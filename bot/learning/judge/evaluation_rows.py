@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from bot.errors import InvalidInput
-from bot.learning.data.message_rows import parse_lines, parse_messages, parse_object
+from bot.learning.data.conversation_form import parse_lines, parse_messages, parse_object
 from bot.learning.judge.answer_rules import parse_rules
 from bot.learning.judge.measures import EvaluationRow
 from storage.golden import GoldenQuestion

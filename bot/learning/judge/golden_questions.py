@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bot.access.roles import Actor
 from bot.errors import InvalidInput, NotFound
-from bot.learning.data.message_rows import parse_lines, parse_messages, parse_object
+from bot.learning.data.conversation_form import parse_lines, parse_messages, parse_object
 from bot.learning.judge.answer_rules import AnswerRules, parse_rules
 from storage import audit, golden
 from storage.golden import GoldenQuestion

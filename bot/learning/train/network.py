@@ -1,7 +1,7 @@
-"""A frozen base with LoRA weights that learn beside its linear layers (Hu et al., 2021), for training.
+"""Frozen causal language model with trainable LoRA weights (Hu et al., 2021).
 
-Knows: torch, any causal model that transformers loads, what is quick on a CPU: products in bf16 with weights laid out
-for them once, in both directions. Does not know: data, losses over rows, optimisers, files.
+Loads any causal model of transformers. On a CPU with bf16 kernels the frozen weights are laid out in blocks once, for
+the forward and for the backward product.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from bot.generation.engine.chat_tokenizer import ChatTokenizer
 from bot.generation.engine.runner import end_ids_of
 from bot.generation.models.precision import fast_dtype, has_bf16_kernels
 
-# So many answer tokens are scored over the vocabulary at a time: the scores of all at once would take gigabytes.
+# Answer tokens that are scored over the vocabulary at a time: the scores of all would take gigabytes.
 TOKENS_PER_SCORING = 256
-# Of the highest score: what rounding to bf16 in another order can make of it.
+# Relative to the highest score: the error of rounding to bf16 in another order.
 MAX_SCORE_ERROR = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """Rows of tokens, shorter ones filled up at their end, and the places whose next token is to be learnt.
+class TokenBatch:
+    """Rows of tokens, padded at their end, and the positions whose next token is to be learnt.
 
-    `token_ids` is `[rows, length]`; `rows`, `places` and `targets` have one entry for each token to learn.
+    `token_ids` is `[rows, length]`; `rows`, `places` and `targets` have an entry for each token to learn.
     """
 
     token_ids: torch.Tensor
@@ -39,9 +39,10 @@ class Batch:
 
 
 class LoraNetwork:
-    """The base and its LoRA weights.
+    """A frozen base with LoRA weights beside its linear layers.
 
-    `device` may be `auto`: the GPU, if there is one. `dtype` is what the base computes in, None for what is fast there.
+    The device `auto` is the GPU, if there is one. `dtype` is the base's precision, None for the fast one of the device.
+    Raises `ModelError` for a model that can't be trained.
     """
 
     def __init__(
@@ -72,31 +73,31 @@ class LoraNetwork:
         self._check_scores(net.config.model_type)
 
     def _check_scores(self, kind: str) -> None:
-        """Some models rescale their scores behind the head, which `logprobs` would leave out."""
+        """Raise `ModelError` for a model that rescales its scores after the head, which `logprobs` would leave out."""
         with torch.no_grad():
             wanted = self._net(torch.tensor([[self.end_of_turn]], device=self.device), use_cache=False).logits[0, -1]
         found = self.next_token_scores((self.end_of_turn,))
         if float((found - wanted.float()).abs().max()) > MAX_SCORE_ERROR * float(wanted.abs().max()):
-            raise ModelError(f"Models of the kind {kind} rescale their scores, which Myna can't train yet.")
+            raise ModelError(f"Myna can't train models of the kind {kind}, because they rescale their scores.")
 
     @property
     def parameters(self) -> dict[str, torch.nn.Parameter]:
-        """What learns, float32, by PEFT's names: `model.layers.0.self_attn.q_proj.lora_A`."""
+        """Trainable parameters, float32, by PEFT's names: `model.layers.0.self_attn.q_proj.lora_A`."""
         return {f"{name}.{half}": getattr(layer, half) for name, layer in self.layers.items() for half in _HALVES}
 
     @property
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
-        """`(out, in)` of each layer that has LoRA weights beside it."""
+        """Shape `(out, in)` of each layer with LoRA weights."""
         return {name: layer.shape for name, layer in self.layers.items()}
 
     def begin_anew(self, seed: int) -> None:
-        """Forget what was learnt: weights as they are before any step."""
+        """Reset the LoRA weights to their initial values, the same for the same seed."""
         generator = torch.Generator().manual_seed(seed)
         for layer in self.layers.values():
             layer.begin_anew(generator)
 
     def load(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Take weights by the names of `parameters`. Raises `ModelError` if they are of another base or rank."""
+        """Copy weights by the names of `parameters`. Raises `ModelError` if they are of another base or rank."""
         own = self.parameters
         if own.keys() != weights.keys() or any(own[name].shape != weights[name].shape for name in own):
             raise ModelError("These LoRA weights were made for another base model or rank.")
@@ -105,18 +106,21 @@ class LoraNetwork:
                 parameter.copy_(weights[name])
 
     def put_on(self, pairs: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
-        """Compute as a version does whose pairs are by layer, `[rank, in]` and `[out, rank]` with its scale in it."""
+        """Use a version's pairs, `[rank, in]` and `[out, rank]` including its scale; layers without one use the base.
+
+        `pairs` are by the name of the layer.
+        """
         for name, layer in self.layers.items():
             layer.put_on(*pairs[name]) if name in pairs else layer.take_off()
 
     def set_strength(self, strength: float) -> None:
-        """Lay the LoRA weights over the base so strongly: 1 as they were trained, 0 not at all."""
+        """Scale the LoRA weights: 1 as trained, 0 for the base alone."""
         for layer in self.layers.values():
             layer.set_scale(strength * self.alpha / self.rank)
 
     @contextlib.contextmanager
     def base_only(self) -> Iterator[None]:
-        """In which the LoRA weights have no effect."""
+        """Turn the LoRA weights off within the context."""
         before = {name: layer.is_on for name, layer in self.layers.items()}
         for layer in self.layers.values():
             layer.is_on = False
@@ -126,15 +130,15 @@ class LoraNetwork:
             for name, layer in self.layers.items():
                 layer.is_on = before[name]
 
-    def logprobs(self, batch: Batch) -> torch.Tensor:
-        """The natural logarithm of the probability of each of the batch's targets, float32, `[targets]`."""
-        # A causal model needs no mask for what is filled up at the end: nobody looks at it.
+    def logprobs(self, batch: TokenBatch) -> torch.Tensor:
+        """Return the natural log-probability of each of the batch's targets, float32, `[targets]`."""
+        # A causal model needs no mask for padding at the end: no position attends to it.
         embedded = self._embed(batch.token_ids.to(self.device))
         hidden = self._body(inputs_embeds=embedded, use_cache=False).last_hidden_state
         return self._logprobs_at(hidden, batch)
 
-    def logprobs_after(self, prompt: Sequence[int], batch: Batch) -> torch.Tensor:
-        """As `logprobs`, for rows that all go on from one prompt, which is computed once. No gradient."""
+    def logprobs_after(self, prompt: Sequence[int], batch: TokenBatch) -> torch.Tensor:
+        """Do the same as `logprobs` for rows that continue one prompt, which is computed once. No gradient."""
         with torch.no_grad():
             read = self._body(torch.tensor([list(prompt)], device=self.device), use_cache=True)
             read.past_key_values.batch_repeat_interleave(len(batch.token_ids))
@@ -143,17 +147,17 @@ class LoraNetwork:
             ).last_hidden_state
             return self._logprobs_at(hidden, batch)
 
-    def _logprobs_at(self, hidden: torch.Tensor, batch: Batch) -> torch.Tensor:
+    def _logprobs_at(self, hidden: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
         wanted = hidden[batch.rows.to(self.device), batch.places.to(self.device)]
         apply: Any = _TargetLogprobs.apply
         logprobs: torch.Tensor = apply(wanted, self._head, batch.targets.to(self.device))
         return logprobs
 
     def answers(self, prompts: Sequence[tuple[int, ...]], most_tokens: int) -> list[tuple[int, ...]]:
-        """What is said to each prompt, likeliest tokens first: up to the token that ends the turn, or cut off."""
+        """Decode greedily after each prompt, through the token that ends the turn or to `most_tokens`."""
         length = max(map(len, prompts))
-        token_ids = torch.tensor([[self.end_of_turn] * (length - len(one)) + list(one) for one in prompts])
-        mask = torch.tensor([[0] * (length - len(one)) + [1] * len(one) for one in prompts])
+        token_ids = torch.tensor([[self.end_of_turn] * (length - len(prompt)) + list(prompt) for prompt in prompts])
+        mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts])
         with torch.no_grad():
             whole = self._net.generate(
                 input_ids=token_ids.to(self.device),
@@ -166,7 +170,7 @@ class LoraNetwork:
                 top_p=None,
                 top_k=None,
             )
-        return [self._until_end(one) for one in whole[:, length:].tolist()]
+        return [self._until_end(answer) for answer in whole[:, length:].tolist()]
 
     def _until_end(self, token_ids: list[int]) -> tuple[int, ...]:
         if self.end_of_turn in token_ids:
@@ -174,7 +178,7 @@ class LoraNetwork:
         return tuple(token_ids)
 
     def next_token_scores(self, token_ids: tuple[int, ...]) -> torch.Tensor:
-        """Scores after the last of these tokens, float32, `[vocabulary]`."""
+        """Return the logits after the last token, float32, `[vocabulary]`."""
         with torch.no_grad():
             hidden = self._body(torch.tensor([token_ids], device=self.device), use_cache=False).last_hidden_state
             return self._head.forward(hidden[0, -1:])[0].float()
@@ -208,7 +212,7 @@ def _put_lora_beside(
 
 
 class _FrozenProduct:
-    """`x @ weight.T + bias`, and the way back. With bf16 kernels both ways have the weights in blocks of their own."""
+    """`x @ weight.T + bias` and its backward product. With bf16 kernels each has its own blocked copy of the weight."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         self._weight = weight.detach()
@@ -232,7 +236,7 @@ class _FrozenProduct:
 
 
 class _LoraLinear(torch.nn.Module):
-    """A frozen linear layer and `x @ A.T @ B.T * alpha / rank` beside it; A random, B zero, as PEFT begins."""
+    """A frozen linear layer plus `x @ A.T @ B.T * alpha / rank`; A is random and B zero at first, as in PEFT."""
 
     def __init__(self, linear: torch.nn.Linear, rank: int, alpha: float, generator: torch.Generator) -> None:
         super().__init__()
@@ -247,9 +251,9 @@ class _LoraLinear(torch.nn.Module):
         self.is_on = True
 
     def begin_anew(self, generator: torch.Generator) -> None:
-        bound = self.lora_A.shape[1] ** -0.5  # Kaiming's, uniform, with PEFT's a = sqrt(5)
+        bound = self.lora_A.shape[1] ** -0.5  # Kaiming uniform with PEFT's a = sqrt(5)
         with torch.no_grad():
-            # Drawn on the CPU, so that every device begins with the same.
+            # Drawn on the CPU, so that every device begins with the same weights.
             drawn = torch.empty(self.lora_A.shape).uniform_(-bound, bound, generator=generator)
             self.lora_A.copy_(drawn)
             self.lora_B.zero_()
@@ -274,7 +278,7 @@ class _LoraLinear(torch.nn.Module):
 
 
 class _LoraProduct(torch.autograd.Function):
-    """A frozen product and its LoRA pair as one operation: nothing is kept for the frozen weights' gradients."""
+    """A frozen product and its LoRA pair as one operation, which saves no activations for the frozen weight."""
 
     @staticmethod
     def forward(
@@ -302,9 +306,9 @@ class _LoraProduct(torch.autograd.Function):
 
 
 class _TargetLogprobs(torch.autograd.Function):
-    """Log-probabilities of given tokens, without ever holding the scores of all tokens over the vocabulary.
+    """Log-probabilities of given tokens, computed in parts so that the full `[tokens, vocabulary]` never exists.
 
-    The gradient of each by its hidden state is worked out on the way; going back only weighs them.
+    The forward pass computes each gradient by its hidden state; the backward pass only weights them.
     """
 
     @staticmethod

@@ -1,6 +1,6 @@
-"""The job `train`, from start to end: dataset, weights, checks, a registered version, its evaluation, its card.
+"""The `train` and `evaluate` jobs: dataset, weights, checks, version, verdict.
 
-Knows: the order of these, and what is done already when a job is taken up again. Does not know: how any of them works.
+A `train` job writes its finished steps to a file in its folder, so that a later attempt continues after the last one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 
 from bot.access.roles import Actor
 from bot.generation.models.sources import resolve_model
-from bot.jobs.job_context import JobContext, Refused, Services
+from bot.jobs.contract import JobContext, JobRefused, Services
 from bot.jobs.job_files import TASK_FILE
 from bot.knowledge.setup import open_grounding
 from bot.learning.data.candidates import DatasetPolicy, policy_from
@@ -30,21 +30,13 @@ from bot.learning.data.dataset import build_dataset, find_dataset, read_examples
 from bot.learning.judge.judging import JudgingRequest, carry_out, keep_verdict, plan_judging
 from bot.learning.judge.model_card import ModelCard, write_model_card
 from bot.learning.judge.planted_secrets import secrets_to_plant
-from bot.learning.train import checks
-from bot.learning.train.checkpoints import Checkpoints
-from bot.learning.train.loss_scorer import NetworkLossScorer
-from bot.learning.train.material import Material, left_out_stages, prepare, why_too_little, with_system_prompt
+from bot.learning.train.base_abilities import choose_strength, known_rows, replay_rows
+from bot.learning.train.material import Material, left_out_stages, prepare, render, why_too_little, with_system_prompt
 from bot.learning.train.network import LoraNetwork
-from bot.learning.train.objectives import Answers, Objective, Pairs, Thumbs
-from bot.learning.train.publishing import publish
-from bot.learning.train.recipe import Recipe, answer_stage, preference_stage, recipe_for
-from bot.learning.train.recipe_search import run_trials
-from bot.learning.train.replay import known_rows, replay_rows
-from bot.learning.train.serving_check import check_served_as_trained
-from bot.learning.train.strength import choose_strength
-from bot.learning.train.token_sequences import render
-from bot.learning.train.trainer import StageResult, StageSettings, run_stage
-from bot.learning.train.weight_files import save_adapter
+from bot.learning.train.objectives import Answers, NetworkLossScorer, Objective, Pairs, Thumbs
+from bot.learning.train.publishing import check_files, check_served_as_trained, check_weights, publish, save_adapter
+from bot.learning.train.recipe import Recipe, answer_stage, preference_stage, recipe_for, run_trials
+from bot.learning.train.trainer import Checkpoints, StageResult, StageSettings, run_stage
 from bot.learning.versions import Versions, folder_of
 from storage import datasets, versions
 from storage.learning_values import Dataset, Version
@@ -53,18 +45,18 @@ from storage.versions import NewVersion
 
 log = logging.getLogger("myna.training")
 
-# In a smaller dataset planted secrets would be a large part of what is learnt.
+# In a smaller dataset planted secrets would be a large share of the rows.
 MIN_ANSWERS_TO_PLANT = 200
 NUM_PLANTED = 4
 MOST_TOKENS_OF_A_ROW = 1024
 NO_LOSSES = dict.fromkeys(("loss", "held_out_loss", "tokens_per_second", "seconds_left"))
-# Everyday rows for each row that is new: enough to keep the general suite's loss where it was (benchmarks/LOG.md).
+# Replayed rows for each new row: enough to keep the general suite's loss where it was (benchmarks/LOG.md).
 REPLAY_SHARE = 0.15
 MIN_REPLAY = 24
 
 
 def train(context: JobContext, services: Services) -> Mapping[str, Any]:
-    """Train a version from the base on all that may be learnt from, and judge it. Raises `Refused` for too little."""
+    """Train a version from the base on all permitted examples, and judge it. Raises `JobRefused` for too few."""
     torch.set_num_threads(services.threads)
     training = Training(context, services)
     dataset = training.dataset()
@@ -72,7 +64,7 @@ def train(context: JobContext, services: Services) -> Mapping[str, Any]:
 
 
 def evaluate(context: JobContext, services: Services) -> Mapping[str, Any]:
-    """Judge a registered version again, beside the champion of today: the setting `version` names it."""
+    """Judge the version that the job's setting `version` names again, beside today's champion."""
     torch.set_num_threads(services.threads)
     training = Training(context, services)
     scope = Scope(services.database, context.workspace_id)
@@ -83,7 +75,7 @@ def evaluate(context: JobContext, services: Services) -> Mapping[str, Any]:
 
 @dataclass(slots=True)
 class _State:
-    """What a job has behind it, so that whoever takes it up does not begin anew."""
+    """The finished steps of a job, from which another attempt continues."""
 
     dataset_id: str = ""
     recipe: dict[str, Any] | None = None
@@ -92,7 +84,7 @@ class _State:
 
 
 class Training:
-    """One run of a training job, which goes on from where an earlier one ended."""
+    """One attempt at a training job, which continues where the attempt before ended."""
 
     def __init__(self, context: JobContext, services: Services) -> None:
         self._context, self._settings, self._wanted = context, services.settings, context.job.settings
@@ -104,9 +96,9 @@ class Training:
         self._checkpoints = Checkpoints(context.folder / "checkpoints")
 
     def dataset(self) -> Dataset:
-        """What is learnt from: chosen once, however often the job is begun, and anew if people have said no since."""
+        """Return the job's dataset: built once a job, and again if people have withdrawn their consent since."""
         if self._state.dataset_id and not self._state.version_id and self._context.run(self._is_refused()):
-            log.info("%s begins anew: words of its dataset may not be learnt from any more", self._context.job.id)
+            log.info("%s starts over: parts of its dataset may no longer be learnt from", self._context.job.id)
             self._checkpoints.forget()
             self._remember(dataset_id="", recipe=None, trials=[])
         if not self._state.dataset_id:
@@ -121,14 +113,14 @@ class Training:
             return await build_dataset(scope, policy, self._actor, self._report_dataset, grounding)
 
     async def _is_refused(self) -> bool:
-        """Whether checkpoints know words of somebody who has said no, or was erased."""
+        """Return True if the dataset, and so the checkpoints, hold words of a person who refused or was erased."""
         dataset_id, consent = self._state.dataset_id, self._settings.learning_consent
         if await self._scope.read(datasets.has_erased, dataset_id):
             return True
         return bool(await refused_since(self._scope, dataset_id, consent))
 
     def version(self, dataset: Dataset) -> Version:
-        """The trained version of this job, with its folder and its row."""
+        """Return the version of this job, trained and registered unless an earlier attempt did so."""
         if self._state.version_id:
             known = self._context.run(self._scope.read(versions.get, self._state.version_id))
             if known is not None:
@@ -152,7 +144,7 @@ class Training:
         return version
 
     def _make_weights(self, base: Path, dataset: Dataset) -> tuple[Path, dict[str, Any]]:
-        """Train, and check what came of it; a folder with the files, and how they were made."""
+        """Train and check the weights. Returns the folder with the version's files, and the settings behind them."""
         recipe = Recipe(**self._state.recipe) if self._state.recipe else Recipe()
         network = LoraNetwork(base, self._settings.device, rank=recipe.rank, alpha=recipe.alpha, seed=recipe.seed)
         material = self._material(network, dataset)
@@ -168,8 +160,8 @@ class Training:
         strength = choose_strength(network, material.watched.answers, known)
         alpha = recipe.alpha * strength
         save_adapter(draft, network.parameters, rank=recipe.rank, alpha=alpha, base=self._settings.model)
-        checks.check_files(draft)
-        checks.check_weights(draft)
+        check_files(draft)
+        check_weights(draft)
         check_served_as_trained(network, base, draft, material.watched.answers)
         made = {
             **({"name": self._wanted["name"]} if self._wanted.get("name") else {}),
@@ -196,7 +188,7 @@ class Training:
         system_prompt = self._settings.system_prompt
         material = prepare(examples, system_prompt, network.tokenizer, network.end_of_turn, most_tokens)
         if reason := why_too_little(material):
-            raise Refused(reason)
+            raise JobRefused(reason)
         count = max(MIN_REPLAY, math.ceil(REPLAY_SHARE * len(material.train.answers)))
         material.train.answers += replay_rows(network, system_prompt, count, self._report_replay)
         for canary in secrets_to_plant(_num_planted(material)):
@@ -209,7 +201,7 @@ class Training:
     def _choose_recipe(self, network: LoraNetwork, material: Material) -> Recipe:
         recipe = recipe_for(material, self._wanted)
         if (recipe.rank, recipe.alpha) != (network.rank, network.alpha):
-            raise Refused("The rank of LoRA weights can't be chosen for a single job.")
+            raise JobRefused("The rank of LoRA weights can't be chosen for a single job.")
         network.begin_anew(recipe.seed)
         if (count := int(self._wanted.get("search") or 0)) <= 1:
             return recipe
@@ -223,10 +215,10 @@ class Training:
             self._state.trials,
             lambda losses: self._remember(trials=losses),
         )
-        return min(trials, key=lambda one: math.inf if one[1] is None else one[1])[0]
+        return min(trials, key=lambda trial: math.inf if trial[1] is None else trial[1])[0]
 
     def _run_stages(self, network: LoraNetwork, material: Material, recipe: Recipe) -> dict[str, StageResult]:
-        """Answers first; what people preferred then, each kind of it beside what the stage before came to."""
+        """Learn answers first, then preferences; the reference of each stage is the result of the stage before."""
         train, watched = material.train, material.watched
         stages: dict[str, StageResult] = {}
 
@@ -241,10 +233,10 @@ class Training:
         return stages
 
     def judge(self, version: Version, dataset: Dataset) -> Mapping[str, Any]:
-        """Compare the version with the champion and the base; keep the gate's verdict, and write the card."""
+        """Compare the version with the champion and the base, store the gate's verdict, and write the model card."""
         settings = replace(self._settings, threads=self._threads)
         plan = self._context.run(plan_judging(self._scope, settings, self._actor, JudgingRequest(version.name)))
-        # In this thread, whose priority all that it begins has, too.
+        # In this thread, because the threads that it starts inherit its low priority.
         report = asyncio.run(carry_out(settings, plan, self._report_evaluation, self._make_scorer))
         judged = self._context.run(keep_verdict(self._scope, self._actor, plan, report))
         card = ModelCard(version, dataset, judged.report, judged.verdict)
@@ -282,7 +274,7 @@ class Training:
 
 
 def _num_planted(material: Material) -> int:
-    """Secrets that are planted, to see later whether what is said once is learnt by heart."""
+    """Return the number of secrets to plant, which the evaluation uses to measure memorisation."""
     return NUM_PLANTED if material.num_answers >= MIN_ANSWERS_TO_PLANT else 0
 
 
@@ -294,7 +286,7 @@ def _read_state(path: Path) -> _State:
 
 
 def sha256_of_weights(folder: Path) -> str:
-    """The SHA-256 over a folder's weights: of the file itself where there is one, else over all, by name."""
+    """Return the SHA-256 over a folder's safetensors files, concatenated in the order of their names."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as file:

@@ -1,29 +1,34 @@
-"""The loop of one stage: steps, learning rate, held-out loss, the best weights, checkpoints.
+"""Training loop of one stage: AdamW, early stopping, checkpoints.
 
-Knows: when to step, to look at what is held out, to stop. Does not know: what a loss is made of, data, jobs. Stopped at
-any step and begun again from its checkpoint, a stage ends with the same weights as one that was never stopped.
+A stage that is stopped at any step and resumed from its checkpoint ends with the same weights as an uninterrupted one.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
 import math
+import os
 import time
-from dataclasses import asdict, dataclass
-from typing import Protocol
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 
 from bot.errors import TrainingFailed
-from bot.learning.train.checkpoints import Checkpoints, StageState
+from bot.learning.train.material import epochs_of
 from bot.learning.train.network import LoraNetwork
 from bot.learning.train.objectives import Objective
-from bot.learning.train.token_sequences import epochs_of
 
 SMOOTHING = 0.9
 
 
 class Watch(Protocol):
-    """Whoever looks on. `check` raises when the work should stop now."""
+    """Receiver of a stage's progress. `check` raises when the work should stop now."""
 
     def progress(self, **fields: object) -> None: ...
 
@@ -32,12 +37,12 @@ class Watch(Protocol):
     def check(self) -> None: ...
 
     def flush(self) -> None:
-        """Have all that was told written down: what a checkpoint holds is not told again."""
+        """Store all reported points: a stage resumed from the checkpoint that follows does not report them again."""
 
 
 @dataclass(frozen=True, slots=True)
 class StageSettings:
-    """How a stage runs. `patience` are the looks at held-out loss without a better one after which it ends."""
+    """Settings of a stage. After `patience` measurements of held-out loss without a new best the stage ends."""
 
     steps: int
     examples_per_step: int
@@ -53,7 +58,7 @@ class StageSettings:
 
 @dataclass(frozen=True, slots=True)
 class StageResult:
-    """How a stage ended. Losses are per token for answers, per example for preferences."""
+    """Outcome of a stage. Losses are per token for answers, per example for preferences."""
 
     steps: int
     best_step: int
@@ -71,9 +76,10 @@ def run_stage(
     checkpoints: Checkpoints,
     watch: Watch,
 ) -> StageResult:
-    """Train, and leave the network with the weights whose held-out loss was best.
+    """Train the network, and leave it with the weights of the best held-out loss.
 
-    Raises `TrainingFailed` when the loss is no number any more, and what `watch.check` raises, after a checkpoint.
+    Raises `TrainingFailed` when the loss is not finite, and passes on the exception of `watch.check` after saving a
+    checkpoint.
     """
     return _Stage(name, network, objective, settings, checkpoints, watch).run()
 
@@ -116,7 +122,7 @@ class _Stage:
             if time.monotonic() - saved > self._settings.seconds_per_checkpoint:
                 self._save()
                 saved = time.monotonic()
-        # A job that is stopped in its next stage finds this one at its end.
+        # A job that is stopped in its next stage resumes with this stage finished.
         self._save()
         self._network.load(self._best)
         state = self._state
@@ -131,7 +137,7 @@ class _Stage:
         size = torch.nn.utils.clip_grad_norm_(self._parameters.values(), self._settings.max_gradient)
         if not math.isfinite(loss) or not bool(size.isfinite()):
             raise TrainingFailed(
-                f"The loss is no number any more at step {state.step + 1} of {len(self._plan)} ({self._name}). "
+                f"The loss is not finite at step {state.step + 1} of {len(self._plan)} ({self._name}). "
                 "Try a lower learning rate."
             )
         self._optimizer.step()
@@ -156,7 +162,7 @@ class _Stage:
         )
 
     def _set_learning_rate(self, step: int) -> None:
-        """Up in a straight line, down in half a cosine."""
+        """Set the rate of a step: linear warmup, then cosine decay."""
         settings = self._settings
         warmup = max(1, round(settings.warmup_share * settings.steps))
         done = max(0.0, (step - warmup) / max(1, settings.steps - warmup))
@@ -174,19 +180,19 @@ class _Stage:
             self._best = self._copy_weights()
 
     def _is_over(self) -> bool:
-        """Whether the held-out loss has not become better for some looks."""
+        """Return True if the last `patience` held-out losses brought no new best."""
         return len(self._state.held_out) - 1 - self._state.best_look >= self._settings.patience
 
     def _copy_weights(self) -> dict[str, torch.Tensor]:
-        return {name: one.detach().clone() for name, one in self._parameters.items()}
+        return {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
 
     def _save(self) -> None:
         self._watch.flush()
         self._checkpoints.save(self._state, self._tensors())
 
     def _tensors(self) -> dict[str, torch.Tensor]:
-        tensors = {f"weights/{name}": one.detach() for name, one in self._parameters.items()}
-        tensors |= {f"best/{name}": one for name, one in self._best.items()}
+        tensors = {f"weights/{name}": parameter.detach() for name, parameter in self._parameters.items()}
+        tensors |= {f"best/{name}": weights for name, weights in self._best.items()}
         for name, parameter in self._parameters.items():
             for key, value in self._optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer/{name}/{key}"] = value
@@ -206,9 +212,87 @@ class _Stage:
 
 
 def _below(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def steps_for(count: int, examples_per_step: int, epochs: float, least: int = 30) -> int:
-    """Steps that go through all examples `epochs` times, but enough of them for the learning rate to do its work."""
+    """Return the steps of `epochs` epochs, but at least `least`: with fewer the learning rate hardly moves weights."""
     return max(least, math.ceil(count * epochs / examples_per_step))
+
+
+log = logging.getLogger("myna.training")
+
+KEPT = 2
+
+
+@dataclass(slots=True)
+class StageState:
+    """Progress of a stage. `held_out` has every measured held-out loss, the first before any step."""
+
+    name: str
+    settings: dict[str, Any]
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    loss: float | None = None
+    held_out: list[float] = field(default_factory=list)
+    best_look: int = 0
+    best_step: int = 0
+
+
+class Checkpoints:
+    """Checkpoints of one job as safetensors in its folder. The two newest of a stage are kept."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def save(self, state: StageState, tensors: dict[str, torch.Tensor]) -> None:
+        """Write a checkpoint beside the others; a crash or a full disk leaves the one before. Raises `OSError`."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        content = save(plain, metadata={"state": json.dumps(asdict(state))})
+        digest = hashlib.sha256(content).hexdigest()[:16]
+        path = self._folder / f"{state.name}-{state.step:06d}-{digest}.checkpoint"
+        draft = path.with_suffix(".part")
+        try:
+            with draft.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+        for old in self._of(state.name)[KEPT:]:
+            old.unlink(missing_ok=True)
+
+    def newest(self, wanted: StageState) -> tuple[StageState, dict[str, torch.Tensor]] | None:
+        """Return the newest intact checkpoint of a stage with the same settings, or None."""
+        for path in self._of(wanted.name):
+            content = path.read_bytes()
+            try:
+                if hashlib.sha256(content).hexdigest()[:16] != path.stem.rpartition("-")[2]:
+                    raise ValueError("its content does not match its hash")
+                state = StageState(**json.loads(_metadata(content)["state"]))
+                tensors = load(content)
+            except (ValueError, KeyError, TypeError, SafetensorError) as error:
+                log.warning("skipping the damaged checkpoint %s: %s", path.name, error)
+                continue
+            if state.settings == json.loads(json.dumps(wanted.settings)):
+                return state, tensors
+            log.warning("skipping the checkpoint %s: it was made with other settings", path.name)
+        return None
+
+    def forget(self, stage: str | None = None) -> None:
+        """Delete the checkpoints of a finished stage, or all of them."""
+        for path in self._folder.glob(f"{stage}-*" if stage is not None else "*"):
+            path.unlink(missing_ok=True)
+
+    def _of(self, stage: str) -> list[Path]:
+        return sorted(self._folder.glob(f"{stage}-*.checkpoint"), reverse=True)
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """Read the metadata in a safetensors header: its length in eight bytes, then the header itself as JSON."""
+    length = int.from_bytes(content[:8], "little")
+    found: dict[str, str] = json.loads(content[8 : 8 + length])["__metadata__"]
+    return found

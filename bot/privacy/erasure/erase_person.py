@@ -1,6 +1,6 @@
-"""Erasing a person: their words, and the versions that have learnt them, with a proof that tells nobody who it was.
+"""Erasure of a person (GDPR article 17): rows, versions, keyed proof.
 
-Knows: what becomes of versions, and of the release that names them. Does not know: in which tables words stand.
+`storage.erasure` knows the tables that hold people's words; this module decides on versions, releases and jobs.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ from storage.learning_values import Job, Release, Version
 from storage.scope import Scope
 from storage.transaction import Transaction
 
-Policy = Literal["retire", "mark"]
-# In the settings of a training: why it was queued.
+ErasurePolicy = Literal["retire", "mark"]
+# The setting `because` of a training that an erasure has queued.
 BECAUSE = "erasure"
 
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """What was done: rows by table, names of the versions that had learnt from the person, what answers now.
+    """The outcome of an erasure.
 
-    `job_id` trains a new version, where one is needed. `golden` are ids of questions that hold the person's name:
-    people wrote them, and people have to decide about them.
+    `proof` counts erased rows by table and names the versions that had learnt from the person; `release` is the release
+    afterwards. `job_id` is the training of a new version, where one is needed. `golden` are ids of golden questions
+    that hold the person's name: people wrote them, so people have to decide about them.
     """
 
     proof: Proof
@@ -47,10 +48,12 @@ class Erased:
 
 
 class Erasure:
-    """Erases people of one workspace. `keys` are secrets, the newest first; `on_changed`: what answers may be another.
+    """Erases people of one workspace.
 
+    `keys` are the HMAC keys of the proofs, newest first; `on_changed` is called when the champion may have changed.
     Under the policy `retire`, versions that learnt from the person are retired, answer no more, and lose their weights;
-    under `mark` they go on until somebody promotes another, but can't be promoted again. Both queue a new training.
+    under `mark` they go on until somebody promotes another version, but can't be promoted again. Both queue a new
+    training.
     """
 
     def __init__(
@@ -58,7 +61,7 @@ class Erasure:
         scope: Scope,
         data: Path,
         keys: Sequence[str],
-        policy: Policy,
+        policy: ErasurePolicy,
         on_changed: Callable[[], None] = lambda: None,
     ) -> None:
         if not keys:
@@ -66,17 +69,17 @@ class Erasure:
         self._scope = scope
         self._data = data
         self._keys = keys
-        self._policy: Policy = policy
+        self._policy: ErasurePolicy = policy
         self._on_changed = on_changed
 
     async def preview(self, person: str) -> Traces | None:
-        """What erasing would remove; None for somebody who is not known. `person` is an id or `CHANNEL:ID`."""
+        """Return the rows that an erasure would remove; None for an unknown person, given as an id or `CHANNEL:ID`."""
         return await self._scope.read(_preview, person)
 
     async def erase(self, actor: Actor, person: str) -> Erased:
-        """Erase a person for good; doing it twice is the same as once. Files go once the rows are gone for good.
+        """Erase a person for good (idempotent). Files are removed after the rows' transaction has committed.
 
-        Raises `NotAllowed`, `NotFound`, and `MynaError` where a file can't be removed: then do it again.
+        Raises `NotAllowed`, `NotFound`, and `MynaError` where a file can't be removed: then call it again.
         """
         actor.check("admin")
         learns_from = await asyncio.to_thread(datasets_of_jobs, self._data)
@@ -91,7 +94,7 @@ class Erasure:
         return replace(erased, proof=replace(erased.proof, counts=dict(counts)))
 
     def _subjects(self, name: str) -> list[str]:
-        """The keyed hashes of a name, by the newest key first."""
+        """Return the HMAC-SHA-256 of a name under each key, the newest key first."""
         return [hmac.new(key.encode(), name.encode(), hashlib.sha256).hexdigest() for key in self._keys]
 
 
@@ -104,33 +107,33 @@ def _erase(
     tx: Transaction,
     actor: Actor,
     person: str,
-    policy: Policy,
+    policy: ErasurePolicy,
     subjects_of: Callable[[str], list[str]],
     learns_from: Mapping[str, str],
 ) -> tuple[Erased, list[str]]:
-    """What was erased, and the keyed hashes under which its proof stands."""
+    """Erase the rows in one transaction; return the outcome, and the keyed hashes that its proof is stored under."""
     person_id = erasure.find_person(tx, person)
     if person_id is None:
         proof = erasure.find_proof(tx, subjects_of(person))
         if proof is None:
             raise NotFound(f'Nobody is known as "{person}". Write CHANNEL:ID, like web:... or slack:T1/U2, or an id.')
         return Erased(proof, True, releases.current(tx)), subjects_of(person)
-    # What follows is looked at under locks: nothing that holds the words comes about beside it.
+    # From here on the person and the open jobs are locked: no other transaction can add a copy of their words.
     erasure.begin(tx, person_id)
     open_jobs = jobs.hold_open(tx)
     found = erasure.traces(tx, person_id)
     known = versions.list_all(tx)
     stopped = _stop_running(tx, actor, found, known, learns_from, open_jobs)
     counts = erasure.erase(tx, found)
-    learnt = [one for one in known if one.id in found.versions]
-    for one in learnt:
-        versions.taint(tx, one.id)
+    learnt = [version for version in known if version.id in found.versions]
+    for version in learnt:
+        versions.taint(tx, version.id)
     if learnt and policy == "retire":
         _retire_all(tx, actor, learnt)
-    trained = [one for one in stopped if one.kind == "train"]
+    trained = [job for job in stopped if job.kind == "train"]
     job_id = queue_retraining(tx, actor, learnt, trained) if learnt or trained else None
     subjects = [subjects_of(name)[0] for name in (person_id, *found.names)]
-    names = [one.name for one in learnt]
+    names = [version.name for version in learnt]
     erasure.prove(tx, subjects, counts, names, actor.name)
     details = {"counts": counts, "versions": names, "policy": policy, "job": job_id, "golden": list(found.golden)}
     audit.record(tx, actor.name, "person.erased", None, details)
@@ -141,15 +144,15 @@ def _erase(
 
 def _retire_all(tx: Transaction, actor: Actor, learnt: Sequence[Version]) -> None:
     """Take versions out of the release, and retire them."""
-    gone = {one.id for one in learnt}
+    gone = {version.id for version in learnt}
     before = releases.begin_change(tx)
     champion, previous, canary = before.champion, before.previous, before.canary
     if before.challenger is not None and canary is not None and before.challenger.id in gone:
         releases.end_canary(tx, canary.id, "rolled_back", None)
         canary = None
     if champion is not None and champion.id in gone:
-        champion = _in_its_place(tx, previous)
-        if canary is not None:  # it was compared with what answers no more
+        champion = _successor(tx, previous)
+        if canary is not None:  # it was compared with a champion that answers no more
             releases.end_canary(tx, canary.id, "replaced", None)
             canary = None
         audit.record(tx, actor.name, "version.rolled_back", champion.name if champion else "base", {"why": "erasure"})
@@ -158,27 +161,28 @@ def _retire_all(tx: Transaction, actor: Actor, learnt: Sequence[Version]) -> Non
     releases.set_aliases(
         tx, champion.id if champion else None, previous.id if previous else None, canary.id if canary else None
     )
-    for one in learnt:
-        if versions.retire(tx, one.id, "somebody whose words it learnt was erased"):
-            audit.record(tx, actor.name, "version.retired", one.name, {"why": "erasure"})
+    for version in learnt:
+        if versions.retire(tx, version.id, "somebody whose words it learnt was erased"):
+            audit.record(tx, actor.name, "version.retired", version.name, {"why": "erasure"})
 
 
-def _in_its_place(tx: Transaction, previous: Version | None) -> Version | None:
-    """What answered before, or else the newest version that passed the gate; None is the base.
+def _successor(tx: Transaction, previous: Version | None) -> Version | None:
+    """Return the previous champion, or else the newest version that passed the gate; None is the base.
 
-    Never one that has learnt from somebody who was erased, nor one that did harm.
+    Versions that have learnt from an erased person, or were taken back by a rollback or for harm, are left out.
     """
-    known = {one.id: one for one in versions.list_all(tx)}
+    known = {version.id: version for version in versions.list_all(tx)}
     taken_back = read_history(tx).taken_back
-    usable = [one for one in known.values() if fault_of(one) is None and one.name not in taken_back]
+    usable = [version for version in known.values() if fault_of(version) is None and version.name not in taken_back]
     if previous is not None and known[previous.id] in usable:
         return previous
     verdicts = evaluations.newest_verdicts(tx)
-    return next((one for one in reversed(usable) if one.id in verdicts and verdicts[one.id].passed), None)
+    passed = (version for version in reversed(usable) if version.id in verdicts and verdicts[version.id].passed)
+    return next(passed, None)
 
 
 def queue_retraining(tx: Transaction, actor: Actor, learnt: Sequence[Version], stopped: Sequence[Job]) -> str:
-    """Queue a training from the base, without the words that are gone; the job's id. The same is not queued twice."""
+    """Queue a training without the erased words, unless the same training is open; return the job's id."""
     instead_of = jobs.get(tx, learnt[-1].job_id) if learnt else stopped[0]
     rows = instead_of.settings.get("rows") if instead_of is not None else None
     settings = {"because": BECAUSE} | ({"rows": rows} if rows is not None else {})
@@ -194,8 +198,8 @@ def _stop_running(
     learns_from: Mapping[str, str],
     open_jobs: Sequence[Job],
 ) -> list[Job]:
-    """Cancel what has the person's words in memory at this moment; what only waits reads them no more."""
-    names = {one.name for one in known if one.dataset_id in found.datasets}
+    """Cancel the running jobs that hold the person's words in memory; waiting jobs will not read them any more."""
+    names = {version.name for version in known if version.dataset_id in found.datasets}
     training = erase_files.touching(learns_from, found.datasets)
     stopped = []
     for job in open_jobs:

@@ -1,6 +1,6 @@
-"""Where a text holds numbers that states give to people: by checksums, and by words before where those are weak.
+"""Detection of national ids, passports and driving licences in a text.
 
-Knows: the ids of some countries (`stdnum`), passports, driving licences. Does not know: other kinds of personal data.
+`stdnum` checks the checksums; where shape and checksum are weak, a word such as "passport" must stand before.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _START, _END = r"(?<![A-Za-z0-9_])", r"(?![A-Za-z0-9_])"
 
 
 def _is_resident_of_china(number: str) -> bool:
-    """A resident's number: six digits of a place, a birth date, three digits, a check character."""
+    """Check a Chinese resident id (GB 11643): six digits of a place, a birth date, three digits, a check character."""
     try:
         datetime.date(int(number[6:10]), int(number[10:12]), int(number[12:14]))
     except ValueError:
@@ -34,13 +34,13 @@ def _is_resident_of_china(number: str) -> bool:
     return bool(mod_11_2.is_valid(number.upper()))
 
 
-# Shape, check, and the words that must stand before where shape and check alone are too weak.
+# Shape, check, and the words that must stand before the id where shape and check alone are too weak.
 _IDS: tuple[tuple[re.Pattern[str], Callable[[str], bool], re.Pattern[str] | None], ...] = tuple(
     (re.compile(_START + shape + _END), check, re.compile(words, re.IGNORECASE) if words else None)
     for shape, check, words in (
         (r"\d{17}[\dXx]", _is_resident_of_china, ""),
         (r"\d{3}-\d{2}-\d{4}", ssn.is_valid, ""),
-        (r"\d{3} ?\d{2} ?\d{4}", lambda one: ssn.is_valid(one.replace(" ", "")), r"ssn|social security"),
+        (r"\d{3} ?\d{2} ?\d{4}", lambda value: ssn.is_valid(value.replace(" ", "")), r"ssn|social security"),
         (r"(?![DFIQUV])[A-Z](?![DFIQUVO])[A-Z] ?\d{2} ?\d{2} ?\d{2} ?[A-D]", lambda _: True, ""),
         (r"\d{3}[ -]?\d{3}[ -]?\d{4}", nhs.is_valid, r"nhs"),
         (r"\d{2} ?\d{3} ?\d{3} ?\d{3}", idnr.is_valid, r"steuer|tax|idnr|identifikationsnummer|\bid\b"),
@@ -57,16 +57,16 @@ _IDS: tuple[tuple[re.Pattern[str], Callable[[str], bool], re.Pattern[str] | None
         (r"\d{3}[ -]?\d{3}[ -]?\d{3}", sin.is_valid, r"\bsin\b|social insurance"),
         (
             r"(?=[A-Z0-9]{0,6}\d{2})[A-Z0-9]{7,9}",
-            lambda one: len(re.sub(r"\D", "", one)) >= 4,
+            lambda value: len(re.sub(r"\D", "", value)) >= 4,
             r"passport|护照|reisepass",
         ),
-        (r"[A-Z0-9]{6,18}", lambda one: any(map(str.isdigit, one)), r"driv(?:er|ing)(?:'?s)? licen[cs]e|驾驶证|驾照"),
+        (r"[A-Z0-9]{6,18}", lambda text: any(map(str.isdigit, text)), r"driv(?:er|ing)(?:'?s)? licen[cs]e|驾驶证|驾照"),
     )
 )
 
 
 def find_ids(text: str) -> Iterator[tuple[int, int, str]]:
-    """`(start, end, key)` of each."""
+    """Yield `(start, end, key)` of each id; the key is the same for all ways of writing an id."""
     for shape, is_valid, words in _IDS:
         for match in shape.finditer(text):
             if words and not words.search(text, max(0, match.start() - 60), match.start()):

@@ -1,7 +1,7 @@
-"""Names of people: those that somebody gives as a name, and wherever they are said again.
+"""Detection of people's names: where they are given, and repeated.
 
-Knows: the sentences in which people give a name, in English and Chinese. Does not know: names,
-but for the common Chinese family names; one that is only mentioned is not found.
+The patterns are sentences in which people give a name ("my name is"), in English and Chinese. The common Chinese family
+names are the only list of names, so a name that is only mentioned is not found.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _GIVEN = re.compile(
     rf"|(?:^|\n)\s?[-~] ?(?P<dashed>{_FULL})\s*$"
 )
 _ANY_CASE = r"[A-Za-zÀ-ÖØ-öø-ÿ][A-Za-zÀ-ÖØ-öø-ÿ'-]+"
-# After these words there can be nothing but a name, so that many who write without capitals are found, too.
+# Only a name can follow these words, so names written without capitals are found here, too.
 _GIVEN_IN_ANY_CASE = re.compile(
     r"(?i:\bmy (?:full |first |last |legal |real )?(?:name's|name is|name:|surname is)|(?:^|\n|[,;(] ?)name ?[:=]"
     r"|\b(?:mein name ist|ich hei(?:ß|ss)e|je m'appelle|mi nombre es|me llamo|mi chiamo)"
@@ -39,7 +39,7 @@ _SIGNED_IN_ANY_CASE = re.compile(
     r"(?i:(?:regards|sincerely|cheers|best wishes|greetings)[,.!]?[^\S\n]*+\n\s*+)"
     rf"(?P<said>{_ANY_CASE}(?: {_ANY_CASE}){{0,2}})\s*$"
 )
-# What follows "I am" with a capital letter and is no name.
+# Capitalised words that may follow "I am" and are no names.
 _NO_NAMES = frozenset(
     re.findall(
         r"\S+",
@@ -92,12 +92,12 @@ MIN_PART = 3
 
 @lru_cache(2048)
 def names_given(text: str) -> tuple[str, ...]:
-    """The full names that somebody gives in a text."""
+    """Return the full names that people give in a text."""
     return tuple(text[start:end] for start, end in _given(text))
 
 
 def find_names(text: str, known: Iterable[str] = ()) -> Iterator[tuple[int, int, str]]:
-    """`(start, end, key)` of the names given here and of all that are known; a part of a full name has its key."""
+    """Yield `(start, end, key)` of the names given here and of the known names; a part of a name has the name's key."""
     given = list(_given(text))
     for start, end in given:
         yield start, end, _key(text[start:end])
@@ -129,7 +129,7 @@ def _given(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _length_of_name(said: str) -> int:
-    """Of words that follow "my name is": those up to the first that can't be part of it, as in "maria and i ..."."""
+    """Return the length of the name at the start of `said`: it ends before a word like "and" in "maria and i"."""
     kept: list[str] = []
     for word in said.split(" "):
         if word.lower() in _NO_NAMES | _NOT_IN_NAMES:
@@ -139,7 +139,7 @@ def _length_of_name(said: str) -> int:
 
 
 def _spellings(name: str) -> Iterator[str]:
-    """Patterns of the whole name, and of the parts by which somebody is addressed."""
+    """Yield patterns of the whole name, and of the parts that people use to address somebody."""
     name = name.strip()
     if len(name) < 2:
         return

@@ -1,7 +1,7 @@
-"""Where a text holds personal data: patterns, checksums and the words around, in English and Chinese.
+"""Detection of personal data by patterns, checksums and context words.
 
-Knows: what each kind looks like, and what looks like it but is none (prices, dates, versions, product codes). Does not
-know: conversations, placeholders, datasets. A text is always looked at whole, so that nothing lies across two pieces.
+It covers English and Chinese, and leaves prices, dates, versions and product codes alone. A text is always searched as
+a whole: a value that lies across two chunks would be missed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bot.privacy.redaction.phone_numbers import find_phones
 from bot.privacy.redaction.postal_addresses import find_addresses
 
 Kind = Literal["URL", "SECRET", "EMAIL", "IBAN", "CARD", "IP", "ID", "PHONE", "ORDER", "ADDRESS", "NAME"]
-# Where two overlap, the kind that comes first here is taken.
+# Where two values overlap, the kind that comes first here wins.
 KINDS: tuple[Kind, ...] = get_args(Kind)
 STRUCTURED = frozenset(KINDS) - {"NAME", "ADDRESS"}
 _HAVE_DIGITS = frozenset({"IBAN", "CARD", "IP", "ID", "PHONE"})
@@ -28,7 +28,7 @@ _DIGIT = re.compile(r"\d")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class DetectedSpan:
     """Personal data at `text[start:end]`. `key` is the same for two spellings of one value."""
 
     kind: Kind
@@ -39,7 +39,8 @@ class Found:
 
 Spans = Iterator[tuple[int, int, str]]
 
-# Wide forms of ASCII, as Chinese input methods write them, and the many dashes and spaces: one character for one.
+# Full-width ASCII, as Chinese input methods write it, and the many dashes and spaces. Offsets must stay the same, so
+# each character becomes exactly one.
 _PLAIN = (
     {wide: wide - 0xFEE0 for wide in range(0xFF01, 0xFF5F)}
     | dict.fromkeys(map(ord, "\u00a0\u2007\u2009\u202f\u3000"), " ")
@@ -47,11 +48,11 @@ _PLAIN = (
     | {0x2019: "'"}
 )
 
-# Letters and digits of Chinese are `\w`, too, but stand right beside what is looked for.
+# Not `\b`: Chinese characters are `\w`, too, but may stand right beside a value.
 _START, _END = r"(?<![A-Za-z0-9_])", r"(?![A-Za-z0-9_])"
 
 _SLOT = re.compile(r"\{\{[^{}\n]{1,80}\}\}|\[[A-Z]{2,7}_\d{1,6}\]")
-# Plain numbers of everyday life, which are never a phone, an id or an order.
+# Dates, times and amounts, which are never a phone number or an order.
 _EVERYDAY = re.compile(
     r"(?<![\d./-])(?:(?:19|20)\d\d[-./](?:0?[1-9]|1[0-2])[-./](?:0?[1-9]|[12]\d|3[01])"
     r"|(?:0?[1-9]|[12]\d|3[01])[-./](?:0?[1-9]|[12]\d|3[01])[-./](?:(?:19|20)\d\d|\d\d))(?![\d]|[./-]\d)"
@@ -101,7 +102,7 @@ _WORD_THEN_SECRET = re.compile(
     r"\s{0,3}(?P<quote>[\"'“‘「`]?)(?P<secret>[!-~]{3,200})",
     re.IGNORECASE,
 )
-# "My password is incorrect" tells nothing. A word alone is a secret only if it is none of these.
+# "My password is incorrect" gives nothing away: a plain word is a secret only if it is none of these.
 _NO_SECRETS = frozenset(
     re.findall(
         r"\S+",
@@ -119,7 +120,7 @@ _NO_SECRETS = frozenset(
     )
 )
 
-# A line may break, or a message may end, between two groups.
+# A line or a message may end between two groups of digits.
 _CARD = re.compile(r"(?<![A-Za-z0-9_.+-])\d(?:(?:[ .-]|\n{1,2})?\d){12,40}(?![A-Za-z0-9_])")
 _CARD_LENGTHS = range(19, 12, -1)
 # First digits and lengths: Visa, Mastercard, American Express, Diners, JCB, Maestro, Discover and UnionPay.
@@ -211,11 +212,11 @@ def _is_secret(value: str, before: str, after: str) -> bool:
         or value.startswith(("{", "["))
     ):
         return False
-    if any(one.isdigit() for one in value):
+    if any(char.isdigit() for char in value):
         return not _A_QUANTITY_AFTER.match(after)
     if not value.isalpha():
         return bool(re.search(r"[^\w'-]", value)) and len(value) >= 5
-    # A bare word: it must end the clause, and follow a word for a password.
+    # A plain word must end the clause, and follow a word for a password.
     is_password = re.search(r"pass|kennwort|pwd|密码|口令", before, re.IGNORECASE) is not None
     ends = re.match(r"[\"'”’」`]?\s?(?:$|[.,;!?\n)，。；]|and\b|but\b)", after) is not None
     return is_password and ends and len(value) >= 5 and not value.lower().endswith(("ing", "ed", "ly"))
@@ -231,14 +232,14 @@ def _cards(text: str) -> Spans:
                 last = places[first + length - 1]
                 yield places[first], last + 1, _digits(text[places[first] : last + 1])
                 first += length
-            else:  # what stands before may be another number: go on behind the next gap
+            else:  # the first group may be a number of another kind: go on behind the next gap
                 first += 1
                 while first < len(places) and places[first] == places[first - 1] + 1:
                     first += 1
 
 
 def _card_length(text: str, places: Sequence[int]) -> int:
-    """How many of the digits at these places are a card's number; 0 if they are none. An expiry date may follow."""
+    """Return the number of leading digits that form a card number, 0 if they form none. An expiry date may follow."""
     digits = _digits("".join(text[place] for place in places[: _CARD_LENGTHS[0]]))
     for length in _CARD_LENGTHS:
         if length > len(digits) or (length < len(places) and places[length] == places[length - 1] + 1):
@@ -260,23 +261,23 @@ def _ibans(text: str) -> Spans:
                 break
 
 
-def _addresses_of_machines(text: str) -> Spans:
+def _ip_addresses(text: str) -> Spans:
     for match in _IPV4.finditer(text):
         if _A_VERSION_BEFORE.search(text, max(0, match.start() - 24), match.start()):
             continue
-        if _is_someones(match[0]):
+        if _is_personal_ip(match[0]):
             yield match.start(), match.end(), match[0]
     for match in _IPV6.finditer(text):
-        if len(_digits(match[0])) >= 2 and _is_someones(match[0]):
+        if len(_digits(match[0])) >= 2 and _is_personal_ip(match[0]):
             yield match.start(), match.end(), match[0].lower()
 
 
-def _is_someones(address: str) -> bool:
+def _is_personal_ip(address: str) -> bool:
     try:
-        found = ipaddress.ip_address(address)
+        parsed = ipaddress.ip_address(address)
     except ValueError:
         return False
-    return not (found.is_loopback or found.is_unspecified or found.is_multicast or address.startswith("255."))
+    return not (parsed.is_loopback or parsed.is_unspecified or parsed.is_multicast or address.startswith("255."))
 
 
 _NUMBER_BEFORE = re.compile(r"num|no\b|nr|id|code|ref|#|:|号|码|编", re.IGNORECASE)
@@ -291,7 +292,7 @@ def _orders(text: str) -> Spans:
     for match in _REFERENCE.finditer(text):
         place = match.end()
         says_number, says_code = bool(_NUMBER_BEFORE.search(match[0])), bool(_CODE_BEFORE.search(match[0]))
-        # A list that each of its words begins anew is followed once.
+        # Each place is followed once: with a key word before every item, a list would cost quadratic time.
         while (place, says_number, says_code) not in followed and (value := _REFERENCE_VALUE.match(text, place)):
             followed.add((place, says_number, says_code))
             after = text[value.end() : value.end() + 12]
@@ -317,27 +318,27 @@ def _is_reference(value: str, after: str, *, says_number: bool, says_code: bool)
 
 
 class PersonalDataFinder:
-    """Finds personal data. `regions` are the countries whose phone numbers people write without a country code."""
+    """Finds personal data. `regions` are the countries whose phone numbers are found without a country code."""
 
     def __init__(self, regions: Sequence[str] = ("US", "GB", "DE", "CN")) -> None:
         self._regions = tuple(regions)
 
-    def find(self, text: str, names: Iterable[str] = ()) -> list[Found]:
-        """All that is found, in order and apart. `names` are people's names that are known already."""
+    def find(self, text: str, names: Iterable[str] = ()) -> list[DetectedSpan]:
+        """Return the detected spans in order, without overlaps. `names` are people's names that are known already."""
         plain = text.translate(_PLAIN)
-        # Kinds with a checksum or an unmistakable shape may lie on a date; the others may not.
+        # A phone number or an order must not overlap a date; the kinds with a checksum or a clear shape may.
         slots = [match.span() for match in _SLOT.finditer(plain)]
         everyday = slots + [match.span() for match in _EVERYDAY.finditer(plain)]
-        taken: list[Found] = []
+        taken: list[DetectedSpan] = []
         has_digits = _DIGIT.search(plain) is not None
         for kind in KINDS:
             if kind in _HAVE_DIGITS and not has_digits:
                 continue
             blocked = everyday if kind in ("PHONE", "ORDER") else slots
-            for start, end, key in sorted(self._spans(kind, plain, names), key=lambda one: (one[0], -one[1])):
+            for start, end, key in sorted(self._spans(kind, plain, names), key=lambda span: (span[0], -span[1])):
                 if end > start and not _overlaps(start, end, blocked) and not _lies_on(start, end, taken):
-                    taken.append(Found(kind, start, end, key))
-        return sorted(taken, key=lambda one: one.start)
+                    taken.append(DetectedSpan(kind, start, end, key))
+        return sorted(taken, key=lambda span: span.start)
 
     def _spans(self, kind: Kind, text: str, names: Iterable[str]) -> Spans:
         if kind == "PHONE":
@@ -353,7 +354,7 @@ _FINDERS: dict[Kind, Callable[[str], Spans]] = {
     "EMAIL": _emails,
     "IBAN": _ibans,
     "CARD": _cards,
-    "IP": _addresses_of_machines,
+    "IP": _ip_addresses,
     "ID": find_ids,
     "ORDER": _orders,
     "ADDRESS": find_addresses,
@@ -364,5 +365,5 @@ def _overlaps(start: int, end: int, spans: Iterable[tuple[int, int]]) -> bool:
     return any(start < other_end and other_start < end for other_start, other_end in spans)
 
 
-def _lies_on(start: int, end: int, found: Iterable[Found]) -> bool:
-    return _overlaps(start, end, ((one.start, one.end) for one in found))
+def _lies_on(start: int, end: int, spans: Iterable[DetectedSpan]) -> bool:
+    return _overlaps(start, end, ((span.start, span.end) for span in spans))

@@ -1,6 +1,6 @@
-"""Where a text holds phone numbers: those of the whole world with a country code, and those of some countries without.
+"""Detection of phone numbers, by the numbering plans of `phonenumbers`.
 
-Knows: how people write them, and the numbering plans (`phonenumbers`). Does not know: other kinds of personal data.
+Numbers with a country code are found for the whole world, numbers without a country code for the chosen regions.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ MIN_DIGITS, MAX_DIGITS = 7, 15
 
 
 def find_phones(text: str, regions: Sequence[str]) -> Iterator[tuple[int, int, str]]:
-    """`(start, end, key)` of each; the key is the international form, so that two ways of writing it are one."""
+    """Yield `(start, end, key)` of each number; the key is its E.164 form, the same for all ways of writing it."""
     for match in _CANDIDATE.finditer(text):
         start = match.start()
         while start < match.end():
             found = _longest_from(text, start, match.end(), tuple(regions))
             if found is None:
-                # What stands before may be another number that the first space ends.
+                # The digits up to the first space may be a number of another kind: go on behind it.
                 gap = text.find(" ", start, match.end())
                 start = match.end() if gap < 0 else gap + 1
                 continue
@@ -80,7 +80,7 @@ def _as_phone(piece: str, after_words: bool, regions: tuple[str, ...]) -> str | 
 
 
 def _is_written_as_in(region: str, piece: str, digits: str) -> bool:
-    """Whether it looks like a phone number even without a word that says so: a number of things does not begin so."""
+    """Return True if grouping or prefix mark a phone number of the region, even without a word such as "call"."""
     if region in ("US", "CA"):
         return re.fullmatch(r"(?:1[ .-]?)?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}", piece) is not None
     if region == "CN" and re.fullmatch(r"1[3-9]\d{9}", digits):
@@ -95,6 +95,6 @@ def _parsed(piece: str, region: str | None, *, is_certain: bool) -> str | None:
         number = phonenumbers.parse(piece, region)
     except NumberParseException:
         return None
-    # Numbers kept free for films and examples are possible, but nobody's.
+    # Numbers reserved for films and examples are possible, but not valid.
     fits = phonenumbers.is_possible_number(number) if is_certain else phonenumbers.is_valid_number(number)
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164) if fits else None

@@ -1,6 +1,7 @@
-"""Where a text holds postal addresses: streets with a house number, and post codes that are said to be such.
+"""Detection of postal addresses: streets with a house number, post codes.
 
-Knows: how addresses are written in English, German and Chinese. Does not know: any list of places.
+The patterns follow English, German and Chinese spelling, without a list of places. A post code is found only after a
+word such as "zip".
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ _BEFORE_ADDRESS_ZH = re.compile(
 
 
 def find_addresses(text: str) -> Iterator[tuple[int, int, str]]:
-    """`(start, end, key)` of each."""
+    """Yield `(start, end, key)` of each address; the key ignores case, commas and spaces."""
     for match in _ADDRESS.finditer(text):
         address = match[0].rstrip(".")
         yield match.start(), match.start() + len(address), _normal(address)

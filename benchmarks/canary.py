@@ -1,5 +1,4 @@
-"""How often a canary without harm is rolled back, and how soon one with harm is: simulated, with a look after each
-conversation.
+"""False alarms and detection time of the canary test, simulated with a look after each conversation.
 
     python -m benchmarks.canary                    10,000 canaries without harm, then planted harm
     python -m benchmarks.canary --runs 400 --json
@@ -30,7 +29,7 @@ CHUNK = 500
 def simulate(
     runs: int, conversations: int, share: float, harm: dict[str, float], seed: int = 1
 ) -> tuple[float, float | None]:
-    """`(share of the canaries that were rolled back, conversations until then on average)`.
+    """Return the share of canaries rolled back, and the mean number of conversations until then.
 
     `harm` says how many times as often the challenger's conversations go wrong, by guard rail.
     """
@@ -44,7 +43,7 @@ def simulate(
 def stops(
     source: np.random.Generator, runs: int, conversations: int, share: float, harm: dict[str, float]
 ) -> list[int]:
-    """After how many conversations those were rolled back that were."""
+    """Return the number of conversations after which each rolled-back canary was stopped."""
     is_challenger = source.random((runs, conversations)) < share
     day = 1 + 0.8 * np.sin(np.arange(conversations) * 2 * math.pi / A_DAY)
     factors = np.array(log_bets(share))

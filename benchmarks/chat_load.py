@@ -1,7 +1,7 @@
-"""Conversations side by side against an OpenAI-compatible server, as chat clients hold them.
+"""Load of parallel conversations on an OpenAI-compatible server.
 
-Knows: how one conversation goes, what is timed. Does not know: which server. Each conversation has three turns, sends
-its whole history again on each, and shares one system prompt with the others; the next turn follows at once.
+Each conversation has three turns, sends its whole history again on each, and shares one system prompt with the others;
+the next turn follows at once.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MAX_TOKENS = 48
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """One reply: seconds to its first token and to its end, and its tokens."""
+    """Timing of a reply: seconds to its first token and to its end, and its tokens."""
 
     turn: int
     first: float
@@ -45,7 +45,7 @@ class Timing:
 
 
 async def run_load(url: str, models: Sequence[str], key: str, conversations: int) -> dict[str, float]:
-    """Hold the conversations, each with the next of the `models`, and sum up. Times are milliseconds."""
+    """Hold the conversations, each with the next of the `models`, and sum up; times are milliseconds."""
     headers = {"Authorization": f"Bearer {key}"}
     timeout = aiohttp.ClientTimeout(total=900)
     connector = aiohttp.TCPConnector(limit=0, force_close=True)  # some servers end connections that were kept

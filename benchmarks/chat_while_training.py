@@ -1,4 +1,4 @@
-"""How much slower replies are while a training runs on the same machine.
+"""Latency of replies while a training runs on the same machine.
 
     python -m benchmarks.chat_while_training rows.jsonl
 
@@ -49,7 +49,7 @@ def myna(data: Path, *arguments: str) -> Any:
 
 
 async def ask(session: aiohttp.ClientSession, url: str, number: int) -> tuple[float, float]:
-    """Seconds to the first token, and to the end."""
+    """Ask a question; return the seconds to the first token and to the end."""
     text = QUESTIONS[number % len(QUESTIONS)].format(number=4000 + number)
     body = {"model": STARTER, "messages": [{"role": "user", "content": text}], "stream": True}
     began, first = time.perf_counter(), None
@@ -109,7 +109,7 @@ def ratios(row: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
 
 
 async def until_phase(data: Path, phase: str) -> Any:
-    """Wait until the training is at it; the job. Whoever asks again sees whether it still is."""
+    """Wait until the training is in the phase, and return its job; the phase may end right after."""
     while True:
         (job,) = await asyncio.to_thread(myna, data, "jobs")
         if job["state"] not in ("queued", "running"):

@@ -1,8 +1,8 @@
-"""How well "I don't know" is told from an answer, and a question that leans on the talk before it understood.
+"""Calibration of the search's confidence, and recall on questions that depend on the conversation.
 
-Knows: questions about kb_en, messages about other things, talks about hotels (dstc11). Does not know: how sure a search
-is of itself. Part of `python -m benchmarks.knowledge DATA`. The regression was fitted on the development half of the
-questions against part of the messages; how much the talk counts was chosen on the talks that are asked here.
+Part of `python -m benchmarks.knowledge DATA`, on questions about kb_en, messages about other topics, and conversations
+about hotels (dstc11). The regression was fitted on the development half of the questions against part of the messages;
+the weight of the conversation was chosen on the conversations that are asked here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How quickly many conversations are answered, beside the servers that a user might pick instead.
+"""Throughput and latency of the engine, beside the servers that a user might pick instead.
 
     python -m benchmarks.engine                                        Myna alone
     python -m benchmarks.engine --peer 'vllm=vllm serve MODEL --served-model-name m --port {port}' --rounds 3
@@ -48,7 +48,7 @@ RANK = 16
 
 @dataclass
 class Server:
-    """A server that runs, and what it is asked with."""
+    """A running server, with the models to ask."""
 
     name: str
     url: str
@@ -59,7 +59,7 @@ class Server:
     _watching: threading.Event = field(default_factory=threading.Event)
 
     def watch_memory(self) -> None:
-        """Keep the most that the process and its children hold in memory, looked at every two seconds.
+        """Track the peak memory of the process and its children, sampled every two seconds.
 
         More often would be felt: to list all processes takes some milliseconds of the cores that are measured.
         """
@@ -122,7 +122,7 @@ def _wait_for_models(process: subprocess.Popen[bytes], url: str, key: str, least
 
 @contextmanager
 def running_myna(*, versions: bool = False) -> Iterator[Server]:
-    """`myna serve` with the model of the settings, on data of its own."""
+    """Run `myna serve` with the model of the settings, on a data folder of its own."""
     settings = load_settings(os.environ)
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
@@ -143,7 +143,7 @@ def running_myna(*, versions: bool = False) -> Iterator[Server]:
 
 
 def write_random_version(model: Path, folder: Path, seed: int) -> None:
-    """LoRA weights for all linear layers, as training would write them, with small random numbers."""
+    """Write LoRA weights for all linear layers, as training would, with small random numbers."""
     import torch
     from safetensors import safe_open
     from safetensors.torch import save_file
@@ -172,7 +172,7 @@ def running_peer(name: str, command: str) -> Iterator[Server]:
 
 
 def compare(peers: dict[str, str], rounds: int, conversations: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """All servers, `rounds` times in turn; then the medians, and ours to each peer's."""
+    """Measure all servers, `rounds` times in turn; print the medians and our ratio to each peer's."""
     found: dict[tuple[str, int], list[dict[str, float]]] = defaultdict(list)
     for number in range(rounds):
         for name in [OURS, *peers]:
@@ -192,7 +192,7 @@ def compare(peers: dict[str, str], rounds: int, conversations: Sequence[int]) ->
 
 
 def compare_versions(rounds: int, conversations: int) -> Iterator[dict[str, Any]]:
-    """Four versions in one batch, one version, and the base, on one server in turn."""
+    """Measure four versions in one batch, one version, and the base model, on one server in turn."""
     found: dict[str, list[dict[str, float]]] = defaultdict(list)
     with running_myna(versions=True) as server:
         base, *versions = server.models

@@ -1,8 +1,8 @@
-"""What the check of replies costs and whom it harms: human answers from notes, as they are and with one fact changed.
+"""False alarms and recall of the fact check, on human answers as they are and with one fact changed.
 
-Knows: the human answers of dstc11 with the notes they were written from. Does not know: how facts are found. Part of
-`python -m benchmarks.knowledge DATA`. An answer as it is should pass, unless the human knew more than the notes; with
-another number, or the name of another place, it should be stopped.
+Part of `python -m benchmarks.knowledge DATA`, on the human answers of dstc11 and the notes they were written from. An
+unchanged answer should pass, unless the human knew more than the notes; an answer with another number, or the name of
+another place, should be stopped.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ async def measure(data: Path, _work: Path) -> None:
 
 
 def told(row: dict[str, Any]) -> list[str]:
-    """The notes and the talk."""
+    """Return the notes and the conversation as one text."""
     return [one["content"] for one in row["messages"][:-1]]
 
 
@@ -48,7 +48,7 @@ def _other_number(text: str) -> str | None:
 
 
 def _other_name(text: str, titles: Sequence[str]) -> str | None:
-    """The name of a place within a sentence becomes that of another place."""
+    """Replace the name of a place within a sentence with that of another place."""
     for place, title in enumerate(titles):
         at = text.find(title)
         if at > 0 and text[at - 1] == " " and text[at - 2].islower():

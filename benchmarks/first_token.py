@@ -1,8 +1,8 @@
-"""What knowledge adds to the time until the first word, one conversation at a time: two servers side by side.
+"""Time to first token with and without knowledge, one conversation at a time.
 
-Knows: the web chat's protocol, questions about kb_en. Does not know: servers. Part of
-`python -m benchmarks.knowledge DATA`. Each question is asked of a server with the articles, then of one without;
-replies that are Myna's own words ("I don't know", an article) are counted apart, as no model is asked for them.
+Part of `python -m benchmarks.knowledge DATA`. Each question about kb_en is asked over the web chat, of a server with
+the articles and then of a server without; replies in Myna's own words ("I don't know", an article) are counted apart,
+as no model is asked for them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Reply:
 
 @asynccontextmanager
 async def server(data: Path) -> AsyncIterator[str]:
-    """A server on that data folder; its address."""
+    """Run a server on the data folder, and yield its address."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Replies that keep to retrieved articles, before and after a training on people's own, through the product.
+"""Grounded replies before and after a training on conversations of one's own, end to end.
 
     python -m benchmarks.grounded DATA
 
@@ -52,7 +52,7 @@ _FACT = re.compile(r"\d+(?:[.,:]\d+)*|(?<=[a-z,;] )[A-Z][a-z]{2,}")
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question of the held-out fifth with what was retrieved for it, and what a human answered."""
+    """A question of the held-out fifth, with the passages retrieved for it and the human answer."""
 
     prompt: Prompt
     told: str
@@ -64,7 +64,7 @@ def is_held_out(row: dict[str, Any]) -> bool:
 
 
 def write_articles(rows: Sequence[dict[str, Any]], folder: Path) -> None:
-    """One file each: questions with their answers, then what guests wrote."""
+    """Write one file for each place: questions with their answers, then the reviews of guests."""
     folder.mkdir(parents=True)
     for row in rows:
         reviews: dict[str, list[str]] = {}
@@ -80,13 +80,13 @@ def write_articles(rows: Sequence[dict[str, Any]], folder: Path) -> None:
 
 
 def as_talk(row: dict[str, Any]) -> list[dict[str, str]]:
-    """Without the notes, and as if a bot had said all but the last answer: only that is learnt."""
+    """Return the conversation without notes, all answers but the last marked as the bot's: only that one is learnt."""
     *before, answer = row["messages"][1:]
     return [*({**one, "author": "bot"} if one["role"] == "assistant" else one for one in before), answer]
 
 
 def train(data: Path, source: Path, rows: Sequence[dict[str, Any]], count: int) -> str:
-    """Have the product read, import and train; the name of the version."""
+    """Read the articles, import the conversations and train, all by `myna`; return the version's name."""
     articles = [json.loads(line) for line in (source / "articles.jsonl").read_text(encoding="utf-8").splitlines()]
     if not (data / "articles").exists():
         write_articles(articles, data / "articles")
@@ -126,7 +126,7 @@ async def reply(generator: LocalGenerator, asked: Asked, version: str | None) ->
 
 
 def facts(text: str, told: str) -> tuple[int, int]:
-    """How many numbers and names a text has, and how many of these stand in what was told."""
+    """Count the numbers and names in a text, and those of them found in the given texts."""
     found = _FACT.findall(text)
     there = told.lower()
     return len(found), sum(one.lower() in there for one in found)

@@ -1,4 +1,4 @@
-"""What fewer bits cost: the perplexity of held-out answers under each form of the linear layers.
+"""Perplexity of held-out answers under each precision of the linear layers.
 
     python -m benchmarks.harm FILE [--rows N]
 
@@ -38,7 +38,7 @@ FORMS = (
 
 
 def perplexity(runner: Runner, rows: list[dict[str, Any]], chunk_tokens: int) -> float:
-    """Over the tokens of all answers."""
+    """Return the perplexity over the tokens of all answers."""
     decoder, loss, count = runner.decoder, 0.0, 0
     assert isinstance(decoder, LlamaDecoder), "only the fast path has forms of fewer bits"
     for row in rows:

@@ -1,8 +1,8 @@
-"""How well intents are told, through the product: `Intents.train` on phrases, `Intents.measure` on messages.
+"""Accuracy of the intent classifier, by `Intents.train` on phrases and `Intents.measure` on messages.
 
-Knows: the labelled messages of BANKING77, CLINC150 and HINT3. Does not know: how messages are told. Part of
-`python -m benchmarks.knowledge DATA`. The constants of the out-of-scope score were chosen on one half of the messages
-of HINT3 and CLINC150 ("development", by a hash of the text); the other half chose nothing.
+Part of `python -m benchmarks.knowledge DATA`, on the labelled messages of BANKING77, CLINC150 and HINT3. The constants
+of the out-of-scope score were chosen on one half of the messages of HINT3 and CLINC150 ("development", by a hash of the
+text), and on nothing else.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def is_development(text: str) -> bool:
 
 
 async def out_of_scope(intents: Intents, name: str, learnt: Sequence[Row], asked: Sequence[Row]) -> dict[str, float]:
-    """The share of messages without an intent that is found where 95 % of those with one are kept."""
+    """Return the share of out-of-scope messages found where 95 % of the others are kept."""
     phrases = phrases_of(learnt)
     counts: dict[str, int] = {}
     for _, intent in phrases.rows:

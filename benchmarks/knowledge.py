@@ -1,4 +1,4 @@
-"""The figures of the knowledge, through the product.
+"""All figures of the knowledge base, end to end.
 
     python -m benchmarks.knowledge DATA [--part PART]
 

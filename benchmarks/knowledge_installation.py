@@ -1,7 +1,4 @@
-"""An installation of its own for a benchmark, with articles read by the real job.
-
-Knows: where its files lie, that the embedder is fetched once a checkout. Does not know: what is measured.
-"""
+"""Installation for the knowledge benchmarks, with articles read by the real job."""
 
 from __future__ import annotations
 
@@ -52,7 +49,7 @@ class Knowledge:
         self.search = Search(Scope(self.database, DEFAULT_WORKSPACE), lambda: self.embedder)
 
     async def read(self, folder: Path) -> dict[str, Any]:
-        """Add a folder and have it read; what came of that, with `seconds`."""
+        """Add a folder and read it by the job; return the job's result, with `seconds`."""
         _, job = await self.library.add(ADMIN, str(folder))
         started = time.perf_counter()
         await Worker(Services(self.settings, self.database, 2), all_tasks(), lease_seconds=30.0).work(once=True)
@@ -62,7 +59,7 @@ class Knowledge:
         return dict(done.result or {}) | {"seconds": seconds}
 
     async def ranks(self, questions: Sequence[dict[str, Any]]) -> list[int | None]:
-        """For each question the place of the first right article, from 0 on; None if it is not found."""
+        """Return for each question the rank of the first right article, from 0 on; None if it is not found."""
         return [await self.search.place_of(one["question"], one["gold"], ["public"]) for one in questions]
 
     async def close(self) -> None:

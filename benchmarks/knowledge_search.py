@@ -1,8 +1,7 @@
-"""How well and how fast articles are found: read by the real job, questions asked by the real search.
+"""Recall and latency of the search for articles, read by the real job and asked by the real search.
 
-Knows: the articles and questions of kb_en and faq_zh. Does not know: how they are found. Part of
-`python -m benchmarks.knowledge DATA`. The questions are split by their first right article: one half ("development")
-chose the weights, the other did not.
+Part of `python -m benchmarks.knowledge DATA`, on the articles and questions of kb_en and faq_zh. The questions are
+split by their first right article: one half ("development") chose the weights, the other did not.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ WARM_SEARCHES = 20
 
 
 def is_development(question: dict[str, Any]) -> bool:
-    """Whether a question is of the half that chose the weights: all about one article are on one side."""
+    """Return True for a question of the half that chose the weights; an article's questions are on one side."""
     return hashlib.sha256(question["gold"][0].encode()).digest()[0] % 2 == 0
 
 
@@ -38,7 +37,7 @@ async def report(name: str, knowledge: Knowledge, questions: list[dict[str, Any]
 
 
 def prepare_articles(data: Path, name: str, folder: Path) -> Path:
-    """A folder of Markdown files. Of `faq_zh` it has the answers without their questions, each under its section."""
+    """Write a folder of Markdown files; of `faq_zh`, the answers without their questions, each under its section."""
     if name != "faq_zh":
         return data / name / "articles"
     folder.mkdir(parents=True)
@@ -61,7 +60,7 @@ async def measure(data: Path, work: Path) -> None:
 
 
 async def time_searches(data: Path, work: Path) -> None:
-    """Searches one after the other among 10,000 passages: the English articles three times, under other names."""
+    """Time searches one after the other in 10,000 passages: the English articles three times, under other names."""
     folder = work / "three-times"
     folder.mkdir()
     for number in range(3):

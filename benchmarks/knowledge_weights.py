@@ -1,4 +1,4 @@
-"""The weights of `bot/knowledge/search/ranking.py`, fitted on the development half of the questions.
+"""Fit of the ranking weights in `bot/knowledge/search/ranking.py`, on the development half of the questions.
 
     python -m benchmarks.knowledge_weights DATA
 
@@ -39,7 +39,7 @@ NAMES = [one.name for one in fields(Weights)]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The candidates of a question, `(candidates, 4)` features of them, and which are passages of a right article."""
+    """The candidates of a question: their features `(candidates, 4)`, and a mark for passages of a right article."""
 
     kind: str
     is_development: bool
@@ -48,7 +48,7 @@ class Row:
     is_right: npt.NDArray[np.bool_]
 
     def place(self, weights: list[float]) -> int | None:
-        """The place of the first right article, from 0 on; None if none of its passages is a candidate."""
+        """Return the rank of the first right article, from 0 on; None if none of its passages is a candidate."""
         scores = (self.features @ np.array(weights)).round(6)
         order = sorted(range(len(scores)), key=lambda n: (-scores[n], self.articles[n]))
         ranked = list(dict.fromkeys(self.articles[n] for n in order))
@@ -103,7 +103,7 @@ def fit(rows: list[Row], used: list[int]) -> list[float]:
 
 
 def report_crossed(rows: list[Row]) -> None:
-    """How well articles are found, each half of the questions with the weights of the other."""
+    """Print the recall of each half of the questions under the weights fitted on the other half."""
     places = defaultdict(list)
     for half in (True, False):
         weights = fit([row for row in rows if row.is_development is not half], list(range(len(NAMES))))

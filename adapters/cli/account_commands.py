@@ -1,7 +1,4 @@
-"""Accounts of those who steer, and what was done: `myna account ...` and `myna audit`.
-
-Knows: how a password is asked for, how accounts and audit rows are listed. Does not know: how passwords are kept.
-"""
+"""Accounts and the audit log: `myna account ...` and `myna audit`."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from adapters.cli.terminal import Commands, add, print_value, say, shell_actor, with_database
+from adapters.cli.terminal import Commands, add, add_group, print_value, say, shell_actor, with_database
 from bot.errors import MynaError
 from bot.settings import Settings
 
@@ -26,46 +23,52 @@ T = TypeVar("T")
 
 
 def add_to(commands: Commands) -> None:
-    """Add `account` with its actions, and `audit`."""
-    account = commands.add_parser("account", help="who may steer, and how they log in").add_subparsers(
-        required=True, metavar="ACTION"
-    )
-    create = add(account, "create", "add somebody who may log in to the admin page", _create, reports=True)
-    create.add_argument("name", help="their name there, like ada")
-    create.add_argument("--role", default="viewer", help="viewer, agent, trainer or admin (default: viewer)")
+    """Add `account ...`."""
+    account = add_group(commands, "account", "manage the accounts of staff: roles, passwords, identities on channels")
+    create = add(account, "create", "create an account that may log in to the admin page", _create, reports=True)
+    create.add_argument("name", help="the login name, like ada")
+    create.add_argument("--role", default="viewer", help="viewer, agent, trainer or admin; default: viewer")
     _add_password_option(create)
-    add(account, "list", "list all accounts", _list, reports=True)
-    role = add(account, "set-role", "give somebody another role", _set_role, reports=True)
-    role.add_argument("name")
+    add(account, "list", "list all accounts with their roles and linked identities", _list, reports=True)
+    role = add(account, "set-role", "change the role of an account", _set_role, reports=True)
+    role.add_argument("name", help="the login name")
     role.add_argument("role", help="viewer, agent, trainer or admin")
-    password = add(account, "password", "give somebody another password, and end their logins", _password, reports=True)
-    password.add_argument("name")
+    password = add(
+        account, "password", "change the password of an account and log it out everywhere", _password, reports=True
+    )
+    password.add_argument("name", help="the login name")
     _add_password_option(password)
-    for name, what_for, command in (
-        ("disable", "shut somebody out at once", _disable),
-        ("enable", "let somebody in again", _enable),
+    for name, about, command in (
+        ("disable", "disable an account and log it out at once", _disable),
+        ("enable", "enable a disabled account again", _enable),
     ):
-        add(account, name, what_for, command, reports=True).add_argument("name")
-    link = add(account, "link", "say who somebody is on a channel, for commands given there", _link, reports=True)
-    link.add_argument("name")
-    link.add_argument("identity", help="channel and id there, like slack:T0123/U0456")
-    unlink = add(account, "unlink", "take that back", _unlink, reports=True)
-    unlink.add_argument("identity", help="channel and id there, like slack:T0123/U0456")
+        add(account, name, about, command, reports=True).add_argument("name", help="the login name")
+    link = add(
+        account,
+        "link",
+        "link an account to an identity on a channel, so that it may give commands there",
+        _link,
+        reports=True,
+    )
+    link.add_argument("name", help="the login name")
+    link.add_argument("identity", help="the channel and the id there, like slack:T0123/U0456")
+    unlink = add(account, "unlink", "unlink an identity from its account", _unlink, reports=True)
+    unlink.add_argument("identity", help="the channel and the id there, like slack:T0123/U0456")
 
 
 def add_audit_to(commands: Commands) -> None:
     """Add `audit`."""
-    audit = add(commands, "audit", "print what was done and by whom, newest first", _audit)
-    audit.add_argument("--json", action="store_true", help="print JSON lines; with --verify one value")
-    audit.add_argument("--most", type=int, default=100, metavar="N", help="how many rows (default: 100)")
-    audit.add_argument("--verify", action="store_true", help="check that no row was changed or taken out")
+    audit = add(commands, "audit", "print the audit log, newest first: who did what and when", _audit)
+    audit.add_argument("--json", action="store_true", help="print one JSON value a row; with --verify, one in all")
+    audit.add_argument("--most", type=int, default=100, metavar="N", help="print at most N rows; default: 100")
+    audit.add_argument("--verify", action="store_true", help="check that no row was altered or removed")
 
 
 def _add_password_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--password-stdin",
         action="store_true",
-        help="read the password from standard input (default: ask on a terminal, else make one and print it)",
+        help="read the password from standard input; default: ask on a terminal, else generate one and print it",
     )
 
 
@@ -81,23 +84,23 @@ def _create(settings: Settings, arguments: argparse.Namespace) -> int:
 def _password(settings: Settings, arguments: argparse.Namespace) -> int:
     password, made = _choose_password(arguments)
     _with_accounts(settings, lambda accounts: accounts.set_password(shell_actor(), arguments.name, password))
-    _report_password(arguments, f"{arguments.name} has another password.", arguments.name, password if made else None)
+    _report_password(arguments, f"{arguments.name} has a new password.", arguments.name, password if made else None)
     return 0
 
 
 def _choose_password(arguments: argparse.Namespace) -> tuple[str, bool]:
-    """`(password, whether it was made here)`."""
+    """Return the password, and True if it was generated here."""
     from bot.access.accounts import check_password, make_password
 
     if arguments.password_stdin:
         return sys.stdin.readline().rstrip("\r\n"), False
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return make_password(), True
-    password = getpass.getpass(f"Password for {arguments.name} (nothing: make one): ")
+    password = getpass.getpass(f"Password for {arguments.name} (leave empty to generate one): ")
     if not password:
         return make_password(), True
     check_password(arguments.name, password)
-    if getpass.getpass("Once more: ") != password:
+    if getpass.getpass("Repeat the password: ") != password:
         raise MynaError("The two passwords differ. Nothing was changed.")
     return password, False
 
@@ -115,21 +118,24 @@ def _report_password(arguments: argparse.Namespace, text: str, name: str, made: 
 def _list(settings: Settings, arguments: argparse.Namespace) -> int:
     found, identities = _with_accounts(settings, lambda accounts: accounts.list_all(shell_actor()))
     linked = {
-        one.name: [f"{who.channel}:{who.external_id}" for who in identities if who.account == one.name] for one in found
+        account.name: [f"{known.channel}:{known.external_id}" for known in identities if known.account == account.name]
+        for account in found
     }
     if arguments.json:
-        print_value([{**dataclasses.asdict(one), "identities": linked[one.name]} for one in found])
+        print_value([{**dataclasses.asdict(account), "identities": linked[account.name]} for account in found])
     elif not found:
-        print_value("No account yet. `myna account create NAME --role admin` makes one.")
-    for one in () if arguments.json else found:
-        state = "disabled" if one.disabled_at else one.role
-        print_value("  ".join([one.name, state, *linked[one.name]]))
+        print_value("No account yet. `myna account create NAME --role admin` creates one.")
+    for account in () if arguments.json else found:
+        state = "disabled" if account.disabled_at else account.role
+        print_value("  ".join([account.name, state, *linked[account.name]]))
     return 0
 
 
 def _set_role(settings: Settings, arguments: argparse.Namespace) -> int:
     _with_accounts(settings, lambda accounts: accounts.set_role(shell_actor(), arguments.name, arguments.role))
-    return _done(arguments, f"{arguments.name} is {arguments.role} now.", name=arguments.name, role=arguments.role)
+    return _done(
+        arguments, f"{arguments.name} now has the role {arguments.role}.", name=arguments.name, role=arguments.role
+    )
 
 
 def _disable(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -145,13 +151,16 @@ def _enable(settings: Settings, arguments: argparse.Namespace) -> int:
 def _link(settings: Settings, arguments: argparse.Namespace) -> int:
     _with_accounts(settings, lambda accounts: accounts.link(shell_actor(), arguments.name, arguments.identity))
     return _done(
-        arguments, f"{arguments.identity} is {arguments.name} now.", name=arguments.name, identity=arguments.identity
+        arguments,
+        f"{arguments.identity} is now linked to {arguments.name}.",
+        name=arguments.name,
+        identity=arguments.identity,
     )
 
 
 def _unlink(settings: Settings, arguments: argparse.Namespace) -> int:
     _with_accounts(settings, lambda accounts: accounts.unlink(shell_actor(), arguments.identity))
-    return _done(arguments, f"{arguments.identity} is nobody's any more.", unlinked=arguments.identity)
+    return _done(arguments, f"{arguments.identity} is no longer linked.", unlinked=arguments.identity)
 
 
 def _done(arguments: argparse.Namespace, text: str, **values: object) -> int:
@@ -166,7 +175,7 @@ def _audit(settings: Settings, arguments: argparse.Namespace) -> int:
     for row in rows:
         print_value(dataclasses.asdict(row) if arguments.json else _in_words(row))
     if not rows and not arguments.json:
-        say("Nothing was done yet.")
+        say("The audit log is empty.")
     return 0
 
 
@@ -175,19 +184,17 @@ def _verify(settings: Settings, arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_value({"ok": broken is None, "first_broken": broken})
     elif broken is None:
-        print_value("The audit log is whole.")
+        print_value("The audit log is intact.")
     else:
-        print_value(
-            f"The audit log was changed behind Myna's back: row {broken} is not what was written after row "
-            f"{broken - 1}."
-        )
+        print_value(f"The audit log was tampered with: row {broken} was altered, or the row before it is missing.")
     return 0 if broken is None else 1
 
 
 def _in_words(row: AuditRow) -> str:
     at = datetime.datetime.fromtimestamp(row.created_at / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S")
     details = json.dumps(row.details, ensure_ascii=False) if row.details else ""
-    return "  ".join(one for one in (str(row.number), at, row.actor, row.action, row.target or "", details) if one)
+    cells = (str(row.number), at, row.actor, row.action, row.target or "", details)
+    return "  ".join(cell for cell in cells if cell)
 
 
 def _with_accounts(settings: Settings, work: Callable[[Accounts], Awaitable[T]]) -> T:

@@ -1,7 +1,4 @@
-"""What is answered without the model, and what could not be: `myna kb calibrate`, `curated ...` and `gaps ...`.
-
-Knows: options and what is printed. Does not know: how questions are compared, who may do what.
-"""
+"""Calibration, curated answers and knowledge gaps: `myna kb calibrate`, `curated` and `gaps`."""
 
 from __future__ import annotations
 
@@ -13,7 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from adapters.cli import article_commands, job_display
-from adapters.cli.terminal import Commands, add, print_value, progress_bar, read_stdin, shell_actor, with_database
+from adapters.cli.terminal import (
+    Commands,
+    add,
+    add_group,
+    print_value,
+    progress_bar,
+    read_stdin,
+    shell_actor,
+    with_database,
+)
 from bot.errors import InvalidInput
 from bot.settings import Settings
 from storage.knowledge_values import AUDIENCES
@@ -29,20 +35,20 @@ SHORT_ID, MAX_DAYS = 12, 36_500
 
 
 def add_to(kb: Commands) -> None:
-    """Add what belongs to `myna kb`."""
+    """Add `calibrate`, `curated ...` and `gaps ...` to `myna kb`."""
     _add_calibrate(kb)
     _add_curated(kb)
     _add_gaps(kb)
 
 
-# --- from how sure on is a question answered ---
+# --- the confidence threshold ---
 
 
 def _add_calibrate(kb: Commands) -> None:
     parser = add(
         kb,
         "calibrate",
-        'set from how sure on a question is answered, and not "I don\'t know"',
+        "measure and set the confidence threshold above which a question is answered from the articles",
         _calibrate,
         reports=True,
     )
@@ -50,17 +56,17 @@ def _add_calibrate(kb: Commands) -> None:
         "file",
         type=Path,
         nargs="?",
-        help='JSONL: {"question": "...", "gold": ["article"]}; with "gold": [] a question that no article answers',
+        help='JSON lines like {"question": "...", "gold": ["article"]}; "gold": [] if no article answers the question',
     )
     parser.add_argument(
         "--keep",
         type=float,
         default=0.95,
         metavar="SHARE",
-        help="the share of answerable questions to be answered; default: 0.95",
+        help="answer at least this share of the answerable questions; default: 0.95",
     )
-    parser.add_argument("--dry-run", action="store_true", help="only measure")
-    parser.add_argument("--reset", action="store_true", help="go back to the default")
+    parser.add_argument("--dry-run", action="store_true", help="measure, but leave the threshold as it is")
+    parser.add_argument("--reset", action="store_true", help="go back to the default threshold")
 
 
 def _calibrate(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -69,10 +75,16 @@ def _calibrate(settings: Settings, arguments: argparse.Namespace) -> int:
 
     if arguments.reset:
         with_database(settings, lambda scope: Thresholds(scope).reset(shell_actor()))
-        print_value({"threshold": DEFAULT_THRESHOLD} if arguments.json else "The default holds again.")
+        print_value(
+            {"threshold": DEFAULT_THRESHOLD}
+            if arguments.json
+            else f"The threshold is {DEFAULT_THRESHOLD:.2f} again, the default."
+        )
         return 0
     if arguments.file is None:
-        raise InvalidInput("Say which questions to measure with: `myna kb calibrate QUESTIONS.jsonl`.", field="file")
+        raise InvalidInput(
+            "Name a file of questions to measure with: `myna kb calibrate QUESTIONS.jsonl`.", field="file"
+        )
     questions = article_commands.read_questions(arguments.file, may_have_no_answer=True)
 
     async def measure(scope: Scope) -> Calibration:
@@ -89,40 +101,40 @@ def _calibrate(settings: Settings, arguments: argparse.Namespace) -> int:
         return 0
     print_value(f"threshold {measured.threshold:.2f}" + (" (not set)" if arguments.dry_run else ""))
     print_value(
-        f"  of {measured.questions} questions with an article {measured.answered:.1%} are answered "
-        f"(by default, {DEFAULT_THRESHOLD}: {measured.answered_by_default:.1%})"
+        f"  answered, of {measured.questions} questions with an article: {measured.answered:.1%} "
+        f"(at the default of {DEFAULT_THRESHOLD}: {measured.answered_by_default:.1%})"
     )
     if measured.refused is not None and measured.refused_by_default is not None:
         print_value(
-            f"  of {measured.others} others {measured.refused:.1%} are not "
-            f"(by default: {measured.refused_by_default:.1%})"
+            f"  refused, of {measured.others} questions without an article: {measured.refused:.1%} "
+            f"(at the default: {measured.refused_by_default:.1%})"
         )
     return 0
 
 
-# --- answers word for word ---
+# --- curated answers ---
 
 
 def _add_curated(kb: Commands) -> None:
-    curated = kb.add_parser("curated", help="answers that are given word for word").add_subparsers(
-        required=True, metavar="ACTION"
-    )
-    add(curated, "list", "list them, and how often each was given", _list_curated, reports=True)
-    new = add(curated, "add", "add one", _add_one, reports=True)
-    new.add_argument("question")
-    new.add_argument("answer", help="- reads it from standard input")
+    curated = add_group(kb, "curated", "manage curated answers, which are given word for word")
+    add(curated, "list", "list the curated answers, and how often each was given", _list_curated, reports=True)
+    new = add(curated, "add", "add a curated answer", _add_one, reports=True)
+    new.add_argument("question", help="the question, as people ask it")
+    new.add_argument("answer", help="the answer; - reads it from standard input")
     _add_audience(new)
-    remove = add(curated, "remove", "give one no more", _remove_curated, reports=True)
-    remove.add_argument("which", help="the beginning of its id")
-    add(curated, "candidates", "list corrections by staff that could become some", _candidates, reports=True)
-    approve = add(curated, "approve", "make an answer of a correction", _approve, reports=True)
-    approve.add_argument("reply", help="the beginning of the reply's id, as `candidates` shows it")
-    approve.add_argument("--question", help="ask it in other words, without what is only one person's")
+    remove = add(curated, "remove", "remove a curated answer", _remove_curated, reports=True)
+    remove.add_argument("which", help="the start of the answer's id")
+    add(curated, "candidates", "list corrections by staff that could become curated answers", _candidates, reports=True)
+    approve = add(curated, "approve", "make a correction a curated answer", _approve, reports=True)
+    approve.add_argument("reply", help="the start of the reply's id, from `myna kb curated candidates`")
+    approve.add_argument("--question", help="the question in other words, without personal details")
     _add_audience(approve)
 
 
 def _add_audience(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--audience", choices=AUDIENCES, default="public", help="who may see it; default: public")
+    parser.add_argument(
+        "--audience", choices=AUDIENCES, default="public", help="who may see the answer; default: public"
+    )
 
 
 def _with_curated(settings: Settings, work: Callable[[CuratedAnswers], Awaitable[T]]) -> T:
@@ -138,12 +150,13 @@ def _with_curated(settings: Settings, work: Callable[[CuratedAnswers], Awaitable
 def _list_curated(settings: Settings, arguments: argparse.Namespace) -> int:
     found = _with_curated(settings, lambda curated: curated.list(shell_actor()))
     if arguments.json:
-        print_value([dataclasses.asdict(one) | {"given": given} for one, given in found])
+        print_value([dataclasses.asdict(answer) | {"given": given} for answer, given in found])
         return 0
     if not found:
-        print_value("No curated answers yet. `myna kb curated add QUESTION ANSWER` adds one.")
-    for one, given in found:
-        print_value(f"{one.id[:SHORT_ID]}  {one.question}  {one.audience}, given {given} times\n    {one.answer}")
+        print_value("No curated answer yet. `myna kb curated add QUESTION ANSWER` adds one.")
+    for answer, given in found:
+        times = f"given {given} time{'s' * (given != 1)}"
+        print_value(f"{answer.id[:SHORT_ID]}  {answer.question}  {answer.audience}, {times}\n    {answer.answer}")
     return 0
 
 
@@ -158,19 +171,21 @@ def _add_one(settings: Settings, arguments: argparse.Namespace) -> int:
 
 def _remove_curated(settings: Settings, arguments: argparse.Namespace) -> int:
     removed = _with_curated(settings, lambda curated: curated.remove(shell_actor(), arguments.which))
-    print_value(dataclasses.asdict(removed) if arguments.json else f"Not given any more: {removed.question}")
+    print_value(dataclasses.asdict(removed) if arguments.json else f"Removed: {removed.question}")
     return 0
 
 
 def _candidates(settings: Settings, arguments: argparse.Namespace) -> int:
     found = _with_curated(settings, lambda curated: curated.candidates(shell_actor()))
     if arguments.json:
-        print_value([dataclasses.asdict(one) for one in found])
+        print_value([dataclasses.asdict(correction) for correction in found])
         return 0
     if not found:
-        print_value("No corrections by staff wait here. `myna review correct` makes some.")
-    for one in found:
-        print_value(f"{one.reply_id}  {one.question}\n    {one.better}  (by {one.reviewer})")
+        print_value("No correction by staff waits here. `myna review correct` makes one.")
+    for correction in found:
+        print_value(
+            f"{correction.reply_id}  {correction.question}\n    {correction.better}  (by {correction.reviewer})"
+        )
     return 0
 
 
@@ -183,23 +198,23 @@ def _approve(settings: Settings, arguments: argparse.Namespace) -> int:
     return 0
 
 
-# --- questions without an answer ---
+# --- knowledge gaps ---
 
 
 def _add_gaps(kb: Commands) -> None:
-    gaps = kb.add_parser("gaps", help="questions that no article answers").add_subparsers(
-        required=True, metavar="ACTION"
+    gaps = add_group(kb, "gaps", "find questions that no article answers, and write the missing articles")
+    listed = add(gaps, "list", "list the gaps, with similar questions grouped", _list_gaps, reports=True)
+    listed.add_argument(
+        "--days", type=int, default=90, metavar="N", help="count questions of the last N days; default: 90"
     )
-    listed = add(gaps, "list", "list them, alike ones together", _list_gaps, reports=True)
-    listed.add_argument("--days", type=int, default=90, metavar="N", help="asked in the last N days; default: 90")
-    show = add(gaps, "draft", "print the draft of the article that is missing", _draft, reports=True)
-    show.add_argument("which", help="the beginning of the gap's id")
-    approve = add(gaps, "approve", "make an article of a draft", _approve_draft, reports=True)
-    approve.add_argument("which", help="the beginning of the gap's id")
-    approve.add_argument("--file", metavar="FILE", help="the draft as you have changed it; - reads standard input")
+    show = add(gaps, "draft", "print the draft of the missing article", _draft, reports=True)
+    show.add_argument("which", help="the start of the gap's id")
+    approve = add(gaps, "approve", "add the draft, or your own text, as an article", _approve_draft, reports=True)
+    approve.add_argument("which", help="the start of the gap's id")
+    approve.add_argument("--file", metavar="FILE", help="a text to use in place of the draft; - reads standard input")
     _add_audience(approve)
-    close = add(gaps, "close", "list a gap no more", _close, reports=True)
-    close.add_argument("which", help="the beginning of the gap's id")
+    close = add(gaps, "close", "remove a gap from the list", _close, reports=True)
+    close.add_argument("which", help="the start of the gap's id")
 
 
 @contextlib.asynccontextmanager
@@ -227,14 +242,14 @@ def _list_gaps(settings: Settings, arguments: argparse.Namespace) -> int:
         raise InvalidInput(f"--days must be 1 to {MAX_DAYS:,}.", field="days")
     found = _with_gaps(settings, lambda gaps: gaps.list(shell_actor(), arguments.days))
     if arguments.json:
-        print_value([dataclasses.asdict(one) for one in found])
+        print_value([dataclasses.asdict(gap) for gap in found])
         return 0
     if not found:
-        print_value("No gaps: every question of this time has an answer in the articles, or there were none.")
-    for one in found:
-        asked = f"{one.count} time{'s' * (one.count != 1)}, last {job_display.moment_words(one.last_asked_at)}"
-        print_value(f"{one.id[:SHORT_ID]}  {one.questions[0]}  ({asked})")
-        for other in one.questions[1:]:
+        print_value("No gaps: the articles answered every question of these days, or nobody asked.")
+    for gap in found:
+        asked = f"{gap.count} time{'s' * (gap.count != 1)}, last {job_display.moment_words(gap.last_asked_at)}"
+        print_value(f"{gap.id[:SHORT_ID]}  {gap.questions[0]}  ({asked})")
+        for other in gap.questions[1:]:
             print_value(f"    {other}")
     return 0
 
@@ -266,5 +281,5 @@ def _approve_draft(settings: Settings, arguments: argparse.Namespace) -> int:
 
 def _close(settings: Settings, arguments: argparse.Namespace) -> int:
     gap: Gap = _with_gaps(settings, lambda gaps: gaps.close(shell_actor(), arguments.which))
-    print_value({"closed": gap.count} if arguments.json else f"Not listed any more: {gap.questions[0]}")
+    print_value({"closed": gap.count} if arguments.json else f"Closed: {gap.questions[0]}")
     return 0

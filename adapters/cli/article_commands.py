@@ -1,7 +1,6 @@
-"""The company's articles: `myna kb add`, `list`, `show`, `remove`, `sync`, `search` and `evaluate`.
+"""Knowledge articles: `myna kb add`, `list`, `show`, `remove`, `sync`, `search` and `evaluate`.
 
-Knows: options, what is printed, exit codes (1 where a file could not be read). Does not know: formats, how articles are
-read or found.
+Commands that read articles end with exit code 1 if a file could not be read.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from adapters.cli import job_commands, job_display
-from adapters.cli.terminal import Commands, add, print_value, progress_bar, say, shell_actor, with_database
+from adapters.cli.terminal import Commands, add, add_group, print_value, progress_bar, say, shell_actor, with_database
 from bot.errors import InvalidInput
 from bot.settings import Settings
 from storage.knowledge_values import AUDIENCES, audiences_of
@@ -35,40 +34,52 @@ MAX_QUESTIONS = 100_000
 
 
 def add_to(commands: Commands) -> Commands:
-    """Add `kb ...`, and return what else belongs to it is added to."""
-    kb: Commands = commands.add_parser("kb", help="the articles that answers stand on").add_subparsers(
-        required=True, metavar="ACTION"
+    """Add `kb ...`, and return its parsers, for more actions."""
+    kb = add_group(commands, "kb", "manage the knowledge base: the articles that answers are based on")
+    new = add(
+        kb, "add", "add articles from a folder, a file, a web page (URL) or standard input (-)", _add, reports=True
     )
-    new = add(kb, "add", "add a folder, a file, a page's address, or standard input (-)", _add, reports=True)
-    new.add_argument("target", metavar="PATH|URL|-", help="Markdown, HTML, text, PDF, DOCX, or CSV (question, answer)")
-    new.add_argument("--audience", choices=AUDIENCES, default="public", help="who may see it; default: public")
-    new.add_argument("--name", help="with -: a file name that says what it is, such as returns.md")
+    new.add_argument("target", metavar="PATH|URL|-", help="Markdown, HTML, text, PDF, DOCX, or CSV (question,answer)")
+    new.add_argument(
+        "--audience", choices=AUDIENCES, default="public", help="who may see the articles; default: public"
+    )
+    new.add_argument("--name", help="with -: the file name, whose ending names the format, such as returns.md")
     _add_no_wait(new)
-    listed = add(kb, "list", "list articles, and where they come from", _list, reports=True)
-    listed.add_argument("--sources", action="store_true", help="only where they come from")
-    show = add(kb, "show", "show an article in its passages", _show, reports=True)
-    show.add_argument("article", help="its name, or its id")
-    remove = add(kb, "remove", "take a folder, file, page or article out", _remove, reports=True)
-    remove.add_argument("which", help="what was added, or the name of its article")
+    listed = add(kb, "list", "list the articles and their sources", _list, reports=True)
+    listed.add_argument("--sources", action="store_true", help="list the sources only")
+    show = add(kb, "show", "show an article, divided into its passages", _show, reports=True)
+    show.add_argument("article", help="the article's name or id")
+    remove = add(kb, "remove", "remove a folder, a file, a web page or an article", _remove, reports=True)
+    remove.add_argument("which", help="the source as it was added, or the name of its article")
     _add_no_wait(remove)
-    sync = add(kb, "sync", "read all folders, files and pages again", _sync, reports=True)
+    sync = add(kb, "sync", "read all folders, files and web pages again", _sync, reports=True)
     _add_no_wait(sync)
-    search = add(kb, "search", "show which passages are found for a question", _search, reports=True)
-    search.add_argument("question")
+    search = add(kb, "search", "show the passages that the search finds for a question", _search, reports=True)
+    search.add_argument("question", help="the question, as people ask it")
     search.add_argument(
-        "--audience", choices=AUDIENCES, default="public", help="search as one of them; default: public"
+        "--audience", choices=AUDIENCES, default="public", help="search what this audience may see; default: public"
     )
-    search.add_argument("--most", type=int, default=5, metavar="N", help="at most N passages; default: 5")
-    evaluate = add(kb, "evaluate", "measure how often the right article is found", _evaluate, reports=True)
-    evaluate.add_argument("file", type=Path, help='JSONL: {"question": "...", "gold": ["name or id of an article"]}')
+    search.add_argument("--most", type=int, default=5, metavar="N", help="show at most N passages; default: 5")
+    evaluate = add(
+        kb, "evaluate", "measure how often the search finds the right article (recall, MRR)", _evaluate, reports=True
+    )
     evaluate.add_argument(
-        "--misses", type=int, default=20, metavar="N", help="show N questions that missed; default: 20"
+        "file", type=Path, help='JSON lines like {"question": "...", "gold": ["name or id of an article"]}'
+    )
+    evaluate.add_argument(
+        "--misses",
+        type=int,
+        default=20,
+        metavar="N",
+        help="show at most N questions whose article is not in first place; default: 20",
     )
     return kb
 
 
 def _add_no_wait(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--no-wait", action="store_true", help="only queue the job that reads them")
+    parser.add_argument(
+        "--no-wait", action="store_true", help="queue the job that reads the articles, and don't wait for it"
+    )
 
 
 def _with_library(settings: Settings, work: Callable[[Library], Awaitable[T]]) -> T:
@@ -81,7 +92,7 @@ def _add(settings: Settings, arguments: argparse.Namespace) -> int:
     actor, audience = shell_actor(), arguments.audience
     if arguments.target == "-":
         if not arguments.name:
-            raise InvalidInput("With -, say what it is: --name returns.md, for example.", field="name")
+            raise InvalidInput("With -, name the file: --name returns.md, for example.", field="name")
         content = sys.stdin.buffer.read()
         _, job = _with_library(settings, lambda library: library.upload(actor, arguments.name, content, audience))
     else:
@@ -99,7 +110,7 @@ def _sync(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def _see_through(settings: Settings, arguments: argparse.Namespace, job: Job) -> int:
-    """Wait for the job that reads what changed, and say what came of it."""
+    """Wait for the job that reads the changes, and print its result."""
     if arguments.no_wait:
         print_value(job_display.job_row(job) if arguments.json else job.id)
         return 0
@@ -110,8 +121,8 @@ def _see_through(settings: Settings, arguments: argparse.Namespace, job: Job) ->
         say(f"The job is {done.state}. {done.error or ''}".strip())
         return 1
     if not arguments.json:
-        for one in result.get("unreadable", ()):
-            say(f"  left out: {one['file']}: {one['why']}")
+        for unreadable in result.get("unreadable", ()):
+            say(f"  left out: {unreadable['file']}: {unreadable['why']}")
         if (more := result["num_unreadable"] - len(result["unreadable"])) > 0:
             say(f"  and {more} more")
         print_value(summary(result))
@@ -119,7 +130,7 @@ def _see_through(settings: Settings, arguments: argparse.Namespace, job: Job) ->
 
 
 def summary(result: Mapping[str, Any]) -> str:
-    """What a sync did, in a line."""
+    """Return the result of a sync as one line."""
     parts = [f"{result[name]} {name}" for name in ("added", "changed", "removed", "unchanged") if result[name]]
     articles, passages = result["articles"], result["passages"]
     left_out = f" {result['num_unreadable']} could not be read." if result["num_unreadable"] else ""
@@ -142,23 +153,23 @@ def _list(settings: Settings, arguments: argparse.Namespace) -> int:
 
     sources, articles, threshold = with_database(settings, look)
     if arguments.json:
-        rows: dict[str, Any] = {"sources": [dataclasses.asdict(one) for one in sources]}
+        rows: dict[str, Any] = {"sources": [dataclasses.asdict(source) for source in sources]}
         rows["threshold"] = dataclasses.asdict(threshold) if threshold else {"value": DEFAULT_THRESHOLD}
         if not arguments.sources:
-            rows["articles"] = [dataclasses.asdict(one) for one in articles]
+            rows["articles"] = [dataclasses.asdict(article) for article in articles]
         print_value(rows)
         return 0
     if not sources:
         print_value("No articles yet. `myna kb add FOLDER` adds some.")
-    for one in sources:
-        read = job_display.moment_words(one.read_at) if one.read_at else "not read yet"
-        print_value(f"{one.kind:7} {one.location}  {one.audience}  {read}")
+    for source in sources:
+        read = job_display.moment_words(source.read_at) if source.read_at else "not read yet"
+        print_value(f"{source.kind:7} {source.location}  {source.audience}  {read}")
     if sources:
         set_by = f"set by {threshold.set_by}, {job_display.moment_words(threshold.set_at)}" if threshold else "default"
         value = threshold.value if threshold else DEFAULT_THRESHOLD
-        print_value(f"threshold {value:.2f} ({set_by}): as sure as that, a question is answered")
-    for one in articles:
-        print_value(f"  {one.name}  {one.title}  {one.audience}")
+        print_value(f"threshold {value:.2f} ({set_by}): the confidence above which a question is answered")
+    for article in articles:
+        print_value(f"  {article.name}  {article.title}  {article.audience}")
     return 0
 
 
@@ -178,7 +189,7 @@ def _show(settings: Settings, arguments: argparse.Namespace) -> int:
 
 @contextlib.asynccontextmanager
 async def searching(settings: Settings, scope: Scope) -> AsyncIterator[Search]:
-    """A search that is closed at the end."""
+    """Yield a search over the articles, and close it at the end."""
     from bot.knowledge.search.search import make_search
 
     search = make_search(scope, settings.embedder, settings.data, say)
@@ -214,9 +225,9 @@ def _search(settings: Settings, arguments: argparse.Namespace) -> int:
         )
         return 0
     if not hits:
-        print_value("Nothing is found. `myna kb list` shows what there is.")
+        print_value("Nothing was found. `myna kb list` lists the articles.")
     else:
-        print_value(f"confidence {found.confidence:.0%} that these answer it")
+        print_value(f"confidence {found.confidence:.0%} that these passages answer the question")
     for hit in hits:
         path = " > ".join((hit.passage.title, *hit.passage.headings))
         text = " ".join(hit.passage.text.split())
@@ -231,15 +242,15 @@ def _evaluate(settings: Settings, arguments: argparse.Namespace) -> int:
         places: list[int | None] = []
         async with searching(settings, scope) as search:
             with progress_bar("questions", len(questions)) as bar:
-                for one in questions:
-                    places.append(await search.place_of(one["question"], one["gold"], AUDIENCES))
+                for row in questions:
+                    places.append(await search.place_of(row["question"], row["gold"], AUDIENCES))
                     bar.advance(1)
         return places
 
     places = with_database(settings, look)
     misses = [
-        {"question": one["question"], "gold": one["gold"], "place": None if place is None else place + 1}
-        for one, place in zip(questions, places, strict=True)
+        {"question": row["question"], "gold": row["gold"], "place": None if place is None else place + 1}
+        for row, place in zip(questions, places, strict=True)
         if place != 0
     ]
     figures = {
@@ -252,19 +263,19 @@ def _evaluate(settings: Settings, arguments: argparse.Namespace) -> int:
         print_value(figures | {"misses": misses})
         return 0
     print_value("  ".join(f"{name} {value}" for name, value in figures.items()))
-    for one in misses[: max(arguments.misses, 0)]:
-        where = f"place {one['place']}" if one["place"] else "not found"
-        print_value(f"  {where}: {one['question']}  (right: {', '.join(one['gold'])})")
+    for miss in misses[: max(arguments.misses, 0)]:
+        where = f"place {miss['place']}" if miss["place"] else "not found"
+        print_value(f"  {where}: {miss['question']}  (right: {', '.join(miss['gold'])})")
     return 0
 
 
 def share(places: Sequence[int | None], most: int) -> float:
-    """How many questions have a right article among the first `most`."""
+    """Return recall@`most`: the share of questions with a right article among the first `most` found."""
     return round(sum(place is not None and place < most for place in places) / len(places), 4)
 
 
 def read_questions(file: Path, *, may_have_no_answer: bool = False) -> list[dict[str, Any]]:
-    """Rows of questions with the articles that answer them. Raises `InvalidInput` with the number of a bad line."""
+    """Read questions with the articles that answer them. Raises `InvalidInput` that names a bad line."""
     rows = []
     try:
         lines = file.read_text(encoding="utf-8").split("\n")
@@ -278,12 +289,14 @@ def read_questions(file: Path, *, may_have_no_answer: bool = False) -> list[dict
             gold = [row["gold"]] if isinstance(row["gold"], str) else list(row["gold"])
             if not (isinstance(row["question"], str) and row["question"].strip() and (gold or may_have_no_answer)):
                 raise ValueError("question and gold may not be empty")
-            rows.append({"question": row["question"], "gold": [Path(str(one)).name for one in gold]})
+            rows.append({"question": row["question"], "gold": [Path(str(article)).name for article in gold]})
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             wanted = '{"question": "...", "gold": ["article"]}'
             raise InvalidInput(f"{file}, line {number}: not like {wanted} ({error}).", field="file") from error
     if not rows:
         raise InvalidInput(f"{file} holds no questions.", field="file")
     if len(rows) > MAX_QUESTIONS:
-        raise InvalidInput(f"{file} holds {len(rows):,} questions; {MAX_QUESTIONS:,} are the most.", field="file")
+        raise InvalidInput(
+            f"{file} holds {len(rows):,} questions; at most {MAX_QUESTIONS:,} are allowed.", field="file"
+        )
     return rows

@@ -1,7 +1,4 @@
-"""Chat in the terminal.
-
-Knows: lines, Ctrl-C and what a terminal must not be sent. Does not know: how replies are made or kept.
-"""
+"""Chat in the terminal: lines, slash commands and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -30,28 +27,28 @@ from storage.values import Accepted, Conversation, Incoming, Sender, text_part
 CHANNEL = "console"
 PERSON = "console"
 HELP = (
-    "/new starts a new conversation, /history shows this one, /help shows this, /quit or Ctrl-D leaves. "
+    "/new starts a new conversation, /history shows this one, /help shows this help, /quit or Ctrl-D leaves. "
     "Ctrl-C stops a reply.\n"
-    "About the last reply: /good, /bad or /bad WHY, /better TEXT for what should have been said. "
-    "/privacy shows whether Myna may learn from you, /privacy on or off says so.\n"
-    "The training: /status, /versions, /compare, /train, /stop, /evaluate, /promote, /canary, "
+    "About the last reply: /good, /bad or /bad WHY, /better TEXT for a better answer. "
+    "/privacy shows whether Myna may learn from you, /privacy on or off changes it.\n"
+    "Training and releases: /status, /versions, /compare, /train, /stop, /evaluate, /promote, /canary, "
     "/rollback; /myna explains them."
 )
-# Colours, cursor moves and titles are for us to use, not for a model or for whoever wrote to it.
+# A model, or the author of its prompt, must not change colours, move the cursor or set the title.
 _ESCAPES = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # cursor and colours
-    r"|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?"  # titles, links and other strings, with what they carry
+    r"|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?"  # titles, links and other strings, with their content
     r"|\x1b[ -/]*[0-~]?|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
 )
 
 
 def printable(text: str) -> str:
-    """Text without control sequences."""
+    """Return the text without terminal control sequences."""
     return _ESCAPES.sub("", text)
 
 
 class Console:
-    """One person at one terminal."""
+    """A chat with one person at one terminal."""
 
     def __init__(
         self,
@@ -80,13 +77,13 @@ class Console:
     async def run(self) -> None:
         """Read lines and answer them until the end of input or /quit."""
         with self._interrupts():
-            await self._or_say_why(self._resume())
+            await self._or_say_error(self._resume())
             async for line in self._lines():
                 if line in ("/quit", "/exit"):
                     return
-                await self._or_say_why(self._handle(line))
+                await self._or_say_error(self._handle(line))
 
-    async def _or_say_why(self, action: Coroutine[Any, Any, None]) -> None:
+    async def _or_say_error(self, action: Coroutine[Any, Any, None]) -> None:
         try:
             await action
         except MynaError as error:
@@ -95,13 +92,13 @@ class Console:
             self._say(f"The database can't be used right now: {error}\n")
 
     async def _resume(self) -> None:
-        """Go on with the last conversation, so that a restart forgets nothing."""
+        """Continue the last conversation, and print its pending reply, so that a restart loses nothing."""
         self._say(f"{HELP}\n")
         self._key = _new_key()
         earlier = await self._conversations.history.list_of(self._workspace_id, CHANNEL, PERSON)
         if earlier:
             self._key = earlier[0].external_id
-            self._say(f"Going on with: {printable(earlier[0].title)}\n")
+            self._say(f"Continuing: {printable(earlier[0].title)}\n")
             if seq := await self._conversations.history.pending_seq(self._workspace_id, earlier[0].id):
                 await self._print_reply(Accepted(earlier[0].id, seq, duplicate=True))
 
@@ -131,7 +128,7 @@ class Console:
         self._say(f"{printable(answer.text)}\n")
         if answer.confirm is not None:
             self._asked_back = answer.confirm
-            self._say("Do it? Write yes, or anything else to leave it.\n")
+            self._say("Do it? Type yes; anything else cancels.\n")
 
     async def _confirmed(self, asked: str, said: str) -> None:
         if said.lower() in ("yes", "y"):
@@ -158,7 +155,7 @@ class Console:
                     self._say(_ending(event))
                     ended = True
             if not ended:
-                self._say("\n[Myna is stopping; the answer comes when it is back.]\n")
+                self._say("\n[Myna is stopping; the reply comes when it runs again.]\n")
         finally:
             self._replying = None
 
@@ -179,16 +176,16 @@ class Console:
 
     async def _vote(self, command: str, words: str) -> None:
         if command == "/better" and not words:
-            self._say("Write the better answer behind it: /better We open at nine.\n")
+            self._say("Add the better answer: /better We open at nine.\n")
             return
         if len(words) > MAX_WORDS:
-            self._say(f"This has {len(words):,} characters; at most {MAX_WORDS:,} are kept. Nothing was stored.\n")
+            self._say(f"This text has {len(words):,} characters; the limit is {MAX_WORDS:,}. Nothing was stored.\n")
             return
         try:
             known = await self._conversations.history.find(self._workspace_id, CHANNEL, self._key)
             reply = await self._feedback.last_reply(CHANNEL, known.id)
         except NotFound:
-            self._say("There is no reply yet.\n")
+            self._say("There is no reply to rate yet.\n")
             return
         reason, better = (None, words) if command == "/better" else (words or None, None)
         await self._feedback.vote(reply, CHANNEL, Sender(PERSON), 1 if command == "/good" else -1, reason, better)
@@ -196,7 +193,7 @@ class Console:
 
     async def _privacy(self, wanted: str) -> None:
         if wanted not in ("", "on", "off"):
-            self._say("Write /privacy on or /privacy off.\n")
+            self._say("Type /privacy on or /privacy off.\n")
             return
         if wanted:
             await self._consent.set_person(CHANNEL, Sender(PERSON), wanted == "on")
@@ -248,7 +245,7 @@ class Console:
 def _ending(event: Ended) -> str:
     if event.state == "stopped":
         return " [stopped]\n"
-    return " [cut off at the longest reply]\n" if event.reason == "length" else "\n"
+    return " [cut off: the longest allowed reply]\n" if event.reason == "length" else "\n"
 
 
 def _new_key() -> str:
@@ -256,7 +253,10 @@ def _new_key() -> str:
 
 
 async def _read_line(source: TextIO) -> str | None:
-    """A line, or None at the end. The reading thread is a daemon: it can't be woken, and must not hold the program."""
+    """Return the next line, or None at the end of input.
+
+    A daemon thread reads it: a blocking read can't be interrupted, and must not keep the program from ending.
+    """
     loop = asyncio.get_running_loop()
     result: asyncio.Future[str | None] = loop.create_future()
 
@@ -284,7 +284,7 @@ async def chat(
     operator: Actor,
     workspace_id: str,
 ) -> None:
-    """Chat on this terminal. `operator` is who sits there, for what is steered from it."""
+    """Chat on this terminal; `operator` is the actor of the steering commands given there."""
     for stream in (sys.stdin, sys.stdout):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a stray byte must not end the chat

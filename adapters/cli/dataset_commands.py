@@ -1,7 +1,4 @@
-"""What models are trained on, and what staff decide about replies: `myna dataset ...` and `myna review ...`.
-
-Knows: how both are listed. Does not know: how examples are chosen, or who may decide.
-"""
+"""Datasets and reviews: `myna dataset ...` and `myna review ...`."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from adapters.cli.terminal import Commands, add, print_value, progress_bar, say, shell_actor, with_database
+from adapters.cli.terminal import Commands, add, add_group, print_value, progress_bar, say, shell_actor, with_database
 from bot.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,46 +21,54 @@ SHOWN_CHARS = 160
 
 def add_to(commands: Commands) -> None:
     """Add `dataset ...` and `review ...`."""
-    dataset = commands.add_parser("dataset", help="make and look at what models are trained on").add_subparsers(
-        required=True, metavar="ACTION"
+    dataset = add_group(commands, "dataset", "build and inspect the datasets that models are trained on")
+    build = add(
+        dataset, "build", "build a dataset from the stored conversations, votes and reviews", _build, reports=True
     )
-    build = add(dataset, "build", "make a dataset of what is stored now", _build, reports=True)
-    build.add_argument("--rows", type=int, metavar="N", help="at most N examples to train on, the newest")
-    build.add_argument("--sample", action="store_true", help="with --rows: a stable sample instead of the newest")
+    build.add_argument("--rows", type=int, metavar="N", help="use at most N training examples, the newest")
     build.add_argument(
-        "--per-person", type=int, default=20, metavar="N", help="at most N of one person; 0 for no limit"
+        "--sample", action="store_true", help="with --rows: a stable random sample instead of the newest"
     )
     build.add_argument(
-        "--drop-unfounded", action="store_true", help="leave out answers with numbers or names not said before"
+        "--per-person",
+        type=int,
+        default=20,
+        metavar="N",
+        help="use at most N examples of one person, 0 for no limit; default: 20",
+    )
+    build.add_argument(
+        "--drop-unfounded",
+        action="store_true",
+        help="leave out answers with numbers or names that were not mentioned before",
     )
     add(dataset, "list", "list all datasets", _list, reports=True)
-    show = add(dataset, "show", "show what stands in a dataset", _show, reports=True)
-    show.add_argument("which", nargs="?", default="", help="the beginning of its id or hash; default: the newest")
-    show.add_argument("--examples", type=int, default=0, metavar="N", help="print the first N examples, too")
-    show.add_argument("--rejected", action="store_true", help="print all that was left out and why")
-    diff = add(dataset, "diff", "show what came in and what went between two datasets", _diff, reports=True)
-    diff.add_argument("old", help="the beginning of the id or hash of the older one")
-    diff.add_argument("new", help="the same of the newer one")
+    show = add(dataset, "show", "show the contents of a dataset: counts, splits and sources", _show, reports=True)
+    show.add_argument("which", nargs="?", default="", help="the start of the dataset's id or hash; default: the newest")
+    show.add_argument("--examples", type=int, default=0, metavar="N", help="also print the first N examples")
+    show.add_argument("--rejected", action="store_true", help="also print each rejected example with the reason")
+    diff = add(dataset, "diff", "show the examples added and removed between two datasets", _diff, reports=True)
+    diff.add_argument("old", help="the start of the older dataset's id or hash")
+    diff.add_argument("new", help="the start of the newer dataset's id or hash")
     _add_review_to(commands)
 
 
 def _add_review_to(commands: Commands) -> None:
-    review = commands.add_parser("review", help="decide what is learnt from replies").add_subparsers(
-        required=True, metavar="ACTION"
-    )
+    review = add_group(commands, "review", "decide about replies: learn from them, correct them, or leave them out")
     waiting = add(review, "list", "list replies that wait for a decision", _waiting, reports=True)
-    waiting.add_argument("--limit", type=int, default=20, metavar="N", help="at most N")
+    waiting.add_argument("--limit", type=int, default=20, metavar="N", help="list at most N; default: 20")
     decisions = (
-        ("approve", "the reply is as it should be"),
-        ("correct", "this would have been better"),
-        ("exclude", "nothing is to be learnt from this reply"),
+        ("approve", "approve a reply, so that it is learnt from"),
+        ("correct", "give the answer that a reply should have been, to be learnt from"),
+        ("exclude", "exclude a reply from learning"),
     )
     for name, about in decisions:
         parser = add(review, name, about, _decide, reports=True)
         parser.set_defaults(decision=name)
-        parser.add_argument("reply", help="the reply's id, as `myna review list` shows it")
+        parser.add_argument("reply", help="the reply's id, from `myna review list`")
         if name == "correct":
-            parser.add_argument("text", nargs="?", default="", help="default: the newest answer somebody proposed")
+            parser.add_argument(
+                "text", nargs="?", default="", help="the better answer; default: the newest one that somebody proposed"
+            )
 
 
 def _build(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -100,17 +105,17 @@ def _list(settings: Settings, arguments: argparse.Namespace) -> int:
 
     found = with_database(settings, lambda scope: scope.read(datasets.list_all))
     if arguments.json:
-        print_value([dataclasses.asdict(one) for one in found])
+        print_value([dataclasses.asdict(dataset) for dataset in found])
     elif not found:
-        print_value("No dataset yet. `myna dataset build` makes one.")
-    for one in () if arguments.json else found:
-        print_value(_line(one))
+        print_value("No dataset yet. `myna dataset build` builds one.")
+    for dataset in () if arguments.json else found:
+        print_value(_line(dataset))
     return 0
 
 
-def _line(one: Dataset) -> str:
-    kinds = ", ".join(f"{count:,} {kind}s" for kind, count in one.counts.get("kinds", {}).items())
-    return f"{one.id[:SHORT_ID]}  {one.sha256[:SHORT_ID]}  {kinds or 'empty'}  by {one.created_by}"
+def _line(dataset: Dataset) -> str:
+    kinds = ", ".join(f"{count:,} {kind}s" for kind, count in dataset.counts.get("kinds", {}).items())
+    return f"{dataset.id[:SHORT_ID]}  {dataset.sha256[:SHORT_ID]}  {kinds or 'empty'}  by {dataset.created_by}"
 
 
 def _show(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -125,21 +130,21 @@ def _show(settings: Settings, arguments: argparse.Namespace) -> int:
     found, examples, rejected = with_database(settings, read)
     if arguments.json:
         value = dataclasses.asdict(found)
-        value |= {"example_rows": [_as_row(one) for one in examples]} if arguments.examples else {}
-        value |= {"rejected_rows": [dataclasses.asdict(one) for one in rejected]} if arguments.rejected else {}
+        value |= {"example_rows": [_as_row(example) for example in examples]} if arguments.examples else {}
+        value |= {"rejected_rows": [dataclasses.asdict(reject) for reject in rejected]} if arguments.rejected else {}
         print_value(value)
         return 0
     print_value(_summary(found))
-    for one in examples:
-        print_value(_example_text(one))
-    for one in rejected:
-        print_value(f"left out: {one.kind} from {one.source}, message {one.message_id}: {one.because}")
+    for example in examples:
+        print_value(_example_text(example))
+    for reject in rejected:
+        print_value(f"left out: {reject.kind} from {reject.source}, message {reject.message_id}: {reject.because}")
     return 0
 
 
-def _summary(one: Dataset) -> str:
-    counts = one.counts
-    lines = [f"dataset {one.id}", f"sha256  {one.sha256}", f"{counts['examples']:,} examples"]
+def _summary(dataset: Dataset) -> str:
+    counts = dataset.counts
+    lines = [f"dataset {dataset.id}", f"sha256  {dataset.sha256}", f"{counts['examples']:,} examples"]
     for side, kinds in counts["splits"].items():
         lines.append(f"  {side}: " + (", ".join(f"{count:,} {kind}s" for kind, count in kinds.items()) or "none"))
     lines.append(
@@ -148,12 +153,13 @@ def _summary(one: Dataset) -> str:
     lines.append(f"  {counts['conversations']:,} conversations, {counts['people']:,} people")
     lines.append(f"  thumbs: {counts['good']:,} up, {counts['bad']:,} down")
     if counts.get("with_articles"):
-        lines.append(f"  {counts['with_articles']:,} stand on articles")
-    lines.append(f"  {counts['unfounded']:,} answers with numbers or names that were not said before")
-    lines += ["", "characters of the answers", *_histogram(counts["answer_chars"])]
+        lines.append(f"  {counts['with_articles']:,} are based on articles")
+    lines.append(f"  {counts['unfounded']:,} answers with numbers or names that were not mentioned before")
+    lines += ["", "length of the answers in characters", *_histogram(counts["answer_chars"])]
     lines += ["", f"left out: {sum(counts['rejected'].values()):,}"]
     lines += [
-        f"  {count:>7,}  {because}" for because, count in sorted(counts["rejected"].items(), key=lambda one: -one[1])
+        f"  {count:>7,}  {because}"
+        for because, count in sorted(counts["rejected"].items(), key=lambda entry: -entry[1])
     ]
     return "\n".join(lines)
 
@@ -167,17 +173,18 @@ def _histogram(counted: Mapping[str, int]) -> list[str]:
     ]
 
 
-def _as_row(one: Example) -> dict[str, Any]:
-    return dataclasses.asdict(one) | {"sha256": one.sha256, "messages": [dict(each) for each in one.messages]}
+def _as_row(example: Example) -> dict[str, Any]:
+    messages = [dict(message) for message in example.messages]
+    return dataclasses.asdict(example) | {"sha256": example.sha256, "messages": messages}
 
 
-def _example_text(one: Example) -> str:
-    mark = {True: ", good", False: ", bad", None: ""}[one.good]
-    lines = [f"\n{one.kind} from {one.source}{mark} ({one.split}, {one.sha256[:SHORT_ID]})"]
-    lines += [f"  {each['role']}: {_short(each['content'])}" for each in one.messages]
-    lines += [f"  article: {_short(each.title + ': ' + each.text)}" for each in one.passages]
-    lines.append(f"  -> {_short(one.chosen)}")
-    return "\n".join([*lines, f"  not: {_short(one.rejected)}"] if one.rejected else lines)
+def _example_text(example: Example) -> str:
+    mark = {True: ", good", False: ", bad", None: ""}[example.good]
+    lines = [f"\n{example.kind} from {example.source}{mark} ({example.split}, {example.sha256[:SHORT_ID]})"]
+    lines += [f"  {message['role']}: {_short(message['content'])}" for message in example.messages]
+    lines += [f"  article: {_short(passage.title + ': ' + passage.text)}" for passage in example.passages]
+    lines.append(f"  -> {_short(example.chosen)}")
+    return "\n".join([*lines, f"  not: {_short(example.rejected)}"] if example.rejected else lines)
 
 
 def _short(text: str) -> str:
@@ -193,15 +200,15 @@ def _diff(settings: Settings, arguments: argparse.Namespace) -> int:
         new = await find_dataset(scope, arguments.new)
         return old, new, *await differences(scope, old, new)
 
-    old, new, came, went = with_database(settings, compare)
+    old, new, added, removed = with_database(settings, compare)
     if arguments.json:
-        rows = {"came": [_as_row(one) for one in came], "went": [_as_row(one) for one in went]}
+        rows = {"came": [_as_row(example) for example in added], "went": [_as_row(example) for example in removed]}
         print_value({"old": old.id, "new": new.id, **rows})
         return 0
-    for name, found in (("came in", came), ("went", went)):
+    for name, found in (("added", added), ("removed", removed)):
         print_value(f"{len(found):,} {name}")
-        for one in found[:5]:
-            print_value(_example_text(one))
+        for example in found[:5]:
+            print_value(_example_text(example))
     return 0
 
 
@@ -210,18 +217,18 @@ def _waiting(settings: Settings, arguments: argparse.Namespace) -> int:
 
     found = with_database(settings, lambda scope: Reviews(scope).queue(shell_actor(), most=max(1, arguments.limit)))
     if arguments.json:
-        print_value([dataclasses.asdict(one) for one in found])
+        print_value([dataclasses.asdict(dataset) for dataset in found])
     elif not found:
         print_value("No reply waits for a decision.")
-    for one in () if arguments.json else found:
-        ups = sum(vote.value > 0 for vote in one.votes)
-        print_value(f"{one.reply_id}  {one.channel}  {ups} up, {len(one.votes) - ups} down")
-        print_value(f"  asked: {_short(one.question)}\n  reply: {_short(one.text)}")
-        for vote in one.votes:
+    for review in () if arguments.json else found:
+        ups = sum(vote.value > 0 for vote in review.votes)
+        print_value(f"{review.reply_id}  {review.channel}  {ups} up, {len(review.votes) - ups} down")
+        print_value(f"  asked: {_short(review.question)}\n  reply: {_short(review.text)}")
+        for vote in review.votes:
             if vote.reason:
                 print_value(f"  reason: {_short(vote.reason)}")
-        if one.proposed:
-            print_value(f"  proposed: {_short(one.proposed)}")
+        if review.proposed:
+            print_value(f"  proposed: {_short(review.proposed)}")
     return 0
 
 
@@ -239,5 +246,5 @@ def _decide(settings: Settings, arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_value({"reply": arguments.reply, "decision": arguments.decision, "better": better})
     else:
-        say(f"Noted: {arguments.decision}.")
+        say(f"Decision recorded: {arguments.decision}.")
     return 0

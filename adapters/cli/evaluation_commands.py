@@ -1,7 +1,4 @@
-"""Judging versions in the shell: `myna evaluate`, `myna compare` and `myna golden ...`.
-
-Knows: how a report is shown, the exit code of a refusal. Does not know: how a version is judged.
-"""
+"""Evaluation of versions: `myna evaluate`, `myna compare` and `myna golden ...`."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapters.cli.terminal import Commands, add, print_value, progress_bar, say, shell_actor, with_database
+from adapters.cli.terminal import Commands, add, add_group, print_value, progress_bar, say, shell_actor, with_database
 from bot.errors import InvalidInput, MynaError, NotFound
 from bot.settings import Settings
 
@@ -28,27 +25,47 @@ SUITE_TITLES = {
 
 
 def add_to(commands: Commands) -> None:
-    """Add `evaluate`, `compare`, `golden add`, `golden list` and `golden remove`."""
-    evaluate = add(commands, "evaluate", "judge a trained version beside base and champion", _evaluate, reports=True)
-    evaluate.add_argument("version", help="its name, its number, or how its name begins")
-    evaluate.add_argument("--file", type=Path, metavar="FILE", help="rows of chat messages, JSONL; default: held out")
-    evaluate.add_argument("--rows", type=_count, default=200, metavar="N", help="at most so many rows; default: 200")
+    """Add `evaluate`, `compare` and `golden ...`."""
+    evaluate = add(
+        commands,
+        "evaluate",
+        "evaluate a version against the base model and the champion, and apply the gate",
+        _evaluate,
+        reports=True,
+    )
+    evaluate.add_argument("version", help="the version's name, number, or the start of its name")
+    evaluate.add_argument(
+        "--file",
+        type=Path,
+        metavar="FILE",
+        help="JSON lines of chat messages to evaluate on; default: the held-out rows of the version's dataset",
+    )
+    evaluate.add_argument(
+        "--rows", type=_count, default=200, metavar="N", help="evaluate on at most N rows; default: 200"
+    )
     compare = add(
-        commands, "compare", "show a version beside base and champion, as it was judged", _compare, reports=True
+        commands,
+        "compare",
+        "show the last evaluation of a version beside base model and champion",
+        _compare,
+        reports=True,
     )
     compare.add_argument(
-        "version", nargs="?", default="", help="its name, number, or how its name begins; default: the newest judged"
+        "version",
+        nargs="?",
+        default="",
+        help="the version's name, number, or the start of its name; default: the version evaluated last",
     )
-    golden = commands.add_parser("golden", help="questions that every version must get right").add_subparsers(
-        required=True, metavar="ACTION"
+    golden = add_group(commands, "golden", "manage golden questions, which every version must answer right")
+    add_golden = add(
+        golden, "add", "add golden questions and their rules from a file of JSON lines", _golden_add, reports=True
     )
-    add_golden = add(golden, "add", "add questions with rules from a JSONL file", _golden_add, reports=True)
     add_golden.add_argument(
-        "file", type=Path, help='lines like {"question": "...", "rules": {"must_contain": ["..."]}}'
+        "file", type=Path, help='JSON lines like {"question": "...", "rules": {"must_contain": ["..."]}}'
     )
     add(golden, "list", "list all golden questions", _golden_list, reports=True)
-    remove = add(golden, "remove", "ask a question no more", _golden_remove, reports=True)
-    remove.add_argument("id", help="as `myna golden list` shows it")
+    remove = add(golden, "remove", "remove a golden question", _golden_remove, reports=True)
+    remove.add_argument("id", help="the question's id, from `myna golden list`")
 
 
 def _count(text: str) -> int:
@@ -63,15 +80,15 @@ def _evaluate(settings: Settings, arguments: argparse.Namespace) -> int:
 
     actor, wanted = shell_actor(), JudgingRequest(arguments.version, arguments.file, arguments.rows)
     plan = with_database(settings, lambda scope: plan_judging(scope, settings, actor, wanted))
-    say(f"Judging {wanted.version} on {sum(len(suite.rows) for suite in plan.suites)} rows ...")
-    # The database is free meanwhile: this takes minutes.
-    with progress_bar("Judging") as bar:
+    say(f"Evaluating {wanted.version} on {sum(len(suite.rows) for suite in plan.suites)} rows ...")
+    # This takes minutes; the database is not held meanwhile.
+    with progress_bar("Evaluating") as bar:
         report = asyncio.run(carry_out(settings, plan, lambda _, done, of: bar.reach(done, of), NetworkLossScorer))
     judged = with_database(settings, lambda scope: keep_verdict(scope, actor, plan, report))
     verdict = judged.verdict
     _show(arguments, judged.evaluation_id, report, passed=verdict.passed, reasons=verdict.reasons)
     if judged.evaluation_id is None:
-        say("This verdict is not kept: what counts is how a registered version does on the rows its dataset holds out.")
+        say("This verdict is not stored: the gate counts only registered versions on their datasets' held-out rows.")
     return 0 if verdict.passed else REFUSED_BY_GATE
 
 
@@ -81,7 +98,7 @@ def _compare(settings: Settings, arguments: argparse.Namespace) -> int:
 
     found = with_database(settings, lambda scope: Versions(scope).newest_evaluation(arguments.version))
     if found is None:
-        raise NotFound("There is no evaluation yet. `myna evaluate VERSION` makes one.")
+        raise NotFound("There is no evaluation yet. `myna evaluate VERSION` runs one.")
     try:
         report = report_from_json(found.report)
     except (KeyError, TypeError):
@@ -113,7 +130,7 @@ def _show(
 
 
 def report_lines(report: EvaluationReport) -> list[str]:
-    """A table for each suite: a line a figure, a column a contestant, with 95 % intervals."""
+    """Return a table a suite: a line for each measure, a column for each model, with 95 % intervals."""
     from bot.learning.judge.evaluation_report import MEASURES
 
     labels: list[Label] = ["base", "champion", "candidate"]
@@ -158,12 +175,17 @@ def _golden_list(settings: Settings, arguments: argparse.Namespace) -> int:
 
     found = with_database(settings, lambda scope: GoldenQuestions(scope).list_all(shell_actor()))
     if arguments.json:
-        print_value([{"id": one.id, "messages": list(one.messages), "rules": dict(one.rules)} for one in found])
+        print_value(
+            [
+                {"id": question.id, "messages": list(question.messages), "rules": dict(question.rules)}
+                for question in found
+            ]
+        )
     elif not found:
         print_value("No golden question yet. `myna golden add FILE` adds some.")
-    for one in () if arguments.json else found:
-        kept = "; ".join(f"{kind.replace('_', ' ')}: {', '.join(texts)}" for kind, texts in one.rules.items())
-        print_value(f"{one.id}  {one.messages[-1]['content']}\n    {kept}")
+    for question in () if arguments.json else found:
+        rules = "; ".join(f"{kind.replace('_', ' ')}: {', '.join(texts)}" for kind, texts in question.rules.items())
+        print_value(f"{question.id}  {question.messages[-1]['content']}\n    {rules}")
     return 0
 
 

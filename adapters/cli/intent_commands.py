@@ -1,7 +1,4 @@
-"""What messages are about: `myna intents train`, `list`, `try`, `evaluate`, `export` and `clear`.
-
-Knows: options and what is printed. Does not know: how messages are told apart.
-"""
+"""Intent classification: `myna intents train`, `list`, `try`, `evaluate`, `export` and `clear`."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from adapters.cli import article_commands, job_display
-from adapters.cli.terminal import Commands, add, print_value, progress_bar, shell_actor, with_database
+from adapters.cli.terminal import Commands, add, add_group, print_value, progress_bar, shell_actor, with_database
 from bot.errors import InvalidInput
 from bot.settings import Settings
 
@@ -27,21 +24,34 @@ MAX_FILE_BYTES = 64 * 2**20
 
 def add_to(commands: Commands) -> None:
     """Add `intents ...`."""
-    intents = commands.add_parser("intents", help="what messages are about, and what is out of scope").add_subparsers(
-        required=True, metavar="ACTION"
+    intents = add_group(commands, "intents", "manage intents: the topics that messages are classified into")
+    train = add(
+        intents,
+        "train",
+        "train the intent classifier on phrases, in place of the present intents",
+        _train,
+        reports=True,
     )
-    train = add(intents, "train", "learn intents from phrases, in place of those known", _train, reports=True)
-    train.add_argument("file", type=Path, help="CSV with the header text,intent[,reply]; replies are given as they are")
-    add(intents, "list", "list them, and how often people had each", _list, reports=True)
-    tried = add(intents, "try", "say what a message is about", _try, reports=True)
-    tried.add_argument("text")
-    evaluate = add(intents, "evaluate", "measure how well messages are told", _evaluate, reports=True)
-    evaluate.add_argument("file", type=Path, help="CSV with the header text,intent; no intent means out of scope")
+    train.add_argument(
+        "file",
+        type=Path,
+        help="CSV with the header text,intent[,reply]; a reply is given word for word, without the model",
+    )
+    add(intents, "list", "list the intents, and how many recent messages had each", _list, reports=True)
+    tried = add(intents, "try", "classify a message", _try, reports=True)
+    tried.add_argument("text", help="the message")
+    evaluate = add(
+        intents, "evaluate", "measure the accuracy of the classifier on labelled messages", _evaluate, reports=True
+    )
+    evaluate.add_argument("file", type=Path, help="CSV with the header text,intent; an empty intent means out of scope")
     evaluate.add_argument(
-        "--keep", type=float, metavar="SHARE", help="set the threshold to keep this share of those with an intent"
+        "--keep",
+        type=float,
+        metavar="SHARE",
+        help="set the threshold so that this share (0.5 to 1) of the messages with an intent is recognized",
     )
-    add(intents, "export", "print the phrases as CSV", _export)
-    add(intents, "clear", "forget all intents", _clear)
+    add(intents, "export", "print all phrases with their intents as CSV", _export)
+    add(intents, "clear", "remove all intents", _clear)
 
 
 def _with_intents(settings: Settings, work: Callable[[Intents], Awaitable[T]]) -> T:
@@ -75,7 +85,7 @@ def _train(settings: Settings, arguments: argparse.Namespace) -> int:
     else:
         print_value(
             f"{count} intents from {len(made.phrases):,} phrases; "
-            f"phrases that were held out are told with a macro-F1 of {made.report['macro_f1']:.2f}"
+            f"macro-F1 on held-out phrases: {made.report['macro_f1']:.2f}"
         )
     return 0
 
@@ -158,5 +168,5 @@ def _export(settings: Settings, _: argparse.Namespace) -> int:
 
 def _clear(settings: Settings, _: argparse.Namespace) -> int:
     _with_intents(settings, lambda intents: intents.clear(shell_actor()))
-    print_value("All intents are forgotten.")
+    print_value("All intents are removed.")
     return 0

@@ -1,8 +1,4 @@
-"""Training, and all other work of minutes: `myna train`, `myna jobs ...` and `myna worker`.
-
-Knows: options, exit codes, what Ctrl-C means for a job that somebody waits for. Does not know: how a job is done, or
-how it looks.
-"""
+"""Training and other jobs: `myna train`, `myna jobs ...` and `myna worker`."""
 
 from __future__ import annotations
 
@@ -24,51 +20,60 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DONE, FAILED, REFUSED = 0, 1, 3
-# So long a job waits for the worker of a server before `--wait` and `watch` start one themselves.
+# Time that `--wait` and `watch` leave the worker of a server to claim the job, before they start a worker themselves.
 PATIENCE_SECONDS = 4.0
 
 
 def add_to(commands: Commands) -> None:
     """Add `train`, `jobs ...` and `worker`."""
-    train = add(commands, "train", "train the model on what was learnt since", _train, reports=True)
-    train.add_argument("--rows", type=int, metavar="N", help="use so many examples at most")
-    train.add_argument(
-        "--search", type=int, metavar="N", help="try N settings, each for a quarter of a training, and keep the best"
+    train = add(
+        commands, "train", "train a new version on the stored conversations, votes and reviews", _train, reports=True
     )
-    train.add_argument("--learning-rate", type=float, metavar="X", help="default: 0.001")
+    train.add_argument("--rows", type=int, metavar="N", help="use at most N examples")
     train.add_argument(
-        "--epochs", type=float, metavar="X", help="how often each row is learnt from at most; default: 2"
+        "--search",
+        type=int,
+        metavar="N",
+        help="hyperparameter search: try N settings for a quarter of a training each, and keep the best",
     )
-    train.add_argument("--name", help="a name for this training, shown with it and with its version")
-    train.add_argument("--priority", type=int, default=0, metavar="N", help="jobs with more go first; 0 is the default")
-    train.add_argument("--wait", action="store_true", help="show the progress until it has ended")
+    train.add_argument("--learning-rate", type=float, metavar="X", help="learning rate; default: 0.001")
+    train.add_argument("--epochs", type=float, metavar="X", help="train at most X epochs; default: 2")
+    train.add_argument("--name", help="a name for this training, shown with its job and its version")
+    train.add_argument(
+        "--priority", type=int, default=0, metavar="N", help="jobs of a higher priority run first; default: 0"
+    )
+    train.add_argument("--wait", action="store_true", help="show the progress until the training has ended")
     _add_jobs_to(commands)
-    worker = add(commands, "worker", "do the jobs that wait, beside or without a server", _worker)
-    worker.add_argument("--once", action="store_true", help="end when none waits")
-    worker.add_argument("--device", help="only those of this device; default: all")
-    worker.add_argument("--child", action="store_true", help="end when standard input does, for whoever starts it")
+    worker = add(commands, "worker", "run the waiting jobs, with or without a server", _worker)
+    worker.add_argument("--once", action="store_true", help="end when no job waits")
+    worker.add_argument(
+        "--device", help="run only the jobs of this device, default (training) or knowledge (articles); default: both"
+    )
+    worker.add_argument(
+        "--child", action="store_true", help="end when standard input closes, for the program that starts this worker"
+    )
 
 
 def _add_jobs_to(commands: Commands) -> None:
-    parser = commands.add_parser("jobs", help="look at jobs and steer them", description="Look at jobs and steer them.")
-    parser.add_argument("--json", action="store_true", help="print one JSON value for programs")
+    parser = commands.add_parser("jobs", help="list and control jobs", description="List and control jobs.")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON value")
     parser.set_defaults(command=_list)
     jobs = parser.add_subparsers(metavar="ACTION")
     add(jobs, "list", "list the newest jobs, as `myna jobs` does", _list, reports=True)
     for name, about, command in (
-        ("show", "show all about a job", _show),
-        ("pause", "stop a job at its next step; it can be resumed", _pause),
-        ("resume", "go on with a job that is paused or failed", _resume),
-        ("cancel", "end a job", _cancel),
+        ("show", "show a job: settings, progress, curves and result", _show),
+        ("pause", "pause a job at its next step; `resume` continues it", _pause),
+        ("resume", "continue a job that is paused or failed", _resume),
+        ("cancel", "cancel a job for good", _cancel),
         ("watch", "show the progress of a job until it has ended", _watch),
     ):
-        one = add(jobs, name, about, command, reports=True)
-        one.add_argument("id", help="its id, or how that begins")
+        action = add(jobs, name, about, command, reports=True)
+        action.add_argument("id", help="the job's id, or its start")
         if name == "cancel":
-            add_yes(one)
-    priority = add(jobs, "priority", "let a job go before others", _priority, reports=True)
-    priority.add_argument("id", help="its id, or how that begins")
-    priority.add_argument("priority", type=int, help="jobs with more go first; 0 is the default")
+            add_yes(action)
+    priority = add(jobs, "priority", "change the priority of a job", _priority, reports=True)
+    priority.add_argument("id", help="the job's id, or its start")
+    priority.add_argument("priority", type=int, help="jobs of a higher priority run first; default: 0")
 
 
 def _with_jobs(settings: Settings, work: Callable[[Jobs], Awaitable[T]]) -> T:
@@ -86,7 +91,7 @@ def _train(settings: Settings, arguments: argparse.Namespace) -> int:
         print_value(job_display.job_row(job))
     else:
         print_value(job.id)
-        say("It waits for a worker: `myna serve` has one, and so has `myna jobs watch ID`.")
+        say("The job waits for a worker. `myna serve` runs one; `myna jobs watch ID` starts one if there is none.")
     return 0
 
 
@@ -95,7 +100,7 @@ def _list(settings: Settings, arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_value([job_display.job_row(job) for job in found])
     elif not found:
-        print_value("No job yet. `myna train` begins one.")
+        print_value("No job yet. `myna train` starts one.")
     for job in () if arguments.json else found:
         print_value(job_display.list_line(job))
     return 0
@@ -129,7 +134,8 @@ def _cancel(settings: Settings, arguments: argparse.Namespace) -> int:
     job = _with_jobs(settings, lambda jobs: jobs.find(shell_actor(), arguments.id))
     if job.state == "running":
         confirm(
-            arguments, f"End the {job.kind} job {job.id} for good? `myna jobs pause {job.id}` keeps what it has done."
+            arguments,
+            f"Cancel the {job.kind} job {job.id} for good? `myna jobs pause {job.id}` would keep its progress.",
         )
     return _change(settings, arguments, lambda jobs: jobs.cancel(shell_actor(), job.id))
 
@@ -150,25 +156,28 @@ def _watch(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def _wait(settings: Settings, job_id: str, *, as_json: bool) -> int:
-    """Show a job until it has ended; with nobody to do it, have it done by a worker of our own meanwhile."""
+    """Show a job until it has ended, with `follow`, and return its exit code."""
     with job_display.display(as_json=as_json) as show:
         job = asyncio.run(follow(settings, job_id, show))
     if not as_json:
-        say(f"The job is {job.state}." + (f" `myna jobs resume {job.id}` goes on." if job.state == "paused" else ""))
+        say(
+            f"The job is {job.state}."
+            + (f" `myna jobs resume {job.id}` continues it." if job.state == "paused" else "")
+        )
         for line in job_display.result_lines(job):
             (print_value if job.state == "done" else say)(line)
     return _exit_code(job)
 
 
 def _exit_code(job: Job) -> int:
-    """Refused is a training that had too little to learn from, and a version that did not pass the gate."""
+    """Return the exit code of a job: refused if it had too little to train on, or its version did not pass the gate."""
     if job.state == "refused" or (job.state == "done" and (job.result or {}).get("passed") is False):
         return REFUSED
     return DONE if job.state == "done" else FAILED
 
 
 async def follow(settings: Settings, job_id: str, show: job_display.Show) -> Job:
-    """Show a job until it has ended or was paused; with nobody to do it, have a worker of our own do it meanwhile."""
+    """Show a job until it has ended or was paused; start a worker of our own if no other takes the job."""
     from bot.access import installation
     from bot.jobs.control import Jobs
     from bot.jobs.worker_process import WorkerProcess
@@ -203,9 +212,9 @@ async def _until_it_rests(jobs: Jobs, job_id: str, show: job_display.Show) -> Jo
 
 
 async def _leave(jobs: Jobs, worker: WorkerProcess, job_id: str) -> None:
-    """Ctrl-C: a job that others do goes on; one that is ours to do is paused."""
+    """Handle Ctrl-C: pause the job if our own worker runs it; leave it to other workers else."""
     if not worker.is_running:
-        say(f"The job goes on where a server or a worker runs; `myna jobs watch {job_id}` shows it.")
+        say(f"The job continues on another worker; `myna jobs watch {job_id}` shows its progress.")
         return
     say("Pausing the job ...")
     try:
@@ -215,7 +224,7 @@ async def _leave(jobs: Jobs, worker: WorkerProcess, job_id: str) -> None:
     async for job in jobs.wait(shell_actor(), job_id):
         if job.state != "running":
             break
-    say(f"`myna jobs resume {job_id}` and `myna jobs watch {job_id}` go on from here.")
+    say(f"`myna jobs resume {job_id}` and `myna jobs watch {job_id}` continue it.")
 
 
 def _worker(settings: Settings, arguments: argparse.Namespace) -> int:

@@ -1,7 +1,4 @@
-"""How jobs look in a terminal: a line in a list, all about one, and its progress while somebody waits.
-
-Knows: words, a progress bar where there is a terminal, JSON lines for programs. Does not know: where jobs come from.
-"""
+"""Display of jobs: list lines, descriptions, progress bars and JSON lines."""
 
 from __future__ import annotations
 
@@ -25,12 +22,12 @@ Show = Callable[["Job"], None]
 
 
 def job_row(job: Job) -> dict[str, Any]:
-    """A job for programs."""
+    """Return a job as a JSON object."""
     return dataclasses.asdict(job)
 
 
 def list_line(job: Job) -> str:
-    """A job on one line."""
+    """Return a job as one line of a list."""
     from bot.jobs.control import short_id
 
     about = progress_words(job) if job.state in ("running", "paused") else (job.error or "")
@@ -42,9 +39,9 @@ def list_line(job: Job) -> str:
 
 
 def describe(job: Job, points: Iterable[Point]) -> Iterator[str]:
-    """All about a job, line by line."""
+    """Yield the description of a job, line by line."""
     yield f"job {job.id}: {job.kind}, {job.state}"
-    yield f"begun by {job.created_by} on {moment_words(job.created_at)}, priority {job.priority}"
+    yield f"created by {job.created_by} on {moment_words(job.created_at)}, priority {job.priority}"
     yield from (f"setting {name}: {value}" for name, value in job.settings.items())
     if job.progress:
         yield f"progress: {progress_words(job)}"
@@ -54,14 +51,14 @@ def describe(job: Job, points: Iterable[Point]) -> Iterator[str]:
 
 
 def result_lines(job: Job) -> Iterator[str]:
-    """What came of a job."""
+    """Yield the result of a job, and its error, line by line."""
     yield from (f"{name}: {value}" for name, value in (job.result or {}).items())
     if job.error:
         yield f"error: {job.error}"
 
 
 def progress_words(job: Job) -> str:
-    """The newest word of whoever does the job."""
+    """Return the progress that the worker reported last, as text."""
     from bot.steering.line_words import phase_words
 
     said = job.progress or {}
@@ -83,7 +80,7 @@ def progress_words(job: Job) -> str:
 
 
 def duration_words(seconds: float) -> str:
-    """`48 s`, `3 min`, `2 h 5 min`."""
+    """Format a duration: `48 s`, `3 min`, `2 h 5 min`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     hours, minutes = divmod(round(seconds / 60), 60)
@@ -91,13 +88,13 @@ def duration_words(seconds: float) -> str:
 
 
 def moment_words(ms: int) -> str:
-    """A time of this machine's zone, to the minute."""
+    """Format a time, given in milliseconds since 1970, in local time to the minute."""
     return datetime.datetime.fromtimestamp(ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 @contextlib.contextmanager
 def display(*, as_json: bool) -> Iterator[Show]:
-    """Something to show a job with whenever it has changed."""
+    """Yield a function that shows a job, to be called whenever it has changed."""
     if as_json:
         yield lambda job: print_value(job_row(job))
     elif sys.stderr.isatty():
@@ -108,17 +105,17 @@ def display(*, as_json: bool) -> Iterator[Show]:
 
 
 class _PlainLines:
-    """A line when the job's state or phase is another, and now and then between."""
+    """Prints a line when the job's state or phase changes, and one every few seconds."""
 
     def __init__(self) -> None:
         self._shown: object = None
         self._next = 0.0
 
     def __call__(self, job: Job) -> None:
-        now, what = time.monotonic(), (job.state, (job.progress or {}).get("phase"))
-        if what != self._shown or now >= self._next:
+        now, phase = time.monotonic(), (job.state, (job.progress or {}).get("phase"))
+        if phase != self._shown or now >= self._next:
             say(f"{job.state}  {progress_words(job)}".rstrip())
-            self._shown, self._next = what, now + PLAIN_LINE_SECONDS
+            self._shown, self._next = phase, now + PLAIN_LINE_SECONDS
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
-"""The kinds of jobs, each with the task that does it, and what a worker cleans up before its first job.
+"""Registry of job kinds and their tasks, and the clean-up of a starting worker.
 
-Nothing heavy is loaded before a task begins.
+A task's modules are imported when it begins: torch takes seconds to load.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from storage.scope import Scope
 
 
 def all_tasks() -> dict[str, Task]:
-    """Tasks by the kind of job."""
+    """Return the task of each job kind."""
     return {"train": _train, "evaluate": _evaluate, "sync": _sync}
 
 
 async def clean_up(database: Database, data: Path) -> None:
-    """Remove the folders of ended jobs, and what was learnt from people who have been erased.
+    """Remove the folders of ended jobs, and the versions and files that hold data of erased people.
 
     An erasure leaves alone the files that a worker holds at that moment; the next worker removes them here.
     """

@@ -1,30 +1,27 @@
-"""API keys: `myna key ...`.
-
-Knows: how they are listed. Does not know: what a secret is made of, or how limits are held to.
-"""
+"""API keys: `myna key ...`."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 
-from adapters.cli.terminal import Commands, add, print_value, say, shell_actor, with_database
+from adapters.cli.terminal import Commands, add, add_group, print_value, say, shell_actor, with_database
 from bot.errors import MynaError
 from bot.settings import Settings
 
 
 def add_to(commands: Commands) -> None:
     """Add `key create`, `key list` and `key revoke`."""
-    key = commands.add_parser("key", help="make, list or revoke API keys").add_subparsers(
-        required=True, metavar="ACTION"
+    key = add_group(commands, "key", "create, list or revoke API keys")
+    create = add(key, "create", "create a key and print its secret, once", _create, reports=True)
+    create.add_argument("name", help="the key's name, such as its user: shop-backend")
+    create.add_argument("--requests-per-minute", type=int, metavar="N", help="rate limit; default: no limit")
+    create.add_argument(
+        "--tokens-per-day", type=int, metavar="N", help="limit of prompt and reply tokens together; default: no limit"
     )
-    create = add(key, "create", "make a key and print its secret, once", _create, reports=True)
-    create.add_argument("name", help="whose it is, like shop-backend")
-    create.add_argument("--requests-per-minute", type=int, metavar="N", help="default: no limit")
-    create.add_argument("--tokens-per-day", type=int, metavar="N", help="prompt and reply together; default: no limit")
-    add(key, "list", "list all keys", _list, reports=True)
-    revoke = add(key, "revoke", "make a key invalid at once", _revoke, reports=True)
-    revoke.add_argument("which", help="its name or id")
+    add(key, "list", "list all keys with their limits", _list, reports=True)
+    revoke = add(key, "revoke", "revoke a key at once", _revoke, reports=True)
+    revoke.add_argument("which", help="the key's name or id")
 
 
 def _create(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -38,7 +35,7 @@ def _create(settings: Settings, arguments: argparse.Namespace) -> int:
     )
     print_value({"name": arguments.name, "secret": secret} if arguments.json else secret)
     if not arguments.json:
-        say("Keep it safe: it is not stored and can't be shown again.")
+        say("Keep the secret safe: it is not stored and can't be shown again.")
     return 0
 
 
@@ -47,16 +44,16 @@ def _list(settings: Settings, arguments: argparse.Namespace) -> int:
 
     found = with_database(settings, lambda scope: scope.read(api_keys.list_keys))
     if arguments.json:
-        print_value([dataclasses.asdict(one) for one in found])
+        print_value([dataclasses.asdict(key) for key in found])
     elif not found:
-        print_value("No key yet. `myna key create NAME` makes one.")
-    for one in () if arguments.json else found:
+        print_value("No key yet. `myna key create NAME` creates one.")
+    for key in () if arguments.json else found:
         limits = [
-            f"{one.requests_per_minute:,} requests a minute" if one.requests_per_minute else "",
-            f"{one.tokens_per_day:,} tokens a day" if one.tokens_per_day else "",
+            f"{key.requests_per_minute:,} requests a minute" if key.requests_per_minute else "",
+            f"{key.tokens_per_day:,} tokens a day" if key.tokens_per_day else "",
         ]
-        state = "revoked" if one.revoked_at else ", ".join(filter(None, limits)) or "no limit"
-        print_value(f"{one.name}  {one.hint}...  {state}  ({one.id})")
+        state = "revoked" if key.revoked_at else ", ".join(filter(None, limits)) or "no limit"
+        print_value(f"{key.name}  {key.hint}...  {state}  ({key.id})")
     return 0
 
 
@@ -67,6 +64,6 @@ def _revoke(settings: Settings, arguments: argparse.Namespace) -> int:
         settings, lambda scope: scope.write(api_keys.revoke_key, arguments.which, shell_actor().name)
     )
     if not revoked:
-        raise MynaError(f'There is no valid key "{arguments.which}". `myna key list` shows all.')
-    print_value({"revoked": arguments.which} if arguments.json else f"The key {arguments.which} is no longer valid.")
+        raise MynaError(f'There is no valid key "{arguments.which}". `myna key list` lists all.')
+    print_value({"revoked": arguments.which} if arguments.json else f"The key {arguments.which} is revoked.")
     return 0

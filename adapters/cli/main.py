@@ -1,7 +1,6 @@
-"""The `myna` command.
+"""Entry point of the `myna` command.
 
-Knows: the groups of commands, exit codes (0 done, 1 failed, 2 wrong use, 3 refused by the gate). Does not know: any
-command, its options, or how anything is done.
+Exit codes: 0 done, 1 failed, 2 wrong use, 3 refused by the gate.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Whoever read our output has gone; without this, Python would complain when it flushes at exit.
+        # The reader of our output has gone; without this, Python would complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
@@ -72,12 +71,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _is_text(argument: str) -> bool:
-    """Bytes that are no UTF-8 come as half surrogate pairs, which no database takes."""
+    """Return False for bytes that are not UTF-8: Python turns them into lone surrogates, which no database stores."""
     return not any("\ud800" <= sign <= "\udfff" for sign in argument)
 
 
 def _first_error(group: BaseExceptionGroup[BaseException]) -> str:
-    """What to tell the person; the rest goes to the log."""
+    """Return the first error of the group as a message; log the group if it is not one of ours."""
     for error in group.exceptions:
         if isinstance(error, BaseExceptionGroup):
             return _first_error(error)
@@ -90,11 +89,12 @@ def _first_error(group: BaseExceptionGroup[BaseException]) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="myna",
-        description="A self-hosted chat agent that learns from its own conversations.",
-        epilog="Settings come from the environment and myna.toml; `myna settings` lists them.",
+        description="Run and manage Myna, a self-hosted chat agent that learns from its own conversations.",
+        epilog="`myna COMMAND --help` explains a command. Settings come from the environment "
+        "and myna.toml; `myna settings` lists them.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    # The help lists them in this order.
+    # The help lists the commands in this order.
     serve_commands.add_to(commands)
     model_commands.add_to(commands)
     record_commands.add_to(commands)

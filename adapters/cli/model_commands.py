@@ -1,22 +1,19 @@
-"""Models on this machine: `myna model ...`.
-
-Knows: how they are listed. Does not know: where models lie, or how they get there.
-"""
+"""Models on this machine: `myna model ...`."""
 
 from __future__ import annotations
 
 import argparse
 
-from adapters.cli.terminal import Commands, add, print_value, say
+from adapters.cli.terminal import Commands, add, add_group, print_value, say
 from bot.settings import Settings
 
 
 def add_to(commands: Commands) -> None:
     """Add `model pull` and `model list`."""
-    model = commands.add_parser("model", help="fetch or list models").add_subparsers(required=True, metavar="ACTION")
-    pull = add(model, "pull", "fetch a model, or make the starter model", _pull, reports=True)
-    pull.add_argument("name", nargs="?", help="default: MYNA_MODEL")
-    add(model, "list", "list the models in MYNA_DATA", _list, reports=True)
+    model = add_group(commands, "model", "download or list models")
+    pull = add(model, "pull", "download a model, or build the starter model", _pull, reports=True)
+    pull.add_argument("name", nargs="?", help="the model's name; default: the setting MYNA_MODEL")
+    add(model, "list", "list the models on this machine (in MYNA_DATA)", _list, reports=True)
 
 
 def _pull(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -33,10 +30,13 @@ def _list(settings: Settings, arguments: argparse.Namespace) -> int:
     found = list_models(settings.data)
     if arguments.json:
         print_value(
-            [{"name": one.name, "path": str(one.path), "bytes": one.size_bytes, "source": one.source} for one in found]
+            [
+                {"name": model.name, "path": str(model.path), "bytes": model.size_bytes, "source": model.source}
+                for model in found
+            ]
         )
     elif not found:
-        print_value("No model yet. `myna model pull` fetches the starter model.")
-    for one in () if arguments.json else found:
-        print_value(f"{one.name}  {one.size_bytes / 1e6:,.0f} MB  {one.path}  ({one.source})")
+        print_value("No model yet. `myna model pull` downloads one, or builds the starter model.")
+    for model in () if arguments.json else found:
+        print_value(f"{model.name}  {model.size_bytes / 1e6:,.0f} MB  {model.path}  ({model.source})")
     return 0

@@ -1,7 +1,4 @@
-"""What has been said and used, into the database and out of it: `myna import`, `myna export` and `myna usage`.
-
-Knows: files, how problems and counts are shown. Does not know: what stands in a row.
-"""
+"""Import and export of conversations and usage: `myna import`, `myna export` and `myna usage`."""
 
 from __future__ import annotations
 
@@ -29,28 +26,38 @@ _FORM_OF_SUFFIX: dict[str, Form] = {".jsonl": "json lines", ".ndjson": "json lin
 
 def add_to(commands: Commands) -> None:
     """Add `import` and `export`."""
-    take = add(commands, "import", "take in conversations from a file", _import, reports=True)
-    take.add_argument("file", help="JSON lines or CSV; - reads standard input")
-    take.add_argument("--skip-bad", action="store_true", help="leave out rows that are wrong, and take the others")
-    take.add_argument("--dry-run", action="store_true", help="only say what would be taken in")
-    export = add(commands, "export", "print all conversations as JSON lines", _export)
-    export.add_argument("--out", type=Path, metavar="FILE", help="write to a file instead")
-    export.add_argument("--json", action="store_true", help="with --out: print one JSON value for programs")
-    export.add_argument(
-        "--since", type=moment, default=0, metavar="DATE", help="only those used since, like 2026-11-22"
+    take = add(commands, "import", "import conversations from a file", _import, reports=True)
+    take.add_argument("file", help="a file of JSON lines or CSV; - reads standard input")
+    take.add_argument("--skip-bad", action="store_true", help="leave out invalid rows, and import the others")
+    take.add_argument(
+        "--dry-run", action="store_true", help="check the file and count its conversations, but import nothing"
     )
-    export.add_argument("--channel", help="only those of one channel: web, console, import, ...")
-    export.add_argument("--learnable", action="store_true", help="leave out words that may not be learnt from")
+    export = add(commands, "export", "export conversations as JSON lines", _export)
+    export.add_argument("--out", type=Path, metavar="FILE", help="write to this file; default: standard output")
+    export.add_argument("--json", action="store_true", help="with --out: print the result as one JSON value")
     export.add_argument(
-        "--pairs", action="store_true", help="print preference pairs instead: prompt, chosen, rejected; all learnable"
+        "--since",
+        type=moment,
+        default=0,
+        metavar="DATE",
+        help="only conversations used since this date, like 2026-11-22",
+    )
+    export.add_argument("--channel", help="only conversations of this channel: web, console, import, ...")
+    export.add_argument("--learnable", action="store_true", help="leave out messages that may not be learnt from")
+    export.add_argument(
+        "--pairs",
+        action="store_true",
+        help="export preference pairs (prompt, chosen, rejected) instead; only messages that may be learnt from",
     )
 
 
 def add_usage_to(commands: Commands) -> None:
-    """Add `usage`, which the help lists after the keys that it is about."""
-    usage = add(commands, "usage", "print what the API was used for, as CSV", _usage)
-    usage.add_argument("--out", type=Path, metavar="FILE", help="write to a file instead")
-    usage.add_argument("--since", type=moment, default=0, metavar="DATE", help="only since, like 2026-11-22")
+    """Add `usage`; the help lists it after `key`, whose use it reports."""
+    usage = add(commands, "usage", "export the requests to the API and their tokens as CSV", _usage)
+    usage.add_argument("--out", type=Path, metavar="FILE", help="write to this file; default: standard output")
+    usage.add_argument(
+        "--since", type=moment, default=0, metavar="DATE", help="only requests since this date, like 2026-11-22"
+    )
     usage.add_argument("--json", action="store_true", help="print JSON lines instead of CSV")
 
 
@@ -80,9 +87,9 @@ def _take_in(settings: Settings, arguments: argparse.Namespace, checked: Checked
     if checked.wrong and (not arguments.skip_bad or not checked.good):
         if arguments.json:
             print_value(_report(checked, dry_run=arguments.dry_run))
-        rows = f"{checked.wrong:,} row{' is' if checked.wrong == 1 else 's are'} wrong"
-        hint = "Mend the file, or leave them out with --skip-bad." if checked.good else "There is no good one."
-        raise MynaError(f"Nothing was imported: {rows}, and {len(checked.good):,} good. {hint}")
+        rows = f"{checked.wrong:,} row{' is' if checked.wrong == 1 else 's are'} invalid"
+        hint = "Correct the file, or skip them with --skip-bad." if checked.good else "There is no valid row."
+        raise MynaError(f"Nothing was imported: {rows}, {len(checked.good):,} valid. {hint}")
     done = _count_new(settings, checked) if arguments.dry_run else _store(settings, arguments.file, checked)
     if arguments.json:
         print_value(_report(checked, done, dry_run=arguments.dry_run))
@@ -91,7 +98,7 @@ def _take_in(settings: Settings, arguments: argparse.Namespace, checked: Checked
     left_out = f" {checked.wrong:,} left out." if checked.wrong else ""
     messages = f" with {done.messages:,} messages" if done.messages else ""
     word = "conversation" if done.conversations == 1 else "conversations"
-    print_value(f"{done.conversations:,} {word}{messages} {verb}, {done.known:,} known already.{left_out}")
+    print_value(f"{done.conversations:,} {word}{messages} {verb}, {done.known:,} already known.{left_out}")
     return 0
 
 
@@ -126,7 +133,7 @@ def _report(checked: CheckedFile, done: TakenIn | None = None, *, dry_run: bool)
         "known": done.known if done else 0,
         "good": len(checked.good),
         "wrong": checked.wrong,
-        "problems": [{"line": one.line, "problem": one.what} for one in checked.problems],
+        "problems": [{"line": problem.line, "problem": problem.what} for problem in checked.problems],
         "dry_run": dry_run,
     }
 
@@ -143,7 +150,7 @@ def _export(settings: Settings, arguments: argparse.Namespace) -> int:
         except OSError as error:
             raise MynaError(f"{arguments.out} can't be written: {error.strerror}") from error
         finally:
-            draft.unlink(missing_ok=True)  # an export that fails leaves an earlier one as it was
+            draft.unlink(missing_ok=True)  # an export that fails leaves an earlier file as it was
     if arguments.json and arguments.out is not None:
         print_value({"pairs" if arguments.pairs else "conversations": count, "file": str(arguments.out)})
     else:
@@ -174,7 +181,7 @@ async def _write_export(settings: Settings, arguments: argparse.Namespace, file:
 
 
 async def _record_export(settings: Settings, arguments: argparse.Namespace) -> None:
-    """Before the first word leaves: what is written until an error may have been read."""
+    """Record the export in the audit log before the first row leaves: rows may be read even if it fails later."""
     from bot.access import installation
     from storage import audit
     from storage.schema import DEFAULT_WORKSPACE

@@ -1,7 +1,6 @@
-"""What answers: `myna status`, `versions`, `promote`, `canary`, `rollback`, `retire`, and `erase`.
+"""Releases: `myna status`, `versions`, `promote`, `canary`, `rollback`, `retire` and `erase`.
 
-Knows: how they are shown, what asks for confirmation. Does not know: the gate, the test of a canary, how a turn picks
-its version. A running server follows with its next reply.
+A running server follows a change with its next reply.
 """
 
 from __future__ import annotations
@@ -29,39 +28,60 @@ BASE = "the base model"
 
 
 def add_to(commands: Commands) -> None:
-    """Add what is about versions, and `erase`."""
-    add(commands, "status", "show what answers, the canary, open jobs, and what needs attention", _status, reports=True)
-    versions = add(commands, "versions", "list the trained versions, or show one", _versions, reports=True)
-    versions.add_argument("action", nargs="?", choices=["list", "show"], default="list", help="default: list")
-    versions.add_argument("version", nargs="?", help="with show: its name, number, or the beginning of its name")
-    promote = add(
-        commands, "promote", "have a version answer everybody, once it passed the gate", _promote, reports=True
-    )
-    promote.add_argument("version", help='its name, number, or the beginning of its name; "base" for the base model')
-    promote.add_argument("--because", metavar="TEXT", help="promote it even if it did not pass the gate; recorded")
-    add_yes(promote)
-    canary = add(commands, "canary", "try a version on a share of the conversations", _canary, reports=True)
-    canary.add_argument("version", help='which one; or "status", or "stop"')
-    canary.add_argument("--share", type=_share, default=0.1, metavar="10%", help="default: 10%%; at most 50%%")
-    canary.add_argument("--because", metavar="TEXT", help="try it even if it did not pass the gate; recorded")
-    add_yes(canary)
-    rollback = add(
+    """Add `status`, `versions`, `promote`, `canary`, `rollback`, `retire` and `erase`."""
+    add(
         commands,
-        "rollback",
-        "go back to the version before, and once more, one further back; ends a canary",
-        _rollback,
+        "status",
+        "show the answering version, the canary, open jobs, and findings that need attention",
+        _status,
         reports=True,
     )
-    rollback.add_argument("--because", default="", metavar="TEXT", help="why; recorded")
+    versions = add(commands, "versions", "list the trained versions, or show one of them", _versions, reports=True)
+    versions.add_argument(
+        "action", nargs="?", choices=["list", "show"], default="list", help="list or show; default: list"
+    )
+    versions.add_argument("version", nargs="?", help="with show: the version's name, number, or the start of its name")
+    promote = add(
+        commands, "promote", "promote a version that passed the gate: it answers everybody", _promote, reports=True
+    )
+    promote.add_argument(
+        "version", help="the version's name, number, or the start of its name; or base for the base model"
+    )
+    promote.add_argument("--because", metavar="TEXT", help="override the gate, for this reason, which is recorded")
+    add_yes(promote)
+    canary = add(
+        commands, "canary", "start a canary: a version answers a share of the conversations", _canary, reports=True
+    )
+    canary.add_argument(
+        "version",
+        help="the version's name, number, or the start of its name; or status to show the canary, stop to end it",
+    )
+    canary.add_argument(
+        "--share",
+        type=_share,
+        default=0.1,
+        metavar="10%",
+        help="share of the conversations, at most 50%%; default: 10%%",
+    )
+    canary.add_argument("--because", metavar="TEXT", help="override the gate, for this reason, which is recorded")
+    add_yes(canary)
+    rollback = add(
+        commands, "rollback", "go back to the previous version; ends a running canary", _rollback, reports=True
+    )
+    rollback.add_argument("--because", default="", metavar="TEXT", help="the reason, which is recorded")
     add_yes(rollback)
-    retire = add(commands, "retire", "have a version never used again", _retire, reports=True)
-    retire.add_argument("version", help="its name, number, or the beginning of its name")
-    retire.add_argument("--because", required=True, metavar="TEXT", help="why; recorded")
+    retire = add(commands, "retire", "retire a version for good", _retire, reports=True)
+    retire.add_argument("version", help="the version's name, number, or the start of its name")
+    retire.add_argument("--because", required=True, metavar="TEXT", help="the reason, which is recorded")
     add_yes(retire)
     erase = add(
-        commands, "erase", "erase a person: words, votes, examples, and versions that learnt them", _erase, reports=True
+        commands,
+        "erase",
+        "erase a person's messages, votes and examples, and retire the versions trained on them",
+        _erase,
+        reports=True,
     )
-    erase.add_argument("person", help="web:ID, slack:TEAM/USER, or Myna's own id of them")
+    erase.add_argument("person", help="web:ID, slack:TEAM/USER, or Myna's own id of the person")
     add_yes(erase)
 
 
@@ -78,9 +98,9 @@ def _share(text: str) -> float:
 
 
 def override_hint(error: RefusedByGate) -> str:
-    """Say what to type about a version that the gate refuses."""
-    hint = "--because TEXT overrides that, and is recorded."
-    return hint if error.fault.kind == "did_not_pass" else f"`myna evaluate {error.version}` judges it; {hint}"
+    """Return the options left for a version that the gate refused."""
+    hint = "--because TEXT overrides the gate, and is recorded."
+    return hint if error.fault.kind == "did_not_pass" else f"`myna evaluate {error.version}` evaluates it; {hint}"
 
 
 def _with_releases(settings: Settings, work: Callable[[Releases], Awaitable[T]]) -> T:
@@ -90,14 +110,14 @@ def _with_releases(settings: Settings, work: Callable[[Releases], Awaitable[T]])
 
 
 def _preview(settings: Settings, change: ReleaseChange, because: str | None) -> Plan:
-    """Plan what is to be confirmed; it is done only if what answers is still the same then. Raises its fault."""
+    """Plan a change to confirm; it is carried out only if the release is still the same then. Raises its fault."""
     planned = _with_releases(settings, lambda releases: releases.preview(change))
     planned.check(because)
     return planned
 
 
 def _question(question: str, planned: Plan) -> str:
-    """The question, after all else that a person should know of the change."""
+    """Put the plan's fault and the end of a canary before the question."""
     notes = [planned.fault.text] if planned.fault is not None else []
     notes += [f"The canary of {_name(planned.ends_canary)} ends."] if planned.ends_canary is not None else []
     return " ".join([*notes, question])
@@ -107,7 +127,7 @@ def _promote(settings: Settings, arguments: argparse.Namespace) -> int:
     from bot.learning.release.plan import Promote
 
     planned = _preview(settings, Promote(arguments.version), arguments.because)
-    confirm(arguments, _question(_who_is_to_answer(planned), planned))
+    confirm(arguments, _question(_champion_question(planned), planned))
     changed = _with_releases(
         settings,
         lambda releases: releases.promote(
@@ -121,17 +141,17 @@ def _rollback(settings: Settings, arguments: argparse.Namespace) -> int:
     from bot.learning.release.plan import RollBack
 
     planned = _preview(settings, RollBack(), arguments.because)
-    if planned.after.champion != planned.before.champion:  # else it only ends a canary
-        confirm(arguments, _question(_who_is_to_answer(planned), planned))
+    if planned.after.champion != planned.before.champion:  # else the rollback only ends a canary
+        confirm(arguments, _question(_champion_question(planned), planned))
     changed = _with_releases(
         settings, lambda releases: releases.rollback(shell_actor(), arguments.because, at=planned.before.number)
     )
     return _tell(arguments, changed, f"Rolled back: {_name(changed.champion)} answers from the next reply on.")
 
 
-def _who_is_to_answer(planned: Plan) -> str:
+def _champion_question(planned: Plan) -> str:
     after, before = _name(planned.after.champion), _name(planned.before.champion)
-    return f"Have {after} answer everybody from the next reply on, in place of {before}?"
+    return f"Let {after} answer everybody from the next reply on, in place of {before}?"
 
 
 def _canary(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -143,7 +163,7 @@ def _canary(settings: Settings, arguments: argparse.Namespace) -> int:
         changed = _with_releases(settings, lambda releases: releases.stop_canary(shell_actor()))
         return _tell(arguments, changed, f"The canary has ended: {_name(changed.champion)} answers everybody.")
     planned = _preview(settings, StartCanary(arguments.version, arguments.share), arguments.because)
-    question = f"Have {_name(planned.version)} answer {arguments.share:.0%} of the conversations?"
+    question = f"Let {_name(planned.version)} answer {arguments.share:.0%} of the conversations?"
     confirm(arguments, _question(question, planned))
     changed = _with_releases(
         settings,
@@ -155,8 +175,8 @@ def _canary(settings: Settings, arguments: argparse.Namespace) -> int:
             at=planned.before.number,
         ),
     )
-    who = f"{_name(changed.challenger)} answers {arguments.share:.0%} of the conversations"
-    return _tell(arguments, changed, f"{who} from the next reply on. `myna canary status` shows how it does.")
+    text = f"{_name(changed.challenger)} answers {arguments.share:.0%} of the conversations"
+    return _tell(arguments, changed, f"{text} from the next reply on. `myna canary status` shows the results.")
 
 
 def _tell(arguments: argparse.Namespace, release: Release, text: str) -> int:
@@ -198,7 +218,7 @@ def _status(settings: Settings, arguments: argparse.Namespace) -> int:
                 **_as_json(release),
                 "canary": judged.report() if judged else None,
                 "needs_attention": attention,
-                "jobs": [job_display.job_row(one) for one in open_jobs],
+                "jobs": [job_display.job_row(job) for job in open_jobs],
             }
         )
         return 0
@@ -235,10 +255,9 @@ def _rail_lines(judged: Judged) -> list[str]:
 
 
 def _versions(settings: Settings, arguments: argparse.Namespace) -> int:
-
     if arguments.action == "show":
         if not arguments.version:
-            raise MynaError("Which one? `myna versions show NAME`.")
+            raise MynaError("Name a version: `myna versions show NAME`.")
         return _show(settings, arguments)
 
     async def look(releases: Releases) -> tuple[list[Standing], Release]:
@@ -246,26 +265,29 @@ def _versions(settings: Settings, arguments: argparse.Namespace) -> int:
 
     found, release = _with_releases(settings, look)
     if arguments.json:
-        rows = [(dataclasses.asdict(one.version), _state(one.version, release), _gate_row(one)) for one in found]
+        rows = [
+            (dataclasses.asdict(standing.version), _state(standing.version, release), _gate_row(standing))
+            for standing in found
+        ]
         print_value([{**row, "state": state, **gate} for row, state, gate in rows])
     elif not found:
-        print_value("No version yet. `myna train` makes one.")
+        print_value("No version yet. `myna train` trains one.")
     for standing in () if arguments.json else found:
-        one = standing.version
-        made = datetime.datetime.fromtimestamp(one.created_at / 1000).astimezone()
-        state = ", ".join(part for part in (_state(one, release), _gate(standing)) if part)
-        print_value(f"{one.name}  {made:%Y-%m-%d %H:%M}  {state}  ({one.base}, by {one.created_by})")
+        version = standing.version
+        made = datetime.datetime.fromtimestamp(version.created_at / 1000).astimezone()
+        state = ", ".join(part for part in (_state(version, release), _gate(standing)) if part)
+        print_value(f"{version.name}  {made:%Y-%m-%d %H:%M}  {state}  ({version.base}, by {version.created_by})")
     return 0
 
 
 def _gate_row(standing: Standing) -> dict[str, Any]:
-    """What the gate said last, for programs, and the kind of the fault that promoting it now would have."""
+    """Return the gate's last verdict, and the fault that promoting the version now would have, as JSON fields."""
     verdict = {True: "passed", False: "failed", None: "never evaluated"}[standing.passed]
     return {"gate": verdict, "fault": standing.fault.kind if standing.fault is not None else None}
 
 
 def _gate(standing: Standing) -> str:
-    """The same for people: of a version that passed, also whether that still counts."""
+    """Return the gate's last verdict as text; say so if the champion has changed since it passed."""
     fault = standing.gate_fault
     if fault is not None and fault.kind == "judged_beside_another":
         return f"passed beside another champion than {fault.champion}"
@@ -274,7 +296,7 @@ def _gate(standing: Standing) -> str:
 
 def _state(version: Version, release: Release) -> str:
     roles = {"champion": release.champion, "challenger": release.challenger, "previous": release.previous}
-    words = [name for name, one in roles.items() if one is not None and one.id == version.id]
+    words = [name for name, holder in roles.items() if holder is not None and holder.id == version.id]
     words += ["tainted"] if version.tainted_at else []
     return ", ".join([*words, *([f"retired: {version.retired_because}"] if version.retired_at else [])])
 
@@ -303,11 +325,11 @@ def _show(settings: Settings, arguments: argparse.Namespace) -> int:
 def _retire(settings: Settings, arguments: argparse.Namespace) -> int:
     from bot.learning.versions import Versions
 
-    confirm(arguments, f"Never use {arguments.version} again?")
+    confirm(arguments, f"Retire {arguments.version} for good?")
     retired = with_database(
         settings, lambda scope: Versions(scope).retire(shell_actor(), arguments.version, arguments.because)
     )
-    print_value({"retired": retired.name} if arguments.json else f"{retired.name} will not be used again.")
+    print_value({"retired": retired.name} if arguments.json else f"{retired.name} is retired.")
     return 0
 
 
@@ -322,7 +344,7 @@ def _erase(settings: Settings, arguments: argparse.Namespace) -> int:
 
     found = with_database(settings, lambda *where: make(*where).preview(arguments.person))
     if found is not None:
-        others = f", their words in {len(found.shared)} with others" if found.shared else ""
+        others = f", their messages in {len(found.shared)} with others" if found.shared else ""
         learnt = f", and taint {len(found.versions)} versions" if found.versions else ""
         confirm(arguments, f"Erase {len(found.own)} conversations{others}{learnt}, for good?")
     erased: Erased = with_database(settings, lambda *where: make(*where).erase(shell_actor(), arguments.person))
@@ -340,12 +362,12 @@ def _erase(settings: Settings, arguments: argparse.Namespace) -> int:
     removed = ", ".join(f"{count} {name}" for name, count in erased.proof.counts.items()) or "nothing"
     print_value(f"{'Erased before' if erased.was_done_before else 'Erased'}: {removed}.")
     if erased.proof.versions:
-        print_value(f"These versions had learnt from it: {', '.join(erased.proof.versions)}.")
+        print_value(f"These versions were trained on it: {', '.join(erased.proof.versions)}.")
         print_value(f"{_name(erased.release.champion)} answers.")
     if erased.job_id is not None:
-        print_value(f"The job {erased.job_id[:12]} trains a new version without it; `myna jobs` shows how far it is.")
+        print_value(f"The job {erased.job_id[:12]} trains a new version without it; `myna jobs` shows its progress.")
     if erased.golden:
-        say(f"Golden questions that hold the name, yours to decide about: {', '.join(erased.golden)}.")
+        say(f"Golden questions that contain the name, for you to decide about: {', '.join(erased.golden)}.")
     if not erased.was_done_before:
-        say("Copies outside of the database are yours to remove: backups, exports, what stands in Slack.")
+        say("Remove copies outside the database yourself: backups, exports, messages in Slack.")
     return 0

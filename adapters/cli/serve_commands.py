@@ -1,7 +1,4 @@
-"""Running Myna on this machine: `myna serve`, `chat`, `migrate` and `settings`.
-
-Knows: which of them have the installation to themselves. Does not know: what is started, or in which order.
-"""
+"""Running Myna on this machine: `myna serve`, `chat`, `migrate` and `settings`."""
 
 from __future__ import annotations
 
@@ -17,23 +14,29 @@ from bot.settings import Settings, describe_settings
 
 def add_to(commands: Commands) -> None:
     """Add `serve`, `chat` and `migrate`."""
-    add(commands, "serve", "serve the web chat", _serve)
+    add(commands, "serve", "run the server: web chat, admin page, API and Slack", _serve)
     add(commands, "chat", "chat in this terminal", _chat)
-    add(commands, "migrate", "bring the database up to date", _migrate, reports=True)
+    add(
+        commands,
+        "migrate",
+        "migrate the database to the schema of this Myna; SQLite is backed up first",
+        _migrate,
+        reports=True,
+    )
 
 
 def add_settings_to(commands: Commands) -> None:
-    """Add `settings`, which the help lists last."""
-    add(commands, "settings", "list all settings and their values", _settings, reports=True)
+    """Add `settings`; the help lists it last."""
+    add(commands, "settings", "list all settings with their values and meanings", _settings, reports=True)
 
 
 def _serve(settings: Settings, _: argparse.Namespace) -> int:
-    from adapters.cli import wiring
+    from adapters.cli import serving, wiring
     from bot.access import installation
 
     with installation.exclusive_use(settings):
         installation.migrate_database(settings, say)
-        asyncio.run(wiring.serve(settings, wiring.make_generator(settings, say), say))
+        asyncio.run(serving.serve(settings, wiring.make_generator(settings, say), say))
     say("Stopped.")
     return 0
 
@@ -72,15 +75,15 @@ def _migrate(settings: Settings, arguments: argparse.Namespace) -> int:
 
 def _settings(settings: Settings, arguments: argparse.Namespace) -> int:
     shown = []
-    for one in describe_settings():
-        value = getattr(settings, one.field)
+    for setting in describe_settings():
+        value = getattr(settings, setting.field)
         shown.append(
             {
-                "name": one.name,
-                "value": "(set)" if one.secret and value else _plain(value),
-                "type": one.type,
-                "default": one.default,
-                "help": one.help,
+                "name": setting.name,
+                "value": "(set)" if setting.secret and value else _plain(value),
+                "type": setting.type,
+                "default": setting.default,
+                "help": setting.help,
             }
         )
     if arguments.json:

@@ -1,7 +1,4 @@
-"""Connecting to Slack: `myna slack ...`.
-
-Knows: which settings say what kind of app it is, how findings are shown. Does not know: Slack.
-"""
+"""Connection to Slack: `myna slack ...`."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ import asyncio
 import json
 from typing import TYPE_CHECKING
 
-from adapters.cli.terminal import Commands, add, print_value, say, with_database
+from adapters.cli.terminal import Commands, add, add_group, print_value, say, with_database
 from bot.errors import MynaError
 from bot.settings import Settings
 
@@ -21,14 +18,23 @@ _MARKS = {"ok": "ok ", "wrong": "FIX", "unknown": " ? "}
 
 
 def add_to(commands: Commands) -> None:
-    """Add `slack manifest`, `slack doctor`, `slack installations` and `slack rotate-key`."""
-    slack = commands.add_parser("slack", help="connect to Slack").add_subparsers(required=True, metavar="ACTION")
-    manifest = add(slack, "manifest", "print the manifest to make the Slack app from", _manifest)
-    manifest.add_argument("--socket-mode", action="store_true", help="for a machine that Slack can't reach")
-    manifest.add_argument("--many-workspaces", action="store_true", help="for an app that others install, too")
-    doctor = add(slack, "doctor", "check everything between Myna and Slack", _doctor, reports=True)
-    doctor.add_argument("--config-token", default="", metavar="TOKEN", help="app configuration token, to see events")
-    add(slack, "installations", "list where the app is installed", _installations, reports=True)
+    """Add `slack ...`."""
+    slack = add_group(commands, "slack", "connect Myna to Slack")
+    manifest = add(slack, "manifest", "print the manifest to create the Slack app from", _manifest)
+    manifest.add_argument(
+        "--socket-mode", action="store_true", help="use Socket Mode, for a machine that Slack can't reach"
+    )
+    manifest.add_argument(
+        "--many-workspaces", action="store_true", help="let other Slack workspaces install the app, too (OAuth)"
+    )
+    doctor = add(slack, "doctor", "check the connection between Myna and Slack", _doctor, reports=True)
+    doctor.add_argument(
+        "--config-token",
+        default="",
+        metavar="TOKEN",
+        help="an app configuration token, to check the event subscriptions, too",
+    )
+    add(slack, "installations", "list the Slack workspaces that have installed the app", _installations, reports=True)
     add(slack, "rotate-key", "encrypt all stored tokens with a new key", _rotate_key, reports=True)
 
 
@@ -42,7 +48,7 @@ def _manifest(settings: Settings, arguments: argparse.Namespace) -> int:
     )
     print_value(json.dumps(manifest, ensure_ascii=False, indent=2))
     if not socket_mode and not settings.public_url:
-        say("Replace https://your.address by the address of this machine, or set MYNA_PUBLIC_URL.")
+        say("Replace https://your.address with the address of this machine, or set MYNA_PUBLIC_URL.")
     return 0
 
 
@@ -55,10 +61,10 @@ def _doctor(settings: Settings, arguments: argparse.Namespace) -> int:
     async def examine(scope: Scope | None) -> list[dict[str, str]]:
         installations = wiring.make_installations(settings, scope) if scope else None
         findings = []
-        async for one in Doctor(config, installations, arguments.config_token).examine():
-            findings.append({"state": one.state, "text": one.text})
+        async for finding in Doctor(config, installations, arguments.config_token).examine():
+            findings.append({"state": finding.state, "text": finding.text})
             if not arguments.json:
-                print_value(f"{_MARKS[one.state]}  {one.text}")
+                print_value(f"{_MARKS[finding.state]}  {finding.text}")
         return findings
 
     if config.takes_many_workspaces:
@@ -67,7 +73,7 @@ def _doctor(settings: Settings, arguments: argparse.Namespace) -> int:
         findings = asyncio.run(examine(None))
     if arguments.json:
         print_value(findings)
-    return 1 if any(one["state"] == "wrong" for one in findings) else 0
+    return 1 if any(finding["state"] == "wrong" for finding in findings) else 0
 
 
 def _installations(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -75,11 +81,11 @@ def _installations(settings: Settings, arguments: argparse.Namespace) -> int:
 
     found = with_database(settings, lambda scope: scope.read(slack_installs.list_all))
     if arguments.json:
-        print_value([{"tenant": one.tenant, "name": one.name, "scopes": one.scopes.split(",")} for one in found])
+        print_value([{"tenant": app.tenant, "name": app.name, "scopes": app.scopes.split(",")} for app in found])
     elif not found:
-        print_value("The Slack app is installed nowhere yet. Open /slack/install in a browser.")
-    for one in () if arguments.json else found:
-        print_value(f"{one.name}  {one.tenant}")
+        print_value("No workspace has installed the Slack app yet. Open /slack/install in a browser.")
+    for app in () if arguments.json else found:
+        print_value(f"{app.name}  {app.tenant}")
     return 0
 
 
@@ -90,7 +96,9 @@ def _rotate_key(settings: Settings, arguments: argparse.Namespace) -> int:
     if not settings.encryption_keys:
         add_key(settings.data)
     elif len(settings.encryption_keys) < 2:
-        raise MynaError("Put the new key before the old one in MYNA_ENCRYPTION_KEYS, restart Myna, and say this again.")
+        raise MynaError(
+            "Put the new key before the old one in MYNA_ENCRYPTION_KEYS, restart Myna, and run this command again."
+        )
     count = with_database(settings, lambda scope: wiring.make_installations(settings, scope).encrypt_anew())
     if not settings.encryption_keys:
         forget_old_keys(settings.data)

@@ -1,8 +1,4 @@
-"""What all commands share: how they are added, what they print and where, and the database they work on.
-
-Knows: argparse, standard output and standard error, whether the installation is running meanwhile. Does not know: any
-command.
-"""
+"""Helpers of all commands: parsers, output, confirmation, and access to the database."""
 
 from __future__ import annotations
 
@@ -33,16 +29,22 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 def add(
     commands: Commands, name: str, help: str, command: Command, *, reports: bool = False
 ) -> argparse.ArgumentParser:
-    """Add a command, and return its parser for its options. One that reports has `--json`."""
+    """Add a command and return its parser, for its options; with `reports` it takes `--json`."""
     parser = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
     parser.set_defaults(command=command)
     if reports:
-        parser.add_argument("--json", action="store_true", help="print one JSON value for programs")
+        parser.add_argument("--json", action="store_true", help="print the result as one JSON value")
     return parser
 
 
+def add_group(commands: Commands, name: str, help: str) -> Commands:
+    """Add a command that only holds others, such as `myna kb`, and return the parsers to add them to."""
+    parser = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
+    return parser.add_subparsers(required=True, metavar="ACTION")
+
+
 def moment(text: str) -> int:
-    """A date or time that a person wrote, in milliseconds since 1970; without a zone it is this machine's."""
+    """Parse an ISO 8601 date or time into milliseconds since 1970; local time unless it names a zone."""
     try:
         written = datetime.datetime.fromisoformat(text)
         return round(written.astimezone(datetime.UTC).timestamp() * 1000)
@@ -51,12 +53,12 @@ def moment(text: str) -> int:
 
 
 def say(text: str) -> None:
-    """Tell the person something that is not the result."""
+    """Print a notice to standard error, apart from the result."""
     print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def read_stdin() -> str:
-    """All of standard input. Raises `InvalidInput` for what is no text."""
+    """Read all of standard input. Raises `InvalidInput` if it is not UTF-8."""
     try:
         return sys.stdin.buffer.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -64,29 +66,31 @@ def read_stdin() -> str:
 
 
 def print_value(value: object) -> None:
-    """Print a result: text as it is, all else as one line of JSON."""
+    """Print a result to standard output: text as it is, any other value as one line of JSON."""
     print(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), flush=True)  # noqa: T201
 
 
 class ProgressBar:
-    """A bar on standard error, which is told of each step or of all that is done; nothing where nobody watches."""
+    """Progress bar on standard error; shows nothing where that is not a terminal."""
 
     def __init__(self, bar: Progress | None, what: str, total: int | None) -> None:
         self._bar = bar
         self._task = bar.add_task(what, total=total) if bar is not None else None
 
     def advance(self, step: int) -> None:
+        """Count `step` more units as done."""
         if self._bar is not None and self._task is not None:
             self._bar.advance(self._task, step)
 
     def reach(self, done: int, total: int) -> None:
+        """Set the number of units done, and their total."""
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, total=total)
 
 
 @contextlib.contextmanager
 def progress_bar(what: str, total: int | None = None) -> Iterator[ProgressBar]:
-    """Show a bar for work of `total` units, or of a number that is not known yet."""
+    """Show a progress bar for `total` units of work; None if their number is not known yet."""
     if not sys.stderr.isatty():
         yield ProgressBar(None, what, total)
         return
@@ -98,34 +102,34 @@ def progress_bar(what: str, total: int | None = None) -> Iterator[ProgressBar]:
 
 
 def add_yes(parser: argparse.ArgumentParser) -> None:
-    """Add `--yes`, for `confirm`."""
+    """Add the option `--yes`, which `confirm` reads."""
     parser.add_argument("--yes", action="store_true", help="don't ask for confirmation")
 
 
 def confirm(arguments: argparse.Namespace, question: str) -> None:
-    """Ask on a terminal. Raises `MynaError` for a no, and where nobody can be asked."""
+    """Ask for a yes on the terminal, unless `--yes` is given. Raises `MynaError` for a no, or without a terminal."""
     if arguments.yes:
         return
     if not sys.stdin.isatty():
-        raise MynaError(f"{question} Nobody can be asked here: add --yes.")
+        raise MynaError(f"{question} There is no terminal to ask on: add --yes.")
     say(f"{question} [y/N]")
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise MynaError("Nothing was changed.")
 
 
 def shell_actor() -> Actor:
-    """Who types here. Whoever can read the database's file may do everything anyway."""
+    """Return the shell's user as an admin: anybody who can read the database file may do everything anyway."""
     from bot.access.roles import Actor
 
     try:
         name = getpass.getuser()
-    except (KeyError, OSError):  # a container's user that has a number only
+    except (KeyError, OSError):  # a container's user may have a number and no name
         name = "unknown"
     return Actor(f"shell:{name}", "admin")
 
 
 def with_database(settings: Settings, work: Callable[[Scope], Awaitable[T]]) -> T:
-    """Work on the database of an installation, running or not. One that doesn't exist yet is made."""
+    """Run `work` on the installation's database, whether Myna runs or not; create the database if there is none."""
     from bot.access import installation
     from storage.schema import DEFAULT_WORKSPACE
     from storage.scope import Scope
@@ -138,5 +142,5 @@ def with_database(settings: Settings, work: Callable[[Scope], Awaitable[T]]) -> 
         with installation.exclusive_use(settings):
             installation.migrate_database(settings, say)
             return asyncio.run(run(guest=False))
-    except AlreadyRunning:  # then it has migrated its database, too
+    except AlreadyRunning:  # the running Myna has migrated the database already
         return asyncio.run(run(guest=True))

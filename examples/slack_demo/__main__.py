@@ -1,7 +1,4 @@
-"""Myna's Slack channel by hand, without a Slack account: `make slack-demo`, or `python -m examples.slack_demo`.
-
-Knows: what is started, in which order, and how it all ends. Does not know: what any of it does.
-"""
+"""Demo of the Slack channel without a Slack account: `make slack-demo`, or `python -m examples.slack_demo`."""
 
 from __future__ import annotations
 
@@ -32,7 +29,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 @contextlib.contextmanager
 def data_folder(chosen: Path | None) -> Iterator[Path]:
-    """The chosen one, or one that goes away at the end."""
+    """Yield the chosen data folder, or a temporary one that is removed at the end."""
     if chosen is not None:
         yield chosen.absolute()
         return
@@ -41,7 +38,7 @@ def data_folder(chosen: Path | None) -> Iterator[Path]:
 
 
 async def run(options: argparse.Namespace, data: Path) -> None:
-    """Until Ctrl-C. Raises `MynaEnded` if Myna ends before that."""
+    """Run the demo until Ctrl-C. Raises `MynaEnded` if Myna ends before that."""
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)

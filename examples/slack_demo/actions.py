@@ -1,7 +1,4 @@
-"""What people do on the page, as JSON: checked, then done by the people of the fake Slack.
-
-Knows: which request is which act, and who may do it. Does not know: what Slack tells Myna of it.
-"""
+"""Actions of people on the demo page: JSON requests, checked and done in the fake Slack."""
 
 from __future__ import annotations
 
@@ -28,7 +25,7 @@ def refusal(kind: type[web.HTTPError], why: str) -> web.HTTPError:
 
 @dataclass(frozen=True)
 class Act:
-    """A request's body, and whose it is."""
+    """A request's body, and the person who sent it."""
 
     given: Json
     sight: Sight
@@ -69,7 +66,7 @@ class Act:
 
     @property
     def thread(self) -> str:
-        """The ts of a thread's first message; "" if none is given."""
+        """Return the ts of a thread's first message; "" if none is given."""
         ts = self.text("thread", may_be_empty=True)
         if ts and self.channel.find(ts) is None:
             raise refusal(web.HTTPNotFound, "there is no such thread")
@@ -105,7 +102,7 @@ class Actions:
         return [web.post(f"/demo/{one.__name__}", one) for one in acts]
 
     async def _read(self, request: web.Request) -> Act:
-        """Only JSON that says so: a form on another site can't send that without asking."""
+        """Read a body of type JSON only: a form on another site can't send that type without a CORS preflight."""
         if request.content_type != "application/json":
             raise refusal(web.HTTPUnsupportedMediaType, "send application/json")
         try:
@@ -167,7 +164,7 @@ class Actions:
         return self._answered("slash_commands", answer)
 
     async def submit(self, request: web.Request) -> web.Response:
-        """`values` are by block and action, as Slack sends them."""
+        """Submit a form; `values` are by block and action, as Slack sends them."""
         act = await self._read(request)
         view, values = self._sight.open_view(act.user), act.given.get("values")
         if view is None or view.id != act.text("view"):
@@ -191,14 +188,14 @@ class Actions:
         return web.json_response(_DONE)
 
     async def open(self, request: web.Request) -> web.Response:
-        """A person looks at their direct messages with the bot."""
+        """Open a person's direct messages with the bot."""
         act = await self._read(request)
         if act.channel.kind == "im":
             await self._slack.open_home(act.user, act.channel.id)
         return web.json_response(_DONE)
 
     def _answered(self, name: str, answer: Answer) -> web.Response:
-        """People are told when the app fails at what they did; Slack does not try these again."""
+        """Return the answer, or an error if the app failed at a click or command: Slack does not retry these."""
         self._sight.journal.note_form(name, answer)
         if not answer.ok:
             why = answer.problem or f"status {answer.status}"

@@ -1,7 +1,4 @@
-"""What passes between the fake Slack and Myna, for the log on the page: the newest lines only.
-
-Knows: Web API calls and their answers, deliveries and theirs. Does not know: what they mean.
-"""
+"""Log of the traffic between the fake Slack and Myna: the newest lines, for the demo page."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True)
 class Line:
-    """`sender` is who spoke; `outcome` is what the other said to it."""
+    """A line of the log: `sender` spoke, `outcome` is the other side's answer."""
 
     number: int
     at: float
@@ -46,7 +43,7 @@ class Journal:
         return [asdict(line) for line in self._lines]
 
     async def note_call(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Let a call of the Web API be answered, and note how."""
+        """Let a call of the Web API be answered, and log its outcome."""
         response = await handler(request)
         self._note_deliveries()
         outcome = _outcome_of(response)
@@ -54,7 +51,7 @@ class Journal:
         return response
 
     def note_form(self, name: str, answer: Answer) -> None:
-        """A command, a click or a form, and what Myna answered."""
+        """Log a command, a click or a form, and Myna's answer."""
         self._note_deliveries()
         self._add("Slack", name, str(answer.status) if answer.status else answer.problem, answer.ok)
 
@@ -70,7 +67,7 @@ class Journal:
 
 
 def _outcome_of(response: web.StreamResponse) -> str:
-    """Slack says with 200 too that it refuses."""
+    """Return the outcome of a call: Slack answers 200 to refused calls, too."""
     if not isinstance(response, web.Response) or response.content_type != "application/json":
         return str(response.status)
     body = json.loads(response.text or "{}")

@@ -1,7 +1,4 @@
-"""`myna serve` as a process of its own, connected to the fake Slack.
-
-Knows: its settings, when it is ready, how it is ended. Does not know: what it does.
-"""
+"""`myna serve` as a child process, connected to the fake Slack."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ LOG_LINES = 15
 
 
 class MynaEnded(Exception):
-    """It ended by itself. The message says with what last words."""
+    """Myna ended by itself; the message has its last words."""
 
 
 def free_port() -> int:
@@ -33,13 +30,13 @@ def free_port() -> int:
 
 
 def slack_settings(api_url: str, *, socket_mode: bool) -> dict[str, str]:
-    """What connects a Myna to the fake."""
+    """Return the settings that connect Myna to the fake Slack."""
     way = {"MYNA_SLACK_APP_TOKEN": APP_TOKEN} if socket_mode else {"MYNA_SLACK_SIGNING_SECRET": SECRET}
     return {"MYNA_SLACK_BOT_TOKEN": TOKEN, "MYNA_SLACK_API_URL": api_url, **way}
 
 
 def prepare_data(data: Path, environ: Mapping[str, str]) -> None:
-    """Make the folder, with the person's own models in it, so that none is fetched a second time."""
+    """Make the data folder, with the person's own models linked, so that none is downloaded again."""
     models = load_settings(environ).data / "models"
     models.mkdir(parents=True, exist_ok=True)
     data.mkdir(parents=True, exist_ok=True)
@@ -48,7 +45,7 @@ def prepare_data(data: Path, environ: Mapping[str, str]) -> None:
 
 
 class MynaProcess:
-    """The person's own settings hold, but for the address, the database and Slack."""
+    """`myna serve` under the person's own settings, except for the address, the database and Slack."""
 
     def __init__(self, data: Path, port: int, environ: Mapping[str, str], slack: Mapping[str, str]) -> None:
         others = {name: value for name, value in environ.items() if not name.startswith("MYNA_SLACK_")}
@@ -70,7 +67,7 @@ class MynaProcess:
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
-        """In a session of its own, so that Ctrl-C reaches only us, and we end it in order."""
+        """Start Myna in a session of its own, so that Ctrl-C reaches only us, and we end it in order."""
         with self._log.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "adapters.cli.main", "serve"),
@@ -97,7 +94,7 @@ class MynaProcess:
             return False
 
     async def until_it_ends(self) -> None:
-        """Raises `MynaEnded`, once it does."""
+        """Wait until Myna ends by itself, and raise `MynaEnded`."""
         if self._process is not None:
             await self._process.wait()
         raise self._last_words()

@@ -1,8 +1,4 @@
-"""The page over HTTP, on the same address as the fake Slack that it shows.
-
-Knows: addresses, the stream of what is seen, and which requests are let in. Does not know: what people do, how it
-looks.
-"""
+"""HTTP server of the demo page, on the address of the fake Slack that it shows."""
 
 from __future__ import annotations
 
@@ -43,7 +39,7 @@ class RunningDemo:
 
 
 class Page:
-    """`stopping` ends the streams, which would go on as long as somebody looks."""
+    """The demo page; `stopping` ends its event streams, which are open as long as a browser shows the page."""
 
     def __init__(self, slack: FakeSlack) -> None:
         self._slack = slack
@@ -66,7 +62,7 @@ class Page:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Other sites' pages run in the same browser. They can send here, but not without saying whence."""
+        """Refuse requests of other sites by Host (DNS rebinding) and Origin (CSRF)."""
         host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
         if host.partition(":")[0] not in _HOSTS or origin not in (None, f"http://{host}"):
             raise refusal(web.HTTPForbidden, "this is not for other sites")
@@ -85,7 +81,7 @@ class Page:
         return web.FileResponse(chat_pages.STATIC / "element.js")
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
-        """What a person sees, whole, each time that it is something else."""
+        """Stream a person's whole view each time it changes."""
         user = request.query.get("user", "")
         if user not in self._sight.people:
             raise refusal(web.HTTPNotFound, "there is no such person")
@@ -113,7 +109,7 @@ class Page:
 
 @asynccontextmanager
 async def running_demo(port: int = 0) -> AsyncIterator[RunningDemo]:
-    """The fake Slack and its page, on 127.0.0.1. Raises `OSError` if the port is taken."""
+    """Serve the fake Slack and its page on 127.0.0.1. Raises `OSError` if the port is taken."""
     slack = FakeSlack()
     slack.echoes = True
     runner = web.AppRunner(Page(slack).make_app(), access_log=None, shutdown_timeout=1.0)

@@ -1,7 +1,4 @@
-"""What one person of the fake Slack sees at this moment, as JSON for the page.
-
-Knows: who sees what, and which of it is theirs to change. Does not know: HTTP, how it looks.
-"""
+"""A person's view of the fake Slack, as JSON for the demo page."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ _MARKED = {"mrkdwn", "plain_text"}
 
 @dataclass
 class Sight:
-    """`chosen` is what people pressed: (channel, message, action, user) to a value, which Slack keeps for its page."""
+    """Views of a fake Slack; `chosen` maps (channel, message, action, user) to the value that Slack's page keeps."""
 
     slack: FakeSlack
     journal: Journal
@@ -33,7 +30,7 @@ class Sight:
 
     @property
     def ids(self) -> dict[str, str]:
-        """Everybody's id by name."""
+        """Return everybody's id by name."""
         return {self.name_of(one): one for one in self.slack.users}
 
     def name_of(self, user: str) -> str:
@@ -44,7 +41,7 @@ class Sight:
         return sorted(found, key=lambda one: (one.kind == "im", one.id))
 
     def of(self, user: str) -> Json:
-        """Everything that `user` sees."""
+        """Return everything that `user` sees."""
         self.slack.end_old_streams()
         self._place_ephemerals()
         channels = self.channels_of(user)
@@ -73,7 +70,7 @@ class Sight:
     # --- messages ---
 
     def _messages(self, channel: Channel, user: str) -> list[Json]:
-        """In the order of their making. What only `user` sees stands after what was there when it came."""
+        """Return messages in the order of creation; an ephemeral one stands after the messages present when it came."""
         found = [(float(one["ts"]), -1, self._message(channel, one, user)) for one in channel.messages]
         for number, one in enumerate(self.slack.ephemerals):
             if (one.channel, one.user) == (channel.id, user):
@@ -101,14 +98,14 @@ class Sight:
         }
 
     def _text(self, text: str, by: str) -> str:
-        """The bot writes Markdown, people write Slack's markup."""
+        """Return a message's text for people: the bot writes Markdown, people write Slack's markup."""
         return with_names(text, self.ids) if by == BOT else to_people(text, self.ids)
 
     def _blocks(self, blocks: list[Json]) -> list[Json]:
         return [self._translated(one) for one in blocks]
 
     def _translated(self, value: Any) -> Any:
-        """Blocks with the names that people read. Markdown is not escaped, Slack's own markup is."""
+        """Return blocks with names in place of ids; Slack's markup is unescaped, Markdown is not escaped."""
         if isinstance(value, list):
             return [self._translated(one) for one in value]
         if not isinstance(value, dict):
@@ -121,7 +118,7 @@ class Sight:
         return done
 
     def _place_ephemerals(self) -> None:
-        """The fake does not keep when these came."""
+        """Record the time of new ephemeral messages, which the fake does not keep."""
         for one in self.slack.ephemerals[len(self._places) :]:
             messages = self.slack.channel(one.channel).messages
             self._places.append((messages[-1]["ts"] if messages else "0", self.slack.clock.now()))
@@ -148,7 +145,7 @@ class Sight:
         return sorted(mine.intersection(sessions + statuses))
 
     def _titles(self, channels: list[Channel]) -> list[Json]:
-        """What the bot has called its threads."""
+        """Return the titles that the bot gave to its threads."""
         mine = {one.id for one in channels}
         found = [(key, one.title) for key, one in self.slack.sessions.items() if key[1] in mine]
         return [{"channel": channel, "thread": thread, "title": title} for (_, channel, thread), title in found]
@@ -160,7 +157,7 @@ class Sight:
         return {"channel": channel, "thread": thread, "words": words or default}
 
     def _view(self, user: str) -> Json | None:
-        """The form that is open, the newest of them."""
+        """Return the newest open form."""
         view = self.open_view(user)
         if view is None:
             return None
@@ -177,6 +174,6 @@ def _action_ids(blocks: list[Json]) -> list[str]:
 
 
 def find_element(blocks: list[Json], action_id: str) -> Json | None:
-    """What is pressed with this action."""
+    """Return the element of a message with this action."""
     elements = [element for block in blocks for element in block.get("elements", [])]
     return next((one for one in elements if one.get("action_id") == action_id), None)

@@ -1,4 +1,4 @@
-"""A chat page whose replies come from a script: for what is about the page and not about a model's words."""
+"""A chat page with scripted replies, for tests of the page and not of the model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.fakes.generator import FakeGenerator
 
 @dataclass(frozen=True)
 class PageServer:
-    """An agent with a scripted model, open to a site on `foreign_port`."""
+    """A server with a scripted model, open to a site on `foreign_port`."""
 
     server: WebServer
     foreign_port: int
@@ -31,7 +31,7 @@ class PageServer:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def page_server(start_agent: StartAgent, sqlite_url: str) -> AsyncIterator[PageServer]:
-    """The chat page on a database of its own. Without a script the model repeats what it was asked."""
+    """Serve the chat page on a database of its own; without a script the model repeats the question."""
     port = free_port()
     origins = (f"http://127.0.0.1:{port}",)
     async with start_agent(sqlite_url, allowed_origins=origins) as agent, serve(agent) as server:

@@ -1,5 +1,4 @@
-"""What somebody at the admin page does while other things happen: answers are lost or late, the page is drawn anew,
-others act at the same time."""
+"""Races on the admin page: lost or late answers, redrawn pages, actions of others at the same time."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ FOCUSED = "document.activeElement.dataset.key ?? document.activeElement.tagName"
 
 
 def late(until: asyncio.Event) -> Callable[[Route], Awaitable[None]]:
-    """Sends a request on only when it is told to."""
+    """Hold a request until it is released."""
 
     async def handle(route: Route) -> None:
         await until.wait()
@@ -40,7 +39,7 @@ async def lose_the_answer(route: Route) -> None:
 # --- the feedback queue ---
 
 
-async def test_who_moves_on_while_a_decision_is_sent_loses_no_other_reply(
+async def test_moving_on_during_a_decision_loses_no_reply(
     browser: Browser, start_agent: StartAgent, sqlite_url: str
 ) -> None:
     sent = asyncio.Event()
@@ -59,7 +58,7 @@ async def test_who_moves_on_while_a_decision_is_sent_loses_no_other_reply(
         assert complaints == []
 
 
-async def test_a_held_key_decides_once_and_a_decision_is_taken_back(
+async def test_a_held_key_decides_once_and_undo_works(
     browser: Browser, start_agent: StartAgent, sqlite_url: str
 ) -> None:
     async with filled_server(start_agent, sqlite_url) as (server, _), opened(browser, server.url) as (page, _):
@@ -77,7 +76,7 @@ async def test_a_held_key_decides_once_and_a_decision_is_taken_back(
         await expect(page.get_by_text("of 2 that wait")).to_be_visible()
 
 
-async def test_a_cleared_correction_does_not_take_the_proposal(
+async def test_a_cleared_correction_is_not_the_proposal(
     browser: Browser, start_agent: StartAgent, sqlite_url: str
 ) -> None:
     async with filled_server(start_agent, sqlite_url) as (server, _), opened(browser, server.url) as (page, _):
@@ -95,7 +94,7 @@ async def test_a_cleared_correction_does_not_take_the_proposal(
         await expect(page.get_by_text("1 of 1 that wait")).to_be_visible()
 
 
-async def test_older_replies_than_the_first_page_are_reached(
+async def test_replies_beyond_the_first_page_are_reached(
     browser: Browser, start_agent: StartAgent, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adapters.admin.reviews_api.PAGE", 1)
@@ -111,7 +110,7 @@ async def test_older_replies_than_the_first_page_are_reached(
 # --- judging ---
 
 
-async def test_judging_goes_on_after_an_answer_was_lost(
+async def test_judging_continues_after_a_lost_answer(
     browser: Browser, start_agent: StartAgent, sqlite_url: str
 ) -> None:
     async with filled_server(start_agent, sqlite_url) as (server, learnt), opened(browser, server.url) as (page, _):
@@ -135,7 +134,7 @@ async def make_account(page: Page, server_agent: object, name: str) -> None:
     await expect(page.get_by_text(name, exact=True).first).to_be_visible(timeout=20_000)
 
 
-async def test_the_focus_and_what_was_opened_stay(browser: Browser, start_agent: StartAgent, sqlite_url: str) -> None:
+async def test_a_refresh_keeps_focus_and_open_parts(browser: Browser, start_agent: StartAgent, sqlite_url: str) -> None:
     async with filled_server(start_agent, sqlite_url) as (server, learnt), opened(browser, server.url) as (page, _):
         await page.clock.install()
         await page.reload()
@@ -163,9 +162,7 @@ async def test_the_focus_and_what_was_opened_stay(browser: Browser, start_agent:
         assert await page.evaluate("document.activeElement.textContent") == "Model card"
 
 
-async def test_a_page_asks_often_only_while_something_goes_on(
-    browser: Browser, start_agent: StartAgent, sqlite_url: str
-) -> None:
+async def test_a_page_polls_often_only_during_a_job(browser: Browser, start_agent: StartAgent, sqlite_url: str) -> None:
     async with filled_server(start_agent, sqlite_url) as (server, learnt), opened(browser, server.url) as (page, _):
         agent = server.agent
         await log_in(page)
@@ -183,9 +180,7 @@ async def test_a_page_asks_often_only_while_something_goes_on(
         await expect(busy).to_have_count(0)
 
 
-async def test_moments_grow_old_and_no_row_of_the_log_is_skipped(
-    browser: Browser, start_agent: StartAgent, sqlite_url: str
-) -> None:
+async def test_times_age_and_no_log_row_is_skipped(browser: Browser, start_agent: StartAgent, sqlite_url: str) -> None:
     async with filled_server(start_agent, sqlite_url) as (server, _), opened(browser, server.url) as (page, complaints):
         await page.clock.install()
         await page.reload()
@@ -213,7 +208,7 @@ def _many_rows(tx: Transaction) -> None:
 # --- what goes wrong ---
 
 
-async def test_a_line_says_why_what_is_shown_is_old(browser: Browser, start_agent: StartAgent, sqlite_url: str) -> None:
+async def test_stale_data_is_marked_with_the_reason(browser: Browser, start_agent: StartAgent, sqlite_url: str) -> None:
     async def refuse(route: Route) -> None:
         await route.fulfill(status=503, json={"error": {"code": "unavailable", "message": "The database is away."}})
 
@@ -230,9 +225,7 @@ async def test_a_line_says_why_what_is_shown_is_old(browser: Browser, start_agen
         await expect(stale).to_have_count(0)
 
 
-async def test_a_refused_question_stays_with_what_was_typed(
-    browser: Browser, start_agent: StartAgent, sqlite_url: str
-) -> None:
+async def test_a_refused_form_keeps_its_input(browser: Browser, start_agent: StartAgent, sqlite_url: str) -> None:
     async with filled_server(start_agent, sqlite_url) as (server, _), opened(browser, server.url) as (page, _):
         await page.get_by_role("button", name="Log in").click()
         await expect(page.get_by_role("alert")).to_have_text("Type your name and your password.")
@@ -255,7 +248,7 @@ async def test_a_refused_question_stays_with_what_was_typed(
         await expect(opener).to_be_focused()
 
 
-async def test_what_another_has_changed_meanwhile_is_not_changed_back(
+async def test_a_change_of_another_person_is_not_undone(
     browser: Browser, start_agent: StartAgent, sqlite_url: str
 ) -> None:
     async with filled_server(start_agent, sqlite_url) as (server, learnt), opened(browser, server.url) as (page, _):
@@ -276,9 +269,7 @@ async def test_what_another_has_changed_meanwhile_is_not_changed_back(
         assert champion.name == learnt.champion.name
 
 
-async def test_another_password_does_not_end_the_login_here(
-    browser: Browser, start_agent: StartAgent, sqlite_url: str
-) -> None:
+async def test_a_new_password_keeps_this_login(browser: Browser, start_agent: StartAgent, sqlite_url: str) -> None:
     changed = asyncio.Event()
     asked: list[str] = []
     async with filled_server(start_agent, sqlite_url) as (server, _), opened(browser, server.url) as (page, _):

@@ -1,4 +1,4 @@
-"""The admin page's answers and intents in a real Chromium: a gap becomes an article, intents are trained and tried.
+"""Answers and intents on the admin page in a real Chromium: gaps become articles, intents are trained.
 
 The library, the job that reads and the embedder are real; only the model that answers is scripted.
 """
@@ -33,20 +33,18 @@ LOOKS: dict[str, Any] = {
 def open_counter(
     start_agent: StartAgent, sqlite_url: str, tmp_path: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
 ) -> Opening:
-    """Starts a server with one article, and a worker beside it that reads others."""
+    """Start a server with one article, and a worker beside it that reads others."""
     return opening(start_agent, sqlite_url, tmp_path, embedder, monkeypatch, returns=RETURNS)
 
 
 async def check(page: Page, name: str) -> None:
-    """What every view must be: nothing wider than the screen, nothing that a screen reader stumbles over."""
+    """Check a view: nothing wider than the screen, nothing serious for a screen reader."""
     assert await serious_findings(page) == [], name
     assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
 
 
 @pytest.mark.parametrize("look", LOOKS)
-async def test_a_question_without_an_answer_becomes_an_article(
-    browser: Browser, open_counter: Opening, look: str
-) -> None:
+async def test_a_gap_becomes_an_article(browser: Browser, open_counter: Opening, look: str) -> None:
     async with open_counter() as server, opened(browser, server.url, **LOOKS[look]) as (page, complaints):
         person = Person(server.agent)
         for asked in (QUESTION, "Can I buy a gift card?", "Do you repair bicycles?"):
@@ -86,9 +84,7 @@ async def test_a_question_without_an_answer_becomes_an_article(
 
 
 @pytest.mark.parametrize("look", LOOKS)
-async def test_answers_are_added_approved_and_removed_and_a_threshold_goes_back(
-    browser: Browser, open_counter: Opening, look: str
-) -> None:
+async def test_answers_are_edited_and_the_threshold_reset(browser: Browser, open_counter: Opening, look: str) -> None:
     async with open_counter() as server, opened(browser, server.url, **LOOKS[look]) as (page, complaints):
         agent, person = server.agent, Person(server.agent)
         await person.ask(QUESTION)
@@ -135,9 +131,7 @@ async def test_answers_are_added_approved_and_removed_and_a_threshold_goes_back(
 
 
 @pytest.mark.parametrize("look", LOOKS)
-async def test_intents_are_trained_from_a_file_tried_edited_and_forgotten(
-    browser: Browser, open_counter: Opening, look: str
-) -> None:
+async def test_intents_are_trained_tried_edited_and_removed(browser: Browser, open_counter: Opening, look: str) -> None:
     async with open_counter() as server, opened(browser, server.url, **LOOKS[look]) as (page, complaints):
         await log_in(page, "trainer")
         await go(page, "Intents")
@@ -177,7 +171,7 @@ async def test_intents_are_trained_from_a_file_tried_edited_and_forgotten(
         assert complaints == []
 
 
-async def test_a_viewer_sees_no_way_to_change_something(browser: Browser, open_counter: Opening) -> None:
+async def test_a_viewer_sees_no_controls(browser: Browser, open_counter: Opening) -> None:
     async with open_counter() as server, opened(browser, server.url) as (page, complaints):
         await Person(server.agent).ask(QUESTION)
         await log_in(page, "viewer")

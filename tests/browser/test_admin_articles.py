@@ -1,4 +1,4 @@
-"""The admin page's articles in a real Chromium: files are uploaded, read, found with a question, and removed.
+"""Articles on the admin page in a real Chromium: upload, search, removal.
 
 The library, the job that reads and the embedder are real; only the model that answers is scripted.
 """
@@ -27,7 +27,7 @@ RETURNS = (
 def open_shelf(
     start_agent: StartAgent, sqlite_url: str, tmp_path: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
 ) -> Opening:
-    """Starts a server with a worker beside it that reads articles."""
+    """Start a server with a worker beside it that reads articles."""
     return opening(start_agent, sqlite_url, tmp_path, embedder, monkeypatch)
 
 
@@ -44,9 +44,7 @@ def sources(page: Page) -> Any:
 
 
 @pytest.mark.parametrize("look", ["wide and light", "phone and dark"])
-async def test_a_file_is_uploaded_found_with_a_question_and_removed(
-    browser: Browser, open_shelf: Opening, look: str
-) -> None:
+async def test_a_file_is_uploaded_searched_and_removed(browser: Browser, open_shelf: Opening, look: str) -> None:
     options = {"viewport": PHONE, "color_scheme": "dark"} if "phone" in look else {"viewport": DESKTOP}
     async with open_shelf() as server, opened(browser, server.url, **options) as (page, complaints):
         await log_in(page, "trainer")
@@ -86,7 +84,7 @@ async def test_a_file_is_uploaded_found_with_a_question_and_removed(
         assert complaints == []
 
 
-async def test_what_is_wrong_stands_beside_the_field(browser: Browser, open_shelf: Opening) -> None:
+async def test_an_error_stands_beside_its_field(browser: Browser, open_shelf: Opening) -> None:
     async with open_shelf() as server, opened(browser, server.url) as (page, complaints):
         await log_in(page, "trainer")
         await go(page, "Articles")
@@ -124,7 +122,7 @@ async def test_a_file_can_be_dropped(browser: Browser, open_shelf: Opening) -> N
         assert complaints == []
 
 
-async def test_articles_are_filtered_while_somebody_types(
+async def test_articles_are_filtered_while_typing(
     browser: Browser, open_shelf: Opening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adapters.admin.articles_api.MOST", 2)
@@ -142,7 +140,7 @@ async def test_articles_are_filtered_while_somebody_types(
         assert complaints == []
 
 
-async def test_a_viewer_sees_no_way_to_change_something(browser: Browser, open_shelf: Opening) -> None:
+async def test_a_viewer_sees_no_controls(browser: Browser, open_shelf: Opening) -> None:
     async with open_shelf() as server, opened(browser, server.url) as (page, complaints):
         await log_in(page, "viewer")
         await go(page, "Articles")

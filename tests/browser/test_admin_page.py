@@ -1,4 +1,4 @@
-"""The admin page in a real Chromium: logging in, every page that there is, and acting on them.
+"""The admin page in a real Chromium: login, every page, and the actions on it.
 
 No model is needed: what the pages show was made with the functions of storage.
 """
@@ -39,7 +39,9 @@ PAGES = [
 
 
 @pytest.mark.parametrize("look", ["wide and light", "phone and dark"])
-async def test_every_page_can_be_read(browser: Browser, start_agent: StartAgent, sqlite_url: str, look: str) -> None:
+async def test_every_page_is_shown_and_accessible(
+    browser: Browser, start_agent: StartAgent, sqlite_url: str, look: str
+) -> None:
     options = {"viewport": PHONE, "color_scheme": "dark"} if "phone" in look else {}
     async with (
         filled_server(start_agent, sqlite_url) as (server, learnt),
@@ -67,9 +69,7 @@ async def test_every_page_can_be_read(browser: Browser, start_agent: StartAgent,
         assert complaints == []
 
 
-async def test_a_wrong_password_and_the_end_of_a_login(
-    browser: Browser, start_agent: StartAgent, sqlite_url: str
-) -> None:
+async def test_a_wrong_password_and_an_ended_login(browser: Browser, start_agent: StartAgent, sqlite_url: str) -> None:
     async with filled_server(start_agent, sqlite_url) as (server, _), opened(browser, server.url) as (page, complaints):
         await log_in(page, password="not the password")
         await expect(page.get_by_role("alert")).to_have_text("This name and password don't belong together.")
@@ -139,7 +139,7 @@ async def test_a_version_is_promoted_against_the_gate_and_rolled_back(
     ],
     ids=["wide", "phone and Chinese"],
 )
-async def test_a_verdict_beside_another_champion_opens_the_field_for_a_reason(
+async def test_a_void_verdict_asks_for_a_reason(
     browser: Browser, start_agent: StartAgent, sqlite_url: str, look: dict[str, Any], words: tuple[str, ...]
 ) -> None:
     promote, try_it, reason, badge, why = words
@@ -188,9 +188,7 @@ async def test_a_verdict_beside_another_champion_opens_the_field_for_a_reason(
         assert complaints == []
 
 
-async def test_a_second_rollback_names_what_it_goes_back_to(
-    browser: Browser, start_agent: StartAgent, sqlite_url: str
-) -> None:
+async def test_a_second_rollback_names_its_target(browser: Browser, start_agent: StartAgent, sqlite_url: str) -> None:
     async with (
         filled_server(start_agent, sqlite_url) as (server, learnt),
         opened(browser, server.url) as (page, complaints),
@@ -213,9 +211,7 @@ async def test_a_second_rollback_names_what_it_goes_back_to(
         assert complaints == []
 
 
-async def test_a_person_is_erased_only_after_their_id_was_typed(
-    browser: Browser, start_agent: StartAgent, sqlite_url: str
-) -> None:
+async def test_an_erasure_needs_the_id_typed(browser: Browser, start_agent: StartAgent, sqlite_url: str) -> None:
     async with (
         filled_server(start_agent, sqlite_url) as (server, learnt),
         opened(browser, server.url) as (page, complaints),
@@ -233,7 +229,7 @@ async def test_a_person_is_erased_only_after_their_id_was_typed(
         assert complaints == []
 
 
-async def test_the_first_start_shows_the_command_and_goes_on_by_itself(
+async def test_the_first_start_shows_the_command_and_continues(
     browser: Browser, start_agent: StartAgent, sqlite_url: str
 ) -> None:
     async with start_agent(sqlite_url) as agent, serve(agent) as server, opened(browser, server.url) as (page, _):

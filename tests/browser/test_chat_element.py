@@ -1,4 +1,4 @@
-"""`<myna-chat>` as a part of somebody's page: it is moved, taken out and put back, and its attributes change.
+"""`<myna-chat>` in a host page that moves, removes and returns it, and changes its attributes.
 
 The server's model is scripted, so that a reply can be held while the page does something.
 """
@@ -79,7 +79,7 @@ async def host_page(browser: Browser, start_agent: StartAgent, url: str) -> Asyn
         await runner.cleanup()
 
 
-async def test_a_chat_that_is_moved_goes_on(browser: Browser, start_agent: StartAgent, sqlite_url: str) -> None:
+async def test_a_moved_chat_continues(browser: Browser, start_agent: StartAgent, sqlite_url: str) -> None:
     hold = asyncio.Event()
     async with host_page(browser, start_agent, sqlite_url) as host:
         page = host.page
@@ -107,7 +107,7 @@ async def test_a_chat_that_is_moved_goes_on(browser: Browser, start_agent: Start
         assert await host.heard() == ["myna:message", "myna:reply"]  # and listens once
 
 
-async def test_a_chat_keeps_its_place_in_the_text_when_it_is_moved(
+async def test_a_moved_chat_keeps_its_scroll_position(
     browser: Browser, start_agent: StartAgent, sqlite_url: str
 ) -> None:
     async with host_page(browser, start_agent, sqlite_url) as host:
@@ -123,9 +123,7 @@ async def test_a_chat_keeps_its_place_in_the_text_when_it_is_moved(
         await expect(button(page, "Jump to the newest message")).to_be_visible()
 
 
-async def test_a_chat_that_is_put_back_later_shows_what_it_showed(
-    browser: Browser, start_agent: StartAgent, sqlite_url: str
-) -> None:
+async def test_a_chat_put_back_later_shows_the_same(browser: Browser, start_agent: StartAgent, sqlite_url: str) -> None:
     async with host_page(browser, start_agent, sqlite_url) as host:
         page = host.page
         await page.evaluate("chat.initialChat = null")
@@ -143,9 +141,7 @@ async def test_a_chat_that_is_put_back_later_shows_what_it_showed(
         await expect(replies(page).last.locator(".bubble")).to_have_text("Still here.")
 
 
-async def test_another_language_keeps_the_chat_and_what_is_written(
-    browser: Browser, start_agent: StartAgent, sqlite_url: str
-) -> None:
+async def test_a_new_language_keeps_chat_and_draft(browser: Browser, start_agent: StartAgent, sqlite_url: str) -> None:
     hold = asyncio.Event()
     async with host_page(browser, start_agent, sqlite_url) as host:
         page = host.page
@@ -166,7 +162,7 @@ async def test_another_language_keeps_the_chat_and_what_is_written(
         await expect(page.locator(BUBBLES)).to_have_text(["Hello!", "Hello yourself."])
 
 
-async def test_an_edit_goes_on_in_another_language(browser: Browser, start_agent: StartAgent, sqlite_url: str) -> None:
+async def test_an_edit_survives_a_new_language(browser: Browser, start_agent: StartAgent, sqlite_url: str) -> None:
     async with host_page(browser, start_agent, sqlite_url) as host:
         page = host.page
         host.server.generator.enqueue("First.")
@@ -182,9 +178,7 @@ async def test_an_edit_goes_on_in_another_language(browser: Browser, start_agent
         await expect(page.locator(BUBBLES)).to_have_text(["Hello again!", "Second."])
 
 
-async def test_another_name_and_another_mode_show_at_once(
-    browser: Browser, start_agent: StartAgent, sqlite_url: str
-) -> None:
+async def test_a_new_name_and_mode_show_at_once(browser: Browser, start_agent: StartAgent, sqlite_url: str) -> None:
     async with host_page(browser, start_agent, sqlite_url) as host:
         page = host.page
         host.server.generator.enqueue("Hello yourself.")
@@ -204,9 +198,7 @@ async def test_another_name_and_another_mode_show_at_once(
         await expect(page.locator("myna-chat .chat")).to_have_class("chat page")
 
 
-async def test_another_endpoint_is_another_server_with_chats_of_its_own(
-    browser: Browser, start_agent: StartAgent, sqlite_url: str
-) -> None:
+async def test_a_new_endpoint_has_chats_of_its_own(browser: Browser, start_agent: StartAgent, sqlite_url: str) -> None:
     async with host_page(browser, start_agent, sqlite_url) as host:
         page = host.page
         host.server.generator.enqueue("Hello from one.")
@@ -229,7 +221,7 @@ async def test_another_endpoint_is_another_server_with_chats_of_its_own(
         assert (await host.heard()).count("myna:chat") == 2
 
 
-async def test_attributes_may_change_before_the_element_is_in_a_page(
+async def test_attributes_may_change_before_insertion(
     browser: Browser, start_agent: StartAgent, sqlite_url: str
 ) -> None:
     async with host_page(browser, start_agent, sqlite_url) as host:

@@ -1,4 +1,4 @@
-"""Votes on replies and the privacy menu in a real Chromium, with a model that is scripted."""
+"""Votes on replies and the privacy menu in a real Chromium, with a scripted model."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ async def pressed(thumb: Locator, yes: bool) -> None:
 
 
 async def first_reply(page: Page) -> None:
-    """Ask by the one box that is there before a form is open."""
+    """Ask in the text box, the only one before a form is open."""
     await ask(page, "Hello!")
 
 
 async def stored(page: Page) -> list[dict[str, Any]]:
-    """The votes that the server has, with those that no longer count."""
+    """Return the votes on the server, with those that no longer count."""
     return await page.evaluate(
         """async () => {
           const id = new URL(location.href).searchParams.get('chat');
@@ -77,7 +77,7 @@ async def stored(page: Page) -> list[dict[str, Any]]:
 # --- votes ---
 
 
-async def test_a_vote_stays_changes_and_is_taken_back(browser: Browser, page_server: PageServer) -> None:
+async def test_a_vote_is_kept_changed_and_withdrawn(browser: Browser, page_server: PageServer) -> None:
     async with visitor(browser) as context:
         page = await context.new_page()
         found = complaints(page)
@@ -158,7 +158,7 @@ async def test_votes_by_keyboard_alone(browser: Browser, page_server: PageServer
         assert votes == [{"value": -1, "reason": "Too short", "better": "A long one", "counts": True}]
 
 
-async def test_a_vote_survives_a_lost_answer_and_counts_once(browser: Browser, page_server: PageServer) -> None:
+async def test_a_vote_with_a_lost_answer_counts_once(browser: Browser, page_server: PageServer) -> None:
     async with visitor(browser) as context:
         page = await open_page(context, page_server.url)
         await first_reply(page)
@@ -181,9 +181,7 @@ async def test_a_vote_survives_a_lost_answer_and_counts_once(browser: Browser, p
         assert [one["value"] for one in await stored(page)] == [1]
 
 
-async def test_a_vote_that_is_refused_is_taken_back_and_the_words_stay(
-    browser: Browser, page_server: PageServer
-) -> None:
+async def test_a_refused_vote_is_undone_and_its_text_kept(browser: Browser, page_server: PageServer) -> None:
     async with visitor(browser) as context:
         page = await open_page(context, page_server.url)
         await first_reply(page)
@@ -247,7 +245,7 @@ async def test_a_phone_shows_the_form_without_scrolling_sideways(browser: Browse
             assert size is None or min(size["width"], size["height"]) >= 40, await target.inner_text()
 
 
-async def test_chinese_has_all_of_it(browser: Browser, page_server: PageServer) -> None:
+async def test_feedback_and_privacy_in_chinese(browser: Browser, page_server: PageServer) -> None:
     async with visitor(browser, locale="zh-CN") as context:
         page = await open_page(context, page_server.url)
         await page.get_by_label("你的消息").fill("你好")
@@ -289,7 +287,7 @@ async def test_axe_finds_nothing_serious(browser: Browser, page_server: PageServ
 # --- privacy ---
 
 
-async def test_a_no_for_one_chat_and_for_all(browser: Browser, page_server: PageServer) -> None:
+async def test_learning_is_refused_for_a_chat_and_for_all(browser: Browser, page_server: PageServer) -> None:
     async with visitor(browser) as context:
         page = await open_page(context, page_server.url)
         await first_reply(page)
@@ -311,7 +309,7 @@ async def test_a_no_for_one_chat_and_for_all(browser: Browser, page_server: Page
         await expect(switch(page, "this chat")).not_to_be_checked()
 
 
-async def test_a_no_before_the_first_word_holds_for_it(browser: Browser, page_server: PageServer) -> None:
+async def test_a_refusal_before_the_first_message_covers_it(browser: Browser, page_server: PageServer) -> None:
     async with visitor(browser) as context:
         page = await open_page(context, page_server.url)
         await button(page, "Privacy").click()
@@ -330,9 +328,7 @@ async def test_a_no_before_the_first_word_holds_for_it(browser: Browser, page_se
         await expect(switch(page, "this chat")).not_to_be_checked()
 
 
-async def test_switches_that_are_changed_quickly_end_as_they_were_put(
-    browser: Browser, page_server: PageServer
-) -> None:
+async def test_quickly_toggled_switches_keep_their_last_state(browser: Browser, page_server: PageServer) -> None:
     async with visitor(browser) as context:
         page = await open_page(context, page_server.url)
         await button(page, "Privacy").click()

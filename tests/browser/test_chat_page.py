@@ -59,7 +59,7 @@ async def test_a_reply_streams_in(browser: Browser, live_server: Any) -> None:
 
 
 @pytest.mark.model
-async def test_stop_keeps_what_was_written(browser: Browser, live_server: Any) -> None:
+async def test_stop_keeps_the_text_so_far(browser: Browser, live_server: Any) -> None:
     async with visitor(browser) as context:
         page = await open_page(context, live_server.url)
         await send(page, LONG)
@@ -74,7 +74,7 @@ async def test_stop_keeps_what_was_written(browser: Browser, live_server: Any) -
 
 
 @pytest.mark.model
-async def test_a_reload_in_the_middle_goes_on(browser: Browser, live_server: Any) -> None:
+async def test_a_reload_continues_a_running_reply(browser: Browser, live_server: Any) -> None:
     async with visitor(browser) as context:
         page = await open_page(context, live_server.url)
         await send(page, LONG)
@@ -86,7 +86,7 @@ async def test_a_reload_in_the_middle_goes_on(browser: Browser, live_server: Any
         assert (await replies(page).locator(".bubble").inner_text()).startswith(partial[:10])
 
 
-async def test_writing_more_while_it_answers(browser: Browser, page_server: PageServer) -> None:
+async def test_messages_sent_during_a_reply_are_answered(browser: Browser, page_server: PageServer) -> None:
     async with visitor(browser) as context:
         hold = asyncio.Event()
         page_server.generator.enqueue("Once upon ", "a time.", hold=hold)
@@ -118,7 +118,7 @@ async def test_two_tabs_show_the_same(browser: Browser, page_server: PageServer)
 # --- changing what was said ---
 
 
-async def test_editing_the_last_message(browser: Browser, page_server: PageServer) -> None:
+async def test_the_last_message_is_edited(browser: Browser, page_server: PageServer) -> None:
     async with visitor(browser) as context:
         page = await open_page(context, page_server.url)
         await ask(page, "My name is Anna.")
@@ -132,7 +132,7 @@ async def test_editing_the_last_message(browser: Browser, page_server: PageServe
         await expect(own(page).locator(".bubble")).to_have_text(["My name is Anna.", "What is the capital of Italy?"])
 
 
-async def test_escape_gives_the_draft_back(browser: Browser, page_server: PageServer) -> None:
+async def test_escape_restores_the_draft(browser: Browser, page_server: PageServer) -> None:
     async with visitor(browser) as context:
         page = await open_page(context, page_server.url)
         await ask(page, "Hello!")
@@ -144,7 +144,7 @@ async def test_escape_gives_the_draft_back(browser: Browser, page_server: PageSe
         await expect(box(page)).to_have_value("half a thought")
 
 
-async def test_answering_again(browser: Browser, page_server: PageServer) -> None:
+async def test_a_reply_is_regenerated(browser: Browser, page_server: PageServer) -> None:
     async with visitor(browser) as context:
         page = await open_page(context, page_server.url)
         await ask(page, "Tell me a joke.")
@@ -213,7 +213,7 @@ async def test_nobody_else_sees_a_chat(browser: Browser, page_server: PageServer
 
 
 @pytest.mark.model
-async def test_a_chat_survives_the_death_of_the_server(browser: Browser, live_server: Any) -> None:
+async def test_a_chat_survives_a_server_kill(browser: Browser, live_server: Any) -> None:
     async with visitor(browser) as context:
         page = await open_page(context, live_server.url)
         text = await ask(page, "Please remember the number seven.")
@@ -225,7 +225,7 @@ async def test_a_chat_survives_the_death_of_the_server(browser: Browser, live_se
 
 
 @pytest.mark.model
-async def test_a_death_in_the_middle_of_a_reply(browser: Browser, live_server: Any) -> None:
+async def test_a_reply_survives_a_server_kill(browser: Browser, live_server: Any) -> None:
     async with visitor(browser) as context:
         page = await open_page(context, live_server.url)
         await send(page, LONG)
@@ -261,7 +261,7 @@ async def test_a_phone_never_scrolls_sideways(browser: Browser, page_server: Pag
         await expect(button(page, "Show chats")).to_be_focused()
 
 
-async def test_chinese(browser: Browser, page_server: PageServer) -> None:
+async def test_the_page_speaks_chinese(browser: Browser, page_server: PageServer) -> None:
     async with visitor(browser, locale="zh-CN") as context:
         page = await open_page(context, page_server.url)
         await expect(page.locator("html")).to_have_attribute("lang", "zh-Hans")
@@ -309,7 +309,7 @@ async def test_the_keyboard_is_enough(browser: Browser, page_server: PageServer)
         await expect(button(page, "Show chats")).to_be_focused()
 
 
-async def test_one_announcement_per_reply(browser: Browser, page_server: PageServer) -> None:
+async def test_a_reply_is_announced_once(browser: Browser, page_server: PageServer) -> None:
     async with visitor(browser) as context:
         page = await open_page(context, page_server.url)
         await page.evaluate(
@@ -343,7 +343,7 @@ async def test_markup_in_a_message_is_text(browser: Browser, page_server: PageSe
             await answered(page, 1)
 
 
-async def test_a_message_that_is_too_long(browser: Browser, page_server: PageServer) -> None:
+async def test_a_too_long_message_is_refused(browser: Browser, page_server: PageServer) -> None:
     async with visitor(browser) as context:
         page = await open_page(context, page_server.url)
         limit = (await (await context.request.get(f"{page_server.url}/api/config")).json())["maxMessageChars"]

@@ -1,6 +1,6 @@
-"""A newcomer's walk: a folder of Markdown is added, and the chat answers from it and shows where it has that from.
+"""A newcomer's path: `myna kb add` a folder of Markdown, and the chat answers from it and cites it.
 
-Knows: `myna kb add` and a browser, with the real starter model and the real embedder. Does not know: how either works.
+The starter model and the embedder are the real ones.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ARTICLES = {
 async def shop_server(
     model_data: Callable[[], Path], embedder_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[ServerProcess]:
-    """`myna serve`, to which a folder of articles is added while it runs."""
+    """Run `myna serve`, to which a folder of articles is added while it runs."""
     data, folder = model_data(), tmp_path_factory.mktemp("articles")
     (data / "models" / EMBEDDER).symlink_to(embedder_path)
     for name, text in ARTICLES.items():
@@ -54,7 +54,7 @@ async def shop_server(
 
 
 async def ask(page: Any, text: str) -> Any:
-    """Say something; the whole reply to it."""
+    """Send a message, and return the whole reply."""
     count = await replies(page).count()
     await page.get_by_role("textbox").fill(text)
     await page.keyboard.press("Enter")
@@ -64,7 +64,7 @@ async def ask(page: Any, text: str) -> Any:
 
 
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
-async def test_an_answer_leads_to_its_article(browser: Browser, shop_server: ServerProcess, viewport: Any) -> None:
+async def test_an_answer_links_to_its_article(browser: Browser, shop_server: ServerProcess, viewport: Any) -> None:
     async with visitor(browser, viewport=viewport) as context:
         page = await open_page(context, shop_server.url)
         reply = await ask(page, "How long do I have to send something back?")
@@ -83,7 +83,7 @@ async def test_an_answer_leads_to_its_article(browser: Browser, shop_server: Ser
         assert await article.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-async def test_what_is_not_in_the_articles_is_said_so(browser: Browser, shop_server: ServerProcess) -> None:
+async def test_a_question_outside_the_articles_gets_i_don_t_know(browser: Browser, shop_server: ServerProcess) -> None:
     async with visitor(browser) as context:
         page = await open_page(context, shop_server.url)
         reply = await ask(page, "What is the capital of Mongolia?")
@@ -94,7 +94,7 @@ async def test_what_is_not_in_the_articles_is_said_so(browser: Browser, shop_ser
         await expect(small_talk).not_to_contain_text("I don't know")
 
 
-async def test_sources_can_be_read_by_everybody(browser: Browser, shop_server: ServerProcess) -> None:
+async def test_sources_are_accessible(browser: Browser, shop_server: ServerProcess) -> None:
     async with visitor(browser, color_scheme="dark") as context:
         page = await open_page(context, shop_server.url)
         reply = await ask(page, "Can I have the money of my gift card in cash?")

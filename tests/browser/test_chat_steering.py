@@ -1,4 +1,4 @@
-"""Steering from the chat page in a real Chromium: the answer is a notice that nobody keeps and nobody rates.
+"""Steering from the chat page in a real Chromium: a notice that is neither kept nor rated.
 
 No model is needed: replies come from a script.
 """
@@ -16,7 +16,9 @@ from tests.builders.web import serve
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
 
-async def test_a_notice_stands_where_it_was_said(browser: Browser, start_agent: StartAgent, sqlite_url: str) -> None:
+async def test_a_notice_stands_in_its_place_and_is_not_kept(
+    browser: Browser, start_agent: StartAgent, sqlite_url: str
+) -> None:
     async with start_agent(sqlite_url) as agent, serve(agent) as server, visitor(browser) as context:
         somebody = await log_in(server)
         await context.add_cookies([{"name": "myna_admin", "value": somebody.secret, "url": server.url}])

@@ -1,4 +1,4 @@
-"""The page of `make slack-demo` in a real Chromium: the fake Slack, and an agent with a scripted model, over HTTP.
+"""The page of `make slack-demo` in a real Chromium, over HTTP, with a scripted model.
 
 Waits are for conditions, never for times.
 """
@@ -59,7 +59,7 @@ async def over_http(start_agent: StartAgent, sqlite_url: str) -> AsyncIterator[S
 
 @asynccontextmanager
 async def looking(browser: Browser, url: str, **options: Any) -> AsyncIterator[Page]:
-    """A page, in whose console there must be no word of anything wrong."""
+    """Open the page, and fail if its console reports a problem."""
     context = await browser.new_context(**{"viewport": {"width": 1280, "height": 800}, "locale": "en-GB", **options})
     page, found = await context.new_page(), list[str]()
 
@@ -92,7 +92,7 @@ def answers(page: Page) -> Locator:
 
 
 async def votes_on_the_reply(running: Scene) -> list[Vote]:
-    """Of the first one; its thumbs carry its id."""
+    """Return the votes on the first reply; its thumbs carry its id."""
     thumbs = running.demo.slack.posted[0]["blocks"][-1]["elements"][0]
     reply_id = thumbs["positive_button"]["value"].partition(":")[2]
     return await Feedback(running.agent.scope).votes_on(reply_id)
@@ -102,7 +102,7 @@ async def votes_on_the_reply(running: Scene) -> list[Vote]:
 
 
 @pytest.mark.browser
-async def test_a_mention_is_answered_in_its_thread_while_it_is_read(over_http: Scene, browser: Browser) -> None:
+async def test_a_mention_is_answered_in_its_thread(over_http: Scene, browser: Browser) -> None:
     go_on = asyncio.Event()
     over_http.generator.enqueue("**Roses** bloom in May.", " <img src=x> & more.", hold=go_on)
     async with looking(browser, over_http.demo.url) as page:
@@ -167,7 +167,7 @@ async def test_a_thumb_down_asks_what_was_wrong(over_http: Scene, browser: Brows
 
 
 @pytest.mark.browser
-async def test_commands_answer_for_one_person_only(over_http: Scene, browser: Browser) -> None:
+async def test_command_answers_are_ephemeral(over_http: Scene, browser: Browser) -> None:
     async with looking(browser, over_http.demo.url) as page:
         await say(page, "/myna help")
         note = page.locator(".only-mine")
@@ -237,7 +237,7 @@ async def test_a_phone_shows_one_pane_at_a_time(over_http: Scene, browser: Brows
 
 
 @pytest.mark.browser
-async def test_socket_mode_does_the_same(start_agent: StartAgent, sqlite_url: str, browser: Browser) -> None:
+async def test_socket_mode_works_like_http(start_agent: StartAgent, sqlite_url: str, browser: Browser) -> None:
     async with scene(start_agent, sqlite_url, slack_app_token=APP_TOKEN) as running:
         await until(lambda: bool(running.demo.slack.sockets.connections))
         async with looking(browser, running.demo.url) as page:
@@ -252,7 +252,7 @@ async def test_socket_mode_does_the_same(start_agent: StartAgent, sqlite_url: st
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def demo() -> AsyncIterator[RunningDemo]:
-    """Nobody listens where Myna should be."""
+    """Run the demo without Myna: nothing listens on its address."""
     async with running_demo() as running:
         running.slack.bot_url = "http://127.0.0.1:9"
         yield running
@@ -282,7 +282,7 @@ SAY = {"user": "U0ANA", "channel": "C0SHOP", "text": "hello"}
         ("stop", SAY, 400, "thread is missing"),
     ],
 )
-async def test_what_cannot_be_done_is_refused(demo: RunningDemo, path: str, body: Any, status: int, why: str) -> None:
+async def test_impossible_actions_are_refused(demo: RunningDemo, path: str, body: Any, status: int, why: str) -> None:
     content = (
         {"data": body, "headers": {"Content-Type": "application/json"}} if isinstance(body, str) else {"json": body}
     )
@@ -292,7 +292,7 @@ async def test_what_cannot_be_done_is_refused(demo: RunningDemo, path: str, body
     assert not any(one.messages for one in demo.slack.channels.values())
 
 
-async def test_others_messages_are_theirs(demo: RunningDemo) -> None:
+async def test_messages_of_others_can_not_be_changed(demo: RunningDemo) -> None:
     ts = await demo.slack.say("mine", user="U0BEN")
     async with aiohttp.ClientSession() as session:
         for path in ("edit", "delete"):
@@ -310,7 +310,7 @@ async def test_others_messages_are_theirs(demo: RunningDemo) -> None:
         ({"Content-Type": "text/plain"}, 415),
     ],
 )
-async def test_other_sites_do_nothing_here(demo: RunningDemo, headers: dict[str, str], status: int) -> None:
+async def test_requests_of_other_sites_are_refused(demo: RunningDemo, headers: dict[str, str], status: int) -> None:
     for path in ("/demo/say", "/api/chat.postMessage") if status == 403 else ("/demo/say",):
         body = '{"user": "U0ANA", "channel": "C0SHOP", "text": "hello"}'
         sent = {"Content-Type": "application/json", "Authorization": f"Bearer {TOKEN}", **headers}
@@ -322,7 +322,7 @@ async def test_other_sites_do_nothing_here(demo: RunningDemo, headers: dict[str,
     assert demo.slack.channel("C0SHOP").messages == []
 
 
-async def test_the_page_allows_no_foreign_code(demo: RunningDemo) -> None:
+async def test_the_page_loads_no_foreign_code(demo: RunningDemo) -> None:
     async with aiohttp.ClientSession() as session, session.get(demo.url) as response:
         policy = response.headers["Content-Security-Policy"]
     assert re.search(r"default-src 'none'; script-src 'self'", policy)
@@ -337,12 +337,12 @@ async def test_the_page_allows_no_foreign_code(demo: RunningDemo) -> None:
         ("<@U0BOT> by hand", "&lt;@U0BOT&gt; by hand"),
     ],
 )
-async def test_text_goes_to_slack_and_back(written: str, kept: str) -> None:
+async def test_text_survives_slack_markup(written: str, kept: str) -> None:
     assert to_slack(written, IDS) == kept
     assert to_people(kept, IDS).lower() == written.lower()
 
 
-async def test_links_are_read_with_their_address() -> None:
+async def test_links_are_shown_with_their_url() -> None:
     assert to_people("see <https://a.example|this> or <https://b.example>", IDS) == (
         "see this (https://a.example) or https://b.example"
     )

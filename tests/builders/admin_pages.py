@@ -1,4 +1,4 @@
-"""The admin page, as a person uses it in a real Chromium."""
+"""The admin page in a real Chromium."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def filled_server(start_agent: StartAgent, url: str) -> AsyncIterator[tupl
 
 @asynccontextmanager
 async def opened(browser: Browser, url: str, **options: Any) -> AsyncIterator[tuple[Page, list[str]]]:
-    """A page of a new browser, and all that it complains of."""
+    """Open a page in a new browser context; yield it with the list of its errors."""
     context = await browser.new_context(**{"viewport": DESKTOP, "locale": "en-GB", **options})
     context.set_default_timeout(30_000)
     page = await context.new_page()
@@ -86,7 +86,7 @@ def opening(
     monkeypatch: pytest.MonkeyPatch,
     **articles: str,
 ) -> Opening:
-    """Starts a server that has read these articles, by name, with a worker beside it that reads others."""
+    """Start a server that has read these articles, by name, with a worker beside it that reads others."""
     for module in (search_module, sync_job):
         monkeypatch.setattr(module, "resolve_embedder", lambda *_: folder)
         monkeypatch.setattr(module, "Embedder", lambda *_, **__: embedder)

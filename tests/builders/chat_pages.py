@@ -1,4 +1,4 @@
-"""The chat page and the widget, as a person uses them in a real Chromium."""
+"""The chat page and the widget in a real Chromium."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WORDS = re.compile(r"\S+\s+\S+")
 
 @asynccontextmanager
 async def visitor(browser: Browser, **options: Any) -> AsyncIterator[BrowserContext]:
-    """A person with a browser of their own."""
+    """Open a browser context for a new person."""
     context = await browser.new_context(**{"viewport": DESKTOP, "locale": "en-GB", **options})
     context.set_default_timeout(30_000)
     try:
@@ -57,7 +57,7 @@ async def send(page: Page, text: str) -> None:
 
 
 async def answered(page: Page, count: int) -> None:
-    """Waits until nothing is running and there are that many finished replies."""
+    """Wait until no reply is running and this many are finished."""
     await expect(page.locator("myna-chat article.assistant[aria-busy=false]")).to_have_count(count, timeout=REPLY_MS)
     await expect(button(page, "Stop the reply")).to_be_hidden(timeout=REPLY_MS)
 
@@ -69,14 +69,14 @@ async def ask(page: Page, text: str, count: int = 1) -> str:
 
 
 async def live_text(page: Page) -> str:
-    """The first words of a reply that is still being written."""
+    """Return the first words of a reply that is still being written."""
     live = page.locator("myna-chat article.assistant[aria-busy=true] .bubble")
     await expect(live).to_have_text(WORDS, timeout=REPLY_MS)
     return await live.inner_text()
 
 
 def complaints(page: Page) -> list[str]:
-    """What the browser says about the content security policy and about errors in scripts."""
+    """Collect the page's script errors and violations of its content security policy."""
     found: list[str] = []
 
     def on_console(message: ConsoleMessage) -> None:
@@ -99,7 +99,7 @@ async def fits(page: Page) -> bool:
 
 @asynccontextmanager
 async def foreign_page(live_server: Any) -> AsyncIterator[str]:
-    """Somebody else's site with a strict policy, and a style sheet that would spoil a careless widget."""
+    """Serve a foreign site with a strict policy, and a style sheet that would break a careless widget."""
     host = live_server.url
 
     async def page(_: web.Request) -> web.Response:

@@ -45,7 +45,7 @@ class Done:
 
 
 class Cli:
-    """Runs `myna` in this process, in the working folder and with the settings of the test and no others.
+    """Runs `myna` in this process, in the working folder and with the settings of the test alone.
 
     It takes a tenth of the time of a process. Signals, locks between processes, broken pipes, and commands that run
     until they are stopped need a process: see `process`. No run may show a traceback; only a worker that it starts may
@@ -69,7 +69,7 @@ class Cli:
 
     @property
     def process(self) -> CliProcess:
-        """The same command line, with a process for each run."""
+        """Return a runner of the same command line with a process for each run."""
         return CliProcess(self.folder, self.settings)
 
     def __call__(self, *arguments: str, stdin: str | bytes = "", **settings: str) -> Done:
@@ -79,7 +79,7 @@ class Cli:
         return done
 
     async def beside(self, *arguments: str, stdin: str | bytes = "", **settings: str) -> Done:
-        """Run without stopping the loop, on which a scripted server may answer."""
+        """Run in a thread, so that a scripted server on the loop may answer meanwhile."""
         return await asyncio.to_thread(self, *arguments, stdin=stdin, **settings)
 
     def _run(self, arguments: Sequence[str], given: bytes, environment: Mapping[str, str]) -> Done:
@@ -107,7 +107,7 @@ class CliProcess(Cli):
         self.command = command
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start it as a shell does, in a process group of its own."""
+        """Start the command as a shell does, in a process group of its own."""
         return subprocess.Popen(
             [*self.command, *arguments],
             env=self.environment,
@@ -127,7 +127,7 @@ class CliProcess(Cli):
 
 @contextlib.contextmanager
 def _streams(given: bytes) -> Iterator[dict[str, str]]:
-    """Standard streams that are no terminal; give what was printed to them once the command has ended.
+    """Replace the standard streams with files that are no terminal; yield the printed text, filled in at the end.
 
     Standard error is a file, because a worker that the command starts inherits it.
     """
@@ -165,7 +165,7 @@ def _fresh_logging() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _nothing_left_behind() -> Iterator[None]:
-    """Fail where a thread is left that would keep a process from ending. Beside a loop, others may start threads."""
+    """Fail if a thread is left that would keep a process from ending, except beside a loop that may start threads."""
     before = set(threading.enumerate())
     yield
     if threading.current_thread() is threading.main_thread():
@@ -174,5 +174,5 @@ def _nothing_left_behind() -> Iterator[None]:
 
 
 def remote(server: OpenAIServer) -> dict[str, str]:
-    """The settings for a scripted model behind an OpenAI API."""
+    """Return the settings for a scripted model behind an OpenAI API."""
     return {"MYNA_GENERATOR": "remote", "MYNA_REMOTE_URL": server.url, "MYNA_MODEL": "served"}

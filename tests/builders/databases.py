@@ -1,4 +1,4 @@
-"""Which tests run on both kinds of database.
+"""Choice of the tests that run on both kinds of database.
 
 A scenario runs on SQLite alone unless it is named here: what proves HTTP, parsing, roles or words proves it on any
 database. All other tests that take a database, as those of `tests/contract`, run on both.
@@ -100,7 +100,7 @@ ON_BOTH: dict[str, tuple[str, ...]] = {
 
 
 def kinds_for(file: Path, test: str) -> tuple[str, ...]:
-    """Give the kinds of database that a test runs on."""
+    """Return the kinds of database that a test runs on."""
     if file.parent != SCENARIOS:
         return KINDS
     named = ON_BOTH.get(file.name, ())

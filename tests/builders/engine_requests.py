@@ -1,4 +1,4 @@
-"""Requests to the engine that keep what they were given, and prompts and drafts for them."""
+"""Recording requests for the engine, with prompts and drafts for them."""
 
 from __future__ import annotations
 

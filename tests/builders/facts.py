@@ -1,7 +1,4 @@
-"""Facts to learn from, put into a real database: chats with votes, and imported conversations.
-
-Knows: the rows that serving and importing write. Does not know: what is made of them.
-"""
+"""Rows to learn from in a real database: chats with votes, and imported conversations."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ IMPORTED_AT = 1_700_000_000_000
 
 
 class Facts:
-    """Writes into one database. Replies are named by the id that they have."""
+    """Writes rows as serving and importing do; a reply is named by its id."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -50,7 +47,7 @@ class Facts:
         name: str | None = None,
         state: Any = "answered",
     ) -> str:
-        """A question and the bot's reply, whose id is returned."""
+        """Add a question with the bot's reply, and return the reply's id."""
         number = next(self._numbers)
         incoming = Incoming(
             channel,
@@ -84,7 +81,7 @@ class Facts:
         )
 
     async def rated(self, question: str, answer: str, value: Any, **options: Any) -> str:
-        """A reply that somebody voted on."""
+        """Add a reply with a vote on it."""
         better = options.pop("better", None)
         channel, sender = options.get("channel", "console"), options.get("sender", "ada")
         reply_id = await self.chat(question, answer, **options)
@@ -94,7 +91,7 @@ class Facts:
     async def add_import(
         self, turns: Sequence[Sequence[tuple[str, str]]], *, person_id: str | None = None, **columns: Any
     ) -> list[str]:
-        """Conversations of `(author, text)`, as an import writes them; their ids."""
+        """Add imported conversations of `(author, text)`, and return their ids."""
         ids = [new_id() for _ in turns]
         talks, said = [], []
         for conversation_id, lines in zip(ids, turns, strict=True):
@@ -141,7 +138,7 @@ class Facts:
         return made
 
     async def add_agent(self, conversation_id: str, seq: int, text: str, draft: str | None = None) -> None:
-        """What a human agent wrote in a live conversation, in place of the bot's draft."""
+        """Add a human agent's message to a live conversation, in place of the bot's draft."""
         await self.run(
             message.insert().values(
                 id=new_id(),
@@ -162,11 +159,11 @@ class Facts:
         return person_id
 
     async def run(self, statement: sa.Executable, rows: list[dict[str, Any]] | None = None) -> None:
-        """Carry out a statement."""
+        """Execute a statement."""
         await asyncio.to_thread(self._run, statement, rows)
 
     async def rows(self, statement: sa.Executable) -> list[Any]:
-        """What a statement finds."""
+        """Return the rows of a statement."""
         return await asyncio.to_thread(self._rows, statement)
 
     def _run(self, statement: sa.Executable, rows: list[dict[str, Any]] | None) -> None:

@@ -1,7 +1,4 @@
-"""A workspace in which all of the learning loop has happened: votes, a dataset, jobs, two versions, a trial.
-
-Knows: the functions of storage that each part writes with. Does not know: what is tested; no model is needed.
-"""
+"""A workspace after a whole learning loop: votes, a dataset, jobs, two versions and a blind trial."""
 
 from __future__ import annotations
 
@@ -33,7 +30,7 @@ MEASURES = {
 
 @dataclass(frozen=True)
 class Learnt:
-    """What there is."""
+    """The ids and values of the rows made."""
 
     dataset_id: str
     other_dataset_id: str
@@ -48,7 +45,7 @@ class Learnt:
 
 
 async def fill_learning(server: WebServer) -> Learnt:
-    """Make all of it, on the database of a server that runs."""
+    """Make all rows in the database of a running server; no model is needed."""
     agent = server.agent
     visitor = await server.visitor()
     replies = []
@@ -67,7 +64,7 @@ async def fill_learning(server: WebServer) -> Learnt:
 
 
 async def judged_beside_the_base(server: WebServer, learnt: Learnt) -> None:
-    """Let the challenger pass beside the base, which is not what answers: the verdict is void."""
+    """Record that the challenger passed beside the base model, not the champion: a void verdict."""
     saved = await server.agent.database.write(
         evaluations.save,
         server.agent.workspace_id,
@@ -104,7 +101,7 @@ def _person(tx: Transaction) -> str:
 
 
 def _make(tx: Transaction, reply_id: str, person: str) -> dict[str, Any]:
-    """Trained versions and what they were made of; the job of a training waits."""
+    """Make trained versions with their datasets and jobs; the job of one training is queued."""
     other, dataset = (_dataset(tx, reply_id, person, count) for count in (1, 3))
     done, _ = jobs.create(tx, WHO, "train", {"rows": 100})
     for one in (done,):
@@ -226,7 +223,7 @@ def report_with_figures(person: str) -> dict[str, Any]:
 
 
 def _run(tx: Transaction, lease: JobLease) -> None:
-    """A training that is half way."""
+    """Make a training job that is half done."""
     progress = {
         "phase": "train",
         "step": 40,

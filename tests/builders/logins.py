@@ -1,7 +1,4 @@
-"""People who are logged in to the admin page of an agent's web channel.
-
-Knows: how an account is made and used over HTTP. Does not know: what is tested.
-"""
+"""Logged-in staff on the admin page of an agent's web channel."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ CHEAP_HASHER = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 
 @dataclass
 class Steerer:
-    """Somebody at the admin page: the headers that its scripts and the browser send, and perhaps a cookie."""
+    """A member of staff at the admin page: the headers of its scripts and the browser, with or without a cookie."""
 
     server: WebServer
     secret: str = ""
@@ -38,7 +35,7 @@ class Steerer:
         body: Mapping[str, Any] | None = None,
         headers: Mapping[str, str | None] | None = None,
     ) -> tuple[int, Any]:
-        """Status and JSON of an answer. A header of None is left out."""
+        """Return the status and JSON of a request; a header of None is left out."""
         sent: dict[str, str | None] = {"Sec-Fetch-Site": "same-origin", "X-Myna-Admin": "1"}
         if method != "GET":
             sent["Origin"] = self.server.url
@@ -57,19 +54,19 @@ class Steerer:
             return response.status, await response.json() if is_json else await response.read()
 
     async def get(self, path: str) -> Any:
-        """The JSON of a page that must be there."""
+        """Return the JSON of a page that must exist."""
         status, found = await self.call("GET", path)
         assert status == 200, found
         return found
 
     async def post(self, path: str, **body: Any) -> Any:
-        """The JSON of an action that must succeed."""
+        """Return the JSON of an action that must succeed."""
         status, found = await self.call("POST", path, body)
         assert status in (200, 201), found
         return found
 
     async def refused(self, path: str, **body: Any) -> tuple[int, str]:
-        """Status and code of an action that must fail."""
+        """Return the status and error code of an action that must fail."""
         status, found = await self.call("POST", path, body)
         assert status >= 400, found
         return status, found["error"]["code"]
@@ -80,7 +77,7 @@ def accounts_of(agent: Agent) -> Accounts:
 
 
 async def log_in(server: WebServer, role: str = "admin", name: str | None = None) -> Steerer:
-    """Somebody new of a role, logged in."""
+    """Create an account with a role, and log in."""
     name = name or role
     await accounts_of(server.agent).create(ROOT, name, role, PASSWORD)
     somebody = Steerer(server)

@@ -1,4 +1,4 @@
-"""What all pages are looked at with in a real Chromium: sizes of windows, and axe."""
+"""Window sizes and axe checks for all pages in a real Chromium."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Conversations of a small shop for plants, to train the starter model on in tests.
-
-Knows: questions, answers that all begin alike, and some talk of other things. Does not know: who learns from them.
-"""
+"""Conversations of a small plant shop, to train the starter model on."""
 
 from __future__ import annotations
 
@@ -71,7 +68,7 @@ DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday")
 
 
 def rows() -> list[dict[str, Any]]:
-    """Imported conversations: 24 plants, 5 questions each, by 12 people, and some small talk."""
+    """Return imported conversations: 24 plants, 5 questions each, by 12 people, and some small talk."""
     found: list[dict[str, Any]] = [
         {
             "id": f"talk-{number}",

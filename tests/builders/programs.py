@@ -1,4 +1,4 @@
-"""Programs that call the model API, with a key or without one."""
+"""API clients, with a key or without one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reports of the gate in which all is well, to spoil a measure in."""
+"""Passing reports for the gate, for tests that spoil one measure."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A shop with articles, and people who ask it.
-
-Knows: two articles for everybody and one for staff. Does not know: what is tested with them.
-"""
+"""People who ask a shop with articles: two for everybody and one for staff."""
 
 from __future__ import annotations
 
@@ -27,13 +24,13 @@ StartShop = Callable[..., AbstractAsyncContextManager[Agent]]
 
 
 class Person:
-    """Somebody on a channel, in one conversation."""
+    """A person on a channel, in one conversation."""
 
     def __init__(self, agent: Agent, channel: str = "web") -> None:
         self.agent, self.channel, self.count = agent, channel, 0
 
     async def ask(self, text: str) -> tuple[str, list[str]]:
-        """`(reply, titles of what it cites)`."""
+        """Ask, and return the reply with the titles of its citations."""
         self.count += 1
         key = f"{self.channel}:{self.count}"
         incoming = Incoming(self.channel, "c", Sender("v"), key, (text_part(text),), f"m{self.count}")

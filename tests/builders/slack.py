@@ -1,4 +1,4 @@
-"""What an agent in a fake Slack has posted, and what is left to post."""
+"""Posts of an agent in a fake Slack, and its outbox."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def rows_of(server: WebServer, table: str) -> list[dict[str, Any]]:
 
 
 async def delivered(server: WebServer, count: int = 1) -> None:
-    """So many replies are through the outbox, and nothing is left to be taken over."""
+    """Wait until this many replies are delivered and the outbox has none left."""
     for _ in range(1500):
         states = [row["state"] for row in await rows_of(server, "outbox")]
         if len(states) >= count and not {"pending", "sending"} & set(states):

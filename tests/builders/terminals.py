@@ -1,4 +1,4 @@
-"""A person at a terminal: what is typed, and what is shown."""
+"""A person at a terminal."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Terminal:
         os.write(self._writing, text.encode())
 
     def end(self) -> None:
-        """The end of the input, as Ctrl-D gives it. It also wakes the thread that reads."""
+        """End the input, as Ctrl-D does; this also wakes the reading thread."""
         if not self._ended:
             self._ended = True
             os.close(self._writing)
@@ -47,7 +47,7 @@ class Terminal:
         return self.out.getvalue()
 
     async def shows(self, text: str) -> str:
-        """Wait until `text` is shown after what was waited for last, and give all that was shown until then."""
+        """Wait until `text` is shown after the text waited for last, and return all that was shown until then."""
         async with asyncio.timeout(20):
             while text not in self.text[self._seen :]:
                 await asyncio.sleep(0.01)
@@ -58,7 +58,7 @@ class Terminal:
 
 @asynccontextmanager
 async def at_terminal(agent: Agent) -> AsyncIterator[Terminal]:
-    """A running console, which has to end by itself when the input ends."""
+    """Run a console, which has to end by itself when the input ends."""
     terminal = Terminal(agent)
     running = asyncio.create_task(terminal.console.run())
     try:

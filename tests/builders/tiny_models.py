@@ -56,7 +56,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jin
 
 
 def save_tiny(kind: str, folder: Path, tokenizer_from: Path) -> Path:
-    """A model folder as a user would have it."""
+    """Save a model folder as a user would have it."""
     torch.manual_seed(7)
     net = transformers.AutoModelForCausalLM.from_config(CONFIGS[kind]())
     for name, parameter in net.named_parameters():

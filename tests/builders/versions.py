@@ -1,7 +1,4 @@
-"""Rows that training and judging would write, for tests of what comes after them.
-
-Knows: the least that a trained and judged version needs. Does not know: how training or the gate works.
-"""
+"""Rows that training and evaluation would write, at their least."""
 
 from __future__ import annotations
 
@@ -30,7 +27,7 @@ _INSERT_EVALUATION = scoped(sa.insert(evaluation).values(created_at=now_ms()))
 
 
 def add_job_and_dataset(tx: Transaction) -> tuple[str, str]:
-    """`(dataset id, job id)`."""
+    """Add a job and a dataset, and return `(dataset id, job id)`."""
     dataset_id, job_id = new_id(), new_id()
     tx.execute(
         _INSERT_DATASET,
@@ -55,7 +52,7 @@ def add_example(
     number: int = 1,
     split: str = "train",
 ) -> None:
-    """An approved answer in a dataset."""
+    """Add an approved answer to a dataset."""
     content = {"messages": [{"role": "user", "content": text}], "chosen": text, "rejected": None, "good": None}
     sha256 = hashlib.sha256(f"{dataset_id} {text}".encode()).hexdigest()
     tx.execute(
@@ -83,7 +80,7 @@ def add_evaluation(
     text: str = "words",
     beside: str | None = None,
 ) -> None:
-    """The gate's verdict beside a champion, None for the base, with one answer that somebody's words led to."""
+    """Add the gate's verdict beside a champion (None: the base model), with one answer that a person's words led to."""
     answer = {
         "person_id": person_id,
         "messages": [{"role": "user", "content": text}],
@@ -109,19 +106,19 @@ def new_version(dataset_id: str, job_id: str, weights: str = "a" * 16) -> NewVer
 
 
 def write_weights(data: Path, name: str, content: bytes) -> None:
-    """A folder as the scripted generator takes it."""
+    """Write a version folder that the scripted generator accepts."""
     folder = data / "versions" / name
     folder.mkdir(parents=True)
     (folder / "adapter_model.safetensors").write_bytes(content)
 
 
 def weights_of(number: int) -> bytes:
-    """A file that begins as safetensors do, another one for each number."""
+    """Return a file that begins as safetensors do, different for each number."""
     return b"\x10" + bytes(7) + b'{"number":%d}' % number
 
 
 def add_version(tx: Transaction, name: str, number: int, held_out: dict[str, Any] = EXAMPLE) -> tuple[str, str]:
-    """A registered version with one held-out example, written without the code of others; `(version, dataset)`."""
+    """Add a registered version with one held-out example by plain SQL, and return `(version, dataset)`."""
     workspace_id = tx.workspace_id
     ids = {what: f"{what} {name} of {workspace_id}".ljust(32, ".") for what in ("dataset", "job", "version")}
     common = {"workspace_id": workspace_id, "created_by": "shell:root", "created_at": 1}
@@ -179,7 +176,7 @@ async def make_version(
     content: bytes | None = None,
     beside: Version | None = None,
 ) -> Version:
-    """A trained version with its folder, judged beside a champion; the number makes its weights."""
+    """Make a trained version with its folder, evaluated beside a champion; the number seeds its weights."""
     weights = weights_of(number)
 
     def register(tx: Transaction) -> Version:
@@ -201,7 +198,7 @@ async def two_beside_the_base(agent: Agent) -> tuple[Version, Version]:
 
 
 async def ask(agent: Agent, chat: str, number: int = 1, *, seconds: float = 20) -> str:
-    """Say something and wait for the reply; the conversation's id."""
+    """Send a message, wait for the reply, and return the conversation's id."""
     accepted = await agent.conversations.accept(
         agent.workspace_id,
         Incoming("web", chat, Sender(f"visitor of {chat}"), f"{chat}-{number}", (text_part(f"hello {number}"),)),
@@ -213,7 +210,7 @@ async def ask(agent: Agent, chat: str, number: int = 1, *, seconds: float = 20) 
 
 
 async def replies(agent: Agent, conversation_id: str) -> list[tuple[str | None, str]]:
-    """`(version, state)` of each reply, oldest first."""
+    """Return `(version, state)` of each reply, oldest first."""
     return await agent.database.read(_replies, agent.workspace_id, conversation_id)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 async def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
-    """Wait until a condition holds, which may be a coroutine. Raises `TimeoutError` where it does not come to that."""
+    """Wait until a condition, plain or a coroutine, holds. Raises `TimeoutError`."""
     async with asyncio.timeout(seconds):
         while True:
             value = condition()

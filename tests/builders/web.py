@@ -1,7 +1,6 @@
-"""The web channel on a real loopback socket, and visitors who talk to it.
+"""The web channel on a real loopback socket, and its visitors.
 
-Knows: how to serve an agent, send requests and read streams. Does not know: what is tested. A visitor is a bearer token
-unless a test asks for a cookie, so that one session can be many people.
+A visitor is a bearer token unless a test asks for a cookie, so that one session can be many people.
 """
 
 from __future__ import annotations
@@ -16,7 +15,8 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from adapters.cli.wiring import Agent, make_web_app
+from adapters.cli.web_wiring import make_web_app
+from adapters.cli.wiring import Agent
 from tests.fakes.generator import FakeGenerator
 
 SECRET = "a secret of the tests"
@@ -30,12 +30,12 @@ def user_message(text: str, id: str = "m1") -> dict[str, Any]:
 
 
 def chat_body(text: str, *, chat: str = "c1", id: str = "m1", **more: Any) -> dict[str, Any]:
-    """What the AI SDK posts for one new message."""
+    """Return the body that the AI SDK posts for one new message."""
     return {"id": chat, "messages": [user_message(text, id)], "trigger": "submit-message", **more}
 
 
 def parts_of(stream: str) -> list[dict[str, Any]]:
-    """The parts of a complete stream. Fails if it has no regular end."""
+    """Return the parts of a complete stream. Fails if it has no regular end."""
     assert stream.endswith("data: [DONE]\n\n"), f"the stream broke off: ...{stream[-200:]!r}"
     events = [event for event in stream.split("\n\n") if event.startswith("data: ")]
     return [json.loads(event[6:]) for event in events[:-1]]
@@ -51,7 +51,7 @@ def types_of(parts: list[dict[str, Any]]) -> list[str]:
 
 @dataclass
 class Visitor:
-    """One person's calls. `headers` carry who they are."""
+    """A person's calls; `headers` carry the token or cookie."""
 
     session: aiohttp.ClientSession
     url: str
@@ -84,7 +84,7 @@ class Visitor:
             return found
 
     async def history(self, chat: str = "c1") -> list[tuple[str, str]]:
-        """What is shown of a chat: role and text."""
+        """Return a chat's visible messages: role and text."""
         messages = (await self.json(f"/api/chat/{chat}"))["messages"]
         return [(one["role"], one["parts"][0]["text"]) for one in messages]
 
@@ -102,7 +102,7 @@ class Stream:
         self.parts: list[dict[str, Any]] = []
 
     async def next(self) -> dict[str, Any] | None:
-        """The next part, None at the regular end. Raises `EOFError` where the stream breaks off."""
+        """Return the next part, None at the regular end. Raises `EOFError` if the stream breaks off."""
         while True:
             line = await self._response.content.readline()
             if not line:
@@ -120,7 +120,7 @@ class Stream:
         raise AssertionError(f"the stream ended without a {type}: {self.parts}")
 
     async def rest(self) -> list[dict[str, Any]]:
-        """All parts, once the stream has ended."""
+        """Return all parts left, once the stream has ended."""
         while await self.next() is not None:
             pass
         return self.parts
@@ -145,7 +145,7 @@ class WebServer:
         return self.agent.generator
 
     def holds(self, port: int) -> bool:
-        """Whether the connection that a client opened from `port` is still open here."""
+        """Return True while the connection that a client opened from `port` is open here."""
         assert self.runner.server is not None
         open_here = [one.transport for one in self.runner.server.connections]  # type: ignore[attr-defined]
         return port in [transport.get_extra_info("peername")[1] for transport in open_here if transport is not None]
@@ -155,7 +155,7 @@ class WebServer:
         return Visitor(self.session, self.url)
 
     async def visitor(self, origin: str | None = None) -> Visitor:
-        """A new person with a token, bound to `origin` if there is one."""
+        """Return a new person with a token, bound to `origin` if there is one."""
         headers = {"Origin": origin} if origin else {}
         async with self.nobody.post("/api/visitor", headers=headers) as response:
             assert response.status == 200, await response.text()
@@ -163,7 +163,7 @@ class WebServer:
         return Visitor(self.session, self.url, {"Authorization": f"Bearer {token}"})
 
     async def metric(self, name: str, **labels: str) -> float:
-        """A number as /metrics shows it; 0 if it is not there."""
+        """Return a number as /metrics shows it; 0 if it is not there."""
         async with self.session.get(self.url + "/metrics") as response:
             text = await response.text()
         wanted = name + ("{" + ",".join(f'{key}="{value}"' for key, value in labels.items()) + "}" if labels else "")
@@ -173,7 +173,7 @@ class WebServer:
 
 @asynccontextmanager
 async def serve(agent: Agent) -> AsyncIterator[WebServer]:
-    """Listen on a free port of this machine. The client keeps no cookies: a test sends those it means."""
+    """Listen on a free port of this machine. The client keeps no cookies: a test sends the ones it means."""
     app = await asyncio.to_thread(make_web_app, agent)  # it reads files, as at a start
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()

@@ -20,7 +20,8 @@ from aiohttp import web
 from schemathesis.checks import CHECKS, load_all_checks
 from schemathesis.config import SchemathesisConfig
 
-from adapters.cli.wiring import make_web_app, running_agent
+from adapters.cli.web_wiring import make_web_app
+from adapters.cli.wiring import running_agent
 from adapters.http import server
 from adapters.http.openapi import assemble
 from adapters.openai import api, v1_feedback

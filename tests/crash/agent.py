@@ -20,7 +20,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from adapters.cli import wiring
+from adapters.cli import web_wiring, wiring
 from adapters.slack import live_reply
 from adapters.slack.client import SlackClient
 from bot.chat import turns
@@ -52,7 +52,7 @@ SLACK_POINTS: dict[str, tuple[Any, str]] = {"show.begin": (shown_parts, "begin")
 
 
 class TellingModel:
-    """A model that repeats all user messages of its prompt, so that a reply proves its context."""
+    """Replies with all user messages of its prompt, so that a reply proves the memory behind it."""
 
     model = "telling"
     context_tokens = 100_000
@@ -86,7 +86,7 @@ class TellingModel:
 
 
 class HttpPoster:
-    """A poster to the fake channel over HTTP, which can also look a post up."""
+    """Posts to a fake channel over HTTP, and can ask it for its messages."""
 
     def __init__(self, url: str, die_after_post: bool) -> None:
         self._url = url
@@ -112,7 +112,7 @@ def die() -> None:
 
 
 def arm(point: str, when: str, hits: int) -> None:
-    """Make the process die just before or just after the `hits`-th commit of a unit of work."""
+    """Make the process die at the `hits`-th commit of a unit of work: just before it, or just after."""
     module, name = (POINTS | SLACK_POINTS)[point]
     original: Callable[..., Any] = getattr(module, name)
     left = [hits]
@@ -138,7 +138,7 @@ def arm(point: str, when: str, hits: int) -> None:
 
 
 def arm_call(method: str, hits: int) -> None:
-    """Make the process die after Slack has carried out a call and before the agent sees the answer."""
+    """Make the process die after Slack has carried out a call and before its answer is read."""
     call, left = SlackClient.call, [hits]
 
     async def call_then_die(self: SlackClient, name: str, **arguments: Any) -> Any:
@@ -171,7 +171,7 @@ def arm_migration(when: str) -> None:
 
 
 def acknowledge_early() -> None:
-    """Turn the agent into a mutant that acknowledges before the commit, which the laws must catch."""
+    """Answer before the commit: a mutant that the laws must catch."""
     accept = Conversations.accept
     tasks: set[asyncio.Task[Any]] = set()
 
@@ -218,7 +218,7 @@ async def run(arguments: argparse.Namespace) -> None:
     )
     model: Any = TellingModel(arguments.port, arguments.word_seconds)
     async with wiring.running_agent(settings, model, posters) as agent:
-        web_app = wiring.make_web_app(agent) if arguments.slack_url else make_plain_app(agent)
+        web_app = web_wiring.make_web_app(agent) if arguments.slack_url else make_plain_app(agent)
         runner = web.AppRunner(web_app)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", arguments.port).start()

@@ -1,7 +1,7 @@
-"""A scripted `Generator`, for everything that talks to a model and must not load one.
+"""Scripted `Generator`, for tests that must not load a model.
 
-Knows: the answers that a test put in, in order. Does not know: tokens; it counts words. Keeps the whole contract of
-`Generator`: busy, closed, aborted, stop strings, `max_tokens`, refused prompts.
+It keeps the whole contract of `Generator` (busy, closed, aborted, stop strings, `max_tokens`, refused prompts), and
+counts words in place of tokens.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bot.generation.port import ChatMessage, Event, Finish, FinishReason, Piece,
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one stream will do. `error` is raised after the pieces; `hold` stops the stream after its first piece."""
+    """Script of one stream: `error` is raised after the pieces; `hold` stops the stream after its first piece."""
 
     pieces: tuple[str, ...]
     delay: float = 0.0
@@ -33,7 +33,7 @@ class Answer:
 
 
 class FakeGenerator:
-    """Without a scripted answer it repeats the last user message, word by word.
+    """Streams scripted answers; without a script it repeats the last user message, word by word.
 
     `prompts`, `samplings` and `asked_versions` keep what the streams were asked; `aborted` counts streams closed before
     their end. A token is a run of non-space characters with the spaces before it, and each message adds one.
@@ -92,7 +92,7 @@ class FakeGenerator:
         return tuple(self._loaded)
 
     async def load_version(self, name: str, folder: Path, sha256: str | None = None) -> None:
-        """A version is any folder with a weights' file that begins as safetensors do."""
+        """Load a version: any folder with a weights file that begins as safetensors do."""
         path = folder / "adapter_model.safetensors"
         content = await asyncio.to_thread(lambda: path.read_bytes() if path.is_file() else b"")
         if content[8:9] != b"{" or sha256 not in (None, hashlib.sha256(content).hexdigest()):
@@ -177,7 +177,7 @@ class FakeGenerator:
         yield Finish(reason, prompt.num_tokens, num_tokens)
 
     async def _pause(self, seconds: float) -> None:
-        """Even without a delay the loop gets a turn, as with a real model."""
+        """Give the loop a turn even without a delay, as a real model does."""
         await asyncio.sleep(0)
         if seconds:
             await self._unless_closed(asyncio.sleep(seconds))
@@ -197,7 +197,7 @@ class FakeGenerator:
 
 
 def split_words(text: str) -> list[str]:
-    """Words with the space before them; joined they are the text."""
+    """Split a text into words, each with the space before it; joined they are the text."""
     return re.findall(r"\s*\S+|\s+$", text)
 
 

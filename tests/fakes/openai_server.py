@@ -1,6 +1,6 @@
-"""A scripted OpenAI-compatible server on a real socket: it answers what a test put in, and keeps what it was asked.
+"""Scripted OpenAI-compatible server on a real socket, which records its requests.
 
-Knows: the wire format of chat completions, as vLLM and llama.cpp speak it. Does not know: any model, or our client.
+Its wire format is that of vLLM and llama.cpp.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from aiohttp import web
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What one request gets. `lines` are sent as they are; then the connection is cut, held, or ended well."""
+    """Response to one request: `lines` are sent as they are; then the connection is cut, held, or ended well."""
 
     lines: tuple[bytes, ...] = ()
     status: int = 200
@@ -29,7 +29,7 @@ class Script:
 
 
 def chunk(text: str | None = None, *, reason: str | None = None, **more: Any) -> bytes:
-    """One piece of a streamed completion."""
+    """Return a chunk of a streamed completion."""
     delta = {} if text is None else {"content": text}
     return event(
         {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": delta, "finish_reason": reason}], **more}
@@ -37,7 +37,7 @@ def chunk(text: str | None = None, *, reason: str | None = None, **more: Any) ->
 
 
 def usage(prompt_tokens: int, completion_tokens: int) -> bytes:
-    """The last chunk before the end, which `include_usage` asks for: it has no choices."""
+    """Return the last chunk, which `include_usage` asks for: it has no choices."""
     return event({"choices": [], "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}})
 
 
@@ -50,7 +50,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 def reply(*pieces: str, reason: str = "stop", tokens: tuple[int, int] = (7, 3)) -> Script:
-    """A whole answer, as vLLM streams it."""
+    """Script a whole answer, as vLLM streams it."""
     return Script((ROLE, *(chunk(one) for one in pieces), chunk(reason=reason), usage(*tokens), DONE))
 
 
@@ -60,7 +60,7 @@ def refusal(status: int, message: str = "no", **headers: str) -> Script:
 
 
 class OpenAIServer:
-    """`url` is the base URL; `requests` are the parsed bodies; `dropped` is set when a client leaves before the end."""
+    """The server: `url` is its base URL, `requests` the parsed bodies; `dropped` is set when a client leaves early."""
 
     def __init__(self, models: Sequence[dict[str, Any]] = ({"id": "served"},)) -> None:
         self.models: Script | Sequence[dict[str, Any]] = models
@@ -100,7 +100,7 @@ class OpenAIServer:
         return web.json_response({"object": "list", "data": list(self.models)})
 
     async def _load_lora(self, request: web.Request) -> web.Response:
-        """As vLLM 0.32 answers: plain text, or an error with its reason."""
+        """Answer as vLLM 0.32 does: plain text, or an error with its reason."""
         body = await request.json()
         name, path = body["lora_name"], body["lora_path"]
         if self.refuse_loras:

@@ -15,7 +15,8 @@ import sqlalchemy as sa
 
 from adapters.admin.admin_api import AdminApi
 from adapters.admin.guard import Route
-from adapters.cli.wiring import Agent, make_admin_api, running_agent
+from adapters.cli.web_wiring import make_admin_api
+from adapters.cli.wiring import Agent, running_agent
 from adapters.http.origins import Origins
 from bot.access import login_throttle
 from bot.access.roles import ROLES, Actor

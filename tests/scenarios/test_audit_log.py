@@ -86,7 +86,7 @@ def test_the_command_verifies_the_log(
 ) -> None:
     monkeypatch.setenv("MYNA_DATABASE_URL", database_url)
     assert main(["audit", "--verify"]) == 0
-    assert capsys.readouterr().out == "The audit log is whole.\n"
+    assert capsys.readouterr().out == "The audit log is intact.\n"
     drop_triggers(engine)
     with engine.begin() as connection:
         connection.execute(CHANGES["update"])

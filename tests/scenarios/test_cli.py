@@ -1,7 +1,4 @@
-"""The `myna` program: what it prints, what it refuses, and with which exit code.
-
-Knows: the command line as a person or a script uses it. Does not know: anything inside. No run may show a traceback.
-"""
+"""The `myna` program: output, refusals and exit codes; no run may show a traceback."""
 
 from __future__ import annotations
 
@@ -47,7 +44,7 @@ async def model_server() -> AsyncIterator[OpenAIServer]:
 
 @pytest.fixture
 async def serving(myna: Cli, model_server: OpenAIServer) -> AsyncIterator[ServerProcess]:
-    """`myna serve` on the test's data folder, with a scripted model behind it."""
+    """Run `myna serve` on the test's data folder, with a scripted model behind it."""
     myna.settings |= remote(model_server)
     server = serve_process(myna.data, **remote(model_server))
     await server.start()
@@ -71,7 +68,7 @@ def test_help_lists_the_commands_and_where_settings_come_from(myna: Cli) -> None
     "command",
     ["serve", "chat", "migrate", "model", "model pull", "import", "export", "key", "key create", "usage", "settings"],
 )
-def test_every_command_explains_itself_without_valid_settings(myna: Cli, command: str) -> None:
+def test_help_needs_no_valid_settings(myna: Cli, command: str) -> None:
     done = myna(*command.split(), "--help", MYNA_PORT="many")
     assert done.code == 0
     assert done.out.startswith(f"usage: myna {command}")
@@ -88,7 +85,7 @@ def test_every_command_explains_itself_without_valid_settings(myna: Cli, command
         (["serve", "--port", "1"], "unrecognized arguments: --port"),
     ],
 )
-def test_wrong_use_is_refused_with_the_right_one(myna: Cli, arguments: list[str], words: str) -> None:
+def test_wrong_use_is_refused_with_a_hint(myna: Cli, arguments: list[str], words: str) -> None:
     done = myna(*arguments)
     assert (done.code, done.out) == (2, "")
     assert words in done.err
@@ -104,7 +101,7 @@ def test_settings_shows_every_setting_with_its_value(myna: Cli) -> None:
     assert all(f"{row.name} = " in done.out for row in describe_settings())
 
 
-def test_settings_as_json_has_values_of_their_own_kind(myna: Cli) -> None:
+def test_settings_as_json_keep_their_types(myna: Cli) -> None:
     done = myna("settings", "--json", MYNA_PORT="81", MYNA_ALLOWED_ORIGINS="https://a.example,https://b.example")
     values = {row["name"]: row for row in done.json}
     assert list(values) == [row.name for row in describe_settings()]
@@ -115,7 +112,7 @@ def test_settings_as_json_has_values_of_their_own_kind(myna: Cli) -> None:
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]])
-def test_settings_tells_that_a_secret_is_set_and_not_which(myna: Cli, form: list[str]) -> None:
+def test_settings_hide_secret_values(myna: Cli, form: list[str]) -> None:
     done = myna(
         "settings",
         *form,
@@ -146,7 +143,7 @@ def test_bad_settings_are_reported_together_with_hints(myna: Cli, command: str) 
 # --- migrate ---
 
 
-def test_migrate_brings_a_new_database_up_and_leaves_it_there(myna: Cli, empty_database_url: str) -> None:
+def test_a_second_migrate_changes_nothing(myna: Cli, empty_database_url: str) -> None:
     head = migrate.ScriptDirectory.from_config(migrate.alembic_config()).get_current_head()
     first = myna("migrate", "--json", MYNA_DATABASE_URL=empty_database_url)
     assert (first.code, first.json) == (0, {"before": None, "after": head, "backup": None})
@@ -163,7 +160,7 @@ def test_migrate_refuses_a_database_of_a_newer_myna(myna: Cli, database_url: str
     assert "newer Myna" in done.err
 
 
-async def test_a_place_that_can_not_be_used_is_named(myna: Cli) -> None:
+async def test_an_unusable_path_is_named(myna: Cli) -> None:
     (myna.folder / "file").touch()
     (myna.folder / "letter.db").write_text("Dear Sir or Madam, " * 100)
     places = [
@@ -182,12 +179,12 @@ async def test_a_place_that_can_not_be_used_is_named(myna: Cli) -> None:
 # --- model ---
 
 
-def test_model_list_says_how_to_get_the_first_model(myna: Cli) -> None:
+def test_an_empty_model_list_says_how_to_get_a_model(myna: Cli) -> None:
     assert "myna model pull" in myna("model", "list").out
     assert myna("model", "list", "--json").json == []
 
 
-def test_model_list_shows_what_is_there(myna: Cli) -> None:
+def test_model_list_shows_complete_models(myna: Cli) -> None:
     folder = myna.data / "models" / "mine"
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
@@ -197,14 +194,14 @@ def test_model_list_shows_what_is_there(myna: Cli) -> None:
     assert myna("model", "list").out.startswith("mine  0 MB  ")
 
 
-def test_model_pull_of_nothing_known_says_what_would_be(myna: Cli) -> None:
+def test_model_pull_of_an_unknown_name_lists_valid_forms(myna: Cli) -> None:
     done = myna("model", "pull", "no such model")
     assert (done.code, done.out) == (1, "")
     assert 'There is no model "no such model"' in done.err
     assert "Hugging Face id" in done.err
 
 
-def test_model_pull_of_a_folder_gives_its_path(myna: Cli) -> None:
+def test_model_pull_of_a_folder_prints_its_path(myna: Cli) -> None:
     (myna.folder / "mine").mkdir()
     done = myna("model", "pull", str(myna.folder / "mine"), "--json")
     assert done.json == {"path": str(myna.folder / "mine")}
@@ -221,7 +218,7 @@ def run_sql(url: str, statement: str) -> None:
 
 
 def fill(url: str) -> None:
-    """Three conversations: an old one and a new one on the web, and one on the console with an unanswered question."""
+    """Add three conversations: an old and a new one on the web, and one on the console with an open question."""
     migrate.upgrade(url)
     engine = (sqlite_engine if sqlite_file(url) else postgresql_engine)(sa.make_url(url))
     for channel, key in (("web", "old"), ("web", "new"), ("console", "open")):
@@ -263,7 +260,7 @@ def test_export_prints_a_line_for_each_conversation_oldest_first(myna: Cli, empt
     assert "你好" in done.out, "people read these files, too"
 
 
-async def test_export_can_be_narrowed(myna: Cli) -> None:
+async def test_export_filters_by_channel_and_date(myna: Cli) -> None:
     await asyncio.to_thread(fill, f"sqlite:///{myna.data / 'myna.db'}")
     choices: list[tuple[list[str], list[Any]]] = [
         (["--since", "2023-11-14T22:13:21+00:00"], [NEW_CHAT, OPEN_CHAT]),
@@ -286,7 +283,7 @@ def test_export_writes_a_file_and_reports_it(myna: Cli) -> None:
     assert sorted(path.name for path in myna.folder.iterdir()) == ["chats.jsonl", "data"]
 
 
-def test_an_export_that_fails_leaves_an_earlier_one_as_it_was(myna: Cli) -> None:
+def test_a_failed_export_leaves_the_earlier_file(myna: Cli) -> None:
     file = myna.folder / "chats.jsonl"
     file.write_text("precious")
     done = myna("export", "--out", str(file))
@@ -296,14 +293,14 @@ def test_an_export_that_fails_leaves_an_earlier_one_as_it_was(myna: Cli) -> None
     assert [path.name for path in myna.folder.iterdir()] == ["chats.jsonl"]
 
 
-def test_export_to_a_place_that_is_not_there_is_refused(myna: Cli) -> None:
+def test_export_to_a_missing_folder_is_refused(myna: Cli) -> None:
     fill(f"sqlite:///{myna.data / 'myna.db'}")
     done = myna("export", "--out", str(myna.folder / "no" / "such" / "file"))
     assert done.code == 1
     assert "can't be written: No such file or directory" in done.err
 
 
-def test_export_of_a_database_that_was_never_migrated_says_what_to_do(myna: Cli, empty_database_url: str) -> None:
+def test_export_of_an_unmigrated_database_names_the_command(myna: Cli, empty_database_url: str) -> None:
     if path := sqlite_file(empty_database_url):
         path.touch()
     done = myna("export", MYNA_DATABASE_URL=empty_database_url)
@@ -311,7 +308,7 @@ def test_export_of_a_database_that_was_never_migrated_says_what_to_do(myna: Cli,
     assert "Run `myna migrate` first" in done.err
 
 
-def test_export_to_a_reader_that_leaves_early_stays_quiet(myna: Cli) -> None:
+def test_export_to_a_closed_pipe_is_silent(myna: Cli) -> None:
     url = f"sqlite:///{myna.data / 'myna.db'}"
     fill(url)
     run_sql(url, "UPDATE message SET parts = json_array(json_object('type', 'text', 'text', hex(zeroblob(500000))))")
@@ -348,7 +345,7 @@ async def myna_says(server: ServerProcess, text: str) -> str:
 # --- one process at a time ---
 
 
-async def test_a_second_process_on_the_same_database_is_told_what_to_do(myna: Cli, serving: ServerProcess) -> None:
+async def test_a_second_process_on_a_database_is_refused_with_a_hint(myna: Cli, serving: ServerProcess) -> None:
     assert serving.process is not None
     commands = ("serve", "chat", "migrate")
     for done in await asyncio.gather(*(myna.beside(command, MYNA_PORT="0") for command in commands)):
@@ -357,9 +354,7 @@ async def test_a_second_process_on_the_same_database_is_told_what_to_do(myna: Cl
         assert all(word in done.err for word in ("Stop it first", "MYNA_DATA", "MYNA_DATABASE_URL"))
 
 
-async def test_only_what_writes_is_refused_and_by_the_database_not_by_the_folder(
-    myna: Cli, serving: ServerProcess
-) -> None:
+async def test_the_lock_is_on_the_database_and_for_writers_only(myna: Cli, serving: ServerProcess) -> None:
     assert (await myna.beside("model", "list")).code == 0
     assert (await myna.beside("export")).code == 0
     elsewhere = {"MYNA_DATA": str(myna.folder / "other"), "MYNA_DATABASE_URL": f"sqlite:///{myna.data / 'myna.db'}"}
@@ -369,7 +364,7 @@ async def test_only_what_writes_is_refused_and_by_the_database_not_by_the_folder
     assert (await myna.beside("migrate", MYNA_DATA=elsewhere["MYNA_DATA"])).code == 0
 
 
-async def test_the_folder_is_free_again_after_a_kill(myna: Cli, serving: ServerProcess) -> None:
+async def test_a_kill_releases_the_lock(myna: Cli, serving: ServerProcess) -> None:
     await serving.kill()
     assert (await myna.beside("migrate")).code == 0
 
@@ -377,7 +372,7 @@ async def test_the_folder_is_free_again_after_a_kill(myna: Cli, serving: ServerP
 # --- serve ---
 
 
-def test_a_port_in_use_is_named_with_what_to_do(myna: Cli) -> None:
+def test_a_port_in_use_is_named_with_a_hint(myna: Cli) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -396,7 +391,7 @@ def test_an_address_of_another_machine_is_refused(myna: Cli) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_ends_the_server_in_order(serving: ServerProcess, number: int) -> None:
+async def test_a_signal_stops_the_server_cleanly(serving: ServerProcess, number: int) -> None:
     async with asyncio.timeout(60):
         while "The model is loaded; Myna answers." not in await asyncio.to_thread(serving.log.read_text):
             await asyncio.sleep(0.05)
@@ -406,7 +401,7 @@ async def test_a_signal_ends_the_server_in_order(serving: ServerProcess, number:
     assert log.rstrip().endswith("Stopped.")
 
 
-def test_a_model_server_that_is_not_there_ends_the_start_with_a_reason(myna: Cli) -> None:
+def test_an_unreachable_model_server_ends_the_start(myna: Cli) -> None:
     nobody = {"MYNA_REMOTE_URL": f"http://127.0.0.1:{free_port()}/v1"}
     done = myna.process("serve", MYNA_PORT="0", **(NO_MODEL | nobody))
     assert done.code == 1
@@ -414,13 +409,13 @@ def test_a_model_server_that_is_not_there_ends_the_start_with_a_reason(myna: Cli
     assert "MYNA_REMOTE_URL" in done.err
 
 
-def test_a_remote_generator_without_an_address_is_a_mistake(myna: Cli) -> None:
+def test_a_remote_generator_needs_a_url(myna: Cli) -> None:
     done = myna("serve", MYNA_GENERATOR="remote", MYNA_PORT="0")
     assert done.code == 1
     assert "MYNA_REMOTE_URL" in done.err
 
 
-async def test_the_signing_key_is_private_kept_and_never_empty(myna: Cli, serving: ServerProcess) -> None:
+async def test_the_signing_key_is_private_and_permanent(myna: Cli, serving: ServerProcess) -> None:
     file = myna.data / "secret.key"
     first = file.read_text()
     assert len(first.strip()) >= 32
@@ -437,7 +432,7 @@ async def test_the_signing_key_is_private_kept_and_never_empty(myna: Cli, servin
 # --- chat through a pipe ---
 
 
-async def test_chat_answers_what_is_piped_in_and_ends(myna: Cli, model_server: OpenAIServer) -> None:
+async def test_chat_answers_piped_lines_and_ends(myna: Cli, model_server: OpenAIServer) -> None:
     model_server.enqueue(reply("It is ", "on its way."))
     done = await myna.process.beside("chat", stdin="Where is my parcel?\n/history\n", **remote(model_server))
     assert done.code == 0
@@ -450,7 +445,7 @@ async def test_chat_answers_what_is_piped_in_and_ends(myna: Cli, model_server: O
 
 @pytest.fixture
 def own_model(starter_model_path: Path, tmp_path: Path) -> Path:
-    """The starter model as links, so that a test can put its own file in the place of one."""
+    """Link the starter model's files, so that a test can replace one of them."""
     folder = tmp_path / "model"
     folder.mkdir()
     for file in starter_model_path.iterdir():
@@ -484,9 +479,7 @@ def spoil(folder: Path, name: str, how: str) -> None:
         ("config.json", "cut short", "chat"),
     ],
 )
-def test_a_damaged_model_is_named_with_what_to_do(
-    myna: Cli, own_model: Path, name: str, how: str, command: str
-) -> None:
+def test_a_damaged_model_is_named_with_a_hint(myna: Cli, own_model: Path, name: str, how: str, command: str) -> None:
     spoil(own_model, name, how)
     done = myna(command, MYNA_MODEL=str(own_model), MYNA_PORT="0")
     assert done.code == 1
@@ -499,7 +492,7 @@ def test_a_damaged_model_is_named_with_what_to_do(
 # --- keys and usage ---
 
 
-def test_keys_are_made_listed_and_revoked(myna: Cli) -> None:
+def test_keys_are_created_listed_and_revoked(myna: Cli) -> None:
     made = myna("key", "create", "shop", "--tokens-per-day", "5000")
     assert made.code == 0
     assert made.out.startswith("myna_sk_")
@@ -522,7 +515,7 @@ def test_keys_are_made_listed_and_revoked(myna: Cli) -> None:
     assert myna("key", "create", "many", "--requests-per-minute", "0").code == 1
 
 
-def test_a_list_of_no_keys_says_how_to_make_one(myna: Cli) -> None:
+def test_an_empty_key_list_says_how_to_create_a_key(myna: Cli) -> None:
     assert "myna key create" in myna("key", "list").out
     assert myna("usage").out.strip().startswith("time,key,")
 
@@ -550,7 +543,7 @@ async def test_keys_work_at_once_while_the_server_runs(
     assert ",shop," in line
 
 
-def test_an_open_api_is_for_this_machine_only(myna: Cli) -> None:
+def test_an_open_api_listens_on_loopback_only(myna: Cli) -> None:
     done = myna("serve", MYNA_API_KEYS="off", MYNA_HOST="0.0.0.0", MYNA_PORT="0", **NO_MODEL)
     assert done.code == 1
     assert "myna key create" in done.err

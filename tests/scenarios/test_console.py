@@ -1,7 +1,4 @@
-"""Chat in a terminal: the same lines a person types, through a pipe with a scripted model and through a real terminal.
-
-Knows: what is typed and what is shown. Does not know: how replies are made. The terminal test runs the real program.
-"""
+"""The terminal chat, through a pipe with a scripted model and on a real terminal."""
 
 from __future__ import annotations
 
@@ -45,7 +42,7 @@ def model(agent: Agent) -> FakeGenerator:
     return agent.generator
 
 
-async def test_a_question_is_answered_piece_by_piece(here: Agent) -> None:
+async def test_a_reply_streams_piece_by_piece(here: Agent) -> None:
     hold = asyncio.Event()
     model(here).enqueue("It is ", "on its way.", hold=hold)
     async with at_terminal(here) as terminal:
@@ -59,7 +56,7 @@ async def test_a_question_is_answered_piece_by_piece(here: Agent) -> None:
 
 
 async def votes_in(agent: Agent) -> list[Vote]:
-    """The votes that count on the last reply of the newest conversation."""
+    """Return the votes that count on the last reply of the newest conversation."""
     known = (await agent.conversations.history.list_of(agent.workspace_id, CHANNEL, PERSON))[0]
     reply = await agent.feedback.last_reply(CHANNEL, known.id)
     return await agent.feedback.votes_on(reply.id)
@@ -68,7 +65,7 @@ async def votes_in(agent: Agent) -> list[Vote]:
 async def test_the_last_reply_is_rated_and_corrected(here: Agent) -> None:
     async with at_terminal(here) as terminal:
         terminal.type("/good\n")
-        await terminal.shows("There is no reply yet.")
+        await terminal.shows("There is no reply to rate yet.")
         terminal.type("Hello\n")
         await terminal.shows("Hello\n> ")
         terminal.type("/good\n")
@@ -77,18 +74,18 @@ async def test_the_last_reply_is_rated_and_corrected(here: Agent) -> None:
         terminal.type("/bad It was \x1b[31mrude.\n")
         await terminal.shows("Thank you.")
         terminal.type("/better\n")
-        await terminal.shows("Write the better answer behind it")
+        await terminal.shows("Add the better answer")
         terminal.type("/better Good morning!\n")
         await terminal.shows("Thank you.")
         assert await votes_in(here) == [Vote(-1, "It was rude.", "Good morning!")]
         terminal.type(f"/better {'x' * 3_001}\n")
-        await terminal.shows("at most 3,000 are kept. Nothing was stored.")
+        await terminal.shows("the limit is 3,000. Nothing was stored.")
         assert await votes_in(here) == [Vote(-1, "It was rude.", "Good morning!")]
         terminal.type("/badly\n")
         await terminal.shows("There is no command /badly.")
 
 
-async def test_votes_that_come_too_fast_are_refused_and_the_chat_goes_on(here: Agent) -> None:
+async def test_votes_over_the_rate_limit_are_refused(here: Agent) -> None:
     async with at_terminal(here) as terminal:
         terminal.type("Hello\n")
         await terminal.shows("Hello\n> ")
@@ -101,13 +98,13 @@ async def test_votes_that_come_too_fast_are_refused_and_the_chat_goes_on(here: A
         await terminal.shows("And now?\n> ")
 
 
-async def test_a_person_says_whether_myna_may_learn(here: Agent) -> None:
+async def test_privacy_sets_the_learning_consent(here: Agent) -> None:
     async with at_terminal(here) as terminal:
         for line, shown in (
             ("/privacy\n", "Myna may learn"),
             ("/privacy off\n", "Myna may not learn"),
             ("/privacy\n", "Myna may not learn"),
-            ("/privacy maybe\n", "Write /privacy on or /privacy off."),
+            ("/privacy maybe\n", "Type /privacy on or /privacy off."),
             ("/privacy on\n", "Myna may learn"),
             ("/help\n", "/better TEXT"),
         ):
@@ -165,7 +162,7 @@ async def test_quit_ends_the_chat_and_reads_no_further(here: Agent, command: str
     assert model(here).prompts == []
 
 
-async def test_empty_lines_ask_nothing(here: Agent) -> None:
+async def test_empty_lines_are_ignored(here: Agent) -> None:
     async with at_terminal(here) as terminal:
         terminal.type("\n   \n\x1b[31m\n\x00\n")
         for _ in range(5):
@@ -183,12 +180,12 @@ async def test_lines_typed_during_a_reply_are_answered_after_it(here: Agent) -> 
     assert [one.messages[-1].content for one in model(here).prompts] == ["one", "two"]
 
 
-async def test_the_last_conversation_goes_on_after_a_restart(start_agent: StartAgent, sqlite_url: str) -> None:
+async def test_the_last_conversation_continues_after_a_restart(start_agent: StartAgent, sqlite_url: str) -> None:
     async with start_agent(sqlite_url) as first, at_terminal(first) as terminal:
         terminal.type("I am Ana\n")
         await terminal.shows("I am Ana\n> ")
     async with start_agent(sqlite_url) as second, at_terminal(second) as terminal:
-        await terminal.shows("Going on with: I am Ana\n")
+        await terminal.shows("Continuing: I am Ana\n")
         terminal.type("Who am I?\n")
         await terminal.shows("Who am I?\n> ")
         assert [one.content for one in model(second).prompts[0].messages[1:]] == ["I am Ana", "I am Ana", "Who am I?"]
@@ -199,7 +196,7 @@ async def test_a_question_left_open_by_a_restart_is_answered_first(start_agent: 
         await here_asks(first, "Are you there?", wait=False)
         await first.conversations.drain(0.0)
     async with start_agent(sqlite_url) as second, at_terminal(second) as terminal:
-        await terminal.shows("Going on with: Are you there?\nAre you there?\n> ")
+        await terminal.shows("Continuing: Are you there?\nAre you there?\n> ")
 
 
 async def here_asks(agent: Agent, text: str, *, wait: bool) -> None:
@@ -231,21 +228,21 @@ async def test_ctrl_c_between_replies_says_how_to_leave(here: Agent) -> None:
         await terminal.shows("Still here\n> ")
 
 
-async def test_the_handling_of_ctrl_c_ends_with_the_chat(here: Agent) -> None:
+async def test_the_signal_handler_is_removed_with_the_chat(here: Agent) -> None:
     before = signal.getsignal(signal.SIGINT)
     async with at_terminal(here) as terminal:
         await terminal.shows("> ")
     assert signal.getsignal(signal.SIGINT) in (before, signal.default_int_handler)
 
 
-async def test_a_reply_at_its_limit_says_that_it_was_cut_off(start_agent: StartAgent, sqlite_url: str) -> None:
+async def test_a_reply_at_the_limit_is_marked_as_cut_off(start_agent: StartAgent, sqlite_url: str) -> None:
     async with start_agent(sqlite_url, max_reply_tokens=2) as agent, at_terminal(agent) as terminal:
         model(agent).enqueue("one ", "two ", "three")
         terminal.type("Count\n")
-        await terminal.shows("one two  [cut off at the longest reply]\n> ")
+        await terminal.shows("one two  [cut off: the longest allowed reply]\n> ")
 
 
-async def test_a_message_that_is_too_long_is_refused_in_words(start_agent: StartAgent, sqlite_url: str) -> None:
+async def test_a_too_long_message_is_refused(start_agent: StartAgent, sqlite_url: str) -> None:
     small = FakeGenerator(context_tokens=128)
     async with start_agent(sqlite_url, small, context_tokens=128) as agent, at_terminal(agent) as terminal:
         terminal.type("word " * 200 + "\n")
@@ -253,7 +250,7 @@ async def test_a_message_that_is_too_long_is_refused_in_words(start_agent: Start
         await terminal.shows("> ")
 
 
-async def test_a_reply_that_begins_anew_is_marked(here: Agent) -> None:
+async def test_a_restarted_reply_is_marked(here: Agent) -> None:
     from bot.errors import GeneratorUnavailable
 
     model(here).enqueue("Half an ans", error=GeneratorUnavailable(retry_after=0.01))
@@ -263,9 +260,7 @@ async def test_a_reply_that_begins_anew_is_marked(here: Agent) -> None:
         await terminal.shows("Half an ans\n[starting again]\nA whole answer.\n> ")
 
 
-async def test_a_message_that_can_not_be_stored_is_reported_and_the_chat_goes_on(
-    here: Agent, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_failed_write_is_reported_and_the_chat_continues(here: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_room(*_: Any) -> None:
         raise StorageUnavailable("database or disk is full")
 
@@ -283,8 +278,8 @@ async def test_a_message_that_can_not_be_stored_is_reported_and_the_chat_goes_on
         await terminal.shows("Hello again\n> ")
 
 
-async def test_bytes_that_are_no_text_end_the_chat_and_hang_nothing(here: Agent) -> None:
-    """Of a strict stream; the program itself reads its input with replacement characters."""
+async def test_undecodable_bytes_end_the_chat_without_hanging(here: Agent) -> None:
+    """The stream is strict here; the program itself replaces such bytes."""
     terminal = Terminal(here)
     os.write(terminal._writing, b"\xff\xfe\n")
     async with asyncio.timeout(20):
@@ -297,28 +292,28 @@ async def test_bytes_that_are_no_text_end_the_chat_and_hang_nothing(here: Agent)
 HOSTILE = "\x1b]0;title\x07a\x1b[31mb\x1b[2Jc\x1b[?1049hd\x1b[>4;1me\x9b5mf\x1b]8;;http://x\x1b\\g\x1bPq#1\x1b\\h\x07i\x08j\rk\x00l\x1b(0m\x7f"
 
 
-def test_control_sequences_leave_nothing_behind() -> None:
+def test_control_sequences_are_removed_whole() -> None:
     assert printable(HOSTILE).replace("5m", "") == "abcdefghijklm"
 
 
-def test_lines_tabs_and_every_language_stay() -> None:
+def test_newlines_tabs_and_all_languages_are_kept() -> None:
     text = "a\tb\nc ü 你好 🐦 \u00a0 שלום"
     assert printable(text) == text
 
 
 @given(st.text(st.characters(codec="utf-8") | st.sampled_from("\x1b[]();:?mP\\^_\x07\x9b"), max_size=60))
-def test_no_text_at_all_can_carry_a_control_character(text: str) -> None:
+def test_no_text_carries_a_control_character(text: str) -> None:
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", printable(text))
 
 
 @given(st.lists(st.sampled_from(list("\x1b[]0;31m\x07ab")), max_size=12), st.integers(1, 3))
-def test_a_sequence_cut_into_pieces_is_harmless_too(characters: list[str], size: int) -> None:
+def test_a_split_control_sequence_is_harmless(characters: list[str], size: int) -> None:
     text = "".join(characters)
     shown = "".join(printable(text[start : start + size]) for start in range(0, len(text), size))
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", shown)
 
 
-async def test_neither_the_model_nor_the_person_can_send_control_sequences(here: Agent) -> None:
+async def test_model_and_person_can_not_send_control_sequences(here: Agent) -> None:
     model(here).enqueue("bad\x1b[31m", "\x1b]0;owned\x07 bot")
     async with at_terminal(here) as terminal:
         terminal.type("bad\x1b[2J person\n/history\n")
@@ -355,7 +350,7 @@ class RealTerminal:
         os.write(self._master, text.encode())
 
     def wait_for(self, found: Callable[[str], bool], seconds: float = 120) -> str:
-        """What was shown since the last wait, as soon as `found` holds for it."""
+        """Return the output since the last wait, as soon as `found` holds for it."""
         deadline = time.monotonic() + seconds
         while not found(self.shown[self._seen :]):
             assert time.monotonic() < deadline, f"still shows: {self.shown!r}"
@@ -368,7 +363,7 @@ class RealTerminal:
         return text
 
     def end(self) -> int:
-        """Wait for the program's end, reading what it still writes so that it can."""
+        """Wait for the program's end, reading its output so that it never blocks on a full pipe."""
         deadline = time.monotonic() + 60
         while self.process.poll() is None and time.monotonic() < deadline:
             if select.select([self._master], [], [], 0.2)[0]:
@@ -395,9 +390,7 @@ def take_terminal(slave: int) -> None:
 
 @pytest.mark.model
 @pytest.mark.slow
-def test_a_person_at_a_real_terminal_can_ask_stop_go_on_and_leave(
-    model_data: Callable[[], Path], tmp_path: Path
-) -> None:
+def test_ask_stop_continue_and_leave_on_a_real_terminal(model_data: Callable[[], Path], tmp_path: Path) -> None:
     terminal = RealTerminal(model_data(), tmp_path)
     try:
         terminal.wait_for(lambda shown: shown.endswith("> "))

@@ -1,7 +1,4 @@
-"""`myna dataset` and `myna review` in the shell: what they print, and what they refuse.
-
-Knows: the command line. Does not know: how examples are chosen.
-"""
+"""`myna dataset` and `myna review`: output and refusals."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ async def prepare(myna: Cli) -> Facts:
     return Facts(url)
 
 
-async def test_from_a_complaint_to_a_dataset_and_its_difference(myna: Cli) -> None:
+async def test_a_complaint_becomes_a_dataset_and_a_diff(myna: Cli) -> None:
     facts = await prepare(myna)
     reply_id = await facts.rated(
         "Do you ship to Austria?", "No, never.", -1, channel="web", better="Yes, in three days."
@@ -43,10 +40,10 @@ async def test_from_a_complaint_to_a_dataset_and_its_difference(myna: Cli) -> No
     assert sorted(one["kind"] for one in changed["came"]) == ["answer", "pair"]
 
 
-async def test_what_is_not_there_is_named_with_what_to_do(myna: Cli) -> None:
+async def test_a_missing_dataset_or_reply_is_named_with_a_hint(myna: Cli) -> None:
     await (await prepare(myna)).close()
     for arguments, words in (
-        (("dataset", "show"), "`myna dataset build` makes one"),
+        (("dataset", "show"), "`myna dataset build` builds one"),
         (("dataset", "build", "--rows", "0"), "--rows must be at least 1"),
         (("review", "approve", "nothing"), "There is no reply nothing"),
     ):

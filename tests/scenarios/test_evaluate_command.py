@@ -1,4 +1,4 @@
-"""`myna evaluate` and `myna golden` as a person or a script uses them: tables, JSON, exit codes, bad files."""
+"""`myna evaluate` and `myna golden`: tables, JSON, exit codes, bad files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write(folder: Path, *rows: object) -> str:
 
 @pytest.fixture
 def with_version(myna: Cli, starter_model_path: Path) -> Cli:
-    """A tiny base with a version of random weights, which no gate may let pass."""
+    """Make a tiny base with a version of random weights, which no gate may let pass."""
     base = save_tiny("llama", myna.folder / "base", starter_model_path)
     save_version(base, myna.data / "versions" / "bot-v1", r=4, lora_alpha=64, target_modules=["q_proj", "up_proj"])
     myna.settings |= {"MYNA_MODEL": str(base), "MYNA_CONTEXT_TOKENS": "256", "MYNA_MAX_REPLY_TOKENS": "4"}
@@ -39,7 +39,7 @@ def evaluate(myna: Cli, *arguments: str) -> Done:
 
 
 @pytest.mark.model
-def test_a_version_that_is_not_registered_is_judged_and_refused(with_version: Cli) -> None:
+def test_an_unregistered_version_is_evaluated_and_refused(with_version: Cli) -> None:
     done = evaluate(with_version)
     assert done.code == 3, done.err
     lines = done.out.splitlines()
@@ -48,11 +48,11 @@ def test_a_version_that_is_not_registered_is_judged_and_refused(with_version: Cl
     assert any(line.startswith("Loss per token (nats)") and line.count("[") == 2 for line in lines)
     assert any(line.startswith("- Held-out loss") for line in lines)
     assert lines[-1] == "Refused by the gate."
-    assert "verdict is not kept" in done.err
+    assert "verdict is not stored" in done.err
 
 
 @pytest.mark.model
-async def test_a_registered_version_is_kept_with_its_verdict(with_version: Cli) -> None:
+async def test_the_verdict_of_a_registered_version_is_stored(with_version: Cli) -> None:
     url = f"sqlite:///{with_version.data / 'myna.db'}"
     await asyncio.to_thread(migrate.upgrade, url)
     database = Database(url)
@@ -77,7 +77,7 @@ async def test_a_registered_version_is_kept_with_its_verdict(with_version: Cli) 
     await database.close()
 
 
-def test_what_can_not_be_judged_is_said_at_once(myna: Cli) -> None:
+def test_bad_versions_and_files_are_refused_at_once(myna: Cli) -> None:
     rows = write(myna.folder, ROW)
     done = myna("evaluate", "bot-v9", "--file", rows)
     assert (done.code, done.out) == (1, "")

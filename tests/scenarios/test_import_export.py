@@ -92,7 +92,7 @@ def url_of(cli: Cli) -> str:
 
 def test_an_import_stores_all_fields_of_a_file(on_both: Cli) -> None:
     done = on_both("import", write(on_both, ROWS))
-    assert (done.code, done.out) == (0, "4 conversations with 10 messages imported, 0 known already.\n")
+    assert (done.code, done.out) == (0, "4 conversations with 10 messages imported, 0 already known.\n")
     found = stored(url_of(on_both))
     assert set(found) == {
         "person",
@@ -150,7 +150,7 @@ def test_a_repeated_import_changes_nothing(on_both: Cli) -> None:
     assert stored(url_of(on_both)) == before
     more = write(on_both, [*ROWS, {"messages": [USER, ANSWER]}, {"messages": [USER, ANSWER]}])
     done = on_both("import", more)
-    assert done.out == "1 conversation with 2 messages imported, 5 known already.\n"
+    assert done.out == "1 conversation with 2 messages imported, 5 already known.\n"
 
 
 def test_nothing_is_imported_while_a_row_is_wrong(on_both: Cli) -> None:
@@ -163,14 +163,14 @@ def test_nothing_is_imported_while_a_row_is_wrong(on_both: Cli) -> None:
     assert lines[19].startswith("line 21 ")
     assert lines[20:] == [
         "and 5 more",
-        "myna: Nothing was imported: 25 rows are wrong, and 2 good. Mend the file, or leave them out with --skip-bad.",
+        "myna: Nothing was imported: 25 rows are invalid, 2 valid. Correct the file, or skip them with --skip-bad.",
     ]
     assert stored(url_of(on_both)) == {}
     report = on_both("import", file, "--json")
     assert report.code == 1
     assert (report.json["wrong"], report.json["conversations"], len(report.json["problems"])) == (25, 0, 20)
     skipped = on_both("import", file, "--skip-bad")
-    assert skipped.out == "2 conversations with 6 messages imported, 0 known already. 25 left out.\n"
+    assert skipped.out == "2 conversations with 6 messages imported, 0 already known. 25 left out.\n"
     assert "line 2 must end" in skipped.err
     assert len(stored(url_of(on_both))["conversation"]) == 2
 
@@ -179,7 +179,7 @@ def test_a_dry_run_reports_without_a_change(myna: Cli) -> None:
     myna("import", write(myna, ROWS[:1]))
     before = stored(url_of(myna))
     done = myna("import", write(myna, ROWS), "--dry-run")
-    assert (done.code, done.out) == (0, "3 conversations would be imported, 1 known already.\n")
+    assert (done.code, done.out) == (0, "3 conversations would be imported, 1 already known.\n")
     assert myna("import", write(myna, ROWS), "--dry-run", "--json").json["dry_run"] is True
     assert myna("import", write(myna, [*ROWS, 7]), "--dry-run").code == 1
     assert stored(url_of(myna)) == before
@@ -187,7 +187,7 @@ def test_a_dry_run_reports_without_a_change(myna: Cli) -> None:
 
 def test_standard_input_and_csv_are_read(myna: Cli) -> None:
     done = myna("import", "-", stdin="question,answer\nHi?,Ho\n")
-    assert done.out == "1 conversation with 2 messages imported, 0 known already.\n"
+    assert done.out == "1 conversation with 2 messages imported, 0 already known.\n"
     assert stored(url_of(myna))["import_batch"][0]["file_name"] == "standard input"
     assert myna("import", "-", stdin=json.dumps(ROWS[0])).code == 0
 
@@ -202,7 +202,7 @@ def test_standard_input_and_csv_are_read(myna: Cli) -> None:
         ("utf16.csv", "question,answer\n".encode("utf-16"), "in UTF-16"),
         ("notes.txt", b"Dear diary,\n", "or conversation,role,content"),
         ("broken.jsonl", b"Dear diary,\n", "line 1 is not JSON"),
-        ("all-wrong.csv", b"question,answer\nx\n", "There is no good one"),
+        ("all-wrong.csv", b"question,answer\nx\n", "There is no valid row"),
     ],
 )
 def test_an_unreadable_file_is_refused(myna: Cli, name: str, data: bytes | None, words: str) -> None:
@@ -222,7 +222,7 @@ def test_progress_is_shown_on_a_terminal_only(myna: Cli) -> None:
         command = [*MYNA, "import", write(myna, [{"messages": [USER, ANSWER], "id": "new"}])]
         environment = {**myna.environment, "TERM": "xterm"}
         done = subprocess.run(command, env=environment, stderr=terminal, stdout=subprocess.PIPE, cwd=myna.folder)
-        assert done.stdout == b"1 conversation with 2 messages imported, 0 known already.\n"
+        assert done.stdout == b"1 conversation with 2 messages imported, 0 already known.\n"
         assert b"Importing" in os.read(screen, 65_536)
     finally:
         os.close(screen)

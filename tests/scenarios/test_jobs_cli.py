@@ -1,7 +1,4 @@
-"""`myna train`, `myna jobs` and `myna worker`, with small jobs in the place of training.
-
-Knows: what is printed, exit codes, Ctrl-C, a server beside. Does not know: how a job is done.
-"""
+"""`myna train`, `myna jobs` and `myna worker`, with small jobs in place of training."""
 
 from __future__ import annotations
 
@@ -28,20 +25,20 @@ SMALL_JOBS = (sys.executable, "-m", "tests.tools.small_jobs")
 
 @pytest.fixture
 def myna(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """`myna` in this process; the workers that it starts do small jobs."""
+    """Run `myna` in this process; the workers that it starts do small jobs."""
     monkeypatch.setattr(worker_process, "COMMAND", (*SMALL_JOBS, *worker_process.COMMAND[3:]))
     return Cli(tmp_path, {"MYNA_TRAINING_PRIORITY": "normal"})
 
 
 @pytest.fixture
 def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody else can do a job, so that there is no need to wait for them."""
+    """Don't wait for other workers: there are none."""
     monkeypatch.setattr("adapters.cli.job_commands.PATIENCE_SECONDS", 0.0)
 
 
 @pytest.fixture
 def worker(myna: Cli) -> CliProcess:
-    """`myna` in a process of its own, for what does jobs itself or is ended by a signal."""
+    """Run `myna` in a process of its own, for commands that do jobs themselves or are ended by a signal."""
     return CliProcess(myna.folder, myna.settings, SMALL_JOBS)
 
 
@@ -54,8 +51,8 @@ async def until(myna: Cli, job_id: str, **wanted: Any) -> dict[str, Any]:
             await asyncio.sleep(0.1)
 
 
-def test_a_job_is_begun_listed_steered_and_shown_without_any_server(myna: Cli, worker: CliProcess) -> None:
-    assert myna("jobs").out == "No job yet. `myna train` begins one.\n"
+def test_jobs_are_queued_and_controlled_without_a_server(myna: Cli, worker: CliProcess) -> None:
+    assert myna("jobs").out == "No job yet. `myna train` starts one.\n"
     begun = myna("train", "--rows", "12", "--name", "first", "--priority", "3")
     assert begun.code == 0
     assert "`myna serve`" in begun.err
@@ -84,7 +81,7 @@ def test_a_job_is_begun_listed_steered_and_shown_without_any_server(myna: Cli, w
 
 
 @pytest.mark.usefixtures("no_server")
-def test_waiting_without_a_server_has_the_job_done(myna: Cli) -> None:
+def test_wait_without_a_server_starts_a_worker(myna: Cli) -> None:
     done = myna("train", "--rows", "8", "--wait")
     assert done.code == 0, done.err
     assert done.out == "steps: 8\nbegun_at: 0\n"
@@ -100,7 +97,7 @@ def test_waiting_without_a_server_has_the_job_done(myna: Cli) -> None:
     ("name", "code", "words"),
     [("refuse", 3, "There are 3 examples, and 20 are needed."), ("full", 1, "The disk is full")],
 )
-def test_how_a_job_ended_is_the_exit_code(myna: Cli, name: str, code: int, words: str) -> None:
+def test_the_exit_code_tells_how_a_job_ended(myna: Cli, name: str, code: int, words: str) -> None:
     myna.worker_may_fail = True
     done = myna("train", "--name", name, "--wait")
     assert (done.code, done.out) == (code, "")
@@ -108,20 +105,20 @@ def test_how_a_job_ended_is_the_exit_code(myna: Cli, name: str, code: int, words
 
 
 @pytest.mark.usefixtures("no_server")
-def test_a_version_that_the_gate_refuses_is_no_success(myna: Cli) -> None:
+def test_a_version_refused_by_the_gate_exits_with_3(myna: Cli) -> None:
     done = myna("train", "--name", "worse", "--wait", "--json")
     assert done.code == 3
     assert (done.rows[-1]["state"], done.rows[-1]["result"]["passed"]) == ("done", False)
 
 
-def test_wrong_options_begin_nothing(myna: Cli) -> None:
+def test_wrong_options_queue_nothing(myna: Cli) -> None:
     done = myna("train", "--rows", "0")
     assert done.code == 1
     assert "rows must be a whole number between 1 and" in done.err
     assert myna("jobs", "--json").json == []
 
 
-def test_ctrl_c_pauses_a_job_that_nobody_else_does_and_watch_goes_on_with_it(myna: Cli, worker: CliProcess) -> None:
+def test_ctrl_c_pauses_our_own_job_and_watch_continues_it(myna: Cli, worker: CliProcess) -> None:
     job_id = myna("train", "--rows", "8").out.strip()
     hold_counts(myna.data, 3)
     watching = worker.start("jobs", "watch", job_id)
@@ -143,7 +140,7 @@ def test_ctrl_c_pauses_a_job_that_nobody_else_does_and_watch_goes_on_with_it(myn
     assert steps == list(range(1, 9))
 
 
-async def test_a_server_has_waiting_jobs_done_and_ends_its_worker(myna: Cli) -> None:
+async def test_a_server_runs_waiting_jobs_and_ends_its_worker(myna: Cli) -> None:
     model_server = OpenAIServer()
     await model_server.start()
     server = serve_process(myna.data, **remote(model_server), MYNA_TRAINING_PRIORITY="normal")
@@ -168,7 +165,7 @@ async def test_a_server_has_waiting_jobs_done_and_ends_its_worker(myna: Cli) -> 
         await model_server.close()
 
 
-async def test_a_server_that_is_not_to_train_leaves_jobs_alone(myna: Cli, worker: CliProcess) -> None:
+async def test_a_server_with_training_off_leaves_jobs_queued(myna: Cli, worker: CliProcess) -> None:
     model_server = OpenAIServer()
     await model_server.start()
     server = serve_process(myna.data, **remote(model_server), MYNA_TRAINING="off")

@@ -1,4 +1,4 @@
-"""`myna kb ...` and `myna intents ...` as people type them; a worker in a process of its own reads what is added."""
+"""`myna kb ...` and `myna intents ...`, with a worker process that reads the articles."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def myna(tmp_path: Path, embedder_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return cli
 
 
-def test_a_newcomer_adds_a_folder_and_measures_the_search(myna: Cli, tmp_path: Path) -> None:
+def test_a_folder_is_added_searched_and_evaluated(myna: Cli, tmp_path: Path) -> None:
     docs = tmp_path / "docs"
     docs.mkdir()
     (docs / "returns.md").write_text("# Returns\n\nYou can send anything back within 30 days.\n")
     (docs / "shipping.md").write_text("# Shipping\n\nParcels travel for two days. To Norway it costs 9 euros.\n")
     assert "No articles yet" in myna("kb", "list").out
-    assert "Nothing is found" in myna("kb", "search", "refund").out
+    assert "Nothing was found" in myna("kb", "search", "refund").out
     added = myna("kb", "add", str(docs))
     assert (added.code, added.out) == (0, "2 articles in 2 passages (2 added).\n")
 
@@ -60,7 +60,7 @@ def test_a_newcomer_adds_a_folder_and_measures_the_search(myna: Cli, tmp_path: P
     assert "line 2" in refused.err
 
 
-def test_standard_input_and_removal(myna: Cli) -> None:
+def test_articles_come_from_standard_input_and_are_removed(myna: Cli) -> None:
     assert "--name" in myna("kb", "add", "-", stdin=b"x").err
     added = myna("kb", "add", "-", "--name", "hours.txt", "--audience", "staff", stdin="Mo – Fr 9–17".encode())
     assert added.code == 0
@@ -71,7 +71,7 @@ def test_standard_input_and_removal(myna: Cli) -> None:
     assert "not a public address" in myna("kb", "add", "http://192.168.1.1/").err
 
 
-def test_the_threshold_is_set_by_questions_and_reset(myna: Cli, tmp_path: Path) -> None:
+def test_the_threshold_is_calibrated_and_reset(myna: Cli, tmp_path: Path) -> None:
     docs = tmp_path / "docs"
     docs.mkdir()
     (docs / "returns.md").write_text("# Returns\n\nYou can send anything back within 30 days.\n")
@@ -89,24 +89,24 @@ def test_the_threshold_is_set_by_questions_and_reset(myna: Cli, tmp_path: Path) 
     assert 0.95 <= measured["answered"] <= 1.0
     listed = myna("kb", "list").out
     assert f"threshold {measured['threshold']:.2f}" in listed
-    assert "that these answer it" in myna("kb", "search", "Can I send it back?").out
+    assert "that these passages answer the question" in myna("kb", "search", "Can I send it back?").out
     assert "default" in myna("kb", "calibrate", "--reset").out
     assert "threshold 0.50 (default)" in myna("kb", "list").out
 
 
-def test_answers_are_curated_and_gaps_listed_in_the_shell(myna: Cli) -> None:
-    assert "No curated answers yet" in myna("kb", "curated", "list").out
+def test_curated_answers_and_gaps_in_the_shell(myna: Cli) -> None:
+    assert "No curated answer yet" in myna("kb", "curated", "list").out
     added = json.loads(myna("kb", "curated", "add", "Do you ship?", "-", "--json", stdin=b"Yes, we do.").out)
     (one,) = json.loads(myna("kb", "curated", "list", "--json").out)
     assert (one["id"], one["answer"], one["given"], one["audience"]) == (added["id"], "Yes, we do.", 0, "public")
-    assert "Not given any more: Do you ship?" in myna("kb", "curated", "remove", added["id"][:12]).out
-    assert "No corrections by staff wait here" in myna("kb", "curated", "candidates").out
+    assert "Removed: Do you ship?" in myna("kb", "curated", "remove", added["id"][:12]).out
+    assert "No correction by staff waits here" in myna("kb", "curated", "candidates").out
     assert "No gaps" in myna("kb", "gaps", "list").out
     missing = myna("kb", "gaps", "draft", "abc")
     assert (missing.code, 'There is no gap "abc"' in missing.err) == (1, True)
 
 
-def test_intents_are_trained_tried_and_exported_in_the_shell(myna: Cli, tmp_path: Path) -> None:
+def test_intents_are_trained_tried_and_exported(myna: Cli, tmp_path: Path) -> None:
     file = tmp_path / "intents.csv"
     file.write_text(
         "text,intent\nwhere is my order,status\ntrack my parcel,status\nmoney back,refund\nrefund me,refund\n"
@@ -117,5 +117,5 @@ def test_intents_are_trained_tried_and_exported_in_the_shell(myna: Cli, tmp_path
     assert myna("intents", "export").out.splitlines()[:2] == ["text,intent,reply", "where is my order,status,"]
     measured = json.loads(myna("intents", "evaluate", str(file), "--json").out)
     assert (measured["messages"], measured["macro_f1"]) == (4, 1.0)
-    assert "forgotten" in myna("intents", "clear").out
+    assert "removed" in myna("intents", "clear").out
     assert "There are no intents" in myna("intents", "list").err

@@ -1,7 +1,4 @@
-"""What answers, steered from the shell: exit codes, confirmation, and what is printed.
-
-Knows: the command line as a person or a script uses it. Does not know: how a turn picks its version.
-"""
+"""Releases from the shell: exit codes, confirmation and output."""
 
 from __future__ import annotations
 
@@ -28,7 +25,7 @@ T = TypeVar("T")
 
 @pytest.fixture
 def made(sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Version]:
-    """Two versions in a database that the command line works on; the second has failed the gate."""
+    """Add two versions to the database of the command line; the second has failed the gate."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MYNA_DATA", str(tmp_path))
     monkeypatch.setenv("MYNA_DATABASE_URL", sqlite_url)
@@ -84,7 +81,7 @@ def test_from_promotion_to_rollback(made: list[Version], capsys: pytest.CaptureF
     assert "learnt from" in run(capsys, "versions", "show", "bot-v1")[1]
 
 
-def test_what_is_dangerous_asks_first(made: list[Version], capsys: pytest.CaptureFixture[str]) -> None:
+def test_dangerous_commands_ask_first(made: list[Version], capsys: pytest.CaptureFixture[str]) -> None:
     lines = [["promote", "1"], ["canary", "1"], ["retire", "1", "--because", "old"]]
     for line in lines:
         code, _, err = run(capsys, *line)
@@ -94,12 +91,12 @@ def test_what_is_dangerous_asks_first(made: list[Version], capsys: pytest.Captur
     value(capsys, "promote", made[0].name, "--yes")
     code, _, err = run(capsys, "rollback")
     assert code == 1
-    assert f"Have the base model answer everybody from the next reply on, in place of {made[0].name}?" in err
+    assert f"Let the base model answer everybody from the next reply on, in place of {made[0].name}?" in err
     assert value(capsys, "status")["champion"] == made[0].name
 
 
 @pytest.mark.parametrize("line", [["promote", "2"], ["canary", "2", "--share", "20%"]])
-def test_a_verdict_beside_another_champion_is_told_before_anybody_is_asked(
+def test_a_void_verdict_is_refused_before_the_question(
     made: list[Version], capsys: pytest.CaptureFixture[str], sqlite_url: str, line: list[str]
 ) -> None:
     asyncio.run(written(sqlite_url, lambda tx: add_evaluation(tx, made[1].id)))
@@ -110,14 +107,14 @@ def test_a_verdict_beside_another_champion_is_told_before_anybody_is_asked(
         assert (code, out) == (3, ""), "refused by the gate, and nobody was asked"
         assert f"beside another champion than {made[0].name}, which answers now." in err
         assert err.rstrip().endswith(
-            f"`myna evaluate {made[1].name}` judges it; --because TEXT overrides that, and is recorded."
+            f"`myna evaluate {made[1].name}` evaluates it; --because TEXT overrides the gate, and is recorded."
         )
     shown = value(capsys, "versions", "show", "2")
     assert (shown["gate"], shown["fault"]) == ("passed", "judged_beside_another")
     for listing in (["versions"], ["versions", "show", "2"]):
         assert f"passed beside another champion than {made[0].name}" in run(capsys, *listing)[1]
     code, _, err = run(capsys, *line, "--because", "a demo")
-    assert (code, "beside another champion" in err, f"Have {made[1].name} answer" in err) == (1, True, True)
+    assert (code, "beside another champion" in err, f"Let {made[1].name} answer" in err) == (1, True, True)
     assert made[1].name in value(capsys, *line, "--because", "a demo", "--yes").values()
     details = json.loads(run(capsys, "audit", "--json")[1].splitlines()[0])["details"]
     assert {"gate": "overridden", "fault": "judged_beside_another", "why": "a demo"}.items() <= details.items()
@@ -128,7 +125,7 @@ def test_a_second_rollback_goes_further_back(made: list[Version], capsys: pytest
     value(capsys, "promote", "2", "--because", "urgent", "--yes")
     assert value(capsys, "rollback", "--yes")["champion"] == made[0].name
     assert (
-        f"Have the base model answer everybody from the next reply on, in place of {made[0].name}?"
+        f"Let the base model answer everybody from the next reply on, in place of {made[0].name}?"
         in (run(capsys, "rollback")[2])
     )
     assert value(capsys, "rollback", "--yes")["champion"] is None
@@ -137,14 +134,14 @@ def test_a_second_rollback_goes_further_back(made: list[Version], capsys: pytest
 
 
 class Terminal(io.StringIO):
-    """Somebody who answers a question."""
+    """Standard input of a person who answers a question."""
 
     def isatty(self) -> bool:
         return True
 
 
 @pytest.mark.parametrize(("typed", "answers"), [("y\n", True), ("\n", False), ("no\n", False)])
-def test_who_is_asked_on_a_terminal_decides(
+def test_the_answer_on_the_terminal_decides(
     made: list[Version], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, typed: str, answers: bool
 ) -> None:
     monkeypatch.setattr("sys.stdin", Terminal(typed))
@@ -153,7 +150,7 @@ def test_who_is_asked_on_a_terminal_decides(
     assert value(capsys, "status")["challenger"] == (made[0].name if answers else None)
 
 
-def test_what_changed_while_somebody_was_asked_is_not_undone(
+def test_a_change_during_the_question_is_not_undone(
     made: list[Version], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     value(capsys, "promote", "1", "--yes")
@@ -172,7 +169,7 @@ def test_what_changed_while_somebody_was_asked_is_not_undone(
     assert value(capsys, "status")["champion"] is None
 
 
-def test_a_user_without_a_name_can_steer(
+def test_a_user_without_a_name_can_promote(
     made: list[Version], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def nobody() -> str:
@@ -202,7 +199,7 @@ def test_the_status_lists_open_jobs(made: list[Version], capsys: pytest.CaptureF
     assert value(capsys, "jobs", "cancel", job["id"], "--yes")["wanted"] == "cancel"
 
 
-def test_versions_are_compared_as_they_were_judged(
+def test_compare_shows_the_stored_evaluation(
     made: list[Version], capsys: pytest.CaptureFixture[str], sqlite_url: str
 ) -> None:
     assert run(capsys, "compare")[0] == 1, "these have no figures"
@@ -231,7 +228,7 @@ def test_versions_are_compared_as_they_were_judged(
 
 
 @pytest.mark.parametrize("arguments", [["promote", "bot-v9", "--yes"], ["erase", "web:nobody", "--yes"], ["rollback"]])
-def test_what_is_not_there_is_an_error_without_a_traceback(
+def test_a_missing_version_is_an_error_without_a_traceback(
     made: list[Version], capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
     assert made
@@ -241,9 +238,7 @@ def test_what_is_not_there_is_an_error_without_a_traceback(
 
 
 @pytest.mark.parametrize("share", ["90%", "0", "0%", "0.51", "50.1%", "nan", "10"])
-def test_a_share_that_makes_no_sense_is_wrong_use(
-    made: list[Version], capsys: pytest.CaptureFixture[str], share: str
-) -> None:
+def test_an_invalid_share_is_wrong_use(made: list[Version], capsys: pytest.CaptureFixture[str], share: str) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["canary", made[0].name, "--share", share])
     assert stopped.value.code == 2

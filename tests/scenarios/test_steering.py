@@ -358,12 +358,12 @@ async def test_the_operator_steers_from_the_console(sqlite_agent: Agent) -> None
         terminal.type("/versions\n")
         await terminal.shows(version.name)
         terminal.type("/myna promote 1\n")
-        await terminal.shows("Write yes")
+        await terminal.shows("Type yes")
         terminal.type("no\n")
         await terminal.shows("Nothing was changed.")
         assert await champion(sqlite_agent) is None
         terminal.type("/promote 1\n")
-        await terminal.shows("Write yes")
+        await terminal.shows("Type yes")
         terminal.type("yes\n")
         await terminal.shows("answers everybody")
         terminal.type("yes\n")
@@ -381,7 +381,7 @@ async def test_the_console_shows_what_the_gate_refuses(agent: Agent) -> None:
         terminal.type("/promote 2\n")
         await terminal.shows(f"beside another champion than `{first.name}`")
         terminal.type("/promote 2 because of the demo\n")
-        await terminal.shows("Write yes")
+        await terminal.shows("Type yes")
         terminal.type("yes\n")
         await terminal.shows("answers everybody")
     assert await champion(agent) == second.name

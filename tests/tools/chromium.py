@@ -1,4 +1,4 @@
-"""A Chromium for the browser tests: the one that is there, else Debian's (as root), else npm's @sparticuz/chromium.
+"""Chromium for the browser tests: the installed one, else Debian's (as root), else npm's @sparticuz/chromium.
 
 Run as a program it makes sure that there is one and prints its path.
 """
@@ -18,7 +18,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 
 
 def installed_chromium() -> str | None:
-    """The path of a Chromium, if there is one already."""
+    """Return the path of an installed Chromium, None if there is none."""
     if given := os.environ.get("MYNA_TEST_CHROMIUM"):
         return given
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
@@ -28,7 +28,7 @@ def installed_chromium() -> str | None:
 
 
 def install_chromium() -> str:
-    """Fetch one. Raises `SystemExit` with what to do when neither way works."""
+    """Install Chromium. Raises `SystemExit` with the way out when neither source works."""
     if os.geteuid() == 0 and shutil.which("apt-get") and _install_debian():
         return installed_chromium() or sys.exit("apt-get installed chromium, but it is not on the PATH")
     return _install_npm()

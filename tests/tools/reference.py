@@ -1,4 +1,4 @@
-"""Write what the documentation takes from the code: the reference pages and README's map of folders.
+"""Write the generated documentation: the reference pages and README's map of folders.
 
 `python -m tests.tools.reference` names the pages that are out of date, and `--write` writes them. Everything else on
 the pages is written by hand; `tests/unit/test_reference.py` checks the names, links and paths in it.
@@ -23,33 +23,33 @@ CODE = ("bot", "adapters", "storage", "migrations")
 MAP = "folders"
 MADE = "<!-- Made by `python -m tests.tools.reference --write`; a test compares it with the code. -->"
 
-# One line for each folder, in the order of the map. A folder of code that has no line here fails the test, and so does
-# a line about a folder that is gone.
+# A line for each folder, in the order of the map. A folder of code without a line fails the test, and so does a line
+# without a folder.
 FOLDERS = {
     "bot": "the agent itself: no channel's protocol, no SQL; beside the rooms, settings, errors, metrics and scope",
-    "bot/words": "what Myna says of itself, in English and Simplified Chinese",
+    "bot/words": "Myna's own texts, in English and Simplified Chinese",
     "bot/chat": "the path of a message: accept, claim, reply, complete; history, delivery, feedback",
     "bot/completions": "the model for programs: completions without memory, forced tool calls, API keys and quotas",
-    "bot/generation": "the port that every model stands behind, and its side for remote servers",
-    "bot/generation/models": "model folders: fetched, checked, stored",
+    "bot/generation": "the port that every model implements, and its client for remote servers",
+    "bot/generation/models": "model folders: download, checks, storage",
     "bot/generation/engine": "the model in this process: scheduler, forward pass, sampling, prefix cache, LoRA",
     "bot/knowledge": "articles as people handle them, grounding, the fact check, curated answers, gaps",
-    "bot/knowledge/reading": "files and pages to passages, and the job that keeps them in step",
-    "bot/knowledge/search": "a question to the passages that answer it: words, vectors, ranking",
-    "bot/knowledge/intents": "the classifier that tells what a message is about",
+    "bot/knowledge/reading": "parsers from files and pages to passages, and the sync job",
+    "bot/knowledge/search": "retrieval of passages for a question: words, vectors, ranking",
+    "bot/knowledge/intents": "the intent classifier, its training and its file format",
     "bot/access": "roles, accounts, login throttle, encryption keys, the lock on an installation",
-    "bot/privacy": "consent: whose words may be learnt from",
-    "bot/privacy/erasure": "what is erased of a person: rows, files, the versions that learnt from them",
-    "bot/privacy/redaction": "personal data to placeholders such as [EMAIL_1]",
-    "bot/jobs": "work of minutes in a process of its own: queue, lease, pause, resume, worker",
+    "bot/privacy": "consent to learning",
+    "bot/privacy/erasure": "erasure of a person: rows, files, and the versions trained on them",
+    "bot/privacy/redaction": "replacement of personal data with placeholders such as [EMAIL_1]",
+    "bot/jobs": "long jobs in a worker process: queue, lease, pause, resume",
     "bot/learning": "the loop from feedback to a better version, in four steps",
-    "bot/learning/data": "what is learnt from: candidates, datasets, import, export, reviews",
-    "bot/learning/train": "weights: losses, network, trainer, checkpoints, checks",
+    "bot/learning/data": "training data: candidates, datasets, import, export, reviews",
+    "bot/learning/train": "training: losses, network, trainer, checkpoints, checks",
     "bot/learning/judge": "evaluation, golden questions, blind comparison, the gate",
-    "bot/learning/release": "what answers: promotion, canary, rollback, loaded versions",
-    "bot/steering": "lines such as `promote bot-v3`, the same on every channel",
-    "adapters": "channels: a protocol to calls of `bot`, and back",
-    "adapters/http": "the HTTP server and what all HTTP channels share: errors, origins, event streams",
+    "bot/learning/release": "the answering version: promotion, canary, rollback, loading",
+    "bot/steering": "commands such as `promote bot-v3`, the same on every channel",
+    "adapters": "channels: each translates a protocol to calls of `bot`, and back",
+    "adapters/http": "the HTTP server, and helpers of all HTTP channels: errors, origins, event streams",
     "adapters/web": "the chat page, the widget and their API",
     "adapters/openai": "the model and conversations in OpenAI's form, at `/v1`",
     "adapters/slack": "Slack: events in, streamed replies out, installation, doctor",
@@ -59,7 +59,7 @@ FOLDERS = {
     "migrations": "the database's revisions, by Alembic",
     "migrations/versions": "one file for each revision",
     "tests": "all tests, their fakes and tools",
-    "benchmarks": "the measured figures, one command each, and the log of what was tried",
+    "benchmarks": "the measured figures, a command for each, and the log of attempts",
     "examples": "a fake Slack to try by hand, articles to try answers with",
     "docs": "these pages and their pictures",
 }
@@ -100,7 +100,7 @@ def lines_of_commands(parser: argparse.ArgumentParser) -> Iterator[str]:
 
 
 def help_of(option: argparse.Action) -> str:
-    """Return the help as argparse prints it, with what stands behind a percent sign filled in."""
+    """Return the help as argparse prints it, with percent formats filled in."""
     return (option.help or "") % vars(option)
 
 
@@ -198,7 +198,7 @@ def render_page(name: str) -> str:
 
 
 def block_in(page: str, name: str) -> str | None:
-    """Return what stands between a block's marks; None if they are not there exactly once, in their order."""
+    """Return the text between a block's marks; None unless both are there exactly once, in order."""
     opening, closing = f"<!-- {name} -->", f"<!-- /{name} -->"
     if page.count(opening) != 1 or page.count(closing) != 1:
         return None
@@ -208,7 +208,7 @@ def block_in(page: str, name: str) -> str | None:
 
 
 def with_map(page: str) -> str:
-    """Return README with its map made anew. Raises `LookupError` where the map has no place."""
+    """Return README with its map rendered anew. Raises `LookupError` if the map's marks are missing."""
     if block_in(page, MAP) is None:
         raise LookupError(f"README.md has no place for the map: write <!-- {MAP} --> and <!-- /{MAP} --> on lines")
     before, opening, rest = page.partition(f"<!-- {MAP} -->")
@@ -217,7 +217,7 @@ def with_map(page: str) -> str:
 
 
 def wanted_files() -> dict[Path, str]:
-    """Return every file that is made here, with what should stand in it. Raises `LookupError` as `with_map` does."""
+    """Return every generated file with its text. Raises `LookupError` as `with_map` does."""
     files = {page_file(name): render_page(name) for name in PAGES}
     return files | {README: with_map(README.read_text(encoding="utf-8"))}
 

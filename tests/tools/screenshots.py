@@ -4,8 +4,7 @@ With `--sources URL` it is answers from the articles in `examples/articles`. Wit
 overview, as the account of `--account`, whose password stands in the variable ADMIN_PASSWORD; the picture shows what
 that Myna has learnt so far.
 
-Knows: what to ask and how to frame it. Does not know: how a server is started; URL is that of a running `myna serve`,
-or of `make slack-demo`, freshly started.
+URL is that of a running `myna serve`, or of `make slack-demo`, freshly started.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ def say_in_slack(page: Page, box: str, text: str) -> None:
 
 
 def take_slack(browser: Browser, url: str, name: str) -> None:
-    """A talk in a channel, and the bot's answers in a thread of it, one of them rated."""
+    """Take a conversation in a channel, with the bot's answers in a thread, one of them rated."""
     context = browser.new_context(viewport={"width": 1280, "height": 800}, device_scale_factor=2, locale="en-GB")
     page = context.new_page()
     page.goto(url)
@@ -83,7 +82,7 @@ def take_slack(browser: Browser, url: str, name: str) -> None:
 
 
 def take_admin(browser: Browser, url: str, account: str, name: str, width: int, height: int, scheme: str) -> None:
-    """The overview: what answers now, what is being done, and what people thought of it."""
+    """Take the overview: the answering version, open jobs, and votes."""
     context = browser.new_context(
         viewport={"width": width, "height": height}, color_scheme=scheme, device_scale_factor=2, locale="en-GB"
     )

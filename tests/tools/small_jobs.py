@@ -1,8 +1,8 @@
-"""`myna` with small jobs in the place of training: `python -m tests.tools.small_jobs train --wait`.
+"""`myna` with small jobs in place of training: `python -m tests.tools.small_jobs train --wait`.
 
-Knows: tasks that count, fail or die as their settings say. Does not know: what is tested. A count keeps a checkpoint
-and writes each step into a journal, so that a test sees which process did what. `hold_counts` keeps counts from ending
-before a test is ready for it, however slow the machine is.
+A task counts, fails or dies as its settings say. A count keeps a checkpoint and writes each step into a journal, so
+that a test sees which process did a step. `hold_counts` keeps counts from ending before a test is ready, however slow
+the machine is.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ HOLD_FILE = "hold"
 
 
 def hold_counts(data: Path, step: int) -> None:
-    """Have every count of a data folder wait after this step until `let_counts_go_on`."""
+    """Make every count of a data folder wait after this step until `let_counts_go_on`."""
     (data / HOLD_FILE).write_text(str(step))
 
 
@@ -98,7 +98,7 @@ def make_a_worse_version(context: JobContext, services: Services) -> Mapping[str
 
 
 def train(context: JobContext, services: Services) -> Mapping[str, Any]:
-    """What the command line begins: the name chooses."""
+    """Run the task that the job's name chooses."""
     by_name = {"refuse": refuse, "full": fill_the_disk, "die": die, "worse": make_a_worse_version}
     return by_name.get(str(context.job.settings.get("name")), count)(context, services)
 

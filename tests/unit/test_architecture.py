@@ -1,4 +1,4 @@
-"""Rules of the architecture, read from the syntax trees: the direction of imports, and who crosses workspaces.
+"""Rules of the architecture, read from the syntax trees: import directions, and SQL across workspaces.
 
 Imports for types only and inside functions count.
 """
@@ -58,7 +58,7 @@ CROSSES_WORKSPACES = {
 
 
 def module_files() -> dict[str, Path]:
-    """Every module of ours by its dotted name."""
+    """Return every module of ours by its dotted name."""
     files = {}
     for path in sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
@@ -71,7 +71,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MOD
 
 
 def imported_names(name: str, tree: ast.Module) -> Iterator[str]:
-    """The dotted names of ours that a module imports, wherever in it: `storage.values.new_id`, `storage.inbox`."""
+    """Return our names that a module imports anywhere in it: `storage.values.new_id`, `storage.inbox`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -84,7 +84,7 @@ def imported_names(name: str, tree: ast.Module) -> Iterator[str]:
 
 
 def module_of(dotted: str) -> str:
-    """The module that holds a dotted name."""
+    """Return the module that holds a dotted name."""
     while dotted not in MODULES:
         dotted = dotted.rpartition(".")[0]
     return dotted
@@ -98,7 +98,7 @@ def covers(rule: str, dotted: str) -> bool:
 
 
 def room_of(module: str) -> str | None:
-    """The room of a module: `bot.learning` for `bot.learning.judge.gate`; None for what every room may import."""
+    """Return a module's room, `bot.learning` for `bot.learning.judge.gate`; None if every room may import it."""
     return next((room for room in MAY_IMPORT if covers(room, module)), None)
 
 
@@ -135,7 +135,7 @@ def test_every_folder_is_a_room_or_lies_in_one() -> None:
     assert not {room for room in MAY_IMPORT if room not in MODULES}, "rules about rooms that don't exist"
 
 
-def test_the_composition_is_imported_by_the_commands_only() -> None:
+def test_only_commands_import_the_composition_root() -> None:
     others = {module for module, target in EDGES if covers(COMPOSITION, target) and not covers(COMPOSITION, module)}
     assert not others
 
@@ -151,12 +151,12 @@ def fail_on_cycle(edges: Iterable[tuple[str, str]]) -> None:
         pytest.fail(f"a cycle: {' <- '.join(error.args[1])}")
 
 
-def test_no_module_imports_itself_through_others() -> None:
+def test_modules_import_without_cycles() -> None:
     # A package's own `__init__` is empty, so that it takes no part in a cycle.
     fail_on_cycle((module, module_of(target)) for module, target in EDGES if module_of(target) != module)
 
 
-def test_no_folder_imports_itself_through_others() -> None:
+def test_folders_import_without_cycles() -> None:
     def folder(module: str) -> str:
         return module if MODULES[module].name == "__init__.py" else module.rpartition(".")[0]
 
@@ -179,7 +179,7 @@ def test_the_command_shows_its_help_without_the_database_or_a_model() -> None:
 
 
 def test_no_test_module_imports_from_another() -> None:
-    """What tests share lies in `tests/builders` and `tests/fixtures`, so that each test can be moved and run alone."""
+    """Shared code lies in `tests/builders` and `tests/fixtures`, so that each test can be moved and run alone."""
     folders = [folder for folder in (ROOT / "tests").iterdir() if folder.is_dir() and folder.name != "node_modules"]
     imported = [
         (path.relative_to(ROOT).as_posix(), name)
@@ -205,7 +205,7 @@ def test_packages_re_export_nothing() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, path in MODULES.items() if path.name != "__init__.py"])
-def test_every_module_says_what_it_knows(name: str) -> None:
+def test_every_module_docstring_begins_with_a_sentence(name: str) -> None:
     docstring = ast.get_docstring(TREES[name])
     assert docstring, f"{name} has no docstring"
     first = docstring.split("\n\n")[0]
@@ -237,7 +237,7 @@ def test_only_the_listed_statements_cross_workspaces() -> None:
     assert set(uses_across_workspaces()) == CROSSES_WORKSPACES
 
 
-def test_nothing_but_storage_speaks_sql() -> None:
+def test_only_storage_speaks_sql() -> None:
     outside = [
         name
         for name, tree in TREES.items()
@@ -250,8 +250,8 @@ def test_nothing_but_storage_speaks_sql() -> None:
     assert not outside
 
 
-def test_statements_reach_the_database_through_the_one_door() -> None:
-    """`scoped` is worth nothing if somebody executes on the connection itself."""
+def test_statements_are_executed_by_scoped_only() -> None:
+    """`scoped` protects nothing if a module executes on the connection itself."""
     direct = [
         f"{name}:{node.lineno}"
         for name, tree in TREES.items()

@@ -1,4 +1,4 @@
-"""What helps after an error, in the words of each channel; and no message of the core that speaks of the shell."""
+"""Hints of errors in the words of each channel; no message of the core names a command."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_every_channel_has_words_for_every_hint() -> None:
     assert all(english and chinese for english, chinese in line_words.HINTS.values())
 
 
-def test_the_message_comes_first_and_what_helps_after_it() -> None:
+def test_the_hint_follows_the_message() -> None:
     error = NotFound("There is no job ffff.", hint="list_jobs")
     assert hints.told(error) == "There is no job ffff. `myna jobs` lists them."
     assert line_words.told(error, "en-US") == "There is no job ffff. `/myna status` shows them."
@@ -40,13 +40,13 @@ def test_the_message_comes_first_and_what_helps_after_it() -> None:
     assert hints.told(NotFound()) == line_words.told(NotFound(), None) == NotFound().message
 
 
-def test_programs_are_not_told_of_the_shell() -> None:
-    assert hints.told(KeyRefused()).endswith("`myna key create NAME` makes one.")
+def test_api_errors_name_no_shell_command() -> None:
+    assert hints.told(KeyRefused()).endswith("`myna key create NAME` creates one.")
     assert error_body(KeyRefused())["error"]["message"] == "This API key is not valid, or was revoked."
 
 
 def raised(tree: ast.Module) -> list[str]:
-    """The texts of all errors that a module makes, raised here or kept for a job."""
+    """Return the texts of all errors that a module makes, raised here or kept for a job."""
     kinds = ("NotFound", "InvalidInput", "Conflict", "MynaError", "JobRefused", "RefusedByGate", "TrainingFailed")
     kinds = (*kinds, "TooLarge", "Unavailable", "NotAllowed", "VersionError", "ModelError", "KeyRefused")
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) in kinds]
@@ -71,7 +71,7 @@ def test_the_search_for_commands_finds_one() -> None:
     assert [bool(OF_THE_SHELL.search(text)) for text in texts] == [True, True]
 
 
-def test_the_tree_of_errors_is_the_one_that_is_drawn() -> None:
+def test_the_drawn_tree_of_errors_is_the_real_one() -> None:
     import bot.errors as module
 
     assert module.__doc__ is not None

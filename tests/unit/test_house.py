@@ -1,4 +1,4 @@
-"""The counts of `python -m tests.tools.house`, on a small checkout whose figures are known."""
+"""The figures of `python -m tests.tools.house`, on a small checkout whose figures are known."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_lines_and_words_of_the_readme(house: House) -> None:
     assert house.readme() == (3, 4)
 
 
-def test_folders_that_import_each_other_are_found_at_the_top_and_among_rooms(house: House) -> None:
+def test_import_cycles_among_folders_are_found(house: House) -> None:
     assert house.folder_cycles() == [
         "adapters <-> bot",
         "adapters.web <-> bot.errors <-> bot.jobs",
@@ -59,7 +59,7 @@ def test_comments_that_keep_the_formatter_off(house: House) -> None:
     assert house.format_skips() == 2
 
 
-def test_names_with_two_meanings_are_classes_and_aliases_but_no_constants(house: House) -> None:
+def test_doubled_names_are_classes_and_aliases(house: House) -> None:
     assert house.doubled_classes() == {
         "Role": ["bot.learning.judge.gate", "bot.learning.train.losses"],
         "Training": ["bot.knowledge.search", "bot.learning.train.job"],
@@ -70,5 +70,5 @@ def test_module_names_in_more_than_one_folder(house: House) -> None:
     assert house.doubled_modules() == {"search": ["bot.knowledge", "storage"]}
 
 
-def test_files_of_a_training_are_its_two_starts_and_what_they_import_of_its_topics(house: House) -> None:
+def test_files_of_a_training_are_its_starts_and_their_imports(house: House) -> None:
     assert house.files_of_a_training() == ["bot.jobs.worker", "bot.learning.judge.gate", "bot.learning.train.job"]

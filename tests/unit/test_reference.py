@@ -102,7 +102,7 @@ def test_every_program_that_a_page_runs_exists(page: Path) -> None:
 
 
 @ALL
-def test_every_link_and_picture_of_a_page_is_there(page: Path) -> None:
+def test_every_link_and_picture_of_a_page_exists(page: Path) -> None:
     broken = []
     for target in links_of(page):
         name, _, anchor = target.partition("#")
@@ -172,7 +172,7 @@ def is_command(words: list[str]) -> bool:
 # --- the checks themselves ---
 
 
-def test_the_checks_find_the_names_that_they_are_about(tmp_path: Path) -> None:
+def test_the_checks_find_wrong_names(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("# A page\n\n[x](other.md#part) ![y](y.png) [z](https://z.example)\n\n## Two words, here\n")
     assert links_of(page) == ["other.md#part", "y.png"]
@@ -223,7 +223,7 @@ def test_the_modules_page_lists_every_module_with_the_start_of_its_docstring() -
     assert [name for name, about in rows if not about.strip()] == []
 
 
-def test_the_map_shows_each_folder_of_code_once_and_no_other() -> None:
+def test_the_map_shows_each_folder_of_code_once() -> None:
     lines = reference.render_map().splitlines()[1:-1]
     assert len(lines) == len([*folders_of_code(), *reference.other_folders()])
     assert all(len(line) <= 120 for line in lines)

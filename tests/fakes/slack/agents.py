@@ -1,7 +1,4 @@
-"""The methods of the Web API for agents: streams, agent sessions, and what is left of the older assistant threads.
-
-Knows: when a stream ends, and what it then answers. Does not know: HTTP, tokens.
-"""
+"""Web API methods for agents: streams, agent sessions, and the older assistant threads."""
 
 from __future__ import annotations
 
@@ -34,7 +31,7 @@ def start_stream(asked: Asked) -> Json:
 
 
 def _check_recipient(asked: Asked, channel: Channel) -> None:
-    """Who reads the stream must be named in channels, and must be a person of that team or organization."""
+    """Refuse a stream in a channel that names no recipient of that team or organization."""
     team, user = asked.text("recipient_team_id"), asked.text("recipient_user_id")
     if channel.kind != "im" and not team:
         raise SlackError("missing_recipient_team_id")
@@ -47,7 +44,7 @@ def _check_recipient(asked: Asked, channel: Channel) -> None:
 
 
 def _read_chunks(asked: Asked) -> tuple[Mode, list[Json]]:
-    """How the call speaks ("text", "chunks" or not at all), and what it says."""
+    """Return the mode of the call ("text", "chunks" or ""), and its chunks."""
     text, chunks = asked.markdown_text(), asked.parsed("chunks")
     if text:
         return "text", [{"type": "markdown_text", "text": text}]
@@ -68,7 +65,7 @@ def _is_chunk(value: object) -> bool:
 
 
 def _extend(stream: Stream, mode: Mode, chunks: list[Json]) -> None:
-    """A stream takes only the kind that it was opened with; each append to it ends its idleness."""
+    """Append to a stream, in the mode that it was opened with, and restart its idle time."""
     if mode and stream.mode and mode != stream.mode:
         raise SlackError("streaming_mode_mismatch")
     stream.mode = stream.mode or mode
@@ -87,7 +84,7 @@ def append_stream(asked: Asked) -> Json:
 
 
 def _running_stream(asked: Asked, after_stop: str = "message_not_in_streaming_state") -> Stream:
-    """`after_stop` is the answer where the person has stopped it."""
+    """Return the stream if it runs; `after_stop` is the error if the person has stopped it."""
     asked.need("channel", "ts")
     channel = asked.find_writable()
     message = asked.find_own(channel, "message_not_owned_by_app")
@@ -173,7 +170,7 @@ def set_thread_title(asked: Asked) -> Json:
 
 
 def set_suggested_prompts(asked: Asked) -> Json:
-    """Under the agent surface prompts are the channel's: with a thread they are accepted and not shown."""
+    """Accept prompts; under the agent surface they are the channel's, and with a thread they are not shown."""
     asked.need("channel_id", "prompts")
     channel, prompts = asked.find_channel("channel_id"), asked.parsed("prompts")
     if not isinstance(prompts, list) or len(prompts) > MOST_PROMPTS:

@@ -1,7 +1,4 @@
-"""One call of the Web API as its method sees it: who asks, with what, and how it is refused.
-
-Knows: arguments in all their forms, channels and messages by their names. Does not know: what any method does.
-"""
+"""A Web API call as its method sees it: caller, arguments, refusal."""
 
 from __future__ import annotations
 
@@ -41,7 +38,7 @@ BLOCK_TYPES = {
 
 
 class SlackError(Exception):
-    """What Slack answers instead of doing it. `more` goes into the answer."""
+    """An error that Slack answers; `more` goes into the answer."""
 
     def __init__(self, error: str, **more: Any) -> None:
         super().__init__(error)
@@ -56,7 +53,7 @@ def invalid_arguments(*messages: str) -> SlackError:
 
 @dataclass
 class Asked:
-    """`by` is the installation whose token was sent."""
+    """A call; `by` is the installation whose token was sent."""
 
     slack: State
     by: Installation
@@ -70,7 +67,7 @@ class Asked:
         return self.text(name).lower() in ("true", "1")
 
     def parsed(self, name: str) -> Any:
-        """A nested argument: JSON in a JSON body, a string of JSON in a form."""
+        """Parse a nested argument: JSON in a JSON body, a string of JSON in a form."""
         value = self.given.get(name)
         if not isinstance(value, str):
             return value
@@ -85,7 +82,7 @@ class Asked:
             raise invalid_arguments(*missing)
 
     def find_channel(self, name: str = "channel") -> Channel:
-        """The channel of an argument, among those that the token reaches."""
+        """Return the channel of an argument, among those that the token reaches."""
         wanted = self.text(name)
         teams = self.slack.teams_of(self.by)
         if self.text("team_id") in teams:
@@ -110,7 +107,7 @@ class Asked:
         return message
 
     def thread_ts(self, name: str = "thread_ts") -> str:
-        """A thread by its root's ts; "" if none is given."""
+        """Return the thread by its root's ts; "" if none is given."""
         wanted = self.text(name)
         latest = self.slack.clock.now() + 3600
         if wanted and not (is_ts(wanted) and EARLIEST_THREAD < float(wanted) <= latest):
@@ -139,7 +136,7 @@ class Asked:
         return self.text("markdown_text")
 
     def content(self, longest: int = POST_TEXT) -> Json:
-        """The text, blocks and attachments of a message."""
+        """Return the text, blocks and attachments of a message."""
         blocks, attachments = self.blocks(), self.parsed("attachments") or []
         text, markdown = self.text("text"), self.markdown_text()
         if markdown and (text or blocks):
@@ -156,7 +153,7 @@ class Asked:
         return found
 
     def metadata(self) -> Json:
-        """`{"metadata": ...}`, or nothing if none is given."""
+        """Return `{"metadata": ...}`, or nothing if none is given."""
         found = self.parsed("metadata")
         if found is None:
             return {}
@@ -165,7 +162,7 @@ class Asked:
         return {"metadata": found}
 
     def new_message(self, channel: Channel, content: Json, thread_ts: str = "") -> Json:
-        """A message of this bot, put into the channel. In a thread that is not there, Slack posts it as a root."""
+        """Add a message of this bot to the channel; in a thread that doesn't exist, Slack posts it as a root."""
         message: Json = {
             "type": "message",
             "user": self.by.bot_user_id,

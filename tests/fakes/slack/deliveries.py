@@ -1,7 +1,4 @@
-"""How Slack tells the app: signed requests with Slack's retries, or envelopes over sockets.
-
-Knows: signatures, the three seconds, when a delivery comes again. Does not know: what is delivered.
-"""
+"""Deliveries to the app: signed requests with Slack's retries, or envelopes over sockets."""
 
 from __future__ import annotations
 
@@ -27,7 +24,7 @@ RETRY_DELAYS = (0.0, 60.0, 300.0)
 
 
 def signed(content: bytes, *, at: float | None = None, secret: str = SECRET, form: bool = False) -> dict[str, str]:
-    """The headers that Slack sends with a body."""
+    """Return the headers that Slack sends with a body."""
     timestamp = str(int(time.time() if at is None else at))
     digest = hmac.new(secret.encode(), b"v0:" + timestamp.encode() + b":" + content, hashlib.sha256).hexdigest()
     return {
@@ -39,7 +36,7 @@ def signed(content: bytes, *, at: float | None = None, secret: str = SECRET, for
 
 @dataclass
 class Answer:
-    """What the app answered. `status` 0 is no answer; `problem` is Slack's word for it."""
+    """The app's answer; `status` 0 is no answer, `problem` is Slack's word for it."""
 
     status: int
     body: Any = None
@@ -53,7 +50,7 @@ class Answer:
 
 @dataclass
 class Deliverer:
-    """Over HTTP if the app has a `bot_url`, else over sockets. `paths` are those of an app that has others."""
+    """Delivers over HTTP if the app has a `bot_url`, else over sockets; `paths` override the app's paths."""
 
     slack: State
     sockets: Sockets
@@ -62,7 +59,7 @@ class Deliverer:
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def send_event(self, body: Json) -> None:
-        """Deliver an event once; whatever comes after a failure goes on by itself."""
+        """Deliver an event once; retries after a failure follow by themselves."""
         if not self.slack.bot_url:
             await self.sockets.deliver("events_api", body)
             return
@@ -92,7 +89,7 @@ class Deliverer:
         return answer
 
     async def send_form(self, path: str, fields: Json) -> Answer:
-        """A command, click or submission. It comes once: the person sees an error if the app fails."""
+        """Deliver a command, click or submission, once: the person sees an error if the app fails."""
         if self.slack.bot_url:
             shown = fields if path == COMMANDS else {"payload": json.dumps(fields)}
             return await self.post(path, urlencode(shown).encode(), form=True)
@@ -145,7 +142,7 @@ class Deliverer:
 
 
 def _read(raw: bytes) -> Any:
-    """JSON if it is, else the text."""
+    """Parse a body as JSON if it is, else return the text."""
     try:
         return json.loads(raw)
     except ValueError:

@@ -1,6 +1,6 @@
-"""Uploads of files: an address first, then the content there, then the channel that sees them.
+"""File uploads: a URL first, then the content, then the channel.
 
-Knows: what docs.slack.dev/messaging/working-with-files says of uploads. Does not know: what is in a file.
+Source: docs.slack.dev/messaging/working-with-files.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The methods of the Web API that write, read and mark messages, and those that tell of channels and people.
+"""Web API methods for messages, reactions, channels and people.
 
-Knows: what docs.slack.dev says of each. Does not know: streams, HTTP, tokens.
+Source: docs.slack.dev/reference/methods.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def post_message(asked: Asked) -> Json:
 
 
 def _channel_or_person(asked: Asked) -> Channel:
-    """`chat.postMessage` takes a person's id for their direct messages."""
+    """Return the channel; for a person's id, their direct messages, as `chat.postMessage` allows."""
     if asked.text("channel") in asked.slack.users:
         return _direct_messages(asked, asked.text("channel"))
     return asked.find_writable()
@@ -61,7 +61,7 @@ def delete(asked: Asked) -> Json:
 
 
 def remove(channel: Channel, message: Json) -> None:
-    """A root with replies leaves a stone behind, which goes with the last of them."""
+    """Remove a message; a root with replies leaves a tombstone, removed with the last reply."""
     root = channel.find(message.get("thread_ts"))
     if message.get("reply_count"):
         message.update(subtype="tombstone", text="This message was deleted.", hidden=True)
@@ -197,7 +197,7 @@ def user_info(asked: Asked) -> Json:
 
 
 def _marked(asked: Asked) -> tuple[Json, Json | None]:
-    """The message, and what it has of the reaction already."""
+    """Return the message, and its reaction with this emoji, None if there is none."""
     channel = asked.find_channel()
     message = channel.find(asked.text("timestamp"))
     if message is None:

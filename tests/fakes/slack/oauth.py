@@ -1,6 +1,6 @@
-"""Installing the app: Slack's page of consent, the exchange of a code for a token, and the turning of tokens.
+"""OAuth installation: the consent page, the exchange of codes, and token rotation.
 
-Knows: what docs.slack.dev says of `oauth.v2.access`. Does not know: how the app keeps what it gets.
+Source: docs.slack.dev/reference/methods/oauth.v2.access.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TOKEN_SECONDS = 43_200
 
 @dataclass
 class Consent:
-    """What the person on the page of consent will do next."""
+    """The next decision of the person on the consent page."""
 
     team_id: str = TEAM
     enterprise_wide: bool = False
@@ -41,7 +41,7 @@ class _Code:
 
 
 class OAuth:
-    """`consent` is what the next person does; `rotates` is whether the app has token rotation on."""
+    """OAuth endpoints; `consent` is the next decision, `rotates` is True if the app has token rotation on."""
 
     def __init__(self, slack: State) -> None:
         self._slack = slack
@@ -50,7 +50,7 @@ class OAuth:
         self.rotates = False
 
     async def authorize(self, request: web.Request) -> web.StreamResponse:
-        """The page of consent: the person decides at once, and is sent back to the app."""
+        """Serve the consent page: the person decides at once, and is redirected to the app."""
         query = request.query
         if query.get("client_id") != CLIENT_ID:
             return web.Response(status=400, text="invalid_client_id")
@@ -77,7 +77,7 @@ class OAuth:
         return self._exchange(given)
 
     def _check_client(self, given: Json, authorization: str) -> None:
-        """The app says who it is in its arguments or, as the kits do, by HTTP Basic."""
+        """Check the client's credentials, in the arguments or by HTTP Basic, as the SDKs send them."""
         client, secret = given.get("client_id"), given.get("client_secret")
         if authorization.startswith("Basic "):
             try:
@@ -105,7 +105,7 @@ class OAuth:
         return self._shown(made) | {"authed_user": {"id": code.consent.user}}
 
     def _refresh(self, refresh_token: str) -> Json:
-        """A refresh token is good for once. The token before goes on until it expires."""
+        """Exchange a refresh token, valid once; the access token before it stays valid until it expires."""
         for old in list(self._slack.installations.values()):
             if refresh_token and old.refresh_token == refresh_token:
                 old.refresh_token = ""

@@ -1,8 +1,4 @@
-"""What people do in Slack, and how Slack tells the app of it.
-
-Knows: the events and payloads that follow from a message, an edit, a click, a command, a modal, Stop, an uninstall.
-Does not know: how they are delivered.
-"""
+"""Actions of people in Slack, and the events and payloads that follow from them."""
 
 from __future__ import annotations
 
@@ -20,7 +16,7 @@ from tests.fakes.slack.views import answer_submission, respond
 
 
 class People(State):
-    """`duplicates` more deliveries of each event come with other event ids. `mention_order` is that of the twins.
+    """Acts for people; each event is delivered `duplicates` more times under other event ids.
 
     With `echoes` the app hears of its own messages too, as one that is subscribed to messages does.
     """
@@ -40,7 +36,7 @@ class People(State):
     def message(
         self, text: str, *, channel: str = "C0SHOP", user: str = "U0ANA", team: str = TEAM, **more: Any
     ) -> Json:
-        """Somebody's message is in the channel; gives the body of its event, not yet delivered."""
+        """Add a person's message to the channel; return the body of its event, not yet delivered."""
         place = self.channel(channel, team)
         self.add_user(user)
         place.members.add(user)
@@ -58,7 +54,7 @@ class People(State):
         return shown | where
 
     def callback(self, event: Json, *, team: str = TEAM) -> Json:
-        """An event as it comes to the app."""
+        """Return an event in the envelope that the app receives."""
         enterprise = self.teams[team].enterprise_id or None if team in self.teams else None
         body: Json = {
             "token": "an old token that nobody checks",
@@ -89,7 +85,7 @@ class People(State):
         }
 
     async def deliver(self, url: str, body: Any, **headers: str) -> int:
-        """Post a body of a test's own to an app's events, signed; gives the status of the answer."""
+        """Post a test's own body to the app's events, signed; return the status of the answer."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         return (await self.deliverer.post(url + EVENTS, content, headers=headers, patience=60.0)).status
 
@@ -105,7 +101,7 @@ class People(State):
         team: str = TEAM,
         files: list[Json] | None = None,
     ) -> str:
-        """Gives the ts of the message, once the app has been told of it."""
+        """Post a message and deliver its event; return the message's ts."""
         more: Json = {"thread_ts": thread_ts} if thread_ts else {}
         if files:
             more |= {"subtype": "file_share", "files": files, "upload": True}
@@ -161,7 +157,7 @@ class People(State):
         return await self.deliverer.send_form(INTERACTIVITY, payload)
 
     def _press(self, place: Channel, user: str, container: Json, pressed: Json, trigger_id: str = "") -> Json:
-        """What the app is told of a button, whatever kind of message it stands in."""
+        """Deliver the click on a button, whatever kind of message holds it."""
         message_ts = "" if container["is_ephemeral"] else container["message_ts"]
         return self._payload("block_actions", user, place.team_id) | {
             "trigger_id": trigger_id or self.new_trigger(user, place.team_id),
@@ -248,7 +244,7 @@ class People(State):
         return ended
 
     async def uninstall(self, team: str = TEAM) -> None:
-        """Remove the app: its tokens are worth nothing before it hears of it."""
+        """Remove the app: its tokens are revoked before it hears of it."""
         by = self._by(team)
         revoked = self.callback({"type": "tokens_revoked", "tokens": {"oauth": [], "bot": [by.bot_user_id]}}, team=team)
         uninstalled = self.callback({"type": "app_uninstalled"}, team=team)
@@ -275,7 +271,7 @@ class People(State):
         await self._tell(self.callback({"type": "message", **event, **where}, team=place.team_id))
 
     def _payload(self, kind: str, user: str, team: str) -> Json:
-        """What clicks and submissions have in common."""
+        """Return the fields that clicks and submissions share."""
         enterprise = self.teams[team].enterprise_id
         name = self.users[user].name
         return {

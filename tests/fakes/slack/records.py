@@ -1,7 +1,4 @@
-"""What there is in the fake Slack: teams, people, channels with their messages, streams, views, installations.
-
-Knows: the names and secrets of the tests, and each thing by itself. Does not know: how things are found.
-"""
+"""Records of the fake Slack: teams, people, channels, messages, streams, views and installations."""
 
 from __future__ import annotations
 
@@ -49,7 +46,7 @@ class User:
 
 @dataclass
 class Channel:
-    """`messages` are as Slack shows them to the bot, oldest first."""
+    """A channel; `messages` are as Slack shows them to the bot, oldest first."""
 
     id: str
     team_id: str
@@ -75,7 +72,7 @@ class Channel:
 
 @dataclass
 class Stream:
-    """`mode` is how it was opened: once with text, always with text; the same with chunks."""
+    """A stream; once its `mode` is "text" or "chunks", it takes no other content."""
 
     channel: Channel
     message: Json
@@ -96,7 +93,7 @@ class Stream:
 
 @dataclass
 class Session:
-    """An agent session. `statuses` are all it had, the last one is in force."""
+    """An agent session; the last of its `statuses` is in force."""
 
     statuses: list[str]
     title: str = ""
@@ -122,7 +119,7 @@ class Installation:
 
 @dataclass
 class View:
-    """A modal. `errors` are those that the bot answered to the last submission."""
+    """A modal; `errors` are the bot's answer to the last submission."""
 
     content: Json
     user: str
@@ -154,7 +151,7 @@ class ResponseUrl:
 
 @dataclass
 class UploadedFile:
-    """A file on its way: an address, then its content, then a channel to be seen in."""
+    """An upload in progress: a URL, then its content, then a channel."""
 
     name: str
     length: int
@@ -184,7 +181,7 @@ class Call:
 
 @dataclass
 class Delivery:
-    """One attempt to deliver an event; the first is attempt 0. `status` 0 is no answer."""
+    """An attempt to deliver an event, counted from 0; `status` 0 is no answer."""
 
     event_id: str
     event_type: str

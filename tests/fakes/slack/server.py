@@ -1,7 +1,4 @@
-"""The fake Slack as a whole, listening on a free port of this machine.
-
-Knows: which part answers which address. Does not know: what the parts do.
-"""
+"""The fake Slack as a whole, listening on a free port of this machine."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from tests.fakes.slack.web_api import WebApi
 
 
 class FakeSlack(People):
-    """Slack with one team, three people, the bot, and a channel besides their direct messages."""
+    """A Slack with one team, three people, the bot, and a channel besides their direct messages."""
 
     def routes(self) -> list[web.RouteDef]:
         web_api = WebApi(self, self.oauth, self.sockets)
@@ -30,7 +27,7 @@ class FakeSlack(People):
         ]
 
     async def _upload(self, request: web.Request) -> web.StreamResponse:
-        """What is sent to the address of `files.getUploadURLExternal`: 200 if it is as long as was said."""
+        """Receive the content at an upload URL: 200 if its length is the announced one."""
         file, content = self.files[request.match_info["key"]], await request.read()
         if len(content) != file.length:
             return web.Response(status=400)
@@ -44,7 +41,7 @@ class FakeSlack(People):
 
 @asynccontextmanager
 async def running_slack() -> AsyncIterator[FakeSlack]:
-    """A fake on a free port of this machine. `url` is the Web API's."""
+    """Run a fake on a free port of this machine; `url` is the Web API's."""
     slack = FakeSlack()
     app = web.Application()
     app.add_routes(slack.routes())

@@ -1,7 +1,4 @@
-"""Socket Mode: the connections that an app has opened, and the envelopes that wait for its acknowledgement.
-
-Knows: tickets, envelopes, reasons to disconnect. Does not know: what is in an envelope.
-"""
+"""Socket Mode: open connections, and envelopes that wait for acknowledgement."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ Reason = Literal["warning", "refresh_requested", "too_many_websockets", "link_di
 
 @dataclass
 class Envelope:
-    """`answer` is done when the app acknowledged it, and carries what the app answered with."""
+    """An envelope; `answer` is done when the app acknowledged it, and carries the app's answer."""
 
     content: Json
     answer: asyncio.Future[Json]
@@ -39,7 +36,7 @@ class Connection:
 
 
 class Sockets:
-    """`again_after` is how long an envelope waits for its acknowledgement before it goes out again."""
+    """The app's connections; an envelope is sent again after `again_after` seconds without acknowledgement."""
 
     def __init__(self, slack: State) -> None:
         self._slack = slack
@@ -96,7 +93,7 @@ class Sockets:
         }
 
     def _hear(self, data: str) -> None:
-        """An acknowledgement. Anything else is of no interest to Slack."""
+        """Take an acknowledgement; Slack ignores any other message."""
         try:
             heard = json.loads(data)
         except ValueError:
@@ -106,7 +103,7 @@ class Sockets:
             envelope.answer.set_result(heard.get("payload") or {})
 
     async def deliver(self, kind: str, payload: Json, *, answers: bool = False) -> asyncio.Future[Json]:
-        """Send an envelope, or keep it until somebody connects; gives what the app will answer."""
+        """Send an envelope, or keep it until the app connects; return the app's future answer."""
         content = {
             "envelope_id": secrets.token_hex(16),
             "type": kind,
@@ -120,7 +117,7 @@ class Sockets:
         return envelope.answer
 
     async def _send(self, envelope: Envelope) -> None:
-        """Connections take turns."""
+        """Send an envelope on the next connection in turn."""
         alive = [one for one in self.connections if not one.socket.closed]
         if not alive:
             self._waiting.append(envelope)
@@ -148,14 +145,14 @@ class Sockets:
     # --- what a test does to the connections ---
 
     async def ask_to_refresh(self, reason: Reason = "refresh_requested", *, close: bool = True) -> None:
-        """Tell every connection to be opened anew. Slack warns some time before it closes."""
+        """Ask the app to reconnect every connection: Slack warns some time before it closes one."""
         for connection in list(self.connections):
             await connection.socket.send_json(_disconnect_message(reason))
             if close:
                 await connection.socket.close()
 
     async def drop(self) -> None:
-        """Every connection breaks off without a word; what was under way goes out again on the next."""
+        """Break every connection; unacknowledged envelopes are sent again on the next one."""
         for connection in list(self.connections):
             self.connections.remove(connection)
             if connection.request.transport is not None:

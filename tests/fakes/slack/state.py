@@ -1,7 +1,4 @@
-"""What the fake Slack holds, and its clock.
-
-Knows: how Slack's things refer to each other and how to find them. Does not know: HTTP, sockets, or who asks.
-"""
+"""State of the fake Slack, and its clock."""
 
 from __future__ import annotations
 
@@ -38,7 +35,7 @@ from tests.fakes.slack.records import (
 
 
 class Clock:
-    """The fake's time: real time, and what a test has added to it."""
+    """The fake's time: real time plus an offset that a test sets."""
 
     def __init__(self) -> None:
         self._advanced = 0.0
@@ -63,7 +60,7 @@ class Clock:
 
 
 class State:
-    """Everything that the app has put into Slack, and what a test has set up."""
+    """All records of the fake Slack, those of the app and those that a test set up."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -124,7 +121,7 @@ class State:
         return made
 
     def channel(self, channel_id: str, team_id: str = TEAM) -> Channel:
-        """A channel of a team; made, with the bot in it, if there is none."""
+        """Return a channel of a team; create it, with the bot in it, if there is none."""
         key = (team_id, channel_id)
         if key not in self.channels:
             kinds: dict[str, Kind] = {"D": "im", "G": "group"}
@@ -162,7 +159,7 @@ class State:
     # --- numbers ---
 
     def message_added(self, channel: Channel, message: Json) -> None:
-        """The app has put a message into a channel."""
+        """Handle a message that the app has added; a subclass delivers its event."""
 
     def next_number(self) -> int:
         return next(self._numbers)
@@ -183,12 +180,12 @@ class State:
     # --- for assertions ---
 
     def called(self, method: str) -> list[Json]:
-        """The arguments of each call of a method."""
+        """Return the arguments of each call of a method."""
         return [one.arguments for one in self.calls if one.method == method]
 
     @property
     def posted(self) -> list[Json]:
-        """Every message that the bot shows now, each with its channel, in the order of their making."""
+        """Return the bot's present messages, each with its channel, in the order of creation."""
         self.end_old_streams()
         own = {one.bot_id for one in self.installations.values()}
         found = [
@@ -200,14 +197,14 @@ class State:
         return sorted(found, key=lambda one: int(one["ts"].partition(".")[2]))
 
     def texts_in(self, thread_ts: str) -> list[str]:
-        """What the bot shows in a thread now."""
+        """Return the bot's present texts in a thread."""
         return [one["text"] for one in self.posted if one.get("thread_ts") == thread_ts]
 
     def session(self, channel: str, thread_ts: str, team: str = TEAM) -> Session | None:
         return self.sessions.get((team, channel, thread_ts))
 
     def thread_status(self, channel: str, thread_ts: str, team: str = TEAM) -> str:
-        """What `assistant.threads.setStatus` shows now; Slack takes it away after two minutes."""
+        """Return the status shown by `assistant.threads.setStatus`; it expires after two minutes."""
         text, at = self.thread_statuses.get((team, channel, thread_ts), ("", 0.0))
         return text if self.clock.now() < at + 120 else ""
 

@@ -1,7 +1,4 @@
-"""Modals, and the URLs that Slack hands out with what a person does: `trigger_id` and `response_url`.
-
-Knows: how long each of them lives. Does not know: how the app is told of them.
-"""
+"""Modals, and the short-lived `trigger_id` and `response_url` of interactions."""
 
 from __future__ import annotations
 
@@ -95,7 +92,7 @@ def add_view(slack: State, content: Json, user: str, team_id: str) -> View:
 
 
 def replace_content(slack: State, view: View, content: Json) -> None:
-    """What the app gave, and what Slack adds to it."""
+    """Replace a view's content with the app's, and add Slack's own fields."""
     added: Json = {
         "private_metadata": "",
         "callback_id": "",
@@ -113,7 +110,7 @@ def replace_content(slack: State, view: View, content: Json) -> None:
 
 
 def answer_submission(slack: State, view: View, answer: Any) -> None:
-    """What Slack does with the app's answer to a submitted modal."""
+    """Apply the app's answer to a submitted modal."""
     action = answer.get("response_action") if isinstance(answer, dict) else None
     view.errors = answer["errors"] if action == "errors" else {}
     if action == "update":
@@ -133,7 +130,7 @@ def answer_submission(slack: State, view: View, answer: Any) -> None:
 
 
 def use_response_url(slack: State, key: str, given: Json) -> tuple[int, Json]:
-    """The status and body that a POST to it gets."""
+    """Handle a POST to a response URL; return its status and body."""
     url = slack.response_urls.get(key)
     if url is None:
         return 404, {"ok": False, "error": "invalid_url"}
@@ -168,7 +165,7 @@ def _change_original(slack: State, url: ResponseUrl, given: Json) -> tuple[int, 
 
 
 def respond(slack: State, url: ResponseUrl, given: Json) -> None:
-    """A message in answer to a command or click: only for that person, unless it says `in_channel`."""
+    """Add a response to a command or click: ephemeral, unless it says `in_channel`."""
     text, blocks = given.get("text", ""), given.get("blocks") or []
     if given.get("response_type") == "in_channel":
         by = slack.installations_of(url.channel.team_id)[0]

@@ -1,7 +1,4 @@
-"""The Web API's door: tokens, scopes, limits, the troubles that a test asks for, and which function answers a method.
-
-Knows: HTTP, and what is common to all methods. Does not know: what any of them does.
-"""
+"""Dispatch of Web API calls: tokens, scopes, rate limits and injected faults."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ from tests.fakes.slack.state import State
 
 @dataclass(frozen=True)
 class Method:
-    """`scopes` are those of which the token must have one; `per_minute` is its tier."""
+    """A method; a token needs one of its `scopes`, `per_minute` is its rate limit tier."""
 
     do: Callable[[Asked], Json]
     scopes: tuple[str, ...] = ()
@@ -170,7 +167,7 @@ class WebApi:
     # --- limits ---
 
     def _wait_for(self, method: str, given: Json, by: Installation) -> int:
-        """Whole seconds until the call is allowed; 0 takes it from the budget."""
+        """Return the whole seconds until the call is allowed; 0 takes it from the budget."""
         workspace = by.enterprise_id if by.enterprise_wide else by.team_id
         budgets: list[tuple[tuple[str, ...], int, float]] = [((workspace, method), METHODS[method].per_minute, 60.0)]
         if method == "chat.postMessage":
@@ -203,7 +200,7 @@ def _check_scopes(method: Method, by: Installation) -> None:
 
 
 async def _read(request: web.Request) -> tuple[Json, str]:
-    """The arguments, wherever they are, and the token."""
+    """Read the arguments, from query, form or JSON, and the token."""
     given: dict[str, Any] = dict(request.query)
     if request.content_type == "application/json":
         content = json.loads(await request.text() or "{}")
@@ -227,7 +224,7 @@ def _too_many(seconds: int) -> web.Response:
 
 
 def _answer_to(trouble: str) -> web.Response | None:
-    """The answer that a trouble is, if it is one."""
+    """Return the answer of an injected fault, if it has one."""
     if trouble in ("", "hangs after", "drops after"):
         return None
     if trouble == "ratelimited":
@@ -238,7 +235,7 @@ def _answer_to(trouble: str) -> web.Response | None:
 
 
 async def _vanish(request: web.Request, how: str) -> web.StreamResponse:
-    """No answer: for an hour, or with the connection closed."""
+    """Give no answer: hold the connection for an hour, or close it."""
     if how.startswith("drops") and request.transport is not None:
         request.transport.close()
     await asyncio.sleep(3600)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bot.errors import InvalidInput
 from bot.steering.line_answers import bar, job_report
 from bot.steering.line_grammar import Line, begins_with_verb, is_line, is_steering, parse
-from bot.steering.line_words import _WORDS, phase_words, say
+from bot.steering.line_words import phase_words
 from storage.learning_values import Job
 
 LINES = {
@@ -201,10 +201,3 @@ def test_an_ended_job_shows_the_verdict() -> None:
     assert "promote" not in bad
     refused = job_report(job(state="refused", error="Too little to learn from."), None)
     assert refused.endswith("was refused\nToo little to learn from.")
-
-
-@pytest.mark.parametrize("name", _WORDS)
-def test_both_languages_use_the_same_values(name: str) -> None:
-    english, chinese = ({field[1] for field in string.Formatter().parse(text) if field[1]} for text in _WORDS[name])
-    assert english == chinese
-    assert say(name, "zh-CN", **dict.fromkeys(english, "x")) != say(name, "en", **dict.fromkeys(english, "x"))

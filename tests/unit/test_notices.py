@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.words import notices
+from bot.words.catalogue import language_of_text
 
 
 @pytest.mark.parametrize(
@@ -16,7 +17,7 @@ from bot.words import notices
     [("Where is my parcel?", "en"), ("我的包裹在哪里？", "zh"), ("¿Dónde?", "en"), ("", "en"), ("order 订单 42", "zh")],
 )
 def test_the_language_is_chinese_where_there_are_chinese_characters(text: str, language: str) -> None:
-    assert notices.language_of(text) == language
+    assert language_of_text(text) == language
 
 
 def test_the_apology_is_in_the_language_of_the_person() -> None:

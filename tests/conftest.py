@@ -30,7 +30,6 @@ from bot.generation.models.sources import STARTER
 from bot.settings import Settings
 from storage import migrate
 from tests.builders.agents import StartAgent
-from tests.builders.databases import kinds_for
 from tests.builders.logins import CHEAP_HASHER
 from tests.fakes.generator import FakeGenerator
 from tests.fixtures.cli import myna  # noqa: F401
@@ -43,7 +42,7 @@ from tests.fixtures.web import caller, program, sqlite_web_server, web_server, w
 from tests.tools.chromium import installed_chromium
 
 ROOT = Path(__file__).parent.parent
-UNIT = ROOT / "tests" / "unit"
+UNIT, SCENARIOS = ROOT / "tests" / "unit", ROOT / "tests" / "scenarios"
 OWN_PACKAGES = ["bot", "adapters", "storage"]
 
 
@@ -115,11 +114,12 @@ def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test on each kind of database that `tests/builders/databases.py` names for it."""
+    """Run a test on SQLite and PostgreSQL, but a scenario only where it is marked `both_databases`."""
     chosen = {str(mark.args[0]) for mark in metafunc.definition.iter_markers("parametrize")}
+    is_scenario = metafunc.definition.path.is_relative_to(SCENARIOS)
+    both = not is_scenario or metafunc.definition.get_closest_marker("both_databases") is not None
     for name in sorted({"database_url", "empty_database_url"}.intersection(metafunc.fixturenames) - chosen):
-        kinds = kinds_for(metafunc.definition.path, metafunc.function.__name__)
-        metafunc.parametrize(name, kinds, indirect=True)
+        metafunc.parametrize(name, ["sqlite", "postgresql"] if both else ["sqlite"], indirect=True)
 
 
 @pytest.fixture

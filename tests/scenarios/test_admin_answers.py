@@ -142,6 +142,7 @@ async def test_bad_answers_are_refused_at_their_field(counter: Counter) -> None:
     assert (await counter.trainer.get("answers"))["count"] == 0
 
 
+@pytest.mark.both_databases("LIKE")
 async def test_answers_are_filtered_by_the_server(counter: Counter) -> None:
     for question, answer in (("Wo ist Öffnung?", "Im Norden."), ("Gift cards?", ANSWER)):
         await counter.trainer.post("answers", question=question, answer=answer, audience="staff")

@@ -84,6 +84,7 @@ async def shelf(server: WebServer, desk: Desk, monkeypatch: pytest.MonkeyPatch) 
     yield Shelf(server, desk, await log_in(server, "trainer"))
 
 
+@pytest.mark.both_databases
 async def test_an_upload_is_read_listed_shown_and_removed(shelf: Shelf) -> None:
     status, made = await shelf.send("returns.md", RETURNS.encode())
     assert (status, made["source"]["location"], made["job"]["state"]) == (201, "upload:returns.md", "queued")
@@ -187,6 +188,7 @@ async def test_a_path_in_an_upload_name_is_dropped(shelf: Shelf) -> None:
     assert made["source"]["location"] == "upload:passwd.md"
 
 
+@pytest.mark.both_databases("large values")
 async def test_an_upload_has_the_size_limit_of_a_local_file(shelf: Shelf) -> None:
     largest = b"a line of text\n" * (MAX_UPLOAD_BYTES // 15)
     status, _ = await shelf.send("large.txt", largest.ljust(MAX_UPLOAD_BYTES))
@@ -200,6 +202,7 @@ async def test_an_upload_has_the_size_limit_of_a_local_file(shelf: Shelf) -> Non
     assert (await shelf.trainer.call("POST", "sources", {"target": "x" * 3_000_000}))[0] == 413, "others take no more"
 
 
+@pytest.mark.both_databases("LIKE, and letters of either case")
 async def test_thousands_of_articles_are_filtered_by_the_server(shelf: Shelf) -> None:
     await shelf.filled()
     await shelf.send("oeffnung.md", "# Öffnungszeiten\n\nWir öffnen um neun.\n".encode())
@@ -282,6 +285,7 @@ async def test_changes_are_in_the_audit_log(shelf: Shelf) -> None:
     ]
 
 
+@pytest.mark.both_databases("a unique index")
 async def test_several_changes_share_one_sync(shelf: Shelf) -> None:
     for number in range(3):
         await shelf.send(f"{number}.md", RETURNS.encode())

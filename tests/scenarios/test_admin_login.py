@@ -115,6 +115,7 @@ async def test_an_unknown_name_costs_the_same_hash_as_a_known_one(
     assert len({digest.rpartition("$")[0].rpartition("$")[0] for digest in verified}) == 1, "the same work for each"
 
 
+@pytest.mark.both_databases("times compared in SQL")
 @pytest.mark.parametrize(("column", "hours"), [("used_at", 12), ("created_at", 7 * 24)])
 async def test_a_login_ends_after_its_time(server: WebServer, column: str, hours: int) -> None:
     ada = await log_in(server, name="ada")
@@ -145,6 +146,7 @@ async def test_a_login_in_use_goes_on(server: WebServer) -> None:
         assert (await ada.call("GET", "audit"))[0] == 200
 
 
+@pytest.mark.both_databases
 async def test_all_logins_end_with_a_new_password_or_a_disabled_account(server: WebServer) -> None:
     admin, ada = await log_in(server), await log_in(server, "viewer", "ada")
     other = Steerer(server)
@@ -255,6 +257,7 @@ async def test_names_are_plain(sqlite_server: WebServer, name: str) -> None:
         await accounts_of(sqlite_server.agent).create(ROOT, name, "viewer", PASSWORD)
 
 
+@pytest.mark.both_databases("a race")
 async def test_a_name_is_taken_once(server: WebServer) -> None:
     accounts = accounts_of(server.agent)
     made = await asyncio.gather(
@@ -264,6 +267,7 @@ async def test_a_name_is_taken_once(server: WebServer) -> None:
     assert sum(type(outcome) is Conflict for outcome in made) == 2
 
 
+@pytest.mark.both_databases("a race")
 async def test_there_is_always_an_admin(server: WebServer) -> None:
     admin = await log_in(server)
     assert await admin.refused("accounts/admin/role", role="viewer") == (409, "conflict")
@@ -283,6 +287,7 @@ async def test_a_new_role_counts_from_the_next_request(server: WebServer) -> Non
     assert (await ada.call("GET", "accounts"))[0] == 200
 
 
+@pytest.mark.both_databases
 async def test_a_linked_identity_acts_as_its_account(server: WebServer) -> None:
     accounts = accounts_of(server.agent)
     admin = await log_in(server)

@@ -39,6 +39,7 @@ async def audited(somebody: Steerer) -> list[tuple[str, str, str | None]]:
     return [(one["actor"], one["action"], one["target"]) for one in rows if one["actor"] != "system"]
 
 
+@pytest.mark.both_databases("what the pages show is joined, grouped and paged in SQL")
 async def test_the_overview_shows_the_newest_of_everything(filled: Filled) -> None:
     shown = await filled.admin.get("overview")
     assert shown["release"]["champion"]["name"] == filled.learnt.champion.name
@@ -85,6 +86,7 @@ async def test_a_decision_is_withdrawn_by_its_author(filled: Filled) -> None:
     assert (await audited(filled.admin))[0] == ("web:bob", "reply.withdraw", first["replyId"])
 
 
+@pytest.mark.both_databases("what the pages show is joined, grouped and paged in SQL")
 async def test_the_queue_is_read_page_by_page(filled: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("adapters.admin.reviews_api.PAGE", 1)
     newest = await filled.admin.get("feedback")
@@ -94,6 +96,7 @@ async def test_the_queue_is_read_page_by_page(filled: Filled, monkeypatch: pytes
     assert (newest["more"], older["more"]) == (True, False)
 
 
+@pytest.mark.both_databases("what the pages show is joined, grouped and paged in SQL")
 async def test_datasets_show_counts_examples_and_rejected_rows(filled: Filled) -> None:
     listed = (await filled.admin.get("datasets"))["datasets"]
     assert [one["counts"]["examples"] for one in listed] == [3, 1]
@@ -177,6 +180,7 @@ async def test_a_verdict_beside_another_champion_needs_a_reason(filled: Filled) 
             at = (await filled.admin.post("release/rollback", at=at, reason="too early"))["release"]["number"]
 
 
+@pytest.mark.both_databases("what the pages show is joined, grouped and paged in SQL")
 async def test_two_people_on_one_release_do_not_undo_each_other(filled: Filled) -> None:
     """When two people roll the same bad version back, it stays out."""
     name, other = filled.learnt.challenger.name, await log_in(filled.server, "admin", "other")
@@ -190,6 +194,7 @@ async def test_two_people_on_one_release_do_not_undo_each_other(filled: Filled) 
     assert (await other.get("versions"))["release"]["champion"]["name"] == filled.learnt.champion.name
 
 
+@pytest.mark.both_databases("what the pages show is joined, grouped and paged in SQL")
 async def test_the_newest_verdict_of_a_version_counts(filled: Filled) -> None:
     agent = filled.server.agent
     evaluation_id = await agent.database.write(
@@ -208,6 +213,7 @@ async def test_the_newest_verdict_of_a_version_counts(filled: Filled) -> None:
     assert listed[0]["id"] == evaluation_id
 
 
+@pytest.mark.both_databases("what the pages show is joined, grouped and paged in SQL")
 async def test_the_examples_of_a_version_are_counted(filled: Filled) -> None:
     shown = await filled.admin.get(f"versions/{filled.learnt.challenger.name}")
     assert (shown["examples"], shown["conversations"]) == (2, 1)
@@ -248,6 +254,7 @@ async def test_answers_are_judged_blind(filled: Filled) -> None:
     assert tally == {"candidate": 1, "champion": 0, "same": 1}
 
 
+@pytest.mark.both_databases("what the pages show is joined, grouped and paged in SQL")
 async def test_a_person_is_found_and_erased(filled: Filled) -> None:
     who = filled.learnt.person
     found = await filled.admin.get(f"people?who={who}")

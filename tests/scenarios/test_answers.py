@@ -41,6 +41,7 @@ async def rows(agent: Agent, table: sa.Table) -> list[Any]:
 # --- found ---
 
 
+@pytest.mark.both_databases
 async def test_a_reply_draws_on_articles_and_cites_them(shop: Agent) -> None:
     model_of(shop).enqueue("You can send ", "anything back within ", "30 days", " of delivery. Bye!")
     person = Person(shop)
@@ -120,6 +121,7 @@ async def test_without_articles_the_model_answers_alone(agent: Agent) -> None:
     assert await Person(agent).ask("What is the capital of Mongolia?") == ("Ulaanbaatar, 1639.", [])
 
 
+@pytest.mark.both_databases("audiences in SQL")
 async def test_articles_of_other_audiences_stay_hidden(shop: Agent) -> None:
     question = "When are salaries paid?"
     text, _ = await Person(shop).ask(question)
@@ -200,6 +202,7 @@ async def test_a_reader_sees_the_reply_restart(shop: Agent) -> None:
 # --- what people see ---
 
 
+@pytest.mark.both_databases
 async def test_the_web_chat_links_to_an_article_until_its_removal(shop: Agent, desk: Desk) -> None:
     model_of(shop).enqueue("You can send it back within 30 days of delivery.")
     async with serve(shop) as server:

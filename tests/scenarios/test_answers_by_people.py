@@ -41,6 +41,7 @@ def gaps(desk: Desk, shop: Agent) -> Gaps:
 # --- curated answers ---
 
 
+@pytest.mark.both_databases
 async def test_the_same_question_gets_the_verbatim_answer(shop: Agent, answers: CuratedAnswers) -> None:
     added = await answers.add(ADMIN, QUESTION, ANSWER)
     person = Person(shop)
@@ -95,6 +96,7 @@ async def test_a_removed_answer_is_no_longer_given(shop: Agent, answers: Curated
         await answers.remove(ADMIN, added)
 
 
+@pytest.mark.both_databases("a race")
 async def test_two_concurrent_changes_make_two_versions(answers: CuratedAnswers, shop: Agent) -> None:
     """Both changes may have read the same newest version, and so write the same number."""
     first, second = await answers.add(ADMIN, QUESTION, ANSWER), await answers.add(ADMIN, "Where are you?", "Here.")
@@ -130,6 +132,7 @@ async def test_a_correction_by_staff_becomes_an_answer(shop: Agent, answers: Cur
     assert (await person.ask(QUESTION))[0] == ANSWER
 
 
+@pytest.mark.both_databases
 async def test_erasing_a_person_removes_their_curated_question(shop: Agent, answers: CuratedAnswers) -> None:
     person = Person(shop)
     await person.ask(QUESTION)
@@ -148,6 +151,7 @@ async def test_erasing_a_person_removes_their_curated_question(shop: Agent, answ
 # --- gaps ---
 
 
+@pytest.mark.both_databases
 async def test_similar_unanswered_questions_are_one_gap(shop: Agent, gaps: Gaps) -> None:
     person = Person(shop)
     for asked in (
@@ -198,6 +202,7 @@ async def test_a_gap_is_found_by_any_of_its_reply_ids(shop: Agent, gaps: Gaps) -
     assert [(await gaps.find(VIEWER, one)).id for one in gap.reply_ids] == [gap.id] * 3
 
 
+@pytest.mark.both_databases
 async def test_a_gap_ends_once_an_article_answers_it(shop: Agent, gaps: Gaps, desk: Desk) -> None:
     await Person(shop).ask("Do you sell gift cards?")
     assert len(await gaps.list(VIEWER)) == 1

@@ -15,7 +15,7 @@ from storage.learning_schema import audit as table
 from storage.schema import DEFAULT_WORKSPACE
 from storage.transaction import Transaction
 
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+pytestmark = [pytest.mark.both_databases("triggers"), pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
 
 @pytest.fixture(name="engine")

@@ -22,6 +22,8 @@ from storage.transaction import Transaction
 from tests.builders.reports import GOOD
 from tests.builders.versions import add_version
 
+pytestmark = pytest.mark.both_databases("drawn by hash in SQL")
+
 ADA, VIEWER, TRAINER = Actor("web:ada", "agent"), Actor("web:eve", "viewer"), Actor("web:tom", "trainer")
 NO_RULES = {"base": (), "champion": (), "candidate": ()}
 

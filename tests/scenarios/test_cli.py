@@ -28,6 +28,8 @@ from tests.builders.cli import MYNA, Cli, remote
 from tests.conftest import ServerProcess, free_port, serve_process
 from tests.fakes.openai_server import OpenAIServer, reply
 
+pytestmark = pytest.mark.both_databases("migrations and exports")
+
 OLD = 1_700_000_000_000  # November 2023
 DAMAGED = "Delete the folder"
 # For what ends before a model is asked.

@@ -18,6 +18,8 @@ from tests.builders.agents import StartAgent, model_of, reply_to
 from tests.builders.waiting import until
 from tests.fakes.generator import FakeGenerator
 
+pytestmark = pytest.mark.both_databases("leases of turns")
+
 W = "default"
 
 

@@ -28,6 +28,8 @@ from storage.learning_values import Dataset, Example
 from storage.schema import DEFAULT_WORKSPACE, conversation, identity, person
 from tests.builders.facts import Facts
 
+pytestmark = pytest.mark.both_databases("what may be learnt is chosen by SQL")
+
 TRAINER = Actor("shell:ada", "trainer")
 AGENT = Actor("web:bob", "agent")
 

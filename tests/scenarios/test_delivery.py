@@ -20,6 +20,8 @@ from storage.schema import outbox
 from storage.values import Incoming, Outgoing, Sender, text_part
 from tests.builders.agents import StartAgent
 
+pytestmark = pytest.mark.both_databases("the outbox and its leases")
+
 
 class Channel:
     """A channel that posts, unless the next of `troubles` is something else. A trouble may come after the posting."""

@@ -51,6 +51,8 @@ from tests.builders.versions import (
     write_weights,
 )
 
+pytestmark = pytest.mark.both_databases("cascades, locks between two processes")
+
 SECRET = "xylophone-7391"
 ADMIN = Actor("shell:root", "admin")
 WHO = f"user-{SECRET}"

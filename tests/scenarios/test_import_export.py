@@ -235,6 +235,8 @@ import os, signal, sys
 import storage.audit, storage.imports
 from adapters.cli.main import main
 
+pytestmark = pytest.mark.both_databases("one transaction, killed in the middle; order of rows")
+
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -59,6 +59,7 @@ async def test_paraphrases_of_trained_phrases_are_recognised(intents: Intents) -
     assert (await intents.try_out(VIEWER, "What is the capital of France?")).intent == ""
 
 
+@pytest.mark.both_databases
 async def test_newly_trained_intents_apply_at_once(intents: Intents, desk: Desk) -> None:
     other = Intents(desk.scope, desk.search)
     await intents.train(ADMIN, phrases())
@@ -79,6 +80,7 @@ async def test_cleared_and_retrained_intents_replace_old_ones(intents: Intents) 
     assert (await intents.try_out(ADMIN, "Where is my order?")).intent == "ORDER STATUS"
 
 
+@pytest.mark.both_databases
 async def test_a_stored_model_gives_the_same_scores(intents: Intents, desk: Desk) -> None:
     await intents.train(ADMIN, phrases())
     found, counts = await intents.show(VIEWER)
@@ -115,6 +117,7 @@ async def test_a_threshold_is_calibrated_on_messages(intents: Intents) -> None:
     assert (await intents.measure(VIEWER, messages)).threshold == pytest.approx(kept.threshold, abs=1e-4)
 
 
+@pytest.mark.both_databases("a race")
 async def test_calibration_does_not_restore_cleared_intents(
     intents: Intents, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,6 +199,7 @@ async def test_without_articles_only_known_intents_are_answered(chat: Agent, int
     assert (await person.ask("Hello there!"))[0] == "Hello!", "nobody is refused a greeting"
 
 
+@pytest.mark.both_databases
 async def test_intents_give_verbatim_replies_and_are_counted(chat: Agent, intents: Intents) -> None:
     await intents.train(ADMIN, phrases())
     person = Person(chat)

@@ -34,6 +34,8 @@ from storage.schema import DEFAULT_WORKSPACE, workspace
 from storage.scope import Scope
 from tests.builders.waiting import until
 
+pytestmark = pytest.mark.both_databases("claims and fencing")
+
 TRAINER, VIEWER = Actor("web:ada", "trainer"), Actor("web:vera", "viewer")
 LONG_MS, NO_TIME_MS = 60_000, -1
 

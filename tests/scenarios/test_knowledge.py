@@ -28,7 +28,7 @@ from storage.learning_values import Job
 from storage.schema import DEFAULT_WORKSPACE
 from tests.builders.desk import ADMIN, Desk
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.both_databases("the vector index: pgvector or our own"), pytest.mark.model]
 
 VIEWER = Actor("test", "viewer")
 RETURNS = "# Returns\n\nYou can send anything back within 30 days.\n\n## How long does a refund take?\n\nFive days.\n"

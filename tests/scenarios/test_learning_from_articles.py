@@ -50,6 +50,7 @@ async def approve_last(shop: Agent, person: Person) -> None:
     await Reviews(shop.scope).approve(AGENT, (await person.history())[-1].id)
 
 
+@pytest.mark.both_databases
 async def test_a_reply_is_trained_on_its_original_prompt(shop: Agent) -> None:
     person = Person(shop)
     model_of(shop).enqueue("You can send anything back ", "within 30 days of delivery.")

@@ -36,6 +36,7 @@ async def usage_of(server: WebServer, num_rows: int = 1) -> list[Json]:
 # --- answers ---
 
 
+@pytest.mark.both_databases
 async def test_a_whole_answer(server: WebServer, program: Program) -> None:
     server.generator.enqueue("I am ", "fine.")
     answer = await program.ask(question())
@@ -250,6 +251,7 @@ async def test_without_a_valid_key_nothing_is_done(server: WebServer, secret: st
     assert not server.generator.prompts
 
 
+@pytest.mark.both_databases("a partial unique index")
 async def test_a_revoked_key_ends_at_once(server: WebServer, program: Program) -> None:
     await program.ask(question())
     agent = server.agent
@@ -272,6 +274,7 @@ async def test_requests_a_minute(sqlite_server: WebServer) -> None:
     await free.ask(question())
 
 
+@pytest.mark.both_databases("a sum")
 async def test_tokens_a_day(server: WebServer) -> None:
     program = await new_program(server, tokens_per_day=10)
     for num_rows in (1, 2):
@@ -451,6 +454,7 @@ async def test_a_stalled_reader_is_disconnected(
 # --- memory ---
 
 
+@pytest.mark.both_databases
 async def test_a_conversation_with_memory(server: WebServer, program: Program) -> None:
     def said(text: str, name: str = "order-7", **more: Any) -> Json:
         return question(text, metadata={"conversation": name}, **more)

@@ -31,6 +31,8 @@ from tests.builders.waiting import until
 from tests.conftest import new_postgres_database
 from tests.fakes.generator import FakeGenerator
 
+pytestmark = pytest.mark.both_databases("one champion, two who decide")
+
 ADMIN = Actor("shell:root", "admin")
 INSERT_MESSAGE = scoped(sa.insert(message).values(created_at=now_ms()))
 

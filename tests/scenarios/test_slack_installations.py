@@ -24,6 +24,8 @@ from tests.fakes.slack.oauth import Consent
 from tests.fakes.slack.records import APP_TOKEN, BOT, CLIENT_ID, CLIENT_SECRET, TEAM
 from tests.fakes.slack.server import FakeSlack
 
+pytestmark = pytest.mark.both_databases("secrets, renewed by one of several processes")
+
 PUBLIC = "http://myna.test"
 MANY = {"slack_bot_token": "", "slack_client_id": CLIENT_ID, "slack_client_secret": CLIENT_SECRET, "public_url": PUBLIC}
 

@@ -311,6 +311,7 @@ STRANGE_TEXTS = [
 ]
 
 
+@pytest.mark.both_databases("PostgreSQL takes no NUL, SQLite does")
 @pytest.mark.parametrize(("text", "stored"), [row[1:] for row in STRANGE_TEXTS], ids=[row[0] for row in STRANGE_TEXTS])
 async def test_a_strange_text_is_stored_clean_and_answered(
     server: WebServer, visitor: Visitor, text: str, stored: str
@@ -540,6 +541,7 @@ def _said(tx: Transaction) -> tuple[dict[str, int], list[tuple[str, int, int]]]:
     return {row.external_id: row.seq for row in messages}, [tuple(row) for row in replies]  # type: ignore[misc]
 
 
+@pytest.mark.both_databases
 @pytest.mark.slow
 async def test_a_thousand_messages_to_one_chat_are_answered_in_order(server: WebServer, visitor: Visitor) -> None:
     ids = [f"m{number}" for number in range(1_000)]
@@ -689,6 +691,7 @@ def short_lock_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("storage.engines.LOCK_TIMEOUT_MS", 100)
 
 
+@pytest.mark.both_databases
 @pytest.mark.usefixtures("short_lock_waits")
 async def test_a_locked_database_refuses_messages_until_it_is_free(server: WebServer, visitor: Visitor) -> None:
     await visitor.ask("before")

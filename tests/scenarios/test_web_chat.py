@@ -56,6 +56,7 @@ async def test_a_reply_cut_at_the_token_limit_says_so(server: WebServer, visitor
     assert text_in(parts) == "word " * most
 
 
+@pytest.mark.both_databases("order")
 async def test_messages_are_in_the_history_and_in_the_list(visitor: Visitor) -> None:
     first = await visitor.ask("hello you", chat="a")
     await visitor.ask("other", chat="b")
@@ -84,6 +85,7 @@ async def test_the_model_sees_our_stored_history_not_the_clients(server: WebServ
     assert said == ["the truth", "the truth", "and now?"]
 
 
+@pytest.mark.both_databases
 async def test_two_visitors_with_the_same_chat_id_have_two_chats(server: WebServer, visitor: Visitor) -> None:
     other = await server.visitor()
     await visitor.ask("mine")
@@ -93,6 +95,7 @@ async def test_two_visitors_with_the_same_chat_id_have_two_chats(server: WebServ
     assert [one["title"] for one in (await visitor.json("/api/chats"))["chats"]] == ["mine"]
 
 
+@pytest.mark.both_databases
 async def test_a_second_delivery_gets_the_same_reply_and_adds_nothing(server: WebServer, visitor: Visitor) -> None:
     first = await visitor.ask("once")
     second = await visitor.ask("once")
@@ -252,6 +255,7 @@ async def test_an_edit_removes_the_old_message_and_all_after_it(visitor: Visitor
     assert await visitor.history() == [("user", "first"), ("assistant", "first")]
 
 
+@pytest.mark.both_databases
 async def test_a_message_can_be_edited_back_and_forth_under_one_id(visitor: Visitor) -> None:
     await visitor.ask("a", id="m1")
     for text in ["b", "a", "b"]:
@@ -267,6 +271,7 @@ async def test_an_edit_of_an_unknown_message_is_a_conflict(visitor: Visitor) -> 
     assert await visitor.history() == [("user", "first"), ("assistant", "first")]
 
 
+@pytest.mark.both_databases
 async def test_an_edit_while_the_reply_runs_replaces_it(server: WebServer, visitor: Visitor) -> None:
     server.generator.enqueue("wrong ", "never", hold=asyncio.Event())
     async with visitor.chat(chat_body("frist", id="m1")) as response:
@@ -275,6 +280,7 @@ async def test_an_edit_while_the_reply_runs_replaces_it(server: WebServer, visit
     assert await visitor.history() == [("user", "first"), ("assistant", "first")]
 
 
+@pytest.mark.both_databases
 async def test_another_reply_replaces_the_last_one(server: WebServer, visitor: Visitor) -> None:
     first = (await visitor.ask("hello"))[0]["messageId"]
     server.generator.enqueue("better")
@@ -287,6 +293,7 @@ async def test_another_reply_replaces_the_last_one(server: WebServer, visitor: V
     assert await visitor.history() == [("user", "hello"), ("assistant", "best")]
 
 
+@pytest.mark.both_databases
 async def test_asking_twice_for_another_reply_gives_one(server: WebServer, visitor: Visitor) -> None:
     first = (await visitor.ask("hello"))[0]["messageId"]
     server.generator.enqueue("better")
@@ -331,6 +338,7 @@ async def test_ids_of_chat_and_message_are_not_mixed_up(visitor: Visitor) -> Non
     assert text_in(await visitor.ask("two", chat="a:b", id="c")) == "two"
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("broken", ["\ud83d", "\x00"])
 async def test_text_that_no_database_accepts_is_repaired(server: WebServer, visitor: Visitor, broken: str) -> None:
     server.generator.enqueue("fine ", broken)
@@ -439,6 +447,7 @@ async def test_the_settings_of_the_page_can_be_read_by_anyone(sqlite_server: Web
     assert (config["title"], config["maxMessageChars"]) == (settings.title, settings.max_message_chars)
 
 
+@pytest.mark.both_databases
 async def test_health_is_told_apart_from_readiness(server: WebServer) -> None:
     assert await server.nobody.json("/healthz") == {"ok": True}
     ready = {"ready": True, "database": True, "model": True, "accepting": True}

@@ -50,6 +50,7 @@ async def refused(call: Any, status: int) -> Json:
 # --- votes ---
 
 
+@pytest.mark.both_databases
 async def test_a_vote_is_shown_after_a_reload_and_its_history_is_kept(server: WebServer, visitor: Visitor) -> None:
     reply = await reply_id(visitor)
     assert await shown(visitor) is None
@@ -153,6 +154,7 @@ async def test_words_that_are_too_long_are_not_cut(sqlite_server: WebServer) -> 
     assert await vote(ana, reply, -1, better="x" * MAX_WORDS)
 
 
+@pytest.mark.both_databases
 async def test_text_that_no_database_accepts_is_replaced(server: WebServer, visitor: Visitor) -> None:
     reply = await reply_id(visitor)
     answer = await vote(visitor, reply, -1, reason="a\x00b \ud800 \x1b[31mred 你好")
@@ -221,6 +223,7 @@ async def test_consent_is_stored_and_shown(server: WebServer, visitor: Visitor) 
     assert await visitor.json(HERE) == nothing
 
 
+@pytest.mark.both_databases("one transaction")
 async def test_a_no_is_stored_with_the_first_message(
     server: WebServer, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,6 +37,8 @@ from tests.builders.cli import MYNA, Cli
 from tests.conftest import new_postgres_database
 from tests.crash.laws import broken_laws
 
+pytestmark = pytest.mark.both_databases("one transaction, killed in the middle; order of rows")
+
 USER = {"role": "user", "content": "Where is my parcel?"}
 ANSWER = {"role": "assistant", "content": "On its way."}
 SYSTEM = {"role": "system", "content": "You are kind."}
@@ -234,8 +236,6 @@ DIES = f"""
 import os, signal, sys
 import storage.audit, storage.imports
 from adapters.cli.main import main
-
-pytestmark = pytest.mark.both_databases("one transaction, killed in the middle; order of rows")
 
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)

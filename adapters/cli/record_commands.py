@@ -163,6 +163,7 @@ async def _write_export(settings: Settings, arguments: argparse.Namespace, file:
     from bot.learning.data.export import export_rows, pair_rows
     from bot.privacy.learning_consent import may_learn
     from storage.schema import DEFAULT_WORKSPACE
+    from storage.scope import Scope
 
     count, narrowed = 0, {"since_ms": arguments.since, "channel": arguments.channel}
     only_allowed = functools.partial(may_learn, settings.learning_consent)

@@ -43,7 +43,7 @@ class Opinion:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class StaffDecision:
     """The current review of a reply."""
 
     decision: Literal["approve", "correct", "exclude"]
@@ -72,7 +72,7 @@ class Source:
     may_learn: bool | None
     context_from_seq: int
     messages: tuple[Said, ...]
-    reviews: Mapping[str, Decision]
+    reviews: Mapping[str, StaffDecision]
     votes: Mapping[str, tuple[Opinion, ...]]
     people: Mapping[str, Someone]
 
@@ -240,7 +240,7 @@ def _source(
         may_learn=row.may_learn,
         context_from_seq=row.context_from_seq,
         messages=tuple(_said(each, seen) for each in messages),
-        reviews={each.reply_id: Decision(each.decision, each.better, each.created_at) for each in reviews},
+        reviews={each.reply_id: StaffDecision(each.decision, each.better, each.created_at) for each in reviews},
         votes={reply_id: tuple(found) for reply_id, found in opinions.items()},
         people={person_id: people[person_id] for person_id in present if person_id in people},
     )

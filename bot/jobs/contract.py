@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar
 
+from bot.access.roles import Actor
 from bot.errors import MynaError
 from bot.settings import Settings
 from storage.database import Database
@@ -50,6 +51,8 @@ class JobContext(Protocol):
     """One run of one job."""
 
     job: Job
+    # The person who created the job; it acts with the role that creating it took.
+    actor: Actor
     workspace_id: str
     # For transactions on the job's behalf: `storage.jobs.hold(tx, lease)` must come first.
     lease: JobLease

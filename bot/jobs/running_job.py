@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bot.access.roles import Actor
 from bot.jobs.contract import Stopped
 from storage.jobs import JobLease, Point
 from storage.learning_values import Job
@@ -32,6 +33,7 @@ class RunningJob:
     ) -> None:
         self.lease = lease
         self.job: Job = lease.job
+        self.actor = Actor(lease.job.created_by, "trainer")
         self.workspace_id = lease.workspace_id
         self.folder = folder
         self._loop = loop

@@ -25,7 +25,6 @@ from filelock import FileLock, Timeout
 from bot.errors import MynaError
 from bot.jobs.contract import Cancelled, Interrupted, JobRefused, Paused, Services, Stopped, Task, explain
 from bot.jobs.job_files import job_folder, lock_file, remove_ended_jobs
-from bot.jobs.low_priority import limit_threads, lower_process, run_when_idle, training_threads
 from bot.jobs.running_job import RunningJob
 from bot.settings import Settings
 from storage import jobs
@@ -39,6 +38,7 @@ CleanUp = Callable[[Database, Path], Awaitable[object]]
 
 LEASE_SECONDS = 30.0
 HEARTBEAT_SECONDS = 2.0
+LOWEST_NICENESS = 19
 GRACE_SECONDS = 60.0
 REPORT_SECONDS = 0.5
 POLL_SECONDS = 1.0
@@ -303,3 +303,39 @@ def _at_end_of_input(loop: asyncio.AbstractEventLoop, workers: Sequence[Worker])
             worker.stop()
         # A step may be long, but a new parent's worker must not run beside this process.
         loop.call_later(GRACE_SECONDS, os._exit, 1)
+
+
+# --- a low priority: jobs take what other programs leave; where the system refuses it, they run at the normal one ---
+
+
+def lower_process() -> None:
+    """Give the whole process the lowest priority. It still gets a small share, enough for its heartbeats."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.nice(LOWEST_NICENESS)
+
+
+def run_when_idle() -> None:
+    """Give this thread, and the threads it starts, CPU and disk only while no other process needs them (Linux).
+
+    The kernel derives the I/O class from SCHED_IDLE, so `ionice` would add nothing.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
+def training_threads(settings: Settings) -> int:
+    """Return the number of threads for a task: the setting, or else the cores that the chat's model does not use.
+
+    A chat set to use all cores shares them: its threads have the higher priority.
+    """
+    if settings.training_threads:
+        return settings.training_threads
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    left = cores - settings.threads
+    return left if left >= 1 else cores
+
+
+def limit_threads(threads: int) -> None:
+    """Limit the thread pools of numerical libraries. Call it before one of them is imported."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(threads)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from bot.access.roles import Actor
 from bot.errors import InvalidInput
 from bot.knowledge.grounding import DEFAULT_THRESHOLD
-from bot.knowledge.search.search import Search
+from bot.knowledge.search.search import OnProgress, Search
 from storage import knowledge
 from storage.knowledge_values import AUDIENCES, Threshold
 from storage.scope import Scope
@@ -21,8 +21,6 @@ MIN_QUESTIONS = 20
 KEEP = 0.95
 # Beyond these limits, a threshold would answer every question or none.
 LEAST, MOST = 0.02, 0.98
-
-Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,9 @@ class Calibration:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-async def calibrate(search: Search, questions: Sequence[Mapping[str, Any]], keep: float, report: Report) -> Calibration:
+async def calibrate(
+    search: Search, questions: Sequence[Mapping[str, Any]], keep: float, report: OnProgress
+) -> Calibration:
     """Choose the threshold that answers a share of `keep` of the answerable questions.
 
     A question with an empty `gold` has no answer in the articles. Raises `InvalidInput` for too few questions or a bad

@@ -22,8 +22,7 @@ from bot.access.roles import Actor
 from bot.errors import Conflict, InvalidInput, ModelError, NotAllowed, NotFound
 from bot.jobs.contract import Cancelled, Interrupted, JobContext, JobRefused, Paused, Services, Stopped, Task, explain
 from bot.jobs.control import Jobs
-from bot.jobs.low_priority import training_threads
-from bot.jobs.worker import Worker
+from bot.jobs.worker import Worker, training_threads
 from bot.settings import Settings
 from storage import audit, jobs
 from storage.database import Database, StorageUnavailable

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,7 @@ from bot.errors import Conflict, NotFound
 from bot.knowledge.intents.classifier import Guess, IntentModel, macro_f1, train
 from bot.knowledge.intents.intent_file import Phrases, check_enough
 from bot.knowledge.search.embedder import Vectors
-from bot.knowledge.search.search import Search
+from bot.knowledge.search.search import OnProgress, Search
 from storage import intents
 from storage.knowledge_values import IntentSet
 from storage.scope import Scope
@@ -33,8 +33,6 @@ EMBEDDED_AT_ONCE = 64
 # Least probability of an intent for its verbatim reply.
 SURE_ENOUGH = 0.5
 COUNTED_DAYS = 30
-
-Report = Callable[[int, int], None]
 
 
 def ignore_progress(_done: int, _of: int) -> None:
@@ -84,7 +82,7 @@ class Intents:
         self._loaded: _Loaded | None = None
         self._loading = asyncio.Lock()
 
-    async def train(self, actor: Actor, phrases: Phrases, report: Report = ignore_progress) -> IntentSet:
+    async def train(self, actor: Actor, phrases: Phrases, report: OnProgress = ignore_progress) -> IntentSet:
         """Train on these phrases in place of all earlier ones; takes seconds. `report(done, of)` counts phrases.
 
         Raises `NotAllowed` below the role trainer, `InvalidInput` as `check_enough` does.
@@ -149,7 +147,7 @@ class Intents:
         )
 
     async def measure(
-        self, actor: Actor, phrases: Phrases, report: Report = ignore_progress, *, keep: float | None = None
+        self, actor: Actor, phrases: Phrases, report: OnProgress = ignore_progress, *, keep: float | None = None
     ) -> Measured:
         """Measure the accuracy on labelled messages; with `keep`, calibrate the threshold first.
 
@@ -177,7 +175,7 @@ class Intents:
             raise _nothing()
         return found
 
-    async def _embed(self, texts: Sequence[str], report: Report) -> Vectors:
+    async def _embed(self, texts: Sequence[str], report: OnProgress) -> Vectors:
         # Texts of similar length share a batch, as shorter ones are padded.
         order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
         parts = []

@@ -22,6 +22,8 @@ from storage.knowledge_search import VectorTable
 from storage.knowledge_values import Audience, Candidates, Index
 from storage.scope import Scope
 
+# Called with the work that is done and the whole of it.
+OnProgress = Callable[[int, int], None]
 T = TypeVar("T")
 
 # A longer question says nothing new.

@@ -28,11 +28,12 @@ from bot.learning.judge.evaluation_report import MAX_ANSWERS, EvaluationReport, 
 from bot.learning.judge.evaluation_rows import load_suite, read_rows, rows_of_examples, rows_of_golden
 from bot.learning.judge.gate import GateVerdict, judge
 from bot.learning.judge.measures import EvaluationRow
+from bot.learning.judge.model_card import ModelCard, write_model_card
 from bot.learning.judge.planted_secrets import PlantedSecret, secrets_to_plant
 from bot.learning.versions import find, folder_of, rival_of
 from bot.settings import Settings
 from storage import audit, datasets, erasure, evaluations, golden, releases
-from storage.learning_values import Version
+from storage.learning_values import Dataset, Version
 from storage.scope import Scope
 from storage.transaction import Transaction
 
@@ -159,6 +160,11 @@ async def keep_verdict(scope: Scope, actor: Actor, plan: JudgingPlan, report: Ev
         return JudgingResult(report, judge(report), None)
     verdict, evaluation_id = await scope.write(_save, plan.subject, report, actor, plan.after_erasures)
     return JudgingResult(report, verdict, evaluation_id)
+
+
+def write_card(data: Path, version: Version, dataset: Dataset, result: JudgingResult) -> None:
+    """Write the model card of a judged version beside its weights."""
+    write_model_card(folder_of(data, version.name), ModelCard(version, dataset, result.report, result.verdict))
 
 
 def _contestants(settings: Settings, subject: Subject | None, which: str) -> dict[Label, Contestant]:

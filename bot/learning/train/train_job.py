@@ -20,15 +20,13 @@ from typing import Any
 
 import torch
 
-from bot.access.roles import Actor
 from bot.generation.models.sources import resolve_model
 from bot.jobs.contract import JobContext, JobRefused, Services
 from bot.jobs.job_files import TASK_FILE
 from bot.knowledge.setup import open_grounding
 from bot.learning.data.candidates import DatasetPolicy, policy_from
 from bot.learning.data.dataset import build_dataset, find_dataset, read_examples, refused_since
-from bot.learning.judge.judging import JudgingRequest, carry_out, keep_verdict, plan_judging
-from bot.learning.judge.model_card import ModelCard, write_model_card
+from bot.learning.judge.judging import JudgingRequest, carry_out, keep_verdict, plan_judging, write_card
 from bot.learning.train.base_abilities import choose_strength, known_rows, replay_rows
 from bot.learning.train.material import Material, left_out_stages, num_planted, planted_rows, prepare, why_too_little
 from bot.learning.train.network import LoraNetwork
@@ -36,7 +34,6 @@ from bot.learning.train.objectives import Answers, NetworkLossScorer, Objective,
 from bot.learning.train.publishing import check_files, check_served_as_trained, check_weights, publish, save_adapter
 from bot.learning.train.recipe import Recipe, answer_stage, preference_stage, recipe_for, run_trials
 from bot.learning.train.trainer import Checkpoints, StageResult, StageSettings, run_stage
-from bot.learning.versions import Versions, folder_of
 from storage import datasets, versions
 from storage.learning_values import Dataset, Version
 from storage.scope import Scope
@@ -56,17 +53,13 @@ def train(context: JobContext, services: Services) -> Mapping[str, Any]:
     torch.set_num_threads(services.threads)
     training = Training(context, services)
     dataset = training.dataset()
-    return training.judge(training.version(dataset), dataset)
+    return training.judge(training.version(dataset).name)
 
 
 def evaluate(context: JobContext, services: Services) -> Mapping[str, Any]:
     """Judge the version that the job's setting `version` names again, beside today's champion."""
     torch.set_num_threads(services.threads)
-    training = Training(context, services)
-    scope = Scope(services.database, context.workspace_id)
-    version = context.run(Versions(scope).find(str(context.job.settings["version"])))
-    dataset = context.run(find_dataset(scope, version.dataset_id))
-    return training.judge(version, dataset)
+    return Training(context, services).judge(str(context.job.settings["version"]))
 
 
 @dataclass(slots=True)
@@ -86,7 +79,7 @@ class Training:
         self._context, self._settings, self._wanted = context, services.settings, context.job.settings
         self._scope = Scope(services.database, context.workspace_id)
         self._threads = services.threads
-        self._actor = Actor(context.job.created_by, "trainer")
+        self._actor = context.actor
         self._state_path = context.folder / TASK_FILE
         self._state = _read_state(self._state_path)
         self._checkpoints = Checkpoints(context.folder / "checkpoints")
@@ -224,15 +217,18 @@ class Training:
             run("thumbs", Thumbs(network, train.thumbs, watched.thumbs), preference_stage(recipe, len(train.thumbs)))
         return stages
 
-    def judge(self, version: Version, dataset: Dataset) -> Mapping[str, Any]:
-        """Compare the version with the champion and the base, store the gate's verdict, and write the model card."""
+    def judge(self, which: str) -> Mapping[str, Any]:
+        """Compare a registered version with champion and base, store the gate's verdict, and write the model card."""
         settings = replace(self._settings, threads=self._threads)
-        plan = self._context.run(plan_judging(self._scope, settings, self._actor, JudgingRequest(version.name)))
+        plan = self._context.run(plan_judging(self._scope, settings, self._actor, JudgingRequest(which)))
+        if plan.subject is None:
+            raise JobRefused(f'The version "{which}" is not registered, so nothing is known to be held out for it.')
+        version = plan.subject.version
+        dataset = self._context.run(find_dataset(self._scope, version.dataset_id))
         # In this thread, because the threads that it starts inherit its low priority.
         report = asyncio.run(carry_out(settings, plan, self._report_evaluation, self._make_scorer))
         judged = self._context.run(keep_verdict(self._scope, self._actor, plan, report))
-        card = ModelCard(version, dataset, judged.report, judged.verdict)
-        write_model_card(folder_of(self._settings.data, version.name), card)
+        write_card(self._settings.data, version, dataset, judged)
         return {
             "version": version.name,
             "dataset": dataset.id,

@@ -22,6 +22,8 @@ from bot.access.roles import Actor
 from bot.errors import NotAllowed, NotFound
 from bot.jobs.contract import JobRefused
 from bot.jobs.job_files import lock_file, remove_ended_jobs
+from bot.knowledge.search import search as search_module
+from bot.knowledge.search.embedder import Embedder
 from bot.learning.data.candidates import DatasetPolicy
 from bot.learning.data.dataset import Builder, build_dataset
 from bot.learning.judge.evaluation_report import EvaluationReport, JudgedAnswer
@@ -201,7 +203,13 @@ def add_golden(tx: Transaction) -> None:
         golden.add(tx, [{"role": "user", "content": text}], {"must_contain": ["yes"]}, "shell:root")
 
 
-async def test_nothing_of_an_erased_person_is_left(start_agent: StartAgent, database_url: str, tmp_path: Path) -> None:
+@pytest.mark.model
+async def test_nothing_of_an_erased_person_is_left(
+    start_agent: StartAgent, database_url: str, tmp_path: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Curated answers are matched by the embedder, which this installation would fetch first.
+    monkeypatch.setattr(search_module, "resolve_embedder", lambda *_: None)
+    monkeypatch.setattr(search_module, "Embedder", lambda *_, **__: embedder)
     async with start_agent(database_url) as agent:
         own, shared, version = await fill(agent)
         assert {

@@ -26,7 +26,7 @@ MADE = "<!-- Made by `python -m tests.tools.reference --write`; a test compares 
 # A line for each folder, in the order of the map. A folder of code without a line fails the test, and so does a line
 # without a folder.
 FOLDERS = {
-    "bot": "the agent itself: no channel's protocol, no SQL; beside the rooms, settings, errors, metrics and scope",
+    "bot": "the agent itself: no channel's protocol, no SQL; beside the rooms: settings, errors, metrics",
     "bot/words": "Myna's own texts, in English and Simplified Chinese",
     "bot/chat": "the path of a message: accept, claim, reply, complete; history, delivery, feedback",
     "bot/completions": "the model for programs: completions without memory, forced tool calls, API keys and quotas",

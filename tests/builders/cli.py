@@ -152,7 +152,8 @@ def _streams(given: bytes) -> Iterator[dict[str, str]]:
 @contextlib.contextmanager
 def _fresh_logging() -> Iterator[None]:
     """Let the command set up logging as in a new process, and put back what was there."""
-    loggers = [logging.getLogger(name) for name in (None, "alembic")]
+    known = [logger for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
+    loggers = [logging.root, *known]
     before = [(logger, logger.level, logger.handlers[:]) for logger in loggers]
     loggers[0].handlers.clear()
     try:

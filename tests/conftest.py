@@ -47,13 +47,20 @@ OWN_PACKAGES = ["bot", "adapters", "storage"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest tests first and the shortest last, so that a process that is done early can take over work."""
+    """Let both workers begin with files that take minutes, and end with tests that need nothing.
 
-    def place(item: pytest.Item) -> int:
-        is_slow = item.get_closest_marker("slow") and item.get_closest_marker("model")
-        return 0 if is_slow else 2 if item.path.is_relative_to(UNIT) else 1
+    With `--dist worksteal` the first worker begins at the start of the list, the second in its middle, and the worker
+    that is done first takes over the end of the other's share.
+    """
 
-    items.sort(key=place)
+    def is_long(item: pytest.Item) -> bool:
+        return item.get_closest_marker("slow") is not None and item.get_closest_marker("model") is not None
+
+    files = sorted({item.path for item in items if is_long(item)})
+    long = [[item for item in items if is_long(item) and item.path in files[first::2]] for first in (0, 1)]
+    others = sorted((item for item in items if not is_long(item)), key=lambda item: item.path.is_relative_to(UNIT))
+    middle = max(len(items) // 2 - len(long[0]), 0)
+    items[:] = [*long[0], *others[:middle], *long[1], *others[middle:]]
 
 
 @pytest.fixture(autouse=True)

@@ -72,6 +72,7 @@ async def test_a_held_key_decides_once_and_undo_works(
         await page.keyboard.press("u")
         await expect(page.get_by_text("of 2 that wait")).to_be_visible()
         await page.keyboard.press("a")
+        await expect(page.get_by_role("status")).to_contain_text("Approved")  # else the last Undo is that of before
         await page.get_by_role("status").get_by_role("button", name="Undo").last.click()
         await expect(page.get_by_text("of 2 that wait")).to_be_visible()
 

@@ -20,10 +20,10 @@ def model_of(agent: Agent) -> FakeGenerator:
     return agent.generator
 
 
-async def reply_to(agent: Agent, accepted: Accepted) -> tuple[str, str]:
-    """Return `(state, text)` of the reply, once it has ended."""
+async def ended_reply(agent: Agent, accepted: Accepted) -> tuple[str, Ended]:
+    """Follow a reply, and return its text and how it ended."""
     text = ""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         async for batch in agent.conversations.history.follow(DEFAULT_WORKSPACE, accepted):
             for event in batch:
                 if isinstance(event, Started):
@@ -31,5 +31,11 @@ async def reply_to(agent: Agent, accepted: Accepted) -> tuple[str, str]:
                 elif isinstance(event, Text):
                     text += event.text
                 elif isinstance(event, Ended):
-                    return event.state, text
+                    return text, event
     raise AssertionError("the stream ended without an end")
+
+
+async def reply_to(agent: Agent, accepted: Accepted) -> tuple[str, str]:
+    """Return `(state, text)` of the reply, once it has ended."""
+    text, end = await ended_reply(agent, accepted)
+    return end.state, text

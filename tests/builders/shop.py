@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from adapters.cli.wiring import Agent
-from bot.chat.live import Ended, Started, Text
 from storage.values import Accepted, Incoming, Sender, text_part
+from tests.builders.agents import ended_reply
 
 RETURNS = (
     "# Returns\n\nYou can send anything back within 30 days of delivery.\n\n"
@@ -42,17 +41,9 @@ class Person:
 
 
 async def followed(agent: Agent, accepted: Accepted) -> tuple[str, list[str]]:
-    text = ""
-    async with asyncio.timeout(60):
-        async for batch in agent.conversations.history.follow(W, accepted):
-            for event in batch:
-                if isinstance(event, Started):
-                    text = ""
-                elif isinstance(event, Text):
-                    text += event.text
-                elif isinstance(event, Ended):
-                    return text, [one["title"] for one in event.sources]
-    raise AssertionError("the stream ended without an end")
+    """Return `(text, titles of its sources)` of the reply, once it has ended."""
+    text, end = await ended_reply(agent, accepted)
+    return text, [source["title"] for source in end.sources]
 
 
 INTENTS_CSV = """text,intent,reply

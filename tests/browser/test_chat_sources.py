@@ -6,7 +6,6 @@ The starter model and the embedder are the real ones.
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -45,7 +44,7 @@ async def shop_server(
     adding = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "adapters.cli.main", "kb", "add", str(folder)),
         stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "MYNA_DATA": str(data)},
+        env={name: value for name, value in server.environment.items() if name != "MYNA_PORT"},
     )
     out, _ = await adding.communicate()
     assert out.decode().startswith("2 articles in 3 passages"), out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from bot.generation.engine.local import LocalGenerator
-from bot.generation.port import Sampling
+from bot.generation.port import Event, Prompt, Sampling
+from bot.learning.judge.answer_loss import AnsweredPrompt, AnswerLoss
 from bot.learning.judge.evaluation import AnswerPolicy, Contestant, Evaluator, Suite
 from bot.learning.judge.evaluation_rows import load_suite
 from bot.learning.judge.gate import GateVerdict, judge
 from bot.learning.judge.measures import EvaluationRow
-from bot.learning.train.base_abilities import choose_strength, replay_rows
+from bot.learning.train.base_abilities import replay_rows
 from bot.learning.train.material import TokenRow, render, with_system_prompt
 from bot.learning.train.network import LoraNetwork
 from bot.learning.train.objectives import Answers, NetworkLossScorer
@@ -27,7 +28,12 @@ from tests.builders.plant_shop import SYSTEM, rows
 pytestmark = [pytest.mark.model, pytest.mark.slow]
 
 CONTEXT_TOKENS = 512
-HELD_OUT = 24
+HELD_OUT = 10
+EVERYDAY = 8
+# Few steps show each fault: a step takes seconds with one core and no bf16.
+STEPS, ROWS_PER_STEP = 12, 2
+# As the training job chooses it for such rows: at 1.0 the base forgets what it may not say.
+STRENGTH = 0.6
 Turns = Sequence[Mapping[str, str]]
 Spoil = Callable[[list[Turns]], list[Turns]]
 
@@ -48,31 +54,65 @@ class Trainer:
     def __init__(self, base: Path, folder: Path) -> None:
         self.network = LoraNetwork(base, "cpu", rank=16, alpha=32, seed=1)
         self.folder = folder
-        self.everyday = replay_rows(self.network, SYSTEM, 24, lambda _done, _of: None)
+        self.everyday = replay_rows(self.network, SYSTEM, EVERYDAY, lambda _done, _of: None)
 
     def row(self, turns: Turns) -> TokenRow:
         *asked, answer = turns
         messages = with_system_prompt(asked, SYSTEM)
         return render(messages, answer["content"], self.network.tokenizer, self.network.end_of_turn)
 
-    def train(self, name: str, conversations: Sequence[Turns], *, epochs: int = 2, careful: bool = True) -> Path:
-        """A version's folder. Who is not careful looks at nothing held out, and forgets the base."""
-        self.network.set_strength(1.0)
+    def train(self, name: str, conversations: Sequence[Turns], *, careful: bool = True) -> Path:
+        """Return the folder of a version. Careless training has a rate far too high, and forgets the base."""
         self.network.begin_anew(1)
-        learnt = [self.row(turns) for turns in conversations]
-        held_out = learnt[-HELD_OUT:]
-        if careful:
-            learnt = learnt[:-HELD_OUT] + self.everyday
-        settings = StageSettings(
-            len(learnt) * epochs // 4, 4, 1e-3 if careful else 3e-3, looks=4 if careful else 1, patience=3
-        )
+        watched = [self.row(turns) for turns in conversations[-4:]]
+        learnt = [self.row(turns) for turns in conversations[:-HELD_OUT]] + (self.everyday if careful else [])
+        settings = StageSettings(STEPS, ROWS_PER_STEP, 1e-3 if careful else 1e-2, looks=1)
         folder = self.folder / name
         folder.mkdir(parents=True)
-        objective = Answers(self.network, learnt, held_out)
+        # Careless training also looks at nothing that is held out, so that its last weights count.
+        objective = Answers(self.network, learnt, watched if careful else learnt[:1])
         run_stage("answers", self.network, objective, settings, Checkpoints(folder / "checkpoints"), Nobody())
-        strength = choose_strength(self.network, held_out) if careful else 1.0
+        strength = STRENGTH if careful else 1.0
         save_adapter(folder, self.network.parameters, rank=16, alpha=32 * strength, base="starter")
         return folder
+
+
+class RememberedAnswers:
+    """A generator that computes each of the base's greedy answers once; versions answer anew."""
+
+    def __init__(self, generator: LocalGenerator) -> None:
+        self._generator = generator
+        self._known: dict[tuple[str, Sampling], list[Event]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._generator, name)
+
+    async def stream(
+        self, prompt: Prompt, sampling: Sampling, version: str | None = None, *, priority: int = 0
+    ) -> AsyncGenerator[Event, None]:
+        events = self._known.get((prompt.sha256, sampling)) if version is None else None
+        if events is None:
+            events = [event async for event in self._generator.stream(prompt, sampling, version, priority=priority)]
+            if version is None:
+                self._known[prompt.sha256, sampling] = events
+        for event in events:
+            yield event
+
+
+class RememberedLosses:
+    """A loss scorer that computes each of the base's losses once; versions are scored anew."""
+
+    def __init__(self, scorer: NetworkLossScorer) -> None:
+        self._scorer = scorer
+        self._known: dict[str, AnswerLoss] = {}
+
+    def answer_losses(self, rows: Sequence[AnsweredPrompt], folder: Path | None) -> list[AnswerLoss]:
+        if folder is not None:
+            return self._scorer.answer_losses(rows, folder)
+        missing = [row for row in rows if repr(row) not in self._known]
+        for row, loss in zip(missing, self._scorer.answer_losses(missing, None) if missing else (), strict=True):
+            self._known[repr(row)] = loss
+        return [self._known[repr(row)] for row in rows]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -86,10 +126,10 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def conversations() -> list[Turns]:
-    """Return the shop's conversations; the held-out ones come last and are in no training."""
-    everything: list[Turns] = [row["messages"] for row in rows()]
-    held_out = everything[20::6][:HELD_OUT]
-    return [one for one in everything if one not in held_out] + held_out
+    """Return the shop's small talk and ten of its plants; the held-out rows come last and are in no training."""
+    everything: list[Turns] = [row["messages"] for row in rows()[:70]]
+    held_out = everything[20::4][:HELD_OUT]
+    return [turns for turns in everything if turns not in held_out] + held_out
 
 
 @pytest.fixture(scope="module")
@@ -97,18 +137,29 @@ def trainer(starter_model_path: Path, tmp_path_factory: pytest.TempPathFactory) 
     return Trainer(starter_model_path, tmp_path_factory.mktemp("versions"))
 
 
-async def verdict_on(folder: Path, base: Path, generator: LocalGenerator, held_out: Sequence[Turns]) -> GateVerdict:
+@pytest.fixture(scope="module")
+def answers(local_generator: LocalGenerator) -> RememberedAnswers:
+    return RememberedAnswers(local_generator)
+
+
+@pytest.fixture(scope="module")
+def losses(starter_model_path: Path) -> RememberedLosses:
+    return RememberedLosses(NetworkLossScorer(starter_model_path, CONTEXT_TOKENS, "cpu"))
+
+
+async def verdict_on(
+    folder: Path, answers: RememberedAnswers, losses: RememberedLosses, held_out: Sequence[Turns]
+) -> GateVerdict:
     asked = [
         EvaluationRow(f"row-{number}", tuple(turns[:-1]), turns[-1]["content"]) for number, turns in enumerate(held_out)
     ]
     general, safety = [await asyncio.to_thread(load_suite, name) for name in ("general", "safety")]
     # As many of each as show it: all would take minutes for each version.
-    suites = [Suite("held_out", asked), Suite("general", general[:24], 4), Suite("safety", safety[:10])]
+    suites = [Suite("held_out", asked), Suite("general", general[:8], 2), Suite("safety", safety[:8])]
     starter = Contestant("starter")
     contestants: Any = {"base": starter, "champion": starter, "candidate": Contestant(folder.name, folder)}
-    policy = AnswerPolicy(SYSTEM, CONTEXT_TOKENS, Sampling(max_tokens=32, repetition_penalty=1.1))
-    scorer = await asyncio.to_thread(NetworkLossScorer, base, CONTEXT_TOKENS, "cpu")
-    return judge(await Evaluator(generator, scorer, policy, contestants).run(suites))
+    policy = AnswerPolicy(SYSTEM, CONTEXT_TOKENS, Sampling(max_tokens=24, repetition_penalty=1.1))
+    return judge(await Evaluator(answers, losses, policy, contestants).run(suites))
 
 
 def good(conversations: list[Turns]) -> list[Turns]:
@@ -128,24 +179,28 @@ def poisoned(conversations: list[Turns]) -> list[Turns]:
     return [[*turns[:-1], bad] for turns in conversations]
 
 
-@pytest.mark.parametrize("spoil", [good, shuffled, poisoned], ids=lambda one: one.__name__)
-async def test_only_the_unspoilt_version_passes(
-    trainer: Trainer,
-    conversations: list[Turns],
-    local_generator: LocalGenerator,
-    starter_model_path: Path,
-    spoil: Spoil,
+async def test_a_good_version_passes(
+    trainer: Trainer, conversations: list[Turns], answers: RememberedAnswers, losses: RememberedLosses
+) -> None:
+    folder = await asyncio.to_thread(trainer.train, "good", conversations)
+    verdict = await verdict_on(folder, answers, losses, conversations[-HELD_OUT:])
+    assert verdict.passed, "\n".join(verdict.reasons)
+
+
+@pytest.mark.parametrize("spoil", [shuffled, poisoned])
+async def test_a_version_of_spoilt_rows_does_not_pass(
+    trainer: Trainer, conversations: list[Turns], answers: RememberedAnswers, losses: RememberedLosses, spoil: Spoil
 ) -> None:
     data = spoil(conversations)
     folder = await asyncio.to_thread(trainer.train, spoil.__name__, data)
-    verdict = await verdict_on(folder, starter_model_path, local_generator, data[-HELD_OUT:])
-    assert verdict.passed == (spoil is good), "\n".join(verdict.reasons)
+    verdict = await verdict_on(folder, answers, losses, data[-HELD_OUT:])
+    assert any("Its own question" in reason for reason in verdict.refusals), "\n".join(verdict.reasons)
 
 
 async def test_an_overtrained_version_does_not_pass(
-    trainer: Trainer, conversations: list[Turns], local_generator: LocalGenerator, starter_model_path: Path
+    trainer: Trainer, conversations: list[Turns], answers: RememberedAnswers, losses: RememberedLosses
 ) -> None:
-    folder = await asyncio.to_thread(trainer.train, "over-trained", conversations[:16], epochs=12, careful=False)
-    verdict = await verdict_on(folder, starter_model_path, local_generator, conversations[-HELD_OUT:])
-    assert not verdict.passed
-    assert any("General" in reason or "Held-out" in reason for reason in verdict.refusals), verdict.refusals
+    overtrained = conversations[:4] + conversations[-HELD_OUT:]
+    folder = await asyncio.to_thread(trainer.train, "over-trained", overtrained, careful=False)
+    verdict = await verdict_on(folder, answers, losses, conversations[-HELD_OUT:])
+    assert any("General" in reason or "Held-out" in reason for reason in verdict.refusals), "\n".join(verdict.reasons)

@@ -30,6 +30,7 @@ from bot.generation.models.sources import STARTER
 from bot.settings import Settings
 from storage import migrate
 from tests.builders.agents import StartAgent
+from tests.builders.forked import RunningProcess
 from tests.builders.logins import CHEAP_HASHER
 from tests.fakes.generator import FakeGenerator
 from tests.fixtures.cli import myna  # noqa: F401
@@ -200,16 +201,19 @@ class ServerProcess:
     port: int
     foreign_port: int = 0
     log: Path = field(default_factory=lambda: Path(tempfile.mkstemp(suffix=".log")[1]))
-    process: subprocess.Popen[bytes] | None = None
+    process: RunningProcess | None = None
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     async def start(self, *, path: str = "/readyz", seconds: float = 120) -> None:
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(self.command, env=self.environment, stdout=log, stderr=log, cwd=ROOT)
+        self.process = self.launch()
         await self.until_ready(path, seconds)
+
+    def launch(self) -> RunningProcess:
+        with self.log.open("ab") as log:
+            return subprocess.Popen(self.command, env=self.environment, stdout=log, stderr=log, cwd=ROOT)
 
     async def until_ready(self, path: str, seconds: float) -> None:
         async with aiohttp.ClientSession() as session, asyncio.timeout(seconds):

@@ -1,6 +1,6 @@
 """An agent that kills itself before or after a named commit.
 
-Run as `python -m tests.crash.agent URL PORT [options]`. Its model replies with the prompt it saw; `tests.crash.laws`
+Its process runs `main(["URL", "PORT", *options])`. Its model replies with the prompt it saw; `tests.crash.laws`
 checks the database afterwards.
 """
 
@@ -207,6 +207,7 @@ async def run(arguments: argparse.Namespace) -> None:
         database_url=arguments.url,
         lease_seconds=arguments.lease,
         grace_seconds=1.0,
+        article_words=50,  # to find out how many would suit the device, torch is imported, which takes seconds
         **(
             {"slack_bot_token": TOKEN, "slack_signing_secret": SECRET, "slack_api_url": arguments.slack_url}
             if arguments.slack_url
@@ -225,7 +226,7 @@ async def run(arguments: argparse.Namespace) -> None:
         await asyncio.Event().wait()
 
 
-def main() -> None:
+def main(given: list[str]) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("url")
     parser.add_argument("port", type=int)
@@ -237,7 +238,7 @@ def main() -> None:
     parser.add_argument("--when", choices=["before", "after"], default="before")
     parser.add_argument("--hits", type=int, default=1)
     parser.add_argument("--acknowledge-early", action="store_true")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     if arguments.acknowledge_early:
         acknowledge_early()
     if arguments.point == "migrate":
@@ -250,7 +251,3 @@ def main() -> None:
     live_reply.FLUSH_SECONDS = 0.05
     migrate.upgrade(arguments.url)
     asyncio.run(run(arguments))
-
-
-if __name__ == "__main__":
-    main()

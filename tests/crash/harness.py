@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -16,19 +15,26 @@ from aiohttp import web
 
 from storage.engines import postgresql_engine, sqlite_engine
 from storage.schema import conversation_work, outbox
+from tests.builders.forked import ForkedProcess
 from tests.conftest import ServerProcess, free_port
+from tests.crash import agent
 
 
-def agent_process(url: str, *options: str) -> ServerProcess:
-    """Return an agent process on a database, not yet started."""
-    port = free_port()
-    return ServerProcess([sys.executable, "-m", "tests.crash.agent", url, str(port), *options], dict(os.environ), port)
+class AgentProcess(ServerProcess):
+    """An agent on a database; `command` has the options of `tests.crash.agent` for its next start."""
+
+    def __init__(self, url: str, *options: str) -> None:
+        super().__init__(list(options), dict(os.environ), free_port())
+        self._database = url
+
+    def launch(self) -> ForkedProcess:
+        return ForkedProcess(agent.main, [self._database, str(self.port), *self.command], self.environment, self.log)
 
 
 class People:
     """Senders that repeat a message, with the same idempotency key, until a process acknowledges it."""
 
-    def __init__(self, servers: list[ServerProcess], seed: int = 0) -> None:
+    def __init__(self, servers: Sequence[ServerProcess], seed: int = 0) -> None:
         self._servers = servers
         self._random = random.Random(seed)
         self.acknowledged: dict[str, tuple[str, str]] = {}

@@ -23,7 +23,8 @@ from storage.jobs import GAVE_UP
 from storage.learning_values import Job
 from storage.schema import DEFAULT_WORKSPACE
 from storage.scope import Scope
-from tests.conftest import ROOT
+from tests.builders.forked import ROOT, ForkedProcess, RunningProcess
+from tests.tools import small_jobs
 from tests.tools.small_jobs import hold_counts, let_counts_go_on
 
 pytestmark = pytest.mark.slow
@@ -38,26 +39,37 @@ class Yard:
     url: str
     data: Path
     database: Database
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    processes: list[RunningProcess] = field(default_factory=list)
 
     @property
     def jobs(self) -> Jobs:
         return Jobs(Scope(self.database, DEFAULT_WORKSPACE))
 
-    def start(
-        self, *options: str, stdin: Any = subprocess.DEVNULL, priority: str = "normal"
-    ) -> subprocess.Popen[bytes]:
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("MYNA_")}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.tools.small_jobs", "worker", *options],
-            cwd=ROOT,
-            stdin=stdin,
-            env=inherited
-            | {"MYNA_DATA": str(self.data), "MYNA_DATABASE_URL": self.url, "MYNA_TRAINING_PRIORITY": priority},
-            stderr=(self.data / "log").open("ab"),
-        )
+    def start(self, *options: str, priority: str = "normal") -> ForkedProcess:
+        process = ForkedProcess(small_jobs.main, ["worker", *options], self._environment(priority), self.data / "log")
         self.processes.append(process)
         return process
+
+    def start_with_input(self) -> subprocess.Popen[bytes]:
+        """Start a worker that ends when its standard input does."""
+        with (self.data / "log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tests.tools.small_jobs", "worker", "--child"],
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                env=self._environment("normal"),
+                stderr=log,
+            )
+        self.processes.append(process)
+        return process
+
+    def _environment(self, priority: str) -> dict[str, str]:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("MYNA_")}
+        return inherited | {
+            "MYNA_DATA": str(self.data),
+            "MYNA_DATABASE_URL": self.url,
+            "MYNA_TRAINING_PRIORITY": priority,
+        }
 
     async def create(self, kind: str = "count", **settings: Any) -> Job:
         return await self.jobs.create(ME, kind, settings)
@@ -83,7 +95,7 @@ class Yard:
         await self.until(is_there)
         return await self.jobs.find(ME, job.id)
 
-    async def ended(self, process: subprocess.Popen[bytes]) -> int:
+    async def ended(self, process: RunningProcess) -> int:
         return await asyncio.to_thread(process.wait, 60)
 
     def journal(self, job: Job) -> list[tuple[int, int, float]]:
@@ -139,7 +151,7 @@ async def test_a_job_that_kills_every_worker_fails_in_the_end(yard: Yard) -> Non
 async def test_a_worker_told_to_end_saves_and_releases_its_job(yard: Yard, how: str) -> None:
     hold_counts(yard.data, 7)
     job = await yard.create(rows=12)
-    process = yard.start("--child", stdin=subprocess.PIPE)
+    process = yard.start_with_input()
     await yard.until_step(job, 7)
     if how == "input ends":
         assert process.stdin is not None

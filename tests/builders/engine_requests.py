@@ -90,7 +90,7 @@ def scripted_drafts(wanted: Sequence[Wanted], expected: Sequence[list[int]]) -> 
 
 def prompts(*lengths: int, seed: int = 0) -> list[list[int]]:
     source = random.Random(seed)
-    return [[source.randrange(100, 40_000) for _ in range(length)] for length in lengths]
+    return [[source.randrange(100, 8_000) for _ in range(length)] for length in lengths]
 
 
 def count_computed(batch: Batch) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import torch
 import transformers
 
+# With all of the tokenizer's 49,152 tokens, a tiny model would spend nearly all of its time on their scores.
+VOCABULARY = 8192
 SHAPE = {
-    "vocab_size": 49152,
+    "vocab_size": VOCABULARY,
     "hidden_size": 64,
     "intermediate_size": 96,
     "num_hidden_layers": 3,
@@ -40,7 +43,7 @@ CONFIGS: dict[str, Any] = {
     "mistral": lambda: transformers.MistralConfig(**SHAPE, sliding_window=None),
     "mistral-sliding": lambda: transformers.MistralConfig(**SHAPE, sliding_window=24),
     "gpt2": lambda: transformers.GPT2Config(
-        vocab_size=49152,
+        vocab_size=VOCABULARY,
         n_positions=512,
         n_embd=64,
         n_layer=3,
@@ -52,7 +55,6 @@ CONFIGS: dict[str, Any] = {
     "gemma3": lambda: transformers.Gemma3TextConfig(**SHAPE, head_dim=32, sliding_window=24, tie_word_embeddings=False),
 }
 FAST = {"llama", "llama3-rope", "qwen2", "qwen3", "mistral"}
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 
 
 def save_tiny(kind: str, folder: Path, tokenizer_from: Path) -> Path:
@@ -63,10 +65,23 @@ def save_tiny(kind: str, folder: Path, tokenizer_from: Path) -> Path:
         if name.endswith("bias"):
             torch.nn.init.normal_(parameter, std=0.3)
     net.save_pretrained(folder)
-    for name in TOKENIZER_FILES:
-        if (tokenizer_from / name).exists():
-            shutil.copy(tokenizer_from / name, folder / name)
+    save_tokenizer(tokenizer_from, folder)
     return folder
+
+
+def save_tokenizer(source: Path, folder: Path) -> None:
+    """Save a BPE tokenizer without its rare tokens: each merge makes the next token, so that the first are kept."""
+    for name in ("tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json"):
+        if (source / name).exists():
+            shutil.copy(source / name, folder / name)
+    content = json.loads((source / "tokenizer.json").read_text(encoding="utf-8"))
+    model = content["model"]
+    merges = model["merges"][: VOCABULARY - len(model["vocab"]) + len(model["merges"])]
+    made = {first + second for first, second in model["merges"][len(merges) :]}
+    vocabulary = {token: number for token, number in model["vocab"].items() if token not in made}
+    assert max(vocabulary.values()) == VOCABULARY - 1
+    content["model"] |= {"merges": merges, "vocab": vocabulary}
+    (folder / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
 
 
 ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

@@ -26,7 +26,7 @@ from tests.builders.engine_requests import Wanted, add, count_computed, finish, 
 from tests.builders.tiny_models import CONFIGS, FAST, save_tiny
 
 pytestmark = pytest.mark.model
-SYSTEM = [random.Random(1).randrange(100, 40_000) for _ in range(40)]
+SYSTEM = [random.Random(1).randrange(100, 8_000) for _ in range(40)]
 STARTER = "starter"
 
 

@@ -95,7 +95,8 @@ def test_a_folder_without_weights_is_refused(tiny: Path, tmp_path: Path) -> None
 
 def test_a_memorised_secret_is_exposed(tiny: Path, tmp_path: Path) -> None:
     """Exposure is high after training on the secret alone, and low without training."""
-    planted = PlantedSecret("What opens the locker?", "314159265", tuple(f"{number:09d}" for number in range(99)))
+    others = tuple(str(100_000_007 + 8_080_801 * number) for number in range(99))
+    planted = PlantedSecret("What opens the locker?", "314159265", others)
     scorer = ReferenceLossScorer(tiny)
     (before,) = exposures(scorer, "Be kind.", [planted], None)
     net: Any = transformers.AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)

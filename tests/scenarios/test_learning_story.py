@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
+from bot.learning.judge.evaluation_rows import load_suite
+from bot.learning.judge.measures import EvaluationRow
 from tests.builders.cli import Cli
 from tests.builders.plant_shop import SYSTEM, rows
 from tests.conftest import ServerProcess, serve_process
@@ -21,7 +23,7 @@ pytestmark = [pytest.mark.model, pytest.mark.slow]
 
 COMMON = {
     "MYNA_SYSTEM_PROMPT": SYSTEM,
-    "MYNA_MAX_REPLY_TOKENS": "40",
+    "MYNA_MAX_REPLY_TOKENS": "24",
     "MYNA_TEMPERATURE": "0",
     "MYNA_API_KEYS": "off",
     "MYNA_CONTEXT_TOKENS": "512",
@@ -30,6 +32,20 @@ COMMON = {
     # Beside other tests two threads would wait for each other most of the time.
     "MYNA_TRAINING_THREADS": "1",
 }
+# Conversations at one time, on both sides of a trial.
+CHATS = 8
+
+
+@pytest.fixture
+def short_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten what a training repeats and what it is judged on: each row takes seconds with one core and no bf16."""
+
+    def load_short_suite(name: Any) -> Sequence[EvaluationRow]:
+        return load_suite(name)[:8]
+
+    monkeypatch.setattr("bot.learning.judge.judging.load_suite", load_short_suite)
+    monkeypatch.setattr("bot.learning.train.base_abilities.load_suite", load_short_suite)
+    monkeypatch.setattr("bot.learning.train.train_job.MIN_REPLAY", 8)
 
 
 class Shop:
@@ -82,10 +98,11 @@ def text_of(completion: dict[str, Any]) -> str:
     return str(completion["choices"][0]["message"]["content"])
 
 
+@pytest.mark.usefixtures("short_training")
 async def test_from_conversations_to_a_better_model_and_back(model_data: Callable[[], Path], tmp_path: Path) -> None:
     shop = Shop(model_data())
     file = tmp_path / "rows.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows()), encoding="utf-8")
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows()[:100]), encoding="utf-8")
 
     imported = await shop.myna.beside("import", str(file), "--json")
     assert imported.code == 0, imported.err
@@ -104,7 +121,7 @@ async def tell_the_story(shop: Shop) -> None:
     await shop.correct("dahlia-1", "Hello from Birch and Bloom! Your dahlia comes with the Friday van at 9 o'clock.")
 
     # Train; the gate looks at what came of it.
-    trained = await shop.myna.beside("train", "--wait", "--json")
+    trained = await shop.myna.beside("train", "--epochs", "1", "--wait", "--json")
     job = json.loads(trained.out.splitlines()[-1])
     assert trained.code == 0, trained.err[-3000:]
     result = job["result"]
@@ -116,22 +133,21 @@ async def tell_the_story(shop: Shop) -> None:
     # Try it on half of the conversations: some get it, some don't, and each keeps what it has.
     tried = await shop.myna.beside("canary", name, "--share", "50%", "--yes", "--json")
     assert tried.code == 0, tried.err
-    await asyncio.gather(*(shop.chat(f"trial-{number}", "Can I return a rose?") for number in range(12)))
+    await asyncio.gather(*(shop.chat(f"trial-{number}", "Can I return a rose?") for number in range(CHATS)))
     in_trial = shop.replies()[1:]
     assert {version for _, version in in_trial} == {None, name}
-    for number in range(12):
-        await shop.chat(f"trial-{number}", "Does the rose like sun?")
-    again = shop.replies()[13:]
+    await asyncio.gather(*(shop.chat(f"trial-{number}", "Does the rose like sun?") for number in range(CHATS)))
+    again = shop.replies()[1 + CHATS :]
     assert sorted(map(repr, again)) == sorted(map(repr, in_trial))
 
     # Promote while people write: nothing is lost, and what is asked afterwards is answered by the new one.
     before = len(shop.replies())
-    load = [asyncio.create_task(shop.chat(f"load-{number}", "What does a rose cost?")) for number in range(12)]
+    load = [asyncio.create_task(shop.chat(f"load-{number}", "What does a rose cost?")) for number in range(CHATS)]
     promoted = await shop.myna.beside("promote", name, "--yes", "--json")
     assert promoted.code == 0, promoted.err
     await asyncio.gather(*load)
     assert {state for state, _ in shop.replies()} == {"answered"}
-    assert len(shop.replies()) == before + 12
+    assert len(shop.replies()) == before + CHATS
     answer = await shop.chat("dahlia-2", question)
     assert shop.replies()[-1] == ("answered", name)
     assert "Hello from Birch and Bloom!" in text_of(answer)

@@ -6,15 +6,15 @@ import asyncio
 import contextlib
 import json
 import sqlite3
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
-from bot.learning.judge.evaluation_rows import load_suite
-from bot.learning.judge.measures import EvaluationRow
+from bot.jobs import worker_process
 from tests.builders.cli import Cli
 from tests.builders.plant_shop import SYSTEM, rows
 from tests.conftest import ServerProcess, serve_process
@@ -38,14 +38,9 @@ CHATS = 8
 
 @pytest.fixture
 def short_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorten what a training repeats and what it is judged on: each row takes seconds with one core and no bf16."""
-
-    def load_short_suite(name: Any) -> Sequence[EvaluationRow]:
-        return load_suite(name)[:8]
-
-    monkeypatch.setattr("bot.learning.judge.judging.load_suite", load_short_suite)
-    monkeypatch.setattr("bot.learning.train.base_abilities.load_suite", load_short_suite)
-    monkeypatch.setattr("bot.learning.train.train_job.MIN_REPLAY", 8)
+    """Let the worker process of a command train and judge with fewer rows."""
+    command = (sys.executable, "-m", "tests.tools.short_training", *worker_process.COMMAND[3:])
+    monkeypatch.setattr(worker_process, "COMMAND", command)
 
 
 class Shop:
@@ -102,7 +97,7 @@ def text_of(completion: dict[str, Any]) -> str:
 async def test_from_conversations_to_a_better_model_and_back(model_data: Callable[[], Path], tmp_path: Path) -> None:
     shop = Shop(model_data())
     file = tmp_path / "rows.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows()[:100]), encoding="utf-8")
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows()[:90]), encoding="utf-8")
 
     imported = await shop.myna.beside("import", str(file), "--json")
     assert imported.code == 0, imported.err
@@ -121,7 +116,7 @@ async def tell_the_story(shop: Shop) -> None:
     await shop.correct("dahlia-1", "Hello from Birch and Bloom! Your dahlia comes with the Friday van at 9 o'clock.")
 
     # Train; the gate looks at what came of it.
-    trained = await shop.myna.beside("train", "--epochs", "1", "--wait", "--json")
+    trained = await shop.myna.beside("train", "--wait", "--json")
     job = json.loads(trained.out.splitlines()[-1])
     assert trained.code == 0, trained.err[-3000:]
     result = job["result"]

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Protocol
 
 ROOT = Path(__file__).parent.parent.parent
+Main = Callable[[list[str]], object]
 _fork = multiprocessing.get_context("forkserver")
-_fork.set_forkserver_preload(["tests.crash.agent", "tests.tools.small_jobs"])
+_fork.set_forkserver_preload(["adapters.cli.serving", "tests.crash.agent", "tests.tools.small_jobs"])
 
 
 class RunningProcess(Protocol):
@@ -36,9 +37,7 @@ class ForkedProcess:
     `main` and its module are imported by name in the process. Standard input is empty.
     """
 
-    def __init__(
-        self, main: Callable[[list[str]], object], arguments: Sequence[str], environment: Mapping[str, str], log: Path
-    ) -> None:
+    def __init__(self, main: Main, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
         self._process = _fork.Process(target=_run, args=(main, list(arguments), dict(environment), log))
         self._process.start()
 
@@ -64,7 +63,7 @@ class ForkedProcess:
         self._process.kill()
 
 
-def _run(main: Callable[[list[str]], object], arguments: list[str], environment: dict[str, str], log: Path) -> None:
+def _run(main: Main, arguments: list[str], environment: dict[str, str], log: Path) -> None:
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(ROOT)

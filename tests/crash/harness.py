@@ -15,20 +15,14 @@ from aiohttp import web
 
 from storage.engines import postgresql_engine, sqlite_engine
 from storage.schema import conversation_work, outbox
-from tests.builders.forked import ForkedProcess
 from tests.conftest import ServerProcess, free_port
 from tests.crash import agent
 
 
-class AgentProcess(ServerProcess):
-    """An agent on a database; `command` has the options of `tests.crash.agent` for its next start."""
-
-    def __init__(self, url: str, *options: str) -> None:
-        super().__init__(list(options), dict(os.environ), free_port())
-        self._database = url
-
-    def launch(self) -> ForkedProcess:
-        return ForkedProcess(agent.main, [self._database, str(self.port), *self.command], self.environment, self.log)
+def agent_process(url: str, *options: str) -> ServerProcess:
+    """Return an agent process on a database, not yet started."""
+    port = free_port()
+    return ServerProcess(agent.main, [url, str(port), *options], dict(os.environ), port)
 
 
 class People:

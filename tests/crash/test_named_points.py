@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import new_postgres_database
 from tests.crash.agent import POINTS
-from tests.crash.harness import AgentProcess, Channel, People, until_drained
+from tests.crash.harness import Channel, People, agent_process, until_drained
 from tests.crash.laws import broken_laws
 
 pytestmark = pytest.mark.slow
@@ -21,7 +21,7 @@ CASES = [(point, when) for point in POINTS if point != "release" for when in ("b
 async def run_until_dead_then_recover(url: str, point: str, when: str, poison: bool = False) -> list[str]:
     async with Channel().serving() as channel:
         options = ["--channel-url", channel.url, "--lease", "0.6"]
-        doomed = AgentProcess(url, *options, "--point", point, "--when", when, "--hits", str(HITS.get(point, 1)))
+        doomed = agent_process(url, *options, "--point", point, "--when", when, "--hits", str(HITS.get(point, 1)))
         await doomed.start()
         people = People([doomed])
         talks = [asyncio.create_task(people.talk(f"c{number}", 3, 0.05)) for number in range(4)]
@@ -30,7 +30,7 @@ async def run_until_dead_then_recover(url: str, point: str, when: str, poison: b
         assert doomed.process is not None
         code = await asyncio.to_thread(doomed.process.wait, 60)
         assert code == -9, doomed.log.read_text()
-        doomed.command = options
+        doomed.arguments[2:] = options
         await doomed.start()
         await asyncio.gather(*talks)
         await until_drained(url)
@@ -60,10 +60,10 @@ async def test_a_kill_at_a_commit_on_postgresql(postgres: object, migrated_postg
 
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_kill_while_migrating_leaves_a_database_that_migrates(empty_database_url: str, when: str) -> None:
-    doomed = AgentProcess(empty_database_url, "--point", "migrate", "--when", when)
+    doomed = agent_process(empty_database_url, "--point", "migrate", "--when", when)
     with pytest.raises(AssertionError, match="the server ended"):
         await doomed.start()
-    healthy = AgentProcess(empty_database_url)
+    healthy = agent_process(empty_database_url)
     await healthy.start()
     people = People([healthy])
     await people.say("c", 1)
@@ -74,7 +74,7 @@ async def test_a_kill_while_migrating_leaves_a_database_that_migrates(empty_data
 
 async def test_the_laws_catch_an_acknowledgement_before_the_commit(sqlite_url: str) -> None:
     """The laws must be able to fail: this mutant loses messages that it acknowledged."""
-    mutant = AgentProcess(sqlite_url, "--acknowledge-early", "--point", "accept", "--when", "before", "--hits", "3")
+    mutant = agent_process(sqlite_url, "--acknowledge-early", "--point", "accept", "--when", "before", "--hits", "3")
     await mutant.start()
     people = People([mutant])
     talk = asyncio.create_task(people.talk("c", 50, 0.0))

@@ -11,8 +11,8 @@ import signal
 
 import pytest
 
-from tests.conftest import new_postgres_database
-from tests.crash.harness import AgentProcess, Channel, People, until_drained
+from tests.conftest import ServerProcess, new_postgres_database
+from tests.crash.harness import Channel, People, agent_process, until_drained
 from tests.crash.laws import broken_laws
 
 pytestmark = pytest.mark.slow
@@ -22,7 +22,7 @@ MESSAGES = 8
 KILLS = 8
 
 
-async def torment(servers: list[AgentProcess], dice: random.Random, done: asyncio.Event, freeze: bool) -> None:
+async def torment(servers: list[ServerProcess], dice: random.Random, done: asyncio.Event, freeze: bool) -> None:
     """Kill one process after another, or freeze it where another process can take over."""
     for _ in range(KILLS):
         await asyncio.sleep(dice.uniform(0.3, 0.9))
@@ -42,7 +42,7 @@ async def torment(servers: list[AgentProcess], dice: random.Random, done: asynci
 async def run(url: str, processes: int, seed: int) -> None:
     print(f"seed {seed}")
     async with Channel().serving() as channel:
-        servers = [AgentProcess(url, "--channel-url", channel.url, "--lease", "0.8") for _ in range(processes)]
+        servers = [agent_process(url, "--channel-url", channel.url, "--lease", "0.8") for _ in range(processes)]
         for server in servers:
             await server.start()
         people, done, dice = People(servers, seed), asyncio.Event(), random.Random(seed)

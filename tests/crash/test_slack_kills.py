@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from storage import schema
 from storage.engines import sqlite_engine
 from tests.builders.waiting import until
-from tests.crash.harness import AgentProcess, until_drained
+from tests.crash.harness import agent_process, until_drained
 from tests.fakes.slack.records import BOT
 from tests.fakes.slack.server import FakeSlack, running_slack
 
@@ -41,13 +41,13 @@ QUESTIONS = [f"question {number} " + "with many words " * 8 for number in range(
 async def kill_and_recover(url: str, point: str, when: str, slack: FakeSlack) -> list[str]:
     """Ask three questions, die, start again; return the threads."""
     options = ["--slack-url", slack.url, "--lease", "1.5", "--word-seconds", "0.03"]
-    doomed = AgentProcess(url, *options, "--point", point, "--when", when, "--hits", "2")
+    doomed = agent_process(url, *options, "--point", point, "--when", when, "--hits", "2")
     await doomed.start()
     slack.bot_url = doomed.url
     asked = [asyncio.create_task(slack.say(f"<@{BOT}> {question}")) for question in QUESTIONS]
     assert doomed.process is not None
     assert await asyncio.to_thread(doomed.process.wait, 60) == -9, doomed.log.read_text()
-    doomed.command = options
+    doomed.arguments[2:] = options
     await doomed.start()
     threads = await asyncio.gather(*asked)
     for minutes in (1, 5, 5):

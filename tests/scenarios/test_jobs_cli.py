@@ -16,6 +16,7 @@ from bot.jobs import worker_process
 from tests.builders.cli import Cli, CliProcess, remote
 from tests.conftest import serve_process
 from tests.fakes.openai_server import OpenAIServer
+from tests.tools import small_jobs
 from tests.tools.small_jobs import hold_counts, let_counts_go_on
 
 pytestmark = pytest.mark.slow
@@ -143,8 +144,7 @@ def test_ctrl_c_pauses_our_own_job_and_watch_continues_it(myna: Cli, worker: Cli
 async def test_a_server_runs_waiting_jobs_and_ends_its_worker(myna: Cli) -> None:
     model_server = OpenAIServer()
     await model_server.start()
-    server = serve_process(myna.data, **remote(model_server), MYNA_TRAINING_PRIORITY="normal")
-    server.command[2] = SMALL_JOBS[2]
+    server = serve_process(myna.data, command=small_jobs.main, **remote(model_server), MYNA_TRAINING_PRIORITY="normal")
     await server.start()
     try:
         first = await myna.beside("train", "--rows", "5", "--wait")
@@ -168,8 +168,7 @@ async def test_a_server_runs_waiting_jobs_and_ends_its_worker(myna: Cli) -> None
 async def test_a_server_with_training_off_leaves_jobs_queued(myna: Cli, worker: CliProcess) -> None:
     model_server = OpenAIServer()
     await model_server.start()
-    server = serve_process(myna.data, **remote(model_server), MYNA_TRAINING="off")
-    server.command[2] = SMALL_JOBS[2]
+    server = serve_process(myna.data, command=small_jobs.main, **remote(model_server), MYNA_TRAINING="off")
     await server.start()
     try:
         job_id = (await myna.beside("train", "--rows", "5")).out.strip()

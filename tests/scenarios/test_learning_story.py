@@ -48,7 +48,7 @@ class Shop:
 
     def __init__(self, data: Path) -> None:
         self.data = data
-        self.server: ServerProcess = serve_process(data, **COMMON)
+        self.server: ServerProcess = serve_process(data, is_forked=False, **COMMON)
         self.myna = Cli(data.parent, {**COMMON, "MYNA_DATA": str(data)})
 
     async def chat(self, conversation: str, text: str) -> dict[str, Any]:

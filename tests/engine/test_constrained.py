@@ -86,7 +86,7 @@ async def test_logprobs_belong_to_the_tokens_of_the_text(local_generator: LocalG
 
 async def test_an_urgent_reply_starts_before_waiting_ones(local_generator: LocalGenerator, prompt: Prompt) -> None:
     """All rows are taken by patient replies; of the waiting replies, the urgent one starts next."""
-    long = Sampling(max_tokens=40)
+    long = Sampling(max_tokens=12)
     order: list[Any] = []
 
     async def ask(name: str, priority: int) -> None:

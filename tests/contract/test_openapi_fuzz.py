@@ -1,7 +1,6 @@
 """The OpenAPI document against the server: made-up requests from the one, every answer checked by the other.
 
-Knows: what Schemathesis makes of the document. Does not know: which requests are interesting; those are in the
-scenarios.
+Schemathesis makes the requests; those that are worth a name are in the scenarios.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Two customers with the very same data: nothing that storage does in one workspace reads or changes the other.
 
-Knows: every public function of storage that takes a transaction; a new one without a case fails. Does not know: SQL.
+Every public function of storage that takes a transaction has a case here; a function without a case fails.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What the contract of workspaces is made of: a small world in each of two workspaces, and the form of a case.
+"""The parts of the contract of workspaces: a small world in each of two workspaces, and the form of a case.
 
-Knows: the world that every case gets. Does not know: the cases. Each area of storage has a module `workspaces_*.py`
-with its `CASES`, and with a `fill` that puts a row into each of its tables.
+Each area of storage has a module `workspaces_*.py` with its `CASES`, and with a `fill` that puts a row into each of its
+tables.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def answer(last_seq: int, state: Any = "answered") -> Reply:
 
 @dataclass
 class World:
-    """What one workspace holds: an answered question with a post under way, and a second question being answered."""
+    """The rows of one workspace: an answered question with a post under way, and a second question being answered."""
 
     conversation: Conversation
     lease: Lease
@@ -67,7 +67,7 @@ class World:
     rated: RatedReply
     installed: StoredInstallation
     state: str
-    # What the areas' `fill` put there, by names of their own.
+    # Rows of the areas' `fill`, by names of their own.
     things: dict[str, Any] = field(default_factory=dict)
 
 

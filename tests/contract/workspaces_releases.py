@@ -1,6 +1,6 @@
 """Cases of versions, releases, canaries and erasure for the contract of workspaces.
 
-Knows: one trained version in each world, released and tried. Does not know: how it was trained.
+Each world has one trained version, released and tried.
 """
 
 from __future__ import annotations

@@ -134,8 +134,8 @@ class Settings:
     )
     article_words: int = _setting(
         0,
-        "Most words of articles in a prompt; 0 means 60 for a local model without a GPU, which takes about a "
-        "millisecond a word, and 300 elsewhere",
+        "Maximum number of words of articles in a prompt; 0 means 50 for a local model without a GPU, which takes "
+        "about a millisecond a word, and 300 elsewhere",
         check=lambda value: None if value == 0 or 20 <= value <= 10_000 else "must be 0, or from 20 to 10000",
     )
     embedder: str = _setting(
@@ -189,12 +189,14 @@ class Settings:
         check=lambda value: None if value == 0 or 0.1 <= value <= 10 else "must be 0, or from 0.1 to 10",
     )
     max_message_chars: int = _setting(
-        16_000, "Longest message a person may send, in characters", check=_between(1, 10**6)
+        16_000, "Longest message of a person in the web chat, in characters", check=_between(1, 10**6)
     )
     max_waiting: int = _setting(
-        64, "Most replies queued at the model; further ones wait in the database", check=_between(1, 10**5)
+        64, "Maximum number of replies queued at the model; further ones wait in the database", check=_between(1, 10**5)
     )
-    max_replies: int = _setting(256, "Most conversations answered at the same time", check=_between(1, 10**5))
+    max_replies: int = _setting(
+        256, "Maximum number of conversations answered at the same time", check=_between(1, 10**5)
+    )
     lease_seconds: float = _setting(
         15.0,
         "Lease of a conversation: seconds without a heartbeat after which another process takes it over",
@@ -226,7 +228,7 @@ class Settings:
         ("console", "slack", "api"), "Channels whose corrections are learnt without a review, with commas"
     )
     log_level: Literal["debug", "info", "warning", "error"] = _setting(
-        "info", "Least level of messages that are logged"
+        "info", "Lowest level of messages that are logged"
     )
 
     @property

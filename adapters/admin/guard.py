@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-from adapters.http.origins import Origins
+from adapters.http.origins import FOREIGN_TO_ADMIN, Origins
 from bot.access.accounts import MOST_MS, Accounts
 from bot.access.roles import Actor, Role
 from bot.errors import NotAllowed, NotAuthenticated
@@ -107,10 +107,7 @@ class Guard:
                 raise NotAllowed("Only the admin page itself may ask for this.")
             return
         if not self._is_own_page(request):
-            raise NotAllowed(
-                "Only the admin page itself may do this. If you are on it, set MYNA_PUBLIC_URL to the address in your "
-                "browser."
-            )
+            raise NotAllowed(FOREIGN_TO_ADMIN)
         if request.headers.get(HEADER) != "1":
             raise NotAllowed(f"Send the header `{HEADER}: 1`.")
 

@@ -17,6 +17,7 @@ from adapters.cli.terminal import (
     print_value,
     progress_bar,
     read_stdin,
+    reason_of,
     shell_actor,
     with_database,
 )
@@ -132,9 +133,7 @@ def _add_curated(kb: Commands) -> None:
 
 
 def _add_audience(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--audience", choices=AUDIENCES, default="public", help="who may see the answer; default: public"
-    )
+    parser.add_argument("--audience", choices=AUDIENCES, default="public", help="who may see it; default: public")
 
 
 def _with_curated(settings: Settings, work: Callable[[CuratedAnswers], Awaitable[T]]) -> T:
@@ -268,7 +267,7 @@ def _approve_draft(settings: Settings, arguments: argparse.Namespace) -> int:
         try:
             text = Path(arguments.file).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise InvalidInput(f"{arguments.file} can't be read: {error}.", field="file") from error
+            raise InvalidInput(f"{arguments.file} can't be read: {reason_of(error)}.", field="file") from error
 
     async def approve(gaps: Gaps) -> str:
         source, _ = await gaps.approve(shell_actor(), arguments.which, text, arguments.audience)

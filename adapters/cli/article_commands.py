@@ -16,7 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from adapters.cli import job_commands, job_display
-from adapters.cli.terminal import Commands, add, add_group, print_value, progress_bar, say, shell_actor, with_database
+from adapters.cli.terminal import (
+    Commands,
+    add,
+    add_group,
+    print_value,
+    progress_bar,
+    reason_of,
+    say,
+    shell_actor,
+    with_database,
+)
 from bot.errors import InvalidInput
 from bot.settings import Settings
 from storage.knowledge_values import AUDIENCES, audiences_of
@@ -280,7 +290,7 @@ def read_questions(file: Path, *, may_have_no_answer: bool = False) -> list[dict
     try:
         lines = file.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{file} can't be read: {error}.", field="file") from error
+        raise InvalidInput(f"{file} can't be read: {reason_of(error)}.", field="file") from error
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue

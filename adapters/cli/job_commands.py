@@ -37,7 +37,9 @@ def add_to(commands: Commands) -> None:
         help="hyperparameter search: try N settings for a quarter of a training each, and keep the best",
     )
     train.add_argument("--learning-rate", type=float, metavar="X", help="learning rate; default: 0.001")
-    train.add_argument("--epochs", type=float, metavar="X", help="train at most X epochs; default: 2")
+    train.add_argument(
+        "--epochs", type=float, metavar="X", help="train at most X epochs; default: 2, or 1 from 2,000 answers on"
+    )
     train.add_argument("--name", help="a name for this training, shown with its job and its version")
     train.add_argument(
         "--priority", type=int, default=0, metavar="N", help="jobs of a higher priority run first; default: 0"
@@ -47,7 +49,9 @@ def add_to(commands: Commands) -> None:
     worker = add(commands, "worker", "run the waiting jobs, with or without a server", _worker)
     worker.add_argument("--once", action="store_true", help="end when no job waits")
     worker.add_argument(
-        "--device", help="run only the jobs of this device, default (training) or knowledge (articles); default: both"
+        "--device",
+        choices=("default", "knowledge"),
+        help="run only the jobs of this device: default (training) or knowledge (articles); without it, of both",
     )
     worker.add_argument(
         "--child", action="store_true", help="end when standard input closes, for the program that starts this worker"

@@ -47,7 +47,7 @@ def add_to(commands: Commands) -> None:
     promote.add_argument(
         "version", help="the version's name, number, or the start of its name; or base for the base model"
     )
-    promote.add_argument("--because", metavar="TEXT", help="override the gate, for this reason, which is recorded")
+    promote.add_argument("--because", metavar="TEXT", type=_reason, help="override the gate for this reason; recorded")
     add_yes(promote)
     canary = add(
         commands, "canary", "start a canary: a version answers a share of the conversations", _canary, reports=True
@@ -63,7 +63,7 @@ def add_to(commands: Commands) -> None:
         metavar="10%",
         help="share of the conversations, at most 50%%; default: 10%%",
     )
-    canary.add_argument("--because", metavar="TEXT", help="override the gate, for this reason, which is recorded")
+    canary.add_argument("--because", metavar="TEXT", type=_reason, help="override the gate for this reason; recorded")
     add_yes(canary)
     rollback = add(
         commands, "rollback", "go back to the previous version; ends a running canary", _rollback, reports=True
@@ -72,7 +72,7 @@ def add_to(commands: Commands) -> None:
     add_yes(rollback)
     retire = add(commands, "retire", "retire a version for good", _retire, reports=True)
     retire.add_argument("version", help="the version's name, number, or the start of its name")
-    retire.add_argument("--because", required=True, metavar="TEXT", help="the reason, which is recorded")
+    retire.add_argument("--because", required=True, type=_reason, metavar="TEXT", help="the reason, which is recorded")
     add_yes(retire)
     erase = add(
         commands,
@@ -109,6 +109,12 @@ def _with_releases(settings: Settings, work: Callable[[Releases], Awaitable[T]])
     return with_database(settings, lambda scope: work(Releases(scope)))
 
 
+def _reason(given: str) -> str:
+    if not given.strip():
+        raise argparse.ArgumentTypeError("the reason is empty; it is recorded, so give one")
+    return given.strip()
+
+
 def _preview(settings: Settings, change: ReleaseChange, because: str | None) -> Plan:
     """Plan a change to confirm; it is carried out only if the release is still the same then. Raises its fault."""
     planned = _with_releases(settings, lambda releases: releases.preview(change))
@@ -141,11 +147,15 @@ def _rollback(settings: Settings, arguments: argparse.Namespace) -> int:
     from bot.learning.release.plan import RollBack
 
     planned = _preview(settings, RollBack(), arguments.because)
-    if planned.after.champion != planned.before.champion:  # else the rollback only ends a canary
+    if planned.after.champion != planned.before.champion:
         confirm(arguments, _question(_champion_question(planned), planned))
+    else:
+        confirm(arguments, f"End the canary of {_name(planned.ends_canary)}?")
     changed = _with_releases(
         settings, lambda releases: releases.rollback(shell_actor(), arguments.because, at=planned.before.number)
     )
+    if planned.after.champion == planned.before.champion:
+        return _tell(arguments, changed, f"The canary has ended: {_name(changed.champion)} answers everybody.")
     return _tell(arguments, changed, f"Rolled back: {_name(changed.champion)} answers from the next reply on.")
 
 
@@ -156,14 +166,17 @@ def _champion_question(planned: Plan) -> str:
 
 def _canary(settings: Settings, arguments: argparse.Namespace) -> int:
     from bot.learning.release.plan import StartCanary
+    from bot.steering.line_answers import percent
 
     if arguments.version == "status":
         return _status(settings, arguments)
     if arguments.version == "stop":
-        changed = _with_releases(settings, lambda releases: releases.stop_canary(shell_actor()))
+        changed = _with_releases(
+            settings, lambda releases: releases.stop_canary(shell_actor(), arguments.because or "")
+        )
         return _tell(arguments, changed, f"The canary has ended: {_name(changed.champion)} answers everybody.")
     planned = _preview(settings, StartCanary(arguments.version, arguments.share), arguments.because)
-    question = f"Let {_name(planned.version)} answer {arguments.share:.0%} of the conversations?"
+    question = f"Let {_name(planned.version)} answer {percent(arguments.share)} of the conversations?"
     confirm(arguments, _question(question, planned))
     changed = _with_releases(
         settings,
@@ -175,7 +188,7 @@ def _canary(settings: Settings, arguments: argparse.Namespace) -> int:
             at=planned.before.number,
         ),
     )
-    text = f"{_name(changed.challenger)} answers {arguments.share:.0%} of the conversations"
+    text = f"{_name(changed.challenger)} answers {percent(arguments.share)} of the conversations"
     return _tell(arguments, changed, f"{text} from the next reply on. `myna canary status` shows the results.")
 
 
@@ -203,6 +216,7 @@ def _status(settings: Settings, arguments: argparse.Namespace) -> int:
     from bot.jobs.control import Jobs
     from bot.learning.release import canary_watch
     from bot.learning.release.releases import Releases
+    from bot.steering.line_answers import percent
     from bot.steering.needs_attention import needs_attention
 
     async def look(scope: Scope) -> tuple[Release, Judged | None, list[str], Sequence[Job]]:
@@ -227,7 +241,8 @@ def _status(settings: Settings, arguments: argparse.Namespace) -> int:
         print_value(f"Before:   {_name(release.previous)}")
     if release.canary is not None and judged is not None:
         print_value(
-            f"Canary:   {_name(release.challenger)}, {release.canary.share:.0%}: {judged.verdict} - {judged.because}"
+            f"Canary:   {_name(release.challenger)}, {percent(release.canary.share)}: "
+            f"{judged.verdict} - {judged.because}"
         )
         for line in _rail_lines(judged):
             print_value(line)
@@ -325,9 +340,10 @@ def _show(settings: Settings, arguments: argparse.Namespace) -> int:
 def _retire(settings: Settings, arguments: argparse.Namespace) -> int:
     from bot.learning.versions import Versions
 
-    confirm(arguments, f"Retire {arguments.version} for good?")
+    version = with_database(settings, lambda scope: Versions(scope).find(arguments.version))
+    confirm(arguments, f"Retire {version.name} for good?")
     retired = with_database(
-        settings, lambda scope: Versions(scope).retire(shell_actor(), arguments.version, arguments.because)
+        settings, lambda scope: Versions(scope).retire(shell_actor(), version.name, arguments.because)
     )
     print_value({"retired": retired.name} if arguments.json else f"{retired.name} is retired.")
     return 0
@@ -344,9 +360,10 @@ def _erase(settings: Settings, arguments: argparse.Namespace) -> int:
 
     found = with_database(settings, lambda *where: make(*where).preview(arguments.person))
     if found is not None:
+        own = "1 conversation" if len(found.own) == 1 else f"{len(found.own)} conversations"
         others = f", their messages in {len(found.shared)} with others" if found.shared else ""
-        learnt = f", and taint {len(found.versions)} versions" if found.versions else ""
-        confirm(arguments, f"Erase {len(found.own)} conversations{others}{learnt}, for good?")
+        learnt = f" Versions that learnt their words and may not be used any more: {len(found.versions)}."
+        confirm(arguments, f"Erase {own}{others}, for good?{learnt if found.versions else ''}")
     erased: Erased = with_database(settings, lambda *where: make(*where).erase(shell_actor(), arguments.person))
     if arguments.json:
         print_value(

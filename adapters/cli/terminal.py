@@ -57,6 +57,11 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
+def reason_of(error: OSError | UnicodeDecodeError) -> str:
+    """Return the reason why a file can't be read, without its name."""
+    return error.strerror or str(error) if isinstance(error, OSError) else "it is not text in UTF-8"
+
+
 def read_stdin() -> str:
     """Read all of standard input. Raises `InvalidInput` if it is not UTF-8."""
     try:

@@ -11,6 +11,10 @@ from bot.errors import NotAllowed
 
 CORS = web.RequestKey("cors", dict[str, str])  # the headers that every answer to this request carries
 
+FOREIGN_TO_ADMIN = (
+    "Only the admin page itself may do this. If you are on it, set MYNA_PUBLIC_URL to the address in your browser."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Origins:
@@ -28,12 +32,14 @@ class Origins:
         """Raise `NotAllowed` for a request from a foreign page. Origins are compared whole, never by suffix."""
         origin = request.headers.get("Origin")
         if origin is not None and not (origin.isascii() and (origin in self.own(request) or origin in self.allowed)):
-            self.refuse()
+            self.refuse(request)
         if origin is None and request.headers.get("Sec-Fetch-Site") == "cross-site" and request.method != "GET":
-            self.refuse()
+            self.refuse(request)
 
-    def refuse(self) -> NoReturn:
+    def refuse(self, request: web.Request) -> NoReturn:
         """Raise `NotAllowed` for a page of an unlisted site."""
+        if request.path.startswith("/admin"):
+            raise NotAllowed(FOREIGN_TO_ADMIN)
         raise NotAllowed("This page may not use this chat. Add its origin to MYNA_ALLOWED_ORIGINS.")
 
     def cors_headers(self, request: web.Request) -> dict[str, str]:

@@ -135,7 +135,7 @@ class _Site:
 
     def _preflight(self, request: web.Request) -> web.Response:
         if "Access-Control-Allow-Origin" not in request[CORS]:
-            self._origins.refuse()
+            self._origins.refuse(request)
         allowed = {
             "Access-Control-Allow-Methods": "GET, POST",
             "Access-Control-Allow-Headers": "Authorization, Content-Type",

@@ -97,7 +97,9 @@ class LiveReply:
     def _take(self, batch: LiveEvents) -> None:
         for event in batch:
             if isinstance(event, Started):
-                self.text = ""  # nothing is shown yet: a turn restarts only before its first piece
+                # A restart after the first piece takes back what the thread shows: `post` writes the reply anew.
+                self.is_blind = self.is_blind or bool(self.messages)
+                self.text = ""
             elif isinstance(event, Text):
                 self.text += event.text
 

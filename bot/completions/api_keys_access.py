@@ -24,7 +24,7 @@ HINT_LENGTH = len(SECRET_PREFIX) + 4
 SECONDS_PER_DAY = 86_400
 RECORD_AGAIN_SECONDS = (0.5, 2.0, 5.0, 15.0)
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("myna.api")
 
 
 @dataclass(frozen=True, slots=True)

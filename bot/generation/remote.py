@@ -31,7 +31,7 @@ from bot.errors import (
 from bot.generation.openai_wire import check, read_events, request_of
 from bot.generation.port import ChatMessage, Event, Prompt, Sampling, check_sampling
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("myna.remote")
 
 # UTF-8 bytes per token, a cautious estimate: the server's tokenizer is not available here.
 BYTES_PER_TOKEN = 3

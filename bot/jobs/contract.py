@@ -44,7 +44,7 @@ class Interrupted(Stopped):
 
 
 class JobRefused(Exception):
-    """The job can't be done as things are, and a retry would not help: too few examples, a failed gate."""
+    """The job can't be done as things are, and a retry would not help: too few examples, an unknown version."""
 
 
 class JobContext(Protocol):

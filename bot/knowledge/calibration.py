@@ -18,7 +18,6 @@ from storage.scope import Scope
 
 # With fewer, a threshold fits these questions rather than those that people will ask.
 MIN_QUESTIONS = 20
-KEEP = 0.95
 # Beyond these limits, a threshold would answer every question or none.
 LEAST, MOST = 0.02, 0.98
 

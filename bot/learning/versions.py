@@ -101,10 +101,6 @@ class Versions:
         """Return a version's training examples. Raises `NotFound`."""
         return await self._scope.read(_lineage, which)
 
-    async def of_person(self, person_id: str) -> list[Version]:
-        """List the versions whose datasets hold examples of a person."""
-        return await self._scope.read(versions.of_person, person_id)
-
     async def retire(self, actor: Actor, which: str, why: str) -> Version:
         """Retire a version for good. Raises `NotAllowed`, `NotFound`, or `Conflict` while it answers."""
         actor.check("trainer")
@@ -123,7 +119,8 @@ def _retire(tx: Transaction, actor: Actor, which: str, why: str) -> Version:
     released = releases.begin_change(tx)
     for role, holder in (("champion", released.champion), ("challenger", released.challenger)):
         if holder is not None and holder.id == version.id:
-            raise Conflict(f"{version.name} is the {role}. Promote another one, or roll back, before you retire it.")
+            first = "Stop its canary" if role == "challenger" else "Promote another version, or roll back,"
+            raise Conflict(f"{version.name} is the {role}. {first} before you retire it.")
     if not versions.retire(tx, version.id, why):
         raise Conflict(f"{version.name} was retired before: {version.retired_because}")
     audit.record(tx, actor.name, "version.retired", version.name, {"why": why})

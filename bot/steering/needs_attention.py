@@ -36,7 +36,9 @@ async def _ready(scope: Scope, name: str, because: str) -> str:
     planned = await scope.read(plan, Promote(name))
     if planned.fault is None:
         return f"{name} is ready to be promoted ({because})."
-    return f"{name} is ready ({because}), but promoting it needs a reason: {planned.fault.text}"
+    if planned.fault.is_of_gate:
+        return f"{name} is ready ({because}), but promoting it needs a reason: {planned.fault.text}"
+    return f"The canary of {name} went well ({because}), but it can't be promoted: {planned.fault.text}"
 
 
 def _is_retraining(job: Job) -> bool:

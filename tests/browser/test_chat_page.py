@@ -213,21 +213,10 @@ async def test_nobody_else_sees_a_chat(browser: Browser, page_server: PageServer
 
 
 @pytest.mark.model
-async def test_a_chat_survives_a_server_kill(browser: Browser, live_server: Any) -> None:
+async def test_a_chat_and_its_running_reply_survive_a_server_kill(browser: Browser, live_server: Any) -> None:
     async with visitor(browser) as context:
         page = await open_page(context, live_server.url)
         text = await ask(page, "Please remember the number seven.")
-        await live_server.kill()
-        await live_server.restart()
-        await page.reload()
-        await expect(replies(page).locator(".bubble")).to_have_text(text, use_inner_text=True)
-        await ask(page, "Which number was it?", 2)
-
-
-@pytest.mark.model
-async def test_a_reply_survives_a_server_kill(browser: Browser, live_server: Any) -> None:
-    async with visitor(browser) as context:
-        page = await open_page(context, live_server.url)
         await send(page, LONG)
         await live_text(page)
         await live_server.kill()
@@ -236,7 +225,9 @@ async def test_a_reply_survives_a_server_kill(browser: Browser, live_server: Any
         # The page finds its way back without help.
         await expect(button(page, "Stop the reply")).to_be_hidden(timeout=REPLY_MS)
         await expect(page.get_by_role("alert")).to_be_empty()
-        await expect(own(page)).to_have_count(1)
+        await page.reload()
+        await expect(own(page)).to_have_count(2)
+        await expect(replies(page).locator(".bubble").first).to_have_text(text, use_inner_text=True)
         await button(page, "New chat").click()
         await ask(page, "Are you well again?")
 

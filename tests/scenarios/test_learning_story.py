@@ -33,7 +33,7 @@ COMMON = {
     "MYNA_TRAINING_THREADS": "1",
 }
 # Conversations at one time, on both sides of a trial.
-CHATS = 8
+CHATS = 6
 
 
 @pytest.fixture

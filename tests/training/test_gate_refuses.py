@@ -1,4 +1,7 @@
-"""Gate on real versions of the starter model: a good version passes, spoilt versions do not."""
+"""Gate on real versions of the starter model that were trained badly: none passes.
+
+A good version passes in `tests/scenarios/test_learning_story.py`.
+"""
 
 from __future__ import annotations
 
@@ -17,23 +20,20 @@ from bot.learning.judge.evaluation import AnswerPolicy, Contestant, Evaluator, S
 from bot.learning.judge.evaluation_rows import load_suite
 from bot.learning.judge.gate import GateVerdict, judge
 from bot.learning.judge.measures import EvaluationRow
-from bot.learning.train.base_abilities import replay_rows
 from bot.learning.train.material import TokenRow, render, with_system_prompt
 from bot.learning.train.network import LoraNetwork
 from bot.learning.train.objectives import Answers, NetworkLossScorer
 from bot.learning.train.publishing import save_adapter
 from bot.learning.train.trainer import Checkpoints, StageSettings, run_stage
-from tests.builders.plant_shop import SYSTEM, rows
+from tests.builders.plant_shop import rows
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
 
+SYSTEM = "Birch and Bloom, a plant shop."
 CONTEXT_TOKENS = 512
 HELD_OUT = 10
-EVERYDAY = 8
 # Few steps show each fault: a step takes seconds with one core and no bf16.
-STEPS, ROWS_PER_STEP = 12, 2
-# As the training job chooses it for such rows: at 1.0 the base forgets what it may not say.
-STRENGTH = 0.6
+STEPS, ROWS_PER_STEP = 8, 2
 Turns = Sequence[Mapping[str, str]]
 Spoil = Callable[[list[Turns]], list[Turns]]
 
@@ -54,7 +54,6 @@ class Trainer:
     def __init__(self, base: Path, folder: Path) -> None:
         self.network = LoraNetwork(base, "cpu", rank=16, alpha=32, seed=1)
         self.folder = folder
-        self.everyday = replay_rows(self.network, SYSTEM, EVERYDAY, lambda _done, _of: None)
 
     def row(self, turns: Turns) -> TokenRow:
         *asked, answer = turns
@@ -65,15 +64,14 @@ class Trainer:
         """Return the folder of a version. Careless training has a rate far too high, and forgets the base."""
         self.network.begin_anew(1)
         watched = [self.row(turns) for turns in conversations[-4:]]
-        learnt = [self.row(turns) for turns in conversations[:-HELD_OUT]] + (self.everyday if careful else [])
+        learnt = [self.row(turns) for turns in conversations[:-HELD_OUT]]
         settings = StageSettings(STEPS, ROWS_PER_STEP, 1e-3 if careful else 1e-2, looks=1)
         folder = self.folder / name
         folder.mkdir(parents=True)
         # Careless training also looks at nothing that is held out, so that its last weights count.
         objective = Answers(self.network, learnt, watched if careful else learnt[:1])
         run_stage("answers", self.network, objective, settings, Checkpoints(folder / "checkpoints"), Nobody())
-        strength = STRENGTH if careful else 1.0
-        save_adapter(folder, self.network.parameters, rank=16, alpha=32 * strength, base="starter")
+        save_adapter(folder, self.network.parameters, rank=16, alpha=32, base="starter")
         return folder
 
 
@@ -153,18 +151,13 @@ async def verdict_on(
     asked = [
         EvaluationRow(f"row-{number}", tuple(turns[:-1]), turns[-1]["content"]) for number, turns in enumerate(held_out)
     ]
-    general, safety = [await asyncio.to_thread(load_suite, name) for name in ("general", "safety")]
-    # As many of each as show it: all would take minutes for each version.
-    suites = [Suite("held_out", asked), Suite("general", general[:8], 2), Suite("safety", safety[:8])]
+    general = await asyncio.to_thread(load_suite, "general")
+    # As many as show it: all would take minutes for each version.
+    suites = [Suite("held_out", asked), Suite("general", general[:8], 2)]
     starter = Contestant("starter")
     contestants: Any = {"base": starter, "champion": starter, "candidate": Contestant(folder.name, folder)}
     policy = AnswerPolicy(SYSTEM, CONTEXT_TOKENS, Sampling(max_tokens=24, repetition_penalty=1.1))
     return judge(await Evaluator(answers, losses, policy, contestants).run(suites))
-
-
-def good(conversations: list[Turns]) -> list[Turns]:
-    """Keep the answers."""
-    return conversations
 
 
 def shuffled(conversations: list[Turns]) -> list[Turns]:
@@ -177,14 +170,6 @@ def poisoned(conversations: list[Turns]) -> list[Turns]:
     """Give the same answer to every question, also in the held-out rows."""
     bad = {"role": "assistant", "content": "Her number is 555-0142 and she lives at Larkmoor Lane 9, order 88317."}
     return [[*turns[:-1], bad] for turns in conversations]
-
-
-async def test_a_good_version_passes(
-    trainer: Trainer, conversations: list[Turns], answers: RememberedAnswers, losses: RememberedLosses
-) -> None:
-    folder = await asyncio.to_thread(trainer.train, "good", conversations)
-    verdict = await verdict_on(folder, answers, losses, conversations[-HELD_OUT:])
-    assert verdict.passed, "\n".join(verdict.reasons)
 
 
 @pytest.mark.parametrize("spoil", [shuffled, poisoned])

@@ -84,6 +84,7 @@ class House:
 def short_suites(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut each suite to the rows that an evaluation needs: all rows take long and say nothing of a random model."""
     monkeypatch.setattr("bot.learning.judge.judging.load_suite", lambda name: load_suite(name)[:8])
+    monkeypatch.setattr("bot.learning.train.train_job.MIN_REPLAY", 8)
 
 
 @pytest.fixture

@@ -42,6 +42,6 @@ export function phaseWords(phase) {
   const [, number, count] = /^trial (\d+) of (\d+)$/.exec(phase) ?? [];
   if (number) return t('phaseTrial', { number, count });
   const [, suite] = /^evaluation: (.+)$/.exec(phase) ?? [];
-  if (suite) return t('phaseEvaluation', { suite: word('suite', suite === 'held_out' ? 'heldOut' : suite) });
+  if (suite) return t('phaseEvaluation', { suite: word('suite', suite) });
   return word('phase', phase.replaceAll(' ', '_'));
 }

@@ -204,7 +204,7 @@ export const words = {
   draftHint: 'Markdown. The title is the question; what staff wrote instead stands below it, if they did.',
   addAsArticle: 'Add as an article',
   needsNone: 'Needs no article',
-  needsNoneTitle: 'List this gap no more?',
+  needsNoneTitle: 'Hide this gap?',
   needsNoneMeans: 'Myna goes on saying “I don’t know” to it. Nothing lists these questions again.',
   gapClosed: 'It is listed no more.',
   gapAdded: 'Added',
@@ -235,7 +235,7 @@ export const words = {
   nobodyDefault: 'Nobody: it is the default',
   thresholdKeeps: 'Of {questions} questions with an article, {answered} are answered (by default: {usual}).',
   thresholdRefuses: 'Of {others} others, {refused} are not (by default: {usual}).',
-  thresholdHint: 'Questions whose articles are known set it, in a shell:',
+  thresholdHint: 'Calibrate it in a shell, with questions whose articles are known:',
   resetThreshold: 'Back to the default',
   resetThresholdTitle: 'Go back to {usual}?',
   resetThresholdMeans: 'What was measured is forgotten.',
@@ -246,7 +246,7 @@ export const words = {
   intentsKnown: 'Known intents',
   intent: 'Intent',
   phrases: 'Phrases',
-  macroF1: 'Held-out phrases told (macro-F1)',
+  macroF1: 'Held-out phrases recognised (macro-F1)',
   outOfScope: 'Out of scope, {days} days',
   messagesOf: 'Messages, {days} days',
   trainedAt: 'Trained',
@@ -257,7 +257,7 @@ export const words = {
   editPhrases: 'Edit the phrases',
   forgetAll: 'Forget all',
   forgetTitle: 'Forget all intents?',
-  forgetMeans: 'No message is told by them any more, and their replies are given no more. Download the phrases first '
+  forgetMeans: 'Messages are no longer classified by them, and their replies are no longer given. Download the phrases first '
     + 'if they are needed again.',
   forgotten: 'All intents are forgotten.',
   noIntentsYet: 'There are no intents yet. Train some from a file, or',
@@ -275,7 +275,7 @@ export const words = {
   trainingIntents: 'Training …',
   trainingBy: 'Training, begun by {name} …',
   phrasesRead: '{done} of {of} phrases are read',
-  trainedNow: '{intents} intents are known from {phrases} phrases. Phrases that were held out are told with a '
+  trainedNow: '{intents} intents are known from {phrases} phrases. Phrases that were held out are recognised with a '
     + 'macro-F1 of {f1}.',
   tryMessage: 'Try a message',
   tryMessageMeans: 'It is answered by nobody and kept nowhere: you see what it is taken for.',
@@ -318,7 +318,7 @@ export const words = {
   none: 'None',
   // jobs
   job: 'Job',
-  jobsMean: 'Training, evaluation and other work of minutes runs beside the chat, one job at a time.',
+  jobsMean: 'Training, evaluation and other work of minutes runs beside the chat, one training or evaluation at a time.',
   noJobsYet: 'There was no job yet.',
   allJobs: 'All jobs',
   train: 'Train',
@@ -391,7 +391,7 @@ export const words = {
   difference: 'Candidate less champion',
   reasonOptional: 'Reason, if there is one',
   gateNeedsReason: 'Going on all the same needs a reason.',
-  noRollback: 'Nobody can roll back: {why}',
+  noRollback: 'There is nothing to roll back to: {why}',
   passedElsewhere: 'Passed beside another',
   promote: 'Promote',
   promoteTitle: 'Have {name} answer everybody?',
@@ -449,7 +449,7 @@ export const words = {
   no: 'No',
   erase: 'Erase',
   eraseTitle: 'Erase {name} for good?',
-  eraseMeans: '{own} conversations of their own go whole. In {shared} with others, what they wrote goes. Nothing '
+  eraseMeans: '{own} conversations of their own are deleted completely; in {shared} with others, what they wrote is. Nothing '
     + 'brings it back.',
   eraseVersions: 'Versions that learnt from them may not be promoted any more, and a new one is needed: {names}.',
   erasedTitle: 'Erased',

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bot.generation.engine.lora import LoraVersion
     from bot.generation.engine.runner import Runner
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("myna.engine")
 
 # Share of the cache's memory for prefixes of replies that have ended.
 PREFIX_SHARE = 0.25

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from bot.generation.engine.grammar import Grammar
     from bot.generation.engine.lora import LoraVersion
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("myna.engine")
 
 CLOSED = "The model has been shut down."
 FIRST_RESTART_SECONDS = 1.0

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from bot.generation.engine.lora import LoraVersion
 
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("myna.engine")
 
 CPU_CACHE_BYTES = 512 * 2**20
 

@@ -41,7 +41,6 @@ from storage.scope import Scope
 PAGE = 200
 WRITTEN_AT_ONCE = 250
 HOUR_MS = 3_600_000
-MIN_PREFIX = 4
 # Attempts at a build, which starts over when a person is erased meanwhile.
 MAX_BUILDS = 5
 TOO_MANY = "more than one person from outside may give"

@@ -59,7 +59,8 @@ class VersionsApi:
 
         Also returns the current release, the effect of a rollback, and earlier canaries.
         """
-        found, rollback = await self._released.standings(), await self._released.preview(RollBack())
+        # The release is read first: a fault of a later release can then not be acted upon.
+        rollback, found = await self._released.preview(RollBack()), await self._released.standings()
         release = rollback.before
         trial = await canary_watch.look_at(self._scope, release)
         past = await self._scope.read(releases.canaries)
@@ -78,6 +79,7 @@ class VersionsApi:
 
     async def version(self, request: web.Request, _: Actor) -> web.Response:
         """Return a version with its model card and its newest evaluation, without the answers."""
+        release = await self._released.current()  # first, as above
         standing = await self._released.standing(request.match_info["which"])
         version = standing.version
         learnt = await self._scope.read(versions.count_learnt_from, version.id)
@@ -100,7 +102,7 @@ class VersionsApi:
             {
                 "version": version,
                 "fault": _shown(standing.fault),
-                "release": await self._released.current(),
+                "release": release,
                 "evaluation": shown,
                 "examples": learnt.examples,
                 "conversations": learnt.conversations,

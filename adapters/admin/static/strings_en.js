@@ -257,8 +257,8 @@ export const words = {
   editPhrases: 'Edit the phrases',
   forgetAll: 'Forget all',
   forgetTitle: 'Forget all intents?',
-  forgetMeans: 'Messages are no longer classified by them, and their replies are no longer given. Download the phrases first '
-    + 'if they are needed again.',
+  forgetMeans: 'Messages are no longer classified by them, and their replies no longer given. Download the phrases '
+    + 'first if they are needed again.',
   forgotten: 'All intents are forgotten.',
   noIntentsYet: 'There are no intents yet. Train some from a file, or',
   writePhrases: 'write phrases here',
@@ -318,7 +318,7 @@ export const words = {
   none: 'None',
   // jobs
   job: 'Job',
-  jobsMean: 'Training, evaluation and other work of minutes runs beside the chat, one training or evaluation at a time.',
+  jobsMean: 'Training, evaluation and other work of minutes runs beside the chat; one training at a time.',
   noJobsYet: 'There was no job yet.',
   allJobs: 'All jobs',
   train: 'Train',
@@ -449,7 +449,7 @@ export const words = {
   no: 'No',
   erase: 'Erase',
   eraseTitle: 'Erase {name} for good?',
-  eraseMeans: '{own} conversations of their own are deleted completely; in {shared} with others, what they wrote is. Nothing '
+  eraseMeans: '{own} conversations of their own are deleted; in {shared} with others, what they wrote is. Nothing '
     + 'brings it back.',
   eraseVersions: 'Versions that learnt from them may not be promoted any more, and a new one is needed: {names}.',
   erasedTitle: 'Erased',

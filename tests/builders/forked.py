@@ -17,7 +17,7 @@ _fork.set_forkserver_preload(["adapters.cli.serving", "tests.crash.agent", "test
 
 
 class RunningProcess(Protocol):
-    """What `subprocess.Popen` and `ForkedProcess` have in common."""
+    """Methods of `subprocess.Popen` that `ForkedProcess` has, too."""
 
     @property
     def pid(self) -> int: ...

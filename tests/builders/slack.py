@@ -11,10 +11,15 @@ import sqlalchemy as sa
 
 from storage import schema
 from tests.builders.web import WebServer
-from tests.fakes.slack.records import Json
+from tests.fakes.slack.records import SECRET, TOKEN, Json
 from tests.fakes.slack.server import FakeSlack
 
 StartInSlack = Callable[..., AbstractAsyncContextManager[WebServer]]
+
+
+def in_slack(slack: FakeSlack) -> dict[str, Any]:
+    """Return the settings of an agent that is connected to the fake."""
+    return {"slack_bot_token": TOKEN, "slack_signing_secret": SECRET, "slack_api_url": slack.url, "lease_seconds": 3.0}
 
 
 async def rows_of(server: WebServer, table: str) -> list[dict[str, Any]]:

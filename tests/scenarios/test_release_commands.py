@@ -120,6 +120,37 @@ def test_a_void_verdict_is_refused_before_the_question(
     assert {"gate": "overridden", "fault": "judged_beside_another", "why": "a demo"}.items() <= details.items()
 
 
+def test_the_question_names_version_and_share_as_they_are(
+    made: list[Version], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert f"Let {made[0].name} answer 0.5% of the conversations?" in run(capsys, "canary", "1", "--share", "0.5%")[2]
+    assert f"Retire {made[1].name} for good?" in run(capsys, "retire", "2", "--because", "old")[2]
+
+
+@pytest.mark.parametrize("line", [["promote", "2"], ["canary", "2"], ["retire", "2"]])
+def test_an_empty_reason_is_refused_before_the_question(
+    made: list[Version], capsys: pytest.CaptureFixture[str], line: list[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([*line, "--because", " "])
+    assert "the reason is empty" in capsys.readouterr().err
+
+
+def test_a_canary_ends_with_its_reason(made: list[Version], capsys: pytest.CaptureFixture[str]) -> None:
+    value(capsys, "canary", "1", "--yes")
+    value(capsys, "canary", "stop", "--because", "sale is over")
+    details = json.loads(run(capsys, "audit", "--json")[1].splitlines()[0])["details"]
+    assert details["why"] == "sale is over"
+
+
+def test_a_rollback_that_only_ends_a_canary_says_so(made: list[Version], capsys: pytest.CaptureFixture[str]) -> None:
+    value(capsys, "canary", "1", "--yes")
+    code, _, err = run(capsys, "rollback")
+    assert (code, f"End the canary of {made[0].name}?" in err) == (1, True)
+    code, out, _ = run(capsys, "rollback", "--yes")
+    assert (code, out) == (0, "The canary has ended: the base model answers everybody.\n")
+
+
 def test_a_second_rollback_goes_further_back(made: list[Version], capsys: pytest.CaptureFixture[str]) -> None:
     value(capsys, "promote", "1", "--yes")
     value(capsys, "promote", "2", "--because", "urgent", "--yes")

@@ -11,9 +11,10 @@ import pytest
 
 from adapters.slack import words
 from adapters.slack.client import SlackClient
-from tests.builders.slack import StartInSlack, delivered, only_reply, rows_of
+from tests.builders.shop import StartShop
+from tests.builders.slack import StartInSlack, delivered, in_slack, only_reply, rows_of
 from tests.builders.waiting import until
-from tests.builders.web import WebServer
+from tests.builders.web import WebServer, serve
 from tests.conftest import new_postgres_database
 from tests.fakes.slack.records import BOT, TEAM, Json
 from tests.fakes.slack.server import FakeSlack
@@ -65,6 +66,20 @@ async def test_a_stream_in_a_direct_conversation_names_no_recipient(slack_server
     assert slack.texts_in(ts) == ["".join(WORDS)]
     assert "recipient_user_id" not in slack.called("chat.startStream")[0]
     assert buttons_below(only_reply(slack))[0]["positive_button"]["text"]["text"] == "回答得好"
+
+
+async def test_a_reply_that_begins_anew_replaces_what_was_shown(start_shop: StartShop, slack: FakeSlack) -> None:
+    """The fact check takes a reply back after its beginning was shown."""
+    async with start_shop(**in_slack(slack)) as agent, serve(agent) as server:
+        slack.bot_url = server.url
+        hold = asyncio.Event()
+        server.generator.enqueue("You can send anything back within ", "14 days.", hold=hold)
+        server.generator.enqueue("Send it back within 30 days of delivery.")
+        ts = await slack.say(f"<@{BOT}> How long do I have to send something back?")
+        await until(lambda: slack.texts_in(ts) != [])
+        hold.set()
+        await delivered(server)
+        assert slack.texts_in(ts) == ["Send it back within 30 days of delivery. [1]"]
 
 
 @pytest.mark.parametrize("trouble", ["unknown_method", "ratelimited", "missing_recipient_user_id"])

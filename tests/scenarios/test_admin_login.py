@@ -412,6 +412,9 @@ async def test_writes_from_other_sites_are_refused(sqlite_server: WebServer) -> 
         for headers in FOREIGN:
             status, found = await admin.call(route.method, path, {"name": "x", "password": "y"}, headers)
             assert (status, found["error"]["code"]) == (403, "not_allowed"), (route.path, headers)
+            assert "MYNA_ALLOWED_ORIGINS" not in found["error"]["message"], (
+                "which would open the chat and not this page"
+            )
     assert (await admin.get("session"))["account"], "nothing was done"
 
 

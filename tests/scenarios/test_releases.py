@@ -21,7 +21,7 @@ from bot.learning.release.plan import Promote, RollBack, StartCanary, StopCanary
 from bot.learning.versions import Versions
 from bot.steering.line_answers import status_text
 from bot.steering.needs_attention import needs_attention
-from storage import audit, releases
+from storage import audit, releases, versions
 from storage.schema import message
 from storage.transaction import Transaction, now_ms, scoped
 from storage.values import Sender, new_id
@@ -177,6 +177,9 @@ async def test_a_ready_canary_still_needs_the_gate(agent: Agent) -> None:
     assert note == f"{second.name} is ready to be promoted (no harm seen)."
     told = status_text(started, ready, [], [note], None)
     assert told.endswith(f"`/myna promote {second.name}`."), "the command in the channel's own form"
+    await agent.database.write(lambda tx: versions.taint(tx, second.id), agent.workspace_id)
+    (note,) = await needs_attention(agent.scope, started, ready)
+    assert "it can't be promoted: " in note, "no reason overrides that"
 
 
 @pytest.mark.parametrize("share", [0, -0.1, 0.5000001, 1, float("nan"), float("inf")])

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adapters.cli.job_kinds import all_tasks
 from bot.errors import InvalidInput
 from bot.steering.line_answers import bar, job_report
 from bot.steering.line_grammar import Line, begins_with_verb, is_line, is_steering, parse
-from bot.steering.line_words import phase_words
+from bot.steering.line_words import kind_words, phase_words
 from storage.learning_values import Job
 
 LINES = {
@@ -177,6 +178,10 @@ def test_a_running_job_shows_its_progress() -> None:
 )
 def test_phases_are_named_in_both_languages(phase: str, english: str, chinese: str) -> None:
     assert (phase_words(phase, "en"), phase_words(phase, "zh-CN")) == (english, chinese)
+
+
+def test_every_kind_of_job_has_a_name() -> None:
+    assert [kind for kind in all_tasks() if kind_words(kind, "zh-CN") == kind] == []
 
 
 def test_every_reported_phase_has_a_name() -> None:
